@@ -1,0 +1,102 @@
+# `make lab` and `make test` each work as the first command after a clone: both run `setup` when something is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test lint types format bench wheel browser clean
+
+PORT ?= 8888
+NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+# The first Python that is new enough; `make PYTHON=/path/to/python3.12 …` chooses another for a new .venv.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),$(CURDIR)/.tools/bin/uv)
+IS_ROOT := $(filter 0,$(shell id -u))
+HAS_SCREEN := $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname))
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(READY)  ## create or update .venv (a download of about 3 GB the first time, seconds for the next clone)
+
+$(READY): pyproject.toml constraints.txt | $(UV)
+	@if [ ! -x $(PY) ]; then \
+		test -n "$(PYTHON)" || { echo "gpt4roi_nb needs Python 3.11 or later; install it (Debian, Ubuntu: sudo apt install python3) or say which: make PYTHON=/path/to/python3.11 setup"; exit 1; }; \
+		echo "Creating $(VENV) with $$($(PYTHON) --version)"; \
+		$(UV) venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
+	fi
+	@echo "Installing gpt4roi_nb and what it needs into $(VENV)"
+	UV_HTTP_TIMEOUT=300 $(UV) pip install --python $(PY) -e '.[lab,dev]' -c constraints.txt
+	@# JupyterLab would open on a question about news; it is turned off for this .venv alone.
+	@$(VENV)/bin/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
+	@touch $(READY)
+
+# uv where the machine has none: pip with --target works on externally managed Pythons (PEP 668), venv works without pip.
+$(CURDIR)/.tools/bin/uv:
+	@echo "Getting uv into .tools"
+	@test -n "$(PYTHON)" || { echo "gpt4roi_nb needs Python 3.11 or later; install it (Debian, Ubuntu: sudo apt install python3) or say which: make PYTHON=/path/to/python3.11 setup"; exit 1; }
+	@get_uv() { \
+		if $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+			$(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target .tools uv; \
+		else \
+			rm -rf .tools/pip && $(PYTHON) -m venv .tools/pip >/dev/null 2>&1 && .tools/pip/bin/pip install --quiet --disable-pip-version-check uv \
+			&& mkdir -p .tools/bin && ln -sf ../pip/bin/uv .tools/bin/uv; \
+		fi; \
+	}; \
+	get_uv || { \
+		test -n "$(IS_ROOT)" && command -v apt-get >/dev/null \
+		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip </dev/null >/dev/null \
+		&& get_uv; \
+	} || { echo "Neither uv nor pip could be used. Install one and try again (Debian, Ubuntu: sudo apt install python3-pip)."; exit 1; }
+
+lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
+	$(VENV)/bin/jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/$(NOTEBOOK) \
+		$(if $(IS_ROOT),--allow-root) $(if $(HAS_SCREEN),,--no-browser)
+
+test: $(READY) browser  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 15 $(PYTEST_ARGS)
+
+browser: $(READY)
+	@works() { $(PY) tests/chromium.py >/dev/null 2>&1; }; \
+	if works; then exit 0; fi; \
+	if [ -n "$(IS_ROOT)" ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for the browser tests"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium </dev/null >/dev/null && works; } \
+		|| $(VENV)/bin/playwright install --with-deps chromium || true; \
+	fi; \
+	works || echo "No Chromium: the browser tests will be skipped (Debian: sudo apt install chromium; Ubuntu: .venv/bin/playwright install --with-deps chromium)"
+
+lint: $(READY)  ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	@$(MAKE) --no-print-directory types
+
+# mypy cannot follow the mapping of an editable install, so it is given the package as users see it: a folder of links.
+types: $(READY)
+	@rm -rf build/types && mkdir -p build/types/gpt4roi_nb
+	@ln -s $(CURDIR)/gpt4roi_nb/* build/types/gpt4roi_nb/ && ln -s $(CURDIR)/widgets build/types/gpt4roi_nb/widgets
+	cd build/types && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p gpt4roi_nb
+
+format: $(READY)  ## let ruff rewrite what it can, and strip notebook outputs
+	$(VENV)/bin/ruff check --fix . || true
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/nbstripout notebooks/*.ipynb
+
+bench: $(READY)  ## speed ratios against their demands, with the machine they were measured on
+	$(PY) tests/benchmarks $(BENCH)
+
+wheel: $(READY)  ## build dist/*.whl, install it in an environment of its own and ask it a question
+	@rm -rf dist build/lib build/bdist.*
+	$(UV) build --quiet --python $(PY)
+	@elsewhere="$$(mktemp -d)"; trap 'rm -rf "$$elsewhere"' EXIT; \
+	$(UV) venv --quiet --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" "$$elsewhere/bare"; \
+	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python "$$elsewhere/bare/bin/python" dist/*.whl -c constraints.txt; \
+	cp tests/wheel_check.py "$$elsewhere/" && cd "$$elsewhere" && bare/bin/python -I wheel_check.py
+
+clean:  ## remove .venv, builds and caches
+	rm -rf $(VENV) .tools build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,52 @@
+"""GPT4RoI in a notebook: point at parts of an image and talk with a model about them.
+
+Importing this is quick. What is heavy (the model, and transformers' Auto classes, with which it is registered) comes
+with the first of these names that is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.bundle import GPT4RoI
+    from gpt4roi_nb.config import GPT4RoIConfig
+    from gpt4roi_nb.conversation import Answer, Region, Turn
+    from gpt4roi_nb.draw import draw_regions
+    from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+    from gpt4roi_nb.processor import GPT4RoIProcessor
+    from gpt4roi_nb.session import RegionSession
+
+__all__ = [
+    "Answer",
+    "GPT4RoI",
+    "GPT4RoIConfig",
+    "GPT4RoIForConditionalGeneration",
+    "GPT4RoIProcessor",
+    "Region",
+    "RegionSession",
+    "Turn",
+    "draw_regions",
+]
+
+_HOMES = {
+    "Answer": "conversation",
+    "GPT4RoI": "bundle",
+    "GPT4RoIConfig": "config",
+    "GPT4RoIForConditionalGeneration": "model",
+    "GPT4RoIProcessor": "processor",
+    "Region": "conversation",
+    "RegionSession": "session",
+    "Turn": "conversation",
+    "draw_regions": "draw",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module("gpt4roi_nb.bundle")  # all of it, so that the Auto classes know the model whichever name came first
+    return getattr(import_module(f"gpt4roi_nb.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

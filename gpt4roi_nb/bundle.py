@@ -1,0 +1,139 @@
+"""`GPT4RoI`: a model and its processor, loaded together and given back together."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT, load_checkpoint
+from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.session import RegionSession
+
+
+class GPT4RoI:
+    """A model to talk with about regions of images.
+
+    Attributes:
+        model: a `GPT4RoIForConditionalGeneration`, an ordinary transformers model in evaluation mode.
+        processor: its `GPT4RoIProcessor`.
+        source: where it was loaded from.
+
+    Also a context manager, which unloads at the end, after an error too.
+    """
+
+    def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
+        self._model: GPT4RoIForConditionalGeneration | None = model.eval()
+        self.processor = processor
+        self.source = source
+        self.switching = threading.Lock()  # held while the model runs in another mode than usual
+        self._sessions: weakref.WeakSet[RegionSession] = weakref.WeakSet()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        quantization: str | None = None,
+        attn_implementation: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> GPT4RoI:
+        """Loads a checkpoint of this package's layout.
+
+        Args:
+            path: a folder or a hub id. None loads the embedded demo checkpoint, offline: a teaching model for
+                generated scenes, not for photographs.
+            device: where to; None takes a GPU where there is one, else the CPU.
+            dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU or with `device_map`.
+            quantization: "8bit" or "4bit" for the language model (needs bitsandbytes and a GPU).
+            attn_implementation: None leaves the choice to transformers (SDPA).
+            device_map: as transformers takes it, instead of `device`.
+            kwargs: passed on to transformers' `from_pretrained`.
+
+        Raises:
+            FileNotFoundError, ValueError: where the checkpoint is missing, incomplete, truncated or another model's;
+                the message names the file or tensor.
+            ImportError: where quantization is asked for without bitsandbytes.
+        """
+        source = DEMO_CHECKPOINT if path is None else path
+        model, processor = load_checkpoint(
+            source,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+            **kwargs,
+        )
+        return cls(model, processor, os.fspath(source))
+
+    @property
+    def model(self) -> GPT4RoIForConditionalGeneration:
+        self.check_loaded()
+        return self._model  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the embedded demo checkpoint."""
+        return self.source == os.fspath(DEMO_CHECKPOINT)
+
+    @property
+    def about(self) -> str:
+        """One sentence on what this checkpoint is."""
+        return self.model.config.about or f"GPT4RoI from {self.source or 'memory'}"
+
+    def session(self, image: ImageLike) -> RegionSession:
+        """A conversation about an image, which is encoded here, once.
+
+        image: a path, the bytes of an image file, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Its
+            EXIF orientation is applied; boxes refer to the upright image at its original size.
+        """
+        return RegionSession(self, image)
+
+    def remember(self, session: RegionSession) -> None:
+        """So that `unload` gives this session's memory back as well."""
+        self._sessions.add(session)
+
+    def check_loaded(self) -> None:
+        """Raises RuntimeError after `unload`."""
+        if self._model is None:
+            raise RuntimeError(
+                "this model has been unloaded; load it again with GPT4RoI.from_pretrained(…) and make a new session"
+            )
+
+    def unload(self) -> None:
+        """Gives the memory back: the model's and that of its sessions. Asking afterwards is an error."""
+        for session in list(self._sessions):
+            session.release()
+        on_gpu = self._model is not None and self._model.device.type == "cuda"
+        self._model = None
+        gc.collect()
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> GPT4RoI:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unload()
+
+    def __repr__(self) -> str:
+        if self._model is None:
+            return f"GPT4RoI({self.source!r}, unloaded)"
+        return f"GPT4RoI({self.source!r}, {self._model.num_parameters():,} parameters, {self.device})"

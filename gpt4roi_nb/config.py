@@ -1,0 +1,172 @@
+"""The configuration of a GPT4RoI: a vision tower, a region encoder and a language model.
+
+Every size that `roi.py` and `model.py` use follows from here: grids, strides and map sizes are derived, never written
+down twice. The defaults are those of GPT4RoI-7B (CLIP ViT-L/14 at 224 px, LLaMA-7B).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+
+# The hidden states that feed the region levels: from the last but one back in steps of three, the last four of those.
+LAST_LEVEL = -2
+LEVEL_STEP = 3
+
+
+class GPT4RoIRegionConfig(PreTrainedConfig):
+    """Sizes of the region encoder (`roi.py`).
+
+    Attributes:
+        num_levels: how many hidden states of the tower are fused.
+        feature_layers: indices into the tower's hidden states (0 is the embedding output), shallowest first.
+            None takes every third from the last but one backwards, as GPT4RoI does: 14, 17, 20, 23 of 24 layers.
+        hidden_size: channels of the fused maps; divisible by 4 and by `num_groups`.
+        num_fusion_rounds: rounds of mixing neighbouring levels.
+        num_groups: groups of each round's GroupNorm.
+        output_size: side of the RoIAlign grid.
+        sampling_ratio: RoIAlign's samples a bin and axis.
+        embed_dim: width of the region vector before it is projected to the language model.
+        position_hidden_size: hidden width of the box position embedding.
+        norm_eps: epsilon of the GroupNorms and LayerNorms.
+    """
+
+    model_type = "gpt4roi_region"
+    base_config_key = "region_config"
+
+    num_levels: int = 4
+    feature_layers: list[int] | None = None
+    hidden_size: int = 1024
+    num_fusion_rounds: int = 5
+    num_groups: int = 64
+    output_size: int = 14
+    sampling_ratio: int = 2
+    embed_dim: int = 1024
+    position_hidden_size: int = 256
+    norm_eps: float = 1e-5
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.hidden_size % 4 or self.hidden_size % self.num_groups:
+            raise ValueError(
+                f"region_config.hidden_size must be divisible by 4 and by num_groups ({self.num_groups}), "
+                f"but it is {self.hidden_size}"
+            )
+        if self.num_levels < 1:
+            raise ValueError(f"region_config.num_levels must be at least 1, but it is {self.num_levels}")
+        if self.feature_layers is not None and len(self.feature_layers) != self.num_levels:
+            raise ValueError(
+                f"region_config names {len(self.feature_layers)} feature_layers, {self.feature_layers}, "
+                f"but num_levels is {self.num_levels}; give one hidden state for each level"
+            )
+
+    def layers_of(self, num_hidden_layers: int) -> list[int]:
+        """Indices of the hidden states that become the levels, shallowest first, in a tower of this depth.
+
+        Raises:
+            ValueError: where the tower has too few layers, or a named layer does not exist.
+        """
+        if self.feature_layers is not None:
+            layers = list(self.feature_layers)
+            outside = [layer for layer in layers if not 0 <= layer <= num_hidden_layers]
+            if outside:
+                raise ValueError(
+                    f"region_config.feature_layers names {outside}, but a tower of {num_hidden_layers} layers has "
+                    f"the hidden states 0 to {num_hidden_layers}"
+                )
+            return layers
+        every_third = list(range(num_hidden_layers + 1))[LAST_LEVEL::-LEVEL_STEP][::-1]
+        if len(every_third) < self.num_levels:
+            raise ValueError(
+                f"{self.num_levels} region levels need a deeper tower than {num_hidden_layers} layers, which offers "
+                f"the hidden states {every_third}; lower num_levels or name region_config.feature_layers"
+            )
+        return every_third[-self.num_levels :]
+
+
+class GPT4RoIConfig(PreTrainedConfig):
+    """A whole GPT4RoI: `text_config`, `vision_config` and `region_config`, and the ids of the added tokens.
+
+    Attributes:
+        text_config: of any causal language model that transformers knows; LLaMA by default.
+        vision_config: of any vision tower that transformers knows whose hidden states are a square grid of patches,
+            with or without leading tokens such as CLS; CLIP ViT-L/14 by default.
+        region_config: see `GPT4RoIRegionConfig`.
+        vision_feature_layer: the hidden state that becomes the image tokens.
+        image_token_id: id of `<im_patch>`, which stands once for each patch of the image.
+        region_token_id: id of `<bbox>`, which stands once for each region.
+        about: one sentence on what this checkpoint is; shown by the notebook's views.
+    """
+
+    model_type = "gpt4roi"
+    sub_configs: ClassVar[dict[str, Any]] = {
+        "text_config": AutoConfig,
+        "vision_config": AutoConfig,
+        "region_config": GPT4RoIRegionConfig,
+    }
+
+    text_config: Any = None  # a configuration, a dictionary of its values, or None for the default
+    vision_config: Any = None
+    region_config: Any = None
+    vision_feature_layer: int = -2
+    image_token_id: int = 32001
+    region_token_id: int = 32002
+    about: str = ""
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.text_config = _sub_config(self.text_config, "llama", vocab_size=32006, rms_norm_eps=1e-6)
+        self.vision_config = _sub_config(
+            self.vision_config,
+            "clip_vision_model",
+            hidden_size=1024,
+            intermediate_size=4096,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            image_size=224,
+            patch_size=14,
+            projection_dim=768,
+        )
+        if not isinstance(self.region_config, PreTrainedConfig):
+            self.region_config = GPT4RoIRegionConfig(**(self.region_config or {}))
+        if self.vision_config.image_size % self.vision_config.patch_size:
+            raise ValueError(
+                f"vision_config.image_size ({self.vision_config.image_size}) must be a multiple of patch_size "
+                f"({self.vision_config.patch_size})"
+            )
+        self.tie_word_embeddings = bool(self.tie_word_embeddings or self.text_config.tie_word_embeddings)
+        super().__post_init__(**kwargs)
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along each side of the image."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Image tokens in a prompt: one a patch."""
+        return self.grid_size**2
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Side of each level's map, shallowest (largest) first: the grid, doubled for each level above the last."""
+        levels = self.region_config.num_levels
+        return [self.grid_size * 2 ** (levels - 1 - level) for level in range(levels)]
+
+    @property
+    def feature_layers(self) -> list[int]:
+        """Indices of the tower's hidden states that feed the region levels, shallowest first."""
+        return self.region_config.layers_of(self.vision_config.num_hidden_layers)
+
+
+def _sub_config(given: dict[str, Any] | PreTrainedConfig | None, model_type: str, **defaults: Any) -> PreTrainedConfig:
+    """The sub-configuration itself, from a dictionary, or the default one; the dictionary is not changed."""
+    if isinstance(given, PreTrainedConfig):
+        return given
+    values = dict(defaults) if given is None else dict(given)
+    return AutoConfig.for_model(values.pop("model_type", model_type), **values)
+
+
+AutoConfig.register("gpt4roi", GPT4RoIConfig)
+AutoConfig.register("gpt4roi_region", GPT4RoIRegionConfig)

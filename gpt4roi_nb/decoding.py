@@ -1,0 +1,172 @@
+"""Token by token: from a prompt's embeddings and a cache to the text of an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.prompt import ROLES, TURN_MARK
+from gpt4roi_nb.tokenizer import ADDED_TOKENS
+
+_UNFINISHED_CHARACTER = "\ufffd"
+# Bytes become characters as a whole run: one more byte can change the reading of those before it.
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_ROLE = f"{ROLES['assistant']}:"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen: greedily at temperature 0, else from the `top_p` nucleus, repeatably by seed."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 (greedy) or a positive number, but is {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, but is {self.top_p}")
+
+    def generator(self, device: torch.device) -> torch.Generator | None:
+        if self.seed is None:
+            return None
+        return torch.Generator(device).manual_seed(self.seed)
+
+    def choose(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+        """logits: (B, V) float32 → (B,) int64."""
+        if self.temperature == 0:
+            return logits.argmax(dim=-1)
+        probabilities, order = (logits / self.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+        # A token stays while the mass before it is below top_p, so that the likeliest always stays.
+        outside = probabilities.cumsum(dim=-1) - probabilities >= self.top_p
+        drawn = torch.multinomial(probabilities.masked_fill(outside, 0), 1, generator=generator)
+        return order.gather(-1, drawn).squeeze(-1)
+
+
+@torch.inference_mode()
+def decode(
+    model: GPT4RoIForConditionalGeneration,
+    inputs_embeds: Tensor,
+    cache: DynamicCache,
+    processor: GPT4RoIProcessor,
+    sampling: Sampling,
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Endlessly, the next token of each row and its log-probability; the caller decides when it is enough.
+
+    Args:
+        inputs_embeds: (B, T, D), what comes after that which the cache holds; no padding.
+        cache: grows by T, then by one token a step. A token that was yielded last is not in it yet.
+        processor: its added tokens, which stand for images and regions, are never written.
+    """
+    added = processor.tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
+    forbidden = torch.tensor([index for index in added if index is not None], device=inputs_embeds.device)
+    generator = sampling.generator(inputs_embeds.device)
+    while True:
+        logits = (
+            model.language_model(inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            .logits[:, -1]
+            .float()
+        )
+        log_probabilities = logits.log_softmax(dim=-1)
+        tokens = sampling.choose(logits.index_fill(-1, forbidden, float("-inf")), generator)
+        yield tokens.tolist(), log_probabilities.gather(-1, tokens[:, None]).squeeze(-1).tolist()
+        inputs_embeds = model.get_input_embeddings()(tokens[:, None])
+
+
+@dataclass
+class AnswerText:
+    """Collects one row's tokens and makes text of them: drops the role in front, ends at the mark of the next turn.
+
+    Attributes:
+        ids, logprobs: of every token that came, also those of the role and the stop mark.
+        finished: whether the answer ended by itself.
+    """
+
+    processor: GPT4RoIProcessor
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: bool = False
+    _ends: list[int] = field(default_factory=list)  # length of the decoded text after each token
+    _text: str = ""
+    _shown: int = 0
+
+    def push(self, token_id: int, logprob: float) -> str:
+        """Takes a token; returns the text that can be shown now and was not shown before."""
+        self.ids.append(token_id)
+        self.logprobs.append(logprob)
+        tokenizer = self.processor.tokenizer
+        decoded = tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # A character of several bytes is shorter than its parts were: it belongs to the first of its tokens.
+        self._ends = [min(end, len(decoded)) for end in self._ends] + [len(decoded)]
+        self.finished = token_id == tokenizer.eos_token_id or TURN_MARK in decoded
+        self._text = decoded
+        text = self.text
+        if self.finished:
+            ready = len(text)
+        elif self._may_change(token_id) or _ROLE.startswith(self._text.strip()):
+            ready = self._shown  # half a character, or half of "Assistant:"
+        else:
+            ready = len(text.rstrip("#").rstrip())  # these may yet turn out to be the stop mark
+        piece = text[self._shown : ready]
+        self._shown = max(self._shown, ready)
+        return piece
+
+    def _may_change(self, token_id: int) -> bool:
+        """Whether the text so far may read otherwise with the next token."""
+        tokenizer = self.processor.tokenizer
+        return (
+            self.text.endswith(_UNFINISHED_CHARACTER)
+            or token_id in tokenizer.all_special_ids  # leaves no text, so that it ends no run of bytes
+            or _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(token_id)) is not None
+        )
+
+    def rest(self) -> str:
+        """What was held back, when no further token will come."""
+        if self._text.strip() == ROLES["assistant"]:
+            self._text = ""  # stopped before the colon of "Assistant:", which is no answer
+        piece = self.text[self._shown :]
+        self._shown += len(piece)
+        return piece
+
+    @property
+    def _bounds(self) -> tuple[int, int]:
+        """Where the answer begins and ends in the decoded text."""
+        start = len(self._text) - len(self._text.lstrip())
+        if self._text.startswith(_ROLE, start):
+            start += len(_ROLE)
+        mark = self._text.find(TURN_MARK)
+        body = self._text[start : mark if mark >= 0 else len(self._text)]
+        start += len(body) - len(body.lstrip())
+        return start, start + len(body.strip())
+
+    @property
+    def text(self) -> str:
+        start, end = self._bounds
+        return self._text[start:end]
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Indices [first, last) of the tokens that make up `text`."""
+        start, end = self._bounds
+        kept = [index for index, stop in enumerate(self._ends) if stop > start and self._begin(index) < end]
+        return (kept[0], kept[-1] + 1) if kept else (0, 0)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The text of each token in `kept`; together they are `text`."""
+        start, end = self._bounds
+        first, last = self.kept
+        return [
+            self._text[max(start, self._begin(index)) : min(end, self._ends[index])] for index in range(first, last)
+        ]
+
+    def _begin(self, index: int) -> int:
+        return self._ends[index - 1] if index else 0

@@ -1,0 +1,142 @@
+"""Sizes, seeds and shares of the demo checkpoint: all that a reader would change to train another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.prompt import token_id_of
+from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
+
+ABOUT = "A small teaching model, trained on generated table-top scenes only; it knows nothing of photographs."
+
+# Series of `data.scenes.scenes`. What `demo.check` draws comes from the seeds that its user names, below all of these.
+DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES = 7_000_002, 7_000_001, 7_000_101
+FIRST_RESERVED_SERIES = 7_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the demo checkpoint is made.
+
+    Minutes are wall-clock time and decide how long a phase lasts; what a minute is worth depends on the machine.
+    """
+
+    image_size: int = 168
+    patch_size: int = 14
+    width: int = 192
+    layers: int = 4
+    vision_heads: int = 3  # few and wide: the quickest on a CPU
+    text_heads: int = 6
+    region_layers: tuple[int, ...] = (2, 4)
+    region_channels: int = 32
+    region_output: int = 7
+    region_width: int = 224
+    context: int = 1024
+    vocabulary: int = 900
+
+    dense_scenes: int = 14_000
+    dense_objects: tuple[int, int] = (6, 10)
+    plain_scenes: int = 14_000
+    plain_objects: tuple[int, int] = (3, 7)
+    validation_scenes: int = 600
+
+    images_a_step: int = 8
+    dense_share: float = 0.75  # of the vision phase's batches; later ones are of plain scenes
+    questions_an_image: int = 12
+    box_jitter: float = 0.06  # standard deviation of each edge, as a share of the box's side
+    vision_minutes: float = 22.0
+    language_minutes: float = 18.0
+    joint_minutes: float = 23.0
+    finish_minutes: float = 10.0
+    vision_rate: float = 8e-4
+    language_rate: float = 1.2e-3
+    joint_rate: float = 6e-4
+    finish_rate: float = 8e-4
+    warmup_share: float = 0.04
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.98)
+    attribute_share: float = 0.3  # weight of the throw-away heads' loss in the joint phase
+    long_share: float = 0.25  # of the later phases' batches, with conversations of several turns
+    token_scale: float = 0.7  # standard deviation of word embeddings, and of region and image tokens when they meet
+
+    @property
+    def minutes(self) -> float:
+        """Of training in all."""
+        return self.vision_minutes + self.language_minutes + self.joint_minutes + self.finish_minutes
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+    def tiny(self) -> Recipe:
+        """The same in miniature: every phase in seconds, to test the machinery."""
+        return replace(
+            self,
+            image_size=56,
+            width=32,
+            layers=2,
+            vision_heads=1,
+            text_heads=2,
+            region_layers=(1, 2),
+            region_channels=16,
+            region_width=32,
+            vocabulary=900,
+            dense_scenes=6,
+            plain_scenes=6,
+            validation_scenes=4,
+            images_a_step=2,
+            questions_an_image=3,
+            vision_minutes=0.01,
+            language_minutes=0.01,
+            joint_minutes=0.01,
+            finish_minutes=0.01,
+        )
+
+
+def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT4RoIConfig:
+    """The configuration of the model that a recipe makes, for this tokenizer."""
+    width = recipe.width
+    return GPT4RoIConfig(
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": width,
+            "intermediate_size": 3 * width,
+            "num_hidden_layers": recipe.layers,
+            "num_attention_heads": recipe.text_heads,
+            "num_key_value_heads": recipe.text_heads,
+            "max_position_embeddings": recipe.context,
+            "initializer_range": width**-0.5,
+            "tie_word_embeddings": False,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": recipe.layers,
+            "num_attention_heads": recipe.vision_heads,
+            "image_size": recipe.image_size,
+            "patch_size": recipe.patch_size,
+            "projection_dim": width,
+        },
+        region_config={
+            "num_levels": len(recipe.region_layers),
+            "feature_layers": list(recipe.region_layers),
+            "hidden_size": recipe.region_channels,
+            "num_fusion_rounds": 2,
+            "num_groups": 8,
+            "output_size": recipe.region_output,
+            "embed_dim": recipe.region_width,
+            "position_hidden_size": 64,
+        },
+        vision_feature_layer=-1,
+        image_token_id=token_id_of(IMAGE_TOKEN, tokenizer),
+        region_token_id=token_id_of(REGION_TOKEN, tokenizer),
+        about=ABOUT,
+    )

@@ -1,0 +1,155 @@
+"""Numbered boxes drawn onto an image, in the colors that the chat gives its regions."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+
+from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.palette import region_color
+
+# Sizes follow from the image, so that a region looks alike at any size: a line is a 180th of the geometric mean of the
+# sides, but at least 2 pixels; the white edge on both its sides, which sets it off from any background, is a third.
+SIDE_PER_LINE = 180
+MIN_LINE = 2
+EDGE_PER_LINE = 1 / 3
+# A number is written at 6.5 line widths (13 pixels at least) and made bolder than Pillow's only font by a stroke.
+FONT_PER_LINE = 6.5
+STROKE_PER_FONT = 1 / 36
+PADDING_PER_FONT = 0.32
+# Share of a chip that may lie over its box before another place is tried.
+SPARED_OVERLAP = 1 / 3
+# Pillow's round shapes have jagged edges: a chip is drawn this many times as large, then reduced.
+SUPERSAMPLING = 4
+
+
+class _Rectangle(NamedTuple):
+    """Whole pixels; right and bottom are exclusive."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def overlap(self, other: "_Rectangle") -> int:
+        """Area in common, in pixels."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0) * max(height, 0)
+
+
+def draw_regions(image: Image.Image, boxes: ArrayLike, numbers: Sequence[int] | None = None) -> Image.Image:
+    """A copy of `image` with each box outlined and its number on a chip beside it.
+
+    The line runs round the box, not over it, except along the image's edges. Small boxes lie above large ones, and a
+    chip keeps clear of the other chips where there is room.
+
+    Args:
+        image: any size; drawn upon as RGB.
+        boxes: (N, 4) pixel xyxy in `image`, as `check_boxes` takes them.
+        numbers: N region numbers from 1 on, which choose the colors too; 1 to N by default.
+
+    Returns:
+        RGB image of the same size.
+
+    Raises:
+        ValueError: a bad box, another count of numbers than of boxes, or a number below 1.
+    """
+    checked = check_boxes(boxes, *image.size)
+    numbers = list(range(1, len(checked) + 1) if numbers is None else numbers)
+    if len(numbers) != len(checked):
+        raise ValueError(f"expected one number a box, but {len(numbers)} numbers came with {len(checked)} boxes")
+    if any(number < 1 for number in numbers):
+        raise ValueError(f"expected region numbers from 1 on, but {numbers} came")
+
+    drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    line = max(MIN_LINE, round(math.sqrt(image.width * image.height) / SIDE_PER_LINE))
+    frames = [_frame(box, image.size, line) for box in checked.tolist()]
+    regions = sorted(zip(frames, numbers, strict=True), key=lambda region: region[0].overlap(region[0]), reverse=True)
+    for frame, number in regions:
+        _draw_frame(drawn, frame, region_color(number), line)
+    taken: list[_Rectangle] = []
+    for frame, number in reversed(regions):  # the smallest boxes have the fewest places to choose from
+        chip = _chip(str(number), region_color(number), line)
+        place = _place_for(chip.size, frame, image.size, taken)
+        drawn.paste(chip, (place.left, place.top), mask=chip)
+        taken.append(place)
+    return drawn
+
+
+def _edge(line: int) -> int:
+    return max(1, round(line * EDGE_PER_LINE))
+
+
+def _frame(box: Sequence[float], size: tuple[int, int], line: int) -> _Rectangle:
+    """Outer border of the line and its edges round a box, inside the image."""
+    out = line + 2 * _edge(line)
+    left, top, right, bottom = (round(value) for value in box)
+    return _Rectangle(
+        max(left - out, 0),
+        max(top - out, 0),
+        min(max(right, left + 1) + out, size[0]),
+        min(max(bottom, top + 1) + out, size[1]),
+    )
+
+
+def _draw_frame(image: Image.Image, frame: _Rectangle, color: str, line: int) -> None:
+    canvas = ImageDraw.Draw(image)
+    edge = _edge(line)
+    inset = 0
+    for width, paint in ((edge, "white"), (line, color), (edge, "white")):
+        left, top = frame.left + inset, frame.top + inset
+        right, bottom = frame.right - inset - 1, frame.bottom - inset - 1  # Pillow's corners are inclusive
+        if right < left or bottom < top:
+            return
+        canvas.rectangle((left, top, right, bottom), outline=paint, width=width)
+        inset += width
+
+
+def _chip(text: str, color: str, line: int) -> Image.Image:
+    """RGBA: white text on a rounded chip with a white edge."""
+    font_size = FONT_PER_LINE * line * SUPERSAMPLING
+    font = ImageFont.load_default(font_size)
+    stroke = round(font_size * STROKE_PER_FONT)
+    edge = _edge(line) * SUPERSAMPLING
+    padding = round(font_size * PADDING_PER_FONT) + edge
+    # All digits have one height, so chips of all numbers do too; "0" measures it.
+    _, digit_top, _, digit_bottom = font.getbbox("0", stroke_width=stroke)
+    text_left, _, text_right, _ = font.getbbox(text, stroke_width=stroke)
+    height = round(digit_bottom - digit_top) + 2 * padding
+    width = max(round(text_right - text_left) + 2 * padding, height)
+    chip = Image.new("RGBA", (width, height), (255, 255, 255, 0))
+    canvas = ImageDraw.Draw(chip)
+    radius = height // 3
+    canvas.rounded_rectangle((0, 0, width - 1, height - 1), radius, fill="white")
+    canvas.rounded_rectangle((edge, edge, width - 1 - edge, height - 1 - edge), radius - edge, fill=color)
+    origin = ((width - text_left - text_right) / 2, (height - digit_top - digit_bottom) / 2)
+    canvas.text(origin, text, fill="white", font=font, stroke_width=stroke, stroke_fill="white")
+    return chip.resize((max(width // SUPERSAMPLING, 1), max(height // SUPERSAMPLING, 1)), Image.Resampling.BOX)
+
+
+def _place_for(
+    chip: tuple[int, int], frame: _Rectangle, size: tuple[int, int], taken: Sequence[_Rectangle]
+) -> _Rectangle:
+    """Where the chip covers least of the box and of the other chips: above a corner, below one, beside, or inside."""
+    width, height = chip
+    left, top, right, bottom = frame
+    corners = [
+        (left, top - height), (right - width, top - height),
+        (left, bottom), (right - width, bottom),
+        (left - width, top), (right, top),
+        (left, top), (right - width, top), (left, bottom - height), (right - width, bottom - height),
+    ]  # fmt: skip
+    places = []
+    for x, y in corners:
+        x, y = max(min(x, size[0] - width), 0), max(min(y, size[1] - height), 0)
+        places.append(_Rectangle(x, y, x + width, y + height))
+    # A hidden number is worse than a covered part of a box, of which a little is as good as none; the first of equals
+    # wins.
+    spared = round(width * height * SPARED_OVERLAP)
+    return min(
+        places,
+        key=lambda place: (sum(place.overlap(other) for other in taken), max(place.overlap(frame) - spared, 0)),
+    )

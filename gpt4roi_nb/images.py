@@ -1,0 +1,233 @@
+"""Images: whatever a person hands over -> an RGB picture -> the pixel values that the vision tower takes."""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    import torch
+
+# Whatever `load_image` takes.
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray[Any, Any]"
+
+# Room for 12,000 × 12,000; at Pillow's 4 bytes a pixel 0.6 GB. Below the 179 million at which Pillow itself refuses.
+MAX_PIXELS = 150_000_000
+# A longer picture is resized to the square at once: keeping the ratio of a 1 × 5000 strip would need 0.75 GB.
+MAX_ASPECT_RATIO = 20
+# Rows that are composited at a time, so that a large transparent picture is never held three times.
+BAND_ROWS = 256
+
+_ACCEPTED = "a path, the bytes of an image file, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)"
+# What Pillow's decoders raise on damaged data, found by cutting and garbling files of every common format.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def load_image(image: ImageLike) -> Image.Image:
+    """The image as RGB at full size, upright. The input is not changed and shares no memory with the result.
+
+    - EXIF orientation is applied; of an animation the current (in a file: the first) frame is taken.
+    - Transparency, also a palette's, is composited on white.
+    - 16-bit greyscale is divided by 257, so that 65535 becomes 255. Palette, greyscale, bilevel, CMYK and other 8-bit
+      modes are converted by Pillow; color profiles are not applied.
+
+    Args:
+        image: a path (str or PathLike, `~` allowed), the bytes of an image file (e.g. an upload), a PIL image, or a
+            uint8 array of shape (H, W), (H, W, 3) or (H, W, 4) in RGB(A) order. At least 1 × 1 pixel, at most
+            `MAX_PIXELS` in all.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: no such file, or a folder.
+        ValueError: empty, damaged or no image; too many pixels; an array of another dtype or shape; a mode whose
+            values have no agreed range (32-bit integers or floats).
+        TypeError: an object of another type.
+    """
+    if isinstance(image, np.ndarray):
+        return _to_rgb(_from_array(image), "the array")
+    if isinstance(image, Image.Image):
+        name = "the PIL image"
+        _check_pixels(*image.size, name)
+        try:
+            upright = ImageOps.exif_transpose(image)  # always a copy
+        except _DAMAGED as error:
+            raise ValueError(_damaged(name, error)) from error
+        return _to_rgb(upright, name)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        data = bytes(image)
+        return _to_rgb(_decode(io.BytesIO(data), len(data), "the image data"), "the image data")
+    if isinstance(image, (str, os.PathLike)):
+        return _from_path(image)
+    raise TypeError(_wrong_type(image))  # type: ignore[unreachable]  # callers without a type checker come here
+
+
+def image_to_pixel_values(
+    image: Image.Image, image_size: int, mean: Sequence[float], std: Sequence[float]
+) -> "torch.Tensor":
+    """The model's view of an image: the whole of it, squeezed into a square.
+
+    As the original's demo computes it: bicubic (Pillow, 8 bit) to a shortest side of `image_size`, normalised, then
+    bilinear (align_corners=False, no antialiasing) to the square. A picture more than `MAX_ASPECT_RATIO` times as long
+    as wide goes to the square in the first step already, so that memory stays bounded.
+
+    Args:
+        image: RGB, any size.
+        image_size: side S of the square in pixels.
+        mean, std: three each, for RGB in 0 to 1.
+
+    Returns:
+        (3, S, S) float32 tensor.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    resized = image.resize(_resized_size(*image.size, image_size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    normalised = (pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
+    values = torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
+    square = F.interpolate(values[None], size=(image_size, image_size), mode="bilinear", align_corners=False)
+    return square[0]
+
+
+def _resized_size(width: int, height: int, image_size: int) -> tuple[int, int]:
+    """(width, height) with the shortest side at `image_size`, the other rounded down; square if it is a long strip."""
+    short, long = min(width, height), max(width, height)
+    if long > MAX_ASPECT_RATIO * short:
+        return image_size, image_size
+    return image_size * width // short, image_size * height // short
+
+
+def _from_path(path: str | os.PathLike[str]) -> Image.Image:
+    file = os.path.expanduser(os.fspath(path))
+    name = repr(file)
+    if isinstance(file, str) and file.startswith(("http://", "https://", "data:")):
+        raise ValueError(f"expected {_ACCEPTED}, but {file[:80]!r} is an address; download the picture first")
+    if not os.path.exists(file):
+        where = "" if os.path.isabs(file) else f" in {os.getcwd()!r}"
+        raise FileNotFoundError(f"there is no image file {name}{where}; check the path and its spelling")
+    if os.path.isdir(file):
+        raise IsADirectoryError(f"expected an image file, but {name} is a folder; name a file in it")
+    with open(file, "rb") as stream:
+        return _to_rgb(_decode(stream, os.path.getsize(file), name), name)
+
+
+def _decode(stream: Any, size: int, name: str) -> Image.Image:
+    """The picture in an open file of `size` bytes, loaded and upright, in the mode of the file."""
+    if size == 0:
+        raise ValueError(f"expected an image, but {name} is empty (0 bytes); get the file again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_pixels has a limit of our own
+        try:
+            image = Image.open(stream)
+        except UnidentifiedImageError as error:
+            raise ValueError(
+                f"{name} ({size} bytes) is not an image that can be read, whatever its name says; "
+                "save it as PNG or JPEG"
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise ValueError(_too_large(name, "more")) from error
+        except _DAMAGED as error:
+            raise ValueError(_damaged(name, error)) from error
+        _check_pixels(*image.size, name)
+        try:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+        except _DAMAGED as error:
+            raise ValueError(_damaged(name, error)) from error
+    return image
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    expected = "expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)"
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ValueError(f"{expected}, but its shape is {array.shape}{_shape_hint(array.shape)}")
+    if array.size == 0:
+        raise ValueError(f"{expected} with at least one pixel, but its shape is {array.shape}: it is empty")
+    if array.dtype != np.uint8:
+        raise ValueError(f"{expected}, but its dtype is {array.dtype}; convert it: {_dtype_hint(array.dtype)}")
+    _check_pixels(array.shape[1], array.shape[0], "the array")
+    return Image.fromarray(array)
+
+
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3 and shape[2] == 1:
+        return "; for greyscale pass array[..., 0]"
+    if len(shape) == 3 and shape[0] in (3, 4):
+        return "; if its channels come first, pass np.moveaxis(array, 0, -1)"
+    if len(shape) == 4:
+        return "; pass one image at a time, e.g. array[0]"
+    return ""
+
+
+def _dtype_hint(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "f":
+        return "(np.nan_to_num(array).clip(0, 1) * 255).round().astype(np.uint8) if its values go from 0 to 1"
+    if dtype.kind == "b":
+        return "array.astype(np.uint8) * 255"
+    if dtype == np.uint16:
+        return "(array // 257).astype(np.uint8) if its values go up to 65535"
+    return "array.clip(0, 255).astype(np.uint8) if its values go from 0 to 255"
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        to_8_bit = (np.arange(2**16) / 257).round().astype(np.uint8)
+        image = Image.fromarray(to_8_bit[np.asarray(image)])
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"{name} stores 32-bit values (Pillow's mode {image.mode!r}), whose range is not agreed; "
+            "scale them to 0 to 255 and pass a uint8 array"
+        )
+    if image.has_transparency_data:
+        return _on_white(image)
+    if image.mode == "RGB":
+        return image
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"{name} has Pillow's mode {image.mode!r}, which cannot become RGB; save it as PNG") from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    canvas = Image.new("RGB", (width, height), "white")
+    for top in range(0, height, BAND_ROWS):
+        band = image.crop((0, top, width, min(top + BAND_ROWS, height))).convert("RGBA")
+        canvas.paste(band, (0, top), mask=band)
+    return canvas
+
+
+def _check_pixels(width: int, height: int, name: str) -> None:
+    if width < 1 or height < 1:
+        raise ValueError(f"expected at least 1 × 1 pixel, but {name} is {width} × {height}")
+    if width * height > MAX_PIXELS:
+        raise ValueError(_too_large(name, f"{width} × {height}"))
+
+
+def _too_large(name: str, came: str) -> str:
+    limit = MAX_PIXELS // 1_000_000
+    return f"expected at most {limit} million pixels, but {name} has {came}; scale the picture down or crop it first"
+
+
+def _wrong_type(image: object) -> str:
+    hint = "; a torch tensor becomes an array by .cpu().numpy()" if hasattr(image, "detach") else ""
+    return f"expected {_ACCEPTED}, but a {type(image).__module__}.{type(image).__qualname__} came{hint}"
+
+
+def _damaged(name: str, error: Exception) -> str:
+    return f"{name} is damaged or cut short ({error}); get it again, or open it elsewhere and save it as PNG"

@@ -1,0 +1,188 @@
+"""Image, conversation and boxes to model inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+
+from gpt4roi_nb.boxes import check_boxes, normalise
+from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.images import ImageLike, image_to_pixel_values, load_image
+from gpt4roi_nb.prompt import IGNORE, SYSTEM, TURN_MARK, Prompt, Turns, build_prompt
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class GPT4RoIImageProcessor(BaseImageProcessor):
+    """The picture as the tower sees it: Pillow bicubic to the shorter side, normalised, then bilinear to a square."""
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012 (as transformers declares it)
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_size = image_size
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def preprocess(self, images: ImageLike | Sequence[ImageLike], **kwargs: Any) -> BatchFeature:
+        """images: one or several, each as `load_image` takes it → {"pixel_values": (B, 3, S, S) float32}."""
+        several: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+        return BatchFeature({"pixel_values": torch.stack([self.picture(load_image(image)) for image in several])})
+
+    def picture(self, image: Image.Image) -> Tensor:
+        """A picture that `load_image` returned → (3, S, S) float32."""
+        return image_to_pixel_values(image, self.image_size, self.image_mean, self.image_std)
+
+
+class GPT4RoIProcessor(ProcessorMixin):
+    """Builds what `GPT4RoIForConditionalGeneration` takes.
+
+    Attributes:
+        image_processor, tokenizer: the two halves.
+        num_image_tokens: patches of the image, that is `<im_patch>` tokens in a prompt.
+        closing: what ends a prompt that awaits an answer. GPT4RoI-7B's is "### ", after which it writes "Assistant:".
+    """
+
+    def __init__(
+        self,
+        image_processor: GPT4RoIImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
+        num_image_tokens: int = 256,
+        closing: str = f"{TURN_MARK} ",
+        system: str = SYSTEM,
+        **kwargs: Any,
+    ) -> None:
+        self.num_image_tokens = num_image_tokens
+        self.closing = closing
+        self.system = system
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    def prompt(self, turns: Turns) -> Prompt:
+        """The conversation in tokens, with the order of its regions and the spans of its parts (`prompt.Prompt`)."""
+        return build_prompt(turns, self.tokenizer, self.num_image_tokens, closing=self.closing, system=self.system)
+
+    def conversation(self, turns: Turns) -> dict[str, Tensor]:
+        """The conversation as `{"input_ids": (T,), "labels": (T,)}`, both int64.
+
+        turns: ("user" or "assistant", text) in turn, the user first. The first `<regionN>` of the user's turns carries
+        its region's token. The opening, the image tokens, the turn marks and the closing mark are added. Labels cover
+        the assistant's turns and the marks that stop them, and are -100 elsewhere.
+        """
+        prompt = self.prompt(turns)
+        return {"input_ids": torch.tensor(prompt.input_ids), "labels": torch.tensor(prompt.labels)}
+
+    def __call__(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        text: str | Turns | Sequence[str | Turns],
+        boxes: ArrayLike | Sequence[ArrayLike] | None = None,
+        *,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """A batch, padded on the tokenizer's `padding_side`.
+
+        Args:
+            images: one image, or one for each conversation; each as `load_image` takes it.
+            text: a question or a conversation of turns, or one for each image.
+            boxes: (N, 4) pixel xyxy in the original image, region k + 1 being row k; or one such array for each image.
+
+        Returns:
+            input_ids, attention_mask, labels (B, T) int64; pixel_values (B, 3, S, S) float32; boxes: a list of
+            (n_i, 4) float32, xyxy in [0, 1], in the order of the `<bbox>` tokens.
+
+        Raises:
+            ValueError: where images, conversations and boxes differ in number, or boxes and references do not match.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f'return_tensors must be "pt", PyTorch tensors, but is {return_tensors!r}')
+        several = isinstance(images, list | tuple)
+        given: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+        pictures = [load_image(image) for image in given]
+        conversations: list[Any] = list(text) if several else [text]
+        box_sets: list[Any] = [()] * len(pictures) if boxes is None else list(boxes) if several else [boxes]  # type: ignore[arg-type]
+        if not len(pictures) == len(conversations) == len(box_sets):
+            raise ValueError(
+                f"{len(pictures)} images came with {len(conversations)} conversations and {len(box_sets)} sets of "
+                "boxes; give one conversation and one set of boxes (it may be empty) for each image"
+            )
+        prompts, ordered = [], []
+        for picture, turns, picture_boxes in zip(pictures, conversations, box_sets, strict=True):
+            prompt = self.prompt([("user", turns)] if isinstance(turns, str) else turns)
+            prompts.append(prompt)
+            ordered.append(self.order_boxes(prompt, picture_boxes, picture))
+        batch = self.pad(prompts)
+        batch["pixel_values"] = torch.stack([self.image_processor.picture(picture) for picture in pictures])
+        batch["boxes"] = ordered
+        return BatchFeature(batch)
+
+    def order_boxes(self, prompt: Prompt, boxes: ArrayLike, image: Image.Image) -> Tensor:
+        """Pixel boxes of regions 1, 2, … → (n, 4) float32 in [0, 1], in the order of the prompt's `<bbox>` tokens."""
+        checked = check_boxes(boxes, *image.size)
+        check_references(prompt.regions, range(1, len(checked) + 1))
+        return torch.from_numpy(normalise(checked, *image.size))[[number - 1 for number in prompt.regions]]
+
+    def pad(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """Prompts of differing lengths → input_ids, attention_mask and labels, each (B, T) int64."""
+        length = max(len(prompt.input_ids) for prompt in prompts)
+        left = self.tokenizer.padding_side == "left"
+
+        def padded(values: list[int], filler: int) -> list[int]:
+            padding = [filler] * (length - len(values))
+            return padding + values if left else values + padding
+
+        return {
+            "input_ids": torch.tensor([padded(prompt.input_ids, self.tokenizer.pad_token_id) for prompt in prompts]),
+            "attention_mask": torch.tensor([padded([1] * len(prompt.input_ids), 0) for prompt in prompts]),
+            "labels": torch.tensor([padded(prompt.labels, IGNORE) for prompt in prompts]),
+        }
+
+
+def check_references(named: Sequence[int], given: Sequence[int], known: int = 0) -> None:
+    """Raises ValueError unless the regions that a text names are those that boxes were given for.
+
+    known: how many regions the conversation already has; they may be named or not.
+    """
+    named = [number for number in named if not 1 <= number <= known]
+
+    def listed(numbers: Sequence[int]) -> str:
+        names = [f"<region{number}>" for number in numbers]
+        return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+    unknown = [number for number in named if number not in given]
+    unnamed = [number for number in given if number not in named]
+    if unknown:
+        have = f"the boxes are those of {listed(list(given))}" if len(given) else "no box was given"
+        if known:
+            have += f" and the conversation has {listed(range(1, known + 1))} so far"
+        raise ValueError(
+            f"the text names {listed(unknown)}, but {have}; add {'a box' if len(unknown) == 1 else 'boxes'} "
+            f"(the next is <region{known + len(given) + 1}>) or correct the reference"
+        )
+    if unnamed:
+        one = len(unnamed) == 1
+        given_as, it, box = ("a box was", "it", "box") if one else ("boxes were", "them", "boxes")
+        raise ValueError(
+            f"the text never names {listed(unnamed)}, for which {given_as} given; "
+            f"write {listed(unnamed)}, just so, where you mean {it}, or leave the {box} out"
+            + (f". New regions are numbered on from {listed([known])}" if known else "")
+        )
+
+
+AutoImageProcessor.register(
+    GPT4RoIConfig, image_processor_classes={"torchvision": GPT4RoIImageProcessor, "pil": GPT4RoIImageProcessor}
+)
+AutoProcessor.register(GPT4RoIConfig, GPT4RoIProcessor)

@@ -1,0 +1,105 @@
+"""Saved conversations: image reference, regions and turns as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.conversation import Answer, Region, Turn
+from gpt4roi_nb.images import ImageLike
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.bundle import GPT4RoI
+    from gpt4roi_nb.session import RegionSession
+
+FORMAT = "gpt4roi_nb.session"
+VERSION = 1
+_ANSWER_FIELDS = ("text", "tokens", "token_ids", "logprobs", "prompt_tokens", "reused_tokens", "seconds", "stopped")
+
+
+def save_talk(session: RegionSession, path: str | os.PathLike[str]) -> None:
+    """See `RegionSession.save`."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
+    source = session.source
+    if source is None:
+        picture = target.with_name(f"{target.stem}.image.png")  # talk.png may be a picture of the user's
+        session.image.save(picture)
+        source = picture.name  # beside the file, so that the two can be moved together
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "image": {"path": source, "size": list(session.image.size)},
+        "regions": [asdict(region) for region in session.regions],
+        "turns": [
+            {
+                "question": turn.question,
+                "answer": {name: getattr(turn.answer, name) for name in _ANSWER_FIELDS},
+                "regions": list(turn.regions),
+            }
+            for turn in session.history
+        ],
+    }
+    partial = target.with_name(target.name + ".part")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(target)
+
+
+def load_talk(
+    cls: type[RegionSession], path: str | os.PathLike[str], gpt4roi: GPT4RoI, image: ImageLike | None
+) -> RegionSession:
+    """See `RegionSession.load`."""
+    source = Path(path)
+    content = _read(source)
+    try:
+        width, height = content["image"]["size"]
+        reference = source.parent / content["image"]["path"]  # an absolute path stays absolute
+        boxes = check_boxes([region["box"] for region in content["regions"]], width, height).tolist()
+        regions = [Region(region["number"], tuple(box)) for region, box in zip(content["regions"], boxes, strict=True)]
+        turns = [Turn(turn["question"], Answer(**turn["answer"]), tuple(turn["regions"])) for turn in content["turns"]]
+        _check(regions, turns)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(source)!r} is a damaged conversation: {type(error).__name__} {error}") from error
+    if image is None and not reference.is_file():
+        raise FileNotFoundError(
+            f"the conversation's image is no longer at {str(reference)!r}; say where it is: "
+            "RegionSession.load(path, gpt4roi, image=…)"
+        )
+    session = cls(gpt4roi, reference if image is None else image)
+    if session.image.size != (width, height):
+        raise ValueError(
+            f"the conversation is about an image of {width} × {height} pixels, but this one has "
+            f"{session.image.width} × {session.image.height}; its regions would lie elsewhere"
+        )
+    session.restore(regions, turns)
+    return session
+
+
+def _check(regions: list[Region], turns: list[Turn]) -> None:
+    """Raises ValueError unless the turns are text and introduce the regions 1, 2, … in their order."""
+    numbers = [region.number for region in regions]
+    introduced = [number for turn in turns for number in turn.regions]
+    if not numbers == introduced == list(range(1, len(regions) + 1)):
+        raise ValueError(f"its regions are numbered {numbers}, and its turns introduce {introduced}")
+    for turn in turns:
+        if not isinstance(turn.question, str) or not isinstance(turn.answer.text, str):
+            raise ValueError(f"questions and answers must be strings, but one turn is {turn!r}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no saved conversation at {str(path)!r}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is not a saved conversation: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{str(path)!r} is not a saved conversation; expected a file that RegionSession.save wrote")
+    if content.get("version") != VERSION:
+        raise ValueError(f"{str(path)!r} has version {content.get('version')}, but this package reads {VERSION}")
+    return content

@@ -1,0 +1,106 @@
+"""Tokenizers with the ids that GPT4RoI was trained on, from a SentencePiece file.
+
+The model was trained with LLaMA's slow SentencePiece tokenizer. transformers 5 has none any more, and its own
+conversion of the file gives other ids around added tokens; this one gives SentencePiece's ids exactly, as a fast
+tokenizer that `save_pretrained` and `AutoTokenizer` keep.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+PAD_TOKEN = "[PAD]"
+IMAGE_TOKEN = "<im_patch>"
+REGION_TOKEN = "<bbox>"
+POINT_TOKEN = "<point>"  # a released checkpoint has a row for it; nothing uses it
+IMAGE_START_TOKEN = "<im_start>"
+IMAGE_END_TOKEN = "<im_end>"
+# In the order in which a released checkpoint's embedding rows follow the base vocabulary.
+ADDED_TOKENS = (PAD_TOKEN, IMAGE_TOKEN, REGION_TOKEN, POINT_TOKEN, IMAGE_START_TOKEN, IMAGE_END_TOKEN)
+
+_SPACE = "▁"
+
+
+def tokenizer_from_sentencepiece(
+    path: str | os.PathLike[str], *, model_max_length: int = 2048
+) -> PreTrainedTokenizerFast:
+    """A fast tokenizer from a SentencePiece BPE `tokenizer.model`, with GPT4RoI's tokens added in their order.
+
+    Args:
+        path: the SentencePiece file.
+        model_max_length: tokens that the model can take.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is not a SentencePiece model.
+    """
+    import sentencepiece
+
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no SentencePiece model at {os.fspath(path)!r}; expected a tokenizer.model file")
+    pieces = sentencepiece.SentencePieceProcessor()
+    try:
+        pieces.Load(os.fspath(path))
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{os.fspath(path)!r} is not a SentencePiece model: {error}") from error
+
+    vocabulary = {pieces.id_to_piece(index): index for index in range(len(pieces))}
+    bos, eos, unk = (pieces.id_to_piece(index) for index in (pieces.bos_id(), pieces.eos_id(), pieces.unk_id()))
+    backend = Tokenizer(
+        models.BPE(
+            vocab=vocabulary,
+            merges=_merges(pieces, vocabulary),
+            unk_token=unk,
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    # A space always goes in front, even before a space, and once for each run of text between added tokens.
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, vocabulary[bos])]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unk,
+        pad_token=_added(PAD_TOKEN),
+        model_max_length=model_max_length,
+        padding_side="left",  # so that a batch of prompts can be continued
+        clean_up_tokenization_spaces=False,
+    )
+    add_gpt4roi_tokens(tokenizer)
+    return tokenizer
+
+
+def add_gpt4roi_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Adds the tokens that are missing, in their order, in place; returns how many were missing."""
+    added = tokenizer.add_special_tokens({"pad_token": _added(PAD_TOKEN)}) if tokenizer.pad_token is None else 0
+    return added + tokenizer.add_tokens([_added(token) for token in ADDED_TOKENS[1:]], special_tokens=True)
+
+
+def _added(content: str) -> AddedToken:
+    # White space that touches an added token is dropped on that side, as the slow tokenizer did.
+    return AddedToken(content, lstrip=True, rstrip=True, normalized=False, special=True)
+
+
+def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Every way to make a piece of two pieces, best score first: SentencePiece's rule written as BPE merges."""
+    ranked = []
+    for index in range(len(pieces)):
+        if pieces.is_control(index) or pieces.is_unknown(index) or pieces.is_byte(index):
+            continue
+        piece = pieces.id_to_piece(index)
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in vocabulary and right in vocabulary:
+                ranked.append((-pieces.get_score(index), vocabulary[left], vocabulary[right], left, right))
+    return [(left, right) for *_, left, right in sorted(ranked)]

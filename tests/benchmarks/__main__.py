@@ -1,0 +1,97 @@
+"""`make bench`: run the benchmarks and print their ratios beside what is demanded of them, and the machine.
+
+Each `bench_*.py` beside this file has a `run()` that returns rows
+`{"what": str, "ratio": float, "demand": "<= 0.05" | ">= 4" | "", "detail": str}`: a ratio carries over from one machine
+to another better than seconds do; an empty demand only reports. `BENCH="encode describe"` runs those alone.
+The exit status is 1 when a demand is not met.
+"""
+
+import importlib.util
+import operator
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = ("what", "ratio", "demand", "verdict", "detail")
+COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+GIB = 2**30
+
+
+def verdict(ratio: float, demand: str) -> str:
+    """`met` or `MISSED`, or an empty string where nothing is demanded."""
+    if not demand:
+        return ""
+    sign, bound = demand.split()
+    return "met" if COMPARISONS[sign](ratio, float(bound)) else "MISSED"
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """The rows in aligned columns, under a head line."""
+    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in COLUMNS}
+    lines = ["  ".join(column.ljust(widths[column]) for column in COLUMNS)]
+    lines += ["  ".join("-" * widths[column] for column in COLUMNS)]
+    lines += ["  ".join(row[column].ljust(widths[column]) for column in COLUMNS) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def machine() -> str:
+    """Processor, cores, memory, accelerator and versions, in one paragraph."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    processor = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no accelerator"
+    load = os.getloadavg()[0]
+    return (
+        f"{processor}, {os.cpu_count()} cores (torch uses {torch.get_num_threads()}), {memory:.0f} GiB, {accelerator}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}; "
+        f"load {load:.1f} at the start"
+    )
+
+
+def load(path: Path) -> Any:
+    """The benchmark module at `path`, imported under its own name."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported as a module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks whose file name contains one of `names` (all without any); 1 when a demand is missed."""
+    paths = [p for p in sorted(HERE.glob("bench_*.py")) if not names or any(name in p.stem for name in names)]
+    if not paths:
+        print(f"no bench_*.py in {HERE} matches {names}")
+        return 1
+    print(machine(), flush=True)
+    rows = []
+    for path in paths:
+        started = time.perf_counter()
+        for row in load(path).run():
+            ratio, demand = float(row["ratio"]), str(row.get("demand", ""))
+            text = {
+                "what": str(row["what"]),
+                "ratio": f"{ratio:.3g}",
+                "demand": demand,
+                "detail": str(row.get("detail", "")),
+            }
+            rows.append(text | {"verdict": verdict(ratio, demand)})
+        print(f"{path.stem}: {time.perf_counter() - started:.0f} s", flush=True)
+    print("\n" + table(rows))
+    return 1 if any(row["verdict"] == "MISSED" for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

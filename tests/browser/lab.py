@@ -1,0 +1,268 @@
+"""A JupyterLab of its own on a free port, and a notebook in it as a person sees it: cells, image, question line."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+import nbformat
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+HERE = "127.0.0.1"
+START_SECONDS = 180  # a quiet machine takes 3; a busy one is no failure
+RUN_SECONDS = 240
+RUN_ATTEMPTS = 4
+LOST_MS = 4000
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent.trim())"
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Whatever is not on this machine cannot even be looked up: a page that works needs nothing from elsewhere.
+    f"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {HERE}",
+)
+
+
+class Lab:
+    """A JupyterLab server that knows nothing of the user's own configuration. A context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "files"
+        self.files.mkdir(parents=True)
+        self._folder = folder
+        self._token = secrets.token_hex(8)
+        with socket.socket() as free:
+            free.bind((HERE, 0))
+            self._port = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Lab:
+        config = self._folder / "config"
+        (config / "labconfig").mkdir(parents=True)
+        no_news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+        (config / "labconfig" / "page_config.json").write_text(json.dumps(no_news))
+        # What the tests do not use only costs time to start.
+        unused = dict.fromkeys(("jupyter_server_terminals", "notebook"), False)
+        (config / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": unused}}))
+        isolated = {
+            "JUPYTER_CONFIG_DIR": config,
+            "JUPYTER_DATA_DIR": self._folder / "data",
+            "JUPYTER_RUNTIME_DIR": self._folder / "runtime",
+            "IPYTHONDIR": self._folder / "ipython",
+            "JUPYTERLAB_WORKSPACES_DIR": self._folder / "workspaces",
+            "JUPYTERLAB_SETTINGS_DIR": self._folder / "settings",
+        }
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ip={HERE}"]
+        command += [f"--port={self._port}", f"--IdentityProvider.token={self._token}", "--ServerApp.port_retries=0"]
+        with (self._folder / "lab.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.files,
+                env={**os.environ, **{name: str(path) for name, path in isolated.items()}},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._end()
+                raise RuntimeError("JupyterLab did not start:\n" + (self._folder / "lab.log").read_text()[-3000:])
+            time.sleep(0.2)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HERE}:{self._port}/api?token={self._token}", timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def address(self, notebook: str) -> str:
+        """Where the browser finds a notebook of `files`."""
+        return f"http://{HERE}:{self._port}/lab/tree/{notebook}?reset&token={self._token}"
+
+    def write(self, name: str, cells: list[str]) -> str:
+        """A notebook of code cells among `files`; returns its name."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, self.files / name)
+        return name
+
+
+class Notebook:
+    """An open notebook that has run from top to bottom."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.strangers: list[str] = []
+        self.errors: list[str] = []
+        page.on("request", lambda request: self._note_request(request.url))
+        page.on("console", lambda message: message.type == "error" and self._note_error(message))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.set_default_timeout(START_SECONDS * 1000)
+        page.goto(address)
+        self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+        self.run_all()
+
+    def _note_request(self, url: str) -> None:
+        if not url.startswith((f"http://{HERE}:", f"ws://{HERE}:", "data:", "blob:")):
+            self.strangers.append(url)
+
+    def _note_error(self, message: ConsoleMessage) -> None:
+        self.errors.append(f"{message.text} at {message.location}")
+
+    def _wait_until_idle(self, timeout: float = RUN_SECONDS) -> None:
+        """The kernel is attached and idle, and stays so: Lab says `idle` before the kernel attaches, too."""
+        self.page.wait_for_function(
+            """() => {
+                // A narrow window hides the indicator in a menu.
+                const sign = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) '
+                    + '.jp-Notebook-ExecutionIndicator');
+                const bar = document.querySelector('#jp-main-statusbar');
+                const now = (!sign || sign.dataset.status === 'idle') && Boolean(bar?.textContent.includes('| Idle'));
+                if (!now) window.idleSince = undefined;
+                else window.idleSince ??= performance.now();
+                return now && performance.now() - window.idleSince > 400;
+            }""",
+            timeout=timeout * 1000,
+            polling=100,
+        )
+
+    def run_all(self) -> None:
+        """Runs every cell, and waits for the last. A Run All that comes while the kernel attaches is lost, or half."""
+        self.panel.wait_for()
+        for _ in range(RUN_ATTEMPTS):
+            self._wait_until_idle()
+            self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+            self.page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+            try:
+                self.page.wait_for_function(f"() => ({PROMPTS}).some(text => text && text !== '[ ]:')", timeout=LOST_MS)
+            except PlaywrightTimeout:
+                continue
+            self._wait_until_idle()
+            if self.page.evaluate(rf"() => ({PROMPTS}).every(text => /^\[\d+\]:$/.test(text))"):
+                return
+        raise RuntimeError(f"after {RUN_ATTEMPTS} attempts the cells' prompts are {self.page.evaluate(PROMPTS)}")
+
+    def shut_down(self) -> None:
+        """Ends the kernel, which would hold memory until the last test."""
+        self.page.evaluate(
+            """async () => {
+                const base = document.location.origin;
+                const token = new URL(document.location).searchParams.get("token")
+                    ?? JSON.parse(document.getElementById("jupyter-config-data").textContent).token;
+                const headers = { Authorization: `token ${token}` };
+                const sessions = await (await fetch(`${base}/api/sessions`, { headers })).json();
+                for (const { id } of sessions) await fetch(`${base}/api/sessions/${id}`, { method: "DELETE", headers });
+            }"""
+        )
+
+    def run_cell(self, source: str) -> None:
+        """Puts Python into the last cell, which the notebook keeps for this, and runs it."""
+        cell = self.panel.locator(".jp-CodeCell").last
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Control+Enter")
+        self._wait_until_idle()
+
+    def choose_theme(self, name: str) -> None:
+        """By the menu, as a person does."""
+        menu = self.page.locator(".lm-Menu-itemLabel")
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Settings").first.click()
+        menu.get_by_text("Theme", exact=True).first.hover()
+        menu.get_by_text(name, exact=True).first.click()
+        light = str("Dark" not in name).lower()
+        self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
+
+    # ------------------------------------------------------------------------------------------- the widget
+
+    @property
+    def chat(self) -> Locator:
+        """The first chat of the notebook."""
+        return self.panel.locator(".gpt4roi-chat").first
+
+    @property
+    def image(self) -> Locator:
+        """What the mouse draws on, once the picture is there."""
+        self.page.wait_for_function(
+            "() => document.querySelector(\".gpt4roi-chat img[alt='annotate me']\")?.naturalWidth > 0", timeout=20000
+        )
+        svg = self.chat.locator(".image svg")
+        svg.scroll_into_view_if_needed()
+        return svg
+
+    def place(self, x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
+        """Where on the screen pixel (x, y) of an image of that size lies."""
+        frame = self.image.bounding_box()
+        assert frame is not None
+        return frame["x"] + x * frame["width"] / size[0], frame["y"] + y * frame["height"] / size[1]
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """From one place on the screen to another, with the button down, as a hand does."""
+        self.page.mouse.move(*start)
+        self.page.mouse.down()
+        self.page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, steps=4)
+        self.page.mouse.move(*end, steps=4)
+        self.page.mouse.up()
+
+    def draw(self, box: tuple[float, float, float, float], size: tuple[int, int], number: int) -> None:
+        """Draws region `number`; box in pixels of an image of that size."""
+        self.drag(self.place(*box[:2], size), self.place(*box[2:], size))
+        expect(self.row(number)).to_be_attached()
+
+    def row(self, number: int) -> Locator:
+        """The region's row in the table of numbers."""
+        return self.chat.locator(f".gpt4roi-table .row[data-region='{number}']")
+
+    def box(self, number: int) -> list[int]:
+        """The region's corners as the table shows them."""
+        return [int(field.input_value()) for field in self.row(number).locator("input").all()]
+
+    @property
+    def line(self) -> Locator:
+        """The question line."""
+        return self.chat.locator("textarea")
+
+    def button(self, action: str) -> Locator:
+        """One of the conversation's buttons."""
+        return self.chat.locator(f"button[data-action='{action}']")
+
+    def turn(self, number: int) -> Locator:
+        """A finished turn, counted from 1."""
+        return self.chat.locator(f".turn[data-turn='{number}']")
+
+    def ask(self, text: str, turn: int) -> str:
+        """Types, presses Enter, waits for the answer; returns it."""
+        self.line.click()
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Enter")
+        expect(self.turn(turn)).to_be_visible(timeout=60000)
+        return self.turn(turn).locator(".model .bubble").inner_text()

@@ -1,0 +1,89 @@
+"""What every test can rely on: no network, few threads, and under CI=true no skip for want of a tool."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chromium import find_chromium
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT.parent / "shared" / "samples"
+IN_CI = os.environ.get("CI") == "true"
+# What a machine may lack without a test being lost: an accelerator, and the reference records beside the checkout.
+MAY_SKIP = {"gpu", "samples"}
+
+# Set before torch and transformers are imported, and inherited by the kernels that browser tests start.
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+# Examples are the same in every run, and a busy machine is no failure.
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout's top folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the original model's reference numbers."""
+    return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """Folder of genuine annotation records; tests that use it are marked `samples`."""
+    if not SAMPLES.is_dir():
+        pytest.skip(f"the reference annotation records are not at {SAMPLES}")
+    return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium that starts."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium: `make test` as root installs it, else `sudo apt install chromium`")
+    return path
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests share one JupyterLab, so one worker runs them all; the longest chain starts first."""
+    for item in items:
+        if "browser" in item.path.parts:
+            item.add_marker("browser")
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, pytest.TestReport]:
+    report: pytest.TestReport = yield
+    if not any(item.get_closest_marker(name) for name in MAY_SKIP):
+        _no_skip_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, pytest.CollectReport]:
+    report: pytest.CollectReport = yield
+    _no_skip_in_ci(report)
+    return report
+
+
+def _no_skip_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI=true does not allow here: {reason}"

@@ -1,0 +1,65 @@
+"""Packed rows are the same arithmetic as one conversation a row."""
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4roi_nb.demo.curriculum import MOST_TURNS, draw_conversation
+from gpt4roi_nb.demo.language import rows_loss
+from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
+from gpt4roi_nb.demo.vision import draw_batch, see
+from gpt4roi_nb.prompt import IGNORE
+
+
+@pytest.fixture
+def packed(bank, processor, model):
+    rng = np.random.default_rng(0)
+    talks = [
+        [draw_conversation(bank.scene(index), turns, rng) for turns in range(1, MOST_TURNS + 1)] for index in (0, 1)
+    ]
+    batch = draw_batch(bank, [0, 1], 0.0, rng)
+    with torch.no_grad():
+        encoding, regions = see(model, batch.pixel_values, batch.boxes)
+    counts = [len(boxes) for boxes in batch.boxes]
+    return talks, counts, encoding, regions, RowBuilder(processor).rows(talks, counts)
+
+
+@torch.no_grad()
+def test_the_loss_of_packed_rows_is_that_of_single_conversations(packed, processor, model):
+    talks, counts, encoding, regions, rows = packed
+    total, tokens = 0.0, 0
+    for image, first in enumerate((0, counts[0])):
+        for talk in talks[image]:
+            prompt = processor.prompt(talk.turns)
+            labels = torch.tensor([prompt.labels])
+            vectors = regions[[first + talk.objects[number - 1] for number in prompt.regions]]
+            loss = model(
+                input_ids=torch.tensor([prompt.input_ids]),
+                image_features=encoding.image_features[image : image + 1],
+                region_features=vectors if len(vectors) else None,
+                labels=labels,
+            ).loss
+            count = int((labels[:, 1:] != IGNORE).sum())
+            total, tokens = total + loss.item() * count, tokens + count
+
+    model.language_model.set_attn_implementation(SHARED_PREFIX)
+    packed_loss = rows_loss(model, rows, encoding.image_features, regions).item()
+
+    assert packed_loss == pytest.approx(total / tokens, abs=1e-5)
+
+
+def test_a_row_keeps_the_prompt_of_each_conversation(packed, processor):
+    talks, _, _, _, rows = packed
+    for k, talk in enumerate(talks[0]):
+        start = rows.prefix_length + k * rows.slot_length
+        prompt = processor.prompt(talk.turns)
+        row = rows.input_ids[0]
+        whole = torch.cat([row[: rows.prefix_length], row[start : start + rows.slot_length]])
+        assert whole[: len(prompt.input_ids)].tolist() == prompt.input_ids
+
+
+def test_a_conversation_with_follow_ups_ends_with_the_answer_to_its_last_question(bank):
+    talk = draw_conversation(bank.scene(0), 3, np.random.default_rng(1))
+
+    assert talk.turns[-2:] == (("user", talk.last.text), ("assistant", talk.last.answer))
+    assert talk.objects == talk.last.objects

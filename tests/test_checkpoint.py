@@ -1,0 +1,251 @@
+"""A checkpoint survives saving and loading, and a broken one is refused with the name of what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tiny_gpt4roi
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, GPT4RoIProcessor
+
+BOX = (3, 4, 30, 40)
+WEIGHTS = "model.safetensors"
+
+
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def gpt4roi():
+    return tiny_gpt4roi(seed=1)
+
+
+@pytest.fixture(scope="module")
+def saved(gpt4roi, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    gpt4roi.model.save_pretrained(folder)
+    gpt4roi.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    """A checkpoint that a test may break."""
+    return shutil.copytree(saved, tmp_path / "tiny")
+
+
+def load(path) -> GPT4RoI:
+    return GPT4RoI.from_pretrained(path, device="cpu")
+
+
+def asked(gpt4roi):
+    return gpt4roi.session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=8)
+
+
+def test_a_checkpoint_comes_back_whole(gpt4roi, saved):
+    loaded = load(saved)
+    ours, theirs = gpt4roi.model.state_dict(), loaded.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert loaded.source == str(saved) and not loaded.is_demo and not loaded.model.training
+    assert asked(loaded).token_ids == asked(gpt4roi).token_ids
+    assert asked(loaded).logprobs == pytest.approx(asked(gpt4roi).logprobs, abs=1e-6)
+
+
+def test_a_processor_comes_back_whole(gpt4roi, saved):
+    loaded, ours = load(saved).processor, gpt4roi.processor
+    assert isinstance(loaded, GPT4RoIProcessor)
+    assert (loaded.num_image_tokens, loaded.closing, loaded.system) == (16, ours.closing, ours.system)
+    one, other = (each(picture(), "What is <region1>, 🦊?", [BOX]) for each in (ours, loaded))
+    assert one["input_ids"].tolist() == other["input_ids"].tolist()
+    assert torch.equal(one["pixel_values"], other["pixel_values"])
+
+
+def test_a_processor_keeps_its_own_closing(gpt4roi, tmp_path):
+    own = GPT4RoIProcessor(
+        gpt4roi.processor.image_processor,
+        gpt4roi.processor.tokenizer,
+        num_image_tokens=16,
+        closing="### Assistant:",
+        system="",
+    )
+    own.save_pretrained(tmp_path)
+    loaded = GPT4RoIProcessor.from_pretrained(tmp_path)
+    assert (loaded.closing, loaded.system, loaded.num_image_tokens) == ("### Assistant:", "", 16)
+
+
+def test_the_auto_classes_know_it(saved):
+    assert type(AutoConfig.from_pretrained(saved)) is GPT4RoIConfig
+    assert type(AutoModelForImageTextToText.from_pretrained(saved)) is GPT4RoIForConditionalGeneration
+    assert type(AutoModel.from_pretrained(saved)) is GPT4RoIForConditionalGeneration
+    assert type(AutoProcessor.from_pretrained(saved)) is GPT4RoIProcessor
+    assert AutoTokenizer.from_pretrained(saved).convert_tokens_to_ids("<bbox>") == 1002
+
+
+def test_a_checkpoint_in_shards_is_the_same(gpt4roi, tmp_path):
+    gpt4roi.model.save_pretrained(tmp_path, max_shard_size="100KB")
+    gpt4roi.processor.save_pretrained(tmp_path)
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert asked(load(tmp_path)).token_ids == asked(gpt4roi).token_ids
+    shards[1].unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks its weights file {shards[1].name}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_dtype_is_as_asked_for(saved, dtype):
+    assert {parameter.dtype for parameter in GPT4RoI.from_pretrained(saved, dtype=dtype).model.parameters()} == {dtype}
+
+
+def test_a_cpu_gets_float32_by_default(gpt4roi, saved, tmp_path):
+    half = load(saved)
+    half.model.to(torch.bfloat16).save_pretrained(tmp_path)
+    half.processor.save_pretrained(tmp_path)
+    assert load(tmp_path).model.dtype == torch.float32
+
+
+def test_the_attention_is_as_asked_for(saved):
+    assert load(saved).model.config._attn_implementation == "sdpa"
+    eager = GPT4RoI.from_pretrained(saved, device="cpu", attn_implementation="eager")
+    assert eager.model.language_model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS]
+)
+def test_a_missing_file_is_named(copied, name):
+    (copied / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"tiny' lacks (its weights file )?{name}"):
+        load(copied)
+
+
+@pytest.mark.parametrize("content", ['{"a": ', "", "not JSON", "[]", '"text"', "\udcff"])
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_that_is_no_json_object_is_named(copied, name, content):
+    (copied / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=rf"{name}' (is truncated or no JSON file|must hold a JSON object)"):
+        load(copied)
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_foreign_json_file_is_named(copied, name):
+    (copied / name).write_text('{"foreign": true}')
+    with pytest.raises(ValueError, match=rf"{name}' has no '\w+'; expected the file that this package saved"):
+        load(copied)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 5000, -100])
+def test_truncated_weights_are_named(copied, kept):
+    (copied / WEIGHTS).write_bytes((copied / WEIGHTS).read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"{WEIGHTS}' is truncated or no safetensors file .*; copy it again"):
+        load(copied)
+
+
+def test_foreign_weights_are_named(copied):
+    (copied / WEIGHTS).write_bytes(b"\x89PNG\r\n\x1a\n" * 100)
+    with pytest.raises(ValueError, match="is truncated or no safetensors file"):
+        load(copied)
+
+
+def with_tensors(folder, change):
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def test_a_missing_tensor_is_named(copied):
+    name = "region_encoder.head.output_projection.weight"
+    with_tensors(copied, lambda tensors: tensors.pop(name))
+    with pytest.raises(ValueError, match=f"1 tensors are missing: {name}"):
+        load(copied)
+
+
+def test_an_unknown_tensor_is_named(copied):
+    with_tensors(copied, lambda tensors: tensors.update({"foreign.weight": torch.zeros(3)}))
+    with pytest.raises(ValueError, match=r"1 tensors are unknown to this model: foreign\.weight"):
+        load(copied)
+
+
+def test_a_tensor_of_another_shape_is_named(copied):
+    name = "multi_modal_projector.weight"
+    with_tensors(copied, lambda tensors: tensors.update({name: torch.zeros(3, 5)}))
+    with pytest.raises(ValueError, match=rf"first {name}: expected \(32, 16\), came \(3, 5\)"):
+        load(copied)
+
+
+def test_all_that_is_wrong_is_told_at_once(copied):
+    def change(tensors):
+        for name in [name for name in tensors if name.startswith("vision_tower")]:
+            tensors[f"other.{name}"] = tensors.pop(name)
+
+    with_tensors(copied, change)
+    with pytest.raises(ValueError, match=r"tensors are missing: vision_tower.* …; \d+ tensors are unknown.*: other"):
+        load(copied)
+
+
+def with_config(folder, name="config.json", **changes):
+    config = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**config, **changes}))
+
+
+def test_another_model_is_named(copied):
+    with_config(copied, model_type="llava")
+    with pytest.raises(ValueError, match="holds a model of the type 'llava', not 'gpt4roi'"):
+        load(copied)
+
+
+def test_a_foreign_tokenizer_is_told(copied):
+    with_config(copied, region_token_id=7)
+    with pytest.raises(ValueError, match=r"another model: the id of <bbox> is 7 in config\.json, but 1002 in"):
+        load(copied)
+
+
+def test_a_foreign_processor_is_told(copied):
+    with_config(copied, "processor_config.json", num_image_tokens=256)
+    with pytest.raises(ValueError, match=r"the number of image tokens is 16 in config\.json, but 256 in"):
+        load(copied)
+
+
+@pytest.mark.parametrize("path", ["./absent", "/absent/folder", "~/absent/folder", "absent", "absent/folder", "a/b/c"])
+def test_a_path_that_does_not_exist_is_named(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{path}'"):
+        load(path)
+
+
+def test_a_file_is_no_folder(copied):
+    with pytest.raises(ValueError, match=r"is a file; expected the folder of a checkpoint, with config\.json in it"):
+        load(copied / "config.json")
+
+
+def test_an_empty_folder_lacks_its_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"lacks config\.json"):
+        load(tmp_path)
+
+
+def test_quantisation_says_what_it_needs(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    for quantization in ("8bit", "4bit"):
+        with pytest.raises(ImportError, match="pip install bitsandbytes"):
+            GPT4RoI.from_pretrained(saved, quantization=quantization)
+    with pytest.raises(ValueError, match='quantization must be None, "8bit" or "4bit", but is \'3bit\''):
+        GPT4RoI.from_pretrained(saved, quantization="3bit")
+
+
+def test_device_and_device_map_exclude_each_other(saved):
+    with pytest.raises(ValueError, match="either device or device_map"):
+        GPT4RoI.from_pretrained(saved, device="cpu", device_map="auto")
+
+
+def test_a_device_map_is_followed(gpt4roi, saved):
+    loaded = GPT4RoI.from_pretrained(saved, device_map={"": "cpu"}, dtype=torch.float32)
+    assert asked(loaded).token_ids == asked(gpt4roi).token_ids

@@ -1,0 +1,204 @@
+"""A saved conversation comes back whole, with its image, and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_gpt4roi
+
+from gpt4roi_nb import RegionSession
+
+BOX, OTHER_BOX = (3, 4, 30.5, 40), (20, 8, 60, 44.25)
+FEW = {"max_new_tokens": 8}
+
+
+def picture(height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def gpt4roi():
+    return tiny_gpt4roi(seed=1)
+
+
+@pytest.fixture
+def image_file(tmp_path):
+    path = tmp_path / "kitchen.png"
+    Image.fromarray(picture()).save(path)
+    return path
+
+
+def talked(gpt4roi, image) -> RegionSession:
+    session = gpt4roi.session(image)
+    session.ask("What is <region1>? 🦊 שלום", [BOX], **FEW)
+    session.ask("And <region2> beside region 1?", [OTHER_BOX], **FEW)
+    return session
+
+
+def test_a_conversation_comes_back_whole(gpt4roi, image_file, tmp_path):
+    session = talked(gpt4roi, image_file)
+    session.save(tmp_path / "talk.json")
+    loaded = RegionSession.load(tmp_path / "talk.json", gpt4roi)
+    assert loaded.regions == session.regions
+    assert loaded.history == session.history
+    assert loaded.source == session.source == str(image_file)
+    assert (np.asarray(loaded.image) == np.asarray(session.image)).all()
+
+
+def test_a_loaded_conversation_goes_on_as_the_saved_one(gpt4roi, image_file, tmp_path):
+    session = talked(gpt4roi, image_file)
+    session.save(tmp_path / "talk.json")
+    loaded = RegionSession.load(tmp_path / "talk.json", gpt4roi)
+    question, box = "Is <region3> larger than <region1>?", [(0, 0, 20, 20)]
+    expected, came = session.ask(question, box, **FEW), loaded.ask(question, box, **FEW)
+    assert came.token_ids == expected.token_ids
+    assert came.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    assert loaded.undo().question == question
+    assert loaded.undo().regions == (2,)
+    assert [region.number for region in loaded.regions] == [1]
+
+
+def test_saving_does_not_change_the_session(gpt4roi, image_file, tmp_path):
+    session = talked(gpt4roi, image_file)
+    before = session.history, session.regions
+    session.save(tmp_path / "talk.json")
+    session.save(tmp_path / "talk.json")  # over the old one
+    assert (session.history, session.regions) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kitchen.png", "talk.json"]
+
+
+def test_an_empty_conversation_can_be_saved(gpt4roi, image_file, tmp_path):
+    gpt4roi.session(image_file).save(str(tmp_path / "talk.json"))
+    loaded = RegionSession.load(str(tmp_path / "talk.json"), gpt4roi)
+    assert loaded.history == loaded.regions == ()
+
+
+def test_an_image_without_a_file_is_saved_beside_and_moves_along(gpt4roi, tmp_path):
+    session = talked(gpt4roi, picture())
+    (tmp_path / "here").mkdir()
+    session.save(tmp_path / "here" / "talk.json")
+    assert len(list((tmp_path / "here").glob("*.png"))) == 1
+    (tmp_path / "here").rename(tmp_path / "there")
+    loaded = RegionSession.load(tmp_path / "there" / "talk.json", gpt4roi)
+    assert (np.asarray(loaded.image) == picture()).all()
+    assert loaded.history == session.history
+
+
+def test_saving_beside_a_picture_of_that_name_leaves_it_alone(gpt4roi, image_file, tmp_path):
+    before = image_file.read_bytes()
+    talked(gpt4roi, picture(50, 70)).save(tmp_path / "kitchen.json")
+    assert image_file.read_bytes() == before
+
+
+def test_a_loaded_answer_says_why_it_cannot_be_looked_into(gpt4roi, image_file, tmp_path):
+    talked(gpt4roi, image_file).save(tmp_path / "talk.json")
+    answer = RegionSession.load(tmp_path / "talk.json", gpt4roi).history[0].answer
+    with pytest.raises(RuntimeError, match="loaded from a file; ask again"):
+        answer.attention()
+
+
+def test_a_moved_image_can_be_named(gpt4roi, image_file, tmp_path):
+    session = talked(gpt4roi, image_file)
+    session.save(tmp_path / "talk.json")
+    moved = image_file.rename(tmp_path / "elsewhere.png")
+    with pytest.raises(FileNotFoundError, match=r"no longer at .*kitchen\.png.*image="):
+        RegionSession.load(tmp_path / "talk.json", gpt4roi)
+    for image in (moved, picture(), Image.fromarray(picture())):
+        assert RegionSession.load(tmp_path / "talk.json", gpt4roi, image=image).history == session.history
+
+
+def test_an_image_of_another_size_is_refused(gpt4roi, image_file, tmp_path):
+    talked(gpt4roi, image_file).save(tmp_path / "talk.json")
+    with pytest.raises(ValueError, match="image of 64 × 48 pixels, but this one has 32 × 48"):
+        RegionSession.load(tmp_path / "talk.json", gpt4roi, image=picture(48, 32))
+
+
+def test_a_missing_file_is_named(gpt4roi, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no saved conversation at .*absent\.json"):
+        RegionSession.load(tmp_path / "absent.json", gpt4roi)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG\r\n\x1a\n\xff", b"{", b"[]", b"{}", b'"text"', b'{"format": "other"}']
+)
+def test_a_file_of_another_kind_is_refused(gpt4roi, tmp_path, content):
+    path = tmp_path / "talk.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"talk\.json' is not a saved conversation"):
+        RegionSession.load(path, gpt4roi)
+
+
+def without(*keys):
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    change.__name__ = "without " + ".".join(map(str, keys))
+    return change
+
+
+def with_value(value, *keys):
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    change.__name__ = f"{'.'.join(map(str, keys))}={value!r}"
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("image"),
+        without("image", "size"),
+        without("regions"),
+        without("turns"),
+        without("turns", 0, "question"),
+        without("turns", 0, "answer", "text"),
+        with_value("words", "turns", 0, "answer", "no_such_field"),
+        with_value(None, "regions"),
+        with_value([1, 2, 3], "regions", 0, "box"),
+        with_value(["a", "b", "c", "d"], "regions", 0, "box"),
+        with_value([900, 900, 950, 950], "regions", 1, "box"),
+        with_value([30, 30, 3, 3], "regions", 1, "box"),
+        with_value(7, "regions", 0, "number"),
+        with_value([5], "turns", 0, "regions"),
+        with_value(5, "turns", 0, "question"),
+        with_value(5, "image", "path"),
+        without("regions", 1),
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_a_damaged_conversation_is_refused(gpt4roi, image_file, tmp_path, change):
+    path = tmp_path / "talk.json"
+    talked(gpt4roi, image_file).save(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"talk\.json' is a damaged conversation"):
+        RegionSession.load(path, gpt4roi)
+
+
+def test_another_version_is_refused(gpt4roi, image_file, tmp_path):
+    path = tmp_path / "talk.json"
+    talked(gpt4roi, image_file).save(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, "version": 99}), encoding="utf-8")
+    with pytest.raises(ValueError, match="has version 99, but this package reads 1"):
+        RegionSession.load(path, gpt4roi)
+
+
+def test_a_failed_save_leaves_the_old_file_whole(gpt4roi, image_file, tmp_path, monkeypatch):
+    path = tmp_path / "talk.json"
+    session = talked(gpt4roi, image_file)
+    session.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("gpt4roi_nb.talk.json.dumps", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.save(path)
+    assert path.read_bytes() == before

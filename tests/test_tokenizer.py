@@ -1,0 +1,133 @@
+"""The tokenizer gives the ids that GPT4RoI was trained on, after saving and loading as well."""
+
+from __future__ import annotations
+
+import pytest
+import sentencepiece
+from golden_recipe import read_json, unpack
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tiny import TOKENIZER
+from transformers import AutoTokenizer
+
+from gpt4roi_nb.prompt import plain_encoding
+from gpt4roi_nb.tokenizer import ADDED_TOKENS, add_gpt4roi_tokens, tokenizer_from_sentencepiece
+
+RECORDED = read_json("prompts.json")
+PROMPTS = [
+    (f"{conversation['name']}-{index}", round_["prompt"], round_["input_ids"])
+    for conversation in RECORDED["conversations"]
+    for index, round_ in enumerate(conversation["app_rounds"])
+    if "input_ids" in round_
+] + [
+    (f"{conversation['name']}-train", conversation["train"]["prompt"], conversation["train"]["input_ids"])
+    for conversation in RECORDED["conversations"]
+]
+
+
+@pytest.fixture(scope="module")
+def canonical():
+    return tokenizer_from_sentencepiece(TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def reloaded(canonical, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    canonical.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=["canonical", "reloaded"])
+def tokenizer(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return sentencepiece.SentencePieceProcessor(model_file=str(TOKENIZER))
+
+
+@pytest.mark.parametrize("probe", RECORDED["tokenizer_probe"], ids=lambda probe: repr(probe["text"]))
+def test_probes_have_the_recorded_ids(tokenizer, probe):
+    assert tokenizer(probe["text"], split_special_tokens=False)["input_ids"] == probe["ids"]
+    assert tokenizer.convert_ids_to_tokens(probe["ids"]) == probe["tokens"]
+
+
+@pytest.mark.parametrize(("name", "prompt", "ids"), PROMPTS, ids=[name for name, *_ in PROMPTS])
+def test_whole_prompts_have_the_recorded_ids(tokenizer, name, prompt, ids):
+    prompt = prompt.replace("<im_patch>*256", "<im_patch>" * 256)
+    assert tokenizer(prompt)["input_ids"] == unpack(ids)
+
+
+def test_special_tokens_have_the_recorded_ids(tokenizer):
+    for token, token_id in RECORDED["special_ids"].items():
+        assert tokenizer.convert_tokens_to_ids(token) == token_id
+    assert len(tokenizer) == 1006
+
+
+def test_adding_the_tokens_again_changes_nothing(tokenizer):
+    assert add_gpt4roi_tokens(tokenizer) == 0
+    assert tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS)) == list(range(1000, 1006))
+
+
+def test_reloading_keeps_padding_side_length_and_specials(canonical, reloaded):
+    for name in ("padding_side", "model_max_length", "bos_token", "eos_token", "unk_token", "pad_token"):
+        assert getattr(reloaded, name) == getattr(canonical, name), name
+    assert reloaded.padding_side == "left"
+
+
+@given(st.text())
+@example("")
+@example(" ")
+@example("  two  spaces ")
+@example("<s></s><unk><bbox>[PAD]<0x41>")
+@example("###\n\n####### #")
+@example("👩‍👩‍👧‍👦 שלום عالم नमस्ते 猫")
+@example("\u2581\u2581a \ufeff\u200b\u00a0\x00")
+def test_plain_text_has_sentencepiece_ids(pieces, canonical, text):
+    assert [token_id for token_id, _ in plain_encoding(text, canonical)] == pieces.encode(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is it?",
+        "🦊🍎 two emoji",
+        "👩‍👩‍👧‍👦",
+        "مرحبا بالعالم",
+        "שלום, עולם!",
+        "नमस्ते",
+        "日本語 テスト",
+        "a\nb\n\nc",
+        "  indented",
+        "x  y ",
+    ],
+)
+def test_text_survives_encoding_and_decoding(tokenizer, text):
+    ids = [token_id for token_id, _ in plain_encoding(text, tokenizer)]
+    assert tokenizer.decode(ids) == text
+
+
+@given(st.text(st.characters(exclude_characters="\u2581", codec="utf-8")))
+def test_any_text_survives_encoding_and_decoding(canonical, text):
+    assert canonical.decode([token_id for token_id, _ in plain_encoding(text, canonical)]) == text
+
+
+def test_offsets_cover_the_text(canonical):
+    text = "A café 🦊 near שלום."
+    covered = set()
+    for _, (start, end) in plain_encoding(text, canonical):
+        covered.update(range(start, end))
+    assert covered == set(range(len(text)))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.model"):
+        tokenizer_from_sentencepiece(tmp_path / "absent.model")
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"not a SentencePiece model")
+    with pytest.raises(ValueError, match="is not a SentencePiece model"):
+        tokenizer_from_sentencepiece(path)

@@ -1,0 +1,88 @@
+"""A model that needs no weights: it answers each question with its own words, one by one, at a pace of choice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from PIL import Image
+
+from gpt4roi_nb import Answer, Region, Turn
+from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.images import load_image
+from gpt4roi_nb.processor import check_references
+from gpt4roi_nb.prompt import references
+
+
+class FakeSession:
+    """`RegionSession`'s public behaviour, without a model."""
+
+    def __init__(self, gpt4roi: FakeGPT4RoI, image: Any) -> None:
+        self._gpt4roi = gpt4roi
+        self.image: Image.Image = load_image(image)
+        self.regions: tuple[Region, ...] = ()
+        self.history: tuple[Turn, ...] = ()
+
+    def stream(
+        self,
+        text: str,
+        boxes: Any = (),
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        stop: threading.Event | None = None,
+    ) -> Iterator[str]:
+        if not text.strip():
+            raise ValueError("the question is empty")
+        known = len(self.regions)
+        checked = check_boxes(boxes, *self.image.size).tolist()
+        new = tuple(Region(known + 1 + i, tuple(box)) for i, box in enumerate(checked))
+        check_references(references(text), [region.number for region in new], known)
+        self._gpt4roi.asked.append((text, tuple(region.box for region in new)))
+        return self._write(text, new, stop or threading.Event())
+
+    def ask(self, text: str, boxes: Any = (), **options: Any) -> Answer:
+        for _ in self.stream(text, boxes, **options):
+            pass
+        return self.history[-1].answer
+
+    def _write(self, text: str, new: tuple[Region, ...], stop: threading.Event) -> Iterator[str]:
+        said = ""
+        for word in self._gpt4roi.reply(text).split(" "):
+            time.sleep(self._gpt4roi.pause)
+            if stop.is_set():
+                break
+            piece = word if not said else f" {word}"
+            said += piece
+            yield piece
+        if said or not stop.is_set():
+            answer = Answer(said, [], [], [], 0, 0, 0.0, stopped=stop.is_set())
+            self.history += (Turn(text, answer, tuple(region.number for region in new)),)
+            self.regions += new
+
+    def undo(self) -> Turn:
+        if not self.history:
+            raise ValueError("there is no turn to undo; nothing has been asked yet")
+        turn, self.history = self.history[-1], self.history[:-1]
+        self.regions = tuple(region for region in self.regions if region.number not in turn.regions)
+        return turn
+
+    def reset(self) -> None:
+        self.regions, self.history = (), ()
+
+
+class FakeGPT4RoI:
+    """reply: question -> answer, may raise. pause: seconds before each word. asked: what sessions were asked."""
+
+    is_demo = True
+    about = "A stand-in that repeats the question."
+
+    def __init__(self, reply: Callable[[str], str] | None = None, pause: float = 0.0) -> None:
+        self.reply = reply or (lambda text: f"You asked: {text}")
+        self.pause = pause
+        self.asked: list[tuple[str, tuple[Any, ...]]] = []
+
+    def session(self, image: Any) -> FakeSession:
+        return FakeSession(self, image)

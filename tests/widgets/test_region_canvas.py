@@ -1,0 +1,200 @@
+"""Whatever the box widget sends, regions are numbered boxes inside the image, and locked ones stay."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from gpt4roi_nb.widgets.display_image import MAX_SIDE, display_image
+from gpt4roi_nb.widgets.region_canvas import RegionCanvas
+
+SIZE = (400, 300)
+
+
+@pytest.fixture()
+def canvas() -> RegionCanvas:
+    made = RegionCanvas()
+    made.set_image(Image.new("RGB", SIZE))
+    return made
+
+
+def send(canvas: RegionCanvas, boxes: list) -> None:
+    """As the browser does."""
+    canvas.bbox.set_state({"bboxes": boxes})
+
+
+def tell(canvas: RegionCanvas, **content) -> None:
+    canvas.table._handle_custom_msg(content, [])
+
+
+def raw(x, y, width, height, **more) -> dict:
+    return {"x": x, "y": y, "width": width, "height": height, "label": "region1", **more}
+
+
+def boxes(canvas: RegionCanvas) -> list[tuple]:
+    return [region.box for region in canvas.regions]
+
+
+def test_a_drawn_box_becomes_a_numbered_region(canvas) -> None:
+    send(canvas, [raw(10, 20, 30, 40)])
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+    assert canvas.bbox.bboxes[0]["label"] == "region1"
+    assert canvas.bbox.label == "region2"  # what the next one is called while it is drawn
+
+
+def test_a_drag_is_not_disturbed_between_press_and_release(canvas) -> None:
+    tell(canvas, type="pressed")
+    send(canvas, [raw(10, 20, 0, 0)])
+    assert len(canvas.bbox.bboxes) == 1  # the box in the person's hand is still there
+    assert canvas.regions == ()
+    send(canvas, [raw(10, 20, 30, 40)])
+    tell(canvas, type="released")
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+
+
+def test_the_release_may_be_told_before_the_box_arrives(canvas) -> None:
+    tell(canvas, type="pressed")
+    send(canvas, [raw(10, 20, 0, 0)])
+    tell(canvas, type="released")
+    send(canvas, [raw(10, 20, 30, 40)])
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+
+
+def test_a_plain_click_leaves_nothing(canvas) -> None:
+    tell(canvas, type="pressed")
+    send(canvas, [raw(10, 20, 0, 0)])
+    tell(canvas, type="released")
+    assert canvas.bbox.bboxes == []
+    assert canvas.regions == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "box"),
+    [
+        (raw(-76, -5, 100, 50), (0, 0, 24, 45)),
+        (raw(380, 290, 500, 500), (380, 290, 400, 300)),
+    ],
+)
+def test_a_box_outside_is_cut_at_the_edge(canvas, entry, box) -> None:
+    send(canvas, [entry])
+    assert boxes(canvas) == [box]
+    shown = canvas.bbox.bboxes[0]
+    assert (shown["x"], shown["y"]) == box[:2]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [raw(500, 10, 50, 50), raw(10, 10, 0, 50), raw(None, 10, 5, 5), raw(float("nan"), 1, 5, 5), {"x": 3}, "box", None],
+)
+def test_what_is_no_box_vanishes(canvas, entry) -> None:
+    send(canvas, [entry])
+    assert canvas.regions == ()
+    assert canvas.bbox.bboxes == []
+
+
+def test_a_box_pushed_over_the_edge_comes_back_whole(canvas) -> None:
+    send(canvas, [raw(10, 20, 30, 40)])
+    send(canvas, [{**canvas.bbox.bboxes[0], "x": -25}])
+    assert boxes(canvas) == [(0, 20, 30, 60)]
+
+
+def test_a_label_that_a_click_changed_is_put_back(canvas) -> None:
+    send(canvas, [raw(10, 20, 30, 40)])
+    send(canvas, [{**canvas.bbox.bboxes[0], "label": "region2"}])
+    assert [entry["label"] for entry in canvas.bbox.bboxes] == ["region1"]
+
+
+def test_a_removed_box_gives_its_number_to_the_next(canvas) -> None:
+    canvas.set_boxes([(10, 20, 40, 60), (50, 50, 90, 90)])
+    send(canvas, canvas.bbox.bboxes[1:])
+    assert boxes(canvas) == [(50, 50, 90, 90)]
+    assert canvas.bbox.bboxes[0]["label"] == "region1"
+
+
+@pytest.mark.parametrize("change", [{"x": 99}, {"width": 5}, {"width": 0, "height": 0}, None])
+def test_a_locked_region_springs_back_and_says_why(canvas, change) -> None:
+    canvas.set_asked([(10.0, 20.0, 40.0, 60.0)])
+    before = canvas.bbox.bboxes
+    send(canvas, [{**before[0], **change}] if change else [])
+    assert canvas.bbox.bboxes == before
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+    assert "Region 1 has been asked about" in canvas.table.notice
+    send(canvas, [*before, raw(100, 100, 20, 20)])
+    assert canvas.table.notice == ""
+
+
+def test_an_answer_that_locks_regions_waits_for_the_hand_that_draws(canvas) -> None:
+    canvas.set_boxes([(10, 20, 40, 60)])
+    tell(canvas, type="pressed")
+    send(canvas, [*canvas.bbox.bboxes, raw(100, 100, 0, 0)])
+    canvas.set_asked([(10.0, 20.0, 40.0, 60.0)])
+    assert len(canvas.bbox.bboxes) == 2
+    send(canvas, [*canvas.bbox.bboxes[:1], raw(100, 100, 20, 20)])
+    tell(canvas, type="released")
+    assert boxes(canvas) == [(10, 20, 40, 60), (100, 100, 120, 120)]
+    assert [region.asked for region in canvas.regions] == [True, False]
+
+
+def test_number_fields_move_add_and_remove(canvas) -> None:
+    tell(canvas, type="add")
+    key = canvas.regions[0].key
+    assert boxes(canvas) == [(150, 112.5, 250, 187.5)]
+    tell(canvas, type="box", key=key, box=[1, 2, 30, 40])
+    assert boxes(canvas) == [(1, 2, 30, 40)]
+    tell(canvas, type="box", key=key, box=[30, 40, 1, 2])  # corners in the other order
+    assert boxes(canvas) == [(1, 2, 30, 40)]
+    tell(canvas, type="remove", key=key)
+    assert canvas.regions == ()
+
+
+def test_number_fields_refuse_an_empty_box_in_words(canvas) -> None:
+    canvas.set_boxes([(10, 20, 40, 60)])
+    tell(canvas, type="box", key=canvas.regions[0].key, box=[10, 20, 10, 60])
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+    assert "at least one pixel" in canvas.table.notice
+
+
+def test_number_fields_cannot_change_a_locked_region(canvas) -> None:
+    canvas.set_asked([(10.0, 20.0, 40.0, 60.0)])
+    tell(canvas, type="box", key=canvas.regions[0].key, box=[1, 2, 3, 4])
+    tell(canvas, type="remove", key=canvas.regions[0].key)
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+
+
+def test_boxes_are_in_pixels_of_the_original_whatever_is_shown(canvas) -> None:
+    canvas.set_image(Image.new("RGB", (4000, 3000)))
+    send(canvas, [raw(32, 64, 128, 32)])
+    assert boxes(canvas) == [(100, 200, 500, 300)]
+    canvas.set_boxes([(101, 201, 501, 301)])
+    send(canvas, [*canvas.bbox.bboxes, raw(32, 64, 32, 32)])
+    assert boxes(canvas)[0] == (101, 201, 501, 301)  # not rounded to what the screen can show
+
+
+def test_another_image_has_no_regions(canvas) -> None:
+    canvas.set_boxes([(10, 20, 40, 60)])
+    canvas.set_image(Image.new("RGB", (50, 50)))
+    assert canvas.regions == ()
+    assert canvas.bbox.bboxes == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (336, 336), (5000, 100), (100, 5000), (2000, 1500)])
+def test_the_shown_picture_has_a_bearable_size(size) -> None:
+    image = Image.new("RGB", size, "red")
+    shown = display_image(image)
+    decoded = Image.open(io.BytesIO(shown.data))
+    assert decoded.size == (shown.width, shown.height)
+    assert max(decoded.size) <= MAX_SIDE
+    assert max(decoded.size) == round(max(size) * shown.scale)
+    assert image.size == size
+
+
+def test_listeners_hear_of_each_change_once() -> None:
+    heard = []
+    canvas = RegionCanvas(on_change=lambda: heard.append(len(canvas.regions)))
+    canvas.set_image(Image.new("RGB", SIZE))
+    heard.clear()
+    send(canvas, [raw(10, 20, 30, 40)])
+    send(canvas, [*canvas.bbox.bboxes])
+    assert heard == [1]

@@ -1,0 +1,302 @@
+"""The chat as a person and as Python use it, with a stand-in for the model."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from fakes import FakeGPT4RoI
+from PIL import Image
+
+from gpt4roi_nb.widgets import RegionChat
+from gpt4roi_nb.widgets.background import OUT_OF_MEMORY
+
+A, B, C = (10.0, 10.0, 60.0, 60.0), (100.0, 20.0, 160.0, 80.0), (30.0, 100.0, 90.0, 160.0)
+PATIENCE = 20  # seconds
+
+
+def make_chat(reply: Callable[[str], str] | None = None, pause: float = 0.0) -> RegionChat:
+    chat = RegionChat(FakeGPT4RoI(reply, pause), Image.new("RGB", (200, 200), "grey"))
+    chat.conversation.send = lambda content: put_line(chat, **content)
+    return chat
+
+
+def put_line(chat: RegionChat, type: str, text: str, instead_of: str) -> None:
+    """As the browser does."""
+    if chat.conversation.draft.strip() == instead_of.strip():
+        chat.conversation.draft = text
+
+
+@pytest.fixture()
+def chat() -> RegionChat:
+    return make_chat()
+
+
+def tell(chat: RegionChat, **content) -> None:
+    chat.conversation._handle_custom_msg(content, [])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def type_and_enter(chat: RegionChat, text: str) -> None:
+    chat.conversation.draft = text
+    tell(chat, type="ask", text=text)
+    wait_for(lambda: not chat.conversation.busy)
+
+
+# ------------------------------------------------------------------------------------------------------ asking
+
+
+def test_python_asks_and_the_notebook_shows_it(chat) -> None:
+    answer = chat.ask("What is <region1>?", [A])
+    assert str(answer) == "You asked: What is <region1>?"
+    assert chat.answers == [answer]
+    assert [(turn["question"], turn["answer"]) for turn in chat.conversation.turns] == [
+        ("What is <region1>?", "You asked: What is <region1>?")
+    ]
+    assert [(region.number, region.box, region.asked) for region in chat.regions] == [(1, A, True)]
+
+
+def test_a_drawn_region_is_taken_along_when_it_is_named(chat) -> None:
+    chat.set_boxes([A])
+    type_and_enter(chat, "What is <region1>?")
+    assert chat.gpt4roi.asked == [("What is <region1>?", (A,))]
+    assert chat.regions[0].asked
+    assert chat.conversation.draft == ""
+
+
+def test_boxes_from_python_come_before_those_drawn_by_hand(chat) -> None:
+    chat.set_boxes([C])
+    chat.ask("What is <region1>?", [A])
+    assert [(region.box, region.asked) for region in chat.regions] == [(A, True), (C, False)]
+
+
+def test_a_follow_up_names_an_old_and_a_new_region(chat) -> None:
+    chat.ask("What is <region1>?", [A])
+    chat.set_boxes([B])
+    type_and_enter(chat, "Is region 1 left of region 2?")
+    assert chat.gpt4roi.asked[-1] == ("Is region 1 left of <region2>?", (B,))
+
+
+def test_asking_about_the_second_drawn_region_renumbers_in_the_open(chat) -> None:
+    chat.set_boxes([A, B])
+    type_and_enter(chat, "What is <region2>?")
+    assert chat.gpt4roi.asked == [("What is <region1>?", (B,))]
+    assert [(region.number, region.box) for region in chat.regions] == [(1, B), (2, A)]
+    assert chat.conversation.notice.startswith("Region 2 is now region 1")
+
+
+def test_a_drawn_box_is_not_overlooked_silently(chat) -> None:
+    chat.set_boxes([A])
+    type_and_enter(chat, "What is this?")
+    assert chat.gpt4roi.asked == []
+    assert "does not name it" in chat.conversation.notice
+    assert chat.conversation.draft == "What is this?"
+    type_and_enter(chat, "What is this?")  # Enter again
+    assert chat.gpt4roi.asked == [("What is this?", ())]
+    assert not chat.regions[0].asked
+
+
+def test_the_answer_streams(chat) -> None:
+    chat = make_chat(lambda text: "one two three four", pause=0.1)
+    seen = []
+    chat.conversation.observe(lambda change: seen.append(change["new"]), names="streaming")
+    chat.ask("What do you see?")
+    assert [text for text in seen if text] == ["one", "one two", "one two three", "one two three four"]
+    assert chat.conversation.streaming == ""
+
+
+def test_fast_words_are_gathered_into_few_messages() -> None:
+    chat = make_chat(lambda text: " ".join(["word"] * 2000))
+    seen = []
+    chat.conversation.observe(lambda change: seen.append(change["new"]), names="streaming")
+    started = time.monotonic()
+    chat.ask("What do you see?")
+    assert len(seen) <= 20 * (time.monotonic() - started) + 3
+
+
+def test_what_a_cell_did_with_the_session_shows_after_a_refresh(chat) -> None:
+    chat.session.ask("What is <region1>?", [A])
+    chat.refresh()
+    assert len(chat.conversation.turns) == 1
+    assert chat.regions[0].asked
+
+
+# --------------------------------------------------------------------------------------------- stop, undo, new
+
+
+def test_stop_keeps_what_is_written() -> None:
+    chat = make_chat(lambda text: " ".join(["word"] * 1000), pause=0.02)
+    tell(chat, type="ask", text="What do you see?")
+    wait_for(lambda: chat.conversation.streaming != "")
+    assert chat.conversation.stoppable
+    tell(chat, type="stop")
+    wait_for(lambda: not chat.conversation.busy)
+    assert chat.conversation.turns[0]["stopped"]
+    assert 1 <= len(chat.answers[0].text.split()) < 1000
+
+
+def test_stop_before_the_first_word_gives_the_question_back() -> None:
+    chat = make_chat(pause=0.3)
+    chat.set_boxes([A])
+    chat.conversation.draft = "What is <region1>?"
+    tell(chat, type="ask", text="What is <region1>?")
+    chat.stop()
+    wait_for(lambda: not chat.conversation.busy)
+    assert chat.conversation.turns == []
+    assert chat.conversation.draft == "What is <region1>?"
+    assert [(region.box, region.asked) for region in chat.regions] == [(A, False)]
+
+
+def test_only_one_question_at_a_time() -> None:
+    chat = make_chat(pause=0.2)
+    tell(chat, type="ask", text="What do you see?")
+    with pytest.raises(RuntimeError, match="being written"):
+        chat.ask("And now?")
+    for action in (chat.undo, chat.new_conversation, lambda: chat.set_image(Image.new("RGB", (9, 9)))):
+        with pytest.raises(RuntimeError, match="being written"):
+            action()
+    wait_for(lambda: not chat.conversation.busy)
+    assert len(chat.answers) == 1
+
+
+def test_undo_gives_question_and_region_back(chat) -> None:
+    chat.ask("What is <region1>?", [A])
+    chat.ask("Is <region2> red?", [B])
+    tell(chat, type="undo")
+    assert len(chat.conversation.turns) == 1
+    assert [(region.box, region.asked) for region in chat.regions] == [(A, True), (B, False)]
+    assert chat.conversation.draft == "Is <region2> red?"
+
+
+def test_undo_does_not_overwrite_what_is_being_typed(chat) -> None:
+    chat.ask("What is <region1>?", [A])
+    chat.conversation.draft = "Half a thou"
+    chat.undo()
+    assert chat.conversation.draft == "Half a thou"
+
+
+def test_undo_with_nothing_to_undo_is_said_in_words(chat) -> None:
+    tell(chat, type="undo")
+    assert chat.conversation.problem == "There is no turn to undo; nothing has been asked yet."
+
+
+def test_a_new_conversation_begins_without_regions(chat) -> None:
+    chat.ask("What is <region1>?", [A])
+    chat.set_boxes([B])
+    tell(chat, type="new")
+    assert chat.conversation.turns == []
+    assert chat.regions == ()
+
+
+# ------------------------------------------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(("text", "words"), [("", "empty"), ("What is <region7>?", "<region7>"), ("   \n", "empty")])
+def test_bad_questions_are_answered_in_words_and_kept(chat, text, words) -> None:
+    type_and_enter(chat, text)
+    assert words in chat.conversation.problem
+    assert chat.conversation.draft == text
+    assert chat.conversation.turns == []
+
+
+def test_python_gets_the_same_error_and_nothing_has_changed(chat) -> None:
+    chat.set_boxes([C])
+    with pytest.raises(ValueError, match="never names <region1>"):
+        chat.ask("What is this?", [A])
+    assert [region.box for region in chat.regions] == [C]
+    assert "never names" in chat.conversation.problem
+    chat.ask("What do you see?")
+    assert chat.conversation.problem == ""
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory")]
+)
+def test_running_out_of_memory_is_a_message_and_frees_what_it_held(error) -> None:
+    held: list[weakref.ref] = []
+
+    def reply(text: str) -> str:
+        tensor = torch.zeros(10)
+        held.append(weakref.ref(tensor))
+        raise error
+
+    chat = make_chat(reply)
+    chat.set_boxes([A])
+    type_and_enter(chat, "What is <region1>?")
+    gc.collect()
+    assert chat.conversation.problem == OUT_OF_MEMORY
+    assert held[0]() is None
+    assert chat.conversation.draft == "What is <region1>?"
+    assert not chat.conversation.busy
+    assert not chat.regions[0].asked
+
+
+def test_what_nobody_expected_is_told_and_logged(caplog) -> None:
+    def reply(text: str) -> str:
+        raise KeyError("odd")
+
+    chat = make_chat(reply)
+    with caplog.at_level(logging.ERROR), pytest.raises(KeyError):
+        chat.ask("What do you see?")
+    assert "KeyError" in chat.conversation.problem
+    assert "unexpected" in caplog.text
+    chat.gpt4roi.reply = lambda text: "fine"
+    assert str(chat.ask("And now?")) == "fine"
+
+
+# ------------------------------------------------------------------------------------------------------ images
+
+
+def test_without_an_image_it_begins_with_a_scene() -> None:
+    assert RegionChat(FakeGPT4RoI()).session.image.size == (336, 336)
+
+
+def test_another_image_begins_another_conversation(chat) -> None:
+    chat.ask("What is <region1>?", [A])
+    chat.set_image(Image.new("RGB", (50, 40)))
+    assert chat.session.image.size == (50, 40)
+    assert chat.answers == []
+    assert chat.regions == ()
+
+
+def test_the_gallery_fills_when_it_is_first_opened(chat) -> None:
+    assert chat.picker.thumbnails == []
+    tell(chat, type="image")
+    wait_for(lambda: not chat.conversation.busy)
+    seeds = [thumbnail["seed"] for thumbnail in chat.picker.thumbnails]
+    assert len(set(seeds)) == len(seeds) == 8
+    chat.picker._handle_custom_msg({"type": "scene", "seed": seeds[2]}, [])
+    wait_for(lambda: not chat.conversation.busy)
+    assert chat.session.image.size == (336, 336)
+    assert not chat.picker.opened
+
+
+def test_an_uploaded_file_that_is_no_image_is_refused_in_words(chat) -> None:
+    chat.picker._handle_custom_msg({"type": "file", "name": "notes.png"}, [memoryview(b"not an image")])
+    wait_for(lambda: not chat.conversation.busy)
+    assert "not an image" in chat.conversation.problem
+    assert chat.session.image.size == (200, 200)
+
+
+def test_it_says_what_the_checkpoint_is(chat) -> None:
+    assert chat.conversation.about == chat.gpt4roi.about
+
+
+def test_closing_ends_the_thread(chat) -> None:
+    before = set(threading.enumerate())
+    chat.ask("What do you see?")
+    assert set(threading.enumerate()) - before
+    chat.close()
+    assert not set(threading.enumerate()) - before

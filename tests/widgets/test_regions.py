@@ -1,0 +1,120 @@
+"""Numbers, locks, and what a question means by a region's name."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpt4roi_nb.widgets.examples import example_questions
+from gpt4roi_nb.widgets.regions import RegionBook, mentions
+
+A, B, C = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (40.0, 0.0, 50.0, 10.0)
+
+
+def book(*boxes, asked=()) -> RegionBook:
+    made = RegionBook()
+    made.set_asked(asked)
+    made.set_new(boxes)
+    return made
+
+
+def shown(made: RegionBook) -> list[tuple]:
+    return [(region.number, region.box, region.asked) for region in made.regions]
+
+
+def test_boxes_number_themselves_in_the_order_of_drawing() -> None:
+    made = book(A)
+    made.add(B)
+    assert shown(made) == [(1, A, False), (2, B, False)]
+
+
+def test_a_removed_region_gives_its_number_to_the_next() -> None:
+    made = book(A, B, C)
+    made.remove(made.new[1].key)
+    assert shown(made) == [(1, A, False), (2, C, False)]
+
+
+def test_a_region_keeps_its_key_when_its_number_changes() -> None:
+    made = book(A, B)
+    key = made.new[1].key
+    made.remove(made.new[0].key)
+    assert (made.new[0].key, made.new[0].number) == (key, 1)
+
+
+def test_an_asked_region_takes_over_the_drawn_one_with_its_box() -> None:
+    made = book(A, B)
+    keys = [region.key for region in made.new]
+    made.set_asked([A])
+    assert shown(made) == [(1, A, True), (2, B, False)]
+    assert [region.key for region in made.regions] == keys
+
+
+def test_undo_makes_a_region_new_again_before_those_drawn_since() -> None:
+    made = book(C, asked=[A, B])
+    made.set_asked([A])
+    assert shown(made) == [(1, A, True), (2, B, False), (3, C, False)]
+
+
+def test_two_regions_with_the_same_box_stay_two() -> None:
+    made = book(A, A)
+    made.set_asked([A])
+    assert shown(made) == [(1, A, True), (2, A, False)]
+
+
+@pytest.mark.parametrize("text", ["What is <region1>?", "What is region 1?", "what is Region1?", "<Region1>: colour?"])
+def test_a_new_region_is_named_with_or_without_brackets(text: str) -> None:
+    question = book(A).question(text)
+    assert "<region1>" in question.text
+    assert question.boxes == (A,)
+
+
+def test_a_region_that_was_asked_about_is_left_as_the_person_wrote_it() -> None:
+    question = book(B, asked=[A]).question("Is region 1 left of region 2?")
+    assert question.text == "Is region 1 left of <region2>?"
+    assert question.boxes == (B,)
+
+
+def test_a_question_about_the_third_region_leaves_the_others_for_later() -> None:
+    made = book(A, B, C)
+    question = made.question("What is <region3>?")
+    assert (question.text, question.boxes) == ("What is <region1>?", (C,))
+    made.reorder(question.order)
+    made.set_asked([C])
+    assert shown(made) == [(1, C, True), (2, A, False), (3, B, False)]
+    assert (3, 1) in question.moved
+
+
+def test_renumbering_does_not_confuse_two_names() -> None:
+    question = book(A, B, C).question("Is <region3> left of <region2>, and what is region 3?")
+    assert question.text == "Is <region2> left of <region1>, and what is <region2>?"
+    assert question.boxes == (B, C)
+
+
+def test_a_question_that_names_none_takes_none_along() -> None:
+    question = book(A).question("How many objects are there?")
+    assert question.boxes == ()
+    assert question.moved == ()
+
+
+def test_an_unknown_region_is_left_for_the_session_to_refuse() -> None:
+    assert book(A).question("<region7>?").text == "<region7>?"
+
+
+def test_given_boxes_belong_to_the_question_even_unnamed() -> None:
+    assert book(A, B).question("What is this?", given=1).boxes == (A,)
+
+
+def test_mentions_are_listed_once_each() -> None:
+    assert mentions("<region2> or region 1, region2?") == [2, 1]
+    assert mentions("a regional 5, region <b>1") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "new"), [((), ()), ((), (1,)), ((), (1, 2)), ((1,), ()), ((1, 2), ()), ((1,), (2,)), ((1, 2), (3, 4, 5))]
+)
+def test_examples_name_only_regions_that_exist_and_some_new_one(asked, new) -> None:
+    questions = example_questions(asked, new)
+    assert len(questions) >= 2
+    for text in questions:
+        assert set(mentions(text)) <= {*asked, *new}
+        if new:
+            assert set(mentions(text)) & set(new)

@@ -1,0 +1,52 @@
+"""Failures in words, so that nothing is lost silently, and without the memory that they hold on to."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import torch
+
+_log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = (
+    "There was not enough memory for this. The memory has been given back: undo turns or begin a new conversation, "
+    "take a smaller image, or close other notebooks that use the same GPU."
+)
+# What the CPU allocator of torch says in a plain RuntimeError.
+_CPU_ALLOCATOR = "can't allocate memory"
+# What bad input raises, here and in the session; these messages are written for the user.
+_TEACHING = (ValueError, TypeError, RuntimeError, OSError)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error)
+
+
+def in_words(error: Exception) -> str:
+    """What to tell the user about a failure. An unexpected one is logged with its traceback."""
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    if isinstance(error, _TEACHING) and str(error):
+        return _sentence(str(error))
+    _log.error("unexpected failure in a widget", exc_info=error)
+    return f"Something unexpected went wrong: {type(error).__name__}: {error}. The log has the details."
+
+
+def let_go(error: Exception) -> Exception:
+    """The exception without its traceback, whose frames would keep the tensors of the failed computation alive.
+
+    An exception for want of memory also empties the caches that hold memory back.
+    """
+    error.__cause__ = error.__context__ = None
+    error = error.with_traceback(None)
+    if is_out_of_memory(error):
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return error
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,295 @@
+// The conversation: turns with chips in the regions' colors, the question line, the buttons. Whatever people or models
+// write enters the page as text, never as markup.
+
+const MENTION = /<region(\d+)>|\bregion ?(\d+)\b/gi;
+
+function node(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function button(name, text, title, click) {
+  const element = node("button", { type: "button", textContent: text, title });
+  element.dataset.action = name;
+  element.addEventListener("click", click);
+  return element;
+}
+
+/** Makes the region's box on the image stand out while the mouse is on its chip. */
+function pointAt(chip, number) {
+  const boxes = () =>
+    chip.closest(".gpt4roi-chat")?.querySelectorAll(`.gpt4roi-canvas g[data-region="region${number}"]`) ?? [];
+  chip.addEventListener("mouseenter", () => boxes().forEach((box) => box.classList.add("gpt4roi-pointed")));
+  chip.addEventListener("mouseleave", () => boxes().forEach((box) => box.classList.remove("gpt4roi-pointed")));
+}
+
+function makeChip(number, colors) {
+  const chip = node("span", { className: "chip", textContent: `region ${number}` });
+  chip.style.background = colors[(number - 1) % colors.length];
+  chip.dataset.region = number;
+  pointAt(chip, number);
+  return chip;
+}
+
+/** Text with a chip for each mention of one of the conversation's `known` regions. */
+function withChips(text, known, colors) {
+  const parts = [];
+  let end = 0;
+  for (const match of text.matchAll(MENTION)) {
+    const number = Number(match[1] ?? match[2]);
+    if (number < 1 || number > known) continue;
+    parts.push(text.slice(end, match.index), makeChip(number, colors));
+    end = match.index + match[0].length;
+  }
+  return [...parts, text.slice(end)];
+}
+
+function message(who, name, parts) {
+  const bubble = node("div", { className: "bubble", dir: "auto" }, ...parts);
+  return node("div", { className: `message ${who}` }, node("span", { className: "who", textContent: name }), bubble);
+}
+
+// ------------------------------------------------------------------------------------------------------- the log
+
+function turnView(turn, index, colors) {
+  const answer = withChips(turn.answer, turn.regions, colors);
+  if (turn.stopped) answer.push(node("span", { className: "stopped", textContent: " (stopped)" }));
+  const view = node(
+    "div",
+    { className: "turn" },
+    message("user", "You", withChips(turn.question, turn.regions, colors)),
+    message("model", "Model", answer),
+  );
+  view.dataset.turn = index + 1;
+  return view;
+}
+
+function makeLog(model) {
+  const log = node("div", { className: "log", role: "log", tabIndex: 0, ariaLabel: "Conversation" });
+  log.setAttribute("aria-live", "polite");
+  const turns = node("div", { className: "turns" });
+  const live = node("div", { className: "live" });
+  const empty = node("p", { className: "empty" });
+  log.append(empty, turns, live);
+
+  // New text scrolls into view, unless the reader has scrolled up to something older.
+  const NEAR = 40; // pixels
+  let following = true;
+  log.addEventListener("scroll", () => {
+    following = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+  });
+  const follow = () => following && log.scrollTo({ top: log.scrollHeight });
+
+  const showTurns = () => {
+    const colors = model.get("colors");
+    turns.replaceChildren(...model.get("turns").map((turn, index) => turnView(turn, index, colors)));
+    following = true;
+    showEmpty();
+    follow();
+  };
+  const showPending = () => {
+    const question = model.get("pending");
+    live.replaceChildren();
+    if (question) {
+      const colors = model.get("colors");
+      const known = model.get("regions").length;
+      live.append(message("user", "You", withChips(question, known, colors)), message("model", "Model", []));
+      following = true;
+    }
+    // A screen reader waits for the whole answer instead of reading every new word.
+    log.setAttribute("aria-busy", String(Boolean(question)));
+    showEmpty();
+    showStreaming();
+  };
+  const showStreaming = () => {
+    const bubble = live.querySelector(".model .bubble");
+    if (!bubble) return;
+    const parts = withChips(model.get("streaming"), model.get("regions").length, model.get("colors"));
+    const cursor = node("span", { className: "cursor", ariaHidden: "true" });
+    bubble.replaceChildren(...parts, cursor);
+    follow();
+  };
+  const showEmpty = () => {
+    const nothing = !model.get("turns").length && !model.get("pending");
+    empty.hidden = !nothing;
+    empty.replaceChildren();
+    if (nothing) {
+      const chip = makeChip(1, model.get("colors"));
+      empty.append("Draw a box on the image, then ask about it: “What is ", chip, "?”");
+    }
+  };
+  const listeners = { "change:turns": showTurns, "change:pending": showPending, "change:streaming": showStreaming };
+  showTurns();
+  showPending();
+  return [log, listeners];
+}
+
+// -------------------------------------------------------------------------------------------- the question line
+
+const MAX_LINES = 6;
+
+function makeQuestionLine(model) {
+  const field = node("textarea", { rows: 1, placeholder: "Ask about the image…", dir: "auto" });
+  field.setAttribute("aria-label", "Question. Enter asks, Shift and Enter begins a new line.");
+  field.value = model.get("draft");
+  const grow = () => {
+    field.style.height = "auto";
+    const line = parseFloat(getComputedStyle(field).lineHeight) || 20;
+    field.style.height = `${Math.min(field.scrollHeight + 2, line * MAX_LINES)}px`;
+  };
+  const keep = () => {
+    model.set("draft", field.value); // for other views in this page; the kernel hears of it with the question
+    grow();
+  };
+  const ask = () => model.send({ type: "ask", text: field.value });
+  field.addEventListener("input", keep);
+  field.addEventListener("keydown", (event) => {
+    // While an input method composes a character, Enter chooses the character.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    ask();
+  });
+  const insert = (text) => {
+    const { selectionStart: start, selectionEnd: end, value } = field;
+    const space = start > 0 && !/\s$/.test(value.slice(0, start)) ? " " : "";
+    field.setRangeText(space + text, start, end, "end");
+    field.focus();
+    keep();
+  };
+  const fill = (text) => {
+    field.value = text;
+    field.focus();
+    keep();
+  };
+  const askButton = button("ask", "Ask", "Ask (Enter)", ask);
+  askButton.classList.add("primary");
+  const stopButton = button("stop", "Stop", "Stop the answer; what is written stays", () => model.send({ type: "stop" }));
+
+  const showDraft = () => {
+    if (field.value === model.get("draft")) return;
+    field.value = model.get("draft");
+    grow();
+  };
+  const showLine = (content) => {
+    if (content?.type !== "line" || field.value.trim() !== content.instead_of.trim()) return;
+    field.value = content.text;
+    keep();
+  };
+  const showBusy = () => {
+    askButton.hidden = model.get("stoppable");
+    askButton.disabled = Boolean(model.get("busy"));
+    stopButton.hidden = !model.get("stoppable");
+  };
+  showBusy();
+  requestAnimationFrame(grow);
+  const line = node("div", { className: "line" }, field, askButton, stopButton);
+  const listeners = {
+    "change:draft": showDraft,
+    "change:busy": showBusy,
+    "change:stoppable": showBusy,
+    "msg:custom": showLine,
+  };
+  return { line, insert, fill, listeners };
+}
+
+function makeHelpers(model, { insert, fill }) {
+  const row = (className, hint, ariaLabel) => {
+    const choices = node("div", { className: "choices", role: "group", ariaLabel });
+    return [choices, node("div", { className }, node("span", { className: "hint", textContent: hint }), choices)];
+  };
+  const [chips, chipRow] = row("insert", "Insert", "Put a region into the question");
+  const [examples, exampleRow] = row("examples", "Try", "Example questions");
+  const showRegions = () => {
+    const regions = model.get("regions");
+    chipRow.hidden = !regions.length;
+    chips.replaceChildren();
+    for (const { number, color } of regions) {
+      const chip = button("insert", `region ${number}`, `Put <region${number}> into the question`, () =>
+        insert(`<region${number}>`),
+      );
+      chip.className = "chip";
+      chip.style.background = color;
+      chip.dataset.region = number;
+      pointAt(chip, number);
+      chips.append(chip);
+    }
+  };
+  const showExamples = () => {
+    const known = model.get("regions").length;
+    examples.replaceChildren();
+    for (const text of model.get("examples")) {
+      const example = node("button", { type: "button", title: text }, ...withChips(text, known, model.get("colors")));
+      example.dataset.action = "example";
+      example.addEventListener("click", () => fill(text));
+      examples.append(example);
+    }
+  };
+  showRegions();
+  showExamples();
+  const both = () => {
+    showRegions();
+    showExamples();
+  };
+  return [chipRow, exampleRow, { "change:regions": both, "change:examples": showExamples }];
+}
+
+// ------------------------------------------------------------------------------------------- words and buttons
+
+function makeWords(model) {
+  const problem = node("div", { className: "problem", role: "alert" });
+  const status = node("div", { className: "status", role: "status" });
+  const show = () => {
+    problem.hidden = !model.get("problem");
+    problem.textContent = model.get("problem");
+    const words = model.get("busy") || model.get("notice");
+    status.hidden = !words;
+    status.textContent = words;
+    status.classList.toggle("busy", Boolean(model.get("busy")));
+  };
+  show();
+  return [problem, status, { "change:problem": show, "change:busy": show, "change:notice": show }];
+}
+
+function makeToolbar(model) {
+  const send = (type) => () => model.send({ type });
+  const undo = button("undo", "Undo", "Take the last question and its answer back", send("undo"));
+  const fresh = button("new", "New conversation", "Forget what was said; the image stays", send("new"));
+  const image = button("image", "Other image…", "A scene from the gallery, or a file of yours", send("image"));
+  const show = () => {
+    const busy = Boolean(model.get("busy"));
+    const silent = !model.get("turns").length;
+    undo.disabled = busy || silent;
+    fresh.disabled = busy || silent;
+    image.disabled = busy;
+  };
+  show();
+  return [node("div", { className: "toolbar" }, undo, fresh, image), { "change:busy": show, "change:turns": show }];
+}
+
+function render({ model, el }) {
+  const [log, logListeners] = makeLog(model);
+  const question = makeQuestionLine(model);
+  const [chips, examples, helperListeners] = makeHelpers(model, question);
+  const [problem, status, wordListeners] = makeWords(model);
+  const [toolbar, toolbarListeners] = makeToolbar(model);
+  const about = node("footer", { textContent: model.get("about") });
+  const root = node(
+    "div",
+    { className: "gpt4roi-conversation" },
+    log, problem, question.line, status, chips, examples, toolbar, about,
+  );
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
+
+  const listeners = [logListeners, question.listeners, helperListeners, wordListeners, toolbarListeners].flatMap(
+    Object.entries,
+  );
+  for (const [event, listener] of listeners) model.on(event, listener);
+  return () => {
+    for (const [event, listener] of listeners) model.off(event, listener);
+  };
+}
+
+export default { render };

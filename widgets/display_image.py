@@ -1,0 +1,51 @@
+"""An image as the browser gets it: upright, of a bearable size, as PNG or JPEG bytes."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+# More is not seen in a notebook's half column, even on a screen with two pixels a point.
+MAX_SIDE = 1280
+# A tiny picture is magnified, or its pixels would be too coarse a grid to draw boxes on.
+MIN_SIDE = 320
+# Up to here PNG stays small; it shows rendered pictures without JPEG's halos.
+PNG_PIXELS = 512 * 512
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class DisplayImage:
+    """data: a PNG or JPEG file. width, height: of that picture. scale: its pixels for one of the original."""
+
+    data: bytes
+    width: int
+    height: int
+    scale: float
+
+
+def display_image(image: Image.Image) -> DisplayImage:
+    """The picture that is shown for an upright RGB image; the image itself stays as it is."""
+    longest = max(image.size)
+    scale = 1.0
+    if longest > MAX_SIDE:
+        scale = MAX_SIDE / longest
+    elif longest < MIN_SIDE:
+        scale = float(-(-MIN_SIDE // longest))
+    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    if size != image.size:
+        method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+        image = image.resize(size, method)
+    return DisplayImage(encode(image), *size, scale)
+
+
+def encode(image: Image.Image) -> bytes:
+    """A PNG file of a small picture, a JPEG file of a larger one."""
+    stream = io.BytesIO()
+    if image.width * image.height <= PNG_PIXELS:
+        image.save(stream, "PNG")
+    else:
+        image.save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()

@@ -1,0 +1,203 @@
+// The regions as numbers below the image, and manners for the box widget above it. The box widget is found by its
+// place in the page: both are children of one `.gpt4roi-canvas`.
+
+const PRESS_BUTTON = 0;
+
+function node(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// ------------------------------------------------------------------------------------------- the table of numbers
+
+function numberField(name, value, limit, disabled, change) {
+  const input = node("input", { type: "number", min: 0, max: limit, step: 1, value, disabled });
+  input.dataset.edge = name;
+  input.addEventListener("change", change);
+  return node("label", {}, `${name} `, input);
+}
+
+function regionRow(model, region) {
+  const chip = node("span", { className: "chip", textContent: `region ${region.number}` });
+  chip.style.background = region.color;
+  const limits = [model.get("width"), model.get("height")];
+  const names = ["x1", "y1", "x2", "y2"];
+  const row = node("div", { className: "row", role: "group", ariaLabel: `region ${region.number}, in pixels` }, chip);
+  const send = () => {
+    const box = [...row.querySelectorAll("input")].map((input) => input.valueAsNumber);
+    if (box.every(Number.isFinite)) model.send({ type: "box", key: region.key, box });
+  };
+  names.forEach((name, i) => row.append(numberField(name, region.box[i], limits[i % 2], region.asked, send)));
+  if (region.asked) {
+    row.append(node("span", { className: "fixed", textContent: "fixed", title: "It has been asked about" }));
+  } else {
+    const remove = node("button", { type: "button", textContent: "Remove", ariaLabel: `Remove region ${region.number}` });
+    remove.addEventListener("click", () => model.send({ type: "remove", key: region.key }));
+    row.append(remove);
+  }
+  row.dataset.region = region.number;
+  return row;
+}
+
+// ------------------------------------------------------------------------------------- manners for the box widget
+
+/** Passes a mouse event on to the box widget, at a place inside the image. */
+function relay(type, svg, event) {
+  const frame = svg.getBoundingClientRect();
+  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+  svg.dispatchEvent(
+    new MouseEvent(type, {
+      bubbles: true,
+      cancelable: true,
+      button: PRESS_BUTTON,
+      clientX: clamp(event.clientX, frame.left, frame.right),
+      clientY: clamp(event.clientY, frame.top, frame.bottom),
+    }),
+  );
+}
+
+/** Marks each drawn box as asked about or new, so that the style sheet can tell them apart. */
+function mark(canvas, model) {
+  const regions = new Map(model.get("regions").map((region) => [`region${region.number}`, region]));
+  for (const group of canvas.querySelectorAll(".image svg > g")) {
+    const label = group.querySelector("text")?.textContent;
+    const asked = regions.get(label)?.asked === true;
+    group.classList.toggle("gpt4roi-asked", asked);
+    group.classList.toggle("gpt4roi-new", !asked);
+    group.dataset.region = label ?? "";
+    const color = group.querySelector("rect")?.style.stroke; // as the box widget chose it
+    group.style.setProperty("--gpt4roi-color", color ?? "");
+  }
+}
+
+/** Gives the box widget in `canvas` its manners; returns how to take them away again. */
+function attend(canvas, model) {
+  const ends = new AbortController();
+  const on = (target, type, listener) =>
+    target.addEventListener(type, listener, { capture: true, signal: ends.signal, passive: false });
+  const svgOf = (event) => event.target?.closest?.(".image svg");
+  let held = null; // the svg on which the mouse went down, while it is down
+
+  on(canvas, "mousedown", (event) => {
+    const svg = svgOf(event);
+    if (!svg || event.button !== PRESS_BUTTON) return;
+    if (held) relay("mouseup", held, event); // the release was lost, for instance in another window
+    held = svg;
+    model.send({ type: "pressed" });
+  });
+  // The box widget hears the mouse only above the image. Outside of it, the box follows along the edge, and the
+  // release ends it; or it would stick to the mouse.
+  on(window, "mousemove", (event) => {
+    if (!held || !event.isTrusted || svgOf(event) === held) return;
+    relay("mousemove", held, event);
+  });
+  const release = (event) => {
+    if (!held || event.button !== PRESS_BUTTON) return;
+    const svg = held;
+    held = null;
+    if (svgOf(event) !== svg) {
+      relay("mousemove", svg, event);
+      relay("mouseup", svg, event);
+    }
+    setTimeout(() => model.send({ type: "released" })); // after the box widget's own message
+  };
+  on(window, "mouseup", (event) => event.isTrusted && release(event));
+  on(window, "blur", (event) => {
+    if (!held || event.target !== window) return; // an element's loss of focus passes by here, too
+    const frame = held.getBoundingClientRect();
+    relay("mouseup", held, { clientX: frame.left, clientY: frame.top });
+    held = null;
+    setTimeout(() => model.send({ type: "released" }));
+  });
+
+  // Fingers and pens: the box widget knows the mouse only.
+  for (const [touch, mouse] of [["pointerdown", "mousedown"], ["pointermove", "mousemove"], ["pointerup", "mouseup"]]) {
+    on(canvas, touch, (event) => {
+      const svg = svgOf(event);
+      if (event.pointerType === "mouse" || !svg) return;
+      event.preventDefault(); // no mouse events of the browser's own on top
+      if (mouse === "mousedown") {
+        event.target.setPointerCapture?.(event.pointerId);
+        relay("mousedown", svg, event);
+      } else if (mouse === "mousemove") {
+        relay("mousemove", svg, event);
+      } else {
+        relay("mouseup", svg, event);
+        held = null;
+        setTimeout(() => model.send({ type: "released" }));
+      }
+    });
+  }
+
+  // The focused box widget swallows every key. Tab must lead on, and the notebook keeps its own shortcuts.
+  on(canvas, "keydown", (event) => {
+    if (!event.target.closest?.(".wrapper")) return;
+    if (event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) event.stopImmediatePropagation();
+  });
+  // What the picture is, for a screen reader.
+  const describe = () => {
+    mark(canvas, model);
+    canvas.querySelector(".wrapper")?.setAttribute("aria-label", "The image. Draw a box with the mouse, or add a region by numbers below.");
+    canvas.querySelector(".wrapper")?.setAttribute("role", "application");
+  };
+  const watch = new MutationObserver(describe);
+  watch.observe(canvas, { childList: true, characterData: true, subtree: true });
+  model.on("change:regions", describe);
+  describe();
+  model.send({ type: "released" }); // a page that was closed while the mouse was down never said so
+
+  return () => {
+    ends.abort();
+    watch.disconnect();
+    model.off("change:regions", describe);
+  };
+}
+
+// ------------------------------------------------------------------------------------------------------- the view
+
+function render({ model, el }) {
+  const notice = node("div", { className: "notice", role: "status" });
+  const rows = node("div", { className: "rows" });
+  const add = node("button", { type: "button", className: "add", textContent: "Add a region" });
+  add.addEventListener("click", () => model.send({ type: "add" }));
+  const details = node("details", {}, node("summary", { textContent: "Regions as numbers" }), rows, add);
+  const root = node("div", { className: "gpt4roi-table" }, notice, details);
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
+
+  const showNotice = () => {
+    notice.textContent = model.get("notice") || "Draw a box around what you want to ask about.";
+  };
+  const showRows = () => {
+    const focused = rows.contains(document.activeElement) ? document.activeElement : null;
+    const at = focused && [focused.closest(".row")?.dataset.region, focused.dataset.edge];
+    rows.replaceChildren(...model.get("regions").map((region) => regionRow(model, region)));
+    if (at?.[1]) rows.querySelector(`[data-region="${at[0]}"] [data-edge="${at[1]}"]`)?.focus();
+  };
+  model.on("change:notice", showNotice);
+  model.on("change:regions", showRows);
+  model.on("msg:custom", showRows); // numbers that were refused are put back
+  showNotice();
+  showRows();
+
+  // The view is not in the page yet: its parent is known a moment later.
+  let leave = () => {};
+  const frame = requestAnimationFrame(function find() {
+    const canvas = el.closest(".gpt4roi-canvas");
+    if (canvas) leave = attend(canvas, model);
+    else if (el.isConnected || tries++ < 200) handle = requestAnimationFrame(find);
+  });
+  let tries = 0;
+  let handle = frame;
+  return () => {
+    cancelAnimationFrame(handle);
+    leave();
+    model.off("change:notice", showNotice);
+    model.off("change:regions", showRows);
+    model.off("msg:custom", showRows);
+  };
+}
+
+export default { render };

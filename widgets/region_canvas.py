@@ -1,0 +1,251 @@
+"""The image with its regions, to draw on: jupyter-bbox-widget, with its misbehaviour kept from the model and the user.
+
+The box widget sends whatever the mouse did: 0×0 boxes of plain clicks, boxes outside the image, relabelled ones. Here
+they become numbered regions inside the image, and the regions that were asked about stay where they are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+from ipywidgets import VBox
+from jupyter_bbox_widget import BBoxWidget
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from gpt4roi_nb.boxes import check_boxes, from_bbox_widget, to_bbox_widget
+from gpt4roi_nb.palette import REGION_COLORS
+from gpt4roi_nb.widgets.display_image import DisplayImage, display_image
+from gpt4roi_nb.widgets.regions import Box, DrawnRegion, RegionBook
+
+_HERE = Path(__file__).parent
+# The box widget colors a box by the place of its label in this list, and forgets its label when the list changes. So
+# it gets a fixed list that nobody will exhaust by hand; beyond it boxes are drawn in the first color.
+_LABELS = [f"region{number}" for number in range(1, 201)]
+# A tall picture is not shown taller than this, so that picture and question line fit a laptop's screen together.
+MAX_SHOWN_HEIGHT = 560
+MAX_SHOWN_WIDTH = 680
+MIN_SHOWN_WIDTH = 160
+# Of the image's sides: the region that "Add a region" puts in the middle for people who do not draw.
+ADDED_SHARE = 0.25
+
+_FIXED = (
+    "Region {0} has been asked about, so it stays as it is: “region {0}” keeps its meaning. Draw a new one instead."
+)
+
+
+class RegionTable(anywidget.AnyWidget):
+    """The regions as numbers below the image; in the browser also the keeper of the box widget's manners.
+
+    regions: [{"number", "color", "box": [x1, y1, x2, y2] whole pixels of the original image, "asked", "key"}].
+    notice: a sentence for the user. width, height: of the original image, in pixels.
+    """
+
+    _esm = _HERE / "region_canvas.js"
+    _css = _HERE / "region_canvas.css"
+
+    regions: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    notice = traitlets.Unicode().tag(sync=True)
+    width = traitlets.Int(1).tag(sync=True)
+    height = traitlets.Int(1).tag(sync=True)
+
+
+class RegionCanvas:
+    """The image and its regions. `widget` is what a notebook shows.
+
+    on_change: called without arguments whenever the regions are others than before.
+    """
+
+    def __init__(self, on_change: Callable[[], None] | None = None) -> None:
+        self.book = RegionBook()
+        self.bbox = BBoxWidget(classes=_LABELS, colors=list(REGION_COLORS), hide_buttons=True)
+        self.table = RegionTable()
+        self.widget = VBox([self.bbox, self.table])
+        self.widget.add_class("gpt4roi-canvas")
+        self._on_change = on_change
+        self._image: tuple[int, int] = (1, 1)
+        self._shown = DisplayImage(b"", 1, 1, 1.0)
+        self._sent: dict[int, dict[str, Any]] = {}
+        self._dragging = False
+        self._pushing = False
+        # The user draws in the kernel's main thread while a worker may lock the regions of an answer.
+        self._lock = threading.RLock()
+        self.bbox.observe(self._drawn, names="bboxes")
+        self.table.on_msg(self._told)
+
+    @property
+    def regions(self) -> tuple[DrawnRegion, ...]:
+        """The regions on the image, by number."""
+        return self.book.regions
+
+    def set_image(self, image: Image.Image) -> None:
+        """Shows another image (upright RGB), without regions."""
+        with self._lock:
+            self.book.clear()
+            self._image = image.size
+            self._shown = display_image(image)
+            self._dragging = False
+            self._push()
+            self.bbox.image_bytes = self._shown.data
+            self.table.width, self.table.height = image.size
+            ratio = image.width / image.height
+            width = max(min(MAX_SHOWN_WIDTH, MAX_SHOWN_HEIGHT * ratio), MIN_SHOWN_WIDTH)
+            self.bbox.layout.max_width = f"{round(width)}px"
+            self._changed()
+
+    def set_boxes(self, boxes: ArrayLike) -> None:
+        """Replaces the regions that were not asked about. boxes: (N, 4) pixel xyxy in the original image.
+
+        Raises ValueError for boxes that `gpt4roi_nb.boxes.check_boxes` refuses.
+        """
+        checked = check_boxes(boxes, *self._image).tolist()
+        with self._lock:
+            self.book.set_new(tuple(box) for box in checked)
+            self._push()
+            self._changed()
+
+    def set_asked(self, boxes: Sequence[Box]) -> None:
+        """The conversation has these regions now; they are locked."""
+        with self._lock:
+            self.book.set_asked(boxes)
+            self._push()
+            self._changed()
+
+    def reorder(self, keys: Sequence[int]) -> None:
+        """Numbers the regions that were not asked about in this order of their keys."""
+        with self._lock:
+            self.book.reorder(keys)
+            self._push()
+            self._changed()
+
+    def _changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+
+    # ------------------------------------------------------------------------------------- to the browser
+
+    def _push(self) -> None:
+        """Shows the regions. While the mouse draws a box nothing is sent: that would tear it out of the hand."""
+        regions = self.regions
+        dicts = to_bbox_widget(
+            [region.box for region in regions], [f"region{region.number}" for region in regions], self._shown.scale
+        )
+        dicts = [{**entry, "key": region.key} for entry, region in zip(dicts, regions, strict=True)]
+        self._sent = {entry["key"]: entry for entry in dicts}
+        self.table.regions = [
+            {
+                "number": region.number,
+                "color": REGION_COLORS[(region.number - 1) % len(REGION_COLORS)],
+                "box": [round(edge) for edge in region.box],
+                "asked": region.asked,
+                "key": region.key,
+            }
+            for region in regions
+        ]
+        if self._dragging:
+            return
+        self._pushing = True
+        try:
+            self.bbox.bboxes = dicts
+            self.bbox.label = f"region{len(dicts) + 1}"  # what the next box is called while it is being drawn
+        finally:
+            self._pushing = False
+
+    # ----------------------------------------------------------------------------------- from the browser
+
+    def _drawn(self, change: dict[str, Any]) -> None:
+        """The box widget's raw state came in; none of it is taken at its word."""
+        with self._lock:
+            if self._pushing:
+                return
+            entries = [entry for entry in change["new"] if isinstance(entry, dict)]
+            if self._dragging and any(entry.get("key") is None and not self._read(entry) for entry in entries):
+                return  # the 0×0 with which every drag begins
+            self._dragging = False
+            self._take(entries)
+
+    def _take(self, entries: list[dict[str, Any]]) -> None:
+        before = self.regions
+        by_key = {entry.get("key"): entry for entry in entries if entry.get("key") is not None}
+        notice = ""
+        for region in before:
+            entry = by_key.get(region.key)
+            if entry is not None and _place(entry) == _place(self._sent.get(region.key, {})):
+                continue
+            if region.asked:
+                notice = _FIXED.format(region.number)
+            elif entry is None:
+                self.book.remove(region.key)
+            elif (box := self._read(entry, self._sent.get(region.key))) is not None:
+                self.book.change(region.key, box)
+        for entry in entries:
+            if entry.get("key") is None and (box := self._read(entry)) is not None:
+                self.book.add(box)
+        self.table.notice = notice
+        self._push()
+        if self.regions != before:
+            self._changed()
+
+    def _read(self, entry: dict[str, Any], before: dict[str, Any] | None = None) -> Box | None:
+        """The box of a raw entry in the original image, or None where there is none."""
+        if before is not None and _size(entry) == _size(before):
+            # Pushed over the edge as a whole: it comes back as a whole.
+            entry = {
+                **entry,
+                "x": min(max(entry["x"], 0), self._shown.width - entry["width"]),
+                "y": min(max(entry["y"], 0), self._shown.height - entry["height"]),
+            }
+        boxes, _ = from_bbox_widget([entry], *self._image, self._shown.scale)
+        return tuple(boxes[0].tolist()) if len(boxes) else None
+
+    def _told(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+        """A message of the table: number fields, buttons, and when the mouse goes down and up."""
+        with self._lock:
+            kind = content.get("type")
+            if kind == "pressed":
+                self._dragging = True
+            elif kind == "released":
+                self._dragging = False
+                self._push()  # sweeps a plain click's 0×0 box away
+            elif kind == "add":
+                width, height = self._image
+                left, top = width * (1 - ADDED_SHARE) / 2, height * (1 - ADDED_SHARE) / 2
+                self._edit(None, {"x": left, "y": top, "width": width - 2 * left, "height": height - 2 * top})
+            elif kind == "box":
+                x1, y1, x2, y2 = content["box"]
+                self._edit(content["key"], {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1})
+            elif kind == "remove":
+                self._edit(content["key"], None)
+
+    def _edit(self, key: int | None, entry: dict[str, Any] | None) -> None:
+        """A change by number fields, in pixels of the original image; None for the entry removes the region."""
+        region = next((region for region in self.book.new if region.key == key), None)
+        if key is not None and region is None:
+            return  # it was asked about, or removed, in the meantime
+        boxes, _ = from_bbox_widget([entry] if entry else [], *self._image)
+        if region is None and len(boxes):
+            self.book.add(tuple(boxes[0].tolist()))
+        elif region is not None and entry is None:
+            self.book.remove(region.key)
+        elif region is not None and len(boxes):
+            self.book.change(region.key, tuple(boxes[0].tolist()))
+        else:
+            self.table.notice = "A region covers at least one pixel of the image; the numbers were put back."
+            self.table.send({"type": "refresh"})
+            return
+        self.table.notice = ""
+        self._push()
+        self._changed()
+
+
+def _size(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return entry.get("width"), entry.get("height")
+
+
+def _place(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return (entry.get("x"), entry.get("y"), *_size(entry))

@@ -1,0 +1,320 @@
+"""`RegionChat`: draw boxes on an image and talk about them with the model."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from IPython import get_ipython
+from ipywidgets import HBox, VBox
+from numpy.typing import ArrayLike
+
+from gpt4roi_nb import Answer, GPT4RoI, RegionSession
+from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.palette import REGION_COLORS
+from gpt4roi_nb.widgets.background import in_words, let_go
+from gpt4roi_nb.widgets.controls import Controls
+from gpt4roi_nb.widgets.conversation import Conversation
+from gpt4roi_nb.widgets.examples import example_questions
+from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene
+from gpt4roi_nb.widgets.region_canvas import RegionCanvas
+from gpt4roi_nb.widgets.regions import DrawnRegion
+
+# As often a second new words are shown: more is not read, and each is a message to the browser.
+UPDATES_PER_SECOND = 20
+MAX_NEW_TOKENS = 256
+
+
+class RegionChat:
+    """An image to draw boxes on, and beside it the conversation about them. Show it as the last line of a cell.
+
+    Boxes number themselves region1, region2, … A question names them `<region1>` or "region 1". A region that was
+    asked about stays as it is, so that its number keeps its meaning; a new one can be moved, resized and removed. A
+    conversation numbers regions in the order in which they are asked about: if a question names region 3 and region 2
+    was never asked about, the two change places, and the picture says so.
+
+    All of it works from Python as well, and what Python does shows in the notebook:
+
+    - `session`: the `RegionSession` behind the picture; `answers`: its answers so far; `regions`: those on the image.
+    - `ask`, `stop`, `undo`, `new_conversation`, `set_boxes`, `set_image`.
+
+    Args:
+        gpt4roi: a loaded model.
+        image: whatever `GPT4RoI.session` takes; None begins with a generated scene.
+    """
+
+    def __init__(self, gpt4roi: GPT4RoI, image: ImageLike | None = None) -> None:
+        self.gpt4roi = gpt4roi
+        self.canvas = RegionCanvas(on_change=self._regions_changed)
+        self.conversation = Conversation(about=gpt4roi.about, colors=list(REGION_COLORS))
+        self.picker = ImagePicker()
+        self.canvas.widget.layout.width = "auto"
+        talk = VBox([self.conversation])
+        talk.add_class("gpt4roi-talk")
+        sides = HBox([self.canvas.widget, talk])
+        sides.add_class("gpt4roi-sides")
+        self.widget = VBox([self.picker, sides])
+        self.widget.add_class("gpt4roi-chat")
+        self._lock = threading.RLock()
+        self._working = False
+        self._closed = False
+        self._stop = threading.Event()
+        # One thread that stays: each new one would start the threads of torch's own pool anew.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt4roi-chat")
+        self._controls = Controls(self)
+        self.open(gallery_scene() if image is None else image)
+        self._follow_cells()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.widget._repr_mimebundle_(**kwargs)
+
+    # ------------------------------------------------------------------------------------------- from Python
+
+    @property
+    def session(self) -> RegionSession:
+        """The conversation behind the picture."""
+        return self._session
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers so far, oldest first."""
+        return [turn.answer for turn in self._session.history]
+
+    @property
+    def regions(self) -> tuple[DrawnRegion, ...]:
+        """The regions on the image by number: `number`, `box` (pixel xyxy in the original image), `asked`."""
+        return self.canvas.regions
+
+    def ask(
+        self,
+        text: str,
+        boxes: ArrayLike | None = None,
+        *,
+        wait: bool = True,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = 0.0,
+    ) -> Answer | None:
+        """Asks as if it had been typed; the answer streams into the notebook.
+
+        Args:
+            text: the question. A region that is on the image and new is taken along when the text names it.
+            boxes: (N, 4) pixel xyxy of new regions, which the text must name; they come before those drawn by hand.
+            wait: wait for the answer and return it; else return None at once.
+            max_new_tokens, temperature: as in `RegionSession.ask`.
+
+        Raises:
+            ValueError: for bad boxes, an empty text, or references that do not fit; nothing has changed then.
+            RuntimeError: while another answer is being written, or after `unload()`.
+        """
+        drawn = [region.box for region in self.canvas.book.new]
+        given = 0
+        if boxes is not None:
+            checked = check_boxes(boxes, *self._session.image.size)
+            given = len(checked)
+            self._check_idle()
+            self.canvas.set_boxes([*checked.tolist(), *drawn])
+        try:
+            answering = self.start(text, given, max_new_tokens, temperature)
+        except (ValueError, RuntimeError, TypeError) as error:
+            if given:
+                self.canvas.set_boxes(drawn)
+            self.conversation.problem = in_words(error)
+            raise
+        return self._wait(answering) if wait else None
+
+    def stop(self) -> None:
+        """Ends the answer that is being written; what there is of it stays."""
+        self._stop.set()
+
+    def undo(self) -> None:
+        """Takes the last question back; its regions can be changed again, and it returns to an empty question line."""
+        self._check_idle()
+        turn = self._session.undo()
+        self.conversation.problem = self.conversation.notice = ""
+        self.conversation.put_line(turn.question)
+        self.refresh()
+
+    def new_conversation(self) -> None:
+        """Forgets what was said, and the regions. The image stays, and stays encoded."""
+        self._check_idle()
+        self._session.reset()
+        self.conversation.problem = self.conversation.notice = ""
+        self.refresh()
+        self.canvas.set_boxes([])
+
+    def set_boxes(self, boxes: ArrayLike) -> None:
+        """Replaces the regions that were not asked about. boxes: (N, 4) pixel xyxy in the original image."""
+        self.canvas.set_boxes(boxes)
+
+    def set_image(self, image: ImageLike) -> None:
+        """Begins a conversation about another image."""
+        self._check_idle()
+        self.open(image)
+
+    def refresh(self) -> None:
+        """Shows the session as it is, for instance after `chat.session.ask(...)`. Happens by itself after a cell."""
+        history = self._session.history
+        counted = 0
+        turns = []
+        for turn in history:
+            counted += len(turn.regions)
+            turns.append(
+                {
+                    "question": turn.question,
+                    "answer": turn.answer.text,
+                    "stopped": turn.answer.stopped,
+                    "regions": counted,
+                }
+            )
+        self.canvas.set_asked([region.box for region in self._session.regions])
+        self.conversation.turns = turns
+
+    def close(self) -> None:
+        """Takes the widget off the page and ends its thread."""
+        self._closed = True
+        self.stop()
+        self._worker.shutdown(wait=True)
+        self.widget.close()
+
+    # --------------------------------------------------------------------------------------------- answering
+
+    def _check_idle(self) -> None:
+        if self._working:
+            raise RuntimeError("an answer is being written; wait for it, or stop it first")
+
+    def start(
+        self,
+        text: str,
+        given: int = 0,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = 0.0,
+        typed: bool = False,
+    ) -> Future[Answer | None]:
+        with self._lock:
+            self._check_idle()
+            question = self.canvas.book.question(text, given)
+            stop = threading.Event()
+            pieces = self._session.stream(
+                question.text, question.boxes, max_new_tokens=max_new_tokens, temperature=temperature, stop=stop
+            )
+            self._stop = stop
+            self._working = True
+            moved = [(old, new) for old, new in question.moved if old > new]
+            self.canvas.reorder(question.order)
+            talk = self.conversation
+            talk.problem = ""
+            talk.notice = " ".join(
+                f"Region {old} is now region {new}: regions are numbered in the order in which they are asked about."
+                for old, new in moved
+            )
+            talk.streaming, talk.pending = "", question.text
+            talk.busy, talk.stoppable = "Answering…", True
+            if typed:
+                talk.put_line("", instead_of=text)  # before the worker begins: a failure puts the question back
+            return self._worker.submit(self._write, pieces, question.text)
+
+    def _write(self, pieces: Iterator[str], question: str) -> Answer | None:
+        """In the worker: streams the answer. Returns None where it was stopped before its first word."""
+        before = len(self._session.history)
+        text, shown = "", 0.0
+        failure: Exception | None = None
+        try:
+            for piece in pieces:
+                text += piece
+                now = time.monotonic()
+                if now - shown >= 1 / UPDATES_PER_SECOND:
+                    self.conversation.streaming, shown = text, now
+        except Exception as error:  # noqa: BLE001  # whatever it is, the user is told, and `ask` raises it
+            self.conversation.problem = in_words(error)
+            failure = error
+        kept = len(self._session.history) > before
+        if not kept:
+            if failure is None:
+                self.conversation.notice = "Stopped before the first word; the question is back in its line."
+            self.conversation.put_line(question)
+        self.refresh()
+        self._rest()
+        if failure is not None:
+            raise let_go(failure) from None
+        return self._session.history[-1].answer if kept else None
+
+    def _wait(self, answering: Future[Answer | None]) -> Answer | None:
+        try:
+            return answering.result()
+        except KeyboardInterrupt:
+            self.stop()
+            answering.exception()  # what was written is kept before the cell ends
+            raise
+
+    def _rest(self) -> None:
+        talk = self.conversation
+        with self._lock:
+            self._working = False
+            talk.pending = talk.streaming = talk.busy = ""
+            talk.stoppable = False
+
+    # ------------------------------------------------------------------------------------- for the controls
+
+    def guard(self, action: Callable[[], object]) -> None:
+        """Runs an action; what goes wrong is shown in words."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
+            self.conversation.notice = ""
+            self.conversation.problem = in_words(error)
+            let_go(error)
+
+    def in_background(self, words: str, action: Callable[[], object]) -> None:
+        """Runs an action in the worker, with words for what is going on; nothing happens while something else does."""
+
+        def work() -> None:
+            self.guard(action)
+            self._rest()
+
+        with self._lock:
+            if self._working:
+                return
+            self._working = True
+            self.conversation.problem = self.conversation.notice = ""
+            self.conversation.busy = words
+            self._worker.submit(work)
+
+    # --------------------------------------------------------------------------------------------- what shows
+
+    def open(self, image: ImageLike) -> None:
+        """Encodes an image and begins a conversation about it."""
+        self._session = self.gpt4roi.session(image)
+        self.canvas.set_image(self._session.image)
+        self.conversation.problem = self.conversation.notice = ""
+        self.picker.opened = False
+        self.refresh()
+
+    def _regions_changed(self) -> None:
+        asked, new = self.canvas.book.asked, self.canvas.book.new
+        self.conversation.regions = [
+            {"number": region["number"], "color": region["color"]} for region in self.canvas.table.regions
+        ]
+        self.conversation.examples = example_questions(
+            [region.number for region in asked], [region.number for region in new]
+        )
+
+    def _follow_cells(self) -> None:
+        """Shows what a cell did with the session, once it has run."""
+        shell = get_ipython()
+        if shell is None:
+            return
+        chat = weakref.ref(self)
+
+        def after_cell(*_: Any) -> None:
+            alive = chat()
+            if alive is None or alive._closed:
+                shell.events.unregister("post_run_cell", after_cell)
+            elif not alive._working:
+                alive.refresh()
+
+        shell.events.register("post_run_cell", after_cell)

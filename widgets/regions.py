@@ -1,0 +1,148 @@
+"""The regions on the image: numbered, locked once asked about, and what a question means by their names.
+
+Plain Python: no widget, no browser, no model. Boxes are pixel xyxy in the original (EXIF-oriented) image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+Box = tuple[float, float, float, float]
+
+# A person writes "region 2" or "Region2" as readily as "<region2>".
+MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class DrawnRegion:
+    """A region on the image.
+
+    number: as in `<regionN>`, from 1. box: pixel xyxy in the original image. asked: it is part of the conversation,
+    so that its box stays. key: the same as long as the region lives, whatever its number.
+    """
+
+    number: int
+    box: Box
+    asked: bool
+    key: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, ready for the session.
+
+    text: the new regions are named `<regionN>`. boxes: those of the new regions, in the order of their numbers.
+    order: keys of the new regions that stay behind, after those. moved: (old, new) numbers that had to change.
+    """
+
+    text: str
+    boxes: tuple[Box, ...]
+    order: tuple[int, ...]
+    moved: tuple[tuple[int, int], ...]
+
+
+class RegionBook:
+    """The asked regions of a conversation, followed by those that were drawn and not asked about yet."""
+
+    def __init__(self) -> None:
+        self._asked: list[DrawnRegion] = []
+        self._new: list[DrawnRegion] = []
+        self._keys = count(1)
+
+    @property
+    def regions(self) -> tuple[DrawnRegion, ...]:
+        """All of them, by number."""
+        return tuple(self._asked + self._new)
+
+    @property
+    def asked(self) -> tuple[DrawnRegion, ...]:
+        """Those that the conversation has."""
+        return tuple(self._asked)
+
+    @property
+    def new(self) -> tuple[DrawnRegion, ...]:
+        """Those that no question named yet."""
+        return tuple(self._new)
+
+    def set_asked(self, boxes: Iterable[Box]) -> None:
+        """The conversation has these regions now. Each takes over the new region with the same box, if there is one.
+
+        A region that leaves the conversation (undo, new conversation) becomes a new one again, in front: the person
+        drew it and may want to ask anew.
+        """
+        asked: list[DrawnRegion] = []
+        pool = self._asked + self._new
+        for number, box in enumerate(boxes, start=1):
+            same = next((region for region in pool if region.box == box), None)
+            if same is not None:
+                pool.remove(same)
+            asked.append(DrawnRegion(number, box, True, same.key if same else next(self._keys)))
+        self._asked = asked
+        self._set_new(pool)
+
+    def set_new(self, boxes: Iterable[Box]) -> None:
+        """Replaces the new regions."""
+        self._set_new([DrawnRegion(0, box, False, next(self._keys)) for box in boxes])
+
+    def add(self, box: Box) -> DrawnRegion:
+        """A new region, behind the others."""
+        self._set_new([*self._new, DrawnRegion(0, box, False, next(self._keys))])
+        return self._new[-1]
+
+    def change(self, key: int, box: Box) -> None:
+        """Gives a new region another box."""
+        self._set_new([replace(region, box=box) if region.key == key else region for region in self._new])
+
+    def remove(self, key: int) -> None:
+        """Takes a new region away; those behind it move up."""
+        self._set_new([region for region in self._new if region.key != key])
+
+    def clear(self) -> None:
+        """No regions at all."""
+        self._asked, self._new = [], []
+
+    def _set_new(self, regions: Sequence[DrawnRegion]) -> None:
+        first = len(self._asked) + 1
+        self._new = [replace(region, number=first + i, asked=False) for i, region in enumerate(regions)]
+
+    def question(self, text: str, given: int = 0) -> Question:
+        """What a question asks: which of the new regions it names, and under which numbers.
+
+        The first `given` of the new regions belong to it whether it names them or not.
+
+        "region 2" means `<region2>` where region 2 is new. A conversation numbers its regions in the order in which
+        they are asked about; so when a question names region 3 and leaves region 2 unasked, the two change places.
+        """
+        by_number = {region.number: region for region in self._new}
+        named = sorted({n for n in mentions(text) if n in by_number} | set(list(by_number)[:given]))
+        rest = [number for number in by_number if number not in named]
+        first = len(self._asked) + 1
+        becomes = {old: first + i for i, old in enumerate(named + rest)}
+
+        def rename(match: re.Match[str]) -> str:
+            old = _number(match)
+            return f"<region{becomes[old]}>" if old in becomes else match[0]
+
+        return Question(
+            text=MENTION.sub(rename, text),
+            boxes=tuple(by_number[number].box for number in named),
+            order=tuple(by_number[number].key for number in named + rest),
+            moved=tuple((old, new) for old, new in becomes.items() if old != new),
+        )
+
+    def reorder(self, keys: Sequence[int]) -> None:
+        """Numbers the new regions in this order of their keys."""
+        by_key = {region.key: region for region in self._new}
+        self._set_new([by_key[key] for key in keys if key in by_key])
+
+
+def mentions(text: str) -> list[int]:
+    """Numbers of the regions that a text names, as `<region1>` or "region 1", in order, each once."""
+    return list(dict.fromkeys(_number(match) for match in MENTION.finditer(text)))
+
+
+def _number(match: re.Match[str]) -> int:
+    return int(match[1] or match[2])
