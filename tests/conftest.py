@@ -15,9 +15,11 @@ IN_CI = os.environ.get("CI") == "true"
 # What a machine may lack without a test being lost: an accelerator, and the reference records beside the checkout.
 MAY_SKIP = {"gpu", "samples"}
 
-# Set before torch and transformers are imported, and inherited by the kernels that browser tests start.
-_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
+# Set before torch and transformers are imported, and inherited by the kernels that browser tests start. Only in xdist's
+# workers: they inherit what their controller sets, and two workers with a thread a core each wait on one another.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"

@@ -17,7 +17,7 @@ MEGABYTE = 1_000_000
 MARGIN_ABOVE_CHANCE = 0.15
 BARS = {"category": 0.95, "colour": 0.95, "material": 0.95, "size": 0.95, "phrase": 0.90}
 CHANCE = {"category": 1 / len(CATEGORIES), "colour": 1 / len(COLOURS)}
-SCENES = 200
+SCENES = 150
 
 
 @pytest.fixture(scope="module")
