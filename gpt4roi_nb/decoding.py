@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -55,7 +55,7 @@ class Sampling:
 def decode(
     model: GPT4RoIForConditionalGeneration,
     inputs_embeds: Tensor,
-    cache: DynamicCache,
+    cache: Cache,
     processor: GPT4RoIProcessor,
     sampling: Sampling,
 ) -> Iterator[tuple[list[int], list[float]]]:
@@ -98,6 +98,9 @@ class AnswerText:
     _text: str = ""
     _shown: int = 0
 
+    def __post_init__(self) -> None:
+        self._special_ids = frozenset(self.processor.tokenizer.all_special_ids)
+
     def push(self, token_id: int, logprob: float) -> str:
         """Takes a token; returns the text that can be shown now and was not shown before."""
         self.ids.append(token_id)
@@ -111,7 +114,7 @@ class AnswerText:
         text = self.text
         if self.finished:
             ready = len(text)
-        elif self._may_change(token_id) or _ROLE.startswith(self._text.strip()):
+        elif self._may_change(token_id, text) or _ROLE.startswith(self._text.strip()):
             ready = self._shown  # half a character, or half of "Assistant:"
         else:
             ready = len(text.rstrip("#").rstrip())  # these may yet turn out to be the stop mark
@@ -119,12 +122,12 @@ class AnswerText:
         self._shown = max(self._shown, ready)
         return piece
 
-    def _may_change(self, token_id: int) -> bool:
+    def _may_change(self, token_id: int, text: str) -> bool:
         """Whether the text so far may read otherwise with the next token."""
         tokenizer = self.processor.tokenizer
         return (
-            self.text.endswith(_UNFINISHED_CHARACTER)
-            or token_id in tokenizer.all_special_ids  # leaves no text, so that it ends no run of bytes
+            text.endswith(_UNFINISHED_CHARACTER)
+            or token_id in self._special_ids  # leaves no text, so that it ends no run of bytes
             or _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(token_id)) is not None
         )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
+from gpt4roi_nb.cache import branch
 from gpt4roi_nb.conversation import Answer, Box
 from gpt4roi_nb.decoding import AnswerText, Sampling, decode
 from gpt4roi_nb.encoded import EncodedImage
@@ -24,32 +24,34 @@ def describe_batches(
     batch_size: int,
     max_new_tokens: int,
     sampling: Sampling,
+    known: Cache,
     stop: threading.Event | None = None,
 ) -> Iterator[list[Answer]]:
     """Answers batch by batch, in the order of the boxes; ends before the next batch once `stop` is set.
 
     prompt: of a question about one region. The prompt is the same for every box but for the region's vector, so its
-    keys and values up to there are computed once, and no batch needs padding.
+    keys and values up to there are computed once, and no batch needs padding. `known` holds those of the prompt's
+    beginning, as far as they are known already.
     """
     if not boxes:
         return
     cut = prompt.spans["region1"][0]
-    shared = _prefix(encoded, prompt, cut)
+    _read(encoded, prompt, cut, known)
     for start in range(0, len(boxes), batch_size):
         if stop is not None and stop.is_set():
             return
-        yield _describe(encoded, prompt, cut, shared, boxes[start : start + batch_size], max_new_tokens, sampling)
+        yield _describe(encoded, prompt, cut, known, boxes[start : start + batch_size], max_new_tokens, sampling)
 
 
 @torch.inference_mode()
-def _prefix(encoded: EncodedImage, prompt: Prompt, cut: int) -> DynamicCache:
-    """Keys and values of the prompt before position `cut`."""
-    cache = DynamicCache()
-    before = replace(prompt, input_ids=prompt.input_ids[:cut])
-    encoded.gpt4roi.model.language_model(
-        inputs_embeds=encoded.embed(before, []), past_key_values=cache, use_cache=True, logits_to_keep=1
-    )
-    return cache
+def _read(encoded: EncodedImage, prompt: Prompt, cut: int, cache: Cache) -> None:
+    """Fills the cache with the prompt before position `cut`."""
+    known = cache.get_seq_length()
+    if known < cut:
+        before = replace(prompt, input_ids=prompt.input_ids[:cut])
+        encoded.gpt4roi.model.language_model(
+            inputs_embeds=encoded.embed(before, [], known), past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
 
 
 @torch.inference_mode()
@@ -57,15 +59,14 @@ def _describe(
     encoded: EncodedImage,
     prompt: Prompt,
     cut: int,
-    shared: DynamicCache,
+    shared: Cache,
     batch: Sequence[Box],
     max_new_tokens: int,
     sampling: Sampling,
 ) -> list[Answer]:
     started = time.perf_counter()
     model, processor = encoded.gpt4roi.model, encoded.gpt4roi.processor
-    cache = copy.deepcopy(shared)
-    cache.batch_repeat_interleave(len(batch))
+    cache = branch(shared, cut, len(batch))
     ids = torch.tensor([prompt.input_ids[cut:]] * len(batch), device=encoded.gpt4roi.device)
     steps = decode(model, model.embed(ids, None, encoded.region_tokens(batch)), cache, processor, sampling)
     writing = [AnswerText(processor) for _ in batch]

@@ -17,7 +17,6 @@ from gpt4roi_nb.tokenizer import IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN
 IGNORE = -100
 REFERENCE = re.compile(r"<region(\d+)>")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # as a browser sends when an emoji is cut in two
-_HASHES = re.compile(r"▁?#{2,}|Ġ?#{2,}")
 
 # Fixed strings that a released checkpoint depends on (GPT4RoI, commit 00273ad; golden/prompts.json).
 SYSTEM = (
@@ -204,10 +203,12 @@ def token_id_of(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _without_marks(token_id: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """A token of several `#` as single ones: a user's `###` reads the same and is no turn mark."""
-    token = tokenizer.convert_ids_to_tokens([token_id])[0]
-    if not _HASHES.fullmatch(token):
+    """A token that holds several `#` in pieces with one at most: a user's `###` reads the same and is no turn mark."""
+    token: str = tokenizer.convert_ids_to_tokens([token_id])[0]
+    if "##" not in token:
         return [token_id]
-    lead = token.rstrip("#")
-    single = [token_id_of("#", tokenizer)] * (len(token) - len(lead))
-    return [token_id_of(lead, tokenizer), *single] if lead else single
+    ids = []
+    for piece in filter(None, re.split("(#)", token)):
+        known = token_id_of(piece, tokenizer) not in (None, tokenizer.unk_token_id)
+        ids += [token_id_of(part, tokenizer) for part in ([piece] if known else piece)]
+    return ids

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torchvision.ops import roi_align
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt4roi_nb.config import GPT4RoIConfig
 
@@ -32,7 +33,7 @@ def append_coordinates(maps: Tensor) -> Tensor:
     return torch.cat([maps, x.to(maps.dtype), y.to(maps.dtype)], dim=1)
 
 
-class FusionRound(nn.Module):
+class FusionRound(GradientCheckpointingLayer):
     """One 3×3 convolution, GroupNorm and ReLU, shared by all levels."""
 
     def __init__(self, channels: int, groups: int, eps: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
-from transformers import DynamicCache
 
 from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.cache import branch, new_cache
 from gpt4roi_nb.capture import RoIFeatures
 from gpt4roi_nb.conversation import Answer, Box, Region, Turn
 from gpt4roi_nb.decoding import AnswerText, Sampling, decode
@@ -53,7 +54,7 @@ class RegionSession:
 
     def _forget(self) -> None:
         """Empties the key/value cache."""
-        self._cache = DynamicCache()
+        self._cache = new_cache()
         self._cached: list[_Key] = []
 
     @property
@@ -230,16 +231,16 @@ class RegionSession:
 
     def _cut_back(self, keys: list[_Key]) -> int:
         """Cuts the cache back to what it has in common with a prompt; returns how many tokens that is."""
-        common = 0
-        # The last token is always computed: its logits are what the answer begins from.
-        for cached, wanted in zip(self._cached, keys[:-1], strict=False):
-            if cached != wanted:
-                break
-            common += 1
+        common = self._in_common(keys[:-1])  # the last is always computed: the answer begins from its logits
         if excess := self._cache.get_seq_length() - common:
             self._cache.crop(-excess)
         self._cached = keys[:common]
         return common
+
+    def _in_common(self, keys: Sequence[_Key]) -> int:
+        """With how many of these tokens the cache begins."""
+        same = (cached == wanted for cached, wanted in zip(self._cached, keys, strict=False))
+        return sum(itertools.takewhile(bool, same))
 
     def describe(
         self,
@@ -266,6 +267,10 @@ class RegionSession:
             progress: show a progress bar.
             stop: an event that ends the work early.
 
+        Raises:
+            ValueError: for bad boxes, a question that names other regions, or one that is too long.
+            RuntimeError: after `unload()`, or while an answer is being written in this session.
+
         Returns:
             One answer a box, in the order of the boxes; fewer, with a warning, after a stop or an interrupt: those of
             the batches that were finished. `seconds` is each batch's time shared among its boxes.
@@ -278,11 +283,13 @@ class RegionSession:
         sampling = Sampling(temperature, top_p, seed)
         prompt = self._gpt4roi.processor.prompt([("user", text)])
         max_new_tokens = self._room(prompt, max_new_tokens)
+        before_region = [(token_id, None) for token_id in prompt.input_ids[: prompt.spans["region1"][0]]]
         answers: list[Answer] = []
         try:
-            with tqdm(total=len(checked), disable=not progress, unit="region") as bar:
+            with self._alone(), tqdm(total=len(checked), disable=not progress, unit="region") as bar:
+                known = branch(self._cache, self._in_common(before_region))
                 for batch in describe_batches(
-                    self._encoded, prompt, checked, batch_size, max_new_tokens, sampling, stop
+                    self._encoded, prompt, checked, batch_size, max_new_tokens, sampling, known, stop
                 ):
                     answers.extend(batch)
                     bar.update(len(batch))

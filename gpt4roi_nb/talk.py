@@ -23,7 +23,7 @@ _ANSWER_FIELDS = ("text", "tokens", "token_ids", "logprobs", "prompt_tokens", "r
 
 def save_talk(session: RegionSession, path: str | os.PathLike[str]) -> None:
     """See `RegionSession.save`."""
-    target = Path(path)
+    target = Path(path).expanduser()
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
     source = session.source
@@ -54,7 +54,7 @@ def load_talk(
     cls: type[RegionSession], path: str | os.PathLike[str], gpt4roi: GPT4RoI, image: ImageLike | None
 ) -> RegionSession:
     """See `RegionSession.load`."""
-    source = Path(path)
+    source = Path(path).expanduser()
     content = _read(source)
     try:
         width, height = content["image"]["size"]

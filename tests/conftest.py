@@ -42,6 +42,24 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
+def canonical(golden: Path) -> Any:
+    """The tokenizer that the reference prompts were recorded with, from its SentencePiece file."""
+    from gpt4roi_nb.tokenizer import tokenizer_from_sentencepiece
+
+    return tokenizer_from_sentencepiece(golden / "tokenizer" / "tokenizer.model")
+
+
+@pytest.fixture(scope="session")
+def reloaded(canonical: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same, saved and loaded."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    canonical.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
 def samples() -> Path:
     """Folder of genuine annotation records; tests that use it are marked `samples`."""
     if not SAMPLES.is_dir():

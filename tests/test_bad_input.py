@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny import tiny_gpt4roi
+from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.boxes import BoxClippedWarning
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 FEW = {"max_new_tokens": 6}
 NAN, INFINITY = float("nan"), float("inf")
-
-
-def picture() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from tiny import tiny_gpt4roi
+from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.capture import eager_attention
@@ -13,10 +12,6 @@ from gpt4roi_nb.capture import eager_attention
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 FEW = {"max_new_tokens": 8}
 EXACT = 1e-4  # float32, another order of the same sums
-
-
-def picture() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,16 @@ import json
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_gpt4roi
+from tiny import picture, tiny_gpt4roi
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, GPT4RoIProcessor
 
 BOX = (3, 4, 30, 40)
 WEIGHTS = "model.safetensors"
-
-
-def picture() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")

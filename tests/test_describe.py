@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from tiny import tiny_gpt4roi
+from tiny import picture, tiny_gpt4roi
 
 import gpt4roi_nb.describe
 
@@ -16,10 +16,6 @@ EXACT = 1e-4  # float32, another order of the same sums
 RNG = np.random.default_rng(5)
 CORNERS = RNG.uniform((0, 0), (40, 30), (7, 2))
 BOXES = np.concatenate([CORNERS, CORNERS + RNG.uniform(3, 18, (7, 2))], axis=1)
-
-
-def picture() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +66,36 @@ def test_the_prompt_before_the_region_is_computed_once(session, gpt4roi):
     rest = len(prompt.input_ids) - shared
     assert [shape for shape in passes if shape[1] > 1] == [(1, shared), (4, rest), (3, rest)]
     assert {answer.reused_tokens for answer in answers} == {shared}
+
+
+def test_what_the_conversation_has_read_is_not_read_again(session, singly, gpt4roi):
+    question, follow_up = "What is <region1>?", "Is <region2> like it?"
+    prompt = gpt4roi.processor.prompt([("user", question)])
+    session.ask(question, BOXES[:1], **FEW)
+    session.ask(follow_up, BOXES[1:2], **FEW)
+    read = []
+    handle = gpt4roi.model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    try:
+        answers = session.describe(BOXES, question, **FEW)
+    finally:
+        handle.remove()
+    assert_same(answers, singly)
+    assert max(read) == len(prompt.input_ids) - prompt.spans["region1"][0]
+    other = gpt4roi.session(picture())
+    other.ask(question, BOXES[:1], **FEW)
+    other.ask(follow_up, BOXES[1:2], **FEW)
+    assert_same([session.ask("Why?", **FEW)], [other.ask("Why?", **FEW)])
+
+
+def test_it_waits_for_no_answer_that_is_being_written(session, singly):
+    pieces = session.stream("What is <region1>?", BOXES[:1], **FEW)
+    next(pieces)
+    with pytest.raises(RuntimeError, match="another answer is being written"):
+        session.describe(BOXES, **FEW)
+    list(pieces)
+    assert_same(session.describe(BOXES, **FEW), singly)
 
 
 def test_the_conversation_stays_as_it_is(session):

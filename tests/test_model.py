@@ -149,6 +149,8 @@ def test_every_trained_part_gets_a_gradient_also_with_checkpointing(processor, p
         model = tiny_model().train()
         if checkpointing:
             model.gradient_checkpointing_enable()
+            assert all(layer.gradient_checkpointing for layer in model.region_encoder.fusion.rounds)
+            assert all(layer.gradient_checkpointing for layer in model.language_model.model.layers)
         model(**inputs).loss.backward()
         without = [
             name
@@ -158,6 +160,19 @@ def test_every_trained_part_gets_a_gradient_also_with_checkpointing(processor, p
         assert without == []
         gradients.append(model.region_encoder.head.output_projection.weight.grad)
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_checkpointing_keeps_fewer_activations_of_the_fusion(pixel_values):
+    def kept(checkpointing: bool) -> int:
+        model = tiny_model().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: sizes.append(tensor.numel()), lambda size: size):
+            model.encode_image(pixel_values)
+        return sum(sizes)
+
+    assert kept(checkpointing=True) < 0.7 * kept(checkpointing=False)
 
 
 def test_encoded_features_stand_for_image_and_boxes(model, processor, pixel_values):
@@ -208,10 +223,11 @@ def test_save_and_load_through_the_auto_classes(model, processor, pixel_values, 
 
 def test_device_map(model, processor, pixel_values, tmp_path):
     model.save_pretrained(tmp_path)
-    placed = GPT4RoIForConditionalGeneration.from_pretrained(tmp_path, device_map={"": "cpu"})
     inputs = batch(processor, pixel_values, (2,))
-    with torch.no_grad():
-        assert placed(**inputs).logits.equal(model(**inputs).logits)
+    for device_map in ({"": "cpu"}, "auto"):
+        placed = GPT4RoIForConditionalGeneration.from_pretrained(tmp_path, device_map=device_map)
+        with torch.no_grad():
+            assert placed(**inputs).logits.equal(model(**inputs).logits)
 
 
 @pytest.mark.parametrize(

@@ -243,3 +243,13 @@ def test_notebooks_use_the_public_interface_only(path: Path) -> None:
                 assert not node.attr.startswith("_"), f"cell {number} uses the private name {node.attr}"
             if isinstance(node, ast.ImportFrom) and node.module == "gpt4roi_nb":
                 assert {alias.name for alias in node.names} <= set(gpt4roi_nb.__all__), f"cell {number}"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "gpt4roi_nb/demo/checkpoint/README.md"]
+)
+def test_links_lead_somewhere(root: Path, page: str) -> None:
+    pages = sorted((root / page).glob("*.md")) if (root / page).is_dir() else [root / page]
+    for file in pages:
+        links = [link for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text()) if not link.startswith("http")]
+        assert [link for link in links if not (file.parent / link.partition("#")[0]).exists()] == []

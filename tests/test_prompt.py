@@ -8,12 +8,12 @@ import pytest
 from golden_recipe import read_json, unpack
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tiny import TOKENIZER
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, SYSTEM, build_prompt, plain_encoding, references
-from gpt4roi_nb.tokenizer import ADDED_TOKENS, tokenizer_from_sentencepiece
+from gpt4roi_nb.tokenizer import ADDED_TOKENS, add_gpt4roi_tokens
 
 RECORDED = read_json("prompts.json")
 CONVERSATIONS = {entry["name"]: entry for entry in RECORDED["conversations"]}
@@ -30,18 +30,6 @@ pieces = st.one_of(
     st.sampled_from(SPECIAL_STRINGS + TURN_MARKS),
 )
 questions = st.lists(pieces, max_size=8).map(" ".join).filter(str.strip)
-
-
-@pytest.fixture(scope="module")
-def canonical():
-    return tokenizer_from_sentencepiece(TOKENIZER)
-
-
-@pytest.fixture(scope="module")
-def reloaded(canonical, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    canonical.save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module", params=["canonical", "reloaded"])
@@ -163,6 +151,21 @@ def test_without_images_or_system_only_the_talk_remains(canonical):
 
 def marks_in(ids, tokenizer):
     return [token_id for token_id in ids if "##" in tokenizer.convert_ids_to_tokens(token_id)]
+
+
+def test_a_turn_mark_inside_a_longer_token_is_taken_apart():
+    """Byte-level vocabularies, such as Llama 3's, have tokens like `Ġ###` and `###Ċ`."""
+    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "##", "###", "Ġ###", "###Ċ"]
+    merges = [("#", "#"), ("##", "#"), ("###", "Ċ"), ("Ġ", "###")]
+    backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    add_gpt4roi_tokens(tokenizer)
+    assert "###Ċ" in tokenizer.tokenize("a ###\na")
+    prompt = build_prompt([("user", "a ###\na")], tokenizer, 1, system="", closing="")
+    asked = [prompt.input_ids[position] for position in prompt.spans["question1"]]
+    assert tokenizer.convert_ids_to_tokens(asked) == ["a", "Ġ", "#", "#", "#", "Ċ", "a"]
 
 
 @pytest.mark.parametrize("forged", SPECIAL_STRINGS + TURN_MARKS)

@@ -10,20 +10,16 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_gpt4roi, tiny_model, tiny_processor
+from tiny import picture, tiny_config, tiny_gpt4roi, tiny_model, tiny_processor
 
 import gpt4roi_nb.session
-from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb import GPT4RoI, RegionSession
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 QUESTION = "What is <region1>?"
 FEW = {"max_new_tokens": 10}
 EXACT = 1e-4  # float32, another order of the same sums
-
-
-def picture(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -451,6 +447,18 @@ def test_unload_gives_the_memory_back():
     gc.collect()
     assert not any(reference() is not None for reference in references)
     assert len(session.history) == 2  # what was said can still be read
+
+
+def test_unload_reaches_a_loaded_conversation(tmp_path):
+    gpt4roi, session, _ = loaded_and_talked()
+    session.save(tmp_path / "talk.json")
+    loaded = RegionSession.load(tmp_path / "talk.json", gpt4roi)
+    maps = weakref.ref(loaded._encoded.encoding.fused_maps[0])
+    gpt4roi.unload()
+    gc.collect()
+    assert maps() is None
+    with pytest.raises(RuntimeError, match="unloaded"):
+        loaded.ask("Why?")
 
 
 def test_after_unload_everything_says_so():

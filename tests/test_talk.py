@@ -7,16 +7,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_gpt4roi
+from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import RegionSession
 
 BOX, OTHER_BOX = (3, 4, 30.5, 40), (20, 8, 60, 44.25)
 FEW = {"max_new_tokens": 8}
-
-
-def picture(height: int = 48, width: int = 64) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +42,14 @@ def test_a_conversation_comes_back_whole(gpt4roi, image_file, tmp_path):
     assert loaded.history == session.history
     assert loaded.source == session.source == str(image_file)
     assert (np.asarray(loaded.image) == np.asarray(session.image)).all()
+
+
+def test_a_tilde_means_the_home_folder(gpt4roi, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    session = talked(gpt4roi, picture())
+    session.save("~/talk.json")
+    assert (tmp_path / "talk.json").is_file()
+    assert RegionSession.load("~/talk.json", gpt4roi).history == session.history
 
 
 def test_a_loaded_conversation_goes_on_as_the_saved_one(gpt4roi, image_file, tmp_path):
@@ -89,7 +93,7 @@ def test_an_image_without_a_file_is_saved_beside_and_moves_along(gpt4roi, tmp_pa
 
 def test_saving_beside_a_picture_of_that_name_leaves_it_alone(gpt4roi, image_file, tmp_path):
     before = image_file.read_bytes()
-    talked(gpt4roi, picture(50, 70)).save(tmp_path / "kitchen.json")
+    talked(gpt4roi, picture(height=50, width=70)).save(tmp_path / "kitchen.json")
     assert image_file.read_bytes() == before
 
 
@@ -113,7 +117,7 @@ def test_a_moved_image_can_be_named(gpt4roi, image_file, tmp_path):
 def test_an_image_of_another_size_is_refused(gpt4roi, image_file, tmp_path):
     talked(gpt4roi, image_file).save(tmp_path / "talk.json")
     with pytest.raises(ValueError, match="image of 64 × 48 pixels, but this one has 32 × 48"):
-        RegionSession.load(tmp_path / "talk.json", gpt4roi, image=picture(48, 32))
+        RegionSession.load(tmp_path / "talk.json", gpt4roi, image=picture(width=32))
 
 
 def test_a_missing_file_is_named(gpt4roi, tmp_path):

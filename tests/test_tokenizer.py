@@ -8,7 +8,6 @@ from golden_recipe import read_json, unpack
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny import TOKENIZER
-from transformers import AutoTokenizer
 
 from gpt4roi_nb.prompt import plain_encoding
 from gpt4roi_nb.tokenizer import ADDED_TOKENS, add_gpt4roi_tokens, tokenizer_from_sentencepiece
@@ -23,18 +22,6 @@ PROMPTS = [
     (f"{conversation['name']}-train", conversation["train"]["prompt"], conversation["train"]["input_ids"])
     for conversation in RECORDED["conversations"]
 ]
-
-
-@pytest.fixture(scope="module")
-def canonical():
-    return tokenizer_from_sentencepiece(TOKENIZER)
-
-
-@pytest.fixture(scope="module")
-def reloaded(canonical, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    canonical.save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module", params=["canonical", "reloaded"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, GPT4RoIProcessor
@@ -11,6 +12,11 @@ from gpt4roi_nb.processor import GPT4RoIImageProcessor
 from gpt4roi_nb.tokenizer import tokenizer_from_sentencepiece
 
 TOKENIZER = Path(__file__).parent / "golden" / "tokenizer" / "tokenizer.model"
+
+
+def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
+    """(height, width, 3) uint8 noise."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def tiny_config(**changes) -> GPT4RoIConfig:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from gpt4roi_nb.cache import branch, new_cache
 from gpt4roi_nb.decoding import AnswerText
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -44,11 +44,11 @@ def answer_all(
     shared = _common(prompts)
     device = encoding.image_features.device
     opening = torch.tensor([prompts[0].input_ids[:shared]], device=device)
-    cache = DynamicCache()
+    cache = new_cache()
     model.language_model(
         inputs_embeds=model.embed(opening, encoding.image_features, None), past_key_values=cache, logits_to_keep=1
     )
-    cache.batch_repeat_interleave(len(asked))
+    cache = branch(cache, shared, len(asked))
 
     suffixes = [prompt.input_ids[shared:] for prompt in prompts]
     width = max(map(len, suffixes))

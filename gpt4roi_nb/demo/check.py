@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.questions import KINDS, ONE_REGION, Question, ask, compound, is_right
@@ -50,7 +51,7 @@ def measure(answer: Answerer, count: int, seed: int) -> Figures:
             f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}; scenes of higher seeds may have "
             "been trained on"
         )
-    return measure_on(answer, scenes(seed, count), seed)
+    return measure_on(answer, tqdm(scenes(seed, count), total=count, unit="scene", leave=False, disable=None), seed)
 
 
 def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from fakes import FakeGPT4RoI
 from PIL import Image
+from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.widgets import RegionChat
 from gpt4roi_nb.widgets.background import OUT_OF_MEMORY
@@ -219,6 +220,25 @@ def test_python_gets_the_same_error_and_nothing_has_changed(chat) -> None:
     assert "never names" in chat.conversation.problem
     chat.ask("What do you see?")
     assert chat.conversation.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes", "words"),
+    [
+        ("What is this?", [(3, 4, 30, 40)], "never names <region1>"),
+        ("What is <region7>?", [(3, 4, 30, 40)], "names <region7>"),
+        ("What is <region1>?", [(30, 4, 3, 40)], "x2 <= x1"),
+        ("word " * 20_000 + "<region1>", [(3, 4, 30, 40)], "shorten the question"),
+    ],
+)
+def test_a_real_model_refuses_before_anything_has_changed(text, boxes, words) -> None:
+    chat = RegionChat(tiny_gpt4roi(), picture())
+    chat.set_boxes([(5, 5, 20, 20)])
+    with pytest.raises(ValueError, match=words):
+        chat.ask(text, boxes)
+    assert [region.box for region in chat.regions] == [(5, 5, 20, 20)]
+    assert chat.session.history == () and chat.session.regions == ()
+    assert chat.ask("What is <region1>?", max_new_tokens=4) is chat.answers[-1]
 
 
 @pytest.mark.parametrize(

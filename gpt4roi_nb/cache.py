@@ -1,0 +1,64 @@
+"""Keys and values of a conversation: with room to grow, and shared by prompts that begin alike. For inference only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 64  # tokens of space made ahead
+
+
+class GrowingLayer(DynamicLayer):
+    """As transformers' own layer, but it writes new tokens into space made ahead, where that copies all each step."""
+
+    keys: Tensor
+    values: Tensor
+    _key_room: Tensor | None = None
+    _value_room: Tensor | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = self.get_seq_length()
+        self.keys, self._key_room = _append(self.keys, length, key_states, self._key_room)
+        self.values, self._value_room = _append(self.values, length, value_states, self._value_room)
+        return self.keys, self.values
+
+    def branch(self, length: int, rows: int) -> GrowingLayer:
+        """A layer that begins with the first `length` tokens of this one, of one row, for each of `rows` rows."""
+        grown = GrowingLayer()
+        grown.lazy_initialization(self.keys, self.values)
+        grown.keys = self.keys[..., :length, :].expand(rows, -1, -1, -1)
+        grown.values = self.values[..., :length, :].expand(rows, -1, -1, -1)
+        return grown
+
+
+def _append(states: Tensor, length: int, new: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
+    """states: (B, heads, length, D) with new: (B, heads, n, D) after them, and the room that both now lie in."""
+    total = length + new.shape[-2]
+    lies_in_room = room is not None and states.data_ptr() == room.data_ptr() and states.shape[0] == room.shape[0]
+    if room is None or not lies_in_room or room.shape[-2] < total:
+        room = new.new_empty(*new.shape[:-2], total + ROOM, new.shape[-1])
+        if length:
+            room[..., :length, :] = states
+    room[..., length:total, :] = new
+    return room[..., :total, :], room
+
+
+def new_cache() -> Cache:
+    """An empty cache."""
+    return Cache(layer_class_to_replicate=GrowingLayer)
+
+
+def branch(cache: Cache, length: int, rows: int = 1) -> Cache:
+    """A cache that begins with the first `length` tokens of another, of one row, for each of `rows` rows.
+
+    Nothing is copied before the branch grows; what it writes does not reach the other. The other must not be cut back
+    and continued before that.
+    """
+    grown = new_cache()
+    if length:
+        grown.layers.extend(layer.branch(length, rows) for layer in cache.layers)  # type: ignore[union-attr]
+    return grown
