@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,9 @@ from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.conversion.report import ConversionReport
 
 DEMO_CHECKPOINT = Path(__file__).parent / "demo" / "checkpoint"
 
@@ -212,3 +216,50 @@ def _quantization_config(quantization: str, dtype: str | torch.dtype | None) -> 
         bnb_4bit_compute_dtype=compute,
         llm_int8_skip_modules=list(NOT_QUANTISED),
     )
+
+
+def convert_original(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    vision: str | os.PathLike[str] | None = None,
+    dtype: str | torch.dtype | None = None,
+    verify: bool = False,
+    progress: bool = True,
+) -> ConversionReport:
+    """The authors' checkpoint, or their delta and its base, to this package's layout. Needs little memory.
+
+    A conversion that was stopped, by whatever, is continued by the same call; until it is whole its folder is called
+    `target` + ".partial".
+
+    Args:
+        source: the authors' files, a folder or a hub id: config.json, the weights as `pytorch_model*.bin` or
+            safetensors, in shards or not, and tokenizer.model or tokenizer.json.
+        target: the folder to be written; it must not exist, or be empty.
+        base: where the source is a delta, LLaMA-7B's first version: a folder or a hub id.
+        vision: the vision tower, which the authors' files do not hold: a folder or a hub id. None takes the folder
+            that their config.json names.
+        dtype: "float16", "bfloat16" or "float32"; None keeps the source's, and float16 with a base.
+        verify: load the result and let it give one greedy answer.
+        progress: show a progress bar.
+
+    Returns:
+        What became of every tensor; also written to `target`/conversion.json.
+
+    Raises:
+        FileNotFoundError: a folder, a file or a shard is missing (says which).
+        FileExistsError: the target exists.
+        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's; values are NaN or
+            infinite; a file is truncated, or could run code when it is read.
+        OSError: the disk is too small, or full.
+    """
+    from gpt4roi_nb.conversion.convert import convert
+
+    return convert(source, target, base=base, vision=vision, dtype=dtype, verify=verify, progress=progress)
+
+
+if __name__ == "__main__":
+    from gpt4roi_nb.conversion.command import main
+
+    sys.exit(main())

@@ -8,10 +8,13 @@ tokenizer that `save_pretrained` and `AutoTokenizer` keep.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from gpt4roi_nb.files import read_json
 
 PAD_TOKEN = "[PAD]"
 IMAGE_TOKEN = "<im_patch>"
@@ -22,6 +25,7 @@ IMAGE_END_TOKEN = "<im_end>"
 # In the order in which a released checkpoint's embedding rows follow the base vocabulary.
 ADDED_TOKENS = (PAD_TOKEN, IMAGE_TOKEN, REGION_TOKEN, POINT_TOKEN, IMAGE_START_TOKEN, IMAGE_END_TOKEN)
 
+LLAMA_BOS, LLAMA_EOS, LLAMA_UNK = "<s>", "</s>", "<unk>"
 _SPACE = "▁"
 
 
@@ -50,15 +54,46 @@ def tokenizer_from_sentencepiece(
 
     vocabulary = {pieces.id_to_piece(index): index for index in range(len(pieces))}
     bos, eos, unk = (pieces.id_to_piece(index) for index in (pieces.bos_id(), pieces.eos_id(), pieces.unk_id()))
-    backend = Tokenizer(
-        models.BPE(
-            vocab=vocabulary,
-            merges=_merges(pieces, vocabulary),
-            unk_token=unk,
-            fuse_unk=True,
-            byte_fallback=True,
+    return _canonical(vocabulary, _merges(pieces, vocabulary), bos, eos, unk, model_max_length)
+
+
+def tokenizer_from_json(path: str | os.PathLike[str], *, model_max_length: int = 2048) -> PreTrainedTokenizerFast:
+    """The same from a `tokenizer.json` that was converted from a LLaMA `tokenizer.model`: its vocabulary and merges.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is no JSON, or no byte-fallback BPE with LLaMA's special tokens.
+    """
+    file = Path(path)
+    model = read_json(file).get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE" or not model.get("byte_fallback"):
+        raise ValueError(
+            f"{str(file)!r} was not converted from a LLaMA tokenizer.model (it is no BPE with byte_fallback); get that "
+            "file itself"
         )
+    vocabulary: dict[str, int] = model["vocab"]
+    absent = [token for token in (LLAMA_BOS, LLAMA_EOS, LLAMA_UNK) if token not in vocabulary]
+    if absent:
+        raise ValueError(f"the vocabulary of {str(file)!r} lacks {', '.join(absent)}; expected LLaMA's tokenizer")
+    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
+    return _canonical(vocabulary, merges, LLAMA_BOS, LLAMA_EOS, LLAMA_UNK, model_max_length)
+
+
+def canonical_tokenizer(folder: str | os.PathLike[str], *, model_max_length: int = 2048) -> PreTrainedTokenizerFast:
+    """The canonical tokenizer of a LLaMA folder: from its `tokenizer.model`, or else from its `tokenizer.json`."""
+    for name, make in (("tokenizer.model", tokenizer_from_sentencepiece), ("tokenizer.json", tokenizer_from_json)):
+        file = Path(folder) / name
+        if file.is_file():
+            return make(file, model_max_length=model_max_length)
+    raise FileNotFoundError(
+        f"{os.fspath(folder)!r} lacks tokenizer.model, and tokenizer.json as well; copy one of them"
     )
+
+
+def _canonical(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], bos: str, eos: str, unk: str, model_max_length: int
+) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
     # A space always goes in front, even before a space, and once for each run of text between added tokens.
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
     backend.decoder = decoders.Sequence(

@@ -1,0 +1,1 @@
+"""The authors' checkpoint, or their delta and its base, to this package's layout, tensor by tensor."""

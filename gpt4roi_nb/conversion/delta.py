@@ -1,0 +1,127 @@
+"""Adding a delta to its base, and noticing a base that is not its own.
+
+target = delta + base, in float16, as the delta was taken. A wrong base of the right shapes gives garbage without a
+word, so two things are looked at in every matrix that is added:
+
+- *Rounding.* A delta is the difference of two float16 numbers. Where it is small beside the base, that difference is
+  exact, so it is a whole number of the base's rounding steps (or of half of one, where the target lies in the next
+  binade). With another base the steps are others, and many differences lie between them: a share of 1.0 becomes 0.75
+  to 0.93. Differences that were taken in float32 use all their bits and say nothing.
+- *Norm.* A trained model's matrix is what the base was, moved a little, or what the delta says, with the base taken out
+  again: norms of target, base and delta are tied to each other. For a base that has nothing to do with the delta they
+  are those of unrelated matrices, |target|² = |delta|² + |base|².
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SAMPLE = 1_000_000  # elements of a tensor that are looked at
+MANTISSA_BITS = 10  # of float16
+SMALLEST_EXPONENT = -14  # of float16's normal numbers; below, steps stay as they are
+MIN_ON_STEPS = 0.97  # share of differences on the base's steps
+MAX_ODD = 0.35  # share of odd mantissas: 0 to 0.26 in differences of float16 numbers, 0.5 in those of float32 ones
+UNRELATED = 0.02  # how near, relatively, |target|² must be to |delta|² + |base|² to count as unrelated
+LARGE = 0.3  # |delta| / |base| from which the norms say something
+MIN_LOOKED_AT = 1000  # a share of fewer elements says little
+
+
+class Adder:
+    """Adds the tensors of a delta to those of its base, and refuses a base that is not the delta's."""
+
+    def __init__(self) -> None:
+        self._looked_at = 0
+        self._on_steps = 0.0
+
+    def add(self, delta: Tensor, base: Tensor, name: str) -> Tensor:
+        """delta + base in float16; where the base has fewer rows, the delta's further rows are kept.
+
+        Raises:
+            ValueError: the base cannot be what the delta was taken from, or the sum is not finite.
+        """
+        difference, foundation = delta.half(), base.half()
+        rows = len(foundation)
+        target = difference.clone()
+        target[:rows] += foundation
+        if not torch.isfinite(target).all():
+            raise ValueError(f"{name}: delta + base is NaN or infinite in float16; the base is not this delta's")
+        if target.dim() > 1:
+            if delta.dtype == torch.float16 and odd_share(difference) < MAX_ODD:
+                self._check_rounding(difference[:rows], foundation, name)
+            _check_norm(difference[:rows], foundation, target[:rows], name)
+        return target
+
+    def _check_rounding(self, difference: Tensor, base: Tensor, name: str) -> None:
+        """Of all matrices so far, since a small one says little by itself."""
+        share, count = share_on_steps(difference, base)
+        self._looked_at += count
+        self._on_steps += share * count
+        if self._looked_at >= MIN_LOOKED_AT and self._on_steps < MIN_ON_STEPS * self._looked_at:
+            raise ValueError(
+                f"{name}: only {self._on_steps / self._looked_at:.0%} of the delta's values so far are differences "
+                f"from this base (expected {MIN_ON_STEPS:.0%} or more); the delta was taken from another base. "
+                "Expected LLaMA-7B's first version, in float16"
+            )
+
+
+def check_finite(tensor: Tensor, name: str, folder: Path, as_what: str = "") -> None:
+    """Raises ValueError for NaN or infinity; says where the first is."""
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        bad = ~torch.isfinite(tensor)
+        first = torch.nonzero(bad)[0].tolist()
+        advice = (
+            "the values are too large for this dtype; convert to bfloat16 or float32"
+            if as_what
+            else "the file is damaged, or was merged with a wrong base; get it again"
+        )
+        raise ValueError(
+            f"{name} (in {str(folder)!r}) has {int(bad.sum())} values that are NaN or infinite{as_what}, the first at "
+            f"{first}: {advice}"
+        )
+
+
+def share_on_steps(difference: Tensor, base: Tensor) -> tuple[float, int]:
+    """Of the differences that are smaller than half the base, the share on its rounding steps, and their number.
+
+    difference, base: float16, of the same shape.
+    """
+    d, b = _sample(difference), _sample(base)
+    _, exponent = torch.frexp(b)  # b = mantissa · 2^exponent, mantissa in [0.5, 1)
+    step = torch.exp2((exponent - 1).clamp(min=SMALLEST_EXPONENT) - MANTISSA_BITS) / 2
+    looked_at = (d != 0) & (2 * d.abs() < b.abs())
+    count = int(looked_at.sum())
+    if not count:
+        return 1.0, 0
+    whole = (d / step)[looked_at]
+    return float((whole == whole.round()).double().mean()), count
+
+
+def odd_share(difference: Tensor) -> float:
+    """Of the values that are not 0, the share whose float16 mantissa is odd."""
+    flat = _spread(difference)
+    flat = flat[flat != 0]
+    return float((flat.view(torch.int16) & 1).double().mean()) if len(flat) else 0.0
+
+
+def _check_norm(difference: Tensor, base: Tensor, target: Tensor, name: str) -> None:
+    d, b, t = (_sample(tensor).square().sum().item() for tensor in (difference, base, target))
+    if t == 0:
+        raise ValueError(f"{name}: delta + base is zero everywhere; no trained model's is")
+    if d > LARGE**2 * b and abs(t / (d + b) - 1) < UNRELATED:
+        raise ValueError(
+            f"{name}: after adding, the norm is that of two unrelated matrices ({t**0.5:.3g}, from {d**0.5:.3g} and "
+            f"{b**0.5:.3g}), not that of a trained model's; the delta was taken from another base"
+        )
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """At most `SAMPLE` elements, spread evenly, in float64: the same places for tensors of the same shape."""
+    return _spread(tensor).double()
+
+
+def _spread(tensor: Tensor) -> Tensor:
+    flat = tensor.reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLE)]

@@ -1,0 +1,57 @@
+"""What became of every tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one tensor.
+
+    Attributes:
+        name: ours; empty where it was ignored.
+        original: its name in the file that it came from.
+        what: "copied", "added", "rows added" or "ignored".
+        shape: in the result; of an ignored tensor, in its file.
+        why: a few words.
+    """
+
+    name: str
+    original: str
+    what: str
+    shape: tuple[int, ...]
+    why: str = ""
+
+
+@dataclass
+class ConversionReport:
+    """What became of every tensor. `print(report)` gives the summary, `report.table()` a line a tensor."""
+
+    source: str
+    target: str
+    base: str | None
+    vision: str
+    dtype: str
+    fates: list[Fate]
+    seconds: float = 0.0
+    resumed_files: int = 0
+    verified: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.target}: {self.source}" + (f" + {self.base}" if self.base else "") + f", {self.dtype}"]
+        counts = Counter((fate.what, fate.why) for fate in self.fates)
+        lines += [f"{count:6} {what}" + (f": {why}" if why else "") for (what, why), count in counts.items()]
+        if self.resumed_files:
+            lines.append(f"{self.resumed_files} files were finished by an earlier run")
+        if self.verified is not None:
+            lines.append(f"verified: it loads, and says of a region of a test picture: {self.verified!r}")
+        return "\n".join(lines)
+
+    def table(self) -> str:
+        """One line a tensor: what happened, our name, the authors' name, the shape."""
+        width = max(len(fate.name) for fate in self.fates)
+        return "\n".join(
+            f"{fate.what:10}  {fate.name:{width}}  {fate.original}  {list(fate.shape)}" for fate in self.fates
+        )

@@ -1,0 +1,145 @@
+"""The tensors of a folder of weights, read one at a time: safetensors, or PyTorch's older `.bin`, in shards or not."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gpt4roi_nb.files import read_json
+
+# In the order of preference: the index of the shards, and the one file that takes their place.
+LAYOUTS = (
+    ("model.safetensors.index.json", "model.safetensors"),
+    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies, and what is known of it without reading its values."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Shards:
+    """All tensors of a folder by name. Only `read` touches their values, and nothing of them is kept.
+
+    Attributes:
+        files: the weights files.
+        tensors: what lies in them, in the files' order.
+
+    Raises:
+        FileNotFoundError: the folder has no weights, or lacks a shard that its index names.
+        ValueError: a file is truncated, is no weights file, or could run code when it is read; or the shards do not
+            hold what their index says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: tuple[Path, dict[str, Tensor]] | None = None
+        promised = self._promised()
+        self.files = sorted({folder / name for name in promised.values()} or {self._single()})
+        for file in self.files:
+            if not file.is_file():
+                names = [name for name, shard in promised.items() if shard == file.name]
+                raise FileNotFoundError(
+                    f"{str(folder)!r} lacks its weights file {file.name}, which holds {len(names)} tensors, such as "
+                    f"{names[0]}; copy it as well"
+                )
+        self.tensors: dict[str, TensorInfo] = {}
+        for file in self.files:
+            for name, info in _contents(file):
+                if name in self.tensors:
+                    raise ValueError(f"{name} lies in both {self.tensors[name].file.name} and {file.name}")
+                self.tensors[name] = info
+        for name, shard in promised.items():
+            if name not in self.tensors:
+                raise ValueError(f"{str(folder / shard)!r} lacks {name}, which the index says it holds; copy it again")
+
+    def read(self, name: str) -> Tensor:
+        """A tensor in memory of its own."""
+        # Opened anew each time: pages of a mapped file would otherwise count as memory of this process for as long
+        # as the file is open, up to the size of all shards.
+        file = self.tensors[name].file
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                tensor: Tensor = opened.get_tensor(name)
+        elif zipfile.is_zipfile(file):
+            tensor = _load_bin(file)[name]
+        else:  # an old file cannot be mapped, so it is kept until another is needed
+            if self._held is None or self._held[0] != file:
+                self._held = None
+                self._held = file, _load_bin(file)
+            tensor = self._held[1][name]
+        return tensor.clone()
+
+    def _promised(self) -> dict[str, str]:
+        """Tensor → file name, as the index says; empty without an index."""
+        for index, _ in LAYOUTS:
+            if (self.folder / index).is_file():
+                names = read_json(self.folder / index).get("weight_map")
+                if not isinstance(names, dict) or not names:
+                    raise ValueError(f"{str(self.folder / index)!r} has no weight_map; copy it again")
+                return names
+        return {}
+
+    def _single(self) -> Path:
+        for _, name in LAYOUTS:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        expected = " or ".join(name for layout in LAYOUTS for name in layout)
+        raise FileNotFoundError(f"{str(self.folder)!r} holds no weights; expected {expected}")
+
+
+def _contents(file: Path) -> Iterator[tuple[str, TensorInfo]]:
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118  # it is no dictionary
+                    piece = opened.get_slice(name)
+                    yield name, TensorInfo(file, tuple(piece.get_shape()), _DTYPES[piece.get_dtype()])
+        except SafetensorError as error:
+            raise ValueError(f"{str(file)!r} is truncated or no safetensors file ({error}); copy it again") from error
+    else:
+        for name, tensor in _load_bin(file).items():
+            yield name, TensorInfo(file, tuple(tensor.shape), tensor.dtype)
+
+
+def _load_bin(file: Path) -> dict[str, Tensor]:
+    """Never runs code from the file; of a newer one the values stay on disk until they are touched."""
+    # PyTorch's format before version 1.6 is no zip archive and cannot be mapped: all of it comes into memory.
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{str(file)!r} holds more than tensors, or is no weights file: reading it could run code, so it is "
+            "refused; get the weights as safetensors, or as a plain state dict"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{str(file)!r} is truncated or no PyTorch file ({error}); copy it again") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{str(file)!r} is no plain state dict; expected one dictionary of names and tensors")
+    return content
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
