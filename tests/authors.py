@@ -1,4 +1,4 @@
-"""Checkpoints in the authors' layout, made here: their names, their config.json, their tokenizer's files, old buffers."""
+"""Checkpoints in the authors' layout, made here: their names, config.json, tokenizer files and old buffers."""
 
 from __future__ import annotations
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import json
+
 import pytest
 import sentencepiece
 from golden_recipe import read_json, unpack
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 from tiny import TOKENIZER
 
 from gpt4roi_nb.prompt import plain_encoding
-from gpt4roi_nb.tokenizer import ADDED_TOKENS, add_gpt4roi_tokens, tokenizer_from_sentencepiece
+from gpt4roi_nb.tokenizer import ADDED_TOKENS, add_gpt4roi_tokens, canonical_tokenizer, tokenizer_from_sentencepiece
 
 RECORDED = read_json("prompts.json")
 PROMPTS = [
@@ -118,3 +122,51 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     path.write_bytes(b"not a SentencePiece model")
     with pytest.raises(ValueError, match="is not a SentencePiece model"):
         tokenizer_from_sentencepiece(path)
+
+
+@pytest.fixture(scope="module")
+def as_transformers_converts(canonical, tmp_path_factory):
+    """A folder with the tokenizer.json that transformers makes of this tokenizer.model: merges of one piece stand the
+    other way round, and the spaces are a pre-tokenizer's work."""
+    content = json.loads(canonical.backend_tokenizer.to_str())
+    merges = content["model"]["merges"]
+    groups = [list(group) for _, group in itertools.groupby(merges, key="".join)]
+    content["model"]["merges"] = [merge for group in groups for merge in reversed(group)]
+    assert content["model"]["merges"] != merges
+    content["normalizer"] = content["post_processor"] = None
+    content["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+    folder = tmp_path_factory.mktemp("json")
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+@given(st.text(st.characters(codec="utf-8")))
+@example("A large language model, is it  in the\n\nmanner? ### ")
+def test_a_tokenizer_json_gives_sentencepiece_ids_as_well(as_transformers_converts, pieces, text):
+    tokenizer = _from_json(as_transformers_converts)
+    assert [token_id for token_id, _ in plain_encoding(text, tokenizer)] == pieces.encode(text)
+
+
+@functools.cache
+def _from_json(folder):
+    return canonical_tokenizer(folder)
+
+
+def test_a_tokenizer_json_gives_the_recorded_prompts(as_transformers_converts):
+    tokenizer = _from_json(as_transformers_converts)
+    for _, prompt, ids in PROMPTS:
+        assert tokenizer(prompt.replace("<im_patch>*256", "<im_patch>" * 256))["input_ids"] == unpack(ids)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"model": {"type": "WordPiece"}}, "was not converted from a LLaMA tokenizer.model"),
+        ({}, "was not converted from a LLaMA tokenizer.model"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0}, "merges": []}}, "lacks <s>, </s>, <unk>"),
+    ],
+)
+def test_another_tokenizer_json_is_refused(tmp_path, content, words):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        canonical_tokenizer(tmp_path)

@@ -120,7 +120,7 @@ def folder_of(name: str | os.PathLike[str], what: str) -> Path:
 def dtype_of(given: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
     """The dtype to write. Raises ValueError for one that a checkpoint is not kept in."""
     dtype = default if given is None else DTYPES.get(given) if isinstance(given, str) else given
-    if dtype not in DTYPES.values():
+    if dtype is None or dtype not in DTYPES.values():
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, but is {given if given is not None else default}")
     return dtype
 
@@ -160,7 +160,7 @@ def greedy_answer(folder: Path) -> str:
     boxes = [image_boxes.to(model.device) for image_boxes in inputs.pop("boxes")]
     inputs.pop("labels")
     prompt = inputs["input_ids"].shape[1]
-    generated: Any = model.generate(
+    generated: Any = model.generate(  # type: ignore[misc]
         **inputs.to(model.device),
         boxes=boxes,
         max_new_tokens=24,

@@ -13,6 +13,7 @@ from gpt4roi_nb.conversion.shards import Shards
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.keys import FUSION, HEAD
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
+from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import ADDED_TOKENS, IMAGE_TOKEN, REGION_TOKEN, canonical_tokenizer
 
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -100,7 +101,6 @@ def config_of(
             "between <im_start> and <im_end>"
         )
     shapes = {name: info.shape for name, info in source.tensors.items()}
-    id_of = tokenizer.convert_tokens_to_ids
     return GPT4RoIConfig(
         text_config={
             "model_type": "llama",
@@ -113,8 +113,8 @@ def config_of(
         vision_config=vision_config,
         region_config=_region_sizes(shapes),
         vision_feature_layer=theirs.get("mm_vision_select_layer", -2),
-        image_token_id=id_of(IMAGE_TOKEN),
-        region_token_id=id_of(REGION_TOKEN),
+        image_token_id=token_id_of(IMAGE_TOKEN, tokenizer),
+        region_token_id=token_id_of(REGION_TOKEN, tokenizer),
         dtype=dtype,
     )
 
