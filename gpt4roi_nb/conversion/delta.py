@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+PIECE = 10_000_000  # elements that are checked at a time
 SAMPLE = 1_000_000  # elements of a tensor that are looked at
 MANTISSA_BITS = 10  # of float16
 SMALLEST_EXPONENT = -14  # of float16's normal numbers; below, steps stay as they are
@@ -46,7 +47,7 @@ class Adder:
         rows = len(foundation)
         target = difference.clone()
         target[:rows] += foundation
-        if not torch.isfinite(target).all():
+        if not is_finite(target):
             raise ValueError(f"{name}: delta + base is NaN or infinite in float16; the base is not this delta's")
         if target.dim() > 1:
             if delta.dtype == torch.float16 and odd_share(difference) < MAX_ODD:
@@ -69,7 +70,7 @@ class Adder:
 
 def check_finite(tensor: Tensor, name: str, folder: Path, as_what: str = "") -> None:
     """Raises ValueError for NaN or infinity; says where the first is."""
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    if tensor.is_floating_point() and not is_finite(tensor):
         bad = ~torch.isfinite(tensor)
         first = torch.nonzero(bad)[0].tolist()
         advice = (
@@ -97,6 +98,11 @@ def share_on_steps(difference: Tensor, base: Tensor) -> tuple[float, int]:
         return 1.0, 0
     whole = (d / step)[looked_at]
     return float((whole == whole.round()).double().mean()), count
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; piece by piece, since the check of a whole needs several times its memory."""
+    return all(bool(torch.isfinite(piece).all()) for piece in tensor.reshape(-1).split(PIECE))
 
 
 def odd_share(difference: Tensor) -> float:

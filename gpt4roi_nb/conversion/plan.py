@@ -48,8 +48,9 @@ class Step:
             check_finite(base, name, self.base.folder)
             tensor = adder.add(tensor, base, name)
         converted = tensor.to(dtype)
-        check_finite(converted, name, self.source.folder, f" in {dtype!s}")
-        return converted.contiguous()
+        if dtype != tensor.dtype:
+            check_finite(converted, name, self.source.folder, f" in {dtype!s}")
+        return converted
 
     def bytes(self, dtype: torch.dtype) -> int:
         return math.prod(self.fate.shape) * dtype.itemsize
