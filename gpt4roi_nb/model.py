@@ -73,11 +73,10 @@ class GPT4RoIPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, RegionEncoder):
-            # Deep ReLU convolutions start from PyTorch's fan-in scale; a flat 0.02 would let the maps fade away.
-            for part in module.modules():
-                if isinstance(part, nn.Conv2d | nn.Linear):
-                    init.kaiming_uniform_(part.weight, a=5**0.5)
+        # Deep ReLU convolutions start from PyTorch's fan-in scale; a flat 0.02 would let the maps fade away. Layer by
+        # layer, since transformers passes over a module that has no weights of its own, as the encoder itself.
+        if isinstance(module, nn.Conv2d | nn.Linear) and any(module is part for part in self.region_encoder.modules()):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
 
 
 class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
@@ -270,16 +269,25 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
     def _expand_inputs_for_generation(  # type: ignore[override]  # static in transformers 5.17, a method later
         self, expand_size: int = 1, input_ids: Tensor | None = None, **model_kwargs: Any
     ) -> tuple[Tensor | None, dict[str, Any]]:
-        """As transformers does for beams and several samples; a list of boxes is repeated row by row as well."""
-        boxes = model_kwargs.pop("boxes", None)
+        """As transformers does for beams and several samples. Image and regions are encoded once, before that."""
         if expand_size > 1 and model_kwargs.get("region_features") is not None:
             raise ValueError("beams and several samples need boxes rather than region_features")
+        boxes = model_kwargs.pop("boxes", None)
+        regions: tuple[Tensor, ...] | None = None
+        if expand_size > 1 and model_kwargs.get("pixel_values") is not None:
+            encoding = self.encode_image(model_kwargs.pop("pixel_values"))
+            model_kwargs["image_features"] = encoding.image_features
+            if boxes is not None:
+                counts = [len(image_boxes) for image_boxes in boxes]
+                regions = self.encode_regions(encoding.fused_maps, boxes).split(counts)
         input_ids, model_kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size,
             input_ids=input_ids,  # type: ignore[arg-type]
             **model_kwargs,
         )
-        if boxes is not None:
+        if regions is not None:
+            model_kwargs["region_features"] = torch.cat([row for row in regions for _ in range(expand_size)])
+        elif boxes is not None:
             model_kwargs["boxes"] = [image_boxes for image_boxes in boxes for _ in range(expand_size)]
         return input_ids, model_kwargs
 

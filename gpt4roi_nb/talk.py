@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.conversation import Answer, Region, Turn
+from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.images import ImageLike
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ def save_talk(session: RegionSession, path: str | os.PathLike[str]) -> None:
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "image": {"path": source, "size": list(session.image.size)},
+        "image": {"path": source, "size": list(session.image.size), "sha256": _fingerprint(session.image)},
         "regions": [asdict(region) for region in session.regions],
         "turns": [
             {
@@ -45,9 +49,7 @@ def save_talk(session: RegionSession, path: str | os.PathLike[str]) -> None:
             for turn in session.history
         ],
     }
-    partial = target.with_name(target.name + ".part")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(target)
+    write_json(target, content)
 
 
 def load_talk(
@@ -76,8 +78,18 @@ def load_talk(
             f"the conversation is about an image of {width} × {height} pixels, but this one has "
             f"{session.image.width} × {session.image.height}; its regions would lie elsewhere"
         )
+    if content["image"].get("sha256", fingerprint := _fingerprint(session.image)) != fingerprint:
+        warnings.warn(
+            f"{str(reference if image is None else image)!r} has the size of the conversation's image, but other "
+            "pixels; its regions may lie on other things",
+            stacklevel=3,  # the caller of RegionSession.load
+        )
     session.restore(regions, turns)
     return session
+
+
+def _fingerprint(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def _check(regions: list[Region], turns: list[Turn]) -> None:
@@ -95,10 +107,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no saved conversation at {str(path)!r}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} is not a saved conversation: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if content.get("format") != FORMAT:
         raise ValueError(f"{str(path)!r} is not a saved conversation; expected a file that RegionSession.save wrote")
     if content.get("version") != VERSION:
         raise ValueError(f"{str(path)!r} has version {content.get('version')}, but this package reads {VERSION}")

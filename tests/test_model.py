@@ -92,6 +92,14 @@ def test_without_a_cache_the_words_are_the_same(model, processor, pixel_values):
     assert cached.equal(model.generate(**inputs, use_cache=False, **greedy))
 
 
+def test_beams_encode_each_image_once(model, processor, pixel_values):
+    seen = []
+    hook = model.vision_tower.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    model.generate(**batch(processor, pixel_values, (0, 2)), num_beams=3, max_new_tokens=3, do_sample=False)
+    hook.remove()
+    assert seen == [2]
+
+
 def test_one_beam_search_is_that_of_each_row_alone(model, processor, pixel_values):
     """Boxes are repeated with their rows: a mix-up would give a row another row's regions."""
     options = {"num_beams": 3, "max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}

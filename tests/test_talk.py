@@ -44,6 +44,13 @@ def test_a_conversation_comes_back_whole(gpt4roi, image_file, tmp_path):
     assert (np.asarray(loaded.image) == np.asarray(session.image)).all()
 
 
+def test_another_picture_of_the_same_size_is_noticed(gpt4roi, image_file, tmp_path):
+    talked(gpt4roi, image_file).save(tmp_path / "talk.json")
+    Image.fromarray(picture(seed=1)).save(image_file)
+    with pytest.warns(UserWarning, match="but other pixels; its regions may lie on other things"):
+        RegionSession.load(tmp_path / "talk.json", gpt4roi)
+
+
 def test_a_tilde_means_the_home_folder(gpt4roi, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     session = talked(gpt4roi, picture())
@@ -202,7 +209,7 @@ def test_a_failed_save_leaves_the_old_file_whole(gpt4roi, image_file, tmp_path, 
     session = talked(gpt4roi, image_file)
     session.save(path)
     before = path.read_bytes()
-    monkeypatch.setattr("gpt4roi_nb.talk.json.dumps", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("gpt4roi_nb.files.json.dumps", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         session.save(path)
     assert path.read_bytes() == before

@@ -142,7 +142,10 @@ function makeQuestionLine(model) {
     model.set("draft", field.value); // for other views in this page; the kernel hears of it with the question
     grow();
   };
-  const ask = () => model.send({ type: "ask", text: field.value });
+  const ask = () => {
+    // While something is going on, the question stays in its line.
+    if (!model.get("busy")) model.send({ type: "ask", text: field.value });
+  };
   field.addEventListener("input", keep);
   field.addEventListener("keydown", (event) => {
     // While an input method composes a character, Enter chooses the character.

@@ -16,7 +16,7 @@ class Conversation(anywidget.AnyWidget):
 
     turns: [{"question", "answer", "stopped", "regions": how many regions the conversation had then}], oldest first.
     pending: the question that is being answered, "" when none. streaming: its answer so far.
-    regions: [{"number", "color", "asked"}]: what can be put into a question.
+    regions: [{"number", "color"}]: what can be put into a question.
     busy: what is going on, in words; "" when a question can be asked.
     problem: what went wrong, in words. notice: something worth knowing.
     draft: the question line, which the browser keeps to itself until it asks; `put_line` changes it.

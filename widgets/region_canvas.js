@@ -112,7 +112,8 @@ function attend(canvas, model) {
   });
 
   // Fingers and pens: the box widget knows the mouse only.
-  for (const [touch, mouse] of [["pointerdown", "mousedown"], ["pointermove", "mousemove"], ["pointerup", "mouseup"]]) {
+  for (const [touch, mouse] of [["pointerdown", "mousedown"], ["pointermove", "mousemove"], ["pointerup", "mouseup"],
+    ["pointercancel", "mouseup"]]) {
     on(canvas, touch, (event) => {
       const svg = svgOf(event);
       if (event.pointerType === "mouse" || !svg) return;

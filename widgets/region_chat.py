@@ -17,9 +17,9 @@ from gpt4roi_nb import Answer, GPT4RoI, RegionSession
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.palette import REGION_COLORS
-from gpt4roi_nb.widgets.background import in_words, let_go
 from gpt4roi_nb.widgets.controls import Controls
 from gpt4roi_nb.widgets.conversation import Conversation
+from gpt4roi_nb.widgets.errors import in_words, let_go
 from gpt4roi_nb.widgets.examples import example_questions
 from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene
 from gpt4roi_nb.widgets.region_canvas import RegionCanvas
@@ -230,7 +230,7 @@ class RegionChat:
                 if now - shown >= 1 / UPDATES_PER_SECOND:
                     self.conversation.streaming, shown = text, now
         except Exception as error:  # noqa: BLE001  # whatever it is, the user is told, and `ask` raises it
-            self.conversation.problem = in_words(error)
+            self.conversation.problem = in_words(error, expected=False)
             failure = error
         kept = len(self._session.history) > before
         if not kept:

@@ -101,6 +101,10 @@ def test_stop_ends_an_answer_while_it_streams(fake_chat: Open) -> None:
     notebook.page.keyboard.type("What do you see?")
     notebook.page.keyboard.press("Enter")
     expect(notebook.chat.locator(".live .model .bubble")).to_contain_text("word word")
+    notebook.page.keyboard.type("And then?")
+    notebook.page.keyboard.press("Enter")  # too early: the question waits in its line
+    expect(notebook.line).to_have_value("And then?")
+    expect(notebook.chat.locator(".problem")).to_be_hidden()
     notebook.button("stop").click()
     expect(notebook.turn(1).locator(".stopped")).to_be_visible()
     expect(notebook.button("ask")).to_be_enabled()

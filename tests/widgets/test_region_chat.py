@@ -16,7 +16,7 @@ from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.widgets import RegionChat
-from gpt4roi_nb.widgets.background import OUT_OF_MEMORY
+from gpt4roi_nb.widgets.errors import OUT_OF_MEMORY
 
 A, B, C = (10.0, 10.0, 60.0, 60.0), (100.0, 20.0, 160.0, 80.0), (30.0, 100.0, 90.0, 160.0)
 PATIENCE = 20  # seconds
@@ -263,15 +263,52 @@ def test_running_out_of_memory_is_a_message_and_frees_what_it_held(error) -> Non
     assert not chat.regions[0].asked
 
 
-def test_what_nobody_expected_is_told_and_logged(caplog) -> None:
+def test_a_real_model_that_runs_out_of_memory_gives_back_what_it_held() -> None:
+    chat = RegionChat(tiny_gpt4roi(), picture())
+    chat.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4)
+    held = weakref.ref(chat.session._cache)
+    layer = chat.gpt4roi.model.language_model.model.layers[1]
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = layer.register_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        chat.ask("And why?")
+    hook.remove()
+    gc.collect()
+    assert chat.conversation.problem == OUT_OF_MEMORY
+    assert held() is None
+    assert len(chat.answers) == 1
+    chat.ask("And why?", max_new_tokens=4)
+    assert len(chat.answers) == 2 and chat.conversation.problem == ""
+
+
+def test_a_real_model_stops_and_undoes() -> None:
+    chat = RegionChat(tiny_gpt4roi(), picture())
+    words = chat.gpt4roi.model.language_model
+    passes = []
+    hook = words.register_forward_hook(lambda *_: passes.append(None) or (len(passes) == 12 and chat.stop()) or None)
+    answer = chat.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=400)
+    hook.remove()
+    assert answer.stopped and len(passes) == 12
+    assert chat.conversation.turns[0]["stopped"]
+    chat.undo()
+    assert chat.answers == [] and not chat.regions[0].asked
+    again = chat.ask("What is <region1>?", max_new_tokens=12)
+    assert again.token_ids == answer.token_ids
+
+
+@pytest.mark.parametrize("error", [KeyError("odd"), TypeError("None + 1"), RuntimeError("CUDA error"), ValueError("?")])
+def test_what_nobody_expected_is_told_and_logged(caplog, error) -> None:
     def reply(text: str) -> str:
-        raise KeyError("odd")
+        raise error
 
     chat = make_chat(reply)
-    with caplog.at_level(logging.ERROR), pytest.raises(KeyError):
+    with caplog.at_level(logging.ERROR), pytest.raises(type(error)):
         chat.ask("What do you see?")
-    assert "KeyError" in chat.conversation.problem
-    assert "unexpected" in caplog.text
+    assert type(error).__name__ in chat.conversation.problem
+    assert "unexpected" in caplog.text and "Traceback" in caplog.text
     chat.gpt4roi.reply = lambda text: "fine"
     assert str(chat.ask("And now?")) == "fine"
 

@@ -16,7 +16,7 @@ OUT_OF_MEMORY = (
 # What the CPU allocator of torch says in a plain RuntimeError.
 _CPU_ALLOCATOR = "can't allocate memory"
 # What bad input raises, here and in the session; these messages are written for the user.
-_TEACHING = (ValueError, TypeError, RuntimeError, OSError)
+_TEACHING = (ValueError, RuntimeError, OSError)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -24,11 +24,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error)
 
 
-def in_words(error: Exception) -> str:
-    """What to tell the user about a failure. An unexpected one is logged with its traceback."""
+def in_words(error: Exception, *, expected: bool = True) -> str:
+    """What to tell the user about a failure. An unexpected one is logged with its traceback.
+
+    expected: whether it may come of bad input. Once input has been checked, nothing does.
+    """
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
-    if isinstance(error, _TEACHING) and str(error):
+    if expected and isinstance(error, _TEACHING) and str(error):
         return _sentence(str(error))
     _log.error("unexpected failure in a widget", exc_info=error)
     return f"Something unexpected went wrong: {type(error).__name__}: {error}. The log has the details."

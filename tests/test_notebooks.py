@@ -1,0 +1,52 @@
+"""The notebooks run from top to bottom, and what they say of their first answers is true; so is the README."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CELL_SECONDS = 300  # for a cell that hangs
+_ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def printed(request) -> str:
+    """What the cells of a notebook print, once it has run from top to bottom without an error."""
+    notebook = nbformat.read(request.param, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+
+
+def test_it_runs_and_its_answers_are_right(printed: str) -> None:
+    for answer, truth in _ANSWER_AND_TRUTH.findall(printed):
+        for thing in truth.split(" and "):  # a second thing may be compared rather than named whole
+            words = thing.split()
+            assert any(word in answer.split() for word in words), f"{answer!r} is not {truth!r}"
+        assert truth.split(" and ")[0] in answer, f"{answer!r} is not {truth!r}"
+
+
+def test_the_first_notebook_asks_and_tells_the_truth() -> None:
+    """So that the test above has something to compare."""
+    source = "".join(cell.source for cell in nbformat.read(NOTEBOOKS[0], as_version=4).cells)
+    assert source.count('"the model:"') == source.count('"the truth:"') >= 3
+
+
+def test_the_readmes_python_prints_what_it_says() -> None:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    expected = re.findall(r"^print\(.*\) +# (.*)$", block, re.MULTILINE)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(block, {})
+    assert len(expected) == 2 and said.getvalue().splitlines() == expected
