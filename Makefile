@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint types format bench wheel browser clean
+.PHONY: help setup lab test test-lowest lint types format bench wheel browser clean
 
 PORT ?= 8888
 NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
@@ -20,7 +20,7 @@ IS_ROOT := $(filter 0,$(shell id -u))
 HAS_SCREEN := $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname))
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 setup: $(READY)  ## create or update .venv (a download of about 3 GB the first time, seconds for the next clone)
 
@@ -60,6 +60,11 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 
 test: $(READY) browser  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 15 $(PYTEST_ARGS)
+
+test-lowest: $(READY) browser  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
+	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
+	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[lab,dev]'
+	build/lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 browser: $(READY)
 	@works() { $(PY) tests/chromium.py >/dev/null 2>&1; }; \

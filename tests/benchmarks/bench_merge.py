@@ -129,7 +129,7 @@ def merge(folder: Path) -> tuple[float, float, float]:
     paths = [str(folder / name) for name in ("delta", "merged", "base", "clip")]
     command = [sys.executable, "-c", CHILD, "convert", *paths[:2], "--base", paths[2], "--vision", paths[3]]
     started = time.perf_counter()
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     seconds = time.perf_counter() - started
     written = sum(file.stat().st_size for file in (folder / "merged").glob("*.safetensors")) / 1e9
     return seconds, int(said.split()[-1]) * 1024 / GIB, written
