@@ -6,12 +6,15 @@ import gc
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from gpt4roi_nb.begin import begin
 from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT, load_checkpoint
+from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -76,6 +79,59 @@ class GPT4RoI:
             **kwargs,
         )
         return cls(model, processor, os.fspath(source))
+
+    @classmethod
+    def from_parts(
+        cls,
+        language_model: str | os.PathLike[str],
+        vision_tower: str | os.PathLike[str],
+        *,
+        region_config: GPT4RoIRegionConfig | dict[str, Any] | None = None,
+        chat_format: str | None = None,
+        system: str | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> GPT4RoI:
+        """A GPT4RoI to be trained, from a pretrained language model and a pretrained vision tower.
+
+        The projector and the region encoder are fresh: untrained, it answers as if blind. `torch.manual_seed` before
+        makes them repeatable. See docs/other_models.md.
+
+        Args:
+            language_model: folder or hub id of a causal language model with a fast tokenizer. GPT4RoI's tokens are
+                added to it; their rows begin as the mean of the others.
+            vision_tower: folder or hub id of a tower whose hidden states are a square grid of patches (CLIP, SigLIP,
+                DINOv2, ViT), or of a whole model that has one, as CLIP's and SigLIP's are.
+            region_config: sizes of the region encoder; None takes GPT4RoI-7B's.
+            chat_format: "template", the tokenizer's own chat template, or "gpt4roi"; None takes the template where
+                there is one.
+            system: the system message; None takes none with a template, and GPT4RoI's sentence without.
+            image_mean, image_std: of the three channels; None takes those of the tower's preprocessor_config.json.
+            device: where to; None takes a GPU where there is one, else the CPU.
+            dtype: of all weights; None takes float32 on a CPU, and the language model's own on a GPU, as "auto" does.
+
+        Raises:
+            FileNotFoundError, ValueError: where a part is missing, incomplete or of a kind that does not fit.
+        """
+        model, processor = begin(
+            language_model,
+            vision_tower,
+            region_config=region_config,
+            chat_format=chat_format,
+            system=system,
+            image_mean=image_mean,
+            image_std=image_std,
+            device=device,
+            dtype=dtype,
+        )
+        return cls(model, processor, f"{os.fspath(language_model)} and {os.fspath(vision_tower)}")
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes model and processor into a folder, from which `from_pretrained` loads them."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     @property
     def model(self) -> GPT4RoIForConditionalGeneration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,8 @@ _UNFINISHED_CHARACTER = "\ufffd"
 # Bytes become characters as a whole run: one more byte can change the reading of those before it.
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ROLE = f"{ROLES['assistant']}:"
+
+EosTokenId = int | Sequence[int] | None  # as a generation_config has it
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,13 @@ def decode(
     Args:
         inputs_embeds: (B, T, D), what comes after that which the cache holds; no padding.
         cache: grows by T, then by one token a step. A token that was yielded last is not in it yet.
-        processor: its added tokens, which stand for images and regions, are never written.
+        processor: its added tokens, which stand for images and regions, are never written, nor are rows of the
+            embedding that no token belongs to (some models have them, to round their number up).
     """
+    rows = model.config.text_config.vocab_size
     added = processor.tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
-    forbidden = torch.tensor([index for index in added if index is not None], device=inputs_embeds.device)
+    never = [*(index for index in added if index is not None), *range(len(processor.tokenizer), rows)]
+    forbidden = torch.tensor(never, device=inputs_embeds.device)
     generator = sampling.generator(inputs_embeds.device)
     while True:
         logits = (
@@ -85,12 +90,16 @@ def decode(
 class AnswerText:
     """Collects one row's tokens and makes text of them: drops the role in front, ends at the mark of the next turn.
 
+    With a chat template there is neither role nor mark in the text: `###` is text then, and a token ends the answer.
+
     Attributes:
+        eos_token_id: of the model's `generation_config`; those ids end the answer, and the tokenizer's own.
         ids, logprobs: of every token that came, also those of the role and the stop mark.
         finished: whether the answer ended by itself.
     """
 
     processor: GPT4RoIProcessor
+    eos_token_id: EosTokenId = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
@@ -99,7 +108,13 @@ class AnswerText:
     _shown: int = 0
 
     def __post_init__(self) -> None:
-        self._special_ids = frozenset(self.processor.tokenizer.all_special_ids)
+        tokenizer = self.processor.tokenizer
+        own_format = self.processor.end_of_turn is None
+        self._role, self._mark = (_ROLE, TURN_MARK) if own_format else ("", "")
+        self._special_ids = frozenset(tokenizer.all_special_ids)
+        end = None if own_format else tokenizer.convert_tokens_to_ids(self.processor.end_of_turn)
+        given = [self.eos_token_id] if isinstance(self.eos_token_id, int) else self.eos_token_id or []
+        self._end_ids = frozenset([tokenizer.eos_token_id, end, *given]) - {None}
 
     def push(self, token_id: int, logprob: float) -> str:
         """Takes a token; returns the text that can be shown now and was not shown before."""
@@ -109,15 +124,15 @@ class AnswerText:
         decoded = tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         # A character of several bytes is shorter than its parts were: it belongs to the first of its tokens.
         self._ends = [min(end, len(decoded)) for end in self._ends] + [len(decoded)]
-        self.finished = token_id == tokenizer.eos_token_id or TURN_MARK in decoded
+        self.finished = token_id in self._end_ids or (self._mark != "" and self._mark in decoded)
         self._text = decoded
         text = self.text
         if self.finished:
             ready = len(text)
-        elif self._may_change(token_id, text) or _ROLE.startswith(self._text.strip()):
+        elif self._may_change(token_id, text) or self._role.startswith(self._text.strip()):
             ready = self._shown  # half a character, or half of "Assistant:"
         else:
-            ready = len(text.rstrip("#").rstrip())  # these may yet turn out to be the stop mark
+            ready = len(text.rstrip(self._mark).rstrip())  # these may yet turn out to be the stop mark
         piece = text[self._shown : ready]
         self._shown = max(self._shown, ready)
         return piece
@@ -128,12 +143,12 @@ class AnswerText:
         return (
             text.endswith(_UNFINISHED_CHARACTER)
             or token_id in self._special_ids  # leaves no text, so that it ends no run of bytes
-            or _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(token_id)) is not None
+            or _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(token_id) or "") is not None
         )
 
     def rest(self) -> str:
         """What was held back, when no further token will come."""
-        if self._text.strip() == ROLES["assistant"]:
+        if self._text.strip() == self._role.removesuffix(":"):
             self._text = ""  # stopped before the colon of "Assistant:", which is no answer
         piece = self.text[self._shown :]
         self._shown += len(piece)
@@ -143,9 +158,9 @@ class AnswerText:
     def _bounds(self) -> tuple[int, int]:
         """Where the answer begins and ends in the decoded text."""
         start = len(self._text) - len(self._text.lstrip())
-        if self._text.startswith(_ROLE, start):
-            start += len(_ROLE)
-        mark = self._text.find(TURN_MARK)
+        if self._text.startswith(self._role, start):
+            start += len(self._role)
+        mark = self._text.find(self._mark) if self._mark else -1
         body = self._text[start : mark if mark >= 0 else len(self._text)]
         start += len(body) - len(body.lstrip())
         return start, start + len(body.strip())

@@ -69,7 +69,7 @@ def _describe(
     cache = branch(shared, cut, len(batch))
     ids = torch.tensor([prompt.input_ids[cut:]] * len(batch), device=encoded.gpt4roi.device)
     steps = decode(model, model.embed(ids, None, encoded.region_tokens(batch)), cache, processor, sampling)
-    writing = [AnswerText(processor) for _ in batch]
+    writing = [AnswerText(processor, model.generation_config.eos_token_id) for _ in batch]
     for _ in range(max_new_tokens):
         for row, token, logprob in zip(writing, *next(steps), strict=True):
             if not row.finished:

@@ -69,6 +69,7 @@ class GPT4RoIPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (as transformers declares it)
+    region_encoder: RegionEncoder
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

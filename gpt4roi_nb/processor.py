@@ -13,12 +13,15 @@ from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTra
 from transformers.image_processing_utils import BaseImageProcessor
 
 from gpt4roi_nb.boxes import check_boxes, normalise
+from gpt4roi_nb.chat_template import build_template_prompt, end_of_turn
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.images import ImageLike, image_to_pixel_values, load_image
 from gpt4roi_nb.prompt import IGNORE, SYSTEM, TURN_MARK, Prompt, Turns, build_prompt
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+CHAT_FORMATS = ("gpt4roi", "template")
 
 
 class GPT4RoIImageProcessor(BaseImageProcessor):
@@ -55,6 +58,11 @@ class GPT4RoIProcessor(ProcessorMixin):
         image_processor, tokenizer: the two halves.
         num_image_tokens: patches of the image, that is `<im_patch>` tokens in a prompt.
         closing: what ends a prompt that awaits an answer. GPT4RoI-7B's is "### ", after which it writes "Assistant:".
+            A template writes its own.
+        system: the sentence in front; with a template the content of a system message, and no message if empty.
+        chat_format: "gpt4roi", turns between "###" as GPT4RoI-7B knows them, or "template", the tokenizer's own
+            `chat_template`, as other language models know it.
+        end_of_turn: the token that ends an answer, where a template has one.
     """
 
     def __init__(
@@ -64,8 +72,13 @@ class GPT4RoIProcessor(ProcessorMixin):
         num_image_tokens: int = 256,
         closing: str = f"{TURN_MARK} ",
         system: str = SYSTEM,
+        chat_format: str = "gpt4roi",
         **kwargs: Any,
     ) -> None:
+        if chat_format not in CHAT_FORMATS:
+            raise ValueError(f'chat_format must be "gpt4roi" or "template", but is {chat_format!r}')
+        self.chat_format = chat_format
+        self.end_of_turn = end_of_turn(tokenizer) if chat_format == "template" else None
         self.num_image_tokens = num_image_tokens
         self.closing = closing
         self.system = system
@@ -73,6 +86,8 @@ class GPT4RoIProcessor(ProcessorMixin):
 
     def prompt(self, turns: Turns) -> Prompt:
         """The conversation in tokens, with the order of its regions and the spans of its parts (`prompt.Prompt`)."""
+        if self.chat_format == "template":
+            return build_template_prompt(turns, self.tokenizer, self.num_image_tokens, system=self.system)
         return build_prompt(turns, self.tokenizer, self.num_image_tokens, closing=self.closing, system=self.system)
 
     def conversation(self, turns: Turns) -> dict[str, Tensor]:

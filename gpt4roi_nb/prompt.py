@@ -1,18 +1,20 @@
 """A conversation to token ids and label mask: the `<regionN>` grammar and the fixed strings of GPT4RoI's prompt.
 
 Knows nothing of pixels. The same builder serves training, evaluation and the session. Text from a user is encoded as
-plain text: whatever it says, it never becomes a special token or the mark of a turn.
+plain text: whatever it says, it never becomes a special token or the mark of a turn. `chat_template.py` writes the same
+parts in the chat format of a tokenizer's own template.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from gpt4roi_nb.tokenizer import IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN, REGION_TOKEN
+from gpt4roi_nb.tokenizer import ADDED_TOKENS, IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN, REGION_TOKEN
 
 IGNORE = -100
 REFERENCE = re.compile(r"<region(\d+)>")
@@ -53,9 +55,14 @@ class _Run:
     text: str = ""
     stretches: list[tuple[int, int, str, bool, bool]] = field(default_factory=list)
 
-    def add(self, text: str, span: str, learnt: bool = False, user: bool = False) -> None:
-        self.stretches.append((len(self.text), len(self.text) + len(text), span, learnt, user))
-        self.text += text
+
+@dataclass(frozen=True)
+class _Token:
+    """A special token that the prompt itself sets."""
+
+    token: str
+    span: str
+    learnt: bool = False
 
 
 def references(text: str) -> list[int]:
@@ -105,84 +112,119 @@ def build_prompt(
         system: the sentence in front.
     """
     check_turns(turns)
-    parts: list[_Run | tuple[str, str]] = [_Run()]  # runs of text and (special token, span) between them
-    seen: list[int] = []
-
-    def run() -> _Run:
-        if not isinstance(parts[-1], _Run):
-            parts.append(_Run())
-        return parts[-1]  # type: ignore[return-value]
-
-    run().add(f"{system}\n\n" if system else "", "system")
+    parts = PromptParts()
+    if tokenizer.bos_token_id is not None:
+        parts.add_token(str(tokenizer.bos_token), "system")
+    parts.add(f"{system}\n\n" if system else "", "system")
     for index, (role, text) in enumerate(turns):
-        turn = index // 2 + 1
         answering = role == "assistant"
-        span = f"{'answer' if answering else 'question'}{turn}"
-        run().add(TURN_MARK, "marks", learnt=index > 0 and not answering)  # the mark that stops the answer before
-        run().add(f" {ROLES[role]}: ", "marks", learnt=answering)
+        parts.add(TURN_MARK, "marks", learnt=index > 0 and not answering)  # the mark that stops the answer before
+        parts.add(f" {ROLES[role]}: ", "marks", learnt=answering)
         if index == 0:
-            run().add(BEFORE_IMAGE, "system")
-            parts.append((IMAGE_START_TOKEN, "system"))
-            parts.extend([(IMAGE_TOKEN, "image")] * num_image_tokens)
-            parts.append((IMAGE_END_TOKEN, "system"))
-            run().add(AFTER_IMAGE, "system")
+            parts.add_image(num_image_tokens)
+        parts.add_turn(index, text)
+        parts.add("\n", "marks", learnt=answering)
+    if turns[-1][0] == "assistant":
+        parts.add(TURN_MARK, "marks", learnt=True)
+        parts.add(" ", "marks")
+    else:
+        parts.add(closing, "marks")
+    return parts.encode(tokenizer)
+
+
+class PromptParts:
+    """What a prompt is put together from: runs of text, and the special tokens that it sets between them."""
+
+    def __init__(self) -> None:
+        self._parts: list[_Run | _Token] = []
+        self._regions: list[int] = []
+
+    def add(self, text: str, span: str, learnt: bool = False, user: bool = False) -> None:
+        """Text in which nothing is a special token. user: whether somebody else than the format wrote it."""
+        if not self._parts or not isinstance(self._parts[-1], _Run):
+            self._parts.append(_Run())
+        run: _Run = self._parts[-1]  # type: ignore[assignment]
+        run.stretches.append((len(run.text), len(run.text) + len(text), span, learnt, user))
+        run.text += text
+
+    def cut(self) -> None:
+        """No token reaches over this place."""
+        if self._parts and isinstance(self._parts[-1], _Run):
+            self._parts.append(_Run())
+
+    def add_token(self, token: str, span: str, learnt: bool = False) -> None:
+        self._parts.append(_Token(token, span, learnt))
+
+    def add_image(self, num_image_tokens: int) -> None:
+        """The opening sentence, which holds the image."""
+        self.add(BEFORE_IMAGE, "system")
+        self.add_token(IMAGE_START_TOKEN, "system")
+        self._parts.extend([_Token(IMAGE_TOKEN, "image")] * num_image_tokens)
+        self.add_token(IMAGE_END_TOKEN, "system")
+        self.add(AFTER_IMAGE, "system")
+
+    def add_turn(self, index: int, text: str) -> None:
+        """What was said in turn number `index`, the user's if even: the first mention of a region gets its token."""
+        answering = index % 2 == 1
+        span = f"{'answer' if answering else 'question'}{index // 2 + 1}"
         position = 0
         text = text.strip()
         for reference in REFERENCE.finditer(text):
             number = int(reference.group(1))
-            run().add(text[position : reference.start()], span, learnt=answering, user=True)
-            run().add(f"region{number}", span, learnt=answering)
-            if not answering and number not in seen:
-                seen.append(number)
-                run().add(" ", span)
-                parts.append((REGION_TOKEN, f"region{number}"))
+            self.add(text[position : reference.start()], span, learnt=answering, user=True)
+            self.add(f"region{number}", span, learnt=answering)
+            if not answering and number not in self._regions:
+                self._regions.append(number)
+                self.add(" ", span)
+                self.add_token(REGION_TOKEN, f"region{number}")
             position = reference.end()
-        run().add(text[position:], span, learnt=answering, user=True)
-        run().add("\n", "marks", learnt=answering)
-    if turns[-1][0] == "assistant":
-        run().add(TURN_MARK, "marks", learnt=True)
-        run().add(" ", "marks")
-    else:
-        run().add(closing, "marks")
-    return _encode(parts, tokenizer, tuple(seen))
+        self.add(text[position:], span, learnt=answering, user=True)
 
+    def encode(self, tokenizer: PreTrainedTokenizerBase, *, template: bool = False) -> Prompt:
+        """The parts in tokens.
 
-def _encode(
-    parts: list[_Run | tuple[str, str]], tokenizer: PreTrainedTokenizerBase, regions: tuple[int, ...]
-) -> Prompt:
-    input_ids: list[int] = []
-    labels: list[int] = []
-    spans: dict[str, list[int]] = {}
+        template: in the tokenizer's own chat format, in which `###` means nothing and a run of text is encoded as what
+            follows the token before it. In GPT4RoI's each run is encoded on its own, as it was trained.
+        """
+        input_ids: list[int] = []
+        labels: list[int] = []
+        spans: dict[str, list[int]] = {}
+        added = tokenizer.added_tokens_decoder
+        encoding_of_run = _continued_encoding if template else plain_encoding
 
-    def append(ids: Iterable[int], span: str, learnt: bool = False) -> None:
-        for token_id in ids:
-            spans.setdefault(span, []).append(len(input_ids))
-            input_ids.append(token_id)
-            labels.append(token_id if learnt else IGNORE)
+        def append(ids: Iterable[int], span: str, learnt: bool) -> None:
+            for token_id in ids:
+                spans.setdefault(span, []).append(len(input_ids))
+                input_ids.append(token_id)
+                labels.append(token_id if learnt else IGNORE)
 
-    if tokenizer.bos_token_id is not None:
-        append([tokenizer.bos_token_id], "system")
-    for index, part in enumerate(parts):
-        if isinstance(part, tuple):
-            append([token_id_of(part[0], tokenizer)], part[1])
-            continue
-        # White space that touches a special token is dropped, that at the ends of the whole prompt is kept.
-        start = len(part.text) - len(part.text.lstrip()) if index > 0 else 0
-        end = len(part.text.rstrip()) if index < len(parts) - 1 else len(part.text)
-        if start >= end:
-            continue
-        encoded = plain_encoding(part.text[start:end], tokenizer)
-        stretches = iter(part.stretches)
-        stretch = next(stretches)
-        for token_id, (token_start, token_end) in encoded:
-            # A token belongs where its last character does: "▁Human" begins with the space before it.
-            place = max(token_start, token_end - 1) + start
-            while place >= stretch[1]:
-                stretch = next(stretches)
-            _, _, span, learnt, user = stretch
-            ids = _without_marks(token_id, tokenizer) if user else [token_id]
-            append(ids, span, learnt)
-    return Prompt(input_ids, labels, regions, spans)
+        def drops(neighbour: int, side: str) -> bool:
+            part = self._parts[neighbour] if 0 <= neighbour < len(self._parts) else None
+            if not isinstance(part, _Token):
+                return False
+            return part.token in ADDED_TOKENS or getattr(added.get(token_id_of(part.token, tokenizer)), side, False)
+
+        for index, part in enumerate(self._parts):
+            if isinstance(part, _Token):
+                append([token_id_of(part.token, tokenizer)], part.span, part.learnt)
+                continue
+            # White space that touches a special token is dropped where that token says so, as GPT4RoI's all do.
+            start = len(part.text) - len(part.text.lstrip()) if drops(index - 1, "rstrip") else 0
+            end = len(part.text.rstrip()) if drops(index + 1, "lstrip") else len(part.text)
+            if start >= end:
+                continue
+            encoded = (encoding_of_run if index > 0 else plain_encoding)(part.text[start:end], tokenizer)
+            stretches = iter(part.stretches)
+            stretch = next(stretches)
+            for token_id, (token_start, token_end) in encoded:
+                # A token belongs where its last character does: "▁Human" begins with the space before it.
+                place = max(token_start, token_end - 1) + start
+                while place >= stretch[1]:
+                    stretch = next(stretches)
+                _, _, span, learnt, user = stretch
+                ids = _harmless(token_id, tokenizer, added, marks=not template) if user else [token_id]
+                append(ids, span, learnt)
+        return Prompt(input_ids, labels, tuple(self._regions), spans)
 
 
 def plain_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, tuple[int, int]]]:
@@ -197,9 +239,33 @@ def plain_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[
     return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 
+def _continued_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, tuple[int, int]]]:
+    """As `plain_encoding`, of a text that follows a special token.
+
+    Some SentencePiece vocabularies begin a whole text with "▁", but not a text that goes on after a special token.
+    """
+    alone = [token_id for token_id, _ in plain_encoding("a", tokenizer)]
+    if tokenizer(f"{IMAGE_TOKEN}a", add_special_tokens=False)["input_ids"][1:] == alone:
+        return plain_encoding(text, tokenizer)
+    front = len(plain_encoding("\n", tokenizer))  # a line break is a byte there, which joins with nothing
+    encoded = plain_encoding(f"\n{text}", tokenizer)[front:]
+    return [(token_id, (start - 1, end - 1)) for token_id, (start, end) in encoded]
+
+
 def token_id_of(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of one token."""
     return tokenizer.convert_tokens_to_ids([token])[0]  # type: ignore[index]
+
+
+def _harmless(
+    token_id: int, tokenizer: PreTrainedTokenizerBase, added: Mapping[int, AddedToken], *, marks: bool
+) -> list[int]:
+    """A token of a user's text, in pieces where it is an added one, such as Qwen's `<think>`, or a turn mark."""
+    if token_id in added and token_id != tokenizer.unk_token_id:
+        content = added[token_id].content
+        if content.strip():  # some vocabularies add runs of spaces, which mean no more than they say
+            return [part for text in (content[:1], content[1:]) for part, _ in plain_encoding(text, tokenizer)]
+    return _without_marks(token_id, tokenizer) if marks else [token_id]
 
 
 def _without_marks(token_id: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:

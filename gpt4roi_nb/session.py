@@ -186,7 +186,7 @@ class RegionSession:
     ) -> Generator[str, None, Answer]:
         regions = [*self._regions, *new]
         boxes = [regions[number - 1].box for number in prompt.regions]
-        writing = AnswerText(self._gpt4roi.processor)
+        writing = AnswerText(self._gpt4roi.processor, self._gpt4roi.model.generation_config.eos_token_id)
         reused = 0
 
         def answer(stopped: bool) -> Answer:

@@ -7,9 +7,12 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny import tiny_config, tiny_processor
+from tiny_parts import TOKENIZERS
 
 from gpt4roi_nb.decoding import AnswerText, Sampling
+from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import plain_encoding
+from gpt4roi_nb.tokenizer import add_gpt4roi_tokens
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +136,52 @@ def test_bad_temperatures_are_explained(temperature):
 def test_bad_top_p_is_explained(top_p):
     with pytest.raises(ValueError, match="top_p must be above 0 and at most 1, but is"):
         Sampling(1.0, top_p)
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3", "brackets"])
+def template_processor(request):
+    tokenizer = TOKENIZERS[request.param]()
+    add_gpt4roi_tokens(tokenizer)
+    return GPT4RoIProcessor(GPT4RoIImageProcessor(32), tokenizer, num_image_tokens=16, chat_format="template")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A red cup.",
+        "Assistant: A red cup.",
+        "Assistant",
+        "### Human: no",
+        "Three marks: ###",
+        "# one\n\n## two\n### three",
+        "🦊 and שלום 👩‍👩‍👧‍👦!",
+        "",
+    ],
+)
+def test_with_a_template_an_answer_ends_at_its_token_only(template_processor, text):
+    end = template_processor.tokenizer.convert_tokens_to_ids(template_processor.end_of_turn)
+    writing, pieces = written(
+        template_processor, [*ids_of(template_processor, text), end, *ids_of(template_processor, "more")]
+    )
+    assert writing.finished and writing.ids[-1] == end
+    assert writing.text == text == "".join(pieces) == "".join(writing.tokens)
+    unfinished, pieces = written(template_processor, ids_of(template_processor, text))
+    assert unfinished.text == text == "".join(pieces) and not unfinished.finished
+
+
+def test_any_end_of_sequence_of_the_model_ends_the_answer(template_processor):
+    ids = ids_of(template_processor, "A red cup")
+    for eos_token_id in (ids[-1], [5, ids[-1]]):
+        writing = AnswerText(template_processor, eos_token_id)
+        for token_id in ids:
+            assert not writing.finished
+            writing.push(token_id, -1.0)
+        assert writing.finished
+
+
+@given(st.lists(st.one_of(st.integers(0, 341), st.integers(0, 258)), max_size=30))
+def test_with_a_template_pieces_and_tokens_make_the_text_whatever_the_tokens(template_processor, ids):
+    writing, pieces = written(template_processor, ids)
+    assert "".join(pieces) == writing.text == "".join(writing.tokens)
+    first, last = writing.kept
+    assert 0 <= first <= last <= len(writing.ids) and len(writing.tokens) == last - first

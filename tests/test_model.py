@@ -183,6 +183,15 @@ def test_checkpointing_keeps_fewer_activations_of_the_fusion(pixel_values):
     assert kept(checkpointing=True) < 0.7 * kept(checkpointing=False)
 
 
+def test_a_new_region_encoder_begins_at_the_fan_in_scale():
+    """And not at the language model's `initializer_range`, which would let its maps fade away or blow up."""
+    weights = {name: weight for name, weight in tiny_model().region_encoder.named_parameters() if weight.ndim > 1}
+    for name, weight in weights.items():
+        if weight.numel() > 200:
+            assert weight.std().item() == pytest.approx((3 * weight[0].numel()) ** -0.5, rel=0.2), name
+    assert len(weights) > 5
+
+
 def test_encoded_features_stand_for_image_and_boxes(model, processor, pixel_values):
     inputs = batch(processor, pixel_values, (2,))
     with torch.no_grad():

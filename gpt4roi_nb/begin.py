@@ -1,0 +1,190 @@
+"""A GPT4RoI to be trained, from a pretrained language model and a pretrained vision tower of any kind."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import logging
+
+from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD, GPT4RoIImageProcessor, GPT4RoIProcessor
+from gpt4roi_nb.prompt import SYSTEM, token_id_of
+from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN, add_gpt4roi_tokens
+
+_Path = str | os.PathLike[str]
+_SHOWN_NAMES = 5
+
+
+def begin(
+    language_model: _Path,
+    vision_tower: _Path,
+    *,
+    region_config: GPT4RoIRegionConfig | dict[str, Any] | None = None,
+    chat_format: str | None = None,
+    system: str | None = None,
+    image_mean: Sequence[float] | None = None,
+    image_std: Sequence[float] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[GPT4RoIForConditionalGeneration, GPT4RoIProcessor]:
+    """Model and processor; the arguments are those of `GPT4RoI.from_parts`."""
+    language_model, vision_tower = _located(language_model), _located(vision_tower)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    # What can be refused without the weights comes first: they may be gigabytes.
+    tokenizer = _tokenizer(language_model)
+    known = set(tokenizer.get_vocab())
+    add_gpt4roi_tokens(tokenizer)
+    config = GPT4RoIConfig(
+        text_config=AutoConfig.from_pretrained(language_model),
+        vision_config=_vision_config(vision_tower),
+        region_config=region_config,
+        image_token_id=token_id_of(IMAGE_TOKEN, tokenizer),
+        region_token_id=token_id_of(REGION_TOKEN, tokenizer),
+    )
+    _ = config.feature_layers  # raises where the tower is not deep enough
+    mean, std = _mean_and_std(vision_tower, config.vision_config, image_mean, image_std)
+    if chat_format is None:
+        chat_format = "template" if tokenizer.chat_template else "gpt4roi"
+    processor = GPT4RoIProcessor(
+        GPT4RoIImageProcessor(config.vision_config.image_size, mean, std),
+        tokenizer,
+        num_image_tokens=config.num_image_tokens,
+        system=system if system is not None else "" if chat_format == "template" else SYSTEM,
+        chat_format=chat_format,
+    )
+
+    dtype = dtype or (torch.float32 if target.type == "cpu" else "auto")
+    language = _loaded(AutoModelForCausalLM, language_model, dtype=dtype)
+    _make_rows(language, [index for token, index in tokenizer.get_vocab().items() if token not in known])
+    tower = _loaded(AutoModel, vision_tower, config=config.vision_config, dtype=language.dtype)
+    config.text_config, config.vision_config = language.config, tower.config
+    model = _assembled(config, tower, language)
+    model.generation_config = _generation_config(language, processor)
+    return model.to(target).eval(), processor
+
+
+def _located(path: _Path) -> str:
+    """The path itself; raises where it can be no hub id and there is no such folder."""
+    expanded = os.path.expanduser(path)
+    if not Path(expanded).is_dir() and (Path(expanded).exists() or os.path.isabs(expanded) or expanded.startswith(".")):
+        raise FileNotFoundError(f"no model at {os.fspath(path)!r}; expected a folder or a hub id")
+    return expanded
+
+
+def _vision_config(path: str) -> PreTrainedConfig:
+    """The tower's configuration, also of a whole model that has a tower, such as CLIP."""
+    config = AutoConfig.from_pretrained(path)
+    config = getattr(config, "vision_config", config)
+    for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
+        if not isinstance(value := getattr(config, name, None), int):
+            raise ValueError(
+                f"{path!r} cannot be the vision tower: its configuration ({config.model_type}) must give {name} as one "
+                f"whole number, but gives {value}; take a tower with a square grid of patches, such as CLIP, SigLIP, "
+                "DINOv2 or ViT"
+            )
+    return config
+
+
+def _mean_and_std(
+    path: str, config: PreTrainedConfig, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Of the channels, as given, or as the tower's preprocessor_config.json says."""
+    if mean is not None and std is not None:
+        return mean, std
+    try:
+        said, _ = BaseImageProcessor.get_image_processor_dict(path)
+    except OSError:
+        # Every CLIP has been trained with the same; of others it cannot be guessed.
+        said = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD} if config.model_type.startswith("clip") else {}
+    mean, std = mean or said.get("image_mean"), std or said.get("image_std")
+    if mean is None or std is None:
+        raise ValueError(
+            f"{path!r} must say in its preprocessor_config.json how pictures are normalised, but there is no "
+            "image_mean and image_std; give them, such as image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]"
+        )
+    return mean, std
+
+
+def _tokenizer(path: str) -> PreTrainedTokenizerBase:
+    # Prompts are padded on the left, so that a batch of them can be continued.
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{path!r} must have a fast tokenizer (tokenizer.json), which knows where in a text each token lies, but "
+            f"has a {type(tokenizer).__name__}; convert it"
+        )
+    return tokenizer
+
+
+def _loaded(auto: Any, path: str, **kwargs: Any) -> PreTrainedModel:
+    """A model all of whose tensors are in its checkpoint; there may be others in it, such as CLIP's text tower."""
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # or the tensors that are not used would fill a page
+    try:
+        model, info = auto.from_pretrained(path, output_loading_info=True, **kwargs)
+    finally:
+        logging.set_verbosity(said)
+    if absent := sorted(info["missing_keys"]):
+        shown = ", ".join(absent[:_SHOWN_NAMES]) + (" …" if len(absent) > _SHOWN_NAMES else "")
+        raise ValueError(
+            f"{path!r} must hold all weights of a {type(model).__name__}, but {len(absent)} tensors are missing: "
+            f"{shown}; take a complete checkpoint"
+        )
+    return model
+
+
+@torch.no_grad()
+def _make_rows(language: PreTrainedModel, new: Sequence[int]) -> None:
+    """Rows of the embeddings for new ids: the mean of those before them, so that they stand out in nothing.
+
+    A model may have more rows than its tokenizer had tokens; the new ids then lie among those.
+    """
+    if not new:
+        return
+    rows = max(language.config.get_text_config().vocab_size, max(new) + 1)
+    language.resize_token_embeddings(rows, mean_resizing=False)
+    for embeddings in (language.get_input_embeddings(), language.get_output_embeddings()):
+        for values in embeddings.parameters():  # the weight, and a bias where there is one
+            values[list(new)] = values[: min(new)].mean(dim=0, dtype=torch.float32).to(values.dtype)
+
+
+def _assembled(config: GPT4RoIConfig, tower: PreTrainedModel, language: PreTrainedModel) -> Any:
+    """The whole, without making a second language model to be thrown away."""
+    with torch.device("meta"):
+        model = GPT4RoIForConditionalGeneration(config)
+    model.vision_tower, model.language_model = tower, language
+    for fresh in (model.multi_modal_projector, model.region_encoder):
+        made: nn.Module = fresh.to_empty(device=language.device)
+        made.apply(model._init_weights).to(language.dtype)
+    return model
+
+
+def _generation_config(language: PreTrainedModel, processor: GPT4RoIProcessor) -> Any:
+    """The language model's own, which also ends where the template's turn does."""
+    tokenizer = processor.tokenizer
+    config = copy.deepcopy(language.generation_config)
+    own = config.eos_token_id
+    ends = [own] if isinstance(own, int) else list(own or [])
+    ends.append(tokenizer.eos_token_id)
+    if processor.end_of_turn is not None:
+        ends.append(token_id_of(processor.end_of_turn, tokenizer))
+    config.eos_token_id = [*dict.fromkeys(end for end in ends if end is not None)]
+    config.pad_token_id = tokenizer.pad_token_id
+    return config

@@ -1,0 +1,132 @@
+"""A conversation in the chat format of a tokenizer's own template, for language models that have learnt one.
+
+The template is rendered with placeholders where the contents go, so that only its own text can hold special tokens;
+contents are encoded as plain text, as `prompt.py` does it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from gpt4roi_nb.prompt import Prompt, PromptParts, Turns, check_turns
+
+# Characters for private use stand in no template, and survive its trimming of white space.
+_PLACEHOLDER = "\ue000{}\ue001"
+
+
+def build_template_prompt(
+    turns: Turns, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int, *, system: str = ""
+) -> Prompt:
+    """As `prompt.build_prompt`, in the format of `tokenizer.chat_template`.
+
+    Labels cover the assistant's contents, with what stands between them and the token that ends the turn, and that
+    token. The span "marks" is the template's own text, "system" the content of the system message and the opening.
+
+    Args:
+        turns: ("user" or "assistant", text) in turn, the user first.
+        tokenizer: a fast tokenizer with GPT4RoI's tokens and a chat template.
+        num_image_tokens: patches of the image.
+        system: content of a system message; without one the template decides what stands there.
+
+    Raises:
+        ValueError: for turns out of order, and where the template cannot write this conversation.
+    """
+    check_turns(turns)
+    roles = ["system"] * bool(system) + [role for role, _ in turns]
+    written = _render(roles, tokenizer)
+    parts = PromptParts()
+    _add_own_text(parts, written[0], tokenizer)
+    if system:
+        parts.add(system, "system")
+        _add_own_text(parts, written.pop(1), tokenizer)
+    for index, (role, text) in enumerate(turns):
+        if index == 0:
+            parts.add_image(num_image_tokens)
+        parts.add_turn(index, text)
+        after = written[index + 1]
+        if role == "assistant":
+            _add_own_text(parts, after, tokenizer, ends_answer=True)
+        else:
+            # An answer begins with a token of its own, as it does when the model writes it. A blank before it may be
+            # the beginning of its first word.
+            opening = after.rstrip(" ")
+            _add_own_text(parts, opening, tokenizer)
+            parts.cut()
+            parts.add(after.removeprefix(opening), "marks")
+    return parts.encode(tokenizer, template=True)
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The token with which the template ends an assistant's turn.
+
+    Raises:
+        ValueError: where the tokenizer has no template, or one that ends the turn with no special token.
+    """
+    after = _render(["user", "assistant"], tokenizer)[-1]
+    for piece, is_token in _cut_at_tokens(after, tokenizer):
+        if is_token:
+            return piece
+    raise ValueError(
+        "the tokenizer's chat template must end the assistant's turn with a special token, but ends it with "
+        f"{after!r}; "
+        'an answer could not be told from what follows. Use chat_format="gpt4roi", or give tokenizer.chat_template a '
+        "template that does"
+    )
+
+
+def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What the template itself writes before, between and after the contents of messages of these roles."""
+    if not tokenizer.chat_template:
+        raise ValueError(
+            'chat_format="template" needs a tokenizer with a chat template, but this one has none; use '
+            'chat_format="gpt4roi", or set tokenizer.chat_template'
+        )
+    places = [_PLACEHOLDER.format(index) for index in range(len(roles))]
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": role, "content": place} for role, place in zip(roles, places, strict=True)],
+            tokenize=False,
+            add_generation_prompt=roles[-1] == "user",
+            enable_thinking=False,  # the templates that know of it open an answer without a chain of thought
+        )
+    except TemplateError as error:
+        hint = '; for a template without a system message, set system=""' if "system" in roles else ""
+        raise ValueError(
+            f"the tokenizer's chat template cannot write messages of {', '.join(roles)}: {error}{hint}"
+        ) from error
+    written = re.split(f"({'|'.join(places)})", str(rendered))
+    if written[1::2] != places:
+        raise ValueError(
+            "the tokenizer's chat template must write every message once, in order, but leaves out, repeats or moves "
+            f'some of {", ".join(roles)}; use chat_format="gpt4roi"'
+        )
+    return written[::2]
+
+
+def _add_own_text(
+    parts: PromptParts, text: str, tokenizer: PreTrainedTokenizerBase, *, ends_answer: bool = False
+) -> None:
+    """The template's own text; after an answer it is learnt up to the first token, which ends the turn."""
+    pieces = _cut_at_tokens(text, tokenizer)
+    learnt = ends_answer and any(is_token for _, is_token in pieces)
+    for piece, is_token in pieces:
+        if is_token:
+            first = piece == tokenizer.bos_token and not ends_answer
+            parts.add_token(piece, "system" if first else "marks", learnt)
+            learnt = False
+        else:
+            parts.add(piece, "marks", learnt)
+
+
+def _cut_at_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
+    """(piece, whether it is an added token) of a text of the template's own."""
+    contents = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    present = sorted((content for content in contents if content in text), key=len, reverse=True)
+    if not present:
+        return [(text, False)] if text else []
+    pieces = re.split(f"({'|'.join(map(re.escape, present))})", text)
+    return [(piece, piece in contents) for piece in pieces if piece]

@@ -1,0 +1,295 @@
+"""A GPT4RoI begins from any decoder and tower: it trains, answers, and comes back from a folder."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from tiny import picture
+from tiny_parts import TOWER, save_clip, save_language_model, save_siglip
+from transformers import AutoTokenizer, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel, SwinConfig
+
+from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD
+from gpt4roi_nb.prompt import SYSTEM
+from gpt4roi_nb.tokenizer import ADDED_TOKENS
+
+BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
+QUESTION = "What is <region1>?"
+TURNS = [("user", QUESTION), ("assistant", "A small red cup."), ("user", "And <region2>?"), ("assistant", "The table.")]
+FEW = {"max_new_tokens": 10}
+REGION = {
+    "num_levels": 2,
+    "hidden_size": 16,
+    "num_groups": 4,
+    "num_fusion_rounds": 2,
+    "output_size": 4,
+    "embed_dim": 24,
+    "position_hidden_size": 8,
+}
+# name: decoder, what its configuration says otherwise, tower
+PARTS = {
+    "llama": ("llama", {}, save_siglip),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}, save_clip),
+    "qwen2-spare-rows": ("qwen2", {"spare_rows": 20}, save_siglip),
+    "qwen3": ("qwen3", {}, save_clip),
+}
+
+
+def begin(language_model, vision_tower, **options):
+    torch.manual_seed(0)
+    return GPT4RoI.from_parts(language_model, vision_tower, region_config=REGION, device="cpu", **options)
+
+
+@pytest.fixture(scope="module", params=PARTS)
+def parts(request, tmp_path_factory):
+    """(language model, vision tower) as folders."""
+    kind, changes, save_tower = PARTS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    return save_language_model(folder / "language", kind, **changes), save_tower(folder / "tower")
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    return save_language_model(tmp_path_factory.mktemp("parts") / "language", "llama")
+
+
+@pytest.fixture(scope="module")
+def vision_tower(tmp_path_factory):
+    return save_siglip(tmp_path_factory.mktemp("parts") / "tower")
+
+
+@pytest.fixture(scope="module")
+def begun(parts):
+    return begin(*parts)
+
+
+def conversation(gpt4roi):
+    session = gpt4roi.session(picture())
+    first = session.ask(QUESTION, [BOX], **FEW)
+    second = session.ask("Is it like <region2>?", [OTHER_BOX], **FEW)
+    return first, second
+
+
+def test_it_answers_and_describes(begun):
+    first, second = conversation(begun)
+    assert first.token_ids and second.token_ids
+    assert second.reused_tokens >= first.prompt_tokens - len("<think>\n\n</think>\n\n")
+    described = begun.session(picture()).describe([BOX, OTHER_BOX], QUESTION, **FEW)
+    assert described[0].token_ids == first.token_ids and len(described) == 2
+    assert first.attention().mass("image").shape[-1] == len(first.token_ids)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_training_step_lowers_the_loss(parts, stage):
+    model, processor = (gpt4roi := begin(*parts)).model, gpt4roi.processor
+    learning = ["region_encoder", "multi_modal_projector", "language_model"][: stage + 1]
+    model.requires_grad_(False)
+    for name in learning:
+        getattr(model, name).requires_grad_(True)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batch = processor([picture(), picture(1)], [TURNS, TURNS], [[BOX, OTHER_BOX], [OTHER_BOX, BOX]])
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-3)
+    loss = model.train()(**batch).loss
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert model(**batch).loss < loss - 1e-3
+    changed = {
+        name.split(".")[0] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert changed == set(learning)
+
+
+def test_it_comes_back_from_a_folder(begun, tmp_path):
+    begun.save_pretrained(tmp_path)
+    loaded = GPT4RoI.from_pretrained(tmp_path, device="cpu")
+    ours, theirs = begun.model.state_dict(), loaded.model.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for one, other in zip(conversation(begun), conversation(loaded), strict=True):
+        assert (one.text, one.token_ids, one.reused_tokens) == (other.text, other.token_ids, other.reused_tokens)
+    assert (loaded.processor.chat_format, loaded.processor.system) == ("template", "")
+    assert (
+        loaded.processor.conversation(TURNS)["labels"].tolist()
+        == begun.processor.conversation(TURNS)["labels"].tolist()
+    )
+    assert loaded.model.generation_config.eos_token_id == begun.model.generation_config.eos_token_id
+
+
+def test_generate_gives_the_sessions_answer(begun):
+    first, _ = conversation(begun)
+    inputs = begun.processor(picture(), QUESTION, [BOX])
+    inputs.pop("labels")
+    never = sorted(
+        set(range(begun.model.config.text_config.vocab_size)) - set(begun.processor.tokenizer.get_vocab().values())
+    )
+    never += begun.processor.tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS[1:]))
+    generated = begun.model.generate(**inputs, max_new_tokens=10, do_sample=False, suppress_tokens=never)
+    ids = generated[0, inputs["input_ids"].shape[1] :].tolist()
+    assert ids[: len(first.token_ids)] == first.token_ids or first.token_ids in [
+        ids[start : start + len(first.token_ids)] for start in range(len(ids))
+    ]
+
+
+def test_the_pretrained_weights_are_kept(parts):
+    language, tower = parts
+    model = begin(language, tower).model
+    original = AutoTokenizer.from_pretrained(language)
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    before = AutoModelForCausalLM.from_pretrained(language, dtype=torch.float32)
+    known = len(original)
+    for name, tensor in before.state_dict().items():
+        ours = model.language_model.get_parameter(name)
+        vocabulary = "embed_tokens" in name or "lm_head" in name
+        assert torch.equal(ours[:known], tensor[:known]) if vocabulary else torch.equal(ours, tensor), name
+    whole = AutoModel.from_pretrained(tower, dtype=torch.float32)
+    for name, tensor in getattr(whole, "vision_model", whole).state_dict().items():
+        assert torch.equal(model.vision_tower.get_parameter(name), tensor), name
+
+
+def test_added_tokens_have_ids_of_the_tokenizer_and_ordinary_rows(begun, parts):
+    original = AutoTokenizer.from_pretrained(parts[0])
+    tokenizer, model = begun.processor.tokenizer, begun.model
+    assert model.config.image_token_id == tokenizer.convert_tokens_to_ids("<im_patch>")
+    assert model.config.region_token_id == tokenizer.convert_tokens_to_ids("<bbox>")
+    assert tokenizer.get_vocab().items() >= original.get_vocab().items()
+    if original.pad_token is not None:
+        assert tokenizer.pad_token == original.pad_token and "[PAD]" not in tokenizer.get_vocab()
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
+    known = len(original)
+    new = tokenizer.convert_tokens_to_ids(["<im_patch>", "<bbox>", "<im_start>", "<im_end>"])
+    assert min(new) >= known
+    for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
+        assert embeddings.weight.shape[0] == model.config.text_config.vocab_size >= len(tokenizer)
+        mean = embeddings.weight[:known].mean(dim=0)
+        torch.testing.assert_close(embeddings.weight[new], mean.expand(len(new), -1))
+
+
+def test_the_fresh_parts_begin_as_those_of_a_new_model(begun):
+    from gpt4roi_nb import GPT4RoIForConditionalGeneration
+
+    new = GPT4RoIForConditionalGeneration(begun.model.config)
+    for name, ours in begun.model.named_parameters():
+        if name.startswith(("region_encoder.", "multi_modal_projector.")):
+            theirs = new.get_parameter(name)
+            assert ours.isfinite().all() and ours.dtype == torch.float32 and ours.shape == theirs.shape
+            if theirs.std() == 0:
+                assert torch.equal(ours, theirs), name
+            elif ours.numel() > 100:
+                assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.3), name
+
+
+def test_tied_embeddings_stay_tied(begun):
+    inputs, outputs = begun.model.get_input_embeddings().weight, begun.model.get_output_embeddings().weight
+    assert (inputs is outputs) == begun.model.config.text_config.tie_word_embeddings
+
+
+def test_an_answer_ends_where_the_language_model_ends_it(language_model, vision_tower):
+    gpt4roi = begin(language_model, vision_tower)
+    ends = gpt4roi.processor.tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"])
+    assert gpt4roi.model.generation_config.eos_token_id == ends
+    free = gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
+    gpt4roi.model.generation_config.eos_token_id = [*ends, free.token_ids[3]]
+    cut = gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
+    assert cut.token_ids == free.token_ids[: len(cut.token_ids)] and len(cut.token_ids) <= 4
+    (described,) = gpt4roi.session(picture()).describe([BOX], QUESTION, **FEW)
+    assert described.token_ids == cut.token_ids
+
+
+def test_pictures_are_normalised_as_the_tower_learnt_it(language_model, vision_tower, tmp_path):
+    images = begin(language_model, vision_tower).processor.image_processor
+    assert (images.image_mean, images.image_std, images.image_size) == ([0.5] * 3, [0.5] * 3, 32)
+    images = begin(language_model, save_clip(tmp_path / "clip")).processor.image_processor
+    assert (images.image_mean, images.image_std) == (list(CLIP_MEAN), list(CLIP_STD))
+    given = begin(language_model, vision_tower, image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 1])
+    assert given.processor.image_processor.image_mean == [0.1, 0.2, 0.3]
+
+
+def test_a_tower_alone_serves_as_well_as_a_whole_model(language_model, vision_tower, tmp_path):
+    whole = begin(language_model, vision_tower)
+    whole.model.vision_tower.save_pretrained(tmp_path)
+    alone = begin(language_model, tmp_path, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    assert [answer.token_ids for answer in conversation(whole)] == [answer.token_ids for answer in conversation(alone)]
+
+
+def test_without_a_template_the_format_is_gpt4rois(language_model, vision_tower, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    tokenizer.chat_template = None
+    LlamaForCausalLM.from_pretrained(language_model).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    gpt4roi = begin(tmp_path, vision_tower)
+    assert (gpt4roi.processor.chat_format, gpt4roi.processor.system) == ("gpt4roi", SYSTEM)
+    assert conversation(gpt4roi)[1].reused_tokens > 0
+    with pytest.raises(ValueError, match="needs a tokenizer with a chat template, but this one has none"):
+        begin(tmp_path, vision_tower, chat_format="template")
+
+
+def test_format_and_system_message_are_as_asked_for(language_model, vision_tower):
+    own = begin(language_model, vision_tower, chat_format="gpt4roi")
+    assert "### Human:" in own.processor.tokenizer.decode(own.processor.prompt([("user", "Why?")]).input_ids)
+    told = begin(language_model, vision_tower, system="Be brief.")
+    ids = told.processor.prompt([("user", "Why?")]).input_ids
+    assert "system<|end_header_id|>\n\nBe brief.<|eot_id|>" in told.processor.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "auto"])
+def test_all_weights_have_one_dtype(language_model, vision_tower, dtype):
+    model = begin(language_model, vision_tower, dtype=dtype).model
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32 if dtype == "auto" else torch.bfloat16}
+
+
+@pytest.mark.parametrize("path", ["/absent/model", "./absent"])
+def test_a_missing_part_is_named(language_model, vision_tower, path):
+    with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder or a hub id"):
+        begin(path, vision_tower)
+    with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder or a hub id"):
+        begin(language_model, path)
+
+
+def test_a_tower_without_a_grid_is_refused(language_model, tmp_path):
+    SwinConfig(image_size=[32, 32]).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"cannot be the vision tower: its configuration \(swin\) must give image_size"
+    ):
+        begin(language_model, tmp_path)
+
+
+def test_a_tower_that_is_not_deep_enough_is_refused(language_model, tmp_path):
+    SiglipVisionConfig(**{**TOWER, "num_hidden_layers": 2}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="need a deeper tower than 2 layers"):
+        begin(language_model, tmp_path)
+
+
+def test_unknown_statistics_of_pictures_are_asked_for(language_model, tmp_path):
+    SiglipVisionModel(SiglipVisionConfig(**TOWER)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"must say in its preprocessor_config\.json how pictures are normalised"):
+        begin(language_model, tmp_path)
+
+
+def test_an_incomplete_checkpoint_is_refused(language_model, vision_tower, tmp_path):
+    config = json.loads((vision_tower / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = 13
+    for file in vision_tower.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"must hold all weights of a SiglipVisionModel, but \d+ tensors are missing"):
+        begin(language_model, tmp_path)
+
+
+def test_the_page_on_other_models_runs_as_it_is_written(root, tmp_path, monkeypatch):
+    """Its hub ids are folders here, since a folder comes before a hub id."""
+    blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "other_models.md").read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    save_language_model(tmp_path / "Qwen" / "Qwen3-0.6B", "qwen3")
+    save_language_model(tmp_path / "meta-llama" / "Llama-3.2-1B-Instruct", "llama")
+    save_siglip(tmp_path / "google" / "siglip-base-patch16-224")
+    save_clip(tmp_path / "openai" / "clip-vit-base-patch16")
+    Image.fromarray(picture()).save("kitchen.png")
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    assert blocks and names["losses"][-1] < names["losses"][0]
