@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from gpt4roi_nb.begin import begin
 from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.memory import let_go
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.session import RegionSession
@@ -49,6 +50,7 @@ class GPT4RoI:
         quantization: str | None = None,
         attn_implementation: str | None = None,
         device_map: str | dict[str, Any] | None = None,
+        check_free_memory: bool = True,
         **kwargs: Any,
     ) -> GPT4RoI:
         """Loads a checkpoint of this package's layout.
@@ -58,14 +60,17 @@ class GPT4RoI:
                 generated scenes, not for photographs.
             device: where to; None takes a GPU where there is one, else the CPU.
             dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU or with `device_map`.
-            quantization: "8bit" or "4bit" for the language model (needs bitsandbytes and a GPU).
+                With `quantization` it is that of the other parts, and None takes half precision.
+            quantization: "8bit" or "4bit" for the language model (needs bitsandbytes). See docs/memory.md.
             attn_implementation: None leaves the choice to transformers (SDPA).
             device_map: as transformers takes it, instead of `device`.
+            check_free_memory: compare what is needed with what is free before weights are read.
             kwargs: passed on to transformers' `from_pretrained`.
 
         Raises:
             FileNotFoundError, ValueError: where the checkpoint is missing, incomplete, truncated or another model's;
                 the message names the file or tensor.
+            MemoryError: where the model and a session do not fit; the message names the smallest change that would.
             ImportError: where quantization is asked for without bitsandbytes.
         """
         source = DEMO_CHECKPOINT if path is None else path
@@ -76,6 +81,7 @@ class GPT4RoI:
             quantization=quantization,
             attn_implementation=attn_implementation,
             device_map=device_map,
+            check_free_memory=check_free_memory,
             **kwargs,
         )
         return cls(model, processor, os.fspath(source))
@@ -172,14 +178,14 @@ class GPT4RoI:
             )
 
     def unload(self) -> None:
-        """Gives the memory back: the model's and that of its sessions. Asking afterwards is an error."""
+        """Gives the memory back: the model's and that of its sessions. Asking afterwards is an error.
+
+        After an error the notebook keeps its traceback, whose frames hold tensors: those are emptied too.
+        """
         for session in list(self._sessions):
             session.release()
-        on_gpu = self._model is not None and self._model.device.type == "cuda"
         self._model = None
-        gc.collect()
-        if on_gpu:
-            torch.cuda.empty_cache()
+        let_go(getattr(sys, "last_value", None))
 
     def __enter__(self) -> GPT4RoI:
         return self
@@ -188,6 +194,8 @@ class GPT4RoI:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.unload()
+        if error is not None:
+            let_go(error)
 
     def __repr__(self) -> str:
         if self._model is None:

@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.memory import check_memory, let_go
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.quantization import check_quantization, quantization_config, stored_quantization
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
 
 if TYPE_CHECKING:
@@ -33,11 +35,10 @@ PROCESSOR_FILES = {
     "tokenizer.json": "added_tokens",
     "tokenizer_config.json": "tokenizer_class",
 }
-# Only the language model is quantised: the others are small, and the region features are what this model is about.
-NOT_QUANTISED = ("vision_tower", "multi_modal_projector", "region_encoder", "lm_head")
-QUANTIZATIONS = ("8bit", "4bit")
 # What says where on a hub a checkpoint lies; the processor comes from there as well.
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+# With these a device_map leaves it to accelerate where each part goes.
+SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 _SHOWN_NAMES = 5
 
 
@@ -49,6 +50,7 @@ def load_checkpoint(
     quantization: str | None = None,
     attn_implementation: str | None = None,
     device_map: str | dict[str, Any] | None = None,
+    check_free_memory: bool = True,
     **kwargs: Any,
 ) -> tuple[GPT4RoIForConditionalGeneration, GPT4RoIProcessor]:
     """Model and processor of a checkpoint; the arguments are those of `GPT4RoI.from_pretrained`."""
@@ -60,31 +62,100 @@ def load_checkpoint(
         check_checkpoint(path)
     elif os.path.isabs(path) or path.startswith("."):
         raise FileNotFoundError(f"no checkpoint at {given!r}; expected a folder or a hub id")
+    check_quantization(quantization)  # before a hub is asked
+    hub_options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
+    with _named_if_absent(path):
+        config = _read_config(path, hub_options)
+    stored = quantization or stored_quantization(config)
+    check_quantization(stored)
     if device_map is None:
-        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # A CPU computes float32 faster and more exactly than half precision, in most machines.
-        dtype = dtype or (torch.float32 if target.type == "cpu" else "auto")
-        if quantization is not None:
-            device_map = {"": target}
-    with _named_if_absent(path), _no_progress_bar() if Path(path) == DEMO_CHECKPOINT else nullcontext():
-        loaded: Any = GPT4RoIForConditionalGeneration.from_pretrained(
-            path,
-            dtype=dtype or "auto",
-            quantization_config=None if quantization is None else _quantization_config(quantization, dtype),
-            attn_implementation=attn_implementation,
-            device_map=device_map,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # _check_tensors says which they are, and raises
-            **kwargs,
-        )
+        target = _device(device)
+        # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
+        device_map = None if target.type == "cpu" else {"": target}
+        if dtype is None and target.type == "cpu":
+            # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
+            dtype = torch.float32 if stored is None else torch.bfloat16
+    dtype = _dtype(dtype, config, stored)
+    if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
+        check_memory(config, devices, dtype, stored, given)
+    with _named_if_absent(path), no_progress_bar() if Path(path) == DEMO_CHECKPOINT else nullcontext():
+        try:
+            loaded: Any = GPT4RoIForConditionalGeneration.from_pretrained(
+                path,
+                dtype=dtype,
+                quantization_config=None if quantization is None else quantization_config(quantization, dtype),
+                attn_implementation=attn_implementation,
+                device_map=device_map,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # _check_tensors says which they are, and raises
+                **kwargs,
+            )
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            let_go(error)  # of what was loaded so far
+            raise
     model, info = loaded
     _check_tensors(path, info)
-    if device_map is None:
-        model = model.to(target)
-    hub_options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     processor = GPT4RoIProcessor.from_pretrained(path, **hub_options)
     _check_processor(path, processor, model.config)
     return model.eval(), processor
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device, or a GPU where there is one, else the CPU."""
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f'device={str(target)!r} needs a GPU that PyTorch can use, and there is none; take device="cpu"'
+        )
+    return target
+
+
+def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization: str | None) -> torch.dtype:
+    """What the weights are loaded as: what was asked for, else the checkpoint's own, as `dtype="auto"` says too."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is not None and dtype != "auto":
+        named = getattr(torch, dtype, None) if isinstance(dtype, str) else None
+        if not isinstance(named, torch.dtype):
+            raise ValueError(f'dtype must be "auto", "float32", "bfloat16" or "float16", but is {dtype!r}')
+        return named
+    own = getattr(config, "dtype", None) or torch.float32  # whatever transformers saved says it
+    if dtype is None and quantization is not None and own == torch.float32:
+        return torch.float16
+    return own
+
+
+def _devices(
+    device_map: str | dict[str, Any] | None, quantization: str | None, options: dict[str, Any]
+) -> list[torch.device]:
+    """The devices that a model may be spread over; none where a disk is one of them, on which there is room."""
+    gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    if device_map is None:
+        return [torch.device("cpu")]
+    if isinstance(device_map, str) and device_map in SPREADING:
+        if options.get("offload_folder") is not None:
+            return []
+        # bitsandbytes does not leave a part of a quantised model on the CPU.
+        return gpus if gpus and quantization is not None else [*gpus, torch.device("cpu")]
+    places = set(device_map.values()) if isinstance(device_map, dict) else {device_map}
+    if "disk" in places:
+        return []
+    return sorted({torch.device(place) for place in places}, key=str)
+
+
+def _read_config(path: str, hub_options: dict[str, Any]) -> GPT4RoIConfig:
+    """config.json alone, of a folder or from a hub."""
+    values, _ = GPT4RoIConfig.get_config_dict(path, **hub_options)
+    _check_model_type(path, values)
+    return GPT4RoIConfig.from_dict(values)
+
+
+def _check_model_type(path: str, config: dict[str, Any]) -> None:
+    if (kind := config.get("model_type", "unknown")) != GPT4RoIConfig.model_type:
+        raise ValueError(
+            f"{path!r} holds a model of the type {kind!r}, not {GPT4RoIConfig.model_type!r}; expected a "
+            "checkpoint that this package saved"
+        )
 
 
 def check_checkpoint(path: str | os.PathLike[str]) -> None:
@@ -97,13 +168,7 @@ def check_checkpoint(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file; expected the folder of a checkpoint, with {CONFIG_FILE} in it")
-    config = _read_json(folder / CONFIG_FILE)
-    if config.get("model_type") != GPT4RoIConfig.model_type:
-        kind = config.get("model_type", "unknown")
-        raise ValueError(
-            f"{str(folder)!r} holds a model of the type {kind!r}, not {GPT4RoIConfig.model_type!r}; expected a "
-            "checkpoint that this package saved"
-        )
+    _check_model_type(str(folder), _read_json(folder / CONFIG_FILE))
     for name, entry in PROCESSOR_FILES.items():
         if entry not in _read_json(folder / name):
             raise ValueError(f"{str(folder / name)!r} has no {entry!r}; expected the file that this package saved")
@@ -157,8 +222,8 @@ def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """A progress bar for a model that loads in a moment would only be noise in a notebook."""
+def no_progress_bar() -> Iterator[None]:
+    """A progress bar is noise for a model that loads in a moment, and in what a script prints."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -196,26 +261,6 @@ def _named_if_absent(path: str | os.PathLike[str]) -> Iterator[None]:
             f"no checkpoint at {os.fspath(path)!r}: there is no such folder, and it could not be got as a hub id "
             f"({error})"
         ) from error
-
-
-def _quantization_config(quantization: str, dtype: str | torch.dtype | None) -> Any:
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f'quantization must be None, "8bit" or "4bit", but is {quantization!r}')
-    try:
-        import bitsandbytes  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            'quantization="8bit" and "4bit" need the package bitsandbytes: pip install bitsandbytes'
-        ) from error
-    from transformers import BitsAndBytesConfig
-
-    compute = dtype if isinstance(dtype, torch.dtype) else torch.float16
-    return BitsAndBytesConfig(
-        load_in_8bit=quantization == "8bit",
-        load_in_4bit=quantization == "4bit",
-        bnb_4bit_compute_dtype=compute,
-        llm_int8_skip_modules=list(NOT_QUANTISED),
-    )
 
 
 def convert_original(

@@ -25,6 +25,7 @@ LAYERS = {
     "gpt4roi_nb.session": SESSION,
     "gpt4roi_nb.talk": SESSION,
     "gpt4roi_nb.bundle": SESSION,
+    "gpt4roi_nb.__main__": SESSION,
     "gpt4roi_nb.train": TRAINING,
     "gpt4roi_nb.evaluate": TRAINING,
     "gpt4roi_nb.failures": TRAINING,
@@ -144,7 +145,7 @@ def test_every_third_party_import_is_declared() -> None:
     declared = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names_of(PROJECT["dependencies"])}
     known = modules()
     used = {name.split(".")[0] for path in known.values() for name in imports(path, set(known))}
-    # IPython comes with ipywidgets; bitsandbytes needs a GPU, and is asked for in words where it is missing.
+    # IPython comes with ipywidgets; bitsandbytes is optional, and is asked for in words where it is missing.
     missing = used - declared - set(sys.stdlib_module_names) - {"gpt4roi_nb", "IPython", "bitsandbytes"}
     assert not missing
 

@@ -1,0 +1,204 @@
+"""Questions without a notebook: `python -m gpt4roi_nb ask photo.jpg "What is <region1>?" --box 40 30 210 180`.
+
+Exit codes: 0 for an answer, 2 for bad input, 1 for another failure, 130 after an interrupt. What is wrong is said in
+one line on the error stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.bundle import GPT4RoI
+
+PROG = "python -m gpt4roi_nb"
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class _BadInput(Exception):
+    """What the person who typed the command can put right; its text says how."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is what --help is for."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _BadInput(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # catch_warnings puts it back
+        try:
+            return _ask(_parser().parse_args(_gather(sys.argv[1:] if argv is None else argv)))
+        except _BadInput as error:
+            return _fail(error, BAD_INPUT)
+        except (MemoryError, ImportError, OSError) as error:
+            return _fail(error, FAILED)
+        except KeyboardInterrupt:
+            return _fail("interrupted", INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=PROG, description="Talk about regions of an image, without a notebook.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ask")
+    ask = commands.add_parser("ask", help="ask about boxes on an image")
+    ask.add_argument("image", help="an image file")
+    ask.add_argument("question", help='such as "What is <region1>?"; <region1> is the first box')
+    ask.add_argument(
+        "--box",
+        action="append",
+        default=[],
+        metavar="x1 y1 x2 y2",
+        help="a region, in pixels of the upright image: its left, top, right and bottom edge; again for <region2>",
+    )
+    ask.add_argument("--checkpoint", metavar="FOLDER_OR_HUB_ID", help="the model; without it, the embedded demo")
+    ask.add_argument("--json", action="store_true", help="print one JSON object instead of the answer")
+    ask.add_argument("--save", type=Path, metavar="PICTURE", help="write the image with its numbered boxes")
+    ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
+    ask.add_argument("--device", help="cpu, cuda, cuda:1, …; without it, a GPU where there is one")
+    ask.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights")
+    ask.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model (needs bitsandbytes)")
+    return parser
+
+
+def _ask(given: argparse.Namespace) -> int:
+    # All that can be checked is checked before the model is loaded, which may take minutes; torch alone takes seconds.
+    boxes = [_box(text) for text in given.box]
+    if given.max_new_tokens < 1:
+        raise _BadInput(f"--max-new-tokens must be at least 1, but is {given.max_new_tokens}")
+    if given.save is not None:
+        _check_writable(given.save)
+
+    import torch
+
+    from gpt4roi_nb.boxes import check_boxes
+    from gpt4roi_nb.draw import draw_regions
+    from gpt4roi_nb.images import load_image
+
+    try:
+        image = load_image(given.image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the session says it
+            check_boxes(boxes, *image.size)
+    except (ValueError, OSError) as error:
+        raise _BadInput(error) from error
+
+    gpt4roi = _load(given)
+    if gpt4roi.is_demo:
+        print(f"{PROG}: {gpt4roi.about} For photographs give --checkpoint.", file=sys.stderr)
+    with gpt4roi:
+        try:
+            session = gpt4roi.session(image)
+            answer = session.ask(given.question, boxes, max_new_tokens=given.max_new_tokens)
+        except ValueError as error:
+            raise _BadInput(error) from error
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(error) from error
+        regions = [region.box for region in session.regions]
+    if given.json:
+        result = {
+            "question": given.question,
+            "answer": answer.text,
+            "boxes": regions,
+            "tokens": answer.tokens,
+            "prompt_tokens": answer.prompt_tokens,
+            "seconds": round(answer.seconds, 3),
+            "checkpoint": gpt4roi.source,
+        }
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print(answer)
+    if given.save is not None:  # last, so that a full disk costs no answer
+        draw_regions(image, regions).save(given.save)
+    return 0
+
+
+def _load(given: argparse.Namespace) -> GPT4RoI:
+    import torch
+
+    from gpt4roi_nb.bundle import GPT4RoI
+    from gpt4roi_nb.checkpoint import no_progress_bar
+    from gpt4roi_nb.processor import check_references
+    from gpt4roi_nb.prompt import references
+
+    try:
+        if not given.question.strip():
+            raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
+        check_references(references(given.question), range(1, len(given.box) + 1), 0)
+        if given.device is not None:
+            try:
+                torch.device(given.device)
+            except RuntimeError:
+                raise ValueError(
+                    f'--device must be such as "cpu", "cuda" or "cuda:1", but is {given.device!r}'
+                ) from None
+        with nullcontext() if sys.stderr.isatty() else no_progress_bar():
+            return GPT4RoI.from_pretrained(
+                given.checkpoint, device=given.device, dtype=given.dtype, quantization=given.quantization
+            )
+    except (ValueError, FileNotFoundError) as error:
+        raise _BadInput(error) from error
+
+
+def _gather(argv: Sequence[str]) -> list[str]:
+    """The words after each --box as one, up to four numbers: argparse might take a negative one for an option."""
+    words, gathered = list(argv), []
+    while words:
+        word = words.pop(0)
+        if word == "--box":
+            box = ""
+            while words and len(_numbers(box)) < 4 and not words[0].startswith("--"):
+                box = f"{box} {words.pop(0)}"
+            word = f"--box={box}"
+        gathered.append(word)
+    return gathered
+
+
+def _numbers(box: str) -> list[str]:
+    """The words of a box, however they are set apart: `1 2 3 4`, `1,2,3,4`, `[1, 2, 3, 4]`."""
+    return [word for word in re.split(r"[\s,()\[\]]+", box) if word]
+
+
+def _box(text: str) -> list[float]:
+    try:
+        x1, y1, x2, y2 = map(float, _numbers(text))
+    except ValueError:
+        raise _BadInput(
+            f"--box takes four numbers, x1 y1 x2 y2 in pixels, but came with {text.strip()!r}; "
+            "give --box anew for each box"
+        ) from None
+    return [x1, y1, x2, y2]
+
+
+def _check_writable(path: Path) -> None:
+    from PIL import Image
+
+    Image.init()
+    if path.suffix.lower() not in Image.EXTENSION or Image.EXTENSION[path.suffix.lower()] not in Image.SAVE:
+        raise _BadInput(f"--save takes a picture's name, such as answer.png, but came with {str(path)!r}")
+    if not path.absolute().parent.is_dir():
+        raise _BadInput(f"--save {str(path)!r} cannot be written: there is no folder {str(path.absolute().parent)!r}")
+
+
+def _fail(why: object, code: int) -> int:
+    text = " ".join(str(why).split()) or type(why).__name__
+    print(f"{PROG}: {text}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"{PROG}: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The language model in 8 or 4 bits a weight: what is quantised, how to ask for it, and the bytes that remain."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+QUANTIZATIONS = ("8bit", "4bit")
+# Only the language model is quantised: the others are small, and the region features are what this model is about.
+NOT_QUANTISED = ("vision_tower", "multi_modal_projector", "region_encoder", "lm_head")
+
+# nf4 keeps one float32 scale a block of weights, and a table of the sixteen values for each matrix.
+BLOCK = 64
+TABLE_BYTES = 16 * 4
+# What bitsandbytes' kernel for processors with AVX512-BF16 lays out together; other devices take any size.
+PACKED_INPUTS = BLOCK
+PACKED_OUTPUTS = 32
+
+
+def check_quantization(quantization: str | None) -> None:
+    """Raises ValueError for an unknown name, and ImportError where bitsandbytes is not installed."""
+    if quantization is None:
+        return
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(f'quantization must be None, "8bit" or "4bit", but is {quantization!r}')
+    # It says for every layer and token that it casts, and at import which optional package it could do without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        import bitsandbytes  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'quantization="8bit" and "4bit" need the package bitsandbytes: pip install bitsandbytes'
+        ) from error
+
+
+def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
+    """What transformers' `from_pretrained` takes. dtype: of the computation, and of all that is not quantised."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_8bit=quantization == "8bit",
+        load_in_4bit=quantization == "4bit",
+        bnb_4bit_quant_type="nf4",  # made for weights that are normally distributed; the library's default is fp4
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(NOT_QUANTISED),
+    )
+
+
+def stored_quantization(config: PreTrainedConfig) -> str | None:
+    """That of a checkpoint which was saved quantised; transformers loads it so by itself."""
+    stored = getattr(config, "quantization_config", None) or {}
+    return next((name for name in QUANTIZATIONS if stored.get(f"load_in_{name}")), None)
+
+
+def quantised_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """The matrices of a (not yet quantised) GPT4RoI that `quantization` turns into 8 or 4 bits, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and not name.startswith(NOT_QUANTISED) and not name.endswith(NOT_QUANTISED)
+    }
+
+
+def quantised_bytes(linear: nn.Linear, quantization: str) -> int:
+    """Bytes of one quantised matrix with its scales, without its bias."""
+    weights = linear.in_features * linear.out_features
+    if quantization == "8bit":
+        return weights + 4 * linear.out_features  # int8, and one float32 scale a row
+    return -(-weights // 2) + 4 * -(-weights // BLOCK) + TABLE_BYTES
+
+
+def check_packing(linears: dict[str, nn.Linear], quantization: str | None, device: torch.device) -> None:
+    """Raises ValueError where 4 bits meet a processor whose kernel cannot take the widths of this language model."""
+    if quantization != "4bit" or device.type != "cpu":
+        return
+    from bitsandbytes.functional import has_avx512bf16  # type: ignore[import-untyped]
+
+    for name, linear in linears.items():
+        if linear.in_features % PACKED_INPUTS or linear.out_features % PACKED_OUTPUTS:
+            if has_avx512bf16():
+                raise ValueError(
+                    f'quantization="4bit" on this processor needs matrices with inputs in multiples of {PACKED_INPUTS} '
+                    f"and outputs in multiples of {PACKED_OUTPUTS}, but {name} has {linear.in_features} and "
+                    f'{linear.out_features}; take quantization="8bit"'
+                )
+            return
