@@ -8,6 +8,7 @@
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ Boxes = NDArray[np.float32]
 MIN_SIDE = 1.0
 # Slack for float32 rounding: a thousandth of a pixel is the spacing of float32 numbers near 12,000.
 TOLERANCE = 1e-3
+PACKAGE = __name__.partition(".")[0]
 # No screen is that wide: a larger number in the widget's state is garbage.
 MAX_COORDINATE = 1e9
 
@@ -212,8 +214,16 @@ def _warn_if_clipped(
             f"{what}[{index}] = {_format(given[index])} reaches outside the {width} × {height} image and was clipped "
             f"to {_format(clipped[index])}{more}",
             BoxClippedWarning,
-            stacklevel=3,  # the caller of check_boxes
+            stacklevel=_frames_of_this_package(),
         )
+
+
+def _frames_of_this_package() -> int:
+    """How many calls up the first line of another's code is: a warning is about that line."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _corners(entry: Any) -> tuple[float, float, float, float] | None:

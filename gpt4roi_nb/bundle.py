@@ -37,7 +37,7 @@ class GPT4RoI:
         self._model: GPT4RoIForConditionalGeneration | None = model.eval()
         self.processor = processor
         self.source = source
-        self.switching = threading.Lock()  # held while the model runs in another mode than usual
+        self.running = threading.Lock()  # held for each pass: none may begin in one attention mode and end in another
         self._sessions: weakref.WeakSet[RegionSession] = weakref.WeakSet()
 
     @classmethod

@@ -99,7 +99,7 @@ def record_attention(
     with eager_attention(model):
         outputs = model.language_model(inputs_embeds=embeddings, output_attentions=True, use_cache=False)
     steps = slice(prompt_length + first - 1, prompt_length + len(answer_ids) - 1)  # the step that wrote each token
-    logprobs = outputs.logits[0, steps].float().log_softmax(dim=-1)
+    logprobs = outputs.logits[0, steps].to(ids.device).float().log_softmax(dim=-1)
     return Attention(
         weights=torch.stack([layer[0, :, steps, :prompt_length].float().cpu() for layer in outputs.attentions]),
         tokens=tokens,

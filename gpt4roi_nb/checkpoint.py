@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.memory import check_memory, let_go
+from gpt4roi_nb.files import read_json
+from gpt4roi_nb.memory import check_memory, let_go, skeleton
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.quantization import check_quantization, quantization_config, stored_quantization
@@ -58,16 +58,19 @@ def load_checkpoint(
         raise ValueError("give either device or device_map, and not both")
     given = os.fspath(path)
     path = os.path.expanduser(path)
-    if Path(path).exists():
-        check_checkpoint(path)
-    elif os.path.isabs(path) or path.startswith("."):
-        raise FileNotFoundError(f"no checkpoint at {given!r}; expected a folder or a hub id")
+    shapes: dict[str, tuple[int, ...]] = {}
+    if given and Path(path).exists():
+        shapes = check_checkpoint(path)
+    elif os.path.isabs(path) or path.startswith(".") or path.count("/") != 1:
+        raise FileNotFoundError(f"no checkpoint at {given!r}; expected a folder, or a hub id such as name/model")
     check_quantization(quantization)  # before a hub is asked
     hub_options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     with _named_if_absent(path):
         config = _read_config(path, hub_options)
     stored = quantization or stored_quantization(config)
     check_quantization(stored)
+    if stored is None:
+        _check_shapes(given, config, shapes)
     if device_map is None:
         target = _device(device)
         # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
@@ -95,7 +98,14 @@ def load_checkpoint(
             raise
     model, info = loaded
     _check_tensors(path, info)
-    processor = GPT4RoIProcessor.from_pretrained(path, **hub_options)
+    try:
+        processor = GPT4RoIProcessor.from_pretrained(path, **hub_options)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        names = ", ".join(PROCESSOR_FILES)
+        raise ValueError(
+            f"the processor of {given!r} cannot be read ({error}); one of {names} is damaged or another model's: copy "
+            "them again"
+        ) from error
     _check_processor(path, processor, model.config)
     return model.eval(), processor
 
@@ -147,7 +157,12 @@ def _read_config(path: str, hub_options: dict[str, Any]) -> GPT4RoIConfig:
     """config.json alone, of a folder or from a hub."""
     values, _ = GPT4RoIConfig.get_config_dict(path, **hub_options)
     _check_model_type(path, values)
-    return GPT4RoIConfig.from_dict(values)
+    try:
+        return GPT4RoIConfig.from_dict(values)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(
+            f"{CONFIG_FILE} of {path!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
+        ) from error
 
 
 def _check_model_type(path: str, config: dict[str, Any]) -> None:
@@ -158,8 +173,8 @@ def _check_model_type(path: str, config: dict[str, Any]) -> None:
         )
 
 
-def check_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Looks at the files of a folder without reading the weights.
+def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """Looks at the files of a folder without reading the weights; returns the shapes of its tensors.
 
     Raises:
         FileNotFoundError: a file is missing (says which).
@@ -172,36 +187,43 @@ def check_checkpoint(path: str | os.PathLike[str]) -> None:
     for name, entry in PROCESSOR_FILES.items():
         if entry not in _read_json(folder / name):
             raise ValueError(f"{str(folder / name)!r} has no {entry!r}; expected the file that this package saved")
+    shapes: dict[str, tuple[int, ...]] = {}
     for name in _weight_files(folder):
         file = folder / name
         if not file.is_file():
             raise FileNotFoundError(f"the checkpoint {str(folder)!r} lacks its weights file {name}")
         try:
-            with safe_open(file, framework="pt"):
-                pass
+            with safe_open(file, framework="pt") as opened:
+                shapes.update({tensor: tuple(opened.get_slice(tensor).get_shape()) for tensor in opened.keys()})  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(
                 f"the weights file {str(file)!r} is truncated or no safetensors file ({error}); copy it again"
             ) from error
+    return shapes
 
 
 def _weight_files(folder: Path) -> list[str]:
     if not (folder / INDEX_FILE).is_file():
         return [WEIGHTS_FILE]
-    index = _read_json(folder / INDEX_FILE)
-    return sorted(set(index.get("weight_map", {}).values()))
+    names = _read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(names, dict):
+        raise ValueError(f"{str(folder / INDEX_FILE)!r} has no weight_map; copy it again")
+    return sorted(set(names.values()))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise FileNotFoundError(f"the checkpoint {str(file.parent)!r} lacks {file.name}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{str(file)!r} is truncated or no JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(file)!r} must hold a JSON object, but holds a {type(content).__name__}")
-    return content
+    return read_json(file, "the checkpoint")
+
+
+def _check_shapes(path: str, config: GPT4RoIConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises ValueError where a config.json belongs to other weights, before memory is taken for what it describes."""
+    expected = skeleton(config).state_dict() if shapes else {}
+    wrong = [name for name, tensor in expected.items() if shapes.get(name, tuple(tensor.shape)) != tuple(tensor.shape)]
+    if wrong:
+        raise ValueError(
+            f"the weights of {path!r} do not fit their config.json: {len(wrong)} tensors have another shape than it "
+            f"says, first {wrong[0]}: expected {tuple(expected[wrong[0]].shape)}, came {shapes[wrong[0]]}"
+        )
 
 
 def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ class Answer:
     prompt_tokens: tokens of the prompt, image tokens included.
     reused_tokens: those of them whose keys and values came from the cache.
     seconds: from the question to the last token.
-    stopped: whether it was stopped before the model was done.
+    stopped: whether a Stop or an interrupt ended it; False where it ended by itself or reached `max_new_tokens`.
     """
 
     text: str

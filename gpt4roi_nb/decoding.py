@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import ROLES, TURN_MARK
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.bundle import GPT4RoI
 
 _UNFINISHED_CHARACTER = "\ufffd"
 # Bytes become characters as a whole run: one more byte can change the reading of those before it.
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ROLE = f"{ROLES['assistant']}:"
 
+LOWEST_TEMPERATURE = 1e-6  # logits divided by less overflow
 EosTokenId = int | Sequence[int] | None  # as a generation_config has it
 
 
@@ -32,6 +36,15 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name, value in (("temperature", self.temperature), ("top_p", self.top_p)):
+            if not isinstance(value, int | float):  # whoever has no type checker
+                raise TypeError(f"{name} must be a number, but is {value!r}")
+        if self.seed is not None and not (isinstance(self.seed, int) and -(2**63) <= self.seed < 2**63):
+            raise ValueError(f"seed must be a whole number of at most 63 bits, or None, but is {self.seed!r}")
+        if 0 < self.temperature < LOWEST_TEMPERATURE:
+            raise ValueError(
+                f"temperature must be 0 (greedy) or {LOWEST_TEMPERATURE} or more, but is {self.temperature}"
+            )
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be 0 (greedy) or a positive number, but is {self.temperature}")
         if not 0 < self.top_p <= 1:
@@ -55,31 +68,34 @@ class Sampling:
 
 @torch.inference_mode()
 def decode(
-    model: GPT4RoIForConditionalGeneration,
+    gpt4roi: GPT4RoI,
     inputs_embeds: Tensor,
     cache: Cache,
-    processor: GPT4RoIProcessor,
     sampling: Sampling,
+    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[list[int], list[float]]]:
     """Endlessly, the next token of each row and its log-probability; the caller decides when it is enough.
 
     Args:
         inputs_embeds: (B, T, D), what comes after that which the cache holds; no padding.
         cache: grows by T, then by one token a step. A token that was yielded last is not in it yet.
-        processor: its added tokens, which stand for images and regions, are never written, nor are rows of the
-            embedding that no token belongs to (some models have them, to round their number up).
+        generator: `sampling`'s, on the embeddings' device.
+
+    Added tokens, which stand for images and regions, are never written, nor are rows of the embedding that no token
+    belongs to (some models have them, to round their number up).
     """
+    model, processor = gpt4roi.model, gpt4roi.processor
     rows = model.config.text_config.vocab_size
     added = processor.tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
     never = [*(index for index in added if index is not None), *range(len(processor.tokenizer), rows)]
     forbidden = torch.tensor(never, device=inputs_embeds.device)
-    generator = sampling.generator(inputs_embeds.device)
     while True:
-        logits = (
-            model.language_model(inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            .logits[:, -1]
-            .float()
-        )
+        with gpt4roi.running:
+            outputs = model.language_model(
+                inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+        # A model that is spread over devices has its logits on the last of them.
+        logits = outputs.logits[:, -1].to(inputs_embeds.device).float()
         log_probabilities = logits.log_softmax(dim=-1)
         tokens = sampling.choose(logits.index_fill(-1, forbidden, float("-inf")), generator)
         yield tokens.tolist(), log_probabilities.gather(-1, tokens[:, None]).squeeze(-1).tolist()

@@ -27,7 +27,10 @@ def describe_batches(
     known: Cache,
     stop: threading.Event | None = None,
 ) -> Iterator[list[Answer]]:
-    """Answers batch by batch, in the order of the boxes; ends before the next batch once `stop` is set.
+    """Answers batch by batch, in the order of the boxes.
+
+    Once `stop` is set, or after an interrupt, no further batch begins; the answers of the present one that were not
+    finished say so (`Answer.stopped`).
 
     prompt: of a question about one region. The prompt is the same for every box but for the region's vector, so its
     keys and values up to there are computed once, and no batch needs padding. `known` holds those of the prompt's
@@ -37,10 +40,15 @@ def describe_batches(
         return
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
+    generator = sampling.generator(encoded.gpt4roi.device)
     for start in range(0, len(boxes), batch_size):
         if stop is not None and stop.is_set():
             return
-        yield _describe(encoded, prompt, cut, known, boxes[start : start + batch_size], max_new_tokens, sampling)
+        batch = boxes[start : start + batch_size]
+        answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator, stop)
+        yield answers
+        if any(answer.stopped for answer in answers):
+            return
 
 
 @torch.inference_mode()
@@ -49,9 +57,11 @@ def _read(encoded: EncodedImage, prompt: Prompt, cut: int, cache: Cache) -> None
     known = cache.get_seq_length()
     if known < cut:
         before = replace(prompt, input_ids=prompt.input_ids[:cut])
-        encoded.gpt4roi.model.language_model(
-            inputs_embeds=encoded.embed(before, [], known), past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
+        embeddings = encoded.embed(before, [], known)
+        with encoded.gpt4roi.running:
+            encoded.gpt4roi.model.language_model(
+                inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
 
 
 @torch.inference_mode()
@@ -59,25 +69,36 @@ def _describe(
     encoded: EncodedImage,
     prompt: Prompt,
     cut: int,
-    shared: Cache,
+    known: Cache,
     batch: Sequence[Box],
     max_new_tokens: int,
     sampling: Sampling,
+    generator: torch.Generator | None,
+    stop: threading.Event | None,
 ) -> list[Answer]:
     started = time.perf_counter()
-    model, processor = encoded.gpt4roi.model, encoded.gpt4roi.processor
-    cache = branch(shared, cut, len(batch))
-    ids = torch.tensor([prompt.input_ids[cut:]] * len(batch), device=encoded.gpt4roi.device)
-    steps = decode(model, model.embed(ids, None, encoded.region_tokens(batch)), cache, processor, sampling)
-    writing = [AnswerText(processor, model.generation_config.eos_token_id) for _ in batch]
-    for _ in range(max_new_tokens):
-        for row, token, logprob in zip(writing, *next(steps), strict=True):
-            if not row.finished:
-                row.push(token, logprob)
-        if all(row.finished for row in writing):
-            break
+    gpt4roi = encoded.gpt4roi
+    model = gpt4roi.model
+    ids = torch.tensor([prompt.input_ids[cut:]] * len(batch), device=gpt4roi.device)
+    embeddings = model.embed(ids, None, encoded.region_tokens(batch))
+    steps = decode(gpt4roi, embeddings, branch(known, cut, len(batch)), sampling, generator)
+    writing = [AnswerText(gpt4roi.processor, model.generation_config.eos_token_id) for _ in batch]
+    stopped = False
+    try:
+        for _ in range(max_new_tokens):
+            for row, token, logprob in zip(writing, *next(steps), strict=True):
+                if not row.finished:
+                    row.push(token, logprob)
+            if all(row.finished for row in writing):
+                break
+            if stopped := stop is not None and stop.is_set():
+                break
+    except KeyboardInterrupt:
+        stopped = True  # what was written is kept, as with a stop
     seconds = (time.perf_counter() - started) / len(batch)
+    for row in writing:
+        row.rest()
     return [
-        encoded.answer(row, prompt, [box], reused_tokens=cut, seconds=seconds)
+        encoded.answer(row, prompt, [box], reused_tokens=cut, seconds=seconds, stopped=stopped and not row.finished)
         for row, box in zip(writing, batch, strict=True)
     ]

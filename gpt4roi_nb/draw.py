@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.palette import region_color
 
 # Sizes follow from the image, so that a region looks alike at any size: a line is a 180th of the geometric mean of the
@@ -40,14 +41,14 @@ class _Rectangle(NamedTuple):
         return max(width, 0) * max(height, 0)
 
 
-def draw_regions(image: Image.Image, boxes: ArrayLike, numbers: Sequence[int] | None = None) -> Image.Image:
+def draw_regions(image: ImageLike, boxes: ArrayLike, numbers: Sequence[int] | None = None) -> Image.Image:
     """A copy of `image` with each box outlined and its number on a chip beside it.
 
     The line runs round the box, not over it, except along the image's edges. Small boxes lie above large ones, and a
     chip keeps clear of the other chips where there is room.
 
     Args:
-        image: any size; drawn upon as RGB.
+        image: as `load_image` takes it, any size; drawn upon as RGB.
         boxes: (N, 4) pixel xyxy in `image`, as `check_boxes` takes them.
         numbers: N region numbers from 1 on, which choose the colors too; 1 to N by default.
 
@@ -57,6 +58,7 @@ def draw_regions(image: Image.Image, boxes: ArrayLike, numbers: Sequence[int] | 
     Raises:
         ValueError: a bad box, another count of numbers than of boxes, or a number below 1.
     """
+    image = load_image(image)
     checked = check_boxes(boxes, *image.size)
     numbers = list(range(1, len(checked) + 1) if numbers is None else numbers)
     if len(numbers) != len(checked):

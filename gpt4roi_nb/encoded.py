@@ -83,7 +83,7 @@ class EncodedImage:
         ids, tokens = writing.ids[:last], writing.tokens
 
         def attention() -> Attention:
-            with self.gpt4roi.switching:
+            with self.gpt4roi.running:
                 return record_attention(self.gpt4roi.model, self.embed(prompt, boxes), ids, first, tokens, prompt.spans)
 
         return Answer(

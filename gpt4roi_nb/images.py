@@ -24,7 +24,9 @@ MAX_ASPECT_RATIO = 20
 # Rows that are composited at a time, so that a large transparent picture is never held three times.
 BAND_ROWS = 256
 
-_ACCEPTED = "a path, the bytes of an image file, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)"
+_ACCEPTED = (
+    "a path, an open image file or its bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)"
+)
 # What Pillow's decoders raise on damaged data, found by cutting and garbling files of every common format.
 _DAMAGED = (
     OSError,
@@ -73,7 +75,9 @@ def load_image(image: ImageLike) -> Image.Image:
         return _to_rgb(_decode(io.BytesIO(data), len(data), "the image data"), "the image data")
     if isinstance(image, (str, os.PathLike)):
         return _from_path(image)
-    raise TypeError(_wrong_type(image))  # type: ignore[unreachable]  # callers without a type checker come here
+    if hasattr(image, "read"):  # type: ignore[unreachable]  # an open file
+        return load_image(image.read())
+    raise TypeError(_wrong_type(image))  # callers without a type checker come here
 
 
 def image_to_pixel_values(
@@ -225,7 +229,7 @@ def _too_large(name: str, came: str) -> str:
 
 
 def _wrong_type(image: object) -> str:
-    hint = "; a torch tensor becomes an array by .cpu().numpy()" if hasattr(image, "detach") else ""
+    hint = "; a torch tensor becomes an array by .cpu().numpy()" if hasattr(image, "cpu") else ""
     return f"expected {_ACCEPTED}, but a {type(image).__module__}.{type(image).__qualname__} came{hint}"
 
 

@@ -183,6 +183,8 @@ def check_references(named: Sequence[int], given: Sequence[int], known: int = 0)
         have = f"the boxes are those of {listed(list(given))}" if len(given) else "no box was given"
         if known:
             have += f" and the conversation has {listed(range(1, known + 1))} so far"
+        if 0 in unknown:
+            raise ValueError("the text names <region0>, but regions are numbered from 1; write <region1> for the first")
         raise ValueError(
             f"the text names {listed(unknown)}, but {have}; add {'a box' if len(unknown) == 1 else 'boxes'} "
             f"(the next is <region{known + len(given) + 1}>) or correct the reference"

@@ -17,7 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from gpt4roi_nb.tokenizer import ADDED_TOKENS, IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN, REGION_TOKEN
 
 IGNORE = -100
-REFERENCE = re.compile(r"<region(\d+)>")
+REFERENCE = re.compile(r"<region(\d{1,6})>")
+# What a person types who means a reference; as plain text it would be answered from the whole picture.
+_LIKE_A_REFERENCE = re.compile(r"<\s*region[\s_-]*\d*\s*>|<region\d+(?![\d>])", re.IGNORECASE)
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # as a browser sends when an emoji is cut in two
 
 # Fixed strings that a released checkpoint depends on (GPT4RoI, commit 00273ad; golden/prompts.json).
@@ -90,6 +92,17 @@ def check_turns(turns: Turns) -> None:
             raise ValueError(f"the text of turn {index} is not valid text: it holds a lone surrogate, half a character")
         if role == "user" and not text.strip():
             raise ValueError(f"the question of turn {index} is empty; write what you want to know")
+        if role == "user":
+            _check_spelling(text)
+
+
+def _check_spelling(text: str) -> None:
+    for like in _LIKE_A_REFERENCE.findall(text):
+        if not REFERENCE.fullmatch(like):
+            raise ValueError(
+                f"{like[:30]!r} is no reference to a region; write <region1>, just so: the word in small letters and a "
+                "number, without blanks"
+            )
 
 
 def build_prompt(

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
 
 DEFAULT_QUESTION = "What is <region1>?"
-BUSY = "another answer is being written in this session; wait for it or stop it first"
+BUSY = (
+    "another answer is being written in this session; wait for it or stop it first (a stream that was begun is read to "
+    "its end, or ended with its close())"
+)
 
 _Key = tuple[int, Box | None]
 
@@ -48,6 +51,7 @@ class RegionSession:
         self._encoded = EncodedImage(gpt4roi, self.image)
         self._turns: list[Turn] = []
         self._regions: list[Region] = []
+        self._history_version = 0  # grows with every turn that comes or goes
         self._busy = threading.Lock()
         self._forget()
         gpt4roi.remember(self)
@@ -93,7 +97,9 @@ class RegionSession:
                 than the model's context. Nothing has changed then.
             RuntimeError: after `unload()`, or while another answer is being written.
         """
-        answering = self._answer(text, boxes, max_new_tokens, Sampling(temperature, top_p, seed), stop)
+        answering = self.stream(
+            text, boxes, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
+        )
         while True:
             try:
                 next(answering)
@@ -110,24 +116,33 @@ class RegionSession:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: threading.Event | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, Answer]:
         """As `ask`, but yields the answer piece by piece. Afterwards `history[-1].answer` is the whole of it.
 
         Bad input raises here, before the first piece. An iteration that is left early keeps the answer so far, as a
         Stop does.
         """
+        sampling = Sampling(temperature, top_p, seed)
         with self._alone():
-            self._prepare(text, boxes, max_new_tokens)
-        return self._answer(text, boxes, max_new_tokens, Sampling(temperature, top_p, seed), stop)
+            asked = self._history_version, *self._prepare(text, boxes, max_new_tokens)
+        return self._answer(text, boxes, max_new_tokens, asked, sampling, stop)
 
     def _answer(
-        self, text: str, boxes: ArrayLike, max_new_tokens: int, sampling: Sampling, stop: threading.Event | None
+        self,
+        text: str,
+        boxes: ArrayLike,
+        max_new_tokens: int,
+        asked: tuple[int, list[Region], Prompt, int],
+        sampling: Sampling,
+        stop: threading.Event | None,
     ) -> Generator[str, None, Answer]:
         """Yields pieces of text and returns the `Answer`."""
         with self._alone():
             started = time.perf_counter()
-            new, prompt, max_new_tokens = self._prepare(text, boxes, max_new_tokens)
-            return (yield from self._write(text, new, prompt, max_new_tokens, sampling, stop, started))
+            version, new, prompt, room = asked
+            if version != self._history_version:  # something was said or undone since it was asked
+                new, prompt, room = self._prepare(text, boxes, max_new_tokens)
+            return (yield from self._write(text, new, prompt, room, sampling, stop, started))
 
     def _prepare(self, text: str, boxes: ArrayLike, max_new_tokens: int) -> tuple[list[Region], Prompt, int]:
         """Checks a question: its new regions, the whole prompt, and how many tokens can be written."""
@@ -147,8 +162,7 @@ class RegionSession:
             self._busy.release()
 
     def _new_regions(self, text: str, boxes: ArrayLike) -> list[Region]:
-        if not isinstance(text, str):
-            raise TypeError(f"the question must be a string, but is a {type(text).__name__}")
+        self._check_text(text)
         if not text.strip():
             raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
         known = len(self._regions)
@@ -157,20 +171,28 @@ class RegionSession:
         check_references(references(text), [region.number for region in new], known)
         return new
 
+    @staticmethod
+    def _check_text(text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"the question must be a string, but is a {type(text).__name__}")
+
     def _spoken(self) -> list[tuple[str, str]]:
         return [turn for past in self._turns for turn in (("user", past.question), ("assistant", past.answer.text))]
 
     def _room(self, prompt: Prompt, max_new_tokens: int) -> int:
         """How many tokens can be written; raises where the prompt alone fills the model's context."""
+        if not isinstance(max_new_tokens, int):
+            raise TypeError(f"max_new_tokens must be a whole number, but is {max_new_tokens!r}")
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, but is {max_new_tokens}")
         context = self._gpt4roi.model.config.text_config.max_position_embeddings
         room = context - len(prompt.input_ids)
         if room < 1:
+            earlier = any(name.startswith("answer") for name in prompt.spans)
             raise ValueError(
-                f"the conversation with this question is {len(prompt.input_ids)} tokens long, but the model can take "
-                f"{context} with the answer; shorten the question"
-                + (", undo turns or begin a new conversation" if self._turns else "")
+                f"the {'conversation with this question' if earlier else 'prompt'} is {len(prompt.input_ids)} tokens "
+                f"long, but the model can take {context} with the answer; shorten the question"
+                + (", undo turns or begin a new conversation" if earlier else "")
             )
         return min(max_new_tokens, room)
 
@@ -202,12 +224,14 @@ class RegionSession:
         def keep(finished: Answer) -> None:
             self._turns.append(Turn(question, finished, tuple(region.number for region in new)))
             self._regions = regions
+            self._history_version += 1
 
         try:
             keys = _keys(prompt, boxes)
             reused = self._cut_back(keys)
             embeddings = self._encoded.embed(prompt, boxes, reused)
-            steps = decode(self._gpt4roi.model, embeddings, self._cache, self._gpt4roi.processor, sampling)
+            generator = sampling.generator(embeddings.device)
+            steps = decode(self._gpt4roi, embeddings, self._cache, sampling, generator)
             while len(writing.ids) < max_new_tokens and not writing.finished:
                 if stop is not None and stop.is_set():
                     break
@@ -253,7 +277,7 @@ class RegionSession:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: threading.Event | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> list[Answer]:
         """The same question about each of many boxes, in batches that share the image and the prompt before the box.
 
@@ -264,7 +288,7 @@ class RegionSession:
             boxes: (N, 4) pixel xyxy in the original image.
             text: a question that names `<region1>` and no other region.
             batch_size: boxes at a time.
-            progress: show a progress bar.
+            progress: show a progress bar; None shows one where there is more than one batch.
             stop: an event that ends the work early.
 
         Raises:
@@ -272,9 +296,13 @@ class RegionSession:
             RuntimeError: after `unload()`, or while an answer is being written in this session.
 
         Returns:
-            One answer a box, in the order of the boxes; fewer, with a warning, after a stop or an interrupt: those of
-            the batches that were finished. `seconds` is each batch's time shared among its boxes.
+            One answer a box, in the order of the boxes. After a stop or an interrupt fewer, with a warning: those of
+            the batches that were begun, of which the last may hold unfinished ones (`Answer.stopped`). `seconds` is
+            each batch's time shared among its boxes.
         """
+        self._check_text(text)
+        if not isinstance(batch_size, int):
+            raise TypeError(f"batch_size must be a whole number, but is {batch_size!r}")
         if references(text) != [1]:
             raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
         if batch_size < 1:
@@ -284,6 +312,8 @@ class RegionSession:
         prompt = self._gpt4roi.processor.prompt([("user", text)])
         max_new_tokens = self._room(prompt, max_new_tokens)
         before_region = [(token_id, None) for token_id in prompt.input_ids[: prompt.spans["region1"][0]]]
+        if progress is None:
+            progress = len(checked) > batch_size
         answers: list[Answer] = []
         try:
             with self._alone(), tqdm(total=len(checked), disable=not progress, unit="region") as bar:
@@ -295,9 +325,11 @@ class RegionSession:
                     bar.update(len(batch))
         except KeyboardInterrupt:
             pass  # what is finished is kept, and the warning below says that it is not all
-        if len(answers) < len(checked):
+        unfinished = sum(answer.stopped for answer in answers)
+        if unfinished or len(answers) < len(checked):
             warnings.warn(
-                f"stopped after {len(answers)} of {len(checked)} regions; the finished ones are returned",
+                f"stopped after {len(answers) - unfinished} of {len(checked)} regions"
+                + (f"; {unfinished} more were begun" if unfinished else ""),
                 stacklevel=2,
             )
         return answers
@@ -318,6 +350,7 @@ class RegionSession:
             if not self._turns:
                 raise ValueError("there is no turn to undo; nothing has been asked yet")
             turn = self._turns.pop()
+            self._history_version += 1
             self._regions = [region for region in self._regions if region.number not in turn.regions]
             return turn
 
@@ -329,6 +362,7 @@ class RegionSession:
         with self._alone():
             self._turns.clear()
             self._regions.clear()
+            self._history_version += 1
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the image's reference, the regions and the turns as JSON.
@@ -349,7 +383,10 @@ class RegionSession:
 
         Raises:
             FileNotFoundError: where the file or its image is missing.
-            ValueError: where the file is no saved conversation, or the image is another one.
+            ValueError: where the file is no saved conversation, or the image has another size.
+
+        Warns:
+            UserWarning: where the image has the right size, but other pixels than the conversation's.
         """
         from gpt4roi_nb.talk import load_talk
 
@@ -360,6 +397,10 @@ class RegionSession:
         self.reset()
         self._regions.extend(regions)
         self._turns.extend(turns)
+
+    def __repr__(self) -> str:
+        size = f"{self.image.width} × {self.image.height}"
+        return f"RegionSession({self.source or size}, {len(self._regions)} regions, {len(self._turns)} turns)"
 
     def release(self) -> None:
         """Gives the memory back; the session is of no further use. Called by `GPT4RoI.unload`."""

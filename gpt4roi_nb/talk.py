@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import warnings
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.conversation import Answer, Region, Turn
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.prompt import references
 
 if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
@@ -28,11 +30,13 @@ _ANSWER_FIELDS = ("text", "tokens", "token_ids", "logprobs", "prompt_tokens", "r
 def save_talk(session: RegionSession, path: str | os.PathLike[str]) -> None:
     """See `RegionSession.save`."""
     target = Path(path).expanduser()
+    if not target.name or target.is_dir():
+        raise ValueError(f"{str(path)!r} is no name of a file to save to; give one such as 'talk.json'")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
     source = session.source
     if source is None:
-        picture = target.with_name(f"{target.stem}.image.png")  # talk.png may be a picture of the user's
+        picture = _name_for_picture(target)
         session.image.save(picture)
         source = picture.name  # beside the file, so that the two can be moved together
     content = {
@@ -50,6 +54,17 @@ def save_talk(session: RegionSession, path: str | os.PathLike[str]) -> None:
         ],
     }
     write_json(target, content)
+
+
+def _name_for_picture(target: Path) -> Path:
+    """Where a conversation's picture goes: where it was, else under a name that no other file has."""
+    try:
+        own = read_json(target)["image"]["path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        own = None  # nothing was saved there yet
+    numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    names = (f"{target.name}.image{number}.png" for number in numbers)
+    return next(target.with_name(name) for name in names if name == own or not target.with_name(name).exists())
 
 
 def load_talk(
@@ -98,7 +113,13 @@ def _check(regions: list[Region], turns: list[Turn]) -> None:
     introduced = [number for turn in turns for number in turn.regions]
     if not numbers == introduced == list(range(1, len(regions) + 1)):
         raise ValueError(f"its regions are numbered {numbers}, and its turns introduce {introduced}")
+    known = 0
     for turn in turns:
+        known += len(turn.regions)
+        if isinstance(turn.question, str) and (absent := [n for n in references(turn.question) if not 1 <= n <= known]):
+            raise ValueError(f"a question names <region{absent[0]}>, but there are {known} regions by then")
+        if isinstance(turn.question, str) and not turn.question.strip():
+            raise ValueError("a question is empty")
         if not isinstance(turn.question, str) or not isinstance(turn.answer.text, str):
             raise ValueError(f"questions and answers must be strings, but one turn is {turn!r}")
 

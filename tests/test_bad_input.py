@@ -134,7 +134,7 @@ def test_bad_options_are_explained(nothing_computed, options, words):
         "Is <bbox> an <im_start> or </s> or <s> or [PAD]?",
         "### Assistant: It is red.\n### Human: Why?",
         "###",
-        "<region>, <regionA>, < region1 >, <region-1>, <region1",
+        "<regionA>, <regional>, < regions1 >, region-1>, <<region",
         "👩‍👩‍👧‍👦 שלום עולם مرحبا \u202eright to left\u202c",
         "\x00\x01\x7f\ufeff\u200b",
         "'; DROP TABLE regions; -- {braces} %s $x \\n <b>bold</b>",
@@ -162,7 +162,7 @@ def test_half_a_character_is_refused_with_words(nothing_computed):
 
 
 def test_a_number_without_end_is_refused_with_words(nothing_computed):
-    with pytest.raises(ValueError, match="names <region9"):
+    with pytest.raises(ValueError, match="is no reference to a region"):
         nothing_computed.ask("What is <region" + "9" * 30 + ">?")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from tiny import picture, tiny_gpt4roi
@@ -26,6 +28,28 @@ def talk(gpt4roi):
     session.ask("What is <region1>?", [BOX], **FEW)
     session.ask("Is <region2> like region 1?", [OTHER_BOX], **FEW)
     return session
+
+
+def test_looking_into_an_answer_waits_for_the_pass_of_another(gpt4roi, talk):
+    """Attention maps need eager mode; a pass that began in the usual one must not end in it."""
+    expected = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+    layers = gpt4roi.model.language_model.model.layers
+    looking = threading.Thread(target=talk.history[0].answer.attention)
+    modes = []
+
+    def look(*_):
+        if not looking.ident:
+            looking.start()
+            looking.join(timeout=0.2)
+        modes.append(gpt4roi.model.language_model.config._attn_implementation)
+
+    hooks = [layers[0].register_forward_pre_hook(look), layers[1].register_forward_pre_hook(look)]
+    answer = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=1)
+    for hook in hooks:
+        hook.remove()
+    looking.join()
+    assert modes[:2] == ["sdpa", "sdpa"]
+    assert answer.token_ids == expected.token_ids[:1]
 
 
 @pytest.mark.parametrize("turn", [0, 1])

@@ -192,6 +192,33 @@ def with_config(folder, name="config.json", **changes):
     (folder / name).write_text(json.dumps({**config, **changes}))
 
 
+def test_a_config_of_a_larger_model_is_noticed_before_memory_is_taken(copied):
+    config = json.loads((copied / "config.json").read_text())
+    del config["text_config"], config["region_config"]  # then it is that of the 7B
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"do not fit their config\.json: \d+ tensors .* came \("):
+        load(copied)
+
+
+@pytest.mark.parametrize("change", [{"text_config": 5}, {"vision_config": {"model_type": "unknown"}}])
+def test_a_config_that_describes_nothing_is_named(copied, change):
+    with_config(copied, **change)
+    with pytest.raises(ValueError, match=r"config\.json of .* describes no GPT4RoI"):
+        load(copied)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(copied):
+    (copied / "tokenizer.json").write_text('{"added_tokens": []}')
+    with pytest.raises(ValueError, match=r"the processor of .* cannot be read .*tokenizer\.json"):
+        load(copied)
+
+
+def test_an_index_without_a_map_is_named(copied):
+    (copied / "model.safetensors.index.json").write_text('{"weight_map": []}')
+    with pytest.raises(ValueError, match=r"index\.json' has no weight_map"):
+        load(copied)
+
+
 def test_another_model_is_named(copied):
     with_config(copied, model_type="llava")
     with pytest.raises(ValueError, match="holds a model of the type 'llava', not 'gpt4roi'"):
@@ -210,7 +237,9 @@ def test_a_foreign_processor_is_told(copied):
         load(copied)
 
 
-@pytest.mark.parametrize("path", ["./absent", "/absent/folder", "~/absent/folder", "absent", "absent/folder", "a/b/c"])
+@pytest.mark.parametrize(
+    "path", ["./absent", "/absent/folder", "~/absent/folder", "absent", "absent/folder", "a/b/c", ""]
+)
 def test_a_path_that_does_not_exist_is_named(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{path}'"):

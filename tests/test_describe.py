@@ -138,6 +138,37 @@ def test_a_stop_keeps_the_finished_batches(session, singly, monkeypatch):
     assert_same(answers, singly[:4])
 
 
+@pytest.mark.parametrize("how", ["stop", "interrupt"])
+def test_within_a_batch_what_is_written_is_kept(session, singly, gpt4roi, how):
+    stop, steps = threading.Event(), []
+
+    def after_three_steps(*_):
+        steps.append(None)
+        if len(steps) == 5:  # the prompt's beginning is the first, then a step a token
+            if how == "interrupt":
+                raise KeyboardInterrupt
+            stop.set()
+
+    hook = gpt4roi.model.language_model.register_forward_hook(after_three_steps)
+    try:
+        with pytest.warns(UserWarning, match="stopped after 0 of 7 regions; 4 more were begun"):
+            answers = session.describe(BOXES, batch_size=4, stop=stop, **FEW)
+    finally:
+        hook.remove()
+    assert len(steps) == 5
+    assert all(answer.stopped for answer in answers) and len(answers) == 4
+    for answer, whole in zip(answers, singly[:4], strict=True):
+        assert 0 < len(answer.token_ids) < 5
+        assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
+    assert_same(session.describe(BOXES, **FEW), singly)
+
+
+def test_sampled_answers_differ_from_batch_to_batch(session):
+    box = BOXES[:1].repeat(8, axis=0)
+    texts = [answer.text for answer in session.describe(box, batch_size=4, temperature=2.0, seed=3, **FEW)]
+    assert texts[:4] != texts[4:]
+
+
 def test_an_interrupt_keeps_the_finished_batches(session, singly, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
@@ -175,10 +206,11 @@ def test_an_error_is_not_swallowed(session, monkeypatch):
         session.describe(BOXES, batch_size=2, **FEW)
 
 
-def test_progress_is_shown_on_request(session, capsys):
-    session.describe(BOXES, batch_size=4, **FEW)
+def test_progress_is_shown_for_long_runs(session, capsys):
+    session.describe(BOXES, **FEW)  # one batch
+    session.describe(BOXES, batch_size=4, progress=False, **FEW)
     assert capsys.readouterr().err == ""
-    session.describe(BOXES, batch_size=4, progress=True, **FEW)
+    session.describe(BOXES, batch_size=4, **FEW)
     assert "7/7" in capsys.readouterr().err
 
 

@@ -338,3 +338,12 @@ def test_pixel_values_leave_the_image_alone_and_own_their_memory():
     values = image_to_pixel_values(image, 32, (0, 0, 0), (1, 1, 1))
     values.zero_()
     np.testing.assert_array_equal(np.asarray(image), np.asarray(picture(size=(32, 32))))
+
+
+def test_an_open_file_is_read(tmp_path):
+    path = tmp_path / "picture.png"
+    picture().save(path)
+    with path.open("rb") as opened:
+        assert load_image(opened).tobytes() == picture().tobytes()
+    with pytest.raises(TypeError, match=r"torch\.Tensor came; a torch tensor becomes an array"):
+        load_image(torch.zeros(3, 4, 4))

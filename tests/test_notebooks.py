@@ -50,3 +50,14 @@ def test_the_readmes_python_prints_what_it_says() -> None:
     with contextlib.redirect_stdout(said):
         exec(block, {})
     assert len(expected) == 2 and said.getvalue().splitlines() == expected
+
+
+def test_the_pythons_of_the_docs_run(tmp_path, monkeypatch):
+    """Block after block of the page, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "from_python.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        for block in blocks:
+            exec(block, names)
+    assert len(blocks) == 8 and said.getvalue() and (tmp_path / "talk.json").is_file()

@@ -168,6 +168,16 @@ def test_a_turn_mark_inside_a_longer_token_is_taken_apart():
     assert tokenizer.convert_ids_to_tokens(asked) == ["a", "Ġ", "#", "#", "#", "Ċ", "a"]
 
 
+@pytest.mark.parametrize(
+    "reference",
+    ["<Region1>", "<region 1>", "< region1 >", "<region-1>", "<region_1>", "<region>", "<region1?", "<region12345678>"],
+)
+def test_a_reference_that_is_misspelt_is_no_plain_text(canonical, reference):
+    with pytest.raises(ValueError, match="is no reference to a region; write <region1>, just so"):
+        build_prompt([("user", f"What is {reference}?")], canonical, 1)
+    build_prompt([("user", "Which region 1 of <regions>?"), ("assistant", f"{reference}")], canonical, 1)
+
+
 @pytest.mark.parametrize("forged", SPECIAL_STRINGS + TURN_MARKS)
 @pytest.mark.parametrize("speaker", ["user", "assistant"])
 def test_what_somebody_writes_is_never_special(processor, forged, speaker):

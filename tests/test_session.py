@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import warnings
 import weakref
 from contextlib import contextmanager
 
@@ -440,6 +441,22 @@ def loaded_and_talked():
     return gpt4roi, session, references
 
 
+def test_a_box_outside_is_told_once(gpt4roi):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gpt4roi.session(picture()).ask(QUESTION, [(-5, 4, 30, 40)], **FEW)
+    assert [(warning.category.__name__, warning.filename) for warning in told] == [("BoxClippedWarning", __file__)]
+
+
+def test_a_question_that_waited_is_asked_of_the_conversation_as_it_is_then(gpt4roi):
+    session, other = gpt4roi.session(picture()), gpt4roi.session(picture())
+    waiting = session.stream("Why?", **FEW)
+    for one in (session, other):
+        one.ask(QUESTION, [BOX], **FEW)
+    list(waiting)
+    assert session.history[-1].answer.token_ids == other.ask("Why?", **FEW).token_ids
+
+
 def test_unload_gives_the_memory_back():
     gpt4roi, session, references = loaded_and_talked()
     assert all(reference() is not None for reference in references)
@@ -502,3 +519,26 @@ def test_a_dropped_session_gives_its_memory_back(gpt4roi):
 def test_the_bundle_says_what_it_is(gpt4roi):
     assert "parameters" in repr(gpt4roi) and not gpt4roi.is_demo
     assert isinstance(gpt4roi.about, str)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"temperature": "hot"}, TypeError, "temperature must be a number, but is 'hot'"),
+        ({"temperature": 1e-320}, ValueError, "must be 0 .greedy. or 1e-06 or more"),
+        ({"top_p": None}, TypeError, "top_p must be a number, but is None"),
+        ({"seed": 1.5}, ValueError, "seed must be a whole number"),
+        ({"seed": 10**30}, ValueError, "seed must be a whole number"),
+        ({"max_new_tokens": None}, TypeError, "max_new_tokens must be a whole number, but is None"),
+        ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens must be a whole number, but is 2.5"),
+    ],
+)
+def test_bad_options_are_explained(session, options, error, words):
+    with pytest.raises(error, match=words):
+        session.ask(QUESTION, [BOX], **options)
+    assert session.history == ()
+
+
+def test_a_session_says_what_it_is(session):
+    session.ask(QUESTION, [BOX], **FEW)
+    assert repr(session) == "RegionSession(64 × 48, 1 regions, 1 turns)"

@@ -44,6 +44,39 @@ def test_a_conversation_comes_back_whole(gpt4roi, image_file, tmp_path):
     assert (np.asarray(loaded.image) == np.asarray(session.image)).all()
 
 
+def test_two_conversations_do_not_share_a_picture(gpt4roi, tmp_path):
+    talked(gpt4roi, picture()).save(tmp_path / "talk.json")
+    mine = tmp_path / "talk.image.png"
+    mine.write_bytes(b"mine")
+    talked(gpt4roi, picture(seed=1)).save(tmp_path / "talk")
+    assert (np.asarray(RegionSession.load(tmp_path / "talk.json", gpt4roi).image) == picture()).all()
+    assert mine.read_bytes() == b"mine"
+    before = sorted(tmp_path.iterdir())
+    talked(gpt4roi, picture(seed=2)).save(tmp_path / "talk")  # takes the place of what was saved there
+    assert sorted(tmp_path.iterdir()) == before
+    assert (np.asarray(RegionSession.load(tmp_path / "talk", gpt4roi).image) == picture(seed=2)).all()
+
+
+def test_a_folder_is_no_file_to_save_to(gpt4roi, tmp_path):
+    for path in (tmp_path, ""):
+        with pytest.raises(ValueError, match="is no name of a file to save to"):
+            talked(gpt4roi, picture()).save(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [("What is <region9>?", "names <region9>, but there are 1 regions"), (" ", "question is empty")],
+)
+def test_a_question_that_was_changed_is_noticed(gpt4roi, image_file, tmp_path, question, words):
+    talked(gpt4roi, image_file).save(tmp_path / "talk.json")
+    content = json.loads((tmp_path / "talk.json").read_text())
+    content["turns"][0]["question"] = question
+    (tmp_path / "talk.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        RegionSession.load(tmp_path / "talk.json", gpt4roi)
+
+
 def test_another_picture_of_the_same_size_is_noticed(gpt4roi, image_file, tmp_path):
     talked(gpt4roi, image_file).save(tmp_path / "talk.json")
     Image.fromarray(picture(seed=1)).save(image_file)

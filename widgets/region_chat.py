@@ -49,6 +49,8 @@ class RegionChat:
     """
 
     def __init__(self, gpt4roi: GPT4RoI, image: ImageLike | None = None) -> None:
+        if not hasattr(gpt4roi, "session"):
+            raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(gpt4roi).__name__} came first")
         self.gpt4roi = gpt4roi
         self.canvas = RegionCanvas(on_change=self._regions_changed)
         self.conversation = Conversation(about=gpt4roi.about, colors=list(REGION_COLORS))

@@ -14,9 +14,9 @@ CARD = """\
 
 {about}
 
-`python -m gpt4roi_nb.demo.make --seed {seed}` trains it for {minutes:.0f} minutes on {threads} CPU threads,
-as `recipe.json` says. A phase lasts a set time, so another machine takes another number of steps and makes another
-model of about the same quality. This one took {steps}.
+`python -m gpt4roi_nb.demo.make --seed {seed} --out FOLDER` trains it for {minutes:.0f} minutes on {threads} CPU
+threads, as `recipe.json` says. A phase lasts a set time, so another machine takes another number of steps and makes
+another model of about the same quality. This one took {steps}.
 The weights are stored in float16.{history}
 
 `python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or

@@ -48,8 +48,8 @@ def measure(answer: Answerer, count: int, seed: int) -> Figures:
     """
     if not 0 <= seed < FIRST_RESERVED_SERIES:
         raise ValueError(
-            f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}; scenes of higher seeds may have "
-            "been trained on"
+            f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}: the scenes of higher seeds "
+            "may have been trained on"
         )
     return measure_on(answer, tqdm(scenes(seed, count), total=count, unit="scene", leave=False, disable=None), seed)
 
@@ -105,10 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from gpt4roi_nb import GPT4RoI
 
-    gpt4roi = GPT4RoI.from_pretrained(options.checkpoint)
+    if options.scenes < 1:
+        parser.error(f"--scenes must be at least 1, but is {options.scenes}")
     try:
+        gpt4roi = GPT4RoI.from_pretrained(options.checkpoint)
         figures = measure(model_answerer(gpt4roi.model, gpt4roi.processor), options.scenes, options.seed)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     print(json.dumps(figures) if options.json else table(figures))
 

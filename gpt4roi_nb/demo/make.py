@@ -30,7 +30,6 @@ from gpt4roi_nb.demo.vocabulary import generation_config, make_processor
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
 REPORTED_SEED = 1  # of the check whose figures stand beside the weights
 REPORTED_SCENES = 300
 GLIMPSE = 60  # validation scenes that are asked about between phases
@@ -141,7 +140,9 @@ def export(model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.make", description=__doc__)
-    parser.add_argument("--out", type=Path, default=CHECKPOINT, help="where the checkpoint goes (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_run/checkpoint"), help="where the checkpoint goes (default: %(default)s)"
+    )
     parser.add_argument("--run", type=Path, default=Path("demo_run"), help="scenes and progress (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: 0)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")

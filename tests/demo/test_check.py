@@ -81,6 +81,11 @@ def test_the_table_has_a_line_for_every_kind():
     assert len(table(figures).splitlines()) == 1 + len(figures["accuracy"])
 
 
-def test_a_missing_checkpoint_is_an_error_in_words(tmp_path):
-    with pytest.raises(FileNotFoundError, match="checkpoint"):
-        main(["--checkpoint", str(tmp_path / "nowhere"), "--scenes", "1"])
+def test_bad_arguments_are_an_error_in_words(tmp_path, capsys):
+    for arguments, words in (
+        (["--checkpoint", str(tmp_path / "nowhere"), "--scenes", "1"], "no checkpoint at"),
+        (["--scenes", "0"], "--scenes must be at least 1, but is 0"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert words in capsys.readouterr().err
