@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -122,6 +123,31 @@ def test_the_tower_may_lie_among_the_other_tensors(theirs, state, sizes, clip, t
 def test_a_tower_is_not_fetched_unasked(source, tmp_path):
     with pytest.raises(ValueError, match=r"nothing is fetched unasked.*--vision"):
         convert_original(source, tmp_path / "target")
+
+
+def test_hub_ids_come_from_the_hubs_cache_when_offline(source, clip, tmp_path):
+    """As huggingface_hub lays its cache out; nothing is asked of the network."""
+    for name, folder in (("some/delta", source), ("some/clip", clip)):
+        repository = tmp_path / "cache" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(folder, repository / "snapshots" / "abc")
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("abc")
+    command = [sys.executable, "-m", "gpt4roi_nb.checkpoint", "convert", "some/delta", str(tmp_path / "target")]
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [*command, "--vision", "some/clip"], check=False, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert "49 copied" in result.stdout
+    result = subprocess.run(
+        [*command[:-1], str(tmp_path / "second"), "--vision", "some/other"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert result.returncode == 2
+    assert "no vision tower at 'some/other'" in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), ("bfloat16", torch.bfloat16)])
