@@ -7,6 +7,7 @@ one line on the error stream.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import sys
@@ -77,7 +78,7 @@ def _ask(given: argparse.Namespace) -> int:
     if given.max_new_tokens < 1:
         raise _BadInput(f"--max-new-tokens must be at least 1, but is {given.max_new_tokens}")
     if given.save is not None:
-        _check_writable(given.save)
+        _check_writable(given.save, Path(given.image))
 
     import torch
 
@@ -124,8 +125,6 @@ def _ask(given: argparse.Namespace) -> int:
 
 
 def _load(given: argparse.Namespace) -> GPT4RoI:
-    import torch
-
     from gpt4roi_nb.bundle import GPT4RoI
     from gpt4roi_nb.checkpoint import no_progress_bar
     from gpt4roi_nb.processor import check_references
@@ -136,18 +135,28 @@ def _load(given: argparse.Namespace) -> GPT4RoI:
             raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
         check_references(references(given.question), range(1, len(given.box) + 1), 0)
         if given.device is not None:
-            try:
-                torch.device(given.device)
-            except RuntimeError:
-                raise ValueError(
-                    f'--device must be such as "cpu", "cuda" or "cuda:1", but is {given.device!r}'
-                ) from None
+            _check_device(given.device)
         with nullcontext() if sys.stderr.isatty() else no_progress_bar():
             return GPT4RoI.from_pretrained(
                 given.checkpoint, device=given.device, dtype=given.dtype, quantization=given.quantization
             )
     except (ValueError, FileNotFoundError) as error:
         raise _BadInput(error) from error
+
+
+def _check_device(name: str) -> None:
+    """Whatever PyTorch raises for a device that it has not, or cannot compute on, is a bad argument here."""
+    import torch
+
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        return  # from_pretrained says it
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f'--device must be one that PyTorch can use, such as "cpu" or "cuda:1", but is {name!r} ({reason})'
+        ) from None
 
 
 def _gather(argv: Sequence[str]) -> list[str]:
@@ -180,12 +189,16 @@ def _box(text: str) -> list[float]:
     return [x1, y1, x2, y2]
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, image: Path) -> None:
     from PIL import Image
 
-    Image.init()
-    if path.suffix.lower() not in Image.EXTENSION or Image.EXTENSION[path.suffix.lower()] not in Image.SAVE:
-        raise _BadInput(f"--save takes a picture's name, such as answer.png, but came with {str(path)!r}")
+    if path.absolute() == image.absolute() or (path.exists() and image.exists() and path.samefile(image)):
+        raise _BadInput(f"--save {str(path)!r} would overwrite the image itself; give another name")
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), kind or "none")
+    except (KeyError, OSError, ValueError):
+        raise _BadInput(f"--save takes a picture's name, such as answer.png, but came with {str(path)!r}") from None
     if not path.absolute().parent.is_dir():
         raise _BadInput(f"--save {str(path)!r} cannot be written: there is no folder {str(path.absolute().parent)!r}")
 

@@ -75,9 +75,9 @@ def load_checkpoint(
         target = _device(device)
         # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
         device_map = None if target.type == "cpu" else {"": target}
-        if dtype is None and target.type == "cpu":
-            # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
-            dtype = torch.float32 if stored is None else torch.bfloat16
+    if dtype is None and {place.type for place in _devices(device_map, stored, kwargs)} == {"cpu"}:
+        # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
+        dtype = torch.float32 if stored is None else torch.bfloat16
     dtype = _dtype(dtype, config, stored)
     if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
         check_memory(config, devices, dtype, stored, given)

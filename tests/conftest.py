@@ -12,8 +12,9 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
 IN_CI = os.environ.get("CI") == "true"
-# What a machine may lack without a test being lost: an accelerator, and the reference records beside the checkout.
-MAY_SKIP = {"gpu", "samples"}
+# What a machine may lack without a test being lost: an accelerator, the reference records beside the checkout, and
+# leave to mount a disk.
+MAY_SKIP = {"gpu", "samples", "tmpfs"}
 
 # Set before torch and transformers are imported, and inherited by the kernels that browser tests start. Only in xdist's
 # workers: they inherit what their controller sets, and two workers with a thread a core each wait on one another.

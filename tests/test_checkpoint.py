@@ -270,6 +270,14 @@ def test_device_and_device_map_exclude_each_other(saved):
         GPT4RoI.from_pretrained(saved, device="cpu", device_map="auto")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_without_a_gpu_any_device_map_means_float32(gpt4roi, saved, tmp_path):
+    half = load(saved)
+    half.model.to(torch.float16).save_pretrained(tmp_path)
+    half.processor.save_pretrained(tmp_path)
+    assert GPT4RoI.from_pretrained(tmp_path, device_map="auto").model.dtype == torch.float32
+
+
 def test_a_device_map_is_followed(gpt4roi, saved):
     loaded = GPT4RoI.from_pretrained(saved, device_map={"": "cpu"}, dtype=torch.float32)
     assert asked(loaded).token_ids == asked(gpt4roi).token_ids

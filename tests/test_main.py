@@ -158,11 +158,16 @@ BOX = ["--box", *words(ONE)]
             ["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/absent/a.png"],
             "--save .* cannot be written: there is no folder",
         ),
+        (["ask", "SCENE", NAMED, *BOX, "--save", "SCENE"], "--save .* would overwrite the image itself; give another"),
+        (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.palm"], "--save takes a picture's name, such as answer.png"),
         (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.xyz"], "--save takes a picture's name, such as answer.png"),
         (["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "0"], "--max-new-tokens must be at least 1, but is 0"),
         (["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "many"], "--max-new-tokens: invalid int value: 'many'"),
         (["ask", "SCENE", NAMED, *BOX, "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
-        (["ask", "SCENE", NAMED, *BOX, "--device", "abacus"], "--device must be such as .* but is 'abacus'"),
+        (
+            ["ask", "SCENE", NAMED, *BOX, "--device", "abacus"],
+            "--device must be one that PyTorch can use, .* but is 'abacus'",
+        ),
     ],
 )
 def test_bad_input_is_told_before_a_model_is_loaded(arguments, message, scene, tmp_path, no_model, capsys):

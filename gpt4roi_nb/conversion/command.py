@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--base", help="LLaMA-7B's first version, where the source is a delta: a folder or a hub id")
     command.add_argument("--vision", help=f"the vision tower, {DEFAULT_TOWER}: a folder or a hub id")
     command.add_argument("--dtype", choices=list(DTYPES), help="of the result (default: as the source)")
-    command.add_argument("--verify", action="store_true", help="load the result and let it give one greedy answer")
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="load the result, or what was converted before, and let it give one greedy answer",
+    )
     command.add_argument("--table", action="store_true", help="print what became of every tensor")
     options = parser.parse_args(arguments)
     try:
@@ -33,9 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             verify=options.verify,
         )
     except (ValueError, OSError, MemoryError) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        print(f"gpt4roi_nb.checkpoint: {words}", file=sys.stderr)
+        words = error.strerror if isinstance(error, OSError) and error.filename is None else None
+        print(f"gpt4roi_nb.checkpoint: {words or error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        print(f"gpt4roi_nb.checkpoint: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("gpt4roi_nb.checkpoint: stopped; run the same command again to go on", file=sys.stderr)
         return 130

@@ -16,9 +16,17 @@ from gpt4roi_nb.checkpoint import INDEX_FILE, check_checkpoint, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.conversion import original
 from gpt4roi_nb.conversion.plan import holds_tower, make_plan
-from gpt4roi_nb.conversion.report import ConversionReport
+from gpt4roi_nb.conversion.report import ConversionReport, Fate
 from gpt4roi_nb.conversion.shards import Shards
-from gpt4roi_nb.conversion.work import PROGRESS_FILE, assign, check_disk, fingerprint, resume, write_tensors
+from gpt4roi_nb.conversion.work import (
+    PROGRESS_FILE,
+    assign,
+    begun,
+    check_disk,
+    fingerprint,
+    finished_files,
+    write_tensors,
+)
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
@@ -26,7 +34,9 @@ PARTIAL = ".partial"  # what the target's name ends in until it is whole
 REPORT_FILE = "conversion.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DEFAULT_TOWER = "openai/clip-vit-large-patch14"
-HUB_FILES = ("*.json", "*.model", "*.safetensors", "*.bin")  # what is got of a hub id
+# What is got of a hub id: the small files, then the weights in the first of these forms that it has.
+HUB_FILES = ("*.json", "*.model")
+HUB_WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def convert(
@@ -41,8 +51,14 @@ def convert(
 ) -> ConversionReport:
     """See `gpt4roi_nb.checkpoint.convert_original`."""
     started = time.perf_counter()
-    goal = Path(target).expanduser()
+    goal = Path(target).expanduser().resolve()
+    if goal.is_mount():
+        raise ValueError(
+            f"{str(goal)!r} is where a disk is mounted; choose a folder on it, such as {str(goal / 'GPT4RoI')!r}"
+        )
     if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
+        if verify and (goal / REPORT_FILE).is_file():
+            return _verify(goal, _read_report(goal))
         raise FileExistsError(f"{str(goal)!r} exists already; remove it, or choose another target")
     source_folder = folder_of(source, "source")
     base_folder = None if base is None else folder_of(base, "base")
@@ -61,41 +77,65 @@ def convert(
     if base is None:
         original.check_whole(shards)
 
+    processor = original.processor_of(config, tokenizer, vision_folder)
+
     goal.parent.mkdir(parents=True, exist_ok=True)
     partial = goal.with_name(goal.name + PARTIAL)
     files = assign(steps, into)
-    finished = resume(partial, {"files": list(files), "sources": fingerprint(into, shards, tower, base_shards)})
+    plan = {"files": list(files), "sources": fingerprint(into, shards, tower, base_shards)}
+    finished = finished_files(partial, plan)
     resumed = len(finished)
-    check_disk(partial, sum(step.bytes(into) for file in files if file not in finished for step in files[file]))
-    write_tensors(partial, files, finished, into, progress)
+    needed = sum(step.bytes(into) for file in files if file not in finished for step in files[file])
+    check_disk(goal.parent, partial, finished, needed)
+    with begun(partial, plan, finished):
+        adder = write_tensors(partial, files, finished, into, progress)
+        config.save_pretrained(partial)
+        original.generation_config_of(tokenizer).save_pretrained(partial)
+        processor.save_pretrained(partial)
+        write_json(
+            partial / INDEX_FILE,
+            {
+                "metadata": {"total_size": sum(step.bytes(into) for step in steps)},
+                "weight_map": {step.fate.name: file for file, group in files.items() for step in group},
+            },
+        )
+        report = ConversionReport(
+            source=os.fspath(source),
+            target=str(goal),
+            base=None if base is None else os.fspath(base),
+            vision=str(tower.folder),
+            dtype=name_of(into),
+            fates=[*(step.fate for step in steps), *ignored],
+            seconds=time.perf_counter() - started,
+            resumed_files=resumed,
+            base_checked=len(adder.checked),
+        )
+        write_json(partial / REPORT_FILE, asdict(report))
+        check_checkpoint(partial)
+        partial.replace(goal)
+        (goal / PROGRESS_FILE).unlink()
+    return _verify(goal, report) if verify else report
 
-    config.save_pretrained(partial)
-    original.generation_config_of(tokenizer).save_pretrained(partial)
-    original.processor_of(config, tokenizer, vision_folder).save_pretrained(partial)
-    write_json(
-        partial / INDEX_FILE,
-        {
-            "metadata": {"total_size": sum(step.bytes(into) for step in steps)},
-            "weight_map": {step.fate.name: file for file, group in files.items() for step in group},
-        },
-    )
-    report = ConversionReport(
-        source=os.fspath(source),
-        target=str(goal),
-        base=None if base is None else os.fspath(base),
-        vision=str(tower.folder),
-        dtype=name_of(into),
-        fates=[*(step.fate for step in steps), *ignored],
-        seconds=time.perf_counter() - started,
-        resumed_files=resumed,
-    )
-    write_json(partial / REPORT_FILE, asdict(report))
-    check_checkpoint(partial)
-    (partial / PROGRESS_FILE).unlink()
-    partial.replace(goal)
-    if verify:
-        report.verified = greedy_answer(goal, into)
-        write_json(goal / REPORT_FILE, asdict(report))
+
+def _read_report(folder: Path) -> ConversionReport:
+    content = read_json(folder / REPORT_FILE)
+    fates = [Fate(**{**fate, "shape": tuple(fate["shape"])}) for fate in content.pop("fates")]
+    return ConversionReport(fates=fates, **content)
+
+
+def _verify(folder: Path, report: ConversionReport) -> ConversionReport:
+    """Lets a converted checkpoint answer, and puts that into its report.
+
+    Raises:
+        RuntimeError: it does not load, or does not answer; the conversion itself is whole.
+    """
+    try:
+        report.verified = greedy_answer(folder, DTYPES[report.dtype])
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        raise RuntimeError(
+            f"{str(folder)!r} is converted, but could not be verified: {error}. The same command verifies it again"
+        ) from error
+    write_json(folder / REPORT_FILE, asdict(report))
     return report
 
 
@@ -110,7 +150,11 @@ def folder_of(name: str | os.PathLike[str], what: str) -> Path:
     if folder.is_absolute() or given.startswith((".", "~")) or given.count("/") != 1:
         raise FileNotFoundError(f"no {what} at {given!r}; expected a folder, or a hub id such as name/model")
     try:
-        return Path(snapshot_download(given, allow_patterns=list(HUB_FILES)))
+        for weights in HUB_WEIGHTS:
+            got = Path(snapshot_download(given, allow_patterns=[*HUB_FILES, weights]))
+            if list(got.glob(weights)):
+                return got
+        raise ValueError(f"it has no {' or '.join(HUB_WEIGHTS)}")
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"no {what} at {given!r}: there is no such folder, and it could not be got as a hub id ({error})"

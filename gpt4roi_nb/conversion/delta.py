@@ -5,8 +5,9 @@ word, so two things are looked at in every matrix that is added:
 
 - *Rounding.* A delta is the difference of two float16 numbers. Where it is small beside the base, that difference is
   exact, so it is a whole number of the base's rounding steps (or of half of one, where the target lies in the next
-  binade). With another base the steps are others, and many differences lie between them: a share of 1.0 becomes 0.75
-  to 0.93. Differences that were taken in float32 use all their bits and say nothing.
+  binade). With another base the steps are others, and some differences lie between them: a share of 1.0 becomes 0.75
+  to 0.93, and 0.9999 to 0.993 with a base that was trained on for a while. Differences that were taken in float32 use
+  all their bits and say nothing.
 - *Norm.* A trained model's matrix is what the base was, moved a little, or what the delta says, with the base taken out
   again: norms of target, base and delta are tied to each other. For a base that has nothing to do with the delta they
   are those of unrelated matrices, |target|² = |delta|² + |base|².
@@ -23,7 +24,7 @@ PIECE = 10_000_000  # elements that are checked at a time
 SAMPLE = 1_000_000  # elements of a tensor that are looked at
 MANTISSA_BITS = 10  # of float16
 SMALLEST_EXPONENT = -14  # of float16's normal numbers; below, steps stay as they are
-MIN_ON_STEPS = 0.97  # share of differences on the base's steps
+MIN_ON_STEPS = 0.99995  # share of differences on the base's steps: exactly 1 with the right base
 MAX_ODD = 0.35  # share of odd mantissas: 0 to 0.26 in differences of float16 numbers, 0.5 in those of float32 ones
 UNRELATED = 0.02  # how near, relatively, |target|² must be to |delta|² + |base|² to count as unrelated
 LARGE = 0.3  # |delta| / |base| from which the norms say something
@@ -31,9 +32,13 @@ MIN_LOOKED_AT = 1000  # a share of fewer elements says little
 
 
 class Adder:
-    """Adds the tensors of a delta to those of its base, and refuses a base that is not the delta's."""
+    """Adds the tensors of a delta to those of its base, and refuses a base that is not the delta's.
+
+    checked: names of the tensors whose rounding showed that the base is right.
+    """
 
     def __init__(self) -> None:
+        self.checked: list[str] = []
         self._looked_at = 0
         self._on_steps = 0.0
 
@@ -44,28 +49,45 @@ class Adder:
             ValueError: the base cannot be what the delta was taken from, or the sum is not finite.
         """
         difference, foundation = delta.half(), base.half()
+        if base.dtype == torch.bfloat16 or not _same(foundation, base):
+            raise ValueError(
+                f"{name}: the base is kept as {str(base.dtype).removeprefix('torch.')}, with other values than "
+                "float16's, which the delta was taken from; get LLaMA-7B in float16"
+            )
         rows = len(foundation)
         target = difference.clone()
         target[:rows] += foundation
         if not is_finite(target):
             raise ValueError(f"{name}: delta + base is NaN or infinite in float16; the base is not this delta's")
-        if target.dim() > 1:
-            if delta.dtype == torch.float16 and odd_share(difference) < MAX_ODD:
-                self._check_rounding(difference[:rows], foundation, name)
+        told = False
+        if _same(difference, delta) and odd_share(difference) < MAX_ODD:
+            told = self._check_rounding(difference[:rows], foundation, name)
+        if not told and target.dim() > 1:
             _check_norm(difference[:rows], foundation, target[:rows], name)
         return target
 
-    def _check_rounding(self, difference: Tensor, base: Tensor, name: str) -> None:
-        """Of all matrices so far, since a small one says little by itself."""
+    def _check_rounding(self, difference: Tensor, base: Tensor, name: str) -> bool:
+        """Of this tensor; small ones, which say little by themselves, are judged together. Whether it told anything."""
         share, count = share_on_steps(difference, base)
-        self._looked_at += count
-        self._on_steps += share * count
-        if self._looked_at >= MIN_LOOKED_AT and self._on_steps < MIN_ON_STEPS * self._looked_at:
+        if count < MIN_LOOKED_AT:
+            self._looked_at += count
+            self._on_steps += share * count
+            if self._looked_at < MIN_LOOKED_AT:
+                return False
+            share, count = self._on_steps / self._looked_at, self._looked_at
+            self._looked_at, self._on_steps = 0, 0.0
+        if share < MIN_ON_STEPS:
             raise ValueError(
-                f"{name}: only {self._on_steps / self._looked_at:.0%} of the delta's values so far are differences "
-                f"from this base (expected {MIN_ON_STEPS:.0%} or more); the delta was taken from another base. "
-                "Expected LLaMA-7B's first version, in float16"
+                f"{name}: only {share:.2%} of the delta's values are differences from this base (expected all of "
+                "them); the delta was taken from another base. Expected LLaMA-7B's first version, in float16"
             )
+        self.checked.append(name)
+        return True
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same values, whatever their dtypes; on a sample."""
+    return bool((_spread(one).double() == _spread(other).double()).all())
 
 
 def check_finite(tensor: Tensor, name: str, folder: Path, as_what: str = "") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from gpt4roi_nb.config import GPT4RoIConfig
@@ -17,6 +18,7 @@ from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import ADDED_TOKENS, IMAGE_TOKEN, REGION_TOKEN, canonical_tokenizer
 
 EMBEDDINGS = "model.embed_tokens.weight"
+CLIP_LARGE_WIDTH, PUBLISHED_TOKENS = 1024, 256
 FINAL_NORM = "model.norm.weight"
 SMALLEST_NORM = 0.1
 ROWS_PER_TOKEN = (EMBEDDINGS, "lm_head.weight")
@@ -57,8 +59,18 @@ def language_sizes(folder: Path) -> dict[str, Any]:
 def vision_config_of(folder: Path) -> PreTrainedConfig:
     """The configuration of a vision tower, of its own or inside that of a whole CLIP."""
     read_json(folder / "config.json", "the vision tower")
-    config = AutoConfig.from_pretrained(folder)
-    return getattr(config, "vision_config", config)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(folder / 'config.json')!r} describes no vision tower ({error})") from error
+    config = getattr(config, "vision_config", config)
+    tokens = (config.image_size // config.patch_size) ** 2
+    if config.hidden_size == CLIP_LARGE_WIDTH and tokens != PUBLISHED_TOKENS:
+        raise ValueError(
+            f"the vision tower in {str(folder)!r} makes {tokens} image tokens of a picture, but GPT4RoI was trained "
+            f"with {PUBLISHED_TOKENS}; take openai/clip-vit-large-patch14, not a version for larger pictures"
+        )
+    return config
 
 
 def tokenizer_of(folder: Path, source: Shards) -> PreTrainedTokenizerFast:
@@ -101,6 +113,22 @@ def config_of(
             "between <im_start> and <im_end>"
         )
     shapes = {name: info.shape for name, info in source.tensors.items()}
+    try:
+        return _config(theirs, folder, shapes, tokenizer, vision_config, dtype)
+    except (StrictDataclassError, TypeError) as error:
+        raise ValueError(
+            f"{str(folder / 'config.json')!r} gives sizes that are none ({error}); copy it again"
+        ) from error
+
+
+def _config(
+    theirs: dict[str, Any],
+    folder: Path,
+    shapes: dict[str, tuple[int, ...]],
+    tokenizer: PreTrainedTokenizerFast,
+    vision_config: PreTrainedConfig,
+    dtype: torch.dtype,
+) -> GPT4RoIConfig:
     return GPT4RoIConfig(
         text_config={
             "model_type": "llama",
@@ -147,6 +175,8 @@ def processor_of(
     file = None if vision_folder is None else vision_folder / "preprocessor_config.json"
     given = read_json(file) if file is not None and file.is_file() else {}
     options = {name: given[name] for name in ("image_mean", "image_std") if name in given}
+    if any(not isinstance(values, list) or len(values) != 3 for values in options.values()):
+        raise ValueError(f"{str(file)!r} must give image_mean and image_std as three numbers each, but gives {options}")
     image_processor = GPT4RoIImageProcessor(config.vision_config.image_size, **options)
     return GPT4RoIProcessor(image_processor, tokenizer, num_image_tokens=config.num_image_tokens)
 

@@ -17,6 +17,7 @@ from gpt4roi_nb.conversion.report import Fate
 from gpt4roi_nb.conversion.shards import Shards
 from gpt4roi_nb.keys import to_original
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 TOWER = "vision_tower."  # what our names of the tower's tensors begin with
 
@@ -47,7 +48,9 @@ class Step:
             base = self.base.read(name)
             check_finite(base, name, self.base.folder)
             tensor = adder.add(tensor, base, name)
-        converted = tensor.to(dtype)
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} holds {tensor.dtype}, whole numbers; expected weights that are not quantised")
+        converted = tensor.to(dtype).contiguous()
         if dtype != tensor.dtype:
             check_finite(converted, name, self.source.folder, f" in {dtype!s}")
         return converted
@@ -74,9 +77,11 @@ def make_plan(
         wanted = tuple(tensor.shape)
         if name.startswith(TOWER):
             own = name.removeprefix(TOWER)
-            step = Step(Fate(name, tower_names.get(own, own), "copied", wanted, "vision tower"), tower)
+            step = Step(
+                Fate(name, tower_names.get(own, own), "copied", wanted, "vision tower", str(tower.folder)), tower
+            )
         else:
-            step = Step(Fate(name, to_original(name), "copied", wanted), source)
+            step = Step(Fate(name, to_original(name), "copied", wanted, folder=str(source.folder)), source)
         theirs = step.fate.original
         if theirs not in step.source.tensors:
             missing.append(f"{theirs} in {str(step.source.folder)!r}")
@@ -97,7 +102,7 @@ def make_plan(
             if (id(shards), name) in taken:
                 continue
             if why := _why_ignored(name, shards is tower, tower is not source):
-                ignored.append(Fate("", name, "ignored", info.shape, why))
+                ignored.append(Fate("", name, "ignored", info.shape, why, str(shards.folder)))
             else:
                 unknown.append(f"{name} in {str(shards.folder)!r}")
     complaints = [
@@ -119,11 +124,13 @@ def _with_base(step: Step, base: Shards, missing: list[str], mismatched: list[st
         missing.append(f"{fate.original} in {str(base.folder)!r}")
         return step
     rows, *width = base.tensors[fate.original].shape
-    if fate.original in ROWS_PER_TOKEN and rows < fate.shape[0] and tuple(width) == fate.shape[1:]:
+    vocabulary = fate.shape[0] - len(ADDED_TOKENS)
+    if fate.original in ROWS_PER_TOKEN and rows == vocabulary and tuple(width) == fate.shape[1:]:
         why = f"rows from {rows} on come from the delta"
         return replace(step, base=base, fate=replace(fate, what="rows added", why=why))
     if (rows, *width) != fate.shape:
-        mismatched.append(f"{fate.original}: expected {list(fate.shape)} by the delta, the base has {[rows, *width]}")
+        wanted = [vocabulary, *fate.shape[1:]] if fate.original in ROWS_PER_TOKEN else list(fate.shape)
+        mismatched.append(f"{fate.original}: expected {wanted} by the delta, the base has {[rows, *width]}")
     return replace(step, base=base, fate=replace(fate, what="added"))
 
 
@@ -140,5 +147,5 @@ def _why_ignored(name: str, in_tower: bool, tower_apart: bool) -> str | None:
     if tower_apart and not in_tower and _TOWER_IN_SOURCE.match(name):
         return "the tower comes from elsewhere"
     if in_tower and tower_apart and _TEXT_HALF.match(name):
-        return "CLIP's text half"
+        return "a part of CLIP that GPT4RoI does not use"
     return next((why for pattern, why in _BUFFERS if pattern.search(name)), None)

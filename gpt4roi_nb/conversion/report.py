@@ -13,6 +13,7 @@ class Fate:
     Attributes:
         name: ours; empty where it was ignored.
         original: its name in the file that it came from.
+        folder: where that file lies.
         what: "copied", "added", "rows added" or "ignored".
         shape: in the result; of an ignored tensor, in its file.
         why: a few words.
@@ -23,6 +24,7 @@ class Fate:
     what: str
     shape: tuple[int, ...]
     why: str = ""
+    folder: str = ""
 
 
 @dataclass
@@ -37,12 +39,19 @@ class ConversionReport:
     fates: list[Fate]
     seconds: float = 0.0
     resumed_files: int = 0
+    base_checked: int = 0
     verified: str | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.target}: {self.source}" + (f" + {self.base}" if self.base else "") + f", {self.dtype}"]
         counts = Counter((fate.what, fate.why) for fate in self.fates)
         lines += [f"{count:6} {what}" + (f": {why}" if why else "") for (what, why), count in counts.items()]
+        if self.base:
+            lines.append(
+                f"the base was found to be the delta's in {self.base_checked} tensors"
+                if self.base_checked
+                else "the base could NOT be checked: the delta does not hold differences of float16 numbers"
+            )
         if self.resumed_files:
             lines.append(f"{self.resumed_files} files were finished by an earlier run")
         if self.verified is not None:
@@ -53,5 +62,6 @@ class ConversionReport:
         """One line a tensor: what happened, our name, the authors' name, the shape."""
         width = max(len(fate.name) for fate in self.fates)
         return "\n".join(
-            f"{fate.what:10}  {fate.name:{width}}  {fate.original}  {list(fate.shape)}" for fate in self.fates
+            f"{fate.what:10}  {fate.name:{width}}  {fate.original}  {list(fate.shape)}  {fate.why}"
+            for fate in self.fates
         )

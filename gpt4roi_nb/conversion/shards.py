@@ -84,13 +84,25 @@ class Shards:
 
     def _promised(self) -> dict[str, str]:
         """Tensor → file name, as the index says; empty without an index."""
-        for index, _ in LAYOUTS:
+        incomplete: dict[str, str] = {}
+        for index, single in LAYOUTS:
             if (self.folder / index).is_file():
-                names = read_json(self.folder / index).get("weight_map")
-                if not isinstance(names, dict) or not names:
-                    raise ValueError(f"{str(self.folder / index)!r} has no weight_map; copy it again")
-                return names
-        return {}
+                names = self._index(self.folder / index)
+                if all((self.folder / name).is_file() for name in names.values()):
+                    return names
+                incomplete = incomplete or names
+            if (self.folder / single).is_file():
+                return {}
+        return incomplete
+
+    def _index(self, file: Path) -> dict[str, str]:
+        names = read_json(file).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise ValueError(f"{str(file)!r} has no weight_map; copy it again")
+        strange = [name for name in names.values() if not isinstance(name, str) or Path(name).name != name]
+        if strange:
+            raise ValueError(f"{str(file)!r} names {strange[0]!r}; expected files of the folder itself")
+        return names
 
     def _single(self) -> Path:
         for _, name in LAYOUTS:
@@ -106,7 +118,12 @@ def _contents(file: Path) -> Iterator[tuple[str, TensorInfo]]:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118  # it is no dictionary
                     piece = opened.get_slice(name)
-                    yield name, TensorInfo(file, tuple(piece.get_shape()), _DTYPES[piece.get_dtype()])
+                    dtype = _DTYPES.get(piece.get_dtype())
+                    if dtype is None:
+                        raise ValueError(
+                            f"{name} in {str(file)!r} is kept as {piece.get_dtype()}; expected plain floats"
+                        )
+                    yield name, TensorInfo(file, tuple(piece.get_shape()), dtype)
         except SafetensorError as error:
             raise ValueError(f"{str(file)!r} is truncated or no safetensors file ({error}); copy it again") from error
     else:
@@ -124,7 +141,7 @@ def _load_bin(file: Path) -> dict[str, Tensor]:
             f"{str(file)!r} holds more than tensors, or is no weights file: reading it could run code, so it is "
             "refused; get the weights as safetensors, or as a plain state dict"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(file)!r} is truncated or no PyTorch file ({error}); copy it again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{str(file)!r} is no plain state dict; expected one dictionary of names and tensors")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,39 +46,68 @@ def fingerprint(dtype: torch.dtype, *several: Shards | None) -> list[Any]:
     return [str(dtype), *([str(file.resolve()), state.st_size, state.st_mtime_ns] for file, state in states)]
 
 
-def resume(partial: Path, plan: dict[str, Any]) -> dict[str, int]:
-    """The files that an interrupted run of the same conversion has finished, with their sizes; makes the folder."""
+def finished_files(partial: Path, plan: dict[str, Any]) -> dict[str, int]:
+    """The files that an interrupted run of the same conversion has finished, with their sizes.
+
+    Raises:
+        FileExistsError: what lies there is no unfinished conversion.
+    """
     progress = partial / PROGRESS_FILE
-    if partial.is_dir() and any(partial.iterdir()):
-        if not progress.is_file():
+    if not progress.is_file():
+        left = [] if not partial.exists() else [path.name for path in partial.iterdir()] if partial.is_dir() else ["."]
+        if [name for name in left if name != f"{PROGRESS_FILE}.part"]:
             raise FileExistsError(f"{str(partial)!r} is in the way and is no unfinished conversion; move it away")
-        written = read_json(progress)
-        if written.get("plan") == plan:
-            finished: dict[str, int] = written["finished"]
-            return {
-                file: size
-                for file, size in finished.items()
-                if (partial / file).is_file() and (partial / file).stat().st_size == size
-            }
-        shutil.rmtree(partial)  # of other files, or to another dtype: nothing of it can be used
-    partial.mkdir(parents=True, exist_ok=True)
-    write_json(progress, {"plan": plan, "finished": {}})
-    return {}
+        return {}
+    written = read_json(progress)
+    if written.get("plan") != plan:
+        return {}  # of other files, or to another dtype: nothing of it can be used
+    finished: dict[str, int] = written["finished"]
+    return {
+        file: size
+        for file, size in finished.items()
+        if (partial / file).is_file() and (partial / file).stat().st_size == size
+    }
 
 
-def check_disk(partial: Path, needed: int) -> None:
-    free = shutil.disk_usage(partial).free
+def check_disk(folder: Path, partial: Path, finished: dict[str, int], needed: int) -> None:
+    """Raises OSError where a folder's disk has not room for so many bytes more.
+
+    What an earlier run has left unfinished in `partial` is given up, so it counts as free.
+    """
+    old = [path for path in partial.iterdir() if path.name not in finished] if partial.is_dir() else []
+    left = sum(path.stat().st_size for path in old)
+    free = shutil.disk_usage(folder).free + left
     if free < needed + MARGIN_BYTES:
         raise OSError(
             errno.ENOSPC,
-            f"the conversion needs {(needed + MARGIN_BYTES) / 1e9:.2f} GB more in {str(partial.parent)!r}, but "
+            f"the conversion needs {(needed + MARGIN_BYTES) / 1e9:.2f} GB more in {str(folder)!r}, but "
             f"{free / 1e9:.2f} GB are free; free some, or choose another target",
         )
 
 
+@contextmanager
+def begun(partial: Path, plan: dict[str, Any], finished: dict[str, int]) -> Iterator[None]:
+    """The folder of the work, with what is finished in it and nothing else, while it belongs to this process alone."""
+    partial.mkdir(parents=True, exist_ok=True)
+    folder = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another conversion is writing to {str(partial)!r}; wait for it to end") from None
+        for path in partial.iterdir():
+            if path.name not in finished and path.name != PROGRESS_FILE:
+                path.unlink()  # half a file of a run that was killed
+        write_json(partial / PROGRESS_FILE, {"plan": plan, "finished": finished})
+        yield
+    finally:
+        os.close(folder)
+
+
 def write_tensors(
     partial: Path, files: dict[str, list[Step]], finished: dict[str, int], dtype: torch.dtype, progress: bool
-) -> None:
+) -> Adder:
+    """Makes the files that are not finished."""
     plan = read_json(partial / PROGRESS_FILE)["plan"]
     adder = Adder()
     total = sum(step.bytes(dtype) for group in files.values() for step in group)
@@ -90,6 +122,7 @@ def write_tensors(
                 write_json(partial / PROGRESS_FILE, {"plan": plan, "finished": finished})
             else:
                 bar.update(sum(step.bytes(dtype) for step in group))
+    return adder
 
 
 def _write_file(file: Path, tensors: dict[str, Tensor]) -> int:
@@ -97,12 +130,14 @@ def _write_file(file: Path, tensors: dict[str, Tensor]) -> int:
     unfinished = file.with_name(file.name + ".part")
     try:
         save_file(tensors, unfinished, metadata={"format": "pt"})
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())  # on the disk before it has its name
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise OSError(
-            errno.ENOSPC,
-            f"{file.name} could not be written ({error}); free some disk and run the same command again: what is "
-            f"finished stays in {str(file.parent)!r}",
+            errno.EIO,
+            f"{file.name} could not be written ({error}); see that the disk has room, and run the same command again: "
+            f"what is finished stays in {str(file.parent)!r}",
         ) from error
     unfinished.replace(file)
     return file.stat().st_size

@@ -98,7 +98,7 @@ def test_every_tensor_is_in_the_report(theirs, state, clip, source, tmp_path):
     ignored = {fate.original: fate.why for fate in report.fates if fate.what == "ignored"}
     assert "computed anew" in ignored["model.layers.1.self_attn.rotary_emb.inv_freq"]
     assert "only counts" in ignored["vision_model.embeddings.position_ids"]
-    assert "text half" in ignored["logit_scale"]
+    assert "part of CLIP" in ignored["logit_scale"]
     assert report.table().count("\n") == len(report.fates) - 1
     assert "49 copied" in str(report)
     written = json.loads((tmp_path / "target" / "conversion.json").read_text())
@@ -191,6 +191,34 @@ def test_verify_lets_it_answer(source, clip, tmp_path):
     assert isinstance(report.verified, str) and "verified: it loads" in str(report)
 
 
+def test_what_could_not_be_verified_is_whole_and_can_be_verified_later(source, clip, tmp_path, monkeypatch):
+    def too_small(*_, **__):
+        raise MemoryError("needs 15 GB")
+
+    monkeypatch.setattr(convert_module, "load_checkpoint", too_small)
+    with pytest.raises(RuntimeError, match="is converted, but could not be verified: needs 15 GB"):
+        convert(source, tmp_path / "target", clip, verify=True)
+    monkeypatch.undo()
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "target").glob("*.safetensors")}
+    report = convert(source, tmp_path / "target", clip, verify=True)
+    assert report.verified is not None and len(report.fates) > 100
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "target").glob("*.safetensors")} == before
+
+
+def test_a_link_to_another_disk_is_followed(source, clip, tmp_path):
+    (tmp_path / "disk" / "folder").mkdir(parents=True)
+    (tmp_path / "target").symlink_to(tmp_path / "disk" / "folder")
+    convert(source, tmp_path / "target", clip)
+    assert (tmp_path / "disk" / "folder" / "config.json").is_file() and (tmp_path / "target").is_symlink()
+
+
+def test_two_conversions_do_not_write_to_one_folder(source, clip, tmp_path):
+    partial = tmp_path / "target.partial"
+    with work.begun(partial, {}, {}), pytest.raises(FileExistsError, match="another conversion is writing to"):
+        convert(source, tmp_path / "target", clip)
+    convert(source, tmp_path / "target", clip)
+
+
 # ------------------------------------------------------------------------------------------------------ a delta
 
 
@@ -225,6 +253,55 @@ def test_a_delta_and_its_base_give_the_model_again(state, delta, clip, tmp_path)
 def test_a_delta_without_its_base_is_noticed(delta, clip, tmp_path):
     with pytest.raises(ValueError, match=r"is a delta.*say what it was taken from with `base`"):
         convert(delta[0], tmp_path / "target", clip)
+
+
+@pytest.mark.parametrize("moved", [0.005, 0.05])
+def test_a_base_that_was_trained_on_is_refused(delta, state, sizes, clip, tmp_path, moved):
+    """As Vicuna is LLaMA, moved a little."""
+    base = cut(state)[1]
+    generator = torch.Generator().manual_seed(5)
+    for name, tensor in base.items():
+        step = torch.randn(tensor.shape, generator=generator) * tensor.float().std() * moved
+        base[name] = (tensor.float() + (step if tensor.dim() > 1 else 0)).to(tensor.dtype)
+    folder = write_base(tmp_path / "vicuna", base, {**sizes, "vocab_size": 1000})
+    with pytest.raises(ValueError, match="was taken from another base"):
+        convert(delta[0], tmp_path / "target", clip, base=folder)
+
+
+@pytest.mark.parametrize("name", [PROJECTION, "model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
+def test_one_matrix_of_another_model_is_enough(delta, state, sizes, clip, tmp_path, name):
+    base = cut(state)[1]
+    base[name] = base[name].flip(0)
+    folder = write_base(tmp_path / "mixed", base, {**sizes, "vocab_size": 1000})
+    with pytest.raises(ValueError, match="was taken from another base"):
+        convert(delta[0], tmp_path / "target", clip, base=folder)
+
+
+def test_a_base_in_bfloat16_has_lost_what_is_needed(delta, state, sizes, clip, tmp_path):
+    base = {name: tensor.bfloat16() for name, tensor in cut(state)[1].items()}
+    folder = write_base(tmp_path / "bf16", base, {**sizes, "vocab_size": 1000})
+    with pytest.raises(ValueError, match=r"the base is kept as bfloat16.*get LLaMA-7B in float16"):
+        convert(delta[0], tmp_path / "target", clip, base=folder)
+
+
+def test_a_delta_in_float32_is_checked_all_the_same(delta, state, sizes, clip, tmp_path):
+    difference, _ = cut(state)
+    widened = write_authors(tmp_path / "wide", {name: tensor.float() for name, tensor in difference.items()}, sizes)
+    assert convert(widened, tmp_path / "target", clip, base=delta[1]).base_checked > 10
+    finer = {name: tensor + 1e-6 if tensor.is_floating_point() else tensor for name, tensor in difference.items()}
+    folder = write_authors(tmp_path / "finer", {name: tensor.float() + 1e-7 for name, tensor in finer.items()}, sizes)
+    report = convert(folder, tmp_path / "other", clip, base=delta[1])
+    assert report.base_checked == 0 and "could NOT be checked" in str(report)
+
+
+def test_a_base_with_too_few_rows_is_refused(delta, state, sizes, clip, tmp_path):
+    base = cut(state)[1]
+    base["lm_head.weight"] = base["lm_head.weight"][:900]
+    folder = write_base(tmp_path / "rows", base, {**sizes, "vocab_size": 1000})
+    with pytest.raises(
+        ValueError, match=r"lm_head\.weight: expected \[1000, 32\] by the delta, the base has \[900, 32\]"
+    ):
+        convert(delta[0], tmp_path / "target", clip, base=folder)
 
 
 def test_a_base_of_the_right_shapes_that_is_another_model_is_refused(delta, sizes, clip, tmp_path):
@@ -322,6 +399,59 @@ def test_a_missing_shard_is_named(source, clip, tmp_path):
         convert(source, tmp_path / "target", clip)
 
 
+def test_of_several_layouts_the_one_that_is_whole_is_read(source, state, sizes, clip, tmp_path):
+    """As some releases leave behind: indices of shards that are not there, and a file beside an index."""
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        (source / index).write_text(json.dumps({"weight_map": dict.fromkeys(state, "absent.bin")}))
+    with pytest.raises(FileNotFoundError, match=r"lacks its weights file absent\.bin"):
+        convert(source, tmp_path / "target", clip)
+    torch.save(state, source / "pytorch_model.bin")
+    convert(source, tmp_path / "target", clip)
+
+
+@pytest.mark.parametrize("name", ["../outside.bin", "/outside.bin", "inner/shard.bin", 5])
+def test_an_index_that_leads_elsewhere_is_refused(source, state, clip, tmp_path, name):
+    (source / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(state, name)}))
+    with pytest.raises(ValueError, match="expected files of the folder itself"):
+        convert(source, tmp_path / "target", clip)
+
+
+def test_whole_numbers_are_no_weights(state, sizes, clip, tmp_path):
+    quantised = broken(state, lambda s: s.update({PROJECTION: torch.ones(32, 32, dtype=torch.int8)}))
+    with pytest.raises(ValueError, match=r"holds torch\.int8, whole numbers"):
+        convert(write_authors(tmp_path / "source", quantised, sizes), tmp_path / "target", clip)
+
+
+def test_tensors_that_lie_apart_in_a_file_are_copied(theirs, state, sizes, clip, tmp_path):
+    turned = broken(state, lambda s: s.update({PROJECTION: s[PROJECTION].t().contiguous().t()}))
+    source = write_authors(tmp_path / "source", {}, sizes)
+    torch.save(turned, source / "pytorch_model.bin")
+    convert(source, tmp_path / "target", clip)
+    assert asked(GPT4RoI.from_pretrained(tmp_path / "target", device="cpu")).token_ids == asked(theirs).token_ids
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": "many"}, {"num_attention_heads": 5}, {"hidden_size": None}])
+def test_sizes_that_are_none_are_refused_in_words(source, clip, tmp_path, change):
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=r"config\.json|another shape"):
+        convert(source, tmp_path / "target", clip)
+
+
+def test_a_tower_for_larger_pictures_is_refused(source, clip, tmp_path):
+    large = shutil.copytree(clip, tmp_path / "large")
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    }
+    (large / "config.json").write_text(json.dumps(vision))
+    with pytest.raises(ValueError, match="makes 576 image tokens of a picture, but GPT4RoI was trained with 256"):
+        convert(source, tmp_path / "target", large)
+
+
 @pytest.mark.parametrize("kept", [0, 100, -300])
 @pytest.mark.parametrize("layout", ["bin", "safetensors"])
 def test_a_truncated_shard_is_named(state, sizes, clip, tmp_path, layout, kept):
@@ -383,14 +513,15 @@ import os, signal
 from gpt4roi_nb.conversion import work
 from gpt4roi_nb.checkpoint import convert_original
 work.MAX_SHARD_BYTES = 100_000
-real, written = work._write_file, []
-def write(file, tensors):
+real, written = work.save_file, []
+def save_file(tensors, file, metadata):
     written.append(file)
     if len(written) == 4:
-        file.with_name(file.name + ".part").write_bytes(b"half a file")
+        for name in (file, file.with_name(".tmpAbCdEf")):  # safetensors writes under a name of its own
+            name.write_bytes(b"half a file")
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(file, tensors)
-work._write_file = write
+    real(tensors, file, metadata=metadata)
+work.save_file = save_file
 convert_original({str(source)!r}, {str(killed)!r}, vision={str(clip)!r}, progress=False)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
@@ -427,6 +558,21 @@ def test_a_disk_that_is_too_small_is_noticed_before_it_begins(source, clip, tmp_
     with pytest.raises(OSError, match=r"needs 0\.05 GB more .* but 0\.00 GB are free"):
         convert(source, tmp_path / "target", clip)
     assert not list(tmp_path.glob("**/*.safetensors*"))
+
+
+@pytest.mark.tmpfs
+def test_on_a_real_disk_that_is_full_it_says_so_and_goes_on_later(source, clip, tmp_path):
+    """A tmpfs of 51 MB in a namespace of its own: too small at first, then freed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    convert_it = f"{sys.executable} -m gpt4roi_nb.checkpoint convert {source} {disk}/target --vision {clip}"
+    script = f"mount -t tmpfs -o size=53m tmpfs {disk} && head -c 20000000 /dev/zero > {disk}/other && "
+    script += f"{{ {convert_it}; echo first $?; rm {disk}/other; {convert_it}; echo second $?; ls {disk}; }}"
+    result = subprocess.run(["unshare", "-rm", "sh", "-c", script], check=False, capture_output=True, text=True)
+    if "first" not in result.stdout:
+        pytest.skip(f"this kernel lets nobody mount a tmpfs: {result.stderr.strip()}")
+    assert "first 2" in result.stdout and "second 0" in result.stdout, result.stderr
+    assert "GB more in" in result.stderr and result.stdout.split()[-1] == "target"
 
 
 def test_a_disk_that_fills_meanwhile_loses_nothing(source, clip, tmp_path):
