@@ -1,0 +1,57 @@
+"""LVIS v1: its image records have no `file_name`, its annotations no `iscrowd`; an object's category is colour and kind."""
+
+from gpt4roi_nb.data.scenes import CATEGORIES, COLOURS, SceneObject
+from gpt4roi_nb.data.world.coco import INFO, LICENSES, image_record, object_record
+from gpt4roi_nb.data.world.files import Added, JsonFile, Record
+from gpt4roi_nb.data.world.picture import SPLITS, Picture
+
+# Some of LVIS's names hold a space or parentheses; so do these.
+KIND_NAMES = {"ring": " ring", "mug": "_mug_(drinking_vessel)"}
+NEGATIVES = 5  # categories that an image record says are certainly absent
+
+LVIS_FILES = {split: f"lvis/lvis_v1_{split}.json" for split in SPLITS}
+
+
+def category_id(thing: SceneObject) -> int:
+    """The id of an object's category, from 1."""
+    return COLOURS.index(thing.colour) * len(CATEGORIES) + CATEGORIES.index(thing.category) + 1
+
+
+def _categories() -> list[Record]:
+    records: list[Record] = []
+    for colour in COLOURS:
+        for kind in CATEGORIES:
+            name = colour + KIND_NAMES.get(kind, f"_{kind}")
+            records.append(
+                {
+                    "frequency": "f",
+                    "synset": f"{colour}_{kind}.n.01",
+                    "synonyms": [name, f"{colour}-coloured_{kind}"],
+                    "id": len(records) + 1,
+                    "def": f"a {kind} that is painted {colour}",
+                    "name": name,
+                }
+            )
+    return records
+
+
+LVIS_CATEGORIES = _categories()
+FILES = tuple(
+    JsonFile(path, ("images", "annotations"), {"info": INFO, "licenses": LICENSES, "categories": LVIS_CATEGORIES})
+    for path in LVIS_FILES.values()
+)
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture to its split."""
+    file = LVIS_FILES[picture.split]
+    present = {category_id(thing) for thing in picture.objects}
+    absent = [record["id"] for record in LVIS_CATEGORIES if record["id"] not in present]
+    image = image_record(picture, "")
+    del image["file_name"]
+    drawn = picture.rng("lvis").choice(absent, NEGATIVES, replace=False).tolist()
+    added.row(file, "images", image | {"neg_category_ids": sorted(drawn), "not_exhaustive_category_ids": []})
+    for index, thing in enumerate(picture.objects):
+        annotation = object_record(picture, index) | {"category_id": category_id(thing)}
+        del annotation["iscrowd"]
+        added.row(file, "annotations", annotation)
