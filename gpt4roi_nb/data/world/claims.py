@@ -5,7 +5,7 @@ all true, and of every wrong one at least one is false. A wrong rationale agrees
 plausible; only the picture tells it from the right one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from gpt4roi_nb.data.world.expressions import ATTRIBUTES, OPPOSITE, stands
 
 CHOICES = 4
 SEEN_SHARE = 0.7  # of wrong values that another object of the scene has
-TRIES = 40
 
 Token = str | tuple[int, ...]  # a word, or the indices of the objects meant
 Tokens = tuple[Token, ...]
@@ -87,61 +86,48 @@ def _claims(index: int, values: Values, attributes: Iterable[str] = ATTRIBUTES) 
     return tuple(Claim(index, attribute, values[attribute]) for attribute in attributes)
 
 
-def _wrong_value(scene: Scene, index: int, attribute: str, rng: np.random.Generator) -> str:
+def _wrong_values(scene: Scene, index: int, attribute: str, rng: np.random.Generator, count: int = 1) -> list[str]:
+    """Different values that the object does not have, those of other objects first (or all alike, now and then)."""
     own = value_of(scene.objects[index], attribute)
-    seen = sorted({value_of(thing, attribute) for thing in scene.objects} - {own})
-    if seen and rng.random() < SEEN_SHARE:
-        return pick(rng, seen)
-    return pick(rng, [value for value in VALUES[attribute] if value != own])
+    wrong = [value for value in VALUES[attribute] if value != own]
+    seen = {value_of(thing, attribute) for thing in scene.objects} if rng.random() < SEEN_SHARE else set()
+    shuffled = [wrong[k] for k in rng.permutation(len(wrong)).tolist()]
+    return sorted(shuffled, key=lambda value: value not in seen)[:count]
 
 
-def _misses(scene: Scene, index: int, kept: set[str], rng: np.random.Generator) -> Values:
-    """The object's values with one or two of them wrong, but not the kept ones."""
-    free = [attribute for attribute in ATTRIBUTES if attribute not in kept]
-    values = _own(scene, index)
-    for attribute in rng.choice(free, min(len(free), int(rng.integers(1, 3))), replace=False).tolist():
-        values[attribute] = _wrong_value(scene, index, attribute, rng)
-    return values
-
-
-def _different(make: Callable[[bool], Choice]) -> tuple[Choice, ...]:
-    """The right choice, then wrong ones whose words differ. make: gives the right one, or a wrong one at random."""
-    found = [make(True)]
-    for _ in range(TRIES):
-        if len(found) == CHOICES:
-            break
-        choice = make(False)
-        if choice.tokens not in [other.tokens for other in found]:
-            found.append(choice)
-    return tuple(found)
+SQUARE = ((False, False), (True, False), (False, True), (True, True))
 
 
 def _are(
     scene: Scene, indices: list[int], kept: list[set[str]], rng: np.random.Generator, frame: str
 ) -> tuple[Choice, ...]:
-    """Choices that describe each object wholly. frame: has `{0}` for the first object and `<0>` for its description."""
+    """Choices that describe each object wholly: two values may be right or wrong each, which makes four.
 
-    def make(right: bool) -> Choice:
+    So no choice is more like the others than any, and none can be told without the picture. kept: attributes of each
+    object that stay right. frame: has `{0}` for the first object and `<0>` for its description.
+    """
+    free = [(k, attribute) for k in range(len(indices)) for attribute in ATTRIBUTES if attribute not in kept[k]]
+    changed = [free[k] for k in rng.choice(len(free), 2, replace=False).tolist()]
+    wrong = [_wrong_values(scene, indices[k], attribute, rng)[0] for k, attribute in changed]
+    choices = []
+    for changes in SQUARE:
         values = [_own(scene, index) for index in indices]
-        if not right:
-            changed = int(rng.integers(1, 2 ** len(indices)))  # which of them are described wrongly
-            for k, index in enumerate(indices):
-                if changed >> k & 1:
-                    values[k] = _misses(scene, index, kept[k], rng)
+        for (k, attribute), value, is_changed in zip(changed, wrong, changes, strict=True):
+            if is_changed:
+                values[k][attribute] = value
         text = frame
         for k, of_one in enumerate(values):
             text = text.replace(f"<{k}>", an(_phrase(of_one)))
         claims = tuple(claim for k, index in enumerate(indices) for claim in _claims(index, values[k]))
-        return Choice(said(text, *indices), claims)
-
-    return _different(make)
+        choices.append(Choice(said(text, *indices), claims))
+    return tuple(choices)
 
 
 BOTH = ("{0} is <0> and {1} is <1> .", "I see that {0} is <0> , while {1} is <1> .")
 SIDE_WORDS = {"left": "to the left", "right": "to the right", "front": "in front", "back": "behind"}
 
 
-def _sides(scene: Scene, one: int, other: int, rng: np.random.Generator) -> tuple[Choice, ...] | None:
+def _sides(scene: Scene, one: int, other: int) -> tuple[Choice, ...] | None:
     """Where an object stands, seen from another; None where that is not clear."""
     if not (comparable(scene, "left_right", one, other) and comparable(scene, "front_behind", one, other)):
         return None
@@ -162,7 +148,7 @@ def _sides(scene: Scene, one: int, other: int, rng: np.random.Generator) -> tupl
 
 def what(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
     """What something is, and where it stands."""
-    sides = _sides(scene, one, other, rng)
+    sides = _sides(scene, one, other)
     if sides is None:
         return None
     question = pick(rng, ("What is {0} ?", "What do you see at {0} ?", "What kind of thing is {0} ?"))
@@ -171,7 +157,7 @@ def what(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item |
 
 def where(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
     """Where something stands, and what the two are."""
-    sides = _sides(scene, one, other, rng)
+    sides = _sides(scene, one, other)
     if sides is None:
         return None
     question = pick(
@@ -183,14 +169,10 @@ def where(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item 
 def attribute(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
     """The colour of something, and what else it is."""
 
-    def make(right: bool) -> Choice:
-        value = scene.objects[one].colour if right else _wrong_value(scene, one, "colour", rng)
-        return Choice(said(f"{{0}} is {value} .", one), (Claim(one, "colour", value),))
-
+    values = [scene.objects[one].colour, *_wrong_values(scene, one, "colour", rng, CHOICES - 1)]
+    answers = tuple(Choice(said(f"{{0}} is {value} .", one), (Claim(one, "colour", value),)) for value in values)
     question = pick(rng, ("What colour is {0} ?", "Which colour does {0} have ?", "How is {0} painted ?"))
-    return Item(
-        said(question, one), _different(make), _are(scene, [one, other], [{"colour"}, set()], rng, pick(rng, BOTH))
-    )
+    return Item(said(question, one), answers, _are(scene, [one, other], [{"colour"}, set()], rng, pick(rng, BOTH)))
 
 
 def same(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
@@ -198,7 +180,7 @@ def same(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item |
     shared = pick(rng, ("colour", "material", "category"))
     mine, yours = (value_of(scene.objects[k], shared) for k in (one, other))
     if mine == yours:
-        yours = _wrong_value(scene, one, shared, rng)
+        (yours,) = _wrong_values(scene, one, shared, rng)
     right = value_of(scene.objects[other], shared)
     choices = []
     for a, b in ((mine, mine), (yours, yours), (mine, yours), (yours, mine)):
@@ -223,18 +205,19 @@ def larger(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item
     named = ("colour", "category")
     winner, loser = (one, other) if scene.objects[one].size == "large" else (other, one)
 
-    def make(right: bool) -> Choice:
-        index = winner if right or rng.random() < 0.5 else loser
+    answers = []
+    for index in (winner, loser):
         values = _own(scene, index)
-        if not right and (index == winner or rng.random() < 0.5):
-            values = _misses(scene, index, {"size", "material"}, rng)
-        text = f"{{0}} , the {values['colour']} {values['category']} , is larger ."
-        return Choice(said(text, index), (Claim(index, "size", "large"), *_claims(index, values, named)))
-
+        wrong = pick(rng, named)
+        for value in (values[wrong], *_wrong_values(scene, index, wrong, rng)):
+            values[wrong] = value
+            text = f"{{0}} , the {values['colour']} {values['category']} , is larger ."
+            claims = (Claim(index, "size", "large"), *_claims(index, values, named))
+            answers.append(Choice(said(text, index), claims))
     question = pick(rng, ("Which is larger , {0} or {1} ?", "Which of {2} is the larger one ?"))
     kept = [{"size", *(named if index == winner else ())} for index in (one, other)]
     rationales = _are(scene, [one, other], kept, rng, pick(rng, BOTH))
-    return Item(said(question, one, other, (one, other)), _different(make), rationales)
+    return Item(said(question, one, other, (one, other)), tuple(answers), rationales)
 
 
 def besides(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
@@ -258,7 +241,7 @@ def items(scene: Scene, rng: np.random.Generator, count: int) -> list[Item]:
     for kind in rng.permutation(len(KINDS)).tolist():
         one, other = (int(k) for k in rng.choice(len(scene.objects), 2, replace=False))
         item = KINDS[kind](scene, one, other, rng)
-        if item is not None and len(item.answers) == len(item.rationales) == CHOICES:
+        if item is not None:
             found.append(item)
         if len(found) == count:
             break

@@ -6,10 +6,10 @@ hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
 
 import numpy as np
 
-from gpt4roi_nb.data.scenes import CATEGORIES, MAX_OBJECTS
+from gpt4roi_nb.data.scenes import CATEGORIES
 from gpt4roi_nb.data.world.files import Added, JsonFile, Record
 from gpt4roi_nb.data.world.masks import run_lengths
-from gpt4roi_nb.data.world.picture import SPLITS, Picture, union, xywh
+from gpt4roi_nb.data.world.picture import SPLITS, Picture, xywh
 
 # With gaps, as COCO's ids have them.
 CATEGORY_IDS = dict(zip(CATEGORIES, (1, 2, 4, 5, 7, 11, 13), strict=True))

@@ -1,4 +1,4 @@
-"""LVIS v1: its image records have no `file_name`, its annotations no `iscrowd`; an object's category is colour and kind."""
+"""LVIS v1: image records have no `file_name`, annotations no `iscrowd`; a category is a colour and a kind."""
 
 from gpt4roi_nb.data.scenes import CATEGORIES, COLOURS, SceneObject
 from gpt4roi_nb.data.world.coco import INFO, LICENSES, image_record, object_record
