@@ -75,6 +75,7 @@ def test_panoptic_ids_are_those_of_the_list_and_cover_what_it_says(world: Path, 
 @pytest.mark.samples
 def test_coco_records_have_the_genuine_fields(samples: Path, read: Any) -> None:
     genuine = json.loads((samples / "coco" / "instances_val2017_subset.json").read_text())
+    genuine["licenses"] = json.loads((samples / "coco" / "instances_val2014_subset.json").read_text())["licenses"]
     for name in (INSTANCES.format("val"), *REFERRING):
         ours = read(name)
         assert keys(ours) >= {"info", "licenses", "images", "annotations", "categories"}
@@ -102,6 +103,9 @@ def test_lvis_records_have_the_genuine_fields(samples: Path, read: Any) -> None:
     for part in ("images", "annotations"):
         assert keys(ours[part][0]) == keys(genuine[part][0])
     assert keys(genuine["categories"][0]) == keys(ours["categories"][0])
+    for record in ours["categories"]:
+        found = [a["image_id"] for a in ours["annotations"] if a["category_id"] == record["id"]]
+        assert (record["image_count"], record["instance_count"]) == (len(set(found)), len(found))
 
 
 def test_lvis_names_colour_and_kind_and_finds_its_images_by_their_address(

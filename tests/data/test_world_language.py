@@ -245,7 +245,7 @@ def test_conversations_about_one_thing_are_right(read: Any, drawn: dict[int, Sce
 def test_detections_are_the_same_in_both_files_and_hold_the_boxes(world: Path, drawn: dict[int, Scene]) -> None:
     records = pickle.loads((world / "llava" / "llava_150k_bbox_pred_results.pkl").read_bytes())
     with np.load(world / "llava" / "llava_150k_bbox_pred_results.npz", allow_pickle=False) as arrays:
-        parts = np.split(arrays["pred_bboxes"], np.cumsum(arrays["counts"])[:-1])
+        parts = np.split(arrays["pred_bboxes"], arrays["offsets"][1:-1])
         assert arrays["filename"].tolist() == [record["filename"] for record in records]
         assert np.array_equal(arrays["labels"], np.concatenate([record["labels"] for record in records]))
     for number, (record, part) in enumerate(zip(records, parts, strict=True), start=1):

@@ -78,13 +78,14 @@ def regions(picture: Picture) -> list[tuple[Box, str]]:
 
 
 def _described(thing: SceneObject, wording: str) -> str:
-    return wording.format(
+    text = wording.format(
         size=thing.size,
         colour=thing.colour,
         material=thing.material,
         category=thing.category,
         stuff=STUFF.get(thing.material, thing.material),
     )
+    return an(text.removeprefix("a ")) if text.startswith("a ") else text
 
 
 def _add_genome(picture: Picture, added: Added) -> None:

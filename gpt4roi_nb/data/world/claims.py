@@ -167,12 +167,11 @@ def where(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item 
 
 
 def attribute(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
-    """The colour of something, and what else it is."""
-
+    """The colour of something, and what else it is: an item about this object alone."""
     values = [scene.objects[one].colour, *_wrong_values(scene, one, "colour", rng, CHOICES - 1)]
     answers = tuple(Choice(said(f"{{0}} is {value} .", one), (Claim(one, "colour", value),)) for value in values)
     question = pick(rng, ("What colour is {0} ?", "Which colour does {0} have ?", "How is {0} painted ?"))
-    return Item(said(question, one), answers, _are(scene, [one, other], [{"colour"}, set()], rng, pick(rng, BOTH)))
+    return Item(said(question, one), answers, _are(scene, [one], [{"colour"}], rng, "{0} is <0> ."))
 
 
 def same(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes import CATEGORIES
 from gpt4roi_nb.data.world.files import Added, JsonFile, Record
-from gpt4roi_nb.data.world.masks import run_lengths
+from gpt4roi_nb.data.world.masks import bounds, run_lengths
 from gpt4roi_nb.data.world.picture import SPLITS, Picture, xywh
 
 # With gaps, as COCO's ids have them.
@@ -105,15 +105,13 @@ def _add_panoptic(picture: Picture, added: Added) -> None:
         red, green, blue = COLOURS[name]
         colour = (red, green, blue + index)  # the category's colour, and no other segment's
         png[mask] = colour
-        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        x, y = int(cols[0]), int(rows[0])
         infos.append(
             {
                 "area": int(mask.sum()),
                 "category_id": (CATEGORY_IDS | STUFF_IDS)[name],
                 "iscrowd": int(is_crowd),
                 "id": colour[0] + 256 * colour[1] + 65536 * colour[2],
-                "bbox": [x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                "bbox": bounds(mask),
             }
         )
     file_name = f"{picture.stem}.png"

@@ -2,7 +2,7 @@
 
 The conversations name no regions; `<image>` stands at the start or the end of the first human turn. The boxes lie in a
 pickle as published (`llava_150k_bbox_pred_results.pkl`) and in an `.npz` with the same content: `filename` (P,),
-`counts` (P,) int64 of boxes a picture; one picture after another, `pred_bboxes` (M, 5) float32, `labels` (M,) int64.
+`offsets` (P + 1,), `pred_bboxes` (M, 5) float32, `labels` (M,); picture p has the rows offsets[p] to offsets[p + 1].
 """
 
 import io
@@ -52,7 +52,7 @@ def _pickled(records: list[Record]) -> bytes:
 def _zipped(records: list[Record]) -> bytes:
     arrays: dict[str, Any] = {
         "filename": np.array([record["filename"] for record in records], str),
-        "counts": np.array([len(record["labels"]) for record in records], np.int64),
+        "offsets": np.cumsum([0, *(len(record["labels"]) for record in records)], dtype=np.int64),
         "pred_bboxes": np.array([box for record in records for box in record["pred_bboxes"]], np.float32).reshape(
             -1, 5
         ),

@@ -1,5 +1,10 @@
 """LVIS v1: image records have no `file_name`, annotations no `iscrowd`; a category is a colour and a kind."""
 
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 from gpt4roi_nb.data.scenes import CATEGORIES, COLOURS, SceneObject
 from gpt4roi_nb.data.world.coco import INFO, LICENSES, image_record, object_record
 from gpt4roi_nb.data.world.files import Added, JsonFile, Record
@@ -24,7 +29,6 @@ def _categories() -> list[Record]:
             name = colour + KIND_NAMES.get(kind, f"_{kind}")
             records.append(
                 {
-                    "frequency": "f",
                     "synset": f"{colour}_{kind}.n.01",
                     "synonyms": [name, f"{colour}-coloured_{kind}"],
                     "id": len(records) + 1,
@@ -35,9 +39,41 @@ def _categories() -> list[Record]:
     return records
 
 
+@dataclass(frozen=True)
+class LvisFile(JsonFile):
+    """Its categories tell how many images and annotations they have, and so how frequent they are."""
+
+    def write(self, path: Path, spools: dict[str, Path]) -> None:
+        """Counts, then writes."""
+        pairs: Counter[tuple[int, int]] = Counter()  # of category and image
+        if "annotations" in spools:
+            with spools["annotations"].open("rb") as lines:
+                for annotation in map(json.loads, lines):
+                    pairs[annotation["category_id"], annotation["image_id"]] += 1
+        images = Counter(category for category, _ in pairs)
+        instances: Counter[int] = Counter()
+        for (category, _), count in pairs.items():
+            instances[category] += count
+        categories = [
+            {
+                "image_count": images[record["id"]],
+                "instance_count": instances[record["id"]],
+                "frequency": _frequency(images[record["id"]]),
+                **record,
+            }
+            for record in self.head["categories"]
+        ]
+        JsonFile.write(replace(self, head=self.head | {"categories": categories}), path, spools)
+
+
+def _frequency(images: int) -> str:
+    """Rare, common or frequent, by LVIS's bounds."""
+    return "r" if images <= 10 else "c" if images <= 100 else "f"
+
+
 LVIS_CATEGORIES = _categories()
 FILES = tuple(
-    JsonFile(path, ("images", "annotations"), {"info": INFO, "licenses": LICENSES, "categories": LVIS_CATEGORIES})
+    LvisFile(path, ("images", "annotations"), {"info": INFO, "licenses": LICENSES, "categories": LVIS_CATEGORIES})
     for path in LVIS_FILES.values()
 )
 

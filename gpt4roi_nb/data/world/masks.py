@@ -1,4 +1,4 @@
-"""Masks in COCO's two forms: polygons and uncompressed run lengths. Both give back exactly the mask's pixels."""
+"""Boxes of masks, and masks in COCO's two forms, polygons and run lengths, which give back exactly their pixels."""
 
 import numpy as np
 
@@ -6,6 +6,13 @@ Polygon = list[float]
 
 # Steps along pixel edges in clockwise order: right, down, left, up.
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
+
+
+def bounds(mask: np.ndarray) -> list[int]:
+    """The tight box [x, y, width, height] in pixels of a mask (H, W) bool that is not empty."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x, y = int(cols[0]), int(rows[0])
+    return [x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y]
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:

@@ -19,12 +19,24 @@ from PIL import Image
 from tqdm import tqdm
 
 from gpt4roi_nb.data.scenes import make_scene, scene_seed
-from gpt4roi_nb.data.world import captions, coco, facts, llava, lvis, referring, vcr
+from gpt4roi_nb.data.world import (
+    ade20k,
+    captions,
+    cityscapes,
+    coco,
+    facts,
+    llava,
+    lvis,
+    paco,
+    referring,
+    vcr,
+    visual7w,
+)
 from gpt4roi_nb.data.world.files import Added, JsonFile, ObjectFile, dumps
 from gpt4roi_nb.data.world.picture import Picture
 from gpt4roi_nb.files import write_json
 
-FORMATS = (facts, coco, referring, captions, vcr, llava, lvis)
+FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
 LAYOUT = 1  # of the folder; changes when files move or records change their form
@@ -35,7 +47,7 @@ SHARD = 32  # pictures that a worker draws at a time
 # JPEG, since the datasets' names end in .jpg, at a quality that shows no traces and with full colour: a fifth of a PNG.
 JPEG = {"quality": 95, "subsampling": 0}
 PNG_LEVEL = 3
-BYTES_PER_PICTURE = 100_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
+BYTES_PER_PICTURE = 200_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
 SIZE = 336
 SPARE = 1.2  # of free disk over what will be used
 
