@@ -45,8 +45,8 @@ def coco(folder: Path) -> Given:
     """Annotations before images, an uncompressed crowd, several polygons, an id that is no category's neighbour."""
     content = {
         "annotations": [
-            {"id": 1, "image_id": 9, "category_id": 90, "bbox": [1, 2, 10.5, 20], "iscrowd": 0, "segmentation": [[1, 2]]},
-            {"id": 2, "image_id": 9, "category_id": 1, "bbox": [30, 5, 60, 20], "iscrowd": 0, "segmentation": [[], []]},
+            {"id": 1, "image_id": 9, "category_id": 90, "bbox": [1, 2, 10.5, 20], "iscrowd": 0, "area": 1},
+            {"id": 2, "image_id": 9, "category_id": 1, "bbox": [30, 5, 60, 20], "segmentation": [[], []]},
             {"id": 3, "image_id": 9, "category_id": 1, "bbox": [0, 0, 50, 40], "iscrowd": 1,
              "segmentation": {"counts": [3, 5], "size": [48, 64]}},
         ],

@@ -56,24 +56,27 @@ class CocoFile:
         self._kept: list[Any] = []
         self._rows: dict[Hashable, list[int]] = {}  # of each image
         known: dict[Any, Any] = {}  # one object for equal values: ids and kept texts repeat
+        unusable = set()  # images; their annotations need no word of their own
         count = 0
-        for key, entry in elements(file, problems):
+        for number, (key, entry) in enumerate(elements(file, problems)):
             count += key in ("images", "annotations")
             try:
                 if key == "images":
                     image_id = _hashable(entry, "id")
+                    unusable.add(image_id)
                     self.images[image_id] = _image(entry, keep_of_image)
+                    unusable.discard(image_id)
                 elif key == "categories":
                     self.categories[field(entry, "id", int)] = plain(field(entry, "name", str).replace("_", " "))
                 elif key == "annotations":
                     for part in _parts(entry):
-                        self._add(part, keep, known)
+                        self._add(part, _id_of(entry, number), keep, known)
             except BadRecord as bad:
-                problems.add(bad, f"{file.name}: {key}, id {_id_of(entry)}")
+                problems.add(bad, f"{file.name}: {key}, id {_id_of(entry, number)}")
         for image_id in self._rows.keys() - self.images.keys():
-            for row in self._rows.pop(image_id):
-                bad = BadRecord(OUT_OF_RANGE, f"it is about image {image_id!r}, which the file does not list")
-                problems.add(bad, f"{file.name}: annotations, id {self._ids[row]}")
+            for row in self._rows.pop(image_id) if image_id not in unusable else ():
+                lost = BadRecord(OUT_OF_RANGE, f"it is about image {image_id!r}, which the file does not list")
+                problems.add(lost, f"{file.name}: annotations, id {self._ids[row]}")
         if not count:
             problems.add(BadRecord(MISSING, "the file holds no 'images' and no 'annotations'"), file.name)
 
@@ -87,7 +90,9 @@ class CocoFile:
             except BadRecord as bad:
                 self._problems.add(bad, f"{self.name}: annotations, id {self._ids[row]}")
 
-    def _add(self, entry: dict[str, Any], keep: Callable[[dict[str, Any]], Any], known: dict[Any, Any]) -> None:
+    def _add(
+        self, entry: dict[str, Any], name: Any, keep: Callable[[dict[str, Any]], Any], known: dict[Any, Any]
+    ) -> None:
         if entry.get("iscrowd"):  # LVIS has no such field
             self._problems.leave_out(CROWDS)
             return
@@ -97,7 +102,7 @@ class CocoFile:
             raise BadRecord(WRONG_TYPE, f"'bbox' must be four numbers, but is {repr(box)[:60]}")
         kept = keep(entry)
         self._rows.setdefault(image_id, []).append(len(self._ids))
-        self._ids.append(entry.get("id"))
+        self._ids.append(name)
         self._xywh.extend(box)
         self._kept.append(known.setdefault(kept, kept))
 
@@ -156,5 +161,6 @@ def _hashable(entry: Any, key: str) -> Hashable:
     return value
 
 
-def _id_of(entry: Any) -> Any:
-    return entry.get("id", "unknown") if isinstance(entry, dict) else "unknown"
+def _id_of(entry: Any, number: int) -> Any:
+    """How messages call an entry: by its id, or else by its place among all of the file."""
+    return (entry.get("id") if isinstance(entry, dict) else None) or f"unknown, entry {number} of the file"

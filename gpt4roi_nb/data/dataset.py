@@ -101,24 +101,24 @@ class RegionDataset:
         """
         record = self.record(number, epoch)
         where = f"{self.name}: record {record.id}, {record.image}"
+        file = self.path(record)
         try:
-            picture = load_image(self.path(record))
+            picture = load_image(file)
         except (OSError, ValueError) as error:
-            return self._bad(BadRecord(UNREADABLE_IMAGE, str(error)), where)
+            self.problems.add(BadRecord(UNREADABLE_IMAGE, str(error)), where)
+            return None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BoxClippedWarning)  # some files do not say how large pictures are
                 boxes = check_boxes(record.boxes, *picture.size)
         except ValueError as error:
-            return self._bad(BadRecord(OUTSIDE, str(error)), where)
+            self.problems.add(BadRecord(OUTSIDE, str(error)), where)
+            return None
         return picture, Record(record.image, boxes, record.turns, record.source, record.id)
 
     def report(self) -> str:
         """What was left out and why, as a table."""
         return self.problems.table(f"{self.name}: {len(self):,} records; bad records or boxes")
-
-    def _bad(self, bad: BadRecord, where: str) -> None:
-        self.problems.add(bad, where)
 
 
 def load(

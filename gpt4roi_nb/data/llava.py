@@ -52,7 +52,7 @@ def read_llava(
         raise ValueError("the detector's boxes are shares of the picture's sides; give the pictures' folder too")
     detections = read_detections(boxes) if boxes is not None else {}
     for index, (_, entry) in enumerate(elements(file, problems)):
-        where = f"{file.name}: conversation {entry.get('id', index) if isinstance(entry, dict) else index}"
+        where = f"{file.name}: conversation {index}"
         try:
             image = text_field(entry, "image")
             texts = _turns(field(entry, "conversations", list))

@@ -62,7 +62,9 @@ def preview(dataset: RegionDataset, n: int = 4, *, seed: int = 0, processor: GPT
         processor: with it the prompt is shown token by token as a model reads it, trained tokens marked; without it,
             the conversation, of which the assistant's turns are trained.
     """
-    pictures, records, blocks = [], [], []
+    pictures: list[Image.Image] = []
+    records: list[Record] = []
+    blocks: list[str] = []
     for number in random.Random(seed).sample(range(len(dataset)), len(dataset)):
         if len(records) >= n:
             break

@@ -125,7 +125,7 @@ def _instances(
     """Of an instances file: xywh by annotation id, of those wanted; (path, width, height) by image id."""
     boxes: dict[int, list[Any]] = {}
     pictures: dict[int, tuple[str, int, int]] = {}
-    for key, entry in elements(file, problems):
+    for number, (key, entry) in enumerate(elements(file, problems)):
         try:
             if key == "annotations" and entry.get("id") in wanted:
                 boxes[entry["id"]] = field(entry, "bbox", list)
@@ -134,7 +134,7 @@ def _instances(
                 pictures[field(entry, "id", int)] = (field(entry, "file_name", str), *size)
         except (BadRecord, AttributeError, TypeError) as error:
             bad = error if isinstance(error, BadRecord) else BadRecord(WRONG_TYPE, f"no object, but {repr(entry)[:60]}")
-            problems.add(bad, f"{file.name}: {key}")
+            problems.add(bad, f"{file.name}: {key}, entry {number} of the file")
     return boxes, pictures
 
 

@@ -29,8 +29,8 @@ from gpt4roi_nb.data.problems import (
 from gpt4roi_nb.data.record import ANSWER_CHOICE, RATIONALE_CHOICE, REASONING, Annotation, as_boxes, listed, unbracketed
 
 # all: every object of the picture is listed. single: questions and answers that cite one object, and it alone; the
-# rationale follows if it cites no other. several: those that cite more, and these objects alone. choice: all are listed,
-# and a letter is asked for, once for the answer and once for the rationale.
+# rationale follows if it cites no other. several: those that cite more, and these objects alone. choice: all are
+# listed, and a letter is asked for, once for the answer and once for the rationale.
 RENDERINGS = ("all", "single", "several", "choice")
 OPTIONS = 4
 

@@ -60,27 +60,24 @@ def _coco_like(file: Path, problems: Problems, name: str) -> Iterator[Annotation
 
 def _original(file: Path, problems: Problems, name: str, image_data: Path | None, folder: str) -> Iterator[Annotation]:
     sizes = _image_data(image_data, problems) if image_data is not None else {}
-    for entry in _entries(file, problems):
+    for place, entry in enumerate(_entries(file, problems)):
         boxes, texts = [], []
         try:
             image_id = field(entry, "id", int)
             regions = field(entry, "regions", list)
             width, height = length_field(entry, "width"), length_field(entry, "height")
         except BadRecord as bad:
-            problems.add(
-                bad, f"{file.name}: image {entry.get('id', 'unknown') if isinstance(entry, dict) else entry!r}"
-            )
+            problems.add(bad, f"{file.name}: image {place} of the file")
             continue
         path, known_width, known_height = sizes.get(image_id, (str(Path(folder, f"{image_id}.jpg")), width, height))
-        for region in regions:
+        for number, region in enumerate(regions):
             try:
                 xywh = [field(region, key, float) for key in ("x", "y", "width", "height")]
                 box = box_from_xywh(xywh, known_width, known_height)
                 texts.append(plain(text_field(region, "phrase")))
-                boxes.append(box)
+                boxes.append(box)  # only where both are good
             except BadRecord as bad:
-                number = region.get("region_id", "unknown") if isinstance(region, dict) else "unknown"
-                problems.add(bad, f"{file.name}: region {number}")
+                problems.add(bad, f"{file.name}: image {image_id}, region {number}")
         if boxes:
             yield Annotation(CAPTION, path, as_boxes(boxes), tuple(texts), name, str(image_id))
         else:
@@ -104,7 +101,7 @@ def _entries(file: Path, problems: Problems) -> Iterator[Any]:
 def _image_data(file: Path, problems: Problems) -> dict[int, tuple[str, int, int]]:
     """(path below the images' folder, width, height) by image id."""
     found = {}
-    for _, entry in elements(file, problems):
+    for number, (_, entry) in enumerate(elements(file, problems)):
         try:
             image_id = field(entry, "image_id", int)
             size = length_field(entry, "width"), length_field(entry, "height")
@@ -112,5 +109,5 @@ def _image_data(file: Path, problems: Problems) -> dict[int, tuple[str, int, int
             path = "/".join(field(entry, "url", str).split("/")[-2:])
             found[image_id] = (path, *size)
         except BadRecord as bad:
-            problems.add(bad, f"{file.name}: an image")
+            problems.add(bad, f"{file.name}: image {number}")
     return found
