@@ -5,7 +5,7 @@ import numpy as np
 from gpt4roi_nb.data.scenes import CATEGORIES
 from gpt4roi_nb.data.world.coco import COLOURS
 from gpt4roi_nb.data.world.files import Added, JsonFile
-from gpt4roi_nb.data.world.masks import bounds
+from gpt4roi_nb.data.world.masks import bounds, rgb_ids
 from gpt4roi_nb.data.world.picture import SPLITS, Picture
 
 NAMES = ("wall", "table", *CATEGORIES)
@@ -33,15 +33,16 @@ def add(picture: Picture, added: Added) -> None:
     added.links.append(f"{ROOT}/images/{FOLDERS[picture.split]}/{stem}.jpg")
     things = [(thing.category, mask) for thing, mask in zip(picture.objects, picture.scene.masks, strict=True)]
     semantic = np.zeros((picture.height, picture.width), np.uint8)
-    png = np.zeros((picture.height, picture.width, 3), np.uint8)
+    ids = np.zeros((picture.height, picture.width), np.int32)
     infos = []
     for index, (name, mask) in enumerate([*picture.stuff.items(), *things]):
         category = NAMES.index(name)
         semantic[mask] = category + 1
         red, green, blue = COLOURS[name]
-        png[mask] = (red, green, blue + index)
+        number = red + 256 * green + 65536 * (blue + index)
+        ids[mask] = number
         info = {
-            "id": red + 256 * green + 65536 * (blue + index),
+            "id": number,
             "category_id": category,
             "area": int(mask.sum()),
             "bbox": bounds(mask),
@@ -49,7 +50,7 @@ def add(picture: Picture, added: Added) -> None:
         }
         infos.append(info)
     added.pngs[f"{ROOT}/annotations/{FOLDERS[picture.split]}/{stem}.png"] = semantic
-    added.pngs[f"{ROOT}/ade20k_panoptic_{picture.split}/{stem}.png"] = png
+    added.pngs[f"{ROOT}/ade20k_panoptic_{picture.split}/{stem}.png"] = rgb_ids(ids)
     file = f"{ROOT}/ade20k_panoptic_{picture.split}.json"
     image = {"id": stem, "file_name": f"{stem}.jpg", "width": picture.width, "height": picture.height}
     added.row(file, "images", image)

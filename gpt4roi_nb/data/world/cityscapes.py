@@ -12,7 +12,7 @@ import numpy as np
 from gpt4roi_nb.data.scenes import CATEGORIES
 from gpt4roi_nb.data.world.coco import COLOURS
 from gpt4roi_nb.data.world.files import Added, JsonFile
-from gpt4roi_nb.data.world.masks import bounds
+from gpt4roi_nb.data.world.masks import bounds, rgb_ids
 from gpt4roi_nb.data.world.picture import SPLITS, Picture
 
 THING_IDS = dict(zip(CATEGORIES, (24, 25, 26, 27, 28, 31, 33), strict=True))
@@ -73,12 +73,12 @@ def add(picture: Picture, added: Added) -> None:
             "iscrowd": int(is_crowd),
         }
         infos.append(info)
-    png = np.zeros((picture.height, picture.width, 3), np.uint8)
-    png[..., 0], png[..., 1] = instances & 255, instances >> 8
     added.pngs[f"{folder}/{stem}_gtFine_labelIds.png"] = labels
     added.pngs[f"{folder}/{stem}_gtFine_instanceIds.png"] = instances
     file_name = f"{stem}_gtFine_panoptic.png"
-    added.pngs[f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}/{file_name}"] = png
+    added.pngs[f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}/{file_name}"] = rgb_ids(
+        instances.astype(np.int32)
+    )
     file = f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}.json"
     image = {"id": stem, "width": picture.width, "height": picture.height, "file_name": f"{stem}_leftImg8bit.jpg"}
     added.row(file, "images", image)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes import CATEGORIES
 from gpt4roi_nb.data.world.files import Added, JsonFile, Record
-from gpt4roi_nb.data.world.masks import bounds, run_lengths
+from gpt4roi_nb.data.world.masks import bounds, rgb_ids, run_lengths
 from gpt4roi_nb.data.world.picture import SPLITS, Picture, xywh
 
 # With gaps, as COCO's ids have them.
@@ -97,25 +97,25 @@ def add(picture: Picture, added: Added) -> None:
 
 
 def _add_panoptic(picture: Picture, added: Added) -> None:
-    png = np.zeros((picture.height, picture.width, 3), np.uint8)
+    ids = np.zeros((picture.height, picture.width), np.int32)
     infos = []
     stuff = [(name, mask, False) for name, mask in picture.stuff.items()]
     things = [(segment.category, segment.mask, segment.is_crowd) for segment in picture.segments]
     for index, (name, mask, is_crowd) in enumerate(things + stuff):
         red, green, blue = COLOURS[name]
-        colour = (red, green, blue + index)  # the category's colour, and no other segment's
-        png[mask] = colour
+        number = red + 256 * green + 65536 * (blue + index)  # the category's colour, and no other segment's
+        ids[mask] = number
         infos.append(
             {
                 "area": int(mask.sum()),
                 "category_id": (CATEGORY_IDS | STUFF_IDS)[name],
                 "iscrowd": int(is_crowd),
-                "id": colour[0] + 256 * colour[1] + 65536 * colour[2],
+                "id": number,
                 "bbox": bounds(mask),
             }
         )
     file_name = f"{picture.stem}.png"
-    added.pngs[f"{FOLDER}/annotations/panoptic_{picture.split}2017/{file_name}"] = png
+    added.pngs[f"{FOLDER}/annotations/panoptic_{picture.split}2017/{file_name}"] = rgb_ids(ids)
     added.row(SEGMENTS[picture.split], "images", image_record(picture, f"{picture.stem}.jpg"))
     annotation = {"segments_info": infos, "file_name": file_name, "image_id": picture.number}
     added.row(SEGMENTS[picture.split], "annotations", annotation)

@@ -97,8 +97,14 @@ def _valued(thing: SceneObject, attributes: tuple[str, ...]) -> tuple[tuple[str,
 
 def by_looks(scene: Scene, index: int) -> list[Expression]:
     """Every choice of attributes that picks the object, without a word on where it is; shortest first."""
-    drafts = (Expression(_valued(scene.objects[index], attributes)) for attributes in _SUBSETS)
-    return [draft for draft in drafts if draft.chosen(scene) == [index]]
+    thing = scene.objects[index]
+    shared = [
+        {attribute for attribute in ATTRIBUTES if value_of(other, attribute) == value_of(thing, attribute)}
+        for k, other in enumerate(scene.objects)
+        if k != index
+    ]
+    telling = (attributes for attributes in _SUBSETS if not any(same.issuperset(attributes) for same in shared))
+    return [Expression(_valued(thing, attributes)) for attributes in telling]
 
 
 def by_place(scene: Scene, index: int) -> list[Expression]:

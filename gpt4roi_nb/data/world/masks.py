@@ -1,4 +1,4 @@
-"""Boxes of masks, and masks in COCO's two forms, polygons and run lengths, which give back exactly their pixels."""
+"""Masks as annotation files hold them: boxes, ids in PNGs, and COCO's polygons and run lengths, both exact."""
 
 import numpy as np
 
@@ -13,6 +13,11 @@ def bounds(mask: np.ndarray) -> list[int]:
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     x, y = int(cols[0]), int(rows[0])
     return [x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+
+
+def rgb_ids(ids: np.ndarray) -> np.ndarray:
+    """Segment ids (H, W) int32 as a panoptic PNG holds them, (H, W, 3) uint8: id = R + 256·G + 65536·B."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:

@@ -123,5 +123,5 @@ class Picture:
             members = tuple(k for k, thing in enumerate(self.objects) if thing.category == category)
             groups = [members] if len(members) >= CROWD else [(k,) for k in members]
             for group in groups:
-                mask = self.scene.masks[list(group)].any(0)
+                mask: np.ndarray = np.any(self.scene.masks[list(group)], axis=0)
                 yield Segment(category, mask, union([self.objects[k].box for k in group]), group)
