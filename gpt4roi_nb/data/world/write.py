@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -118,7 +118,7 @@ def _shards(folder: Path, images: int, seed: int, size: int, n_objects: tuple[in
     return [Shard(str(folder), seed, size, n_objects, k, min(k + SHARD - 1, images)) for k in firsts]
 
 
-def _written(shards: list[Shard], workers: int) -> Iterator[dict[Spool, bytes]]:
+def _written(shards: list[Shard], workers: int) -> Generator[dict[Spool, bytes], None, None]:
     if workers < 1:
         yield from map(_write_shard, shards)
         return
@@ -217,7 +217,8 @@ def _fill(partial: Path, shards: list[Shard], images: int, workers: int, progres
     (partial / SPOOLS).mkdir()
     with ExitStack() as stack, tqdm(total=images, unit="image", disable=not progress) as bar:
         handles: dict[Spool, BinaryIO] = {}
-        for shard, lines in zip(shards, _written(shards, workers), strict=True):
+        written = stack.enter_context(closing(_written(shards, workers)))  # after an interrupt, ends the processes
+        for shard, lines in zip(shards, written, strict=True):
             for (file, part), rows in lines.items():
                 if (file, part) not in handles:
                     spools[file][part] = partial / SPOOLS / f"{len(handles)}.jsonl"
