@@ -55,7 +55,6 @@ class CocoFile:
         self._ids: list[Any] = []
         self._kept: list[Any] = []
         self._rows: dict[Hashable, list[int]] = {}  # of each image
-        known: dict[Any, Any] = {}  # one object for equal values: ids and kept texts repeat
         unusable = set()  # images; their annotations need no word of their own
         count = 0
         for number, (key, entry) in enumerate(elements(file, problems)):
@@ -70,7 +69,7 @@ class CocoFile:
                     self.categories[field(entry, "id", int)] = plain(field(entry, "name", str).replace("_", " "))
                 elif key == "annotations":
                     for part in _parts(entry):
-                        self._add(part, _id_of(entry, number), keep, known)
+                        self._add(part, _id_of(entry, number), keep)
             except BadRecord as bad:
                 problems.add(bad, f"{file.name}: {key}, id {_id_of(entry, number)}")
         for image_id in self._rows.keys() - self.images.keys():
@@ -90,9 +89,7 @@ class CocoFile:
             except BadRecord as bad:
                 self._problems.add(bad, f"{self.name}: annotations, id {self._ids[row]}")
 
-    def _add(
-        self, entry: dict[str, Any], name: Any, keep: Callable[[dict[str, Any]], Any], known: dict[Any, Any]
-    ) -> None:
+    def _add(self, entry: dict[str, Any], name: Any, keep: Callable[[dict[str, Any]], Any]) -> None:
         if entry.get("iscrowd"):  # LVIS has no such field
             self._problems.leave_out(CROWDS)
             return
@@ -104,7 +101,7 @@ class CocoFile:
         self._rows.setdefault(image_id, []).append(len(self._ids))
         self._ids.append(name)
         self._xywh.extend(box)
-        self._kept.append(known.setdefault(kept, kept))
+        self._kept.append(kept)
 
 
 def read_instances(

@@ -120,14 +120,16 @@ def open_index(
     prefix = f"{name}-{_digest(what)}"
     folder = cache / f"{prefix}-{_digest(json.dumps([VERSION, states]))}"
     if rebuild or not (folder / MANIFEST).is_file() or (strict and (folder / PROBLEMS).is_file()):
-        _build(folder, what, read, strict)
+        _build(folder, what, read, strict, rebuild)
         for older in cache.glob(f"{prefix}-*"):
             if older != folder and ".part" not in older.name:
                 shutil.rmtree(older, ignore_errors=True)
     return Index(folder)
 
 
-def _build(folder: Path, what: str, read: Callable[[Problems], Iterable[Annotation]], strict: bool) -> None:
+def _build(
+    folder: Path, what: str, read: Callable[[Problems], Iterable[Annotation]], strict: bool, rebuild: bool
+) -> None:
     logger.info("reading %s into %s, once", what, folder)
     partial = folder.with_name(f"{folder.name}.part{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -136,8 +138,14 @@ def _build(folder: Path, what: str, read: Callable[[Problems], Iterable[Annotati
         problems = Problems(partial / PROBLEMS, strict=strict)
         rows = _write(partial / ANNOTATIONS, read(problems))
         write_json(partial / MANIFEST, {"rows": rows, "left_out": dict(problems.left_out), "of": json.loads(what)})
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        if rebuild or not (folder / MANIFEST).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not (folder / MANIFEST).is_file():
+                raise
+            # Another process has made the same index meanwhile.
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

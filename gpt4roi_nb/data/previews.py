@@ -119,17 +119,12 @@ def _tokens(record: Record, processor: GPT4RoIProcessor) -> str:
         runs[-1][1].append(token_id)
     pieces = []
     for learnt, ids in runs:
-        text = "".join(_written(token) for token in tokenizer.convert_ids_to_tokens(ids))
+        # A vocabulary that begins words with "▁" loses the first blank in decoding.
+        blank = " " if tokenizer.convert_ids_to_tokens(ids[0]).startswith("▁") else ""
+        text = blank + tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         shown = _escaped(text.replace(IMAGE_TOKEN, f"{IMAGE_TOKEN} × {images}"))
         pieces.append(f"<mark>{shown}</mark>" if learnt else shown)
     return "".join(pieces).replace(html.escape(REGION_TOKEN), f"<b>{html.escape(REGION_TOKEN)}</b>")
-
-
-def _written(token: str) -> str:
-    """A token of a SentencePiece or a byte-level vocabulary as text."""
-    if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
-        return bytes([int(token[3:5], 16)]).decode("latin-1")
-    return token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n")
 
 
 def _escaped(text: str) -> str:

@@ -92,6 +92,26 @@ def test_an_interrupted_build_leaves_nothing_that_looks_whole(tmp_path: Path, mo
     assert len(opened(given)) == 1
 
 
+def test_two_processes_may_make_the_same_index(tmp_path: Path) -> None:
+    given = files.coco(tmp_path)
+    script = "import sys; from gpt4roi_nb.data import load; print(len(load('coco', sys.argv[1], cache=sys.argv[2])))"
+    command = [sys.executable, "-c", script, str(given.annotations), str(tmp_path / "cache")]
+    root = Path(__file__).parents[2]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == ["1", "1"]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_an_index_that_another_process_made_meanwhile_is_kept(tmp_path: Path) -> None:
+    given = files.coco(tmp_path)
+    dataset = opened(given)
+    folder = dataset.index.folder
+    stamp = (folder / index_module.MANIFEST).stat().st_ino
+    index_module._build(folder, '"coco"', lambda problems: [dataset.annotation(0)], False, False)
+    assert (folder / index_module.MANIFEST).stat().st_ino == stamp
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 def as_is(records: list[Record]) -> list[Record]:
     return records
 
