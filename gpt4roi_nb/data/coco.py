@@ -160,4 +160,6 @@ def _hashable(entry: Any, key: str) -> Hashable:
 
 def _id_of(entry: Any, number: int) -> Any:
     """How messages call an entry: by its id, or else by its place among all of the file."""
-    return (entry.get("id") if isinstance(entry, dict) else None) or f"unknown, entry {number} of the file"
+    if isinstance(entry, dict) and entry.get("id") is not None:
+        return entry["id"]
+    return f"unknown, entry {number} of the file"

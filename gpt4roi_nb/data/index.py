@@ -77,9 +77,7 @@ class Index:
 
     def distinct_images(self) -> list[str]:
         """Each picture once."""
-        import pyarrow.compute as compute
-
-        return list(dict.fromkeys(n for batch in self._opened() for n in compute.unique(batch["image"]).to_pylist()))
+        return list(dict.fromkeys(self.images()))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "manifest": self.manifest, "_batches": None}
