@@ -144,14 +144,15 @@ def test_workers_share_the_index_in_memory(tmp_path: Path) -> None:
         "own = lambda: sum(part.private_dirty for part in parts() if not part.path.endswith('annotations.arrow'))\n"
         "dataset = load('refcoco', sys.argv[1], cache=sys.argv[2]); dataset[0]; before = own()\n"
         "for number in range(0, len(dataset), 7): dataset[number]\n"
-        "print(own() - before, mapped())\n"
+        "print(own() - before, mapped(), int('pandas' in sys.modules))\n"
     )
     command = [sys.executable, "-c", script, str(file), str(tmp_path / "cache")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    grown, mapped = map(int, result.stdout.split())
+    grown, mapped, pandas = map(int, result.stdout.split())
     arrow = next((tmp_path / "cache").glob("*/annotations.arrow")).stat().st_size
     assert arrow > 40e6
     assert grown < 5e6
+    assert not pandas  # a second to import, and 60 MB in each worker
     assert mapped > 20e6  # it was read through the map
 
 
