@@ -150,10 +150,13 @@ class GPT4RoIProcessor(ProcessorMixin):
         check_references(prompt.regions, range(1, len(checked) + 1))
         return torch.from_numpy(normalise(checked, *image.size))[[number - 1 for number in prompt.regions]]
 
-    def pad(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        """Prompts of differing lengths → input_ids, attention_mask and labels, each (B, T) int64."""
+    def pad(self, prompts: Sequence[Prompt], padding_side: str | None = None) -> dict[str, Any]:
+        """Prompts of differing lengths → input_ids, attention_mask and labels, each (B, T) int64.
+
+        padding_side: "left" or "right"; None takes the tokenizer's.
+        """
         length = max(len(prompt.input_ids) for prompt in prompts)
-        left = self.tokenizer.padding_side == "left"
+        left = (padding_side or self.tokenizer.padding_side) == "left"
 
         def padded(values: list[int], filler: int) -> list[int]:
             padding = [filler] * (length - len(values))

@@ -1,1 +1,38 @@
-"""Annotation formats, one file each, and the generated world that writes them."""
+"""Annotation formats, one file each, and the generated world that writes them.
+
+`load(format, annotations, images)` gives a data set of records, `Mixture` several as one, `preview` shows some.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.data.augmentation import augment
+    from gpt4roi_nb.data.dataset import FORMATS, RegionDataset, load
+    from gpt4roi_nb.data.mixture import Mixture
+    from gpt4roi_nb.data.previews import preview
+    from gpt4roi_nb.data.problems import BadRecord
+    from gpt4roi_nb.data.record import Record
+
+__all__ = ["FORMATS", "BadRecord", "Mixture", "Record", "RegionDataset", "augment", "load", "preview"]
+
+_HOMES = {
+    "FORMATS": "dataset",
+    "BadRecord": "problems",
+    "Mixture": "mixture",
+    "Record": "record",
+    "RegionDataset": "dataset",
+    "augment": "augmentation",
+    "load": "dataset",
+    "preview": "previews",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

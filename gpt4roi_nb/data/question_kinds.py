@@ -5,7 +5,7 @@ whether an answer is right.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -58,7 +58,10 @@ class Draft(NamedTuple):
     target: str
 
 
-def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+Option = TypeVar("Option")
+
+
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     """One of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
 

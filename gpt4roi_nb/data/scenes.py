@@ -1,10 +1,12 @@
 """The generated world: a table top with a few solid things, each with exact box and mask, the same for the same seed.
 
 `make_scene(seed)` draws one scene, `scenes(seed, count)` a repeatable series of them, in parallel if asked.
+`python -m gpt4roi_nb.data.scenes OUT --images 20000 --seed 1` writes a series with annotation files: see `data.world`.
 """
 
 import math
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -272,3 +274,9 @@ def scenes(
     # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(_make, jobs, chunksize=8)
+
+
+if __name__ == "__main__":
+    from gpt4roi_nb.data.world.command import main
+
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""One box of an annotation file, checked and cut at the image's edges, or said to be bad."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpt4roi_nb.boxes import MIN_SIDE, TOLERANCE
+from gpt4roi_nb.data.problems import OUTSIDE, WRONG_TYPE, ZERO_AREA, BadRecord
+
+Box = tuple[float, float, float, float]
+
+
+def box_from_xywh(values: Any, width: int = 0, height: int = 0) -> Box:
+    """As `box_from_xyxy`, from (x, y, width, height)."""
+    x, y, w, h = _numbers(values)
+    return _checked((x, y, x + w, y + h), width, height)
+
+
+def box_from_xyxy(values: Any, width: int = 0, height: int = 0) -> Box:
+    """A box inside its image.
+
+    Args:
+        values: four numbers, pixel xyxy in the original image.
+        width, height: the image's size in pixels; 0 if not known, and then only the upper left edges cut.
+
+    Raises:
+        BadRecord: not four finite numbers; wholly outside; less than a pixel wide or high inside the image.
+    """
+    return _checked(_numbers(values), width, height)
+
+
+def _numbers(values: Any) -> Box:
+    if not isinstance(values, (list, tuple)) or len(values) != 4:
+        raise BadRecord(WRONG_TYPE, f"a box must be a list of four numbers, but is {repr(values)[:60]}")
+    for value in values:
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise BadRecord(WRONG_TYPE, f"a box must be four finite numbers, but is {repr(values)[:60]}")
+    return values[0], values[1], values[2], values[3]
+
+
+def _checked(box: Box, width: int, height: int) -> Box:
+    x1, y1, x2, y2 = box
+    right, bottom = width or math.inf, height or math.inf
+    if min(x2 - x1, y2 - y1) < MIN_SIDE - TOLERANCE:
+        raise BadRecord(ZERO_AREA, f"{_shown(box)} is less than a pixel wide or high")
+    if x2 <= 0 or y2 <= 0 or x1 >= right or y1 >= bottom:
+        raise BadRecord(OUTSIDE, f"{_shown(box)} lies wholly outside {_size(width, height)}")
+    cut = max(x1, 0.0), max(y1, 0.0), min(x2, right), min(y2, bottom)
+    if min(cut[2] - cut[0], cut[3] - cut[1]) < MIN_SIDE - TOLERANCE:
+        raise BadRecord(OUTSIDE, f"less than a pixel of {_shown(box)} lies inside {_size(width, height)}")
+    return cut
+
+
+def _shown(box: Box) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in box) + ")"
+
+
+def _size(width: int, height: int) -> str:
+    return f"the image of {width} × {height} pixels" if width and height else "the image"

@@ -1,0 +1,165 @@
+"""COCO instances, and what is written like them: COCO panoptic (the boxes of its segments), LVIS.
+
+A record is an image with all its boxes and their categories. Crowds are left out, and counted.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from gpt4roi_nb.data.box_check import Box, box_from_xywh
+from gpt4roi_nb.data.json_stream import elements
+from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, field, length_field
+from gpt4roi_nb.data.record import CATEGORY, Annotation, as_boxes, plain
+
+CROWDS = "crowds"
+
+
+class CocoImage(NamedTuple):
+    """An entry of "images": path relative to the images' folder, pixels (0 if not said), and what else is kept."""
+
+    file: str
+    width: int
+    height: int
+    kept: Any = None
+
+
+class CocoFile:
+    """The tables of a COCO-like file, in a tenth of the memory that they would take as dicts.
+
+    The tables may come in any order. `boxes_of(image_id)` gives an image's boxes, cut and checked.
+
+    Args:
+        file: the annotation file.
+        problems: where bad entries are noted.
+        keep: what to keep of an annotation beside its box.
+        keep_of_image: what to keep of an image beside its name and size.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        problems: Problems,
+        keep: Callable[[dict[str, Any]], Any],
+        keep_of_image: Callable[[dict[str, Any]], Any] = lambda entry: None,
+    ) -> None:
+        self.name = file.name
+        self.images: dict[Hashable, CocoImage] = {}
+        self.categories: dict[int, str] = {}
+        self._problems = problems
+        self._xywh = array("d")
+        self._ids: list[Any] = []
+        self._kept: list[Any] = []
+        self._rows: dict[Hashable, list[int]] = {}  # of each image
+        unusable = set()  # images; their annotations need no word of their own
+        count = 0
+        for number, (key, entry) in enumerate(elements(file, problems)):
+            count += key in ("images", "annotations")
+            try:
+                if key == "images":
+                    image_id = _hashable(entry, "id")
+                    unusable.add(image_id)
+                    self.images[image_id] = _image(entry, keep_of_image)
+                    unusable.discard(image_id)
+                elif key == "categories":
+                    self.categories[field(entry, "id", int)] = plain(field(entry, "name", str).replace("_", " "))
+                elif key == "annotations":
+                    for part in _parts(entry):
+                        self._add(part, _id_of(entry, number), keep)
+            except BadRecord as bad:
+                problems.add(bad, f"{file.name}: {key}, id {_id_of(entry, number)}")
+        for image_id in self._rows.keys() - self.images.keys():
+            for row in self._rows.pop(image_id) if image_id not in unusable else ():
+                lost = BadRecord(OUT_OF_RANGE, f"it is about image {image_id!r}, which the file does not list")
+                problems.add(lost, f"{file.name}: annotations, id {self._ids[row]}")
+        if not count:
+            problems.add(BadRecord(MISSING, "the file holds no 'images' and no 'annotations'"), file.name)
+
+    def boxes_of(self, image_id: Hashable) -> Iterator[tuple[Box, Any]]:
+        """(pixel xyxy inside the image, what was kept) of each annotation of an image that can be used."""
+        image = self.images[image_id]
+        for row in self._rows.get(image_id, ()):
+            try:
+                xywh = list(self._xywh[4 * row : 4 * row + 4])
+                yield box_from_xywh(xywh, image.width, image.height), self._kept[row]
+            except BadRecord as bad:
+                self._problems.add(bad, f"{self.name}: annotations, id {self._ids[row]}")
+
+    def _add(self, entry: dict[str, Any], name: Any, keep: Callable[[dict[str, Any]], Any]) -> None:
+        if entry.get("iscrowd"):  # LVIS has no such field
+            self._problems.leave_out(CROWDS)
+            return
+        image_id = _hashable(entry, "image_id")
+        box = field(entry, "bbox", list)
+        if len(box) != 4 or any(type(value) not in (int, float) for value in box):
+            raise BadRecord(WRONG_TYPE, f"'bbox' must be four numbers, but is {repr(box)[:60]}")
+        kept = keep(entry)
+        self._rows.setdefault(image_id, []).append(len(self._ids))
+        self._ids.append(name)
+        self._xywh.extend(box)
+        self._kept.append(kept)
+
+
+def read_instances(
+    file: Path, problems: Problems, images: Path | None = None, *, name: str = "coco"
+) -> Iterator[Annotation]:
+    """An annotation an image: its boxes, with their categories. name: the source that records tell."""
+    coco = CocoFile(file, problems, lambda entry: field(entry, "category_id", int))
+    for image_id, image in coco.images.items():
+        boxes, names = [], []
+        for box, category in coco.boxes_of(image_id):
+            if category not in coco.categories:
+                bad = BadRecord(
+                    OUT_OF_RANGE, f"category {category} is not among the {len(coco.categories)} of the file"
+                )
+                problems.add(bad, f"{file.name}: images, id {image_id}")
+                continue
+            boxes.append(box)
+            names.append(coco.categories[category])
+        if boxes:
+            yield Annotation(CATEGORY, image.file, as_boxes(boxes), tuple(names), name, str(image_id))
+        else:
+            problems.leave_out("images without a box")
+
+
+def _image(entry: Any, keep: Callable[[dict[str, Any]], Any]) -> CocoImage:
+    name = entry.get("file_name")
+    if name is None and isinstance(entry.get("coco_url"), str):
+        # LVIS: its images lie in COCO's train2017 and val2017, and only the address says in which.
+        name = "/".join(Path(urlsplit(entry["coco_url"]).path).parts[-2:])
+    if name is None:
+        raise BadRecord(MISSING, "there is neither 'file_name' nor 'coco_url'")
+    if not isinstance(name, str) or not name:
+        raise BadRecord(WRONG_TYPE, f"'file_name' must be a text, but is {name!r}")
+    return CocoImage(name, length_field(entry, "width"), length_field(entry, "height"), keep(entry))
+
+
+def _parts(entry: Any) -> Iterator[dict[str, Any]]:
+    """The annotation itself, or the segments of a panoptic one."""
+    if not isinstance(entry, dict):
+        raise BadRecord(WRONG_TYPE, f"expected an object, but a {type(entry).__name__} came")
+    if "segments_info" not in entry:
+        yield entry
+        return
+    for segment in field(entry, "segments_info", list):
+        yield {**segment, "image_id": entry.get("image_id")}
+
+
+def _hashable(entry: Any, key: str) -> Hashable:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if value is None:
+        raise BadRecord(MISSING, f"there is no {key!r}")
+    if not isinstance(value, (int, str)):
+        raise BadRecord(WRONG_TYPE, f"{key!r} must be a number or a text, but is {repr(value)[:60]}")
+    return value
+
+
+def _id_of(entry: Any, number: int) -> Any:
+    """How messages call an entry: by its id, or else by its place among all of the file."""
+    if isinstance(entry, dict) and entry.get("id") is not None:
+        return entry["id"]
+    return f"unknown, entry {number} of the file"

@@ -1,0 +1,198 @@
+"""`load`: an annotation file of any known format as a data set of records, by number."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes
+from gpt4roi_nb.data.coco import read_instances
+from gpt4roi_nb.data.flickr import read_flickr
+from gpt4roi_nb.data.image_files import missing
+from gpt4roi_nb.data.index import Index, open_index
+from gpt4roi_nb.data.instructions import MAX_REGIONS, instruct
+from gpt4roi_nb.data.llava import read_llava
+from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE, UNREADABLE_IMAGE, BadRecord, Problems
+from gpt4roi_nb.data.record import Annotation, Record
+from gpt4roi_nb.data.refcoco import read_refcoco
+from gpt4roi_nb.data.vcr import read_vcr
+from gpt4roi_nb.data.visual_genome import read_visual_genome
+from gpt4roi_nb.images import load_image
+
+FORMATS: dict[str, Callable[..., Iterator[Annotation]]] = {
+    "coco": read_instances,
+    "refcoco": read_refcoco,
+    "flickr30k": read_flickr,
+    "visual_genome": read_visual_genome,
+    "vcr": read_vcr,
+    "llava": read_llava,
+}
+FILE_OPTIONS = ("instances", "image_data", "boxes", "metadata")  # of the formats; each names a file or a folder
+SEEN = "problems_seen.jsonl"
+
+logger = logging.getLogger(__name__)
+
+
+class RegionDataset:
+    """The records of one annotation file: `len(dataset)`, `dataset[3]`, and `read(3)` with the picture.
+
+    It can be pickled to any number of workers; they share the index in memory. `load` makes it.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        images: Path | None,
+        problems: Problems,
+        *,
+        name: str,
+        seed: int = 0,
+        max_regions: int = MAX_REGIONS,
+        rows: np.ndarray[Any, np.dtype[np.int32]] | None = None,
+    ) -> None:
+        self.index = index
+        self.images = images
+        self.problems = problems
+        self.name = name
+        self.seed = seed
+        self.max_regions = max_regions
+        self._rows = rows  # of the index, if not all can be used
+
+    def __len__(self) -> int:
+        return len(self.index) if self._rows is None else len(self._rows)
+
+    def __getitem__(self, number: int) -> Record:
+        return self.record(number)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self.record(number) for number in range(len(self)))
+
+    def annotation(self, number: int) -> Annotation:
+        """The facts of a record, before they are worded."""
+        count = len(self)
+        if not -count <= number < count:
+            raise IndexError(f"{self.name} has {count} records, numbered from 0; there is no {number}")
+        number %= count
+        return self.index[number if self._rows is None else int(self._rows[number])]
+
+    def record(self, number: int, epoch: int = 0) -> Record:
+        """A record by number; another epoch words it otherwise."""
+        return instruct(self.annotation(number), self.seed, epoch=epoch, max_regions=self.max_regions)
+
+    def path(self, record: Record) -> Path:
+        """Where the record's picture lies."""
+        if self.images is None:
+            raise ValueError(
+                f"{self.name} was loaded without its pictures' folder; name it: load(…, images='train2017')"
+            )
+        return self.images / record.image
+
+    def read(self, number: int, epoch: int = 0) -> tuple[Image.Image, Record] | None:
+        """The upright RGB picture and its record, whose boxes are cut at the picture's edges.
+
+        None where the picture is damaged or a box lies outside it; that is noted in `problems` (strict: raised).
+        """
+        record = self.record(number, epoch)
+        where = f"{self.name}: record {record.id}, {record.image}"
+        file = self.path(record)
+        try:
+            picture = load_image(file)
+        except (OSError, ValueError) as error:
+            self.problems.add(BadRecord(UNREADABLE_IMAGE, str(error)), where)
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", BoxClippedWarning)  # some files do not say how large pictures are
+                boxes = check_boxes(record.boxes, *picture.size)
+        except ValueError as error:
+            self.problems.add(BadRecord(OUTSIDE, str(error)), where)
+            return None
+        return picture, Record(record.image, boxes, record.turns, record.source, record.id)
+
+    def report(self) -> str:
+        """What was left out and why, as a table."""
+        return self.problems.table(f"{self.name}: {len(self):,} records; bad records or boxes")
+
+
+def load(
+    format: str,
+    annotations: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    *,
+    seed: int = 0,
+    max_regions: int = MAX_REGIONS,
+    strict: bool = False,
+    problems: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    rebuild: bool = False,
+    **options: Any,
+) -> RegionDataset:
+    """A data set of records. The first time the file is read and indexed; after that it opens at once.
+
+    Args:
+        format: one of `FORMATS`: "coco", "refcoco", "flickr30k", "visual_genome", "vcr", "llava".
+        annotations: the annotation file.
+        images: the pictures' folder. Records whose picture is not there are left out, and counted. Without it, none is
+            looked for.
+        seed: of wordings, and of the choice among many boxes.
+        max_regions: of an image in one conversation, where each region has a turn.
+        strict: raise BadRecord at the first bad record, instead of counting them.
+        problems: file to list bad records in; beside the index by default.
+        cache: folder of the indexes, `~/.cache/gpt4roi_nb` by default.
+        rebuild: read the file anew although it has not changed.
+        **options: of the format; see its parser, such as `gpt4roi_nb.data.vcr.read_vcr`.
+
+    Raises:
+        ValueError: an unknown format or option, or a file of another format.
+        FileNotFoundError: no such annotation file or folder.
+        BadRecord: if strict.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, but is {format!r}")
+    read = FORMATS[format]
+    known = set(read.__kwdefaults__ or {})
+    if unknown := sorted(set(options) - known):
+        raise ValueError(f"{format!r} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    options = {
+        key: Path(value) if key in FILE_OPTIONS and value is not None else value for key, value in options.items()
+    }
+    source, folder = Path(annotations), Path(images) if images is not None else None
+    files = [source, *(value for value in options.values() if isinstance(value, Path))]
+    for file in [*files, *([folder] if folder is not None else [])]:
+        if not file.exists():
+            raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
+
+    # What these formats' indexes say of boxes is read from the pictures' folder too, so a change there counts.
+    read_from = [*files, folder] if folder is not None and format in ("llava", "vcr") else files
+    index = open_index(
+        Path(cache) if cache is not None else Path.home() / ".cache" / "gpt4roi_nb",
+        format,
+        read_from,
+        {**options, "images": folder.resolve() if folder is not None else None},
+        lambda noted: read(source, noted, folder, **options),
+        strict=strict,
+        rebuild=rebuild,
+    )
+    name = str(options.get("name") or format)
+    noted, absent = Problems(strict=strict), set[str]()
+    if folder is not None:
+        absent = missing(folder, index.distinct_images())
+        for image in sorted(absent):
+            noted.add(BadRecord(NO_IMAGE, f"{image!r} is not in {str(folder)!r}"), source.name)
+    seen = Problems(Path(problems) if problems is not None else index.folder / SEEN, strict=strict)
+    seen.begin_with(Problems(index.problems), noted)
+    seen.left_out = index.left_out
+    rows = None
+    if absent:
+        rows = np.array([row for row, image in enumerate(index.images()) if image not in absent], np.int32)
+    dataset = RegionDataset(index, folder, seen, name=name, seed=seed, max_regions=max_regions, rows=rows)
+    if seen.counts():
+        logger.warning("%s", dataset.report())
+    return dataset

@@ -1,0 +1,187 @@
+"""An annotation file read once into an Arrow file, which is opened by mapping it into memory.
+
+Opening takes no time and no memory whatever its size, any entry is read by its number, and all processes of a machine
+share one copy. An index is a folder: `annotations.arrow`, `problems.jsonl` and `manifest.json`; it is written under
+another name and renamed when complete, and made anew when a file that it was read from has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.record import Annotation
+from gpt4roi_nb.files import read_json, write_json
+
+VERSION = 1  # of what parsers yield and of the layout: a higher one makes every index anew
+ROWS = 2048  # a batch; all but the last are of this size
+ANNOTATIONS, PROBLEMS, MANIFEST = "annotations.arrow", "problems.jsonl", "manifest.json"
+_KEY_LENGTH = 16
+
+logger = logging.getLogger(__name__)
+
+
+class Index:
+    """The annotations of an index by number, in the order of the file they were read from.
+
+    A pickled index is a path: a worker maps the same file again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_json(folder / MANIFEST)
+        self._batches: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return int(self.manifest["rows"])
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many entries were rightly left out, by what they are."""
+        return Counter(self.manifest["left_out"])
+
+    @property
+    def problems(self) -> Path:
+        """Where the bad records of the file are listed."""
+        return self.folder / PROBLEMS
+
+    def __getitem__(self, row: int) -> Annotation:
+        if not 0 <= row < len(self):
+            raise IndexError(f"the index holds {len(self)} annotations, numbered from 0; there is no {row}")
+        batch = self._opened()[row // ROWS]
+        values = {name: batch.column(name)[row % ROWS] for name in batch.schema.names}
+        return Annotation(
+            kind=values["kind"].as_py(),
+            image=values["image"].as_py(),
+            # By way of a list, since pyarrow's to_numpy imports pandas: a second and 60 MB in each worker.
+            boxes=np.array(values["boxes"].as_py(), np.float32).reshape(-1, 4),
+            texts=tuple(values["texts"].as_py()),
+            source=values["source"].as_py(),
+            id=values["id"].as_py(),
+            choice=values["choice"].as_py(),
+        )
+
+    def images(self) -> list[str]:
+        """The picture of each annotation."""
+        return [name for batch in self._opened() for name in batch.column("image").to_pylist()]
+
+    def distinct_images(self) -> list[str]:
+        """Each picture once."""
+        return list(dict.fromkeys(self.images()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "manifest": self.manifest, "_batches": None}
+
+    def _opened(self) -> list[Any]:
+        if self._batches is None:
+            import pyarrow as pa
+
+            reader = pa.ipc.open_file(pa.memory_map(str(self.folder / ANNOTATIONS)))
+            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        return self._batches
+
+
+def open_index(
+    cache: Path,
+    name: str,
+    sources: Iterable[Path],
+    options: Mapping[str, Any],
+    read: Callable[[Problems], Iterable[Annotation]],
+    *,
+    strict: bool = False,
+    rebuild: bool = False,
+) -> Index:
+    """The index of these files, made if there is none or if a file has changed since.
+
+    Args:
+        cache: folder of all indexes.
+        name: the format, for the folder's name.
+        sources: the files that it is read from; their size and time of change tell whether it is still true.
+        options: what else decides about its contents.
+        read: yields the annotations; called only if the index must be made.
+        strict: raise at the first bad record, also if the index that lists it was made before.
+        rebuild: make it anew in any case.
+    """
+    sources = [source.resolve() for source in sources]
+    what = json.dumps([name, [str(source) for source in sources], options], sort_keys=True, default=str)
+    states = [(stat.st_size, stat.st_mtime_ns) for stat in map(Path.stat, sources)]
+    prefix = f"{name}-{_digest(what)}"
+    folder = cache / f"{prefix}-{_digest(json.dumps([VERSION, states]))}"
+    if rebuild or not (folder / MANIFEST).is_file() or (strict and (folder / PROBLEMS).is_file()):
+        _build(folder, what, read, strict, rebuild)
+        for older in cache.glob(f"{prefix}-*"):
+            if older != folder and ".part" not in older.name:
+                shutil.rmtree(older, ignore_errors=True)
+    return Index(folder)
+
+
+def _build(
+    folder: Path, what: str, read: Callable[[Problems], Iterable[Annotation]], strict: bool, rebuild: bool
+) -> None:
+    logger.info("reading %s into %s, once", what, folder)
+    partial = folder.with_name(f"{folder.name}.part{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        problems = Problems(partial / PROBLEMS, strict=strict)
+        rows = _write(partial / ANNOTATIONS, read(problems))
+        write_json(partial / MANIFEST, {"rows": rows, "left_out": dict(problems.left_out), "of": json.loads(what)})
+        if rebuild or not (folder / MANIFEST).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not (folder / MANIFEST).is_file():
+                raise
+            # Another process has made the same index meanwhile.
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(file: Path, annotations: Iterable[Annotation]) -> int:
+    import pyarrow as pa
+
+    schema = pa.schema(
+        {
+            "kind": pa.string(),
+            "image": pa.string(),
+            "boxes": pa.list_(pa.float32()),
+            "texts": pa.list_(pa.string()),
+            "source": pa.string(),
+            "id": pa.string(),
+            "choice": pa.int8(),
+        }
+    )
+    rows = 0
+    with pa.OSFile(str(file), "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
+        columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+
+        def flush() -> None:
+            arrays = [pa.array(columns[column.name], column.type) for column in schema]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            for values in columns.values():
+                values.clear()
+
+        for rows, annotation in enumerate(annotations, 1):
+            for name, values in columns.items():
+                value = getattr(annotation, name)
+                values.append(value.ravel() if name == "boxes" else value)
+            if rows % ROWS == 0:
+                flush()
+        if columns["id"]:
+            flush()
+    return rows
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]

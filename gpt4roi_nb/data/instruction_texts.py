@@ -1,0 +1,105 @@
+"""The wordings of questions and requests, several of each, so that a model learns what is meant and not one sentence.
+
+`{region}` is the reference to one region, `{regions}` a list of references.
+"""
+
+# The opening of VCR's protocol, to the letter; references are joined by commas.
+VCR_OPENING = "{regions} refers to specific areas within the photo along with their respective identifiers."
+
+CATEGORY_QUESTIONS = (
+    "What is {region}?",
+    "Name the thing in {region}.",
+    "Which kind of object does {region} show?",
+    "In a word or two, what is {region}?",
+    "What would you call the object at {region}?",
+    "Tell me the category of {region}.",
+    "{region}: what is it?",
+    "What sort of thing is marked as {region}?",
+    "Give the name of what you see in {region}.",
+    "Can you identify {region}?",
+    "What object does {region} enclose?",
+    "Say what {region} is, briefly.",
+)
+EXPRESSION_QUESTIONS = (
+    "How would you point out {region} to somebody without pointing?",
+    "Give a phrase by which one finds {region} in this picture.",
+    "Describe {region} so that it cannot be mistaken for anything else here.",
+    "What short description picks out {region}?",
+    "Refer to {region} in a few words.",
+    "How does {region} differ from the rest? Answer with a phrase.",
+    "By which words would a friend know that you mean {region}?",
+    "Tell {region} apart from everything around it in one phrase.",
+    "Write an expression that means {region} and nothing else.",
+    "If you had to ask for {region} by words alone, what would you say?",
+    "Which brief wording singles out {region}?",
+    "Help me find {region}: what am I looking for?",
+)
+CAPTION_QUESTIONS = (
+    "What can be seen in {region}?",
+    "Describe {region} in a sentence.",
+    "Write a short caption for {region}.",
+    "What is going on in {region}?",
+    "Tell me about {region}.",
+    "Look at {region} only. What is there?",
+    "How would you caption the part of the picture marked {region}?",
+    "Put into words what {region} shows.",
+    "Sum up {region} briefly.",
+    "What does the picture show at {region}?",
+    "Give one remark about {region}.",
+    "What do you notice in {region}?",
+)
+GROUNDING_QUESTIONS = (
+    "Describe the picture, and say where {regions} come in.",
+    "What happens in this picture? Mention {regions} as you go.",
+    "Write one sentence about the whole scene that refers to {regions}.",
+    "Tell me what the picture shows, and what part {regions} play in it.",
+    "Caption this picture; put {regions} beside the words that mean them.",
+    "Sum up the scene and point at {regions} in your answer.",
+    "With {regions} in mind, what is the picture about?",
+    "Describe everything at once, and mark what {regions} are.",
+    "Give a caption in which {regions} appear.",
+    "How do {regions} fit into the scene? Describe it in a sentence.",
+    "Look at {regions}, then describe the picture as a whole with them.",
+    "Say in a sentence what is to be seen, naming {regions}.",
+)
+# What leads from an answer to its rationale.
+WHY_QUESTIONS = (
+    "Why do you think so?",
+    "What makes you say that?",
+    "How can you tell?",
+    "What in the picture supports this?",
+    "Explain your answer.",
+    "On what grounds?",
+    "Give your reason.",
+    "What leads you to this conclusion?",
+    "Which signs did you go by?",
+    "Please justify that.",
+    "How did you arrive at it?",
+    "What is that based on?",
+)
+# In front of a question that does not itself name all the regions that its answer speaks of.
+POINTERS = (
+    "Look at {regions}.",
+    "This is about {regions}.",
+    "Consider {regions}.",
+    "Here are {regions}.",
+    "Keep an eye on {regions}.",
+    "I have marked {regions}.",
+    "Pay attention to {regions}.",
+    "The question concerns {regions}.",
+    "Take {regions} into account.",
+    "With regard to {regions}:",
+)
+# In front of a conversation about a whole picture in which a detector has found things.
+DETECTED = (
+    "Things found in the picture: {regions}.",
+    "A detector has marked {regions}.",
+    "The picture holds {regions}, among others.",
+    "These parts stand out: {regions}.",
+    "For orientation, here are {regions}.",
+    "Objects in view: {regions}.",
+    "Boxes were drawn round {regions}.",
+    "You may make use of {regions}.",
+    "Noticed so far: {regions}.",
+    "Marked areas: {regions}.",
+)

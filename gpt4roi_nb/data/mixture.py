@@ -1,0 +1,146 @@
+"""Several data sets as one: drawn by weight, in an order that a seed decides, and that can be taken up anywhere.
+
+What stands at a position depends on nothing but seed, weights and sizes. So any number of workers or machines divide
+the positions among them, and training goes on after an interruption from the position that it had reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4roi_nb.data.record import Record
+
+BLOCK = 1024  # positions whose data sets are drawn together
+
+
+class Records(Protocol):
+    """What a mixture asks of a data set, as `RegionDataset` has it."""
+
+    def __len__(self) -> int: ...
+    def record(self, number: int, epoch: int = 0) -> Record: ...
+
+
+class Place(NamedTuple):
+    """Which record stands at a position: of which data set, its number there, and how often all were seen before."""
+
+    name: str
+    number: int
+    epoch: int
+
+
+class Mixture:
+    """Data sets drawn by weight: `mixture[position]` is a record, for any position from 0 on.
+
+    Each data set is shuffled anew whenever it has been seen whole, so all its records come equally often. Iterating
+    goes on from `position`, without end if no `length` is given; `state_dict` and `load_state_dict` keep it.
+
+    Args:
+        datasets: by name.
+        weights: how often each is drawn, in any unit; by default as often as it has records.
+        seed: decides about everything.
+        length: positions in all; by default as many as records.
+
+    Raises:
+        ValueError: no data set, an empty one, or weights that fit neither.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Records],
+        weights: Mapping[str, float] | None = None,
+        *,
+        seed: int = 0,
+        length: int | None = None,
+    ) -> None:
+        if not datasets:
+            raise ValueError('a mixture needs at least one data set: Mixture({"coco": load("coco", …)})')
+        for name, dataset in datasets.items():
+            if not len(dataset):
+                raise ValueError(f"{name!r} has no records; see its report() for what was wrong with them")
+        given = {name: float(len(dataset)) for name, dataset in datasets.items()} if weights is None else dict(weights)
+        if set(given) != set(datasets):
+            raise ValueError(f"weights must name the data sets {sorted(datasets)}, but name {sorted(given)}")
+        if not all(np.isfinite(weight) and weight > 0 for weight in given.values()):
+            raise ValueError(f"weights must be positive numbers, but are {given}; leave a data set out instead of 0")
+        self.datasets = dict(datasets)
+        self.weights = {name: given[name] / sum(given.values()) for name in datasets}
+        self.seed = seed
+        self.length = sum(map(len, datasets.values())) if length is None else length
+        self.position = 0
+        self._before: list[NDArray[np.int64]] = [np.zeros(len(datasets), np.int64)]  # draws before each block
+        self._block: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
+        self._orders: dict[str, tuple[int, NDArray[np.int32]]] = {}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, position: int) -> Record:
+        if not 0 <= position < self.length:
+            raise IndexError(f"the mixture has positions 0 to {self.length - 1}; there is no {position}")
+        place = self.place(position)
+        return self.datasets[place.name].record(place.number, place.epoch)
+
+    def __iter__(self) -> Iterator[Record]:
+        while self.position < self.length:
+            record = self[self.position]
+            self.position += 1
+            yield record
+
+    def positions(self, start: int = 0, *, worker: int = 0, workers: int = 1) -> range:
+        """The positions of one worker of several, from `start` on: each is one worker's, whatever their number."""
+        if not 0 <= worker < workers:
+            raise ValueError(f"worker must lie between 0 and {workers - 1}, but is {worker}")
+        return range(start + (worker - start) % workers, self.length, workers)
+
+    def place(self, position: int) -> Place:
+        """Which record stands at a position."""
+        block, offset = divmod(position, BLOCK)
+        drawn = self._drawn(block)
+        chosen = int(drawn[offset])
+        before = int(self._before_block(block)[chosen]) + int((drawn[:offset] == chosen).sum())
+        name = list(self.datasets)[chosen]
+        epoch, within = divmod(before, len(self.datasets[name]))
+        return Place(name, int(self._order(name, epoch)[within]), epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and what it means something in."""
+        sizes = {name: len(dataset) for name, dataset in self.datasets.items()}
+        return {"position": self.position, "seed": self.seed, "weights": dict(self.weights), "sizes": sizes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where another mixture of the same data sets stood. Raises ValueError if it was of others."""
+        mine = self.state_dict()
+        for key in ("seed", "weights", "sizes"):
+            if state.get(key) != mine[key]:
+                raise ValueError(
+                    f"the position was kept of a mixture whose {key} are {state.get(key)}, but here they are "
+                    f"{mine[key]}; its order means nothing here: restore them, or begin at position 0"
+                )
+        self.position = int(state["position"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_orders": {}}  # a worker makes those that it needs
+
+    def _drawn(self, block: int) -> NDArray[np.int64]:
+        if self._block[0] != block:
+            rng = np.random.default_rng([self.seed, block])
+            self._block = (block, rng.choice(len(self.datasets), BLOCK, p=list(self.weights.values())))
+        return self._block[1]
+
+    def _before_block(self, block: int) -> NDArray[np.int64]:
+        while len(self._before) <= block:
+            counts = np.bincount(self._drawn(len(self._before) - 1), minlength=len(self.datasets))
+            self._before.append(self._before[-1] + counts)
+        return self._before[block]
+
+    def _order(self, name: str, epoch: int) -> NDArray[np.int32]:
+        kept = self._orders.get(name)
+        if kept is None or kept[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch, *name.encode()])
+            order = rng.permutation(len(self.datasets[name])).astype(np.int32)
+            kept = self._orders[name] = (epoch, order)
+        return kept[1]

@@ -1,0 +1,150 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: referring expressions, in the three forms in which they are handed round.
+
+- MDETR's files (`finetune_refcoco_train.json`): an entry of "images" a sentence.
+- UNC's: `refs(unc).p` or `refs(umd).p`, beside COCO's `instances.json`.
+- Captions by annotation id (`{"17": [{"image_id": …, "id": 17, "caption": ["…"]}]}`), beside an instances file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt4roi_nb.data.box_check import box_from_xywh
+from gpt4roi_nb.data.coco import CocoFile
+from gpt4roi_nb.data.json_stream import elements
+from gpt4roi_nb.data.pickles import PICKLES, read_pickle
+from gpt4roi_nb.data.problems import (
+    MISSING,
+    OUT_OF_RANGE,
+    WRONG_TYPE,
+    BadRecord,
+    Problems,
+    field,
+    length_field,
+    text_field,
+)
+from gpt4roi_nb.data.record import EXPRESSION, Annotation, as_boxes, plain
+
+
+def read_refcoco(
+    file: Path,
+    problems: Problems,
+    images: Path | None = None,
+    *,
+    name: str = "refcoco",
+    instances: Path | None = None,
+    split: str | None = None,
+) -> Iterator[Annotation]:
+    """An annotation a sentence: one region and the expression that tells it apart.
+
+    Args:
+        name: the source that records tell, where the file does not say it (MDETR's do).
+        instances: COCO's instances file; needed for UNC's pickles and for captions by annotation id.
+        split: of UNC's pickles, only "train", "val", "testA" …; all without.
+    """
+    if file.suffix in PICKLES:
+        return _unc(file, problems, _needed(instances, file), name, split)
+    if instances is not None:
+        return _captions(file, problems, instances, name)
+    return _mdetr(file, problems, name)
+
+
+def _mdetr(file: Path, problems: Problems, name: str) -> Iterator[Annotation]:
+    coco = CocoFile(
+        file,
+        problems,
+        keep=lambda entry: None,
+        keep_of_image=lambda entry: (text_field(entry, "caption"), field(entry, "dataset_name", str, name)),
+    )
+    for image_id, image in coco.images.items():
+        caption, source = image.kept
+        boxes = [box for box, _ in coco.boxes_of(image_id)]
+        if len(boxes) != 1:
+            # An expression means one thing; gRefCOCO's, which mean none or several, are another task.
+            problems.leave_out("sentences without exactly one usable box")
+            continue
+        yield Annotation(EXPRESSION, image.file, as_boxes(boxes), (plain(caption),), source, str(image_id))
+
+
+def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str | None) -> Iterator[Annotation]:
+    refs = read_pickle(file)
+    if not isinstance(refs, list):
+        raise ValueError(f"{str(file)!r} must hold a list of references, but holds a {type(refs).__name__}")
+    wanted = {ref.get("ann_id") for ref in refs if isinstance(ref, dict)}
+    boxes, pictures = _instances(instances, problems, wanted)
+    for index, ref in enumerate(refs):
+        where = f"{file.name}: reference {index}"
+        try:
+            if split is not None and field(ref, "split", str) != split:
+                continue
+            # The file name of a reference carries its annotation's number and names no image.
+            picture, width, height = _found(pictures, field(ref, "image_id", int), "image", instances)
+            xywh = _found(boxes, field(ref, "ann_id", int), "annotation", instances)
+            box = box_from_xywh(xywh, width, height)
+            sentences = field(ref, "sentences", list)
+        except BadRecord as bad:
+            problems.add(bad, where)
+            continue
+        for number, sentence in enumerate(sentences):
+            try:
+                text = plain(text_field(sentence, "sent"))  # "raw" may be upper-case
+            except BadRecord as bad:
+                problems.add(bad, f"{where}, sentence {number}")
+                continue
+            sent_id = sentence.get("sent_id", f"{index}-{number}")
+            yield Annotation(EXPRESSION, picture, as_boxes([box]), (text,), name, str(sent_id))
+
+
+def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Iterator[Annotation]:
+    entries = list(elements(file, problems))
+    wanted = {entry.get("id") for _, entry in entries if isinstance(entry, dict)}
+    boxes, pictures = _instances(instances, problems, wanted)
+    for key, entry in entries:
+        where = f"{file.name}: entry {key}"
+        try:
+            annotation_id = field(entry, "id", int)
+            xywh = _found(boxes, annotation_id, "annotation", instances)
+            picture, width, height = _found(pictures, field(entry, "image_id", int), "image", instances)
+            box = box_from_xywh(xywh, width, height)
+            captions = field(entry, "caption", list)
+            if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+                raise BadRecord(MISSING, "'caption' must be a list of texts")
+        except BadRecord as bad:
+            problems.add(bad, where)
+            continue
+        for number, caption in enumerate(captions):
+            record_id = f"{annotation_id}-{number}"
+            yield Annotation(EXPRESSION, picture, as_boxes([box]), (plain(caption),), name, record_id)
+
+
+def _instances(
+    file: Path, problems: Problems, wanted: set[Any]
+) -> tuple[dict[int, list[Any]], dict[int, tuple[str, int, int]]]:
+    """Of an instances file: xywh by annotation id, of those wanted; (path, width, height) by image id."""
+    boxes: dict[int, list[Any]] = {}
+    pictures: dict[int, tuple[str, int, int]] = {}
+    for number, (key, entry) in enumerate(elements(file, problems)):
+        try:
+            if key == "annotations" and entry.get("id") in wanted:
+                boxes[entry["id"]] = field(entry, "bbox", list)
+            elif key == "images":
+                size = length_field(entry, "width"), length_field(entry, "height")
+                pictures[field(entry, "id", int)] = (field(entry, "file_name", str), *size)
+        except (BadRecord, AttributeError, TypeError) as error:
+            bad = error if isinstance(error, BadRecord) else BadRecord(WRONG_TYPE, f"no object, but {repr(entry)[:60]}")
+            problems.add(bad, f"{file.name}: {key}, entry {number} of the file")
+    return boxes, pictures
+
+
+def _found(table: dict[int, Any], key: int, what: str, file: Path) -> Any:
+    if key not in table:
+        raise BadRecord(OUT_OF_RANGE, f"{file.name} holds no {what} {key}")
+    return table[key]
+
+
+def _needed(instances: Path | None, file: Path) -> Path:
+    if instances is None:
+        raise ValueError(f"{file.name} holds no boxes; give the file that does: load(…, instances='instances.json')")
+    return instances

@@ -1,0 +1,211 @@
+"""VCR: questions about people and things in a film still, with answers and rationales that point at them.
+
+A line of `train.jsonl` or `val.jsonl` names a picture and its metadata file, in which the boxes are. Which number in a
+text is an object is read from the tokenised fields, where an object is a list of 0-based indices: the plain texts
+count from 1, and hold ordinary numbers too ("at 3 o'clock").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt4roi_nb.data.box_check import Box, box_from_xyxy
+from gpt4roi_nb.data.json_stream import lines
+from gpt4roi_nb.data.problems import (
+    BROKEN_JSON,
+    MISSING,
+    OUT_OF_RANGE,
+    WRONG_TYPE,
+    BadRecord,
+    Problems,
+    field,
+    length_field,
+    text_field,
+)
+from gpt4roi_nb.data.record import ANSWER_CHOICE, RATIONALE_CHOICE, REASONING, Annotation, as_boxes, listed, unbracketed
+
+# all: every object of the picture is listed. single: questions and answers that cite one object, and it alone; the
+# rationale follows if it cites no other. several: those that cite more, and these objects alone. choice: all are
+# listed, and a letter is asked for, once for the answer and once for the rationale.
+RENDERINGS = ("all", "single", "several", "choice")
+OPTIONS = 4
+
+_CLOSING = re.compile(r"^(?:[.,;:!?%)\]]|\.\.\.|n't|'(?:s|m|re|ve|ll|d|t)?)$", re.IGNORECASE)
+_OPENING = ("(", "[", "$", "#")
+
+Tokens = Sequence[Any]
+
+
+def read_vcr(
+    file: Path,
+    problems: Problems,
+    images: Path | None = None,
+    *,
+    name: str = "vcr",
+    rendering: str = "all",
+    metadata: Path | None = None,
+) -> Iterator[Annotation]:
+    """An annotation a line that has what the rendering needs; with "choice", two.
+
+    Args:
+        images: the folder `vcr1images`.
+        rendering: one of `RENDERINGS`.
+        metadata: the folder of the metadata files; that of the images by default.
+    """
+    if rendering not in RENDERINGS:
+        raise ValueError(f"rendering must be one of {', '.join(map(repr, RENDERINGS))}, but is {rendering!r}")
+    folder = metadata if metadata is not None else images
+    if folder is None:
+        raise ValueError("VCR's boxes lie beside its pictures; say where: load('vcr', 'train.jsonl', 'vcr1images')")
+    boxes = _MetadataFiles(folder)
+    for number, entry in lines(file, problems):
+        where = f"{file.name}: line {number}"
+        try:
+            yield from _Item(entry, boxes, problems, where, name).render(rendering)
+        except BadRecord as bad:
+            problems.add(bad, where)
+
+
+class _MetadataFiles:
+    """Boxes and size of a picture; lines about the same picture stand together, so one is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._name = ""
+        self._content: Any = None
+
+    def __call__(self, name: str) -> Any:
+        if name != self._name:
+            try:
+                self._content = json.loads((self._folder / name).read_text(encoding="utf-8"))
+            except OSError as error:
+                raise BadRecord(MISSING, f"there is no metadata file {name!r} in {str(self._folder)!r}") from error
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise BadRecord(BROKEN_JSON, f"the metadata file {name!r} is truncated or no JSON: {error}") from error
+            self._name = name
+        return self._content
+
+
+class _Item:
+    """One line with its boxes."""
+
+    def __init__(self, entry: Any, metadata: _MetadataFiles, problems: Problems, where: str, name: str) -> None:
+        self.image = text_field(entry, "img_fn")
+        self.id = text_field(entry, "annot_id")
+        self.source = name
+        self.question = _tokens(entry, "question")
+        self.answers = _choices(entry, "answer_choices")
+        self.answer = _label(entry, "answer_label")
+        self.rationales = _choices(entry, "rationale_choices")
+        self.rationale = _label(entry, "rationale_label")
+        self.problems = problems
+        facts = metadata(text_field(entry, "metadata_fn"))
+        given = field(facts, "boxes", list)
+        count = len(field(entry, "objects", list))
+        if len(given) != count:
+            raise BadRecord(OUT_OF_RANGE, f"the line lists {count} objects, but its metadata file {len(given)} boxes")
+        size = length_field(facts, "width"), length_field(facts, "height")
+        said = (self.question, *self.answers, *self.rationales)
+        cited = set(_cited(*said))
+        for index in cited:
+            if not 0 <= index < count:
+                raise BadRecord(OUT_OF_RANGE, f"object {index} is cited, but there are {count}, counted from 0")
+        self.boxes: dict[int, Box] = {}
+        for index, row in enumerate(given):
+            try:
+                self.boxes[index] = box_from_xyxy(row[:4] if isinstance(row, list) else row, *size)
+            except BadRecord as bad:
+                if index in cited:
+                    raise
+                problems.add(bad, f"{where}, object {index}")  # nobody speaks of it: the rest is as good without
+
+    def render(self, rendering: str) -> Iterator[Annotation]:
+        told = [self.question, self.answers[self.answer], self.rationales[self.rationale]]
+        if rendering == "single":
+            if len(set(_cited(*told[:2]))) == 1 < len(set(_cited(*told))):
+                told.pop()  # a rationale that points at more is another rendering's
+            objects = list(dict.fromkeys(_cited(*told)))
+        elif rendering == "several":
+            objects = list(dict.fromkeys(_cited(*told)))
+        else:
+            objects = list(self.boxes)
+        if (rendering == "single" and len(objects) != 1) or (rendering == "several" and len(objects) < 2):
+            self.problems.leave_out(f"questions that do not fit the rendering {rendering!r}")
+            return
+        numbers = {index: number for number, index in enumerate(objects, 1)}
+        question, answer, *rationale = (_text(tokens, numbers) for tokens in told)
+        if rendering != "choice":
+            yield self._annotation(REASONING, objects, (question, answer, *rationale), f"{self.id}/{rendering}")
+            return
+        answers = [_text(tokens, numbers) for tokens in self.answers]
+        rationales = [_text(tokens, numbers) for tokens in self.rationales]
+        texts = (question, *answers)
+        yield self._annotation(ANSWER_CHOICE, objects, texts, f"{self.id}/answer", self.answer)
+        texts = (question, answer, *rationales)
+        yield self._annotation(RATIONALE_CHOICE, objects, texts, f"{self.id}/rationale", self.rationale)
+
+    def _annotation(
+        self, kind: str, objects: list[int], texts: tuple[str, ...], record_id: str, choice: int = -1
+    ) -> Annotation:
+        boxes = as_boxes([self.boxes[index] for index in objects])
+        return Annotation(kind, self.image, boxes, texts, self.source, record_id, choice)
+
+
+def _text(tokens: Tokens, numbers: Mapping[int, int]) -> str:
+    """Tokens as a sentence; numbers: region number by object index."""
+    pieces: list[str] = []
+    quoted = False
+    glue = True  # to what stands before: no blank
+    for token in tokens:
+        if isinstance(token, list):
+            word = listed([numbers[index] for index in dict.fromkeys(token)])
+        else:
+            word = unbracketed(token)
+        ends = word == '"' and quoted
+        if not (glue or ends or _CLOSING.match(word)):
+            pieces.append(" ")
+        pieces.append(word)
+        glue = word in _OPENING or (word == '"' and not quoted)
+        quoted ^= word == '"'
+    return "".join(pieces).strip()
+
+
+def _cited(*texts: Tokens) -> Iterator[int]:
+    for tokens in texts:
+        for token in tokens:
+            if isinstance(token, list):
+                yield from token
+
+
+def _tokens(entry: Any, key: str) -> Tokens:
+    return _checked_tokens(field(entry, key, list), key)
+
+
+def _choices(entry: Any, key: str) -> list[Tokens]:
+    choices = field(entry, key, list)
+    if len(choices) != OPTIONS:
+        raise BadRecord(WRONG_TYPE, f"{key!r} must hold {OPTIONS} options, but holds {len(choices)}")
+    return [_checked_tokens(choice, key) for choice in choices]
+
+
+def _checked_tokens(tokens: Any, key: str) -> Tokens:
+    if not isinstance(tokens, list):
+        raise BadRecord(WRONG_TYPE, f"{key!r} must be a list of tokens, but holds {repr(tokens)[:60]}")
+    if not tokens:
+        raise BadRecord(MISSING, f"{key!r} is empty")
+    for token in tokens:
+        is_objects = isinstance(token, list) and token and all(type(index) is int for index in token)
+        if not isinstance(token, str) and not is_objects:
+            raise BadRecord(WRONG_TYPE, f"a token of {key!r} must be a text or a list of objects, but is {token!r}")
+    return tokens
+
+
+def _label(entry: Any, key: str) -> int:
+    label = field(entry, key, int)  # the test split has none
+    if not 0 <= label < OPTIONS:
+        raise BadRecord(OUT_OF_RANGE, f"{key!r} must lie between 0 and {OPTIONS - 1}, but is {label}")
+    return label

@@ -1,0 +1,100 @@
+"""What a picture adds to the world's files, and how an annotation file is put together from what all of them added."""
+
+import json
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Added:
+    """What one picture adds.
+
+    rows: (file, list within the file, record); the file's name is relative to the world's folder. links: further names
+    of the picture's file. pngs: name to (H, W) or (H, W, 3) uint8, or (H, W) uint16. texts: name to the content of a
+    JSON file of its own.
+    """
+
+    rows: list[tuple[str, str, Record]] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    pngs: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: dict[str, Record] = field(default_factory=dict)
+
+    def row(self, file: str, name: str, record: Record) -> None:
+        self.rows.append((file, name, record))
+
+
+@dataclass(frozen=True)
+class JsonFile:
+    """A JSON object with lists of records after its head; or, without lists, one list; or JSON lines.
+
+    lists: their names. head: what stands before them.
+    """
+
+    path: str
+    lists: tuple[str, ...] = ()
+    head: Record = field(default_factory=dict)
+    lines: bool = False
+
+    def write(self, path: Path, spools: dict[str, Path]) -> None:
+        """Puts the file together. spools: list name to a file of JSON records, one a line ("" without lists)."""
+        with path.open("wb") as file:
+            if self.lines:
+                file.writelines(_lines(spools.get("")))
+                return
+            if not self.lists:
+                file.write(b"[")
+                _separated(file.write, _lines(spools.get("")))
+                file.write(b"]")
+                return
+            opening = dumps(self.head)[:-1]
+            file.write(opening)
+            for index, name in enumerate(self.lists):
+                file.write(b'%s"%s":[' % (b"," if index or self.head else b"", name.encode()))
+                _separated(file.write, _lines(spools.get(name)))
+                file.write(b"]")
+            file.write(b"}")
+
+
+@dataclass(frozen=True)
+class ObjectFile:
+    """A file that cannot be written record by record: `build` makes its bytes of the records of list `source`.
+
+    source: the name under which pictures add to it, which may feed several files.
+    """
+
+    path: str
+    source: str
+    build: Callable[[list[Record]], bytes]
+
+    def write(self, path: Path, spools: dict[str, Path]) -> None:
+        """Reads the records from their spool and writes the file."""
+        path.write_bytes(self.build([json.loads(line) for line in _lines(spools.get(""))]))
+
+
+def dumps(record: Any) -> bytes:
+    """A record as one line of JSON."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def pickled(records: list[Record]) -> bytes:
+    """Protocol 2, as Python 2 wrote the published files. The records come from JSON, so equal ones give equal bytes."""
+    return pickle.dumps(records, protocol=2)
+
+
+def _lines(spool: Path | None) -> Iterable[bytes]:
+    if spool is None or not spool.is_file():
+        return
+    with spool.open("rb") as file:
+        yield from file
+
+
+def _separated(write: Callable[[bytes], object], lines: Iterable[bytes]) -> None:
+    for index, line in enumerate(lines):
+        write((b"," if index else b"") + line.rstrip(b"\n"))

@@ -1,0 +1,1 @@
+"""What `gpt4roi_nb.train` is made of."""

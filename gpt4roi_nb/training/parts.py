@@ -1,0 +1,99 @@
+"""Which parts of a model train, and the table that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+
+PARTS = ("vision_tower", "multi_modal_projector", "region_encoder", "language_model")
+# As published (arXiv 2307.03601, section 4): first the region module alone, then all but the tower.
+STAGES = {1: ("region_encoder",), 2: ("region_encoder", "multi_modal_projector", "language_model")}
+LORA_MARK = "lora_"  # what peft puts into the names of what it adds
+LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module in the table of what trains. parameters, trained: numbers of them."""
+
+    name: str
+    parameters: int
+    trained: int
+
+
+def choose_parts(
+    model: GPT4RoIForConditionalGeneration, trainable: Sequence[str], lora: dict[str, Any] | None = None
+) -> list[Part]:
+    """Sets `requires_grad` everywhere, and says what became of each part.
+
+    What trains is kept in float32, since small steps are lost in half precision; the rest keeps its dtype.
+
+    Args:
+        trainable: of `PARTS`.
+        lora: for the language model, low-rank adapters instead of its own weights: options of peft's `LoraConfig`.
+
+    Raises:
+        ValueError: for an unknown part, or adapters for a language model that does not train.
+        ImportError: adapters without peft.
+    """
+    unknown = [name for name in trainable if name not in PARTS]
+    if unknown or not trainable:
+        raise ValueError(f"trainable must name some of {', '.join(PARTS)}, but is {list(trainable)}")
+    if lora is not None and "language_model" not in trainable:
+        raise ValueError("lora adapts the language model, but trainable does not name it")
+    if lora is not None:
+        _add_adapters(model, lora)
+    for name in PARTS:
+        for parameter_name, parameter in getattr(model, name).named_parameters():
+            adapted = name == "language_model" and lora is not None
+            trains = name in trainable and (not adapted or LORA_MARK in parameter_name)
+            parameter.requires_grad_(trains)
+            if trains and parameter.dtype != torch.float32:
+                parameter.data = parameter.data.float()
+    return [_part(name, getattr(model, name)) for name in PARTS]
+
+
+def table(parts: Sequence[Part], learning_rate: float, weight_decay: float) -> str:
+    """What trains, one line a module."""
+    lines = [f"{'module':24}{'parameters':>15}{'trained':>15}{'learning rate':>15}{'weight decay':>14}"]
+    for part in parts:
+        rates = (f"{learning_rate:g}", f"{weight_decay:g}") if part.trained else ("-", "-")
+        lines.append(f"{part.name:24}{part.parameters:>15,}{part.trained:>15,}{rates[0]:>15}{rates[1]:>14}")
+    return "\n".join(lines)
+
+
+def merge_adapters(model: GPT4RoIForConditionalGeneration) -> None:
+    """Adds what the adapters have learnt to the weights, and takes them away: an ordinary model again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for parent in list(model.language_model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                child.merge()
+                setattr(parent, name, child.get_base_layer())
+
+
+def _part(name: str, module: nn.Module) -> Part:
+    parameters = list(module.parameters())
+    return Part(name, sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad))
+
+
+def _add_adapters(model: GPT4RoIForConditionalGeneration, options: dict[str, Any]) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError("lora needs the package peft: pip install 'gpt4roi_nb[train]'") from error
+    output = model.language_model.get_output_embeddings()
+    linears = [
+        name
+        for name, module in model.language_model.named_modules()
+        if isinstance(module, nn.Linear) and module is not output
+    ]
+    config = LoraConfig(**{**LORA_DEFAULTS, "target_modules": linears, **options})
+    inject_adapter_in_model(config, model.language_model)

@@ -1,0 +1,104 @@
+"""Mirroring and shifting: boxes follow, words stay true, and what cannot be made true is left alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpt4roi_nb.data import Record, augment
+from gpt4roi_nb.data.augmentation import may_be_mirrored, mirror, shift
+
+BOX = (10, 12, 30, 28)
+
+
+def record(answer: str = "a cat", box: tuple[float, ...] = BOX, number: int = 0) -> Record:
+    turns = (("user", "What is <region1>?"), ("assistant", answer))
+    return Record("1.jpg", np.array([box], np.float32), turns, "coco", str(number))
+
+
+def picture() -> Image.Image:
+    """Grey, with the box in red."""
+    pixels = np.full((60, 80, 3), 128, np.uint8)
+    x1, y1, x2, y2 = BOX
+    pixels[y1:y2, x1:x2] = (255, 0, 0)
+    return Image.fromarray(pixels)
+
+
+def red(image: Image.Image) -> list[float]:
+    """Pixel xyxy of what is red."""
+    rows, columns = np.nonzero(np.asarray(image)[:, :, 0] == 255)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "mirrored"),
+    [
+        ("a cat", "a cat"),
+        ("left", "right"),
+        ("left cow", "right cow"),
+        ("the man on the left", "the man on the right"),
+        ("Left side, the RIGHT one", "Right side, the LEFT one"),
+        ("leftmost zebra", "rightmost zebra"),
+        ("giraffe to the right of the tree", "giraffe to the left of the tree"),
+        ("bottom left corner", "bottom right corner"),
+        ("holding it in her right hand", "holding it in her left hand"),
+    ],
+)
+def test_left_and_right_are_exchanged_where_they_mean_sides(said: str, mirrored: str) -> None:
+    assert may_be_mirrored(record(said))
+    image, made = mirror(picture(), record(said))
+    assert made.turns[1][1] == mirrored
+    assert made.boxes[0].tolist() == red(image) == [50, 12, 70, 28]
+    again = mirror(image, made)
+    assert again[1] == record(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "she has left the room",
+        "that is right",
+        "all right, yes",
+        "the person who is right behind him",
+        "nothing is left over",
+        "the sign says stop",
+        'it reads "exit"',
+        "number 23",
+        "at 3 o'clock",
+        "the clock on the wall",
+        "the car in the wrong lane",
+    ],
+)
+def test_what_would_not_be_true_of_a_mirror_image_is_not_mirrored(said: str) -> None:
+    assert not may_be_mirrored(record(said))
+    for seed in range(20):
+        image, _ = augment(picture(), record(said), seed, max_shift=0)
+        assert red(image) == list(BOX)
+
+
+def test_a_shift_moves_picture_and_boxes_alike() -> None:
+    image, made = shift(picture(), record(), 4, -3)
+    assert made.boxes[0].tolist() == red(image) == [14, 9, 34, 25]
+    assert image.size == (80, 60)
+
+
+def test_a_shift_that_would_cut_a_box_is_not_made() -> None:
+    image, made = shift(picture(), record(), -20, 0)
+    assert made.boxes[0].tolist() == red(image) == list(BOX)
+
+
+def test_augmenting_is_repeatable_varied_and_changes_no_input() -> None:
+    given = [record(number=number) for number in range(60)]
+    once = [augment(picture(), one, 3) for one in given]
+    again = [augment(picture(), one, 3) for one in reversed(given)][::-1]
+    assert [made for _, made in once] == [made for _, made in again]
+    for image, made in once:
+        assert made.boxes[0].tolist() == red(image)
+    flipped = sum(made.boxes[0, 0] > 40 for _, made in once)
+    assert 15 < flipped < 45
+    assert len({tuple(made.boxes[0].tolist()) for _, made in once}) > 20
+    assert all(one == record(number=number) for number, one in enumerate(given))
+
+
+def test_a_picture_without_regions_may_be_shifted() -> None:
+    empty = Record("1.jpg", np.zeros((0, 4), np.float32), (("user", "What?"), ("assistant", "x")), "llava", "1")
+    assert shift(picture(), empty, 2, 2)[1].boxes.shape == (0, 4)

@@ -1,0 +1,61 @@
+"""A little data that a tiny model can learn, and a training of it that other processes can run as well."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tiny import picture, tiny_gpt4roi
+
+from gpt4roi_nb.data.record import Record
+from gpt4roi_nb.train import TrainingRun, train
+
+BOX = np.array([[3, 4, 30, 40]], dtype=np.float32)
+PICTURES = 6
+
+
+def records(folder: Path, count: int = 12) -> list[Record]:
+    """Writes the pictures, and returns records of two sources."""
+    for index in range(PICTURES):
+        Image.fromarray(picture(index)).save(folder / f"{index}.png")
+    said = ("a blue cup", "a red cone")
+    return [
+        Record(
+            f"{index % PICTURES}.png",
+            BOX,
+            (("user", "What is <region1>?"), ("assistant", said[index % 2])),
+            ("vg", "coco")[index % 2],
+            str(index),
+        )
+        for index in range(count)
+    ]
+
+
+OPTIONS: dict[str, Any] = {
+    "stage": 2,
+    "learning_rate": 3e-3,
+    "warmup": 0,
+    "batch_size": 2,
+    "epochs": 2,
+    "save_steps": 3,
+    "logging_steps": 1,
+    "progress": False,
+    "report_to": "none",
+}
+
+
+def run(folder: Path, output: Path, **options: Any) -> TrainingRun:
+    return train(tiny_gpt4roi(seed=1), records(folder), folder, output, **{**OPTIONS, **options})
+
+
+def losses(run: TrainingRun) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in run.history if "loss" in line}
+
+
+if __name__ == "__main__":  # arguments: folder, output, options as JSON
+    done = run(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
+    (Path(sys.argv[2]) / "losses.json").write_text(json.dumps(losses(done)))

@@ -1,0 +1,289 @@
+"""Training trains what it says it does, and goes on where it was, whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from learnable import OPTIONS, losses, records, run
+from tiny import tiny_gpt4roi
+
+from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.data.collate import Collator
+from gpt4roi_nb.train import main, train
+from gpt4roi_nb.training.trainer import checkpoints, last_checkpoint
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def changed_parts(gpt4roi, before) -> set[str]:
+    after = gpt4roi.model.state_dict()
+    return {name.partition(".")[0] for name in before if not after[name].equal(before[name])}
+
+
+def copy_of(gpt4roi) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in gpt4roi.model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"stage": 1}, {"region_encoder"}),
+        ({"stage": 2}, {"region_encoder", "multi_modal_projector", "language_model"}),
+        ({"trainable": ("multi_modal_projector",)}, {"multi_modal_projector"}),
+    ],
+)
+def test_only_what_is_to_train_changes(tmp_path, capsys, options, parts):
+    gpt4roi = tiny_gpt4roi(seed=1)
+    before = copy_of(gpt4roi)
+    done = train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **{**OPTIONS, "epochs": 1, **options})
+    assert changed_parts(gpt4roi, before) == parts
+    assert {part.name for part in done.parts if part.trained} == parts
+    said = capsys.readouterr().out
+    for part in done.parts:
+        assert f"{part.parameters:,}" in said and part.name in said
+    assert not gpt4roi.model.training
+
+
+def test_it_learns_and_the_whole_model_is_written(tmp_path):
+    done = run(tmp_path, tmp_path / "out", epochs=12)
+    lines = list(losses(done).values())
+    assert lines[-1] < 0.3 * lines[0]
+    assert {"loss/coco", "loss/vg", "learning_rate", "epoch"} <= {key for line in done.history for key in line}
+    loaded = GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu")
+    batch = Collator(loaded.processor, tmp_path)(records(tmp_path))
+    del batch["ids"], batch["sources"]
+    with torch.no_grad():
+        assert loaded.model(**batch).loss.item() < 0.3 * lines[0]
+    stored = [path.name for path in checkpoints(tmp_path / "out")]
+    assert len(stored) == 2 and stored[-1] == f"checkpoint-{max(losses(done))}"
+
+
+def test_the_loss_is_the_mean_over_the_labelled_tokens(tmp_path):
+    gpt4roi, data = tiny_gpt4roi(seed=1), records(tmp_path)
+    batch = Collator(gpt4roi.processor, tmp_path)(data)
+    del batch["ids"], batch["sources"]
+    with torch.no_grad():
+        expected = gpt4roi.model(**batch).loss.item()
+    done = run(tmp_path, tmp_path / "out", batch_size=len(data), max_steps=1)
+    assert losses(done)[1] == pytest.approx(expected, rel=1e-5)
+    accumulated = run(tmp_path, tmp_path / "other", batch_size=3, gradient_accumulation_steps=4, max_steps=1)
+    assert losses(accumulated)[1] == pytest.approx(expected, rel=1e-5)
+
+
+def in_process(folder: Path, output: Path, options: dict, before: str = "") -> subprocess.CompletedProcess[str]:
+    """`learnable.py` as a process of its own, with `before` run first."""
+    script = f"import sys, runpy; sys.path.insert(0, {str(TESTS)!r})\n{before}\n"
+    script += f"sys.argv = ['learnable', {str(folder)!r}, {str(output)!r}, {json.dumps(options)!r}]\n"
+    script += "runpy.run_module('learnable', run_name='__main__')\n"
+    return subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+
+
+KILL = """
+import os, signal
+from gpt4roi_nb.training import trainer
+real = trainer.RegionTrainer._save
+def save(self, output_dir=None, state_dict=None):
+    if self.state.global_step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)  # while the second checkpoint is being written
+    real(self, output_dir, state_dict)
+trainer.RegionTrainer._save = save
+"""
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path):
+    whole = losses(run(tmp_path, tmp_path / "whole"))
+    killed = in_process(tmp_path, tmp_path / "out", {}, before=KILL)
+    assert killed.returncode == -9, killed.stderr
+    assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-3"]
+    assert losses(run(tmp_path, tmp_path / "out")) == whole
+    loaded = [GPT4RoI.from_pretrained(tmp_path / name / "model", device="cpu").model for name in ("out", "whole")]
+    ours, theirs = (model.state_dict() for model in loaded)
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_a_checkpoint_that_is_cut_short_is_skipped_with_a_word(tmp_path):
+    run(tmp_path, tmp_path / "out")
+    newest = checkpoints(tmp_path / "out")[-1]
+    for name in ("trained.safetensors", "optimizer.pt"):
+        file = newest / name
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.warns(UserWarning, match=rf"{newest.name}' is left out: it is cut short"):
+            assert last_checkpoint(tmp_path / "out") == checkpoints(tmp_path / "out")[0]
+        file.write_bytes(content)
+    (newest / "trainer_state.json").unlink()
+    with pytest.warns(UserWarning, match=r"it lacks trainer_state\.json"):
+        last_checkpoint(tmp_path / "out")
+
+
+def test_a_stop_keeps_a_checkpoint_and_the_rest_follows(tmp_path):
+    whole = losses(run(tmp_path, tmp_path / "whole"))
+    four = threading.Event()
+
+    def report(line):
+        if line["step"] == 4:
+            four.set()
+            started.stop()
+
+    started = run(tmp_path, tmp_path / "out", block=False, report=lambda line: None)
+    started.wait()
+    assert losses(started) == whole and not started.running and not started.stopped
+    started = run(tmp_path, tmp_path / "stopped", block=False, report=report)
+    started.wait(120)
+    assert four.is_set() and started.stopped and not (tmp_path / "stopped" / "model").exists()
+    assert losses(run(tmp_path, tmp_path / "stopped")) == whole
+
+
+def test_another_choice_of_parts_is_not_continued(tmp_path):
+    run(tmp_path, tmp_path / "out", stage=1)
+    with pytest.raises(ValueError, match="was trained with other parts"):
+        run(tmp_path, tmp_path / "out", stage=2, epochs=3)
+
+
+def test_a_loss_that_is_no_number_names_its_records(tmp_path):
+    gpt4roi = tiny_gpt4roi(seed=1)
+    gpt4roi.model.multi_modal_projector.bias.data[0] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"loss of step 0 is nan; the records .*bad_batch\.json"):
+        train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **OPTIONS)
+    listed = json.loads((tmp_path / "out" / "bad_batch.json").read_text())
+    assert len(listed["records"]) == 2 and {"source", "id"} == set(listed["records"][0])
+
+
+def test_running_out_of_memory_says_what_to_lower(tmp_path):
+    gpt4roi = tiny_gpt4roi(seed=1)
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    gpt4roi.model.region_encoder.register_forward_pre_hook(fail)
+    gpt4roi.model.language_model.register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError, match="lower batch_size"):
+        train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **OPTIONS)
+
+
+def test_adapters_learn_and_leave_an_ordinary_model(tmp_path):
+    gpt4roi = tiny_gpt4roi(seed=1)
+    before = copy_of(gpt4roi)
+    options = {**OPTIONS, "epochs": 8, "learning_rate": 1e-2, "lora": {"r": 4}}
+    done = train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **options)
+    (words,) = [part for part in done.parts if part.name == "language_model"]
+    assert 0 < words.trained < 0.2 * words.parameters
+    assert list(losses(done).values())[-1] < 0.5 * losses(done)[1]
+    after = gpt4roi.model.state_dict()
+    assert set(after) == set(before)
+    moved = {name for name in before if name.startswith("language_model") and not after[name].equal(before[name])}
+    assert moved and all("_proj" in name for name in moved)
+    loaded = GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu").model.state_dict()
+    assert all(loaded[name].equal(after[name]) for name in after)
+
+
+def test_adapters_are_continued_as_well(tmp_path):
+    options = {"lora": {"r": 4, "lora_dropout": 0.1}}
+    whole = losses(run(tmp_path, tmp_path / "whole", **options))
+    killed = in_process(tmp_path, tmp_path / "out", options, before=KILL)
+    assert killed.returncode == -9, killed.stderr
+    assert losses(run(tmp_path, tmp_path / "out", **options)) == whole
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """Gloo on the CPU: half of each batch in each process, and the same losses."""
+    options = {"batch_size": 4, "learning_rate": 1e-3}
+    one = losses(run(tmp_path, tmp_path / "one", **options))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    workers = []
+    for rank in range(2):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "ACCELERATE_USE_CPU": "true",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        arguments = [str(tmp_path), str(tmp_path / "two"), json.dumps({**options, "batch_size": 2})]
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, str(TESTS / "learnable.py"), *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    said = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    two = {int(step): loss for step, loss in json.loads((tmp_path / "two" / "losses.json").read_text()).items()}
+    assert two.keys() == one.keys()
+    assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-4)
+
+
+def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
+    """The world's own COCO and VG files, the demo checkpoint, one step."""
+    from gpt4roi_nb.data.world.write import write_world  # as `python -m gpt4roi_nb.data.scenes` does
+
+    world = tmp_path / "world"
+    write_world(world, 4, seed=1, workers=1)
+    annotations = world / "coco" / "annotations" / "instances_train2017.json"
+    config = {
+        "output_dir": str(tmp_path / "out"),
+        "max_steps": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "data": [
+            {
+                "format": "coco",
+                "annotations": str(annotations),
+                "images": str(world / "coco" / "train2017"),
+                "cache": str(tmp_path),
+            },
+            {
+                "format": "visual_genome",
+                "annotations": str(world / "vg" / "train.json"),
+                "images": str(world / "vg" / "VG_100K"),
+                "weight": 100,
+                "cache": str(tmp_path),
+            },
+        ],
+    }
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({**config, "batch_size": 4}))
+    main([str(file)])
+    assert "region_encoder" in capsys.readouterr().out
+    assert GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu").model.config.text_config.num_hidden_layers
+    for content, words in (("[", "cannot be read"), ("stage: 1", "must give output_dir and data"), ("", "must give")):
+        file.write_text(content)
+        with pytest.raises(SystemExit):
+            main([str(file)])
+        assert words in capsys.readouterr().err
+    file.write_text(yaml.safe_dump({**config, "data": [{"format": "coco", "annotations": "absent.json"}]}))
+    with pytest.raises(SystemExit):
+        main([str(file)])
+    assert "absent.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stage": 3}, "stage must be 1 or 2"),
+        ({"trainable": ("head",)}, "trainable must name some of vision_tower"),
+        ({"stage": 1, "lora": {}}, "lora adapts the language model, but trainable does not name it"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        run(tmp_path, tmp_path / "out", **options)
+    with pytest.raises(ValueError, match="there is no data"):
+        train(tiny_gpt4roi(), [], tmp_path, tmp_path / "out")
