@@ -201,6 +201,7 @@ class Notebook:
         menu.get_by_text(name, exact=True).first.click()
         light = str("Dark" not in name).lower()
         self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
+        expect(self.page.locator(".lm-Menu")).to_have_count(0)  # an open one would take the next click
 
     # ------------------------------------------------------------------------------------------- the widget
 
@@ -217,6 +218,10 @@ class Notebook:
         )
         svg = self.chat.locator(".image svg")
         svg.scroll_into_view_if_needed()
+        before, frame = None, svg.bounding_box()
+        while frame != before:  # on a busy machine the page may still move
+            self.page.wait_for_timeout(100)
+            before, frame = frame, svg.bounding_box()
         return svg
 
     def place(self, x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
