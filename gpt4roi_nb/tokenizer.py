@@ -146,7 +146,7 @@ def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[
     """What each token reads as, with the space that it begins with; special tokens by their names."""
     texts = []
     for token_id, piece in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
-        text = tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = str(tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False))
         # Some decoders drop the space at the beginning of a text, which SentencePiece writes as ▁ and byte BPE as Ġ.
         begins = piece is not None and piece.startswith(("▁", "Ġ"))
         texts.append(f" {text}" if begins and not text.startswith(" ") else text)

@@ -15,7 +15,7 @@ from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.inside.replay import Box, Replay
 
 How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
-HOWS: tuple[str, ...] = get_args(How)
+HOWS: tuple[How, ...] = get_args(How)
 BASELINES = ("mean", "zero")
 MORE_TOKENS = 16  # of a new answer than the old one had
 REFERENCE_SIDES = (2, 3, 4)  # the picture is cut into so many boxes a side, and all of them are reference boxes

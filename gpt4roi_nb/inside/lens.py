@@ -41,10 +41,8 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
     model, processor = gpt4roi.model, gpt4roi.processor
     k = min(k, model.config.text_config.vocab_size)
     prompt = processor.prompt([("user", QUESTION)])
-    if of == "image":
-        positions, asked = prompt.spans["image"], [None]
-    else:
-        positions, asked = prompt.spans["region1"], list(boxes)
+    asked: list[Box | None] = [None] if of == "image" else [*boxes]
+    positions = prompt.spans["image" if of == "image" else "region1"]
     end = positions[-1] + 1  # what comes behind cannot change it
     norm, read = _final_norm(model.language_model), model.language_model.get_output_embeddings()
     values, indices = [], []

@@ -28,7 +28,7 @@ def contributions(model: GPT4RoIForConditionalGeneration, features: RoIFeatures)
     def through(grid: Tensor) -> Tensor:
         return rearrange(grid * passed, "n c h w -> n (c h w)") @ flatten.T @ out.T
 
-    constants = [conv.bias.float()[:, None, None] for conv in head.level_convs]  # type: ignore[operator, union-attr]
+    constants = [conv.bias.float()[:, None, None] for conv in head.level_convs]  # type: ignore[index, operator, union-attr]
     parts = {
         f"level {level}": through(grid - constant)
         for level, (grid, constant) in enumerate(zip(outputs, constants, strict=True))

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
-from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inside.replay import Replay
 from gpt4roi_nb.memory import in_words
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -117,7 +117,7 @@ def attention_bytes(replay: Replay, layers: Sequence[int], heads: Sequence[int],
 
 
 def sizes(
-    config: GPT4RoIConfig,
+    config: PreTrainedConfig,
     prompt: int,
     written: int,
     answer: int,

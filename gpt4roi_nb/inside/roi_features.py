@@ -182,16 +182,12 @@ class RoIFeatures:
         found: dict[str, Any] = {name: LogitLens(words, tensors[name]) for name, words in about["lenses"].items()}
         if about["parts"]:
             found["contribution"] = {name: tensors[f"part {name}"] for name in about["parts"]}
-        return cls(
-            **{name: tensors[name] for name in _SINGLE},
-            **{name: [tensors[f"{name} {index}"] for index in levels] for name in LISTS},  # type: ignore[arg-type]
-            fusion_rounds=None
-            if rounds is None
-            else [[tensors[f"round {number} {index}"] for index in levels] for number in range(rounds)],
-            image=image,
-            image_size=tuple(about["image_size"]),
-            _found=found,
-        )
+        values: dict[str, Any] = {name: tensors[name] for name in _SINGLE}
+        values |= {name: [tensors[f"{name} {index}"] for index in levels] for name in LISTS}
+        values["fusion_rounds"] = None
+        if rounds is not None:
+            values["fusion_rounds"] = [[tensors[f"round {n} {index}"] for index in levels] for n in range(rounds)]
+        return cls(**values, image=image, image_size=tuple(about["image_size"]), _found=found)
 
     def _region(self, region: int) -> int:
         if not isinstance(region, int) or not -len(self.boxes) <= region < len(self.boxes):
