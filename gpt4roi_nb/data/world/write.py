@@ -256,10 +256,10 @@ def _fill(partial: Path, shards: list[Shard], images: int, workers: int, progres
     (partial / SHARDS).mkdir(exist_ok=True)
     missing = [shard for shard in shards if not _shard_file(partial, shard).exists()]
     there = images - sum(shard.last - shard.first + 1 for shard in missing)
-    with tqdm(total=images, initial=there, unit="image", disable=not progress) as bar:
-        with closing(_written(missing, workers)) as written:  # after an interrupt, ends the processes
-            for shard in written:
-                bar.update(shard.last - shard.first + 1)
+    bar = tqdm(total=images, initial=there, unit="image", disable=not progress)
+    with bar, closing(_written(missing, workers)) as written:  # after an interrupt, ends the processes
+        for shard in written:
+            bar.update(shard.last - shard.first + 1)
     spools: dict[str, dict[str, Path]] = defaultdict(dict)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     shutil.rmtree(partial / SPOOLS, ignore_errors=True)
