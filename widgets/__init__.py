@@ -1,5 +1,6 @@
-"""The notebook's views. `RegionChat`: draw boxes on an image and talk about them."""
+"""The notebook's views: talk about regions, look at where an answer looked, and at what a region holds."""
 
+from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.region_chat import RegionChat
 
-__all__ = ["RegionChat"]
+__all__ = ["AttentionInspector", "RegionChat"]
