@@ -29,7 +29,7 @@ SPAN_COLORS = {
     ANSWER_SO_FAR: "#a5adba",
     "earlier turns": "#5c677d",
     "system": "#9aa0a6",
-    "first token": "#495057",
+    "first token": "#b08968",
     "marks": "#c0c5ce",
 }
 _OTHER_SPAN = "#9aa0a6"

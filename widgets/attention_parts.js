@@ -82,6 +82,10 @@ class AnswerData {
   }
 }
 
+function spoken(span) {
+  return span.replace(/^region(\d+)$/, "region $1");
+}
+
 function makeTokens(data, { hover, choose }) {
   const row = node("div", { className: "tokens", role: "radiogroup", ariaLabel: "Tokens of the answer" });
   const buttons = data.tokens.map((text, token) => {
@@ -130,7 +134,7 @@ function makeShares(data, choose) {
     const bar = node("span", { className: "fill" });
     bar.style.background = color;
     const value = node("span", { className: "value" });
-    const label = node("span", { className: "name", textContent: name.replace(/^region(\d+)$/, "region $1") });
+    const label = node("span", { className: "name", textContent: spoken(name) });
     const row = node("button", { type: "button", title: `Show the layer × head matrix of ${name}` }, label, node("span", { className: "track" }, bar), value);
     row.dataset.span = name;
     row.addEventListener("click", () => choose(name));
@@ -186,12 +190,12 @@ function makeMatrix(data, table, choose) {
     const largest = Math.max(...values);
     cells.forEach((cell, i) => {
       cell.style.background = colorOf(table, step(values[i], 0, largest));
-      cell.title = cell.ariaLabel = `layer ${cell.dataset.layer}, head ${cell.dataset.head}: ${percent(values[i])} on ${span}`;
+      cell.title = cell.ariaLabel = `layer ${cell.dataset.layer}, head ${cell.dataset.head}: ${percent(values[i])} on ${spoken(span)}`;
       const [l, h] = [Number(cell.dataset.layer), Number(cell.dataset.head)];
       cell.classList.toggle("chosen", (layer === l && (head === h || head === MEAN)) || (layer === MEAN && head === h));
     });
     const best = cells[values.indexOf(largest)].dataset;
-    title.textContent = `Attention to ${span}, 0 … ${percent(largest)} (layer ${best.layer}, head ${best.head})`;
+    title.textContent = `Attention to ${spoken(span)}, 0 … ${percent(largest)} (layer ${best.layer}, head ${best.head})`;
     grid.ariaLabel = `${title.textContent}. Layer and head can also be chosen above.`;
   };
   return [node("div", { className: "part" }, title, grid), show];

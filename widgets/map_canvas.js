@@ -144,6 +144,17 @@ function dataUrl(view, type = "image/png") {
   return `data:${values[0] === 0xff ? "image/jpeg" : type};base64,${btoa(text)}`;
 }
 
+/** Words in lines of at most so many characters. */
+function wrapped(text, length) {
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1);
+    if (line !== undefined && line.length + word.length < length) lines[lines.length - 1] = `${line} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 /** What a stage shows, with a caption, as an SVG document that needs nothing else. */
 function stageSvg({ url, size, map, columns, opacity, regions, caption }) {
   const [width, height] = size;
@@ -165,10 +176,11 @@ function stageSvg({ url, size, map, columns, opacity, regions, caption }) {
       `<text x="${x1 + font / 2}" y="${y1 + font}" text-anchor="middle" fill="#fff" font-weight="bold">${number}</text>`
     );
   });
-  const lines = caption.map(
+  const rowsOfText = caption.flatMap((text) => wrapped(text, Math.floor(width / (0.56 * font))));
+  const lines = rowsOfText.map(
     (text, i) => `<text x="${font / 2}" y="${height + (i + 1) * 1.4 * font}" fill="#222">${escape(text)}</text>`,
   );
-  const total = height + (caption.length + 0.6) * 1.4 * font;
+  const total = height + (rowsOfText.length + 0.6) * 1.4 * font;
   return (
     `<svg xmlns="${SVG}" viewBox="0 0 ${width} ${total}" width="${width}" height="${total}" font-family="sans-serif" ` +
     `font-size="${font}"><rect width="100%" height="100%" fill="#fff"/><image href="${url}" width="${width}" ` +
