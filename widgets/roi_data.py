@@ -100,7 +100,7 @@ def _colored(features: RoIFeatures, of: str, coloring: str, fitted: str = "fused
         # They live in a space of their own, that no map shares.
         features, fitted, of = replace(features, pooled=features.head_outputs), "pooled", "pooled"
     pca = features.pca(fitted, min(COMPONENTS, features.pooled[0].shape[1]))
-    maps = replace(pca, of=of).of_others(features)
+    maps = replace(pca, of=of).maps_of(features)
     if coloring == "three components":
         return [torch.movedim(each, -3, -1) for each in maps]
     component = int(coloring.removeprefix("component ")) - 1
