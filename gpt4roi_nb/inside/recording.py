@@ -72,6 +72,28 @@ def watched(
                 handle.remove()
 
 
+@contextmanager
+def entering(model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Within it, `look(layer, states)` sees the (B, T, D) hidden states that go into each layer of a pass."""
+    attention = attention_modules(model)
+    layers = [
+        module for module in model.language_model.modules() if any(child in attention for child in module.children())
+    ]
+
+    def hook(layer: int) -> Callable[..., None]:
+        def see(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            look(layer, given[0] if given else named["hidden_states"])
+
+        return see
+
+    handles = [layer.register_forward_pre_hook(hook(index), with_kwargs=True) for index, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def chosen(given: Sequence[int] | int | None, count: int, what: str) -> list[int]:
     """Checked indices of layers or heads; None means all, negative ones count from the end."""
     if given is None:
