@@ -128,9 +128,7 @@ def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[i
 
 
 @torch.inference_mode()
-def record(
-    replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """One teacher-forced pass in eager mode over a finished answer.
 
     Returns:

@@ -81,8 +81,8 @@ class Replay:
         """Of each answer token, given the prompt and the answer before it: (B, P, D) → (B, A) float32 on the CPU."""
         gpt4roi = self.encoded.gpt4roi
         count = len(self.tokens)
-        if not count:
-            return torch.zeros(len(prompts), 0)
+        if not count or not len(prompts):
+            return torch.zeros(len(prompts), count)
         wanted = torch.tensor(list(self.ids[self.first :]))
         found = []
         for batch in prompts.split(batch_size):

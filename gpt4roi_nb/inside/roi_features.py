@@ -178,9 +178,7 @@ class RoIFeatures:
         """
         tensors, image, about = read(path, KIND)
         levels, rounds = range(about["num_levels"]), about["num_rounds"]
-        found: dict[str, Any] = {
-            name: LogitLens(words, tensors[name]) for name, words in about["lenses"].items()
-        }
+        found: dict[str, Any] = {name: LogitLens(words, tensors[name]) for name, words in about["lenses"].items()}
         if about["parts"]:
             found["contribution"] = {name: tensors[f"part {name}"] for name in about["parts"]}
         return cls(
@@ -202,7 +200,9 @@ class RoIFeatures:
     def _once(self, name: str, compute: Callable[[EncodedImage], Any]) -> Any:
         if name not in self._found:
             if self._encoded is None:
-                raise RuntimeError(f"{name!r} was not saved with these features; take them from a session to compute it")
+                raise RuntimeError(
+                    f"{name!r} was not saved with these features; take them from a session to compute it"
+                )
             self._found[name] = compute(self._encoded)
         return self._found[name]
 
