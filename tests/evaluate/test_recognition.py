@@ -99,7 +99,7 @@ def test_a_region_without_a_class_is_missed_and_nothing_else(city: PanopticData)
 
 
 def written(data: PanopticData, wrong: Wrong, folder: Path) -> None:
-    """Predictions as the official tools read them: panoptic PNGs and JSON, label PNGs, and a mask a pair with a list."""
+    """Predictions as the official tools read them: panoptic PNGs and JSON, label PNGs, lists of masks."""
     (folder / "panoptic").mkdir(parents=True)
     annotations = []
     for image, masks, probabilities in chosen(data, wrong):
