@@ -18,13 +18,14 @@ class Benchmark(Protocol):
     """What a module of a benchmark has.
 
     DATASET: its title. SPLITS, SCORERS: the first is the default. PROMPT, MAPPING: for the protocol card; MAPPING is ""
-    where answers are not mapped. MAX_NEW_TOKENS: of an answer.
+    where answers are not mapped. MAX_NEW_TOKENS: of an answer. FIXED_PROMPT: the protocol fixes the wording.
     """
 
     DATASET: str
     SPLITS: tuple[str, ...]
     SCORERS: tuple[str, ...]
     PROMPT: str
+    FIXED_PROMPT: bool
     MAPPING: str
     MAX_NEW_TOKENS: int
     PUBLISHED: tuple[Published, ...]
