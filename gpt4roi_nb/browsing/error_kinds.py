@@ -49,12 +49,34 @@ REPEATS = 4
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _REGION = re.compile(r"<region\d+>|\bregion ?\d+\b|\[\w+ ?\d+\]", re.IGNORECASE)
 _MARK = re.compile(r"</?[a-z_]+\d*>", re.IGNORECASE)
-_ARTICLES = frozenset("a an the this that these those its their his her it is".split())
+_ARTICLES = frozenset(["a", "an", "the", "this", "that", "these", "those", "its", "their", "his", "her", "it", "is"])
 # What follows one of these says more about the thing before it: "a cup on the table".
 _AFTER_THE_THING = frozenset(
-    "of on in at with under behind near by to from that which who and next beside between".split()
+    [
+        "of",
+        "on",
+        "in",
+        "at",
+        "with",
+        "under",
+        "behind",
+        "near",
+        "by",
+        "to",
+        "from",
+        "that",
+        "which",
+        "who",
+        "and",
+        "next",
+        "beside",
+        "between",
+    ]
 )
-_NUMBERS = {word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten".split())}
+_NUMBERS = {
+    word: str(n)
+    for n, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+}
 
 
 def error_kinds(predictions: DataFrame) -> list[str]:
