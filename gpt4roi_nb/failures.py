@@ -57,10 +57,10 @@ def to_fiftyone(
     Into a dataset of that name that is there already, the predictions come as one field more, so that checkpoints
     compare image by image. What is there stays as it is, tags included; an import that was interrupted goes on.
 
-    Field `ground_truth`: label and `target`, `question`, `region`, `size_bin`, `kind`, `item` (the prediction's id), and
-    the mask where the benchmark has one. Field `predictions_…`: the same and `answer`, `correct`, `score`, `logprob`,
-    `margin`, `mapped_sbert`, `mapped_lexical`, `mappings_agree`, `error_kind`; `confidence` is exp(logprob). A prediction
-    about a whole image has the whole image as its box.
+    Field `ground_truth`: label and `target`, `question`, `region`, `size_bin`, `kind`, `item` (the prediction's id),
+    and the mask where the benchmark has one. Field `predictions_…`: the same and `answer`, `correct`, `score`,
+    `logprob`, `margin`, `mapped_sbert`, `mapped_lexical`, `mappings_agree`, `error_kind`; `confidence` is exp(logprob).
+    A prediction about a whole image has the whole image as its box.
 
     Args:
         result: a `Result`. Its images must be where its table says.
@@ -99,9 +99,9 @@ def to_fiftyone(
         if not is_lost(error):
             raise
         raise NoDatabase(
-            f"the database went away after {done[0]} of {len(images)} images. What was written stays: start the database "
-            "again (FiftyOne's own starts by itself) and call `to_fiftyone` once more; the import goes on from there, and "
-            "nothing is doubled"
+            f"the database went away after {done[0]} of {len(images)} images. What was written stays: start the "
+            "database again (FiftyOne's own starts by itself) and call `to_fiftyone` once more; the import goes on "
+            "from there, and nothing is doubled"
         ) from None
     return dataset
 
@@ -111,8 +111,8 @@ def _check_images(rows: Iterable[Mapping[str, Any]]) -> None:
     missing = [image for image in images if not os.path.isfile(image)]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of the result's {len(images)} images are not there, such as {missing[0]}; the App shows the "
-            "files, so measure on this machine, or put them where the table's column `image` says"
+            f"{len(missing)} of the result's {len(images)} images are not there, such as {missing[0]}; the App shows "
+            "the files, so measure on this machine, or put them where the table's column `image` says"
         )
 
 
@@ -160,7 +160,7 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
         field,
         {
             "fingerprint": mark,
-            "checkpoint": str(result.card.checkpoint),
+            "checkpoint": result.card.checkpoint,
             "benchmark": result.benchmark,
             "complete": False,
         },

@@ -1,7 +1,7 @@
 """Where FiftyOne's database finds its mongod: in the environment, fetched while `fiftyone-db` was installed.
 
-As a command it prints the path of one that starts, or exits with 1; the Makefile asks so before it installs a wheel that
-brings one along.
+As a command it prints the path of one that starts, or exits with 1; the Makefile asks so before it installs a wheel
+that brings one along.
 """
 
 import subprocess

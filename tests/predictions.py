@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from gpt4roi_nb.evaluate import ProtocolCard, Result
+
 THINGS = ("star", "ring", "cube", "heart", "moon")
 COLORS = ("red", "green", "blue", "orange")
 SIZE = (160, 120)
 
 
-@dataclass(frozen=True)
-class Card:
-    checkpoint: str
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """Has what is read of a `Result`."""
-
-    benchmark: str
-    card: Card
-    predictions: pd.DataFrame
+def card(checkpoint: str, benchmark: str, images: int, questions: int) -> ProtocolCard:
+    name, _, weights = checkpoint.partition(" ")
+    return ProtocolCard(
+        benchmark=benchmark,
+        dataset="toys",
+        split="val",
+        images=images,
+        regions=questions,
+        questions=questions,
+        limit=None,
+        seed=0,
+        prompt="What is <region1>?",
+        scorer="generate",
+        decoding="greedy",
+        mapping="",
+        checkpoint=weights,
+        checkpoint_name=name,
+        dtype="float32",
+        device="cpu",
+        versions={},
+        seconds=1.0,
+    )
 
 
 def make_images(folder: Path, count: int) -> list[Path]:
@@ -45,10 +56,10 @@ def make_predictions(
     regions: int = 4,
     *,
     seed: int = 0,
-    checkpoint: str = "tiny 0a1b2c",
+    checkpoint: str = "tiny 0a1b2c3d",
     benchmark: str = "toys",
     classes: bool = False,
-) -> Predicted:
+) -> Result:
     """`regions` questions an image; each image's regions are different things, so that answers can fit another.
 
     classes: the target is a class, and two mappings chose one for the answer.
@@ -91,4 +102,5 @@ def make_predictions(
                     "seconds": 0.01,
                 }
             )
-    return Predicted(benchmark, Card(checkpoint), pd.DataFrame(rows))
+    frame = pd.DataFrame(rows).astype({"correct": "boolean"})
+    return Result(benchmark, {}, {}, card(checkpoint, benchmark, len(images), len(rows)), frame)

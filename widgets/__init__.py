@@ -1,6 +1,6 @@
 """The notebook's views.
 
-`RegionChat`: draw boxes on an image and talk about them. `FailureBrowser`: see where a model fails, and ask there again.
+`RegionChat`: draw boxes on an image and talk about them. `FailureBrowser`: see where a model fails, and ask again.
 """
 
 from gpt4roi_nb.widgets.failure_browser import FailureBrowser

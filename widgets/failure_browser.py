@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import Image as ImageWidget
@@ -12,7 +13,7 @@ from ipywidgets import VBox
 
 from gpt4roi_nb import Answer, GPT4RoI
 from gpt4roi_nb.browsing.app import App
-from gpt4roi_nb.browsing.rows import ResultLike, field_of, rows_of
+from gpt4roi_nb.browsing.rows import HASH_LENGTH, ResultLike, field_of, rows_of
 from gpt4roi_nb.browsing.slices import DIMENSIONS, Slices
 from gpt4roi_nb.browsing.tags import items_of, labels_of, open_dataset, read_tags, tag
 from gpt4roi_nb.draw import draw_regions
@@ -39,9 +40,10 @@ class FailureBrowser:
     """Counts of a result's predictions by slice, the FiftyOne App, and the conversation. Show it as a cell's last line.
 
     A click on a bar filters; the App shows what the filters leave; "Load selection" brings what is selected there, or
-    else the failures that the filters leave, into a `RegionChat`: same image, same boxes, the question in its line. What
-    is learned goes back as a tag. All of it works from Python as well: `where`, `open_app`, `load_selection`, `load`,
-    `show`, `ask`, `inspect`, `tag`, `tags`. Without a MongoDB the counts, `load` and the conversation work all the same.
+    else the failures that the filters leave, into a `RegionChat`: same image, same boxes, the question in its line.
+    What is learned goes back as a tag. All of it works from Python as well: `where`, `open_app`, `load_selection`,
+    `load`, `show`, `ask`, `inspect`, `tag`, `tags`. Without a MongoDB the counts, `load` and the conversation work all
+    the same.
 
     - `result`; `table`: its predictions that the filters leave, with `error_kind`; `loaded`: ids of the loaded ones;
       `current`: the one that is shown, or None.
@@ -74,7 +76,8 @@ class FailureBrowser:
         self._slices = Slices(rows_of(result))
         self._rows = {row["id"]: row for row in self._slices.rows}
         self._loaded: list[str] = []
-        self.panel = FailurePanel(title=f"{result.benchmark} · {result.card.checkpoint}")
+        weights = result.card.checkpoint[:HASH_LENGTH]
+        self.panel = FailurePanel(title=f"{result.benchmark} · {Path(result.card.checkpoint_name).name} ({weights})")
         self.frame = AppFrame()
         self._talk = VBox([])
         self._inside = VBox([])
@@ -90,7 +93,7 @@ class FailureBrowser:
 
     @property
     def table(self) -> DataFrame:
-        """The predictions that the filters leave, as in `result.predictions`, with `error_kind` and `mappings_agree`."""
+        """The predictions that the filters leave: `result.predictions` with `error_kind` and `mappings_agree`."""
         import pandas as pd
 
         return pd.DataFrame(self._slices.selected())
@@ -256,7 +259,7 @@ class FailureBrowser:
         ]
 
     def inspect(self, name: str) -> Any:
-        """Opens "attention" (of the last answer, asking first where there is none) or "regions" below the conversation."""
+        """Opens "attention" (of the last answer; asks where there is none) or "regions" below the conversation."""
         if name not in INSPECTORS:
             raise ValueError(f"expected one of {', '.join(INSPECTORS)}, but {name!r} came")
         if self.chat is None:
@@ -275,7 +278,7 @@ class FailureBrowser:
         """Tags predictions in the dataset: the loaded ones by default. Returns how many have the tag now.
 
         Raises:
-            DatasetGone: the dataset was deleted. NoDatabase: no MongoDB answers. ValueError: nothing to tag, or no name.
+            DatasetGone: the dataset was deleted. NoDatabase: no MongoDB answers. ValueError: nothing to tag, no name.
         """
         wanted = self._loaded if ids is None else list(ids)
         if not wanted:

@@ -17,8 +17,8 @@ class FailurePanel(anywidget.AnyWidget):
     title: of the result. summary: how many are wrong of those that the filters leave.
     charts: [{"name", "title", "bars": [{"value", "total", "wrong", "chosen"}]}].
     filtered: whether a filter is on. app_open: whether the App is open.
-    loaded: [{"id", "question", "answer", "target", "verdict", "facts"}] of the loaded predictions; current: which one is
-    in the conversation, from 0; -1 for none. inspectors: [{"name", "title"}] that can be opened now.
+    loaded: [{"id", "question", "answer", "target", "wrong", "verdict", "facts"}] of the loaded predictions; current:
+    which one is in the conversation, from 0; -1 for none. inspectors: [{"name", "title"}] that can be opened now.
     busy, problem, notice: in words, "" when none.
 
     Messages from the browser: {"type": "toggle", "dimension", "value"}, {"type": "clear"}, {"type": "open"},

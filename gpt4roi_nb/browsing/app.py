@@ -13,11 +13,12 @@ from gpt4roi_nb.database import connect
 
 # Only programs on this machine reach the App, and the browser through the hub's proxy or a tunnel.
 ADDRESS = "127.0.0.1"
+START_SECONDS = 300
 HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"
 NO_LOGIN = (
-    "The App has no login of its own. The hub lets only you to it, but whoever runs programs on the same host can reach "
-    "its port {port}, and through it every file that you can read. Where users share one host, close the App when you are "
-    "done."
+    "The App has no login of its own. The hub lets only you to it, but whoever runs programs on the same host can "
+    "reach its port {port}, and through it every file that you can read. Where users share one host, close the App "
+    "when you are done."
 )
 
 
@@ -43,7 +44,7 @@ class App:
         if prefix:
             # Else the frame would look for the port on the machine of the browser.
             config.proxy_url = f"{prefix.rstrip('/')}/proxy/{self.port}/"
-        with _quietly():
+        with _quietly(), _patiently():
             self.session = fo.launch_app(
                 dataset,
                 view=view,
@@ -72,6 +73,27 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((ADDRESS, 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """The App's server imports all of FiftyOne, for which a busy machine needs more than FiftyOne's own minute."""
+    from fiftyone.core import service
+
+    plain = service.Service._wait_for_child_port
+
+    def wait(self: Any, port: int | None = None, timeout: float = START_SECONDS) -> int:
+        return int(plain(self, port=port, timeout=timeout))
+
+    service.Service._wait_for_child_port = wait
+    try:
+        yield
+    except service.ServiceListenTimeout as error:
+        raise RuntimeError(
+            f"the App's server did not start within {START_SECONDS} seconds; the machine may be very busy, so try again"
+        ) from error
+    finally:
+        service.Service._wait_for_child_port = plain
 
 
 @contextmanager

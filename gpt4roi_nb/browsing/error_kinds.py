@@ -5,18 +5,18 @@ The rules look at words only, and each wrong answer gets the first kind that fit
 1. `format`: no words; nothing but the question; a mark of the prompt (`<…>`) that is no region; the same words over and
    over; or, where options were offered, none of them.
 2. `wrong region`: it is the right answer about another region of the same image, or differs from the right one in the
-   regions that it names alone.
+   regions that it names alone; or regions were offered to point at, and it chose another.
 3. `wrong count`, `wrong yes or no`: both are numbers, or both begin with yes or no.
 4. `wrong choice`: another of the options that were offered.
 5. `wrong attribute`: it names the right thing with other qualities, or without one of them.
 6. `hallucination`: a description names a thing that the benchmark knows from other images, and from no region of this
    one; a short answer names a thing that the benchmark does not know at all.
-7. `wrong category`: it names another thing.
+7. `wrong category`: it names another thing, or none of those that are right.
 8. `other`: nothing of that.
 
-The *thing* of a phrase is the last word of its noun phrase ("a small red wooden star": star); what a benchmark knows are
-the things of its short targets. With the answers' classes chosen by a mapping (region classification), the class stands
-for the answer. What these rules cannot see: synonyms ("couch", "sofa") and a target that is wrong itself.
+The *thing* of a phrase is the last word of its noun phrase ("a small red wooden star": star); what a benchmark knows
+are the things of its short targets. With the answers' classes chosen by a mapping (region classification), the class
+stands for the answer. What these rules cannot see: synonyms ("couch", "sofa") and a target that is wrong itself.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.evaluate.letters import letter_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -127,7 +130,9 @@ def error_kind(row: dict[str, Any], known: _Known) -> str:
         return FORMAT
     mapped = row.get("mapped_sbert") or row.get("mapped_lexical")
     answer, right = _words(mapped if isinstance(mapped, str) else said), _words(target)
-    if _fits_another_region(row, frozenset(answer), frozenset(right), known) or _names_other_regions(said, target):
+    if _chose_another_region(row, options) or _names_other_regions(said, target):
+        return WRONG_REGION
+    if not options and _fits_another_region(row, frozenset(answer), frozenset(right), known):
         return WRONG_REGION
     if both := _yes_no_or_count(answer, right):
         return both
@@ -158,9 +163,25 @@ def _is_format(said: str, question: str, options: Sequence[str]) -> bool:
         return True
     if any(not _REGION.fullmatch(mark) for mark in _MARK.findall(said)):
         return True
-    if options and _plain(said) not in {_plain(option) for option in options}:
+    if options and not _is_offered(said, options):
         return True
     return _repeats(words)
+
+
+def _is_offered(said: str, options: Sequence[str]) -> bool:
+    if set(options) <= set(LETTERS):
+        return letter_of(said) is not None
+    return _plain(said) in {_plain(option) for option in options}
+
+
+def _chose_another_region(row: dict[str, Any], options: Sequence[str]) -> bool:
+    """Whether the options are the regions themselves, as when asked to point: the right one is what it is about."""
+    return (
+        bool(options)
+        and len(options) == len(row["boxes"])
+        and int(row["region"] or 0) > 0
+        and set(options) <= set(LETTERS)
+    )
 
 
 def _repeats(words: list[str]) -> bool:

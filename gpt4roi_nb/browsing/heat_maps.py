@@ -20,10 +20,10 @@ FIELD = "attention"
 def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, name: str | None = None) -> int:
     """Shows where the answers to some predictions' questions attended, as the field `attention` of their images.
 
-    The question is asked again. The map is the attention to the image's tokens, mean over layers, heads and tokens of the
-    answer; an image has one map, of the last of its items. Beside it stand `item`, `answer`, and as `mass_image` and
-    `mass_regions` the shares of all attention that went to the image and to the region tokens: a map's brightest spot may
-    hold a hundredth of the whole, so read it with `AttentionInspector`, which tests it.
+    The question is asked again. The map is the attention to the image's tokens, mean over layers, heads and tokens of
+    the answer; an image has one map, of the last of its items. Beside it stand `item`, `answer`, and as `mass_image`
+    and `mass_regions` the shares of all attention that went to the image and to the region tokens: a map's brightest
+    spot may hold a hundredth of the whole, so read it with `AttentionInspector`, which tests it.
 
     Returns:
         How many maps were made.

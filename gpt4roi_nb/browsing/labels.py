@@ -70,8 +70,8 @@ def short_label(text: Any) -> str:
 def decode_mask(counts: str, width: int, height: int) -> np.ndarray:
     """(height, width) bool of COCO's compressed run lengths.
 
-    Each run is a signed number in groups of five bits, lowest first, each group one character from "0" on with the bit 32
-    set where another follows; from the fourth run on it is the difference to the run before the last.
+    Each run is a signed number in groups of five bits, lowest first, each group one character from "0" on with the bit
+    32 set where another follows; from the fourth run on it is the difference to the run before the last.
 
     Raises:
         ValueError: the runs do not fill the mask.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpt4roi_nb.browsing.error_kinds import error_kinds
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 # Without these columns there is nothing to show; others may be missing.
 COLUMNS = ("id", "image", "width", "height", "question", "answer", "target", "correct", "boxes", "region")
-MAX_FIELD = 48
+MAX_NAME = 40
+HASH_LENGTH = 6
 
 
 class ResultLike(Protocol):
@@ -66,11 +68,9 @@ def _is_missing(value: Any) -> bool:
 
 def field_of(result: ResultLike) -> str:
     """The name of the field that holds the predictions of a result's checkpoint: letters, digits and underscores."""
-    checkpoint = str(result.card.checkpoint)
-    name = re.sub(r"[^a-z0-9]+", "_", checkpoint.lower()).strip("_")
-    if len(name) > MAX_FIELD:  # what differs may be in the part that is cut off
-        name = name[: MAX_FIELD - 9] + "_" + hashlib.sha256(checkpoint.encode()).hexdigest()[:8]
-    return f"predictions_{name}"
+    name = re.sub(r"[^a-z0-9]+", "_", Path(result.card.checkpoint_name).name.lower()).strip("_")
+    # Names repeat ("checkpoint-500"); the hash of the weights does not.
+    return f"predictions_{name[:MAX_NAME]}_{result.card.checkpoint[:HASH_LENGTH]}"
 
 
 def fingerprint(rows: list[dict[str, Any]]) -> str:

@@ -22,8 +22,8 @@ def open_dataset(name: str) -> Any:
     fo = connect()
     if not fo.dataset_exists(name):
         raise DatasetGone(
-            f"there is no dataset {name!r} any more; it was deleted, in the App or elsewhere. The result has all of it: "
-            "open the App again, or call `to_fiftyone`, and it is made anew (tags are lost)"
+            f"there is no dataset {name!r} any more; it was deleted, in the App or elsewhere. The result has all of "
+            "it: open the App again, or call `to_fiftyone`, and it is made anew (tags are lost)"
         )
     return fo.load_dataset(name)
 
