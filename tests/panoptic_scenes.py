@@ -70,6 +70,8 @@ ROOM = cut(
     (7001, slice(20, 40), slice(50, 60)),
     (8000, slice(20, 40), slice(60, 80)),
 )
+# A wall and one bed: 2000 and 400 pixels.
+YARD_ROOM = cut((1, slice(0, 20), slice(0, 100)), (7000, slice(20, 40), slice(0, 20)))
 
 
 def write_ade20k(root: Path, pictures: Sequence[np.ndarray] = (ROOM,)) -> Path:

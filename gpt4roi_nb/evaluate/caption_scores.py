@@ -1,8 +1,8 @@
 """METEOR, CIDEr, BLEU-4 and ROUGE-L of region captions, by pycocoevalcap 1.2 behind the PTB tokenizer.
 
-In the units of the papers: METEOR, BLEU-4 and ROUGE-L from 0 to 100; CIDEr is 100 for a score of 1, and what repeats its
-reference gets up to 1000. CIDEr weighs words by how rare they are among the references at hand, so that a figure of few
-images is none of many; a reference of fewer than four words cannot reach 1000.
+In the units of the papers: METEOR, BLEU-4 and ROUGE-L from 0 to 100; CIDEr is 100 for a score of 1, and what repeats
+its reference gets up to 1000. CIDEr weighs words by how rare they are among the references at hand, so that a figure of
+few images is none of many; a reference of fewer than four words cannot reach 1000.
 """
 
 from __future__ import annotations
@@ -12,13 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt4roi_nb.evaluate.caption_tools import (
-    _module,
-    meteor,
-    meteor_of_sums,
-    tokenized,
-    without_chunks_of_perfect,
-)
+from gpt4roi_nb.evaluate.caption_tools import meteor, meteor_of_sums, tokenized, tool, without_chunks_of_perfect
+from gpt4roi_nb.evaluate.statistics import Counts, Figure, mean_figure
 
 METRICS = ("METEOR", "CIDEr", "BLEU-4", "ROUGE-L")
 GRAMS = 4
@@ -31,28 +26,43 @@ class CaptionScores:
 
     corpus: metric to its figure. items: metric to (N,), of each caption; the figures of METEOR and BLEU-4 are not their
     means, since both add up counts over all captions first.
+    meteor_counts, bleu_counts: (N, 23) and (N, 10), which these two add up.
     """
 
     corpus: dict[str, float]
     items: dict[str, np.ndarray]
-    _meteor: np.ndarray  # (N, 23)
-    _bleu: np.ndarray  # (N, 10): length, that of the closest reference, n-grams by n, right ones by n
+    meteor_counts: np.ndarray
+    bleu_counts: np.ndarray
 
-    def resampled(self, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The figures (draws,) of as many sets of captions, drawn with replacement: what intervals are made of.
+    def figures(self, units: Sequence[str]) -> dict[str, Figure]:
+        """The figures, with what their intervals are made of. units: (N,) the image of each caption.
 
-        CIDEr's weights of words stay those of all references.
+        In a sample of images CIDEr's weights of words stay those of all references.
         """
-        count = len(self._bleu)
-        figures: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
-        statistics = without_chunks_of_perfect(self._meteor)
-        for _ in range(draws if count else 0):
-            times = np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)
-            figures["METEOR"].append(100 * meteor_of_sums((times @ statistics)[None])[0])
-            figures["BLEU-4"].append(100 * _bleu(times @ self._bleu))
-            for name in ("CIDEr", "ROUGE-L"):
-                figures[name].append(times @ self.items[name] / count)
-        return {name: np.array(values) for name, values in figures.items()}
+        names = tuple(dict.fromkeys(units))
+        place = {name: k for k, name in enumerate(names)}
+        index = np.array([place[unit] for unit in units])
+
+        def summed(rows: np.ndarray) -> np.ndarray:
+            sums = np.zeros((len(names), rows.shape[1]))
+            np.add.at(sums, index, rows)
+            return sums
+
+        meteor_sums = summed(without_chunks_of_perfect(self.meteor_counts))
+        bleu_sums = summed(self.bleu_counts)
+
+        def meteor_of(counts: Counts) -> float:
+            return 100 * float(meteor_of_sums((counts @ meteor_sums)[None])[0])
+
+        def bleu_of(counts: Counts) -> float:
+            return 100 * _bleu(counts @ bleu_sums)
+
+        return {
+            "METEOR": Figure(self.corpus["METEOR"], names, meteor_of),
+            "CIDEr": mean_figure((self.items["CIDEr"] / 100).tolist(), units),
+            "BLEU-4": Figure(self.corpus["BLEU-4"], names, bleu_of),
+            "ROUGE-L": mean_figure((self.items["ROUGE-L"] / 100).tolist(), units),
+        }
 
 
 def score_captions(answers: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
@@ -81,9 +91,9 @@ def score_captions(answers: Sequence[str], references: Sequence[Sequence[str]]) 
     with meteor() as scorer:
         statistics = np.stack([scorer.statistics(said[k], true[k]) for k in true])
         meteor_all, meteor_each = scorer.scores(statistics)
-    cider_all, cider_each = _module("cider.cider").Cider(n=GRAMS).compute_score(true, given)
-    rouge_all, rouge_each = _module("rouge.rouge").Rouge().compute_score(true, given)
-    bleu_all, bleu_each = _module("bleu.bleu").Bleu(GRAMS).compute_score(true, given, verbose=0)
+    cider_all, cider_each = tool("cider.cider").Cider(n=GRAMS).compute_score(true, given)
+    rouge_all, rouge_each = tool("rouge.rouge").Rouge().compute_score(true, given)
+    bleu_all, bleu_each = tool("bleu.bleu").Bleu(GRAMS).compute_score(true, given, verbose=0)
     corpus = (meteor_all, cider_all, bleu_all[-1], rouge_all)
     items = (meteor_each, cider_each, bleu_each[-1], rouge_each)
     return CaptionScores(
@@ -96,7 +106,7 @@ def score_captions(answers: Sequence[str], references: Sequence[Sequence[str]]) 
 
 def _bleu_counts(true: dict[int, list[str]], given: dict[int, list[str]]) -> np.ndarray:
     """(N, 10) counts that BLEU adds up, by pycocoevalcap's own counting."""
-    scorer = _module("bleu.bleu_scorer").BleuScorer(n=GRAMS)
+    scorer = tool("bleu.bleu_scorer").BleuScorer(n=GRAMS)
     for k, texts in true.items():
         scorer += (given[k][0], texts)
     rows = []

@@ -1,17 +1,17 @@
 """pycocoevalcap's two Java tools, the PTB tokenizer and METEOR, started so that they end and leave nothing behind.
 
 The package's own wrapper of the tokenizer writes into the folder that it is installed in, which may be read-only, and
-its wrapper of METEOR leaves a process to the garbage collector. The jars, what they are called with, and what becomes of
-their output are the package's.
+its wrapper of METEOR leaves a process to the garbage collector. The jars, what they are called with, and what becomes
+of their output are the package's.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +47,7 @@ def tokenized(texts: Sequence[str]) -> list[str]:
     """
     if not texts:
         return []
-    module = _module("tokenizer.ptbtokenizer")
+    module = tool("tokenizer.ptbtokenizer")
     folder = Path(module.__file__).parent
     command = [java(), "-cp", module.STANFORD_CORENLP_3_4_1_JAR, "edu.stanford.nlp.process.PTBTokenizer"]
     command += ["-preserveLines", "-lowerCase"]
@@ -107,24 +107,18 @@ def meteor() -> Iterator[Meteor]:
         FileNotFoundError: there is no Java.
         ImportError: pycocoevalcap is missing.
     """
-    module = _module("meteor.meteor")
+    module = tool("meteor.meteor")
     command = [java(), UNICODE, "-jar", MEMORY, module.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
     folder = Path(module.__file__).parent
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ},
-    ) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
         try:
             yield Meteor(process)
         finally:
             process.kill()
 
 
-# METEOR 1.5's parameters for English: alpha, beta, gamma, delta, and the weights of exact, stem, synonym and paraphrase.
+# METEOR 1.5's parameters for English; the weights are of exact words, stems, synonyms and paraphrases.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 STATISTICS = 23
@@ -154,15 +148,14 @@ def meteor_of_sums(sums: np.ndarray) -> np.ndarray:
         recall = (DELTA * matched[:, 1] + (1 - DELTA) * matched[:, 3]) / (
             DELTA * (reference - reference_function) + (1 - DELTA) * reference_function
         )
-        mean = 1 / (ALPHA / precision + (1 - ALPHA) / recall)
+        mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
         fragmentation = sums[:, 20] / ((sums[:, 21] + sums[:, 22]) / 2)
         scores = mean * (1 - GAMMA * fragmentation**BETA)
     return np.nan_to_num(scores, nan=0.0)
 
 
-def _module(name: str) -> Any:
-    from importlib import import_module
-
+def tool(name: str) -> Any:
+    """A module of pycocoevalcap. Raises ImportError, in words, where the package is missing."""
     try:
         return import_module(f"pycocoevalcap.{name}")
     except ImportError as error:

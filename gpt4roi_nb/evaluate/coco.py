@@ -14,7 +14,6 @@ import numpy as np
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
 from gpt4roi_nb.evaluate.item import UNKNOWN_CATEGORY, Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.naming import NAME_PROMPT
 from gpt4roi_nb.evaluate.published import Published
 from gpt4roi_nb.evaluate.registry import part
 from gpt4roi_nb.evaluate.statistics import Counts, Figure, mean_figure
@@ -22,7 +21,7 @@ from gpt4roi_nb.evaluate.statistics import Counts, Figure, mean_figure
 DATASET = "COCO 2017"
 SPLITS = ("val", "train")
 SCORERS = ("generate",)
-PROMPT = NAME_PROMPT
+PROMPT = "What is the category of <region1>?"
 FIXED_PROMPT = False
 MAPPING = "exact name, but for case, blanks, an article in front and a full stop behind"
 MAX_NEW_TOKENS = 24

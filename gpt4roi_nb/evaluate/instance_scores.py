@@ -7,17 +7,30 @@ which) no longer runs with NumPy 2.4. That step is done here, on arrays; the sec
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from copy import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpt4roi_nb.evaluate.class_names import ClassName
 from gpt4roi_nb.evaluate.outputs import Instances
+from gpt4roi_nb.evaluate.statistics import Counts
 
+IOUS = 10  # thresholds of COCO's AP, from 0.5
+POINTS = np.linspace(0, 1, 101)  # of recall, at which COCO reads precision
 GROUP = 1000  # of Cityscapes' instance ids: below it, a group of things
+
+
+class Outcome(NamedTuple):
+    """Of an image and a class: instances, predictions, instances missed; (M,) of those that count: right, and score."""
+
+    instances: int
+    predictions: int
+    missed: int
+    right: np.ndarray
+    scores: np.ndarray
 
 
 class CityscapesAP:
@@ -84,11 +97,86 @@ class CityscapesAP:
 
     def metrics(self) -> dict[str, float]:
         """AP and AP50 in %; nan without a true instance."""
-        if not any(one for image in self.matches.values() for one in image["groundTruth"].values()):
+        if not self._is_there():
             return {"AP": float("nan"), "AP50": float("nan")}
         with np.errstate(all="ignore"):
             averages = self._tool.computeAverages(self._tool.evaluateMatches(self.matches, self._args), self._args)
         return {"AP": 100 * float(averages["allAp"]), "AP50": 100 * float(averages["allAp50%"])}
+
+    def resampled(self, name: str) -> Callable[[Counts], float]:
+        """AP or AP50 in % of a sample in which image k, of those added in order, came `counts[k]` times."""
+        overlaps = self._args.overlaps if name == "AP" else self._args.overlaps[:1]
+        # by class and overlap: each image's right and wrong predictions and how many instances it misses
+        rows = [
+            [[self._outcome(image, label, overlap) for image in self.matches.values()] for overlap in overlaps]
+            for label in self._args.instLabels
+        ]
+
+        def of(counts: Counts) -> float:
+            drawn = np.repeat(np.arange(len(counts)), counts).tolist()
+            with_truth = [one for one in rows if any(one[0][k].instances for k in drawn)]
+            values = [_stepwise([by_image[k] for k in drawn]) for one in with_truth for by_image in one]
+            return 100 * float(np.mean(values)) if values else float("nan")
+
+        return of
+
+    def _outcome(self, image: dict[str, Any], label: str, overlap: float) -> Outcome:
+        """What cityscapesscripts makes of an image's instances and predictions of a class, its rules of what to ignore
+        included."""
+        smallest = self._args.minRegionSizes[0]
+        true = [one for one in image["groundTruth"][label] if one["instID"] >= GROUP and one["pixelCount"] >= smallest]
+        right: list[bool] = []
+        scores: list[float] = []
+        missed = 0
+        for one in true:
+            found = sorted((p["confidence"] for p in one["matchedPred"] if _iou(one, p) > overlap), reverse=True)
+            missed += not found
+            right += [k == 0 for k in range(len(found))]  # the best counts, and others of the same are wrong
+            scores += found
+        for one in image["prediction"][label]:
+            if any(_iou(one, met) > overlap for met in one["matchedGt"]):
+                continue
+            ignored = one["voidIntersection"]
+            for met in one["matchedGt"]:
+                ignored += met["intersection"] * ((met["instID"] < GROUP) + (met["pixelCount"] < smallest))
+            if ignored / one["pixelCount"] <= overlap:
+                right.append(False)
+                scores.append(one["confidence"])
+        return Outcome(len(true), len(image["prediction"][label]), missed, np.array(right, bool), np.array(scores))
+
+    def _is_there(self) -> bool:
+        return any(
+            one["instID"] >= GROUP
+            for image in self.matches.values()
+            for instances in image["groundTruth"].values()
+            for one in instances
+        )
+
+
+def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Intersection over union of an instance and a prediction, either of which knows the pixels that they share."""
+    shared = float(other["intersection"])
+    return shared / (one["pixelCount"] + other["pixelCount"] - shared)
+
+
+def _stepwise(outcomes: list[Outcome]) -> float:
+    """The area under the curve of precision over recall, as cityscapesscripts integrates it."""
+    if not any(one.predictions for one in outcomes):
+        return 0.0
+    scores = np.concatenate([one.scores for one in outcomes])
+    right = np.concatenate([one.right for one in outcomes])
+    missed = sum(one.missed for one in outcomes)
+    order = np.argsort(scores)
+    hits = np.append(np.cumsum(right[order]), 0)
+    _, first = np.unique(scores[order], return_index=True)
+    if not len(first) or not right.sum() + missed:
+        return 0.0
+    below = hits[first - 1]  # right ones with a lower score; index -1 is the 0 at the end
+    true_positives = right.sum() - below
+    precision = np.append(true_positives / (len(scores) - first), 1.0)
+    recall = np.append(true_positives / (right.sum() + missed), 0.0)
+    around = np.concatenate([recall[:1], recall, [0.0]])
+    return float(precision @ (0.5 * (around[:-2] - around[2:])))
 
 
 class CocoAP:
@@ -148,14 +236,57 @@ class CocoAP:
         if not self._true:
             return {"AP": float("nan"), "AP50": float("nan")}
         with redirect_stdout(io.StringIO()):
-            evaluation = self._cocoeval(self._filled(self._true), self._filled(self._predicted), "segm")
-            evaluation.evaluate()
+            evaluation = self._evaluated()
             evaluation.accumulate()
             evaluation.summarize()
         return {"AP": 100 * float(evaluation.stats[0]), "AP50": 100 * float(evaluation.stats[1])}
+
+    def _evaluated(self) -> Any:
+        evaluation = self._cocoeval(self._filled(self._true), self._filled(self._predicted), "segm")
+        evaluation.evaluate()
+        return evaluation
+
+    def resampled(self, name: str) -> Callable[[Counts], float]:
+        """AP or AP50 in % of a sample in which image k, of those added in order, came `counts[k]` times."""
+        thresholds = IOUS if name == "AP" else 1
+        with redirect_stdout(io.StringIO()):
+            evaluation = self._evaluated() if self._true else None
+        images, things = len(self._images), len(self._things)
+        # COCO's order is by category, area and image; the first area is all of them
+        cells = evaluation.evalImgs if evaluation is not None else []
+        areas = len(cells) // (images * things) if cells else 0
+        rows = [cells[k * areas * images : (k * areas + 1) * images] for k in range(things)] if cells else []
+
+        def of(counts: Counts) -> float:
+            drawn = np.repeat(np.arange(len(counts)), counts).tolist()
+            values = [_interpolated([row[k] for k in drawn if row[k] is not None], thresholds) for row in rows]
+            known = [value for value in values if value is not None]
+            return 100 * float(np.mean(known)) if known else float("nan")
+
+        return of
 
     def _filled(self, annotations: list[dict[str, Any]]) -> Any:
         filled = self._coco()
         filled.dataset = {"images": self._images, "categories": self._things, "annotations": annotations}
         filled.createIndex()
         return filled
+
+
+def _interpolated(cells: list[dict[str, Any]], thresholds: int) -> float | None:
+    """COCO's mean over thresholds of the precision at 101 points of recall; None without an instance."""
+    true = sum(np.count_nonzero(np.asarray(cell["gtIgnore"]) == 0) for cell in cells)
+    if not true:
+        return None
+    scores = np.concatenate([np.asarray(cell["dtScores"], np.float64) for cell in cells])
+    order = np.argsort(-scores, kind="mergesort")
+    hit = np.concatenate([cell["dtMatches"][:thresholds] for cell in cells], axis=1)[:, order] != 0
+    counted = np.concatenate([cell["dtIgnore"][:thresholds] for cell in cells], axis=1)[:, order] == 0
+    values = []
+    for right, valid in zip(hit, counted, strict=True):
+        true_positives, false_positives = np.cumsum(right & valid), np.cumsum(~right & valid)
+        recall = true_positives / true
+        precision = true_positives / (true_positives + false_positives + np.spacing(1))
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        places = np.searchsorted(recall, POINTS, side="left")
+        values.append(np.append(best, 0.0)[np.minimum(places, len(best))].mean())
+    return float(np.mean(values))

@@ -1,7 +1,7 @@
 """From what a model says of a region to a class of a data set, by two mappings.
 
-*Sentence-BERT*, as Osprey's evaluation does it: the answer is embedded, each word for a class is embedded in a sentence,
-and a class scores the largest cosine of its words. Every answer gets a class, however little it means.
+*Sentence-BERT*, as Osprey's evaluation does it: the answer is embedded, each word for a class is embedded in a
+sentence, and a class scores the largest cosine of its words. Every answer gets a class, however little it means.
 
 *Lexical*: the class whose name or synonym the answer is, else the one that stands in it as whole words. An answer that
 names no class gets none.

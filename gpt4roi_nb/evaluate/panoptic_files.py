@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from gpt4roi_nb.data.box_check import Box, box_from_xywh
 from gpt4roi_nb.data.problems import MISSING, NO_IMAGE, OUT_OF_RANGE, UNREADABLE_IMAGE, BadRecord, Problems, field
 from gpt4roi_nb.data.record import as_boxes
 from gpt4roi_nb.evaluate.class_names import ClassName, class_names
+from gpt4roi_nb.evaluate.registry import part
 from gpt4roi_nb.files import read_json
 
 MAX_REGIONS = 300  # of an image; further ones are counted as left out
@@ -84,7 +86,8 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
     """Finds the images of a split and checks that their files are there.
 
     Args:
-        root: the data set's folder; for ADE20K also the folder `ADEChallengeData2016` itself.
+        root: the data set's folder, or one that has it as `cityscapes` or `ade20k`; for ADE20K also
+            `ADEChallengeData2016` itself.
         dataset: "cityscapes" or "ade20k".
         problems: where images whose files are missing are noted; they are left out.
 
@@ -93,10 +96,8 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
         ValueError: the annotation file is broken.
     """
     problems = problems if problems is not None else Problems()
-    base = Path(root)
-    if dataset == "ade20k" and (base / "ADEChallengeData2016").is_dir():
-        base = base / "ADEChallengeData2016"
-    find = _Cityscapes(base, split) if dataset == "cityscapes" else _ADE20K(base, split)
+    find = _finder(Path(root), dataset, split)
+    base = find.base
     lacking = [path for path in (find.json, *find.folders) if not path.exists()]
     if lacking:
         names = ", ".join(str(path.relative_to(base)) for path in lacking)
@@ -120,8 +121,21 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
     return PanopticData(dataset, split, base, find.json, classes, tuple(images))
 
 
+def needed_files(root: Path, dataset: str, split: str) -> dict[str, Path]:
+    """What `read_panoptic` needs: what it is → path."""
+    find = _finder(root, dataset, split)
+    names = (f"list of segments ({_MADE_BY[dataset]})", "panoptic pictures", "annotations", "pictures")
+    return dict(zip(names, (find.json, *find.folders), strict=True))
+
+
+def _finder(root: Path, dataset: str, split: str) -> _Cityscapes | _ADE20K:
+    base = part(root, dataset)
+    return _Cityscapes(base, split) if dataset == "cityscapes" else _ADE20K(part(base, "ADEChallengeData2016"), split)
+
+
 class _Cityscapes:
     def __init__(self, base: Path, split: str) -> None:
+        self.base = base
         self.json = base / "gtFine" / f"cityscapes_panoptic_{split}.json"
         self.panoptic = self.json.with_suffix("")
         self.truth, self.pictures = base / "gtFine" / split, base / "leftImg8bit" / split
@@ -144,6 +158,7 @@ class _Cityscapes:
 
 class _ADE20K:
     def __init__(self, base: Path, split: str) -> None:
+        self.base = base
         self.json = base / f"ade20k_panoptic_{split}.json"
         self.panoptic = self.json.with_suffix("")
         part = _ADE20K_FOLDERS.get(split, split)
@@ -198,13 +213,45 @@ def regions_of(image: PanopticImage, classes: tuple[ClassName, ...], problems: P
             problems.add(BadRecord(OUT_OF_RANGE if number in listed else MISSING, detail), image.panoptic.name)
             continue
         mask = ids == number
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+        boxes.append(_bounds(mask) or (0.0, 0.0, 0.0, 0.0))
         kept.append((number, index_of[listed[number]]))
         chosen.append(mask)
     numbers = np.asarray(kept, np.int64).reshape(-1, 2)
     masks = np.stack(chosen) if chosen else np.zeros((0, *ids.shape), bool)
     return Regions(numbers[:, 0], numbers[:, 1], as_boxes(boxes), masks)
+
+
+def boxes_of(image: PanopticImage, problems: Problems) -> list[tuple[int, int, Box]]:
+    """(segment id, category id, pixel xyxy) of the regions of an image, in order of ids, at most `MAX_REGIONS`.
+
+    Without looking at its pixels where its entry tells the boxes, so that a list of all questions takes no minutes.
+
+    Raises:
+        BadRecord: a box is missing, and the PNG that it would be taken from cannot be read.
+    """
+    segments = sorted(image.annotation["segments_info"], key=lambda segment: int(segment["id"]))
+    for _ in segments[MAX_REGIONS:]:
+        problems.leave_out(f"regions beyond {MAX_REGIONS} of an image")
+    segments = segments[:MAX_REGIONS]
+    ids = None if all(segment.get("bbox") for segment in segments) else segment_ids(image.panoptic)
+    found = []
+    for segment in segments:
+        try:
+            box = box_from_xywh(segment["bbox"]) if ids is None else _bounds(ids == segment["id"])
+        except BadRecord as bad:
+            problems.add(bad, f"{image.panoptic.name}: segment {segment['id']}")
+            continue
+        if box is not None:
+            found.append((int(segment["id"]), int(segment["category_id"]), box))
+    return found
+
+
+def _bounds(mask: np.ndarray) -> Box | None:
+    """The tight box of a mask (H, W) bool, pixel xyxy; None for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
 def semantic_truth(image: PanopticImage, classes: tuple[ClassName, ...]) -> np.ndarray:

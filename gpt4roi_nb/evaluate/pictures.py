@@ -45,9 +45,7 @@ def windows(items: Sequence[Item], batch_size: int) -> list[Window]:
     return found
 
 
-def read_ahead(
-    gpt4roi: GPT4RoI, wanted: Sequence[Window]
-) -> Iterator[tuple[Window, dict[str, Picture | BadRecord]]]:
+def read_ahead(gpt4roi: GPT4RoI, wanted: Sequence[Window]) -> Iterator[tuple[Window, dict[str, Picture | BadRecord]]]:
     """Each window with its pictures by path, or what is wrong with them."""
     processor = gpt4roi.processor.image_processor
 

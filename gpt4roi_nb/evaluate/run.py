@@ -326,7 +326,7 @@ class _Run:
             prompt=self.setting.question or self.module.PROMPT,
             scorer=self.setting.scorer,
             decoding="log-probability of the options after one shared prefix" if likely else greedy,
-            mapping=self.module.MAPPING,
+            mapping=self.module.MAPPING if not likely else "",  # then the answer is one of the options
             checkpoint=self.checkpoint,
             checkpoint_name="demo" if self.gpt4roi.is_demo else self.gpt4roi.source,
             dtype=str(self.gpt4roi.model.dtype).removeprefix("torch."),

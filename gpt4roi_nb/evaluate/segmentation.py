@@ -3,8 +3,8 @@
 PQ is cityscapesscripts' `evalPanopticSemanticLabeling`, which is panopticapi's computation, for both data sets. AP of
 Cityscapes is cityscapesscripts' too, AP of ADE20K is pycocotools'. mIoU comes from a confusion matrix.
 
-Since the masks are the true ones, only what they are called is wrong or right. With the Sentence-BERT mapping the scores
-are nearly flat, so that AP, which ranks by them, says little.
+Since the masks are the true ones, only what they are called is wrong or right. With the Sentence-BERT mapping the
+scores are nearly flat, so that AP, which ranks by them, says little.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import tempfile
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,11 @@ from gpt4roi_nb.evaluate.panoptic_files import (
     segment_ids,
     semantic_truth,
 )
+from gpt4roi_nb.evaluate.statistics import Counts, Figure
 
 PQ_FIELDS = ("iou", "tp", "fp", "fn")
-
-
-@dataclass
-class _Image:
-    """What an image adds. pq: (C, 4) as `PQ_FIELDS`. confusion: (C, C + 1), true by predicted, the last for none."""
-
-    pq: np.ndarray
-    confusion: np.ndarray
+IOU_FIELDS = ("hits", "true", "predicted")  # pixels
+AP_DRAWS = 200  # of its interval: each is a ranking of all predictions
 
 
 class SegmentationJudge:
@@ -55,7 +49,9 @@ class SegmentationJudge:
         self._tool = _panoptic_tool()
         self._ap: CityscapesAP | CocoAP
         self._ap = CityscapesAP() if data.dataset == "cityscapes" else CocoAP(data.classes)
-        self._images: dict[str, _Image] = {}
+        self._ids: list[str] = []
+        self._pq: list[np.ndarray] = []  # (C, 4) an image, as `PQ_FIELDS`
+        self._pixels: list[np.ndarray] = []  # (C, 3) an image, as `IOU_FIELDS`
 
     def add(self, image: PanopticImage, masks: np.ndarray, probabilities: np.ndarray) -> None:
         """Scores an image.
@@ -71,18 +67,17 @@ class SegmentationJudge:
                 f"shape is {probabilities.shape}"
             )
         ids, segments = panoptic(masks, probabilities, things)
-        truth = semantic_truth(image, classes)
-        scored = _Image(
-            self._panoptic_quality(image, ids, segments),
-            confusion(truth, semantic(masks, probabilities), len(classes)),
-        )
+        matrix = confusion(semantic_truth(image, classes), semantic(masks, probabilities), len(classes))
+        quality = self._panoptic_quality(image, ids, segments)
         found = instances(probabilities, things)
-        numbers = np.array([entry.id for entry in classes])[found.categories]
+        found = found._replace(categories=np.array([entry.id for entry in classes])[found.categories])
         if isinstance(self._ap, CityscapesAP):
-            self._ap.add(image.id, instance_truth(image), masks, found._replace(categories=numbers))
+            self._ap.add(image.id, instance_truth(image), masks, found)
         else:
-            self._ap.add(segment_ids(image.panoptic), image.annotation, masks, found._replace(categories=numbers))
-        self._images[image.id] = scored
+            self._ap.add(segment_ids(image.panoptic), image.annotation, masks, found)
+        self._ids.append(image.id)
+        self._pq.append(quality)
+        self._pixels.append(np.stack([np.diag(matrix), matrix.sum(1), matrix[:, :-1].sum(0)], axis=1))
 
     def _panoptic_quality(self, image: PanopticImage, ids: np.ndarray, segments: list[Segment]) -> np.ndarray:
         classes = self.data.classes
@@ -102,41 +97,50 @@ class SegmentationJudge:
                 )
         return np.array([[getattr(stat[entry.id], name) for name in PQ_FIELDS] for entry in classes], np.float64)
 
-    def metrics(self) -> dict[str, float]:
-        """Figures in %: PQ, SQ, RQ and PQ of things and stuff, AP, AP50, mIoU. nan where nothing could be scored."""
-        return self._without_ap(list(self._images)) | self._ap.metrics()
+    def figures(self) -> dict[str, Figure]:
+        """PQ, AP, mIoU, then SQ, RQ, PQ of things and of stuff, AP50; nan where nothing could be scored.
+
+        Their units are the images.
+        """
+        size = len(self.data.classes)
+        units = tuple(self._ids)
+        quality = np.array(self._pq).reshape(len(units), size * len(PQ_FIELDS))
+        pixels = np.array(self._pixels, np.float64).reshape(len(units), size * len(IOU_FIELDS))
+        things = np.array(self.data.things, bool)
+
+        def of_quality(name: str, classes: np.ndarray) -> Figure:
+            def of(counts: Counts) -> float:
+                return _percent(_qualities((counts @ quality).reshape(size, -1))[name][classes])
+
+            return Figure(of(np.ones(len(units), np.int64)), units, of)
+
+        def of_pixels(counts: Counts) -> float:
+            return _percent(_ious((counts @ pixels).reshape(size, -1)))
+
+        def of_precision(name: str) -> Figure:
+            return Figure(self._ap.metrics()[name], units, self._ap.resampled(name), AP_DRAWS)
+
+        everything = np.ones(size, bool)
+        return {
+            "PQ": of_quality("PQ", everything),
+            "AP": of_precision("AP"),
+            "mIoU": Figure(of_pixels(np.ones(len(units), np.int64)), units, of_pixels),
+            "SQ": of_quality("SQ", everything),
+            "RQ": of_quality("RQ", everything),
+            "PQ things": of_quality("PQ", things),
+            "PQ stuff": of_quality("PQ", ~things),
+            "AP50": of_precision("AP50"),
+        }
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """PQ and IoU in % of each class by name; nan for a class that neither appears nor is predicted."""
-        total = sum((one.pq for one in self._images.values()), np.zeros((len(self.data.classes), 4)))
-        matrix = self._confusion(list(self._images))
-        qualities, unions = _qualities(total)["PQ"], _ious(matrix)
+        size = len(self.data.classes)
+        quality = _qualities(np.sum([np.zeros((size, 4)), *self._pq], axis=0))["PQ"]
+        unions = _ious(np.sum([np.zeros((size, 3)), *self._pixels], axis=0))
         return {
-            entry.name: {"PQ": 100 * float(qualities[k]), "IoU": 100 * float(unions[k])}
+            entry.name: {"PQ": 100 * float(quality[k]), "IoU": 100 * float(unions[k])}
             for k, entry in enumerate(self.data.classes)
         }
-
-    def _without_ap(self, ids: list[str]) -> dict[str, float]:
-        total = sum((self._images[name].pq for name in ids), np.zeros((len(self.data.classes), 4)))
-        values = _qualities(total)
-        things = np.array(self.data.things, bool)
-        figures = {name: _percent(values[name]) for name in ("PQ", "SQ", "RQ")}
-        figures |= {"PQ things": _percent(values["PQ"][things]), "PQ stuff": _percent(values["PQ"][~things])}
-        return figures | {"mIoU": _percent(_ious(self._confusion(ids)))}
-
-    def _confusion(self, ids: list[str]) -> np.ndarray:
-        size = len(self.data.classes)
-        return sum((self._images[name].confusion for name in ids), np.zeros((size, size + 1), np.int64))
-
-    def resampled(self, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The figures (draws,) of as many sets of images, drawn with replacement: what intervals are made of."""
-        names = list(self._images)
-        figures: dict[str, list[float]] = {}
-        for _ in range(draws if names else 0):
-            drawn = [names[k] for k in rng.integers(len(names), size=len(names))]
-            for name, value in self._without_ap(drawn).items():
-                figures.setdefault(name, []).append(value)
-        return {name: np.array(values) for name, values in figures.items()}
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -152,10 +156,10 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     return cells.reshape(classes, classes + 1)
 
 
-def _ious(matrix: np.ndarray) -> np.ndarray:
-    """(C,) intersection over union; nan for a class that neither appears nor is predicted."""
-    hits = np.diag(matrix).astype(np.float64)
-    union = matrix.sum(1) + matrix[:, :-1].sum(0) - hits
+def _ious(pixels: np.ndarray) -> np.ndarray:
+    """(C,) intersection over union of (C, 3) `IOU_FIELDS`; nan for a class that neither appears nor is predicted."""
+    hits, true, predicted = pixels.T.astype(np.float64)
+    union = true + predicted - hits
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
@@ -163,8 +167,8 @@ def _qualities(pq: np.ndarray) -> dict[str, np.ndarray]:
     """(C,) of PQ, SQ and RQ by class, as panopticapi averages them; nan for a class without any segment."""
     iou, tp, fp, fn = pq.T
     weight = tp + 0.5 * fp + 0.5 * fn
-    nothing = np.full(len(pq), np.nan)
     there = weight > 0
+    nothing = np.full(len(pq), np.nan)
     segmentation = np.where(there, np.divide(iou, tp, out=np.zeros(len(pq)), where=tp > 0), np.nan)
     return {
         "PQ": np.divide(iou, weight, out=nothing.copy(), where=there),

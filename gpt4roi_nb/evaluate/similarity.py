@@ -1,7 +1,7 @@
 """What an answer that names an object is worth: SS, S-IoU and the binary choice of LVIS and PACO.
 
-SS is the cosine of answer and name by Sentence-BERT, S-IoU the intersection over union of their words; the binary choice
-asks which of two names fits, and one of them does.
+SS is the cosine of answer and name by Sentence-BERT (`sentences.similarity`), S-IoU the intersection over union of
+their words; the binary choice asks which of two names fits, and one of them does.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def without_denials(answer: str) -> str:
 
 
 def chose_right(answer: str, true: Sequence[str], false: Sequence[str]) -> bool:
-    """Whether an answer chooses the true of two names: one of its forms stands in what is not denied, none of the other.
+    """Whether an answer chooses the true of two names: what it does not deny holds a form of it and none of the other.
 
-    As in the reference a form stands where its letters do, also within a longer word.
+    As in the reference a form is held where its letters stand, also within a longer word.
 
     true, false: their `surface_forms`.
     """

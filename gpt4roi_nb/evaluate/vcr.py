@@ -28,7 +28,7 @@ SPLITS = ("val", "test", "train")
 SCORERS = ("likelihood", "generate")
 PROMPT = choice_question(1, "… <region1> …?", ["…", "…", "…", "…"]) + '\n(QA→R: with "Answer: …" before the options)'
 FIXED_PROMPT = True
-MAPPING = "generate: the first option letter of the answer"
+MAPPING = "the first option letter of the answer"
 MAX_NEW_TOKENS = 16
 PUBLISHED = (
     Published(

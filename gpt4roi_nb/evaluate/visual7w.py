@@ -29,7 +29,7 @@ PROMPT = (
     + "\n(telling: without regions, the options are texts)"
 )
 FIXED_PROMPT = True
-MAPPING = "generate: the first option letter of the answer"
+MAPPING = "the first option letter of the answer"
 MAX_NEW_TOKENS = 16
 PUBLISHED = (
     Published("GPT4RoI-7B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 81.83}),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from panoptic_scenes import ROOM, STREET, YARD, write_ade20k, write_cityscapes
+from panoptic_scenes import ROOM, STREET, YARD, YARD_ROOM, write_ade20k, write_cityscapes
 from PIL import Image
 
 from gpt4roi_nb.data.problems import Problems
@@ -19,6 +19,7 @@ from gpt4roi_nb.evaluate.mapping import one_hot, region_probabilities
 from gpt4roi_nb.evaluate.outputs import instances, panoptic, semantic
 from gpt4roi_nb.evaluate.panoptic_files import PanopticData, instance_truth, read_panoptic, regions_of
 from gpt4roi_nb.evaluate.segmentation import SegmentationJudge, confusion
+from gpt4roi_nb.evaluate.statistics import intervals
 
 Wrong = dict[tuple[str, int], int | None]  # (image id, segment id) to the class index that it is taken for
 CAR_A = {("city_000000_000000", 26000): 2}
@@ -54,10 +55,14 @@ def judged(data: PanopticData, wrong: Wrong | None = None) -> SegmentationJudge:
     return judge
 
 
+def metrics(judge: SegmentationJudge) -> dict[str, float]:
+    return {name: figure.value for name, figure in judge.figures().items()}
+
+
 @pytest.mark.parametrize("name", ["city", "rooms"])
 def test_perfect_answers_give_100_everywhere(name: str, request: pytest.FixtureRequest) -> None:
     judge = judged(request.getfixturevalue(name))
-    figures = judge.metrics()
+    figures = metrics(judge)
     assert set(figures) == {"PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP", "AP50", "mIoU"}
     assert set(figures.values()) == {100.0}
     assert {value for row in judge.per_class().values() for value in row.values()} == {100.0}
@@ -65,7 +70,7 @@ def test_perfect_answers_give_100_everywhere(name: str, request: pytest.FixtureR
 
 def test_a_car_taken_for_a_person_gives_the_figures_worked_out_by_hand(city: PanopticData) -> None:
     judge = judged(city, CAR_A)
-    figures = judge.metrics()
+    figures = metrics(judge)
     # person: one right, one too many; car: one right, one missed; the group of cars counts for neither: 1 / 1.5 each
     assert figures["PQ"] == pytest.approx(100 * (1 + 1 + 2 / 3 + 2 / 3) / 4)
     assert figures["SQ"] == pytest.approx(100)
@@ -79,7 +84,7 @@ def test_a_car_taken_for_a_person_gives_the_figures_worked_out_by_hand(city: Pan
 
 
 def test_a_bed_taken_for_a_window_gives_the_figures_worked_out_by_hand(rooms: PanopticData) -> None:
-    figures = judged(rooms, BED_A).metrics()
+    figures = metrics(judged(rooms, BED_A))
     assert figures["PQ"] == pytest.approx(100 * (1 + 1 + 2 / 3 + 2 / 3) / 4)
     assert figures["mIoU"] == pytest.approx(100 * (1 + 1 + 200 / 400 + 400 / 600) / 4)
     # bed: precision 1 up to recall 1/2, which is 51 of 101 points; window: the false one comes first, precision 1/2
@@ -87,14 +92,14 @@ def test_a_bed_taken_for_a_window_gives_the_figures_worked_out_by_hand(rooms: Pa
 
 
 def test_a_region_without_a_class_is_missed_and_nothing_else(city: PanopticData) -> None:
-    figures = judged(city, {("city_000000_000000", 7): None}).metrics()
+    figures = metrics(judged(city, {("city_000000_000000", 7): None}))
     assert figures["PQ"] == pytest.approx(100 * (0 + 1 + 1 + 1) / 4)
     assert figures["mIoU"] == pytest.approx(100 * (0 + 1 + 1 + 1) / 4)
     assert figures["AP"] == 100
 
 
 def written(data: PanopticData, wrong: Wrong, folder: Path) -> None:
-    """Predictions as the official tools read them: panoptic PNGs and JSON, label PNGs, and a mask a pair with a list."""
+    """Predictions as the official tools read them: panoptic PNGs and JSON, label PNGs, lists of masks."""
     (folder / "panoptic").mkdir(parents=True)
     annotations = []
     for image, masks, probabilities in chosen(data, wrong):
@@ -130,7 +135,7 @@ def test_the_official_panoptic_command_agrees_on_whole_files(
             str(tmp_path / "results.json"),
         )
     ours = judged(data, wrong)
-    figures = ours.metrics()
+    figures = metrics(ours)
     assert [figures["PQ"], figures["SQ"], figures["RQ"]] == [100 * official["All"][key] for key in ("pq", "sq", "rq")]
     assert figures["PQ things"] == 100 * official["Things"]["pq"]
     assert figures["PQ stuff"] == 100 * official["Stuff"]["pq"]
@@ -161,7 +166,7 @@ def test_cityscapes_own_files_give_the_same_matches_and_ap(
     assert len(ours) == len(matches)
     for mine, theirs in zip(ours, matches.values(), strict=True):
         assert without_names(mine) == without_names(theirs)
-    figures = judge.metrics()
+    figures = metrics(judge)
     assert [figures["AP"], figures["AP50"]] == [100 * official["allAp"], 100 * official["allAp50%"]]
 
 
@@ -187,7 +192,7 @@ def test_the_official_pixel_command_agrees(city: PanopticData, tmp_path: Path, m
     predicted = [str(tmp_path / "predicted" / f"{image.id}_labels.png") for image in city.images]
     with redirect_stdout(io.StringIO()):
         official = tool.evaluateImgLists(predicted, truth, args)
-    assert judged(city, CAR_A).metrics()["mIoU"] == pytest.approx(100 * official["averageScoreClasses"], abs=1e-9)
+    assert metrics(judged(city, CAR_A))["mIoU"] == pytest.approx(100 * official["averageScoreClasses"], abs=1e-9)
 
 
 @pytest.mark.parametrize("wrong", [{}, BED_A, {("ADE_val_00000001", 1): 1}])
@@ -205,7 +210,7 @@ def test_torchmetrics_gives_the_same_panoptic_quality(tmp_path: Path, wrong: Wro
         numbers[one.id] = data.classes[one.category].id
     predicted, true = np.stack([numbers[ids], ids], -1), np.stack([room // 1000, room], -1)
     value = metric(torch.from_numpy(predicted)[None], torch.from_numpy(true.astype(np.int64))[None])
-    assert judged(data, wrong).metrics()["PQ"] == pytest.approx(100 * float(value), abs=1e-9)
+    assert metrics(judged(data, wrong))["PQ"] == pytest.approx(100 * float(value), abs=1e-4)  # it has float32
     assert (value == 1) == (not wrong)
 
 
@@ -219,14 +224,14 @@ def test_void_and_missing_classes_stay_out_of_the_confusion_matrix() -> None:
 def test_a_class_that_is_nowhere_does_not_count(tmp_path: Path) -> None:
     data = read_panoptic(write_cityscapes(tmp_path, [STREET]), "cityscapes")
     judge = judged(data)
-    assert judge.metrics()["PQ"] == judge.metrics()["mIoU"] == 100
+    assert metrics(judge)["PQ"] == metrics(judge)["mIoU"] == 100
     assert np.isnan(judge.per_class()["sky"]["PQ"])
 
 
 def test_nothing_to_score_is_nan_and_no_crash(tmp_path: Path) -> None:
     data = read_panoptic(write_cityscapes(tmp_path, [STREET]), "cityscapes")
-    assert all(np.isnan(value) for value in SegmentationJudge(data).metrics().values())
-    assert SegmentationJudge(data).resampled(3, np.random.default_rng(0)) == {}
+    assert all(np.isnan(value) for value in metrics(SegmentationJudge(data)).values())
+    assert intervals(SegmentationJudge(data).figures()) == {}
 
 
 def test_flat_sentence_scores_leave_the_classes_as_they_are(city: PanopticData) -> None:
@@ -235,25 +240,47 @@ def test_flat_sentence_scores_leave_the_classes_as_they_are(city: PanopticData) 
         regions = regions_of(image, city.classes)
         cosines = np.where(np.arange(4) == regions.classes[:, None], 0.6, 0.5)
         judge.add(image, regions.masks, region_probabilities(cosines))
-    figures = judge.metrics()
+    figures = metrics(judge)
     assert figures["PQ"] == figures["mIoU"] == 100
     assert figures["AP"] == 100  # the right class still scores highest
 
 
-def test_resampling_gives_a_figure_a_draw_and_repeats(city: PanopticData) -> None:
-    judge = judged(city, CAR_A)
-    first = judge.resampled(50, np.random.default_rng(1))
-    assert first["PQ"].shape == (50,)
-    assert first["PQ"].tolist() == judge.resampled(50, np.random.default_rng(1))["PQ"].tolist()
-    # of two pictures: both, or one of them twice
-    possible = {round(judged_of(city, pick)["PQ"], 9) for pick in ([0, 1], [0, 0], [1, 1])}
-    assert {round(value, 9) for value in first["PQ"].tolist()} == possible
+@pytest.mark.parametrize(("dataset", "wrong"), [("cityscapes", CAR_A), ("ade20k", BED_A)])
+def test_a_resample_is_what_the_official_tools_make_of_the_images_drawn(
+    tmp_path: Path, dataset: str, wrong: Wrong
+) -> None:
+    """Each picture twice and once, by counts, and the same pictures written out as a data set of their own."""
+    write, pictures = (
+        (write_cityscapes, [STREET, YARD]) if dataset == "cityscapes" else (write_ade20k, [ROOM, YARD_ROOM])
+    )
+    small = read_panoptic(write(tmp_path / "small", pictures), dataset)
+    figures = judged(small, wrong).figures()
+    large = read_panoptic(write(tmp_path / "large", [pictures[0], pictures[1], pictures[0]]), dataset)
+    again = {(large.images[2].id, number): index for (_, number), index in wrong.items()}
+    expected = metrics(judged(large, {**wrong, **again}))
+    for name, figure in figures.items():
+        assert figure.of is not None
+        assert figure.units == tuple(image.id for image in small.images)
+        assert figure.of(np.array([2, 1])) == pytest.approx(expected[name], abs=1e-9), name
+        assert figure.of(np.array([1, 1])) == pytest.approx(figure.value, abs=1e-9), name
 
 
-def judged_of(data: PanopticData, pick: list[int]) -> dict[str, float]:
-    """The figures of some of the images, each as often as it is named."""
-    judge = judged(data, CAR_A)
-    return judge._without_ap([data.images[k].id for k in pick])
+def test_resampled_ap_is_the_official_one_on_random_scores(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for dataset, write, pictures in (
+        ("cityscapes", write_cityscapes, [STREET, YARD, STREET, STREET]),
+        ("ade20k", write_ade20k, [ROOM, YARD_ROOM, ROOM, ROOM]),
+    ):
+        data = read_panoptic(write(tmp_path / dataset, pictures), dataset)
+        judge = SegmentationJudge(data)
+        for image in data.images:
+            regions = regions_of(image, data.classes)
+            judge.add(image, regions.masks, region_probabilities(rng.normal(size=(len(regions.ids), 4))))
+        for name in ("AP", "AP50"):
+            figure = judge.figures()[name]
+            assert 0 < figure.value < 100
+            assert figure.of is not None
+            assert figure.of(np.ones(4, np.int64)) == pytest.approx(figure.value, abs=1e-9)
 
 
 def test_wrong_probabilities_are_told(city: PanopticData) -> None:
@@ -337,7 +364,7 @@ def test_the_genuine_cityscapes_picture_is_read_and_scored(samples: Path, tmp_pa
     data = read_panoptic(root, "cityscapes")
     assert len(data.classes) == 19
     judge = judged(data)
-    assert judge.metrics()["PQ"] == judge.metrics()["mIoU"] == 100
+    assert metrics(judge)["PQ"] == metrics(judge)["mIoU"] == 100
     # every second region taken for the first class
     regions = regions_of(data.images[0], data.classes)
     wrong = {(stem, number): 0 for number in regions.ids[::2].tolist()}
@@ -352,4 +379,4 @@ def test_the_genuine_cityscapes_picture_is_read_and_scored(samples: Path, tmp_pa
             str(tmp_path / "predicted" / "panoptic"),
             str(tmp_path / "results.json"),
         )
-    assert judged(data, wrong).metrics()["PQ"] == 100 * official["All"]["pq"] < 100
+    assert metrics(judged(data, wrong))["PQ"] == 100 * official["All"]["pq"] < 100
