@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,21 +17,23 @@ from gpt4roi_nb.browsing.slices import DIMENSIONS, Slices
 from gpt4roi_nb.browsing.tags import items_of, labels_of, open_dataset, read_tags, tag
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.failures import to_fiftyone
+from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.display_image import display_image
 from gpt4roi_nb.widgets.errors import in_words, let_go
 from gpt4roi_nb.widgets.failure_card import card, summary
 from gpt4roi_nb.widgets.failure_panel import AppFrame, FailurePanel
 from gpt4roi_nb.widgets.region_chat import RegionChat
+from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 # So many are loaded at a time: they are gone through one by one.
 MAX_LOADED = 50
-# What can be opened about a loaded failure: name → (title, class of gpt4roi_nb.widgets, what it is given).
-INSPECTORS = {
-    "attention": ("Attention", "AttentionInspector", "answer"),
-    "regions": ("Region features", "RoIInspector", "session"),
+# What can be opened about a loaded failure: name → (title, widget, what it is given).
+INSPECTORS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "attention": ("Attention", AttentionInspector, "answer"),
+    "regions": ("Region features", RoIInspector, "session"),
 }
 
 
@@ -235,7 +236,7 @@ class FailureBrowser:
         if self.chat is None:
             self.chat = RegionChat(self.model, row["image"])
             self._talk.children = (self.chat.widget,)
-            self._offer_inspectors()
+            self.panel.inspectors = [{"name": name, "title": title} for name, (title, _, _) in INSPECTORS.items()]
         else:
             self.chat.set_image(row["image"])
         self.chat.set_boxes([list(box) for box in row["boxes"]])
@@ -252,20 +253,13 @@ class FailureBrowser:
 
     # ----------------------------------------------------------------------------------------- what is inside
 
-    def _offer_inspectors(self) -> None:
-        widgets = importlib.import_module("gpt4roi_nb.widgets")
-        self.panel.inspectors = [
-            {"name": name, "title": title} for name, (title, cls, _) in INSPECTORS.items() if hasattr(widgets, cls)
-        ]
-
     def inspect(self, name: str) -> Any:
         """Opens "attention" (of the last answer; asks where there is none) or "regions" below the conversation."""
         if name not in INSPECTORS:
             raise ValueError(f"expected one of {', '.join(INSPECTORS)}, but {name!r} came")
         if self.chat is None:
             raise RuntimeError("nothing is loaded to look into; call load_selection() or load(ids) first")
-        _, cls, needs = INSPECTORS[name]
-        inspector = getattr(importlib.import_module("gpt4roi_nb.widgets"), cls)
+        _, inspector, needs = INSPECTORS[name]
         if not self.chat.answers:
             self.ask()
         shown = inspector(self.chat.answers[-1] if needs == "answer" else self.chat.session)

@@ -36,6 +36,13 @@ function regionRow(model, region) {
     remove.addEventListener("click", () => model.send({ type: "remove", key: region.key }));
     row.append(remove);
   }
+  if (model.get("inspectable")) {
+    const look = node("button", { type: "button", textContent: "Look inside", title: "What the model makes of this region" });
+    look.ariaLabel = `Look inside region ${region.number}`;
+    look.dataset.action = "inspect";
+    look.addEventListener("click", () => model.send({ type: "inspect", key: region.key }));
+    row.append(look);
+  }
   row.dataset.region = region.number;
   return row;
 }

@@ -43,7 +43,8 @@ class RegionTable(anywidget.AnyWidget):
     """The regions as numbers below the image; in the browser also the keeper of the box widget's manners.
 
     regions: [{"number", "color", "box": [x1, y1, x2, y2] whole pixels of the original image, "asked", "key"}].
-    notice: a sentence for the user. width, height: of the original image, in pixels.
+    notice: a sentence for the user. width, height: of the original image, in pixels. inspectable: whether each region
+    has a button to look inside it.
     """
 
     _esm = _HERE / "region_canvas.js"
@@ -53,21 +54,26 @@ class RegionTable(anywidget.AnyWidget):
     notice = traitlets.Unicode().tag(sync=True)
     width = traitlets.Int(1).tag(sync=True)
     height = traitlets.Int(1).tag(sync=True)
+    inspectable = traitlets.Bool(False).tag(sync=True)
 
 
 class RegionCanvas:
     """The image and its regions. `widget` is what a notebook shows.
 
     on_change: called without arguments whenever the regions are others than before.
+    on_inspect: called with a region's number when somebody wants to look inside it; None offers no button for it.
     """
 
-    def __init__(self, on_change: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, on_change: Callable[[], None] | None = None, on_inspect: Callable[[int], None] | None = None
+    ) -> None:
         self.book = RegionBook()
         self.bbox = BBoxWidget(classes=_LABELS, colors=list(REGION_COLORS), hide_buttons=True)
-        self.table = RegionTable()
+        self.table = RegionTable(inspectable=on_inspect is not None)
         self.widget = VBox([self.bbox, self.table])
         self.widget.add_class("gpt4roi-canvas")
-        self._on_change = on_change
+        self.on_change = on_change
+        self._on_inspect = on_inspect
         self._image: tuple[int, int] = (1, 1)
         self._shown = DisplayImage(b"", 1, 1, 1.0)
         self._sent: dict[int, dict[str, Any]] = {}
@@ -124,8 +130,8 @@ class RegionCanvas:
             self._changed()
 
     def _changed(self) -> None:
-        if self._on_change is not None:
-            self._on_change()
+        if self.on_change is not None:
+            self.on_change()
 
     # ------------------------------------------------------------------------------------- to the browser
 
@@ -205,6 +211,11 @@ class RegionCanvas:
 
     def _told(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         """A message of the table: number fields, buttons, and when the mouse goes down and up."""
+        if content.get("type") == "inspect":
+            number = next((region.number for region in self.regions if region.key == content["key"]), None)
+            if number is not None and self._on_inspect is not None:
+                self._on_inspect(number)
+            return
         with self._lock:
             kind = content.get("type")
             if kind == "pressed":

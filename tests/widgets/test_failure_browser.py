@@ -12,12 +12,12 @@ import pytest
 from fakes import FakeGPT4RoI
 from predictions import make_images, make_predictions
 
-from gpt4roi_nb import widgets
 from gpt4roi_nb.browsing.app import HUB_PREFIX, NO_LOGIN
 from gpt4roi_nb.browsing.rows import rows_of
 from gpt4roi_nb.database import WAYS_OUT, NoDatabase
 from gpt4roi_nb.evaluate import Result
 from gpt4roi_nb.widgets import FailureBrowser
+from gpt4roi_nb.widgets.failure_browser import INSPECTORS
 
 PATIENCE = 60  # seconds
 
@@ -148,8 +148,8 @@ def test_inspectors_get_what_they_look_into(browser, monkeypatch) -> None:
             super().__init__()
             self.given = given
 
-    for name in ("AttentionInspector", "RoIInspector"):
-        monkeypatch.setattr(widgets, name, type(name, (Inspector,), {}), raising=False)
+    for name, (title, _, needs) in list(INSPECTORS.items()):
+        monkeypatch.setitem(INSPECTORS, name, (title, Inspector, needs))
     browser.load(["toys/2/1", "toys/3/1"])
     assert [entry["name"] for entry in browser.panel.inspectors] == ["attention", "regions"]
     tell(browser, type="inspect", name="attention")
