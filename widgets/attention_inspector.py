@@ -12,13 +12,13 @@ import traitlets
 
 from gpt4roi_nb import Answer
 from gpt4roi_nb.capture import Attention
+from gpt4roi_nb.inside.ablation import HOWS
 from gpt4roi_nb.widgets.attention_data import METHODS, AttentionData, Maps
 from gpt4roi_nb.widgets.colormaps import SHARES, color_table, module
 from gpt4roi_nb.widgets.errors import in_words, let_go
 
 _HERE = Path(__file__).parent
 MEAN = -1  # the number of a layer or head that stands for the mean of all of them
-HOWS = ("remove", "blur", "swap", "move", "position_only", "feature_only")
 SCALES = ("absolute", "relative")
 # Each costs a pass; those of more regions are made when somebody asks for them.
 ABLATIONS_AT_OPENING = 4
@@ -66,14 +66,15 @@ class AttentionInspector:
     Args:
         answer: an `Answer`, or an `Attention` (which may come from a file; nothing can be ablated then).
         other: a second one, to be compared with the first side by side.
-        token: index of the token to begin with; negative counts from the end.
+        token: index of the token to begin with; negative counts from the end. None takes the one that needs a region
+            most, by the ablation.
 
     Raises:
         RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
         ValueError: for an answer without tokens.
     """
 
-    def __init__(self, answer: Answer | Attention, other: Answer | Attention | None = None, *, token: int = 0) -> None:
+    def __init__(self, answer: Answer | Attention, other: Answer | Attention | None = None, *, token: int | None = None) -> None:
         self._sources = [answer] if other is None else [answer, other]
         self._data = [AttentionData(_attention(source)) for source in self._sources]
         self.view = AttentionView(
@@ -82,10 +83,11 @@ class AttentionInspector:
             compare=other is not None,
         )
         self.view.span = "region1" if "region1" in self._data[0].spans else "image"
-        self.show(token=token)
         for side in range(len(self._sources)):
             if len(self.attentions[side].regions) <= ABLATIONS_AT_OPENING:
                 self._ablate(side, HOWS[0], generate=False)
+        self.show(self._neediest(0) if token is None else token)
+        self.view.second = self._neediest(len(self._data) - 1)
         self.view.on_msg(self._told)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -179,6 +181,11 @@ class AttentionInspector:
             if (side, how, region) not in known:
                 found.append({"side": side, "how": how, "region": region, **self._tested(side, how, region, generate)})
         self.view.ablations = [*self.view.ablations, *found]
+
+    def _neediest(self, side: int) -> int:
+        """The token that loses most without one of the regions; the first where that is not known."""
+        changes = [entry["change"] for entry in self.view.ablations if entry["side"] == side and entry["change"]]
+        return int(np.argmin(np.min(changes, axis=0))) if changes else 0
 
     def _tested(self, side: int, how: str, region: int, generate: bool) -> dict[str, Any]:
         """One ablation in numbers and words, or why there is none."""

@@ -113,6 +113,7 @@ function render({ model, el }) {
   const words = node("div", { className: "hint", textContent: HINT });
   const [inImage, showImage] = makeMultiples(model, talk);
   const [inBox, showBox] = makeMultiples(model, talk);
+  inBox.classList.add("box");
   const parts = node("div", { className: "bars" });
   const alike = node("div", { className: "bars" });
   const control = node("div", { className: "control" });

@@ -94,7 +94,8 @@ class RoIInspector:
         )
         self.features: RoIFeatures | None = None
         self.update_seconds = 0.0  # of the last update, for a move of the box
-        self._shown: tuple[Any, ...] = ()
+        self._shown: tuple[Any, ...] = ()  # what the picture's maps depend on, as they are shown
+        self._controlled: Any = None  # the box that the model was asked about
         self.canvas = RegionCanvas()
         self.canvas.set_image(session.image)
         given = [known.box for known in session.regions] if boxes is None else check_boxes(boxes, *session.image.size)
@@ -137,7 +138,7 @@ class RoIInspector:
         said = [{"name": "the whole region token", "said": answer.text}]
         for how, name in CONTROLS.items():
             said.append({"name": name, "said": answer.ablate(region=1, how=how).answer})
-        self.view.controls = said
+        self.view.controls, self._controlled = said, box
 
     def close(self) -> None:
         """Takes the inspector off the page."""
@@ -169,7 +170,10 @@ class RoIInspector:
         ]
         view.region = min(max(view.region, 1), len(regions))
         if not regions:
-            view.box_rows = view.bars = view.likeness = view.controls = []
+            view.box_rows = view.bars = view.likeness = []
+        if not regions or regions[view.region - 1].box != self._controlled:
+            view.controls = []
+        if not regions:
             view.summary = "Draw a box to see what it is made of."
 
     def _show_inside(self, boxes: list[Any]) -> None:
@@ -184,7 +188,6 @@ class RoIInspector:
         view.bars = bars(features, region)
         similar = features.similarity()[region]
         view.likeness = [round(float(value), 4) for value in similar]
-        view.controls = []
         view.summary = _words(view.region, boxes[region], view.bars, features)
 
     # -------------------------------------------------------------------------------------- from the browser
