@@ -14,6 +14,7 @@ from gpt4roi_nb.evaluate.recognition import MAPPING, MAX_NEW_TOKENS, PROMPT
 
 __all__ = [
     "DATASET",
+    "FIXED_PROMPT",
     "MAPPING",
     "MAX_NEW_TOKENS",
     "PROMPT",
@@ -28,6 +29,7 @@ __all__ = [
 DATASET = "ADE20K-150"
 SPLITS = ("val", "train")
 SCORERS = ("generate",)
+FIXED_PROMPT = False
 PUBLISHED = (
     Published(
         "GPT4RoI 7B, as reported by Osprey (arXiv 2312.10032)",

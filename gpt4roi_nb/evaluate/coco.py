@@ -51,7 +51,9 @@ def items(setting: Setting, problems: Problems) -> Iterator[Item]:
     for image_id, image in coco.images.items():
         for box, (category, annotation) in coco.boxes_of(image_id):
             if category not in coco.categories:
-                bad = BadRecord(OUT_OF_RANGE, f"category {category} is not among the {len(coco.categories)} of the file")
+                bad = BadRecord(
+                    OUT_OF_RANGE, f"category {category} is not among the {len(coco.categories)} of the file"
+                )
                 problems.add(bad, f"{file.name}: annotations, id {annotation}")
                 continue
             yield Item(

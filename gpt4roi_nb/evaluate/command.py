@@ -21,7 +21,9 @@ INTERRUPTED = 130  # as a shell has it
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
     made = argparse.ArgumentParser(prog="python -m gpt4roi_nb.evaluate", description=__doc__)
-    made.add_argument("benchmarks", nargs="+", choices=(*BENCHMARKS, ALL), metavar="benchmark", help=", ".join(BENCHMARKS))
+    made.add_argument(
+        "benchmarks", nargs="+", choices=(*BENCHMARKS, ALL), metavar="benchmark", help=", ".join(BENCHMARKS)
+    )
     made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the embedded demo)")
     made.add_argument("--root", type=Path, help="folder of the data (default: a small generated world)")
     made.add_argument("--split", help="default: each benchmark's own")

@@ -89,6 +89,8 @@ def compare(first: Result, second: Result) -> Comparison:
         both_wrong=int((judged & ~right_1 & ~right_2).sum()),
         p_value=mcnemar(only_1, only_2) if judged.any() else float("nan"),
         changed=changed[moved].reset_index(drop=True),
-        metrics={name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics},
+        metrics={
+            name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics
+        },
         differences=first.card.differences(second.card),
     )

@@ -97,11 +97,25 @@ class CityscapesAP:
 
     def metrics(self) -> dict[str, float]:
         """AP and AP50 in %; nan without a true instance."""
-        if not self._is_there():
+        labels, overlaps = self._args.instLabels, self._args.overlaps
+        precisions = np.full((1, len(labels), len(overlaps)), np.nan)
+        for k, label in enumerate(labels):
+            for j, overlap in enumerate(overlaps):
+                outcomes = [self._outcome(image, label, overlap) for image in self.matches.values()]
+                if not any(one.instances for one in outcomes):
+                    continue
+                # The official code breaks where all predictions of a class are ignored; nothing is found then.
+                counted = any(len(one.scores) for one in outcomes)
+                precisions[0, k, j] = self._official(label, overlap) if counted else 0.0
+        if np.isnan(precisions).all():
             return {"AP": float("nan"), "AP50": float("nan")}
-        with np.errstate(all="ignore"):
-            averages = self._tool.computeAverages(self._tool.evaluateMatches(self.matches, self._args), self._args)
+        averages = self._tool.computeAverages(precisions, self._args)
         return {"AP": 100 * float(averages["allAp"]), "AP50": 100 * float(averages["allAp50%"])}
+
+    def _official(self, label: str, overlap: float) -> float:
+        args = copy(self._args)
+        args.instLabels, args.overlaps = [label], np.array([overlap])
+        return float(self._tool.evaluateMatches(self.matches, args)[0, 0, 0])
 
     def resampled(self, name: str) -> Callable[[Counts], float]:
         """AP or AP50 in % of a sample in which image k, of those added in order, came `counts[k]` times."""
@@ -143,14 +157,6 @@ class CityscapesAP:
                 right.append(False)
                 scores.append(one["confidence"])
         return Outcome(len(true), len(image["prediction"][label]), missed, np.array(right, bool), np.array(scores))
-
-    def _is_there(self) -> bool:
-        return any(
-            one["instID"] >= GROUP
-            for image in self.matches.values()
-            for instances in image["groundTruth"].values()
-            for one in instances
-        )
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:

@@ -19,7 +19,9 @@ FIXED_PROMPT = True
 MAPPING = naming.MAPPING
 MAX_NEW_TOKENS = 24
 PUBLISHED = (
-    Published("GPT4RoI-7B, in Osprey (not checked against it)", "val, Osprey's 1,000 images", {"SS": 51.3, "S-IoU": 12.0}),
+    Published(
+        "GPT4RoI-7B, in Osprey (not checked against it)", "val, Osprey's 1,000 images", {"SS": 51.3, "S-IoU": 12.0}
+    ),
     Published("GPT4RoI, box", "val, 1,548 questions, ControlMLLM's draw of false names", {"binary choice": 58.59}),
     Published("GPT4RoI, box", "val, Ferret's own draw of false names", {"binary choice": 61.76}),
 )

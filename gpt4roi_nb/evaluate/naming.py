@@ -12,7 +12,15 @@ from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
 from gpt4roi_nb.evaluate.item import Item, Prediction, Scores, Setting
 from gpt4roi_nb.evaluate.sentences import similarity
-from gpt4roi_nb.evaluate.similarity import chose_right, clean_answer, clean_name, distinct, draw, surface_forms, word_iou
+from gpt4roi_nb.evaluate.similarity import (
+    chose_right,
+    clean_answer,
+    clean_name,
+    distinct,
+    draw,
+    surface_forms,
+    word_iou,
+)
 from gpt4roi_nb.evaluate.statistics import mean_figure
 
 NAME_PROMPT = "What is the category of <region1>? Using only one word or phrase."
@@ -73,7 +81,9 @@ def naming_items(
                 "group": f"{benchmark}/{image_id}",
             }
             facts: dict[str, Any] = {"true": true.forms, "asked": "name"}
-            yield Item(id=f"{benchmark}/{annotation}/name", question=NAME_PROMPT, kind=kind(true.name), facts=facts, **common)
+            yield Item(
+                id=f"{benchmark}/{annotation}/name", question=NAME_PROMPT, kind=kind(true.name), facts=facts, **common
+            )
             false = _false(true, shown, list(known.values()), kind, setting.seed, annotation)
             if false is None:
                 problems.leave_out("choices without a false name to offer")
@@ -93,7 +103,12 @@ def naming_items(
 
 
 def _false(
-    true: Category, shown: Sequence[Category], all_: Sequence[Category], kind: Callable[[str], str], seed: int, name: int
+    true: Category,
+    shown: Sequence[Category],
+    all_: Sequence[Category],
+    kind: Callable[[str], str],
+    seed: int,
+    name: int,
 ) -> Category | None:
     rng = draw(seed, name)
     for _ in range(TRIES):
@@ -128,5 +143,7 @@ def naming_scores(items: Sequence[Item], predictions: Sequence[Prediction], sett
     return Scores(
         figures,
         {"correct": correct, "score": score},
-        notes=["guessing gives 50 of the binary choice; of names `correct` means the exact name, which is no figure here"],
+        notes=[
+            "guessing gives 50 of the binary choice; of names `correct` means the exact name, which is no figure here"
+        ],
     )

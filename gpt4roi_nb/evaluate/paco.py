@@ -19,7 +19,9 @@ FIXED_PROMPT = True
 MAPPING = naming.MAPPING
 MAX_NEW_TOKENS = 24
 PUBLISHED = (
-    Published("GPT4RoI-7B, in Osprey (not checked against it)", "val, Osprey's 1,000 images", {"SS": 48.0, "S-IoU": 12.1}),
+    Published(
+        "GPT4RoI-7B, in Osprey (not checked against it)", "val, Osprey's 1,000 images", {"SS": 48.0, "S-IoU": 12.1}
+    ),
 )
 score = naming.naming_scores
 

@@ -36,7 +36,7 @@ from gpt4roi_nb.evaluate.panoptic_files import (
 from gpt4roi_nb.evaluate.segmentation import SegmentationJudge
 from gpt4roi_nb.evaluate.statistics import Figure, mean_figure
 
-PROMPT = "What is <region1>? Answer with a short phrase."
+PROMPT = "What is the category of <region1>?"  # the protocol asks for a short phrase, in whatever words
 MAPPING = (
     "Sentence-BERT (all-MiniLM-L6-v2; largest cosine over a class's names in `There is a {} in the scene.`); lexical"
 )

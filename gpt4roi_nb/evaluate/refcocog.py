@@ -21,6 +21,7 @@ from gpt4roi_nb.evaluate.registry import part
 
 __all__ = [
     "DATASET",
+    "FIXED_PROMPT",
     "MAPPING",
     "MAX_NEW_TOKENS",
     "PROMPT",
@@ -35,6 +36,7 @@ __all__ = [
 DATASET = "RefCOCOg region captions"
 SPLITS = ("val", "test")
 SCORERS = ("generate",)
+FIXED_PROMPT = False
 MAPPING = ""
 PUBLISHED = (
     Published(

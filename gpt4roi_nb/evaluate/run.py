@@ -204,9 +204,7 @@ class _Run:
             "questions": asked.hexdigest()[:12],
         }
 
-    def result(
-        self, state: PartialState | None, *, keep: bool, stop: threading.Event | None, progress: bool
-    ) -> Result:
+    def result(self, state: PartialState | None, *, keep: bool, stop: threading.Event | None, progress: bool) -> Result:
         rank, count = (0, 1) if state is None else (state.process_index, state.num_processes)
         journal = Journal(self.setting.folder, rank)
         if rank == 0:

@@ -72,7 +72,10 @@ def markdown(
     entries: Sequence[tuple[str, ProtocolCard, Mapping[str, float], Mapping[str, tuple[float, float]]]],
 ) -> str:
     """A row a benchmark: its figures with their intervals, and what they are figures of. For a page of documents."""
-    lines = ["| benchmark | figures (%, 95% interval) | asked | scorer and mapping | seconds |", "|---|---|---|---|---|"]
+    lines = [
+        "| benchmark | figures (%, 95% interval) | asked | scorer and mapping | seconds |",
+        "|---|---|---|---|---|",
+    ]
     for name, card, metrics, bounds in entries:
         figures = "<br>".join(f"{metric} {shown(value, bounds.get(metric))}" for metric, value in metrics.items())
         asked = f"{card.questions:,} questions, {card.regions:,} regions, {card.images:,} images of {card.split}"

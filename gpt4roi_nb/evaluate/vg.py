@@ -21,6 +21,7 @@ from gpt4roi_nb.evaluate.registry import part
 
 __all__ = [
     "DATASET",
+    "FIXED_PROMPT",
     "MAPPING",
     "MAX_NEW_TOKENS",
     "PROMPT",
@@ -35,6 +36,7 @@ __all__ = [
 DATASET = "Visual Genome region captions"
 SPLITS = ("val", "test", "train", "all")
 SCORERS = ("generate",)
+FIXED_PROMPT = False
 MAPPING = ""
 _SOURCE = "GPT4RoI (arXiv 2307.03601)"
 _PROTOCOL = "all regions of GRiT's test split; prompt and decoding not told"
