@@ -39,7 +39,7 @@ from gpt4roi_nb.files import write_json
 FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
-LAYOUT = 1  # of the folder; changes when files move or records change their form
+LAYOUT = 2  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
 SPOOLS = ".spools"
 SHARD = 32  # pictures that a worker draws at a time
