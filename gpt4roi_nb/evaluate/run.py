@@ -80,6 +80,7 @@ def evaluate(
     Raises:
         FileNotFoundError: data is missing; the message names each file.
         ValueError: an argument does not fit, or the folder holds another run.
+        RuntimeError: `stop` came before anything had a figure.
     """
     module = benchmark(name)
     split = _chosen("split", split, module.SPLITS)
@@ -268,8 +269,9 @@ class _Run:
         missing = {item.group or item.id for item in self.items if item.id not in outcomes}
         if missing:
             message = f"stopped after {len(outcomes)} of {len(self.items)} questions; the figures are of these alone"
-            if not outcomes or missing == {item.group or item.id for item in self.items}:
-                raise KeyboardInterrupt(f"stopped after {len(outcomes)} questions, too few for figures")
+            if missing == {item.group or item.id for item in self.items}:
+                early = f"stopped after {len(outcomes)} of {len(self.items)} questions, too few for figures"
+                raise KeyboardInterrupt(early) if interrupted else RuntimeError(early)
             warnings.warn(message + ("; the same call goes on from there" if keep else ""), stacklevel=4)
         items, predictions, left_out = [], [], Counter(self.problems.counts())
         details = list(self.problems)

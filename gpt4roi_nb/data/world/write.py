@@ -42,7 +42,7 @@ from gpt4roi_nb.files import read_json, write_json
 FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
-LAYOUT = 1  # of the folder; changes when files move or records change their form
+LAYOUT = 2  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
 PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
 LOCK = ".lock"
