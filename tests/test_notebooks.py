@@ -32,7 +32,10 @@ def printed(request) -> str:
         solved.append(cell)
         solution = _SOLUTION.search(cell.source) if cell.cell_type == "markdown" and request.param in LESSONS else None
         if solution:
-            solved += [nbformat.v4.new_code_cell(solution[1]), nbformat.v4.new_code_cell(notebook.cells[index - 1].source)]
+            solved += [
+                nbformat.v4.new_code_cell(solution[1]),
+                nbformat.v4.new_code_cell(notebook.cells[index - 1].source),
+            ]
     notebook.cells = solved
     client = nbclient.NotebookClient(
         notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}
@@ -86,4 +89,4 @@ def test_the_pythons_of_the_docs_run(tmp_path, monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for block in blocks:
             exec(block, names)
-    assert len(blocks) == 8 and said.getvalue() and (tmp_path / "talk.json").is_file()
+    assert len(blocks) == 9 and said.getvalue() and (tmp_path / "talk.json").is_file()
