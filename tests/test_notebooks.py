@@ -13,14 +13,30 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LESSONS = [path for path in NOTEBOOKS if path.name[:2] in ("04", "05")]  # with exercises and their solutions
 CELL_SECONDS = 300  # for a cell that hangs
+_SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 _ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def printed(request) -> str:
-    """What the cells of a notebook print, once it has run from top to bottom without an error."""
+    """What the cells of a notebook print, once it has run from top to bottom without an error.
+
+    An exercise is a cell to fill in, its check, and a solution: the check runs as it stands, and once more with the
+    solution.
+    """
     notebook = nbformat.read(request.param, as_version=4)
+    solved = []
+    for index, cell in enumerate(notebook.cells):
+        solved.append(cell)
+        solution = _SOLUTION.search(cell.source) if cell.cell_type == "markdown" and request.param in LESSONS else None
+        if solution:
+            solved += [
+                nbformat.v4.new_code_cell(solution[1]),
+                nbformat.v4.new_code_cell(notebook.cells[index - 1].source),
+            ]
+    notebook.cells = solved
     client = nbclient.NotebookClient(
         notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}
     )
@@ -35,6 +51,19 @@ def test_it_runs_and_its_answers_are_right(printed: str) -> None:
             words = thing.split()
             assert any(word in answer.split() for word in words), f"{answer!r} is not {truth!r}"
         assert truth.split(" and ")[0] in answer, f"{answer!r} is not {truth!r}"
+
+
+def test_the_checks_of_exercises_know_a_solution_from_an_empty_cell(printed: str) -> None:
+    empty = re.findall(r"^Exercise (\d+): not tried yet\.$", printed, re.MULTILINE)
+    right = re.findall(r"^Exercise (\d+): right\.", printed, re.MULTILINE)
+    assert empty == right == [str(number) for number in range(1, len(empty) + 1)]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_has_goals_exercises_with_solutions_and_limits(path: Path) -> None:
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert text.count("### Exercise") == len(_SOLUTION.findall(text)) >= 3
+    assert "**Goals.**" in text and "## What this does not show" in text
 
 
 def test_the_first_notebook_asks_and_tells_the_truth() -> None:
@@ -60,4 +89,4 @@ def test_the_pythons_of_the_docs_run(tmp_path, monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for block in blocks:
             exec(block, names)
-    assert len(blocks) == 8 and said.getvalue() and (tmp_path / "talk.json").is_file()
+    assert len(blocks) == 9 and said.getvalue() and (tmp_path / "talk.json").is_file()
