@@ -101,7 +101,7 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
     assert found.figures["PQ"].value == pytest.approx(100 * (0 + 1 + 2 / 3 + 2 / 3) / 4)
     assert found.figures["AP (lexical)"].value == pytest.approx(
         100 * (0.75 + 0) / 2
-    )  # where Cityscapes' own code breaks
+    )  # Cityscapes breaks here
     (line,) = map(json.loads, (tmp_path / "disagreements.jsonl").read_text().splitlines())
     assert line["id"] == f"{street}/26001"
     assert (line["sentence_bert"], line["lexical"], line["target"]) == ("car", None, "car")
