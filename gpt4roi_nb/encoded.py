@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from gpt4roi_nb.boxes import normalise
-from gpt4roi_nb.capture import Attention, RoIFeatures, record_attention, record_roi_features
 from gpt4roi_nb.conversation import Answer, Box
 from gpt4roi_nb.decoding import AnswerText
+from gpt4roi_nb.inside.replay import Replay
+from gpt4roi_nb.inside.roi_features import RoIFeatures, record_roi_features
 from gpt4roi_nb.model import ImageEncoding
 from gpt4roi_nb.prompt import Prompt
 
@@ -29,6 +30,7 @@ class EncodedImage:
     @torch.inference_mode()
     def __init__(self, gpt4roi: GPT4RoI, image: Image.Image) -> None:
         self.gpt4roi = gpt4roi
+        self.image = image
         self.size = image.size
         pixel_values = gpt4roi.processor.image_processor.picture(image)[None]
         self._encoding: ImageEncoding | None = gpt4roi.model.encode_image(pixel_values)
@@ -81,11 +83,6 @@ class EncodedImage:
         """What was written as an `Answer` that can be looked into."""
         first, last = writing.kept
         ids, tokens = writing.ids[:last], writing.tokens
-
-        def attention() -> Attention:
-            with self.gpt4roi.running:
-                return record_attention(self.gpt4roi.model, self.embed(prompt, boxes), ids, first, tokens, prompt.spans)
-
         return Answer(
             text=writing.text,
             tokens=tokens,
@@ -95,13 +92,17 @@ class EncodedImage:
             reused_tokens=reused_tokens,
             seconds=seconds,
             stopped=stopped,
-            record_attention=attention,
+            replay=Replay(self, prompt, tuple(boxes), ids, first, tokens),
         )
 
-    def roi_features(self, boxes: Sequence[Box]) -> RoIFeatures:
-        """boxes: pixel xyxy, checked."""
-        normalised = torch.from_numpy(normalise(boxes, *self.size))
-        return record_roi_features(self.gpt4roi.model, self.encoding, normalised)
+    def roi_features(self, boxes: Sequence[Box], *, rounds: bool = False) -> RoIFeatures:
+        """boxes: pixel xyxy, checked. See `RegionSession.roi_features`."""
+        return record_roi_features(self, boxes, rounds=rounds)
+
+    def of(self, image: Image.Image) -> EncodedImage:
+        """Another image, as the same model knows it."""
+        self.gpt4roi.check_loaded()
+        return EncodedImage(self.gpt4roi, image)
 
     def release(self) -> None:
         """Gives the memory back."""

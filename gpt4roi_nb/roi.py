@@ -137,10 +137,17 @@ class RegionHead(nn.Module):
 
     def combine(self, pooled: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """The pooled grids of all levels and the boxes' positions to the region vectors."""
+        content = self.content(pooled)
+        return self.output_projection(content + self.position(boxes, content.dtype))
+
+    def content(self, pooled: Sequence[Tensor]) -> Tensor:
+        """(N, embed_dim): what the pooled grids say, without the boxes' positions."""
         levels = sum(conv(grid) for conv, grid in zip(self.level_convs, pooled, strict=True))
-        content = self.flatten_projection(rearrange(F.relu(levels), "n c h w -> n (c h w)"))
-        position = self.position_embedding(torch.cat(list(boxes)).to(content.dtype))
-        return self.output_projection(content + position)
+        return self.flatten_projection(rearrange(F.relu(levels), "n c h w -> n (c h w)"))
+
+    def position(self, boxes: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """(N, embed_dim): what the boxes' positions say."""
+        return self.position_embedding(torch.cat(list(boxes)).to(dtype))
 
 
 class RegionEncoder(nn.Module):

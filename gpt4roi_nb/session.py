@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.cache import branch, new_cache
-from gpt4roi_nb.capture import RoIFeatures
 from gpt4roi_nb.conversation import Answer, Box, Region, Turn
 from gpt4roi_nb.decoding import AnswerText, Sampling, decode
 from gpt4roi_nb.describe import describe_batches
 from gpt4roi_nb.encoded import EncodedImage
 from gpt4roi_nb.images import ImageLike, load_image
+from gpt4roi_nb.inside.roi_features import RoIFeatures
 from gpt4roi_nb.processor import check_references
 from gpt4roi_nb.prompt import Prompt, references
 
@@ -334,10 +334,13 @@ class RegionSession:
             )
         return answers
 
-    def roi_features(self, boxes: ArrayLike) -> RoIFeatures:
-        """What the region encoder makes of some boxes. boxes: (N, 4) pixel xyxy in the original image."""
+    def roi_features(self, boxes: ArrayLike, *, rounds: bool = False) -> RoIFeatures:
+        """What the region encoder makes of some boxes, step by step; see `capture.RoIFeatures`.
+
+        boxes: (N, 4) pixel xyxy in the original image. rounds: keep the fused maps after each round as well.
+        """
         checked = check_boxes(boxes, *self.image.size)
-        return self._encoded.roi_features([tuple(box) for box in checked.tolist()])
+        return self._encoded.roi_features([tuple(box) for box in checked.tolist()], rounds=rounds)
 
     def undo(self) -> Turn:
         """Takes the last turn back, with the regions that it introduced, and returns it.

@@ -8,6 +8,7 @@ tokenizer that `save_pretrained` and `AutoTokenizer` keep.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,14 @@ def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
             if left in vocabulary and right in vocabulary:
                 ranked.append((-pieces.get_score(index), vocabulary[left], vocabulary[right], left, right))
     return [(left, right) for *_, left, right in sorted(ranked)]
+
+
+def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What each token reads as, with the space that it begins with; special tokens by their names."""
+    texts = []
+    for token_id, piece in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
+        text = tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        # Some decoders drop the space at the beginning of a text, which SentencePiece writes as ▁ and byte BPE as Ġ.
+        begins = piece is not None and piece.startswith(("▁", "Ġ"))
+        texts.append(f" {text}" if begins and not text.startswith(" ") else text)
+    return texts

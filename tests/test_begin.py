@@ -80,7 +80,7 @@ def test_it_answers_and_describes(begun):
     assert second.reused_tokens >= first.prompt_tokens - len("<think>\n\n</think>\n\n")
     described = begun.session(picture()).describe([BOX, OTHER_BOX], QUESTION, **FEW)
     assert described[0].token_ids == first.token_ids and len(described) == 2
-    assert first.attention().mass("image").shape[-1] == len(first.token_ids)
+    assert first.attention().span_mass("image").shape[-1] == len(first.token_ids)
 
 
 @pytest.mark.parametrize("stage", [1, 2])

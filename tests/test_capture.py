@@ -130,13 +130,18 @@ def test_spans_name_the_columns(talk, gpt4roi):
     attention = talk.history[1].answer.attention()
     columns = attention.weights.shape[-1]
     assert sorted(column for span in attention.spans.values() for column in span) == list(range(columns))
-    assert {"system", "image", "question1", "region1", "answer1", "question2", "region2"} <= set(attention.spans)
+    assert list(attention.spans) == [
+        "first token", "system", "image", "region1", "region2", "earlier turns", "question", "marks"
+    ]  # fmt: skip
+    assert attention.spans["first token"] == [0]
     assert len(attention.spans["image"]) == gpt4roi.model.config.num_image_tokens
-    total = sum(attention.mass(span) for span in attention.spans)
+    said = ["".join(attention.prompt_tokens[column] for column in attention.spans[name]) for name in ("question",)]
+    assert said == [" Is region2 like region 1?"]
+    total = sum(attention.span_mass(span) for span in attention.spans)
     torch.testing.assert_close(total, attention.weights.sum(-1))
-    assert attention.mass("region1").shape == attention.weights.shape[:3]
-    with pytest.raises(KeyError, match="no span 'region9'; there are system"):
-        attention.mass("region9")
+    assert attention.span_mass("region1").shape == attention.weights.shape[:3]
+    with pytest.raises(KeyError, match="no span 'region9'; there are first token, system"):
+        attention.span_mass("region9")
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])

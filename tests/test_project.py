@@ -29,6 +29,8 @@ LAYERS = {
     "gpt4roi_nb.train": TRAINING,
     "gpt4roi_nb.evaluate": TRAINING,
     "gpt4roi_nb.failures": TRAINING,
+    "gpt4roi_nb.browsing": TRAINING,
+    "gpt4roi_nb.database": TRAINING,
     "gpt4roi_nb.demo": TRAINING,
     "gpt4roi_nb.widgets": WIDGETS,
 }

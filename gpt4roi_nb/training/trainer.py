@@ -19,6 +19,7 @@ from transformers import Trainer, TrainingArguments
 
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.prompt import IGNORE
+from gpt4roi_nb.training.meter import Meter
 
 TRAINED_FILE = "trained.safetensors"
 BAD_BATCH_FILE = "bad_batch.json"
@@ -37,10 +38,12 @@ class RegionTrainer(Trainer):
         self._ids: list[str] = []
         self._sources: list[str] = []
         self._losses: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # source → [sum, tokens]
+        self._meter = Meter()
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         inputs = dict(inputs)
         self._ids, self._sources = inputs.pop("ids"), inputs.pop("sources")
+        self._meter.add(inputs["attention_mask"].numel(), len(self._ids))
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         value = loss[0] if isinstance(loss, tuple) else loss
         if not torch.isfinite(value):
@@ -59,11 +62,16 @@ class RegionTrainer(Trainer):
         items = counts.sum() if num_items_in_batch is None else num_items_in_batch
         return sums.sum() / torch.as_tensor(items, device=sums.device).clamp(min=1)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        with self._meter.waiting(self.state.global_step):
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """With the mean loss of each source since the last line."""
+        """With the mean loss of each source since the last line, and how fast it goes."""
         if "loss" in logs:
-            logs = {**logs, **{f"loss/{source}": s / max(n, 1) for source, (s, n) in sorted(self._losses.items())}}
+            logs = {**logs, **{f"loss/{source}": s / n for source, (s, n) in sorted(self._losses.items()) if n}}
             self._losses.clear()
+            logs |= self._meter.read(self.state.global_step, self.state.max_steps, self.accelerator.num_processes)
         super().log(logs, *args, **kwargs)
 
     def _stop_at(self, loss: Tensor) -> None:

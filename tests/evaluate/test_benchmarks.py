@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate import BENCHMARKS, Result, coco, evaluate, lvis, paco, vcr, visual7w
+from gpt4roi_nb.evaluate import BENCHMARKS, Result, coco, evaluate, lvis, paco, vcr
 from gpt4roi_nb.evaluate.asking import Asker
 from gpt4roi_nb.evaluate.command import main
 from gpt4roi_nb.evaluate.item import Item, Prediction, Setting
@@ -83,9 +83,8 @@ def test_vcr_asks_in_the_protocols_words(world):
 def test_visual7w_offers_boxes_or_texts_in_an_order_by_seed(world):
     items, problems = listed("visual7w", world)
     assert not list(problems) and {item.kind for item in items} == {"pointing", "telling"}
-    files = {
-        kind: json.loads((world / f"visual7w/dataset_v7w_{kind}.json").read_text()) for kind in ("pointing", "telling")
-    }
+    kinds = ("pointing", "telling")
+    files = {kind: json.loads((world / f"visual7w/dataset_v7w_{kind}.json").read_text()) for kind in kinds}
     pairs = {
         f"visual7w/{kind}/{pair['qa_id']}": pair
         for kind, content in files.items()
@@ -204,13 +203,8 @@ def test_lvis_and_paco_worked_by_hand(world):
             assert not any(a in b or b in a for a in true for b in false)
         item = by_kind["choice"][0]
         true, false = item.facts["true"][0], item.facts["false"][0]
-        answers = {
-            f"a {true}": True,
-            false: False,
-            f"a {true}, not a {false}": True,
-            f"{true} or {false}": False,
-            "": False,
-        }
+        answers = {f"a {true}": True, false: False, f"a {true}, not a {false}": True}
+        answers |= {f"{true} or {false}": False, "": False}
         scores = module.score([item] * len(answers), said([item] * len(answers), list(answers)), setting)
         assert scores.columns["correct"] == list(answers.values())
         assert scores.figures["binary choice"].value == 40
@@ -306,7 +300,6 @@ def test_genuine_records_are_asked_about_and_scored(samples, tmp_path, name, fil
         assert {key: figure.value for key, figure in scores.figures.items()} == {"accuracy": 100, "mAP": 100}
     else:
         chosen = [item for item in items if item.facts["asked"] == "choice"]
-        scores = module.score(
-            chosen, said(chosen, [item.facts["true"][0] for item in chosen]), Setting(tmp_path, "val")
-        )
+        answers = [item.facts["true"][0] for item in chosen]
+        scores = module.score(chosen, said(chosen, answers), Setting(tmp_path, "val"))
         assert scores.figures["binary choice"].value == 100

@@ -38,10 +38,9 @@ def test_a_result_comes_back_as_it_was_saved(result, tmp_path):
     assert (loaded.metrics, loaded.intervals, loaded.card) == (result.metrics, result.intervals, result.card)
     assert tuple(loaded.predictions.columns) == COLUMNS
     row = loaded.predictions.iloc[0]
-    assert (
-        isinstance(row["boxes"], list) and len(row["boxes"][0]) == 4 and row["options"] == ["(A)", "(B)", "(C)", "(D)"]
-    )
-    with pytest.raises(FileNotFoundError, match="lacks result.json"):
+    assert isinstance(row["boxes"], list) and len(row["boxes"][0]) == 4
+    assert row["options"] == ["(A)", "(B)", "(C)", "(D)"]
+    with pytest.raises(FileNotFoundError, match=r"lacks result\.json"):
         Result.load(tmp_path)
     (tmp_path / "kept" / "predictions.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks predictions\.parquet"):
@@ -60,12 +59,8 @@ def test_columns_that_make_no_sense_are_null_and_of_their_type(tmp_path, result)
 @pytest.mark.parametrize(
     ("side", "size", "expected"),
     [
-        (31, 640, "small"),
-        (32, 640, "medium"),
-        (95, 640, "medium"),
-        (96, 640, "large"),
-        (31, 320, "medium"),
-        (48, 320, "large"),
+        *[(31, 640, "small"), (32, 640, "medium"), (95, 640, "medium"), (96, 640, "large")],
+        *[(15, 320, "small"), (31, 320, "medium"), (48, 320, "large")],
     ],
 )
 def test_size_bins_are_cocos_at_a_side_of_640(side, size, expected):
@@ -148,10 +143,10 @@ def test_selecting_by_query_values_or_function(result):
     assert len(result.select()) == len(frame)
     assert set(result.select({"kind": "qa"})["kind"]) == {"qa"}
     assert len(result.select({"kind": ["qa", "qar"], "correct": True})) == frame["correct"].sum()
-    assert (
-        len(result.select("kind == 'qar' and correct == False")) == (~frame["correct"] & (frame["kind"] == "qar")).sum()
-    )
-    assert list(result.select(lambda row: row["id"].endswith("/qa"))["id"]) == list(result.select({"kind": "qa"})["id"])
+    wrong = ~frame["correct"] & (frame["kind"] == "qar")
+    assert len(result.select("kind == 'qar' and correct == False")) == wrong.sum()
+    asked = result.select(lambda row: row["id"].endswith("/qa"))
+    assert list(asked["id"]) == list(result.select({"kind": "qa"})["id"])
     with pytest.raises(ValueError, match="no column 'split'"):
         result.select({"split": "val"})
     slices = result.slices()

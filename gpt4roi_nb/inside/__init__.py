@@ -1,0 +1,1 @@
+"""What `capture` is made of: attention, ablations, faithfulness and region features."""

@@ -1,0 +1,53 @@
+"""What looks like a region: other regions, places of the picture, a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from torchvision.ops import roi_align
+
+SAMPLES = 7  # side of the grid on which a box is averaged
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """indices: (N, k) int64 rows of the bank, most alike first. similarity: (N, k) cosines. labels: N lists of k."""
+
+    indices: Tensor
+    similarity: Tensor
+    labels: list[list[Any]]
+
+
+def cosine(one: Tensor, other: Tensor) -> Tensor:
+    """(N, D) and (M, D) → (N, M)."""
+    return F.normalize(one, dim=-1) @ F.normalize(other, dim=-1).T
+
+
+def similarity_map(maps: Tensor, box: Tensor) -> Tensor:
+    """maps: (C, S, S); box: (4,) xyxy in [0, 1] → (S, S). See `RoIFeatures.similarity_map`."""
+    side = maps.shape[-1]
+    centred = maps - maps.mean(dim=(1, 2), keepdim=True)
+    inside = roi_align(centred[None], [box[None] * side], output_size=SAMPLES, sampling_ratio=2, aligned=True)
+    places = rearrange(centred, "c h w -> (h w) c")
+    return rearrange(cosine(places, inside.mean(dim=(2, 3))), "(h w) 1 -> h w", h=side)
+
+
+def nearest(tokens: Tensor, bank: Tensor, k: int, labels: Sequence[Any] | None) -> Neighbours:
+    """See `RoIFeatures.nearest`."""
+    if bank.ndim != 2 or bank.shape[-1] != tokens.shape[-1]:
+        raise ValueError(
+            f"the bank must be (M, {tokens.shape[-1]}), vectors as wide as the region tokens, but is "
+            f"{tuple(bank.shape)}"
+        )
+    if labels is not None and len(labels) != len(bank):
+        raise ValueError(f"the bank has {len(bank)} regions, but {len(labels)} labels were given; give one each")
+    if not isinstance(k, int) or not 1 <= k <= len(bank):
+        raise ValueError(f"k must be between 1 and the {len(bank)} regions of the bank, but is {k!r}")
+    found = cosine(tokens, bank.float().cpu()).topk(k, dim=-1)
+    names = range(len(bank)) if labels is None else labels
+    return Neighbours(found.indices, found.values, [[names[index] for index in row] for row in found.indices.tolist()])
