@@ -95,7 +95,7 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Set
 
 
 def mean_average_precision(items: Sequence[Item], said: Sequence[int | None]) -> Figure:
-    """pycocotools' AP at IoU 0.50:0.95, of the boxes that were asked about and the categories that were said of them."""
+    """pycocotools' AP at IoU 0.50:0.95, of the boxes that were asked about and the categories said of them."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -186,7 +186,8 @@ def _short(question: str) -> str:
     lines = question.split("\n")
     if len(lines) == 1:
         return question
-    kept = [line for line in lines if not line.startswith((*LETTERS, "Which option ", "<region1>,", "<region1> refers"))]
+    hidden = (*LETTERS, "Which option ", "<region1>,", "<region1> refers")
+    kept = [line for line in lines if not line.startswith(hidden)]
     return " ".join(kept)
 
 

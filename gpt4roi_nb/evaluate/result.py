@@ -1,4 +1,4 @@
-"""What a benchmark has given: figures, how sure they are, what they are figures of, and every prediction behind them."""
+"""What a benchmark has given: figures, how sure and of what they are, and every prediction behind them."""
 
 from __future__ import annotations
 

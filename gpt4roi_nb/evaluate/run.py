@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.bundle import GPT4RoI
@@ -115,7 +116,8 @@ def _processes() -> PartialState | None:
         return None
     from accelerate import PartialState
 
-    return PartialState(timeout=LONGEST)
+    # Without cpu=True processes that have no accelerator would each take themselves for the only one.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST)
 
 
 def _root(given: str | os.PathLike[str] | None, state: PartialState | None) -> Path:
