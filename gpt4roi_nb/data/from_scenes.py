@@ -1,4 +1,4 @@
-"""Generated scenes as training records in the world's own short words: pictures in a folder, a conversation a picture.
+"""Generated scenes as training records in the world's own short words: pictures in a folder, a question an object.
 
 The annotation files of `python -m gpt4roi_nb.data.scenes` are in the datasets' forms and words; these are questions as
 `questions.ask` words them, which the demo checkpoint's language model knows.
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from gpt4roi_nb.data.questions import ONE_REGION, ask
-from gpt4roi_nb.data.record import Record, as_boxes, region
+from gpt4roi_nb.data.record import Record, as_boxes
 from gpt4roi_nb.data.scenes import scenes
 
 
@@ -26,7 +26,7 @@ def scene_records(
     size: int = 336,
     n_objects: tuple[int, int] = (3, 7),
 ) -> list[Record]:
-    """One record a scene, with a turn about each of its objects; the pictures are written into `folder`.
+    """One record an object of each scene, in the order of the scenes; the pictures are written into `folder`.
 
     Args:
         count, seed: which scenes, as `scenes(seed, count)` draws them.
@@ -46,12 +46,9 @@ def scene_records(
     for number, scene in enumerate(scenes(seed, count, size=size, n_objects=n_objects)):
         name = f"{seed}-{number}.png"
         Image.fromarray(scene.image).save(target / name)
-        turns: list[tuple[str, str]] = []
-        for index in range(len(scene.objects)):
+        for index, thing in enumerate(scene.objects):
             question = ask(scene, kind, rng, objects=(index,))
             if question is not None:  # of one region it never is
-                turns.append(("user", question.text.replace(region(1), region(index + 1))))
-                turns.append(("assistant", question.answer))
-        boxes = as_boxes([thing.box for thing in scene.objects])
-        records.append(Record(name, boxes, tuple(turns), f"scenes/{kind}", f"{seed}-{number}"))
+                turns = (("user", question.text), ("assistant", question.answer))
+                records.append(Record(name, as_boxes([thing.box]), turns, f"scenes/{kind}", f"{seed}-{number}/{index}"))
     return records
