@@ -18,9 +18,10 @@ from learnable import BOX, OPTIONS, losses, records, run
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
-from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb import GPT4RoI, GPT4RoIConfig
 from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.train import Probes, begin_anew, main, train
 from gpt4roi_nb.training.trainer import checkpoints, last_checkpoint
 
@@ -197,10 +198,8 @@ def test_adapters_are_continued_as_well(tmp_path):
     assert losses(run(tmp_path, tmp_path / "out", **options)) == whole
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    """Gloo on the CPU: half of each batch in each process, and the same losses."""
-    options = {"batch_size": 4, "learning_rate": 1e-3}
-    one = losses(run(tmp_path, tmp_path / "one", **options))
+def in_two_processes(folder: Path, name: str, options: dict, **launched: str) -> dict[int, float]:
+    """The losses of two processes that talk over gloo on the CPU; launched: what the launcher sets besides."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -215,22 +214,59 @@ def test_two_processes_train_as_one_does(tmp_path):
             "MASTER_PORT": port,
             "ACCELERATE_USE_CPU": "true",
             "PYTHONPATH": os.pathsep.join(sys.path),
+            **launched,
         }
-        arguments = [str(tmp_path), str(tmp_path / "two"), json.dumps({**options, "batch_size": 2})]
         workers.append(
             subprocess.Popen(
-                [sys.executable, str(TESTS / "learnable.py"), *arguments],
+                [sys.executable, str(TESTS / "learnable.py"), str(folder), str(folder / name), json.dumps(options)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
         )
-    said = [worker.communicate(timeout=300)[0] for worker in workers]
+    said = [worker.communicate(timeout=600)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
-    two = {int(step): loss for step, loss in json.loads((tmp_path / "two" / "losses.json").read_text()).items()}
+    logged = json.loads((folder / name / "losses.json").read_text())
+    return {int(step): loss for step, loss in logged.items()}
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """Half of each batch in each process, and the same losses."""
+    options = {"batch_size": 4, "learning_rate": 1e-3}
+    one = losses(run(tmp_path, tmp_path / "one", **options))
+    two = in_two_processes(tmp_path, "two", {**options, "batch_size": 2})
     assert two.keys() == one.keys()
     assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-4)
+
+
+SHARDED = yaml.safe_load((TESTS.parent / "gpt4roi_nb" / "training" / "fsdp.yaml").read_text())
+
+
+def test_the_shipped_configuration_is_what_accelerate_reads_and_names_layers_that_are_there():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    read = load_config_from_file(str(TESTS.parent / "gpt4roi_nb" / "training" / "fsdp.yaml"))
+    assert read.distributed_type.value == "FSDP" and read.fsdp_config == SHARDED["fsdp_config"]
+    named = SHARDED["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    kinds = {type(module).__name__ for module in skeleton(GPT4RoIConfig()).modules()}
+    assert set(named) <= kinds and len(named) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_weights_train_as_one_does(tmp_path):
+    """With the shipped configuration, but for bfloat16; and what they wrote is whole, and goes on."""
+    options = {"batch_size": 4, "learning_rate": 1e-3, "epochs": 2}
+    one = losses(run(tmp_path, tmp_path / "one", **options))
+    launched = {key.upper(): str(value) for key, value in SHARDED["fsdp_config"].items()} | {
+        "ACCELERATE_USE_FSDP": "true"
+    }
+    two = in_two_processes(tmp_path, "two", {**options, "batch_size": 2}, **launched)
+    assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-4)
+    loaded = [GPT4RoI.from_pretrained(tmp_path / name / "model", device="cpu").model for name in ("one", "two")]
+    ours, theirs = (model.state_dict() for model in loaded)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs)
+    assert last_checkpoint(tmp_path / "two") == checkpoints(tmp_path / "two")[-1]
 
 
 def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
