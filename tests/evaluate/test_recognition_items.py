@@ -99,7 +99,9 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
     # by words the second car and the road have no class, and of cars there is only the group, which counts for nothing
     assert found.figures["PQ (lexical)"].value == pytest.approx(100 * (0 + 1 + 2 / 3 + 0) / 4)
     assert found.figures["PQ"].value == pytest.approx(100 * (0 + 1 + 2 / 3 + 2 / 3) / 4)
-    assert found.figures["AP (lexical)"].value == pytest.approx(100 * (0.75 + 0) / 2)  # Cityscapes breaks here
+    assert found.figures["AP (lexical)"].value == pytest.approx(
+        100 * (0.75 + 0) / 2
+    )  # Cityscapes breaks here
     (line,) = map(json.loads, (tmp_path / "disagreements.jsonl").read_text().splitlines())
     assert line["id"] == f"{street}/26001"
     assert (line["sentence_bert"], line["lexical"], line["target"]) == ("car", None, "car")

@@ -38,9 +38,7 @@ def test_a_result_comes_back_as_it_was_saved(result, tmp_path):
     assert (loaded.metrics, loaded.intervals, loaded.card) == (result.metrics, result.intervals, result.card)
     assert tuple(loaded.predictions.columns) == COLUMNS
     row = loaded.predictions.iloc[0]
-    assert (
-        isinstance(row["boxes"], list) and len(row["boxes"][0]) == 4 and row["options"] == ["(A)", "(B)", "(C)", "(D)"]
-    )
+    assert isinstance(row["boxes"], list) and len(row["boxes"][0]) == 4 and row["options"] == ["(A)", "(B)", "(C)", "(D)"]
     with pytest.raises(FileNotFoundError, match="lacks result.json"):
         Result.load(tmp_path)
     (tmp_path / "kept" / "predictions.parquet").unlink()
@@ -59,14 +57,7 @@ def test_columns_that_make_no_sense_are_null_and_of_their_type(tmp_path, result)
 
 @pytest.mark.parametrize(
     ("side", "size", "expected"),
-    [
-        (31, 640, "small"),
-        (32, 640, "medium"),
-        (95, 640, "medium"),
-        (96, 640, "large"),
-        (31, 320, "medium"),
-        (48, 320, "large"),
-    ],
+    [(31, 640, "small"), (32, 640, "medium"), (95, 640, "medium"), (96, 640, "large"), (31, 320, "medium"), (48, 320, "large")],
 )
 def test_size_bins_are_cocos_at_a_side_of_640(side, size, expected):
     assert size_bin((5, 5, 5 + side, 5 + side), size, size // 2) == expected
@@ -148,9 +139,7 @@ def test_selecting_by_query_values_or_function(result):
     assert len(result.select()) == len(frame)
     assert set(result.select({"kind": "qa"})["kind"]) == {"qa"}
     assert len(result.select({"kind": ["qa", "qar"], "correct": True})) == frame["correct"].sum()
-    assert (
-        len(result.select("kind == 'qar' and correct == False")) == (~frame["correct"] & (frame["kind"] == "qar")).sum()
-    )
+    assert len(result.select("kind == 'qar' and correct == False")) == (~frame["correct"] & (frame["kind"] == "qar")).sum()
     assert list(result.select(lambda row: row["id"].endswith("/qa"))["id"]) == list(result.select({"kind": "qa"})["id"])
     with pytest.raises(ValueError, match="no column 'split'"):
         result.select({"split": "val"})
@@ -166,9 +155,7 @@ def test_the_gallery_pages_filters_and_sorts(result):
     first = bytes(gallery._picture.value)
     assert first.startswith(b"\x89PNG") and gallery._back.disabled and not gallery._forth.disabled
     gallery._forth.click()
-    assert (
-        gallery.page == 1 and bytes(gallery._picture.value) != first and gallery._told.value.startswith("6–10 of 12;")
-    )
+    assert gallery.page == 1 and bytes(gallery._picture.value) != first and gallery._told.value.startswith("6–10 of 12;")
     gallery._verdict.value = "wrong"
     assert gallery.page == 0 and not gallery.rows["correct"].any()
     assert len(gallery.rows) == (~result.predictions["correct"]).sum()

@@ -268,27 +268,13 @@ def test_two_processes_give_the_same_table(world, tmp_path, gpt4roi, whole):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "ACCELERATE"))}
     command = [
         # multi_gpu is its name for several processes of one machine; where it sees no GPU they talk by gloo
-        *(
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            "--multi_gpu",
-            "--num_processes",
-            "2",
-            "--num_machines",
-            "1",
-        ),
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
         *("-m", "gpt4roi_nb.evaluate", "vcr", "--checkpoint", str(tmp_path / "checkpoint"), "--root", str(world)),
         *("--out", str(tmp_path / "out"), "--batch-size", str(SMALL["batch_size"])),
     ]
     done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        timeout=600,
-        check=False,
+        command, capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("kept in") == 1  # one of them speaks
