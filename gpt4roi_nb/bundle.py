@@ -145,6 +145,11 @@ class GPT4RoI:
         return self._model  # type: ignore[return-value]
 
     @property
+    def is_loaded(self) -> bool:
+        """False after `unload`."""
+        return self._model is not None
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 

@@ -71,7 +71,7 @@ class Answer:
             MemoryError: where it would take more; the message says how to narrow it.
             RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
         """
-        return attention_of(self._live("its attention"), layers, heads, dtype, limit)
+        return attention_of(self.live("its attention"), layers, heads, dtype, limit)
 
     def attention_size(
         self,
@@ -80,7 +80,7 @@ class Answer:
         dtype: torch.dtype = torch.float32,
     ) -> int:
         """Bytes that `attention` would take with these arguments: what is kept, and one layer that passes by."""
-        return wanted_and_size(self._live("its attention"), layers, heads, dtype)[2]
+        return wanted_and_size(self.live("its attention"), layers, heads, dtype)[2]
 
     def ablate(
         self,
@@ -120,7 +120,7 @@ class Answer:
             RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
         """
         return ablate(
-            self._live("ablations"),
+            self.live("ablations"),
             region,
             how,
             baseline=baseline,
@@ -139,9 +139,14 @@ class Answer:
 
         token: None takes the whole answer (the sum over its tokens), an index one token, "each" all: (A, g, g).
         """
-        return occlusion(self._live("its occlusion map"), patch, token, batch_size)
+        return occlusion(self.live("its occlusion map"), patch, token, batch_size)
 
-    def _live(self, what: str) -> Replay:
+    def live(self, what: str) -> Replay:
+        """What the answer came from, to run it again; `what` is what for.
+
+        Raises:
+            RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
+        """
         if self.replay is None:
             raise RuntimeError(f"this answer was loaded from a file; ask again to look at {what}")
         self.replay.encoded.gpt4roi.check_loaded()

@@ -199,9 +199,7 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     if not (token is None or token == "each" or (isinstance(token, int) and -count <= token < count)):
         raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {token!r}')
     starts = range(0, grid, patch)
-    boxes = [
-        (column, row, min(column + patch, grid), min(row + patch, grid)) for row in starts for column in starts
-    ]
+    boxes = [(column, row, min(column + patch, grid), min(row + patch, grid)) for row in starts for column in starts]
     (whole,) = replay.log_probabilities(replay.embeddings())
     drops = []
     for start in range(0, len(boxes), batch_size):

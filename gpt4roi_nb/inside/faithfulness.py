@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from gpt4roi_nb.inside.ablation import mean_region
 from gpt4roi_nb.inside.replay import Replay
@@ -108,6 +109,7 @@ def faithfulness(
     random_maps: int = 5,
     seed: int = 0,
     batch_size: int = 16,
+    progress: bool = False,
 ) -> Faithfulness:
     """Deletion and insertion curves of maps over a set of answers, with random maps as the control.
 
@@ -119,6 +121,7 @@ def faithfulness(
         steps: how many points a curve has beyond the first.
         tokens: which of an answer's tokens are in question; None takes all.
         random_maps: of each answer; the control is their mean.
+        batch_size: prompts at a time. progress: show a progress bar.
 
     Raises:
         ValueError: for an unknown map, no answers, or a map of the wrong shape.
@@ -134,8 +137,9 @@ def faithfulness(
         raise ValueError("there are no answers to measure the maps on; give at least one")
     fractions = torch.linspace(0, 1, steps + 1)
     curves: dict[str, list[Tensor]] = {name: [] for name in (*named, RANDOM)}  # (2, S) an answer
-    for number, answer in enumerate(answers):
-        replay = answer._live("the faithfulness of maps")
+    bar = tqdm(answers, unit="answer", leave=False, disable=None if progress else True)
+    for number, answer in enumerate(bar):
+        replay = answer.live("the faithfulness of maps")
         asked = list(range(len(answer.tokens)) if tokens is None else tokens(answer))
         if not asked:
             raise ValueError(f"answer {number} ({answer.text!r}) has no tokens in question; leave it out")
@@ -206,13 +210,26 @@ def _curves(
         position, box = replay.region(number)
         nothing[position] = mean_region(replay, box)[0].to(nothing.device, nothing.dtype)
     counts = (fractions * len(orders[0])).round().int().tolist()
+
+    def value(order: Tensor, gone: Sequence[slice]) -> Tensor:
+        rows = torch.zeros(len(gone), replay.length, dtype=torch.bool)
+        for row, part in enumerate(gone):
+            rows[row, order[part]] = True
+        prompts = torch.where(rows[..., None].to(prompt.device), nothing, prompt)
+        return replay.log_probabilities(prompts, batch_size)[:, list(asked)].mean(dim=-1).exp()
+
+    whole, empty = value(orders[0], [slice(0), slice(None)])  # the same for every order
+    between = counts[1:-1]
     found = []
     for order in orders:
-        gone = torch.zeros(2 * len(counts), replay.length, dtype=torch.bool)
-        for row, count in enumerate(counts):
-            gone[row, order[:count]] = True
-            gone[len(counts) + row, order[count:]] = True
-        prompts = torch.where(gone[..., None].to(prompt.device), nothing, prompt)
-        scores = replay.log_probabilities(prompts, batch_size)[:, list(asked)].mean(dim=-1).exp()
-        found.append(scores.view(2, len(counts)))
+        values = value(order, [slice(count) for count in between] + [slice(count, None) for count in between])
+        deletion, insertion = values.split(len(between)) if between else (values, values)
+        found.append(
+            torch.stack(
+                [
+                    torch.cat([whole[None], deletion, empty[None]]),
+                    torch.cat([empty[None], insertion, whole[None]]),
+                ]
+            )
+        )
     return found

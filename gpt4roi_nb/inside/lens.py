@@ -71,9 +71,7 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
         return LogitLens([[] for _ in range(layers)], torch.zeros(layers, 0, k))
     with torch.inference_mode(False):
         probabilities = torch.cat(values, dim=1).clone()
-    words = [
-        [token_texts(row, processor.tokenizer) for row in layer] for layer in torch.cat(indices, dim=1).tolist()
-    ]
+    words = [[token_texts(row, processor.tokenizer) for row in layer] for layer in torch.cat(indices, dim=1).tolist()]
     return LogitLens(words, probabilities)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -17,7 +16,7 @@ SAMPLES = 7  # side of the grid on which a box is averaged
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """indices: (N, k) int64 rows of the bank, the most alike first. similarity: (N, k) cosines. labels: N lists of k."""
+    """indices: (N, k) int64 rows of the bank, most alike first. similarity: (N, k) cosines. labels: N lists of k."""
 
     indices: Tensor
     similarity: Tensor

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inside.replay import Replay
 from gpt4roi_nb.memory import in_words
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -110,11 +111,26 @@ def chosen(given: Sequence[int] | int | None, count: int, what: str) -> list[int
 
 def attention_bytes(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> int:
     """What recording needs: the weights that are kept, and those of one whole layer that pass by."""
-    text = replay.encoded.gpt4roi.model.config.text_config
-    total = replay.length + max(len(replay.ids) - 1, 0)
-    kept = len(layers) * len(heads) * len(replay.tokens) * total * dtype.itemsize
-    computed = torch.float32.itemsize + replay.encoded.gpt4roi.model.dtype.itemsize  # softmax is taken in float32
-    return kept + text.num_attention_heads * total * total * computed
+    model = replay.encoded.gpt4roi.model
+    written, answer = len(replay.ids), len(replay.tokens)
+    return sizes(model.config, replay.length, written, answer, len(layers), len(heads), dtype, model.dtype)
+
+
+def sizes(
+    config: GPT4RoIConfig,
+    prompt: int,
+    written: int,
+    answer: int,
+    layers: int,
+    heads: int,
+    dtype: torch.dtype,
+    model_dtype: torch.dtype,
+) -> int:
+    """As `attention_bytes`, for so many tokens of the prompt, written, and of the answer among them."""
+    total = prompt + max(written - 1, 0)
+    computed = torch.float32.itemsize + model_dtype.itemsize  # softmax is taken in float32
+    whole_layer = config.text_config.num_attention_heads * total * total * computed
+    return layers * heads * answer * total * dtype.itemsize + whole_layer
 
 
 def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> None:
@@ -128,9 +144,7 @@ def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[i
 
 
 @torch.inference_mode()
-def record(
-    replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """One teacher-forced pass in eager mode over a finished answer.
 
     Returns:

@@ -36,6 +36,11 @@ class Replay:
     tokens: list[str]
 
     @property
+    def loaded(self) -> bool:
+        """Whether the model is still there."""
+        return self.encoded.gpt4roi.is_loaded
+
+    @property
     def length(self) -> int:
         """P."""
         return len(self.prompt.input_ids)
@@ -81,8 +86,8 @@ class Replay:
         """Of each answer token, given the prompt and the answer before it: (B, P, D) → (B, A) float32 on the CPU."""
         gpt4roi = self.encoded.gpt4roi
         count = len(self.tokens)
-        if not count:
-            return torch.zeros(len(prompts), 0)
+        if not count or not len(prompts):
+            return torch.zeros(len(prompts), count)
         wanted = torch.tensor(list(self.ids[self.first :]))
         found = []
         for batch in prompts.split(batch_size):

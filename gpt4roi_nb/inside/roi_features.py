@@ -115,8 +115,9 @@ class RoIFeatures:
         """The tokens in parts that add up to them exactly: {"level 0": (N, D), …, "position": (N, D), "bias": (N, D)}.
 
         The ReLU after the levels' sum is held as it is: what it lets through counts for each level, what it stops for
-        none. So a part says what a level adds here, not what would be left without it. "bias" is the same for all that
-        the levels' and projections' constants give; "position" is the box's place through the last projection.
+        none; in half precision they add up to its rounding. So a part says what a level adds here, not what would be
+        left without it. "bias" is all that the levels' and projections' constants give; "position" is the box's place
+        through the last projection.
         """
         return self._once("contribution", lambda encoded: contributions(encoded.gpt4roi.model, self))
 
@@ -146,9 +147,9 @@ class RoIFeatures:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all that is needed to draw it again as `.npz` or `.safetensors`, the contributions included.
 
-        Of `logit_lens`, what was asked for before is written.
+        Of `logit_lens`, what was asked for before is written, and after `unload` of all else, too.
         """
-        if self._encoded is not None:
+        if self._encoded is not None and self._encoded.gpt4roi.is_loaded:
             self.contribution()
         tensors = {name: getattr(self, name) for name in _SINGLE}
         for name in LISTS:
@@ -178,9 +179,7 @@ class RoIFeatures:
         """
         tensors, image, about = read(path, KIND)
         levels, rounds = range(about["num_levels"]), about["num_rounds"]
-        found: dict[str, Any] = {
-            name: LogitLens(words, tensors[name]) for name, words in about["lenses"].items()
-        }
+        found: dict[str, Any] = {name: LogitLens(words, tensors[name]) for name, words in about["lenses"].items()}
         if about["parts"]:
             found["contribution"] = {name: tensors[f"part {name}"] for name in about["parts"]}
         return cls(
@@ -202,7 +201,9 @@ class RoIFeatures:
     def _once(self, name: str, compute: Callable[[EncodedImage], Any]) -> Any:
         if name not in self._found:
             if self._encoded is None:
-                raise RuntimeError(f"{name!r} was not saved with these features; take them from a session to compute it")
+                raise RuntimeError(
+                    f"{name!r} was not saved with these features; take them from a session to compute it"
+                )
             self._found[name] = compute(self._encoded)
         return self._found[name]
 

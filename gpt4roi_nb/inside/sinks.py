@@ -79,9 +79,7 @@ def find_sinks(replay: Replay, spans: Mapping[str, Sequence[int]], texts: Sequen
         )
         for position in found.nonzero().flatten().tolist()
     ]
-    return Sinks(
-        sorted(sinks, key=lambda sink: -sink.attention), {"attention": wanted, "activation": massive}
-    )
+    return Sinks(sorted(sinks, key=lambda sink: -sink.attention), {"attention": wanted, "activation": massive})
 
 
 @torch.inference_mode()
@@ -117,7 +115,9 @@ def _look(replay: Replay, prompt: Tensor) -> tuple[Tensor, Tensor]:
     with gpt4roi.running, watched(gpt4roi.model, look), entering(gpt4roi.model, enter):
         gpt4roi.model.language_model(inputs_embeds=replay.forced(prompt), use_cache=False, logits_to_keep=1)
     layers = range(len(attention_modules(gpt4roi.model)))
-    return torch.stack([drawn[layer] for layer in layers]).mean(dim=0), torch.stack([going_in[layer] for layer in layers])
+    return torch.stack([drawn[layer] for layer in layers]).mean(dim=0), torch.stack(
+        [going_in[layer] for layer in layers]
+    )
 
 
 def _far_out(values: Tensor) -> float:

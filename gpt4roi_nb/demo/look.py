@@ -1,0 +1,193 @@
+"""What the demo checkpoint looks at, on held-out scenes: `python -m gpt4roi_nb.demo.look --scenes 60 --seed 1`.
+
+Two studies. In the first a conversation names two regions and asks about the second; each region in turn is ablated,
+and the right answer scored again. In the second, maps are measured by deletion and insertion against random maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from gpt4roi_nb.bundle import GPT4RoI
+from gpt4roi_nb.capture import HOWS, MAPS, Faithfulness, faithfulness
+from gpt4roi_nb.conversation import Answer
+from gpt4roi_nb.data.questions import ONE_REGION, Question, ask, is_right
+from gpt4roi_nb.data.scenes import Scene, make_scene, scene_seed
+from gpt4roi_nb.demo.recipe import FIRST_RESERVED_SERIES
+
+MAX_NEW_TOKENS = 48
+# Which questions the maps are measured on, and over which tokens.
+SETTINGS = (("phrase", "both"), ("phrase", "image"), ("count", "image"))
+STEPS, RANDOM_MAPS = 8, 3
+TRIES = 6  # scenes that are drawn for each answer of a study, since only right answers are measured
+
+
+def drawn_scenes(seed: int) -> Iterator[tuple[Scene, np.random.Generator]]:
+    """Held-out scenes without end, each with a generator for its questions; the first are those of `demo.check`."""
+    index = 0
+    while True:
+        yield make_scene(scene_seed(seed, index)), np.random.default_rng((seed, index))
+        index += 1
+
+
+def ask_about_the_second(gpt4roi: GPT4RoI, scene: Scene, rng: np.random.Generator, kind: str) -> Answer | None:
+    """The answer to a question about <region2>, after another thing was talked about as <region1>; None if wrong."""
+    question = ask(scene, kind, rng)
+    if question is None:
+        return None
+    (asked,) = question.objects
+    other = int(rng.choice([index for index in range(len(scene.objects)) if index != asked]))
+    session = gpt4roi.session(scene.image)
+    session.ask("What is <region1>?", [scene.objects[other].box], max_new_tokens=MAX_NEW_TOKENS)
+    text = question.text.replace("<region1>", "<region2>")
+    answer = session.ask(text, [scene.objects[asked].box], max_new_tokens=MAX_NEW_TOKENS)
+    # The examiner's target speaks of region1 where it names a region at all.
+    return answer if is_right(question, answer.text.replace("region2", "region1")) else None
+
+
+def ask_alone(gpt4roi: GPT4RoI, scene: Scene, question: Question) -> Answer | None:
+    """The answer to a question in a conversation of its own; None if wrong."""
+    boxes = [scene.objects[index].box for index in question.objects]
+    answer = gpt4roi.session(scene.image).ask(question.text, boxes, max_new_tokens=MAX_NEW_TOKENS)
+    return answer if is_right(question, answer.text) else None
+
+
+def ablation_study(gpt4roi: GPT4RoI, count: int, seed: int) -> dict[str, Any]:
+    """{"n": right answers, "asked": of how many, "change": {how: {"asked": (mean, standard error), "other": …}}}.
+
+    Changes are those of the whole right answer's log-probability (natural).
+    """
+    changes: dict[str, dict[str, list[float]]] = {how: {"asked": [], "other": []} for how in HOWS}
+    right = 0
+    kinds = sorted(ONE_REGION)
+    drawn = zip(range(count), drawn_scenes(seed), strict=False)
+    for index, (scene, rng) in tqdm(drawn, total=count, unit="scene", leave=False, disable=None):
+        answer = ask_about_the_second(gpt4roi, scene, rng, kinds[index % len(kinds)])
+        if answer is None:
+            continue
+        right += 1
+        for how in HOWS:
+            if how == "swap":  # with the box of a third thing, so that only the one region changes
+                third = next((o.box for o in scene.objects if o.box not in answer_boxes(answer)), None)
+                if third is None:
+                    continue
+                boxes: dict[str, Any] = {"box": third}
+            else:
+                boxes = {}
+            for which, region in (("asked", 2), ("other", 1)):
+                changed = answer.ablate(region, how, generate=False, **boxes)
+                changes[how][which].append(float(changed.change.sum()))
+    return {
+        "n": right,
+        "asked": count,
+        "change": {how: {which: mean_and_error(each) for which, each in of.items()} for how, of in changes.items()},
+    }
+
+
+def answer_boxes(answer: Answer) -> list[tuple[float, ...]]:
+    """Pixel boxes of the regions in an answer's prompt."""
+    return [] if answer.replay is None else [tuple(box) for box in answer.replay.boxes]
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and the standard error of the mean."""
+    array = np.asarray(values)
+    if len(array) < 2:
+        return (float(array.mean()) if len(array) else float("nan"), float("nan"))
+    return float(array.mean()), float(array.std(ddof=1) / len(array) ** 0.5)
+
+
+def map_study(gpt4roi: GPT4RoI, count: int, seed: int, kind: str, over: str) -> Faithfulness | None:
+    """Every map of `MAPS` on `count` right answers, or as many as come in `TRIES` times as many scenes."""
+    answers: list[Answer] = []
+    for (scene, rng), _ in zip(drawn_scenes(seed), range(TRIES * count), strict=False):
+        question = ask(scene, kind, rng)
+        answer = None if question is None else ask_alone(gpt4roi, scene, question)
+        if answer is not None:
+            answers.append(answer)
+        if len(answers) == count:
+            break
+    if not answers:
+        return None
+    return faithfulness(list(MAPS), answers, over=over, steps=STEPS, random_maps=RANDOM_MAPS, seed=seed, progress=True)
+
+
+def study(gpt4roi: GPT4RoI, scenes: int, answers: int, seed: int) -> dict[str, Any]:
+    """Both studies: {"ablation": see `ablation_study`, "maps": [{"kind", "over", "n", "deletion", …}, …]}.
+
+    Raises:
+        ValueError: for a seed that belongs to the scenes of training.
+    """
+    if not 0 <= seed < FIRST_RESERVED_SERIES:
+        raise ValueError(
+            f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}: the scenes of higher seeds may "
+            "have been trained on"
+        )
+    found: dict[str, Any] = {"ablation": ablation_study(gpt4roi, scenes, seed), "maps": []}
+    for kind, over in SETTINGS:
+        measured = map_study(gpt4roi, answers, seed, kind, over)
+        if measured is not None:
+            maps = {
+                name: {
+                    "deletion_area": measured.deletion_area[name],
+                    "insertion_area": measured.insertion_area[name],
+                    **({} if name == "random" else {"gain": measured.against_random(name)}),
+                }
+                for name in measured.deletion_area
+            }
+            number = len(measured.deletion_areas["random"])
+            found["maps"].append({"kind": kind, "over": over, "n": number, "maps": maps, "table": measured.table()})
+    return found
+
+
+def report(found: dict[str, Any]) -> str:
+    """The figures as lines of text."""
+    ablation = found["ablation"]
+    lines = [
+        f"Two regions, a question about the second: {ablation['n']} right answers of {ablation['asked']}.",
+        "Change of the right answer's log-probability (mean ± standard error) when a region is ablated:",
+        f"{'how':16}{'the asked one':>18}{'the other one':>18}",
+    ]
+    for how, of in ablation["change"].items():
+        lines.append(
+            f"{how:16}" + "".join(f"{'{:+.2f} ± {:.2f}'.format(*of[which]):>18}" for which in ("asked", "other"))
+        )
+    over = {"both": "the image tokens and the region token", "image": "the image tokens alone"}
+    for one in found["maps"]:
+        lines += [
+            "",
+            f"Maps over {over[one['over']]}, on {one['n']} right answers of the kind {one['kind']!r}:",
+            one["table"],
+        ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.look", description=__doc__)
+    parser.add_argument("--scenes", type=int, default=60, metavar="N", help="scenes of the ablations (default: 60)")
+    parser.add_argument(
+        "--answers", type=int, default=20, metavar="N", help="answers a map is measured on (default: 20)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="which scenes (default: 1)")
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args(arguments)
+    for name in ("scenes", "answers"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, but is {getattr(options, name)}")
+    try:
+        found = study(GPT4RoI.from_pretrained(options.checkpoint), options.scenes, options.answers, options.seed)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    print(json.dumps(found) if options.json else report(found))
+
+
+if __name__ == "__main__":
+    main()
