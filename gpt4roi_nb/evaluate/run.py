@@ -18,6 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.bundle import GPT4RoI
+from gpt4roi_nb.data.image_files import missing
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate.asking import Asker, Outcome
 from gpt4roi_nb.evaluate.card import ProtocolCard, checkpoint_hash, device_name, versions
@@ -189,6 +190,17 @@ class _Run:
             )
         self.windows = windows(self.items, batch_size)
 
+    def look(self) -> None:
+        """Warns of pictures that are not there, before an hour goes by; what is about them will be left out."""
+        names = {item.image.lstrip("/") for item in self.items}
+        gone = sorted(missing(Path("/"), names))
+        if gone:
+            warnings.warn(
+                f"{len(gone):,} of {len(names):,} pictures are not there, such as /{gone[0]}; questions about them are "
+                "left out, and counted",
+                stacklevel=4,
+            )
+
     def identity(self) -> dict[str, Any]:
         """What must be the same for answers of an earlier call to count."""
         asked = hashlib.sha256()
@@ -211,6 +223,7 @@ class _Run:
         journal = Journal(self.setting.folder, rank)
         if rank == 0:
             journal.begin(self.identity())
+            self.look()
         if state is not None:
             state.wait_for_everyone()
         journal.mend()
@@ -251,7 +264,7 @@ class _Run:
             initial=total - left,
             unit="question",
             desc=self.name,
-            disable=None if progress and rank == 0 else True,
+            disable=not progress or rank > 0,
         ) as bar:
             for window, pictures in read_ahead(self.gpt4roi, open_):
                 wanted = [(name, items) for name, items in batches[window.index] if name not in done]
@@ -268,10 +281,10 @@ class _Run:
 
     def _judged(self, done: dict[str, list[Outcome]], keep: bool, interrupted: bool) -> Result:
         outcomes = {_name(outcome): outcome for batch in done.values() for outcome in batch}
-        missing = {item.group or item.id for item in self.items if item.id not in outcomes}
-        if missing:
+        unfinished = {item.group or item.id for item in self.items if item.id not in outcomes}
+        if unfinished:
             message = f"stopped after {len(outcomes)} of {len(self.items)} questions; the figures are of these alone"
-            if missing == {item.group or item.id for item in self.items}:
+            if unfinished == {item.group or item.id for item in self.items}:
                 early = f"stopped after {len(outcomes)} of {len(self.items)} questions, too few for figures"
                 raise KeyboardInterrupt(early) if interrupted else RuntimeError(early)
             warnings.warn(message + ("; the same call goes on from there" if keep else ""), stacklevel=4)
@@ -280,7 +293,7 @@ class _Run:
         for item in self.items:
             outcome = outcomes.get(item.id)
             if isinstance(outcome, Prediction):
-                if (item.group or item.id) not in missing:  # half an image has no figure
+                if (item.group or item.id) not in unfinished:  # half an image has no figure
                     items.append(item)
                     predictions.append(outcome)
             elif outcome is not None:
@@ -300,7 +313,7 @@ class _Run:
             benchmark=self.name,
             metrics={name: figure.value for name, figure in scores.figures.items()},
             intervals=intervals(scores.figures, self.setting.seed),
-            card=self._card(items, predictions, dict(left_out), scores.counts, complete=not missing),
+            card=self._card(items, predictions, dict(left_out), scores.counts, complete=not unfinished),
             predictions=predictions_table(items, predictions, scores),
             notes=scores.notes,
             folder=self.setting.folder if keep else None,

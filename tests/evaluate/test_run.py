@@ -141,7 +141,8 @@ def test_bad_data_is_counted_by_reason_and_the_rest_is_measured(own, gpt4roi, wh
     lines = [json.dumps(entry) for entry in entries]
     lines.append('{"img_fn": "half a li')
     file.write_text("\n".join(lines) + "\n")
-    result = evaluate("vcr", gpt4roi, own, **SMALL)
+    with pytest.warns(UserWarning, match=r"1 of 4 pictures are not there, such as /.*are left out"):
+        result = evaluate("vcr", gpt4roi, own, **SMALL)
     gone = {name: 2 * sum(entry["img_fn"] == name for entry in entries) for name in images[:2]}
     assert result.card.left_out == {
         "broken JSON": 1,
@@ -158,7 +159,10 @@ def test_bad_data_is_counted_by_reason_and_the_rest_is_measured(own, gpt4roi, wh
 def test_nothing_that_can_be_asked_is_said_in_words(own, gpt4roi):
     shutil.rmtree(own / "coco" / "val2017")
     (own / "coco" / "val2017").mkdir()
-    with pytest.raises(ValueError, match=r"none of the \d+ questions could be asked: \d+ × no such image"):
+    with (
+        pytest.warns(UserWarning, match="4 of 4 pictures are not there"),
+        pytest.raises(ValueError, match=r"none of the \d+ questions could be asked: \d+ × no such image"),
+    ):
         evaluate("coco", gpt4roi, own, **SMALL)
 
 
