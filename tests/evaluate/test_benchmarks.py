@@ -262,8 +262,10 @@ def test_the_demo_model_runs_every_benchmark_with_one_command(world, tmp_path, c
         assert result.card.checkpoint_name == "demo"
         assert set(result.predictions["size_bin"]) <= {"", "small", "medium", "large"}
         assert "published" in str(result.table())
-    assert main(arguments) == 0  # nothing is asked again
-    assert capsys.readouterr().out == table
+    page = tmp_path / "page.md"
+    page.write_text("# Before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
+    assert main([*arguments, "--into", str(page)]) == 0  # nothing is asked again
+    assert page.read_text() == f"# Before\n<!-- figures -->\n\n{table}\n<!-- end of figures -->\nafter\n"
 
 
 def test_the_command_says_all_that_is_missing(world, tmp_path, capsys):
@@ -275,6 +277,9 @@ def test_the_command_says_all_that_is_missing(world, tmp_path, capsys):
     assert "lacks what coco (val) needs" in told and "instances_val2017.json" in told and "pictures" not in told
     assert main(["coco", "--root", str(tmp_path / "nowhere")]) == 1
     assert "there is no folder" in capsys.readouterr().err
+    (tmp_path / "page.md").write_text("no marks")
+    assert main(["coco", "--root", str(world), "--into", str(tmp_path / "page.md")]) == 1
+    assert "must hold the marks '<!-- figures -->'" in capsys.readouterr().err
 
 
 def test_a_datasets_own_folder_is_a_root_too(world, gpt4roi):
