@@ -16,8 +16,9 @@ import numpy as np
 
 from gpt4roi_nb.evaluate.class_names import ClassName
 from gpt4roi_nb.evaluate.outputs import Instances
-from gpt4roi_nb.evaluate.statistics import Counts
+from gpt4roi_nb.evaluate.statistics import Counts, Figure
 
+DRAWS = 200  # of an interval: each is a ranking of all predictions
 IOUS = 10  # thresholds of COCO's AP, from 0.5
 POINTS = np.linspace(0, 1, 101)  # of recall, at which COCO reads precision
 GROUP = 1000  # of Cityscapes' instance ids: below it, a group of things
@@ -95,44 +96,34 @@ class CityscapesAP:
             serial += 1
         self.matches[image_id] = {"groundTruth": true, "prediction": predicted}
 
-    def metrics(self) -> dict[str, float]:
-        """AP and AP50 in %; nan without a true instance."""
+    def figures(self, units: tuple[str, ...]) -> dict[str, Figure]:
+        """AP and AP50; nan without a true instance. units: the names of the images, as they were added."""
         labels, overlaps = self._args.instLabels, self._args.overlaps
+        # by class and overlap: each image's right and wrong predictions and how many instances it misses
+        table = [
+            [[self._outcome(image, label, overlap) for image in self.matches.values()] for overlap in overlaps]
+            for label in labels
+        ]
         precisions = np.full((1, len(labels), len(overlaps)), np.nan)
-        for k, label in enumerate(labels):
-            for j, overlap in enumerate(overlaps):
-                outcomes = [self._outcome(image, label, overlap) for image in self.matches.values()]
-                if not any(one.instances for one in outcomes):
-                    continue
+        for k, j in np.ndindex(*precisions.shape[1:]):
+            outcomes = table[k][j]
+            if any(one.instances for one in outcomes):
                 # The official code breaks where all predictions of a class are ignored; nothing is found then.
                 counted = any(len(one.scores) for one in outcomes)
-                precisions[0, k, j] = self._official(label, overlap) if counted else 0.0
-        if np.isnan(precisions).all():
-            return {"AP": float("nan"), "AP50": float("nan")}
-        averages = self._tool.computeAverages(precisions, self._args)
-        return {"AP": 100 * float(averages["allAp"]), "AP50": 100 * float(averages["allAp50%"])}
+                precisions[0, k, j] = self._official(labels[k], overlaps[j]) if counted else 0.0
+        average, at_half = float("nan"), float("nan")
+        if not np.isnan(precisions).all():
+            averages = self._tool.computeAverages(precisions, self._args)
+            average, at_half = 100 * float(averages["allAp"]), 100 * float(averages["allAp50%"])
+        return {
+            "AP": Figure(average, units, _resampled(table, len(overlaps)), DRAWS),
+            "AP50": Figure(at_half, units, _resampled(table, 1), DRAWS),
+        }
 
     def _official(self, label: str, overlap: float) -> float:
         args = copy(self._args)
         args.instLabels, args.overlaps = [label], np.array([overlap])
         return float(self._tool.evaluateMatches(self.matches, args)[0, 0, 0])
-
-    def resampled(self, name: str) -> Callable[[Counts], float]:
-        """AP or AP50 in % of a sample in which image k, of those added in order, came `counts[k]` times."""
-        overlaps = self._args.overlaps if name == "AP" else self._args.overlaps[:1]
-        # by class and overlap: each image's right and wrong predictions and how many instances it misses
-        rows = [
-            [[self._outcome(image, label, overlap) for image in self.matches.values()] for overlap in overlaps]
-            for label in self._args.instLabels
-        ]
-
-        def of(counts: Counts) -> float:
-            drawn = np.repeat(np.arange(len(counts)), counts).tolist()
-            with_truth = [one for one in rows if any(one[0][k].instances for k in drawn)]
-            values = [_stepwise([by_image[k] for k in drawn]) for one in with_truth for by_image in one]
-            return 100 * float(np.mean(values)) if values else float("nan")
-
-        return of
 
     def _outcome(self, image: dict[str, Any], label: str, overlap: float) -> Outcome:
         """What cityscapesscripts makes of an image's instances and predictions of a class, its rules of what to ignore
@@ -157,6 +148,18 @@ class CityscapesAP:
                 right.append(False)
                 scores.append(one["confidence"])
         return Outcome(len(true), len(image["prediction"][label]), missed, np.array(right, bool), np.array(scores))
+
+
+def _resampled(table: list[list[list[Outcome]]], overlaps: int) -> Callable[[Counts], float]:
+    """AP in % of a sample, of outcomes by class, overlap and image; only the first `overlaps` count."""
+
+    def of(counts: Counts) -> float:
+        drawn = np.repeat(np.arange(len(counts)), counts).tolist()
+        with_truth = [row for row in table if any(row[0][k].instances for k in drawn)]
+        values = [_stepwise([cell[k] for k in drawn]) for row in with_truth for cell in row[:overlaps]]
+        return 100 * float(np.mean(values)) if values else float("nan")
+
+    return of
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -237,39 +240,34 @@ class CocoAP:
             "bbox": self._mask.toBbox(lengths).tolist(),
         }
 
-    def metrics(self) -> dict[str, float]:
-        """AP and AP50 in %; nan without a true instance."""
-        if not self._true:
-            return {"AP": float("nan"), "AP50": float("nan")}
-        with redirect_stdout(io.StringIO()):
-            evaluation = self._evaluated()
-            evaluation.accumulate()
-            evaluation.summarize()
-        return {"AP": 100 * float(evaluation.stats[0]), "AP50": 100 * float(evaluation.stats[1])}
+    def figures(self, units: tuple[str, ...]) -> dict[str, Figure]:
+        """AP and AP50; nan without a true instance. units: the names of the images, as they were added."""
+        average, at_half, rows = float("nan"), float("nan"), []
+        if self._true:
+            with redirect_stdout(io.StringIO()):
+                evaluation = self._cocoeval(self._filled(self._true), self._filled(self._predicted), "segm")
+                evaluation.evaluate()
+                evaluation.accumulate()
+                evaluation.summarize()
+            average, at_half = 100 * float(evaluation.stats[0]), 100 * float(evaluation.stats[1])
+            # COCO's order is by category, area and image; the first area is all of them
+            cells, images = evaluation.evalImgs, len(self._images)
+            step = len(cells) // len(self._things)
+            rows = [cells[k * step : k * step + images] for k in range(len(self._things))]
 
-    def _evaluated(self) -> Any:
-        evaluation = self._cocoeval(self._filled(self._true), self._filled(self._predicted), "segm")
-        evaluation.evaluate()
-        return evaluation
+        def resampled(thresholds: int) -> Callable[[Counts], float]:
+            def of(counts: Counts) -> float:
+                drawn = np.repeat(np.arange(len(counts)), counts).tolist()
+                values = [_interpolated([row[k] for k in drawn if row[k] is not None], thresholds) for row in rows]
+                known = [value for value in values if value is not None]
+                return 100 * float(np.mean(known)) if known else float("nan")
 
-    def resampled(self, name: str) -> Callable[[Counts], float]:
-        """AP or AP50 in % of a sample in which image k, of those added in order, came `counts[k]` times."""
-        thresholds = IOUS if name == "AP" else 1
-        with redirect_stdout(io.StringIO()):
-            evaluation = self._evaluated() if self._true else None
-        images, things = len(self._images), len(self._things)
-        # COCO's order is by category, area and image; the first area is all of them
-        cells = evaluation.evalImgs if evaluation is not None else []
-        areas = len(cells) // (images * things) if cells else 0
-        rows = [cells[k * areas * images : (k * areas + 1) * images] for k in range(things)] if cells else []
+            return of
 
-        def of(counts: Counts) -> float:
-            drawn = np.repeat(np.arange(len(counts)), counts).tolist()
-            values = [_interpolated([row[k] for k in drawn if row[k] is not None], thresholds) for row in rows]
-            known = [value for value in values if value is not None]
-            return 100 * float(np.mean(known)) if known else float("nan")
-
-        return of
+        return {
+            "AP": Figure(average, units, resampled(IOUS), DRAWS),
+            "AP50": Figure(at_half, units, resampled(1), DRAWS),
+        }
 
     def _filled(self, annotations: list[dict[str, Any]]) -> Any:
         filled = self._coco()

@@ -200,7 +200,9 @@ def regions_of(image: PanopticImage, classes: tuple[ClassName, ...], problems: P
     index_of = {entry.id: k for k, entry in enumerate(classes)}
     listed = {segment["id"]: segment["category_id"] for segment in image.annotation["segments_info"]}
     ids = segment_ids(image.panoptic)
-    kept, chosen, boxes = [], [], []
+    kept: list[tuple[int, int]] = []
+    chosen: list[np.ndarray] = []
+    boxes: list[Box] = []
     for number in np.unique(ids).tolist():
         if number == 0:
             continue

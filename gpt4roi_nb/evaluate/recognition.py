@@ -142,9 +142,9 @@ def _judge_images(
             void = np.eye(rows[name].shape[1])[-1]
             table = [void if k is None else rows[name][k] for k in chosen]
             judge.add(image, found.masks, np.array(table).reshape(-1, len(void)))
-        for k, mask in zip(chosen, found.masks, strict=True):
-            if k is not None:
-                masks[k] = run_lengths(mask)
+        for place, mask in zip(chosen, found.masks, strict=True):
+            if place is not None:
+                masks[place] = run_lengths(mask)
     return masks
 
 

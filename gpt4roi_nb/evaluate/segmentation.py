@@ -31,7 +31,6 @@ from gpt4roi_nb.evaluate.statistics import Counts, Figure
 
 PQ_FIELDS = ("iou", "tp", "fp", "fn")
 IOU_FIELDS = ("hits", "true", "predicted")  # pixels
-AP_DRAWS = 200  # of its interval: each is a ranking of all predictions
 
 
 class SegmentationJudge:
@@ -117,19 +116,17 @@ class SegmentationJudge:
         def of_pixels(counts: Counts) -> float:
             return _percent(_ious((counts @ pixels).reshape(size, -1)))
 
-        def of_precision(name: str) -> Figure:
-            return Figure(self._ap.metrics()[name], units, self._ap.resampled(name), AP_DRAWS)
-
+        precision = self._ap.figures(units)
         everything = np.ones(size, bool)
         return {
             "PQ": of_quality("PQ", everything),
-            "AP": of_precision("AP"),
+            "AP": precision["AP"],
             "mIoU": Figure(of_pixels(np.ones(len(units), np.int64)), units, of_pixels),
             "SQ": of_quality("SQ", everything),
             "RQ": of_quality("RQ", everything),
             "PQ things": of_quality("PQ", things),
             "PQ stuff": of_quality("PQ", ~things),
-            "AP50": of_precision("AP50"),
+            "AP50": precision["AP50"],
         }
 
     def per_class(self) -> dict[str, dict[str, float]]:
