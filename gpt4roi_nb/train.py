@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, set_seed
 
 from gpt4roi_nb.data.collate import Collator, ImageFolders
-from gpt4roi_nb.training.parts import STAGES, Part, choose_parts, merge_adapters, table
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.training.epochs import Epochs, check_readable, keep_tower_states
+from gpt4roi_nb.training.parts import STAGES, begin_anew, choose_parts, merge_adapters, table
+from gpt4roi_nb.training.probes import Probes
+from gpt4roi_nb.training.run import TrainingRun, Watch, read_answers
 from gpt4roi_nb.training.trainer import RegionTrainer, arguments_for, last_checkpoint, read_history
 
 if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
 
+__all__ = ["PUBLISHED", "Probes", "TrainingRun", "begin_anew", "train"]
+
+SKIPPED_FILE = "skipped.jsonl"  # in the output folder: records that could not be used
 MODEL_FOLDER = "model"  # in the output folder: the trained model, whole
 OUT_OF_MEMORY = (
     "training ran out of memory; lower batch_size (and raise gradient_accumulation_steps by as much), or max_length, "
@@ -49,62 +57,6 @@ PUBLISHED = {
 }
 
 
-@dataclass
-class TrainingRun:
-    """A training that runs, or has run.
-
-    Attributes:
-        output_dir: checkpoints, logs, and at the end the model.
-        parts: what trains.
-        history: what was logged, oldest first: "step", "loss", "loss/SOURCE", "learning_rate", "grad_norm", "epoch".
-    """
-
-    output_dir: Path
-    parts: list[Part]
-    history: list[dict[str, float]] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
-    _thread: threading.Thread | None = field(default=None, repr=False)
-    _error: BaseException | None = field(default=None, repr=False)
-
-    def stop(self) -> None:
-        """Ends it after the present step, with a checkpoint."""
-        self._stop.set()
-
-    def wait(self, timeout: float | None = None) -> TrainingRun:
-        """Waits for the end, at most `timeout` seconds. Raises what made it fail."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-        if self._error is not None:
-            raise self._error
-        return self
-
-    @property
-    def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` ended it."""
-        return self._stop.is_set() and not self.running
-
-
-class _Watch(TrainerCallback):
-    """Passes the log on to a run, and the run's stop to the Trainer."""
-
-    def __init__(self, run: TrainingRun, report: Callable[[dict[str, float]], None] | None) -> None:
-        self.run, self.report = run, report
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        line = {"step": state.global_step, **(logs or {})}
-        self.run.history.append(line)
-        if self.report is not None:
-            self.report(line)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.run._stop.is_set():
-            control.should_training_stop = control.should_save = True
-
-
 def train(
     gpt4roi: GPT4RoI,
     data: Sized,
@@ -129,9 +81,15 @@ def train(
     keep: int = 2,
     logging_steps: int = 10,
     workers: int = 0,
+    strict: bool = False,
+    augment: bool = False,
+    tower_cache: str | os.PathLike[str] | None = None,
     resume: bool = True,
     block: bool = True,
     progress: bool = True,
+    probes: Probes | None = None,
+    probe_steps: int | None = None,
+    on_start: Callable[[TrainingRun], object] | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
     **options: Any,
 ) -> TrainingRun:
@@ -154,14 +112,25 @@ def train(
         bf16: compute in bfloat16; None does where there is a GPU that can.
         save_steps, keep: how often a checkpoint is written, and how many are kept.
         workers: processes that read pictures.
+        strict: stop at the first record that cannot be used, such as one whose picture is damaged. Otherwise nothing is
+            learnt of it, and it is counted and listed: `TrainingRun.report`, and `skipped.jsonl` in `output_dir`.
+        augment: mirror and shift pictures by chance, where that leaves what is said of them true.
+        tower_cache: a folder for the frozen tower's hidden states, so that each picture goes through it once. How large
+            it gets is said beforehand; too large for the disk is an error. Not with `augment`.
         resume: continue from the last whole checkpoint in `output_dir`, if there is one.
         block: wait for the end; else return at once, and train in a thread.
         progress: show a progress bar.
+        probes: regions that the model is asked about before the first step, every `probe_steps` (None: as often as a
+            line is logged) and after the last; the answers are in `TrainingRun.answers`.
+        on_start: called with the run before it begins, as `lambda run: display(TrainingMonitor(run))`.
         report: called with each logged line.
         options: passed on to transformers' `TrainingArguments`.
 
     Raises:
-        ValueError: for an unknown stage or part, empty data, or a checkpoint of other parts.
+        ValueError: for an unknown stage or part, data that are empty or cannot be read at all, a checkpoint of other
+            parts, a tower cache where pixels or tower change, or lora or probes in a sharded training.
+        BadRecord: if strict.
+        OSError: too little disk for the tower cache.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
         MemoryError: out of memory; says what to lower.
     """
@@ -171,7 +140,12 @@ def train(
         raise ValueError("there is no data to train on: its length is 0")
     published = PUBLISHED[stage]
     weight_decay = published.weight_decay if weight_decay is None else weight_decay
+    if tower_cache is not None and (augment or "vision_tower" in (trainable or published.parts)):
+        raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
     output = Path(output_dir).expanduser()
+    problems = Problems(output / SKIPPED_FILE, strict=strict)
+    collator = Collator(gpt4roi.processor, images, max_length, problems=problems, augmented=seed if augment else None)
+    check_readable(data, collator)
     parts = choose_parts(gpt4roi.model, trainable or published.parts, None if lora is None else dict(lora))
     print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
     if bf16 is None:
@@ -198,21 +172,31 @@ def train(
         **{"report_to": _loggers(), **({"gradient_checkpointing": True} if gradient_checkpointing else {}), **options},
     )
     set_seed(seed)
-    run = TrainingRun(output, parts)
+    run = TrainingRun(output, parts, problems, probes, _data=data)
+    reader = Epochs(data, collator)
+    ask = None if probes is None else partial(probes.ask, gpt4roi)
     trainer = RegionTrainer(
         model=gpt4roi.model,
         args=arguments,
-        train_dataset=data,
-        data_collator=Collator(gpt4roi.processor, images, max_length),
-        callbacks=[_Watch(run, report)],
+        train_dataset=reader,
+        data_collator=collator,
+        callbacks=[Watch(run, collator, ask, probe_steps or logging_steps, report)],
     )
+    if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
+        raise ValueError("a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded")
     trainer.remove_callback(PrinterCallback)  # which stands in for the progress bar, and says the same as `history`
 
     def work() -> None:
         checkpoint = last_checkpoint(output) if resume else None
         if checkpoint is not None:
             run.history.extend(read_history(checkpoint))
+            run.answers.extend(read_answers(output))
+        elif trainer.args.should_save:
+            output.mkdir(parents=True, exist_ok=True)
+            problems.begin_with()
         try:
+            if tower_cache is not None:
+                collator.kept = keep_tower_states(trainer, gpt4roi, reader, Path(tower_cache).expanduser(), progress)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except torch.OutOfMemoryError as error:
             raise MemoryError(OUT_OF_MEMORY) from error
@@ -221,15 +205,23 @@ def train(
         if not run._stop.is_set():
             _finish(gpt4roi, trainer, lora is not None)
 
+    def watched() -> None:
+        try:
+            work()
+        except BaseException as error:
+            run.ended(error)
+            raise
+        run.ended()
+
+    if on_start is not None:
+        on_start(run)
     if block:
-        work()
+        watched()
         return run
 
     def in_thread() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # `wait` raises it in the caller's thread
-            run._error = error
+        with contextlib.suppress(BaseException):  # `wait` raises it in the caller's thread
+            watched()
 
     run._thread = threading.Thread(target=in_thread, name="gpt4roi-train", daemon=True)
     run._thread.start()
@@ -240,11 +232,12 @@ def _finish(gpt4roi: GPT4RoI, trainer: RegionTrainer, adapted: bool) -> None:
     """Writes the whole model, under another name first."""
     if adapted:
         merge_adapters(gpt4roi.model)
+    state = trainer.whole_state()
     if trainer.args.should_save:
         target = Path(str(trainer.args.output_dir)) / MODEL_FOLDER
         partial = target.with_name(f"{MODEL_FOLDER}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        gpt4roi.save_pretrained(partial)
+        gpt4roi.save_pretrained(partial, state)
         shutil.rmtree(target, ignore_errors=True)
         partial.replace(target)
     trainer.accelerator.wait_for_everyone()
@@ -256,38 +249,10 @@ def _loggers() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m gpt4roi_nb.train config.yaml`, or `accelerate launch -m gpt4roi_nb.train config.yaml`.
+    """`python -m gpt4roi_nb.train config.yaml`, or `accelerate launch -m gpt4roi_nb.train config.yaml`."""
+    from gpt4roi_nb.training.command import run_file
 
-    The file names `checkpoint` (absent: the demo checkpoint), `output_dir`, `data` (a list of what
-    `gpt4roi_nb.data.load` takes, each with an optional `weight`), and any keyword of `train`.
-    """
-    import yaml
-
-    from gpt4roi_nb.bundle import GPT4RoI
-    from gpt4roi_nb.data import Mixture, load
-
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.train", description="Train a GPT4RoI.")
-    parser.add_argument("config", type=Path, help="a YAML file; docs/training.md shows one")
-    file = parser.parse_args(arguments).config
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        parser.error(f"{file} cannot be read: {error}")
-    if not isinstance(config, dict) or not config.get("output_dir") or not config.get("data"):
-        parser.error(f"{file} must give output_dir and data; docs/training.md shows a whole file")
-    try:
-        datasets, weights, images = {}, {}, {}
-        for number, entry in enumerate(config.pop("data")):
-            weight = entry.pop("weight", None)
-            dataset = load(**entry)
-            name = f"{dataset.name} {number}"
-            datasets[name] = dataset
-            weights[name] = len(dataset) if weight is None else weight
-            images[dataset.name] = entry.get("images")
-        gpt4roi = GPT4RoI.from_pretrained(config.pop("checkpoint", None))
-        train(gpt4roi, Mixture(datasets, weights, seed=config.get("seed", 0)), images, **config)
-    except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
-        parser.error(str(error))
+    run_file(arguments, train)
 
 
 if __name__ == "__main__":

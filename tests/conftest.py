@@ -1,13 +1,16 @@
 """What every test can rely on: no network, few threads, and under CI=true no skip for want of a tool."""
 
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import find_chromium
 from hypothesis import settings
+from mongo import Mongo
+from mongod import find_mongod
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
@@ -24,6 +27,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"
 
 # Examples are the same in every run, and a busy machine is no failure.
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=50)
@@ -77,6 +81,35 @@ def chromium() -> str:
     return path
 
 
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongo]:
+    """A MongoDB of this run's own, to which FiftyOne connects here and in the kernels of the browser tests."""
+    mongod = find_mongod()
+    if mongod is None:
+        pytest.skip("no mongod in this environment: `make setup` brings one")
+    running = Mongo(mongod, tmp_path_factory.mktemp("mongo"))
+    running.start()
+    os.environ["FIFTYONE_DATABASE_URI"] = running.uri
+    yield running
+    if "fiftyone" in sys.modules:
+        from fiftyone.core.odm import database
+
+        database._disconnect()  # else FiftyOne looks for it at the end of the process, for half a minute
+    running.kill()
+
+
+@pytest.fixture()
+def fiftyone(mongo: Mongo) -> Iterator[Any]:
+    """The module, connected to `mongo`; datasets are gone afterwards."""
+    from gpt4roi_nb.database import connect
+
+    fo = connect()
+    assert fo.config.database_uri == mongo.uri
+    yield fo
+    for name in fo.list_datasets():
+        fo.delete_dataset(name)
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests share one JupyterLab, so one worker runs them all; the longest chain starts first."""
@@ -85,6 +118,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.xdist_group("browser"))
+        elif "mongo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("mongo"))  # one database, and one import of FiftyOne
     items.sort(key=lambda item: item.get_closest_marker("browser") is None)
 
 

@@ -31,6 +31,9 @@ class Controls:
             chat.guard(chat.undo)
         elif kind == "new":
             chat.guard(chat.new_conversation)
+        elif kind == "inspect":
+            turn = int(content["turn"])
+            chat.in_background("Looking inside the answer…", lambda: chat.inspect_answer(turn))
         elif kind == "image":
             chat.picker.opened = not chat.picker.opened
             if chat.picker.opened and not chat.picker.thumbnails:
@@ -47,6 +50,11 @@ class Controls:
         elif kind == "file":
             data = bytes(buffers[0])
             chat.in_background("Looking at the image…", lambda: chat.open(data))
+
+    def region(self, number: int) -> None:
+        """Somebody wants to look inside a region."""
+        chat = self._chat
+        chat.in_background("Looking inside the region…", lambda: chat.inspect_region(number))
 
     def _ask(self, text: str) -> None:
         """Asks what was typed. On any error the text stays in its line."""

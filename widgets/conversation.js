@@ -52,15 +52,16 @@ function message(who, name, parts) {
 
 // ------------------------------------------------------------------------------------------------------- the log
 
-function turnView(turn, index, colors) {
+function turnView(model, turn, index, colors) {
   const answer = withChips(turn.answer, turn.regions, colors);
   if (turn.stopped) answer.push(node("span", { className: "stopped", textContent: " (stopped)" }));
-  const view = node(
-    "div",
-    { className: "turn" },
-    message("user", "You", withChips(turn.question, turn.regions, colors)),
-    message("model", "Model", answer),
+  const look = button("inspect", "Look inside", "Where this answer looked, token by token, and whether that mattered", () =>
+    model.send({ type: "inspect", turn: index }),
   );
+  look.ariaLabel = `Look inside answer ${index + 1}`;
+  const said = message("model", "Model", answer);
+  said.append(look);
+  const view = node("div", { className: "turn" }, message("user", "You", withChips(turn.question, turn.regions, colors)), said);
   view.dataset.turn = index + 1;
   return view;
 }
@@ -83,7 +84,7 @@ function makeLog(model) {
 
   const showTurns = () => {
     const colors = model.get("colors");
-    turns.replaceChildren(...model.get("turns").map((turn, index) => turnView(turn, index, colors)));
+    turns.replaceChildren(...model.get("turns").map((turn, index) => turnView(model, turn, index, colors)));
     following = true;
     showEmpty();
     follow();

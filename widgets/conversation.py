@@ -24,7 +24,7 @@ class Conversation(anywidget.AnyWidget):
     colors: region colors, of which region n has number (n - 1) modulo their count.
 
     Messages from the browser: {"type": "ask", "text"}, {"type": "stop"}, {"type": "undo"}, {"type": "new"},
-    {"type": "image"}.
+    {"type": "image"}, {"type": "inspect", "turn": from 0}.
     """
 
     _esm = _HERE / "conversation.js"

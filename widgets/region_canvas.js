@@ -2,6 +2,8 @@
 // place in the page: both are children of one `.gpt4roi-canvas`.
 
 const PRESS_BUTTON = 0;
+const DRAG_PIXELS = 2; // on the screen: less is a click
+const SETTLED_MS = 200; // twice what the box widget takes to fade a box
 
 function node(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -35,6 +37,13 @@ function regionRow(model, region) {
     const remove = node("button", { type: "button", textContent: "Remove", ariaLabel: `Remove region ${region.number}` });
     remove.addEventListener("click", () => model.send({ type: "remove", key: region.key }));
     row.append(remove);
+  }
+  if (model.get("inspectable")) {
+    const look = node("button", { type: "button", textContent: "Look inside", title: "What the model makes of this region" });
+    look.ariaLabel = `Look inside region ${region.number}`;
+    look.dataset.action = "inspect";
+    look.addEventListener("click", () => model.send({ type: "inspect", key: region.key }));
+    row.append(look);
   }
   row.dataset.region = region.number;
   return row;
@@ -71,6 +80,27 @@ function mark(canvas, model) {
   }
 }
 
+/**
+ * What the kernel says of the boxes reaches the box widget only while it is `current`: a box that is being drawn would
+ * be torn out of the hand, one that the kernel has not heard of would vanish, and the kernel says it again after every
+ * release. And not in quick succession: the box widget fades boxes in and out, and stands still for good when one
+ * returns while it fades. Returns how to take this away again.
+ */
+function shield(boxes, current) {
+  const setState = boxes.set_state;
+  let timer = null;
+  boxes.set_state = function (state) {
+    if (!("bboxes" in state)) return setState.call(this, state);
+    const { bboxes, ...rest } = state;
+    clearTimeout(timer);
+    timer = setTimeout(() => current() && setState.call(this, { bboxes }), SETTLED_MS);
+    return setState.call(this, rest);
+  };
+  return () => {
+    boxes.set_state = setState;
+  };
+}
+
 /** Gives the box widget in `canvas` its manners; returns how to take them away again. */
 function attend(canvas, model) {
   const ends = new AbortController();
@@ -78,21 +108,48 @@ function attend(canvas, model) {
     target.addEventListener(type, listener, { capture: true, signal: ends.signal, passive: false });
   const svgOf = (event) => event.target?.closest?.(".image svg");
   let held = null; // the svg on which the mouse went down, while it is down
+  let released = 0; // when that was told to the kernel
+  let pressed = null; // where the mouse went down beside all boxes, until it moves: a plain click draws no 0×0 box
+  let boxes = null; // the box widget's model, a moment later
+  let unshield = () => {};
+  model.widget_manager.get_model(model.get("box_widget").replace("IPY_MODEL_", "")).then((found) => {
+    if (ends.signal.aborted) return;
+    boxes = found;
+    unshield = shield(boxes, () => held === null && model.get("heard") >= released);
+  });
+  // After the box widget's own message; and with what it holds, since its message may wait for an answer to one before.
+  const sendReleased = () => {
+    released = Date.now();
+    const message = { type: "released", at: released };
+    setTimeout(() => model.send(boxes ? { ...message, boxes: boxes.get("bboxes") } : message));
+  };
 
   on(canvas, "mousedown", (event) => {
     const svg = svgOf(event);
     if (!svg || event.button !== PRESS_BUTTON) return;
     if (held) relay("mouseup", held, event); // the release was lost, for instance in another window
+    if (event.isTrusted && event.target === svg) {
+      event.stopImmediatePropagation();
+      pressed = { svg, clientX: event.clientX, clientY: event.clientY };
+      return;
+    }
     held = svg;
     model.send({ type: "pressed" });
   });
   // The box widget hears the mouse only above the image. Outside of it, the box follows along the edge, and the
   // release ends it; or it would stick to the mouse.
   on(window, "mousemove", (event) => {
+    if (pressed && event.isTrusted) {
+      const { svg, clientX, clientY } = pressed;
+      if (Math.hypot(event.clientX - clientX, event.clientY - clientY) < DRAG_PIXELS) return;
+      pressed = null;
+      relay("mousedown", svg, { clientX, clientY });
+    }
     if (!held || !event.isTrusted || svgOf(event) === held) return;
     relay("mousemove", held, event);
   });
   const release = (event) => {
+    pressed = null;
     if (!held || event.button !== PRESS_BUTTON) return;
     const svg = held;
     held = null;
@@ -100,15 +157,17 @@ function attend(canvas, model) {
       relay("mousemove", svg, event);
       relay("mouseup", svg, event);
     }
-    setTimeout(() => model.send({ type: "released" })); // after the box widget's own message
+    sendReleased();
   };
   on(window, "mouseup", (event) => event.isTrusted && release(event));
   on(window, "blur", (event) => {
-    if (!held || event.target !== window) return; // an element's loss of focus passes by here, too
+    if (event.target !== window) return; // an element's loss of focus passes by here, too
+    pressed = null;
+    if (!held) return;
     const frame = held.getBoundingClientRect();
     relay("mouseup", held, { clientX: frame.left, clientY: frame.top });
     held = null;
-    setTimeout(() => model.send({ type: "released" }));
+    sendReleased();
   });
 
   // Fingers and pens: the box widget knows the mouse only.
@@ -126,7 +185,7 @@ function attend(canvas, model) {
       } else {
         relay("mouseup", svg, event);
         held = null;
-        setTimeout(() => model.send({ type: "released" }));
+        sendReleased();
       }
     });
   }
@@ -150,6 +209,7 @@ function attend(canvas, model) {
 
   return () => {
     ends.abort();
+    unshield();
     watch.disconnect();
     model.off("change:regions", describe);
   };
@@ -183,15 +243,13 @@ function render({ model, el }) {
   showNotice();
   showRows();
 
-  // The view is not in the page yet: its parent is known a moment later.
+  // The view is not in the page yet: its parent is known a moment later, or seconds later on a busy machine.
   let leave = () => {};
-  const frame = requestAnimationFrame(function find() {
+  let handle = requestAnimationFrame(function find() {
     const canvas = el.closest(".gpt4roi-canvas");
     if (canvas) leave = attend(canvas, model);
-    else if (el.isConnected || tries++ < 200) handle = requestAnimationFrame(find);
+    else handle = requestAnimationFrame(find);
   });
-  let tries = 0;
-  let handle = frame;
   return () => {
     cancelAnimationFrame(handle);
     leave();

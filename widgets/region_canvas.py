@@ -43,7 +43,10 @@ class RegionTable(anywidget.AnyWidget):
     """The regions as numbers below the image; in the browser also the keeper of the box widget's manners.
 
     regions: [{"number", "color", "box": [x1, y1, x2, y2] whole pixels of the original image, "asked", "key"}].
-    notice: a sentence for the user. width, height: of the original image, in pixels.
+    notice: a sentence for the user. width, height: of the original image, in pixels. inspectable: whether each region
+        has a button to look inside it.
+    box_widget: the box widget above the table, as the browser names it. heard: when the latest release of the mouse of
+        which the kernel knows was told, in the browser's own time; the boxes that it sends afterwards are up to date.
     """
 
     _esm = _HERE / "region_canvas.js"
@@ -53,21 +56,28 @@ class RegionTable(anywidget.AnyWidget):
     notice = traitlets.Unicode().tag(sync=True)
     width = traitlets.Int(1).tag(sync=True)
     height = traitlets.Int(1).tag(sync=True)
+    inspectable = traitlets.Bool(False).tag(sync=True)
+    box_widget = traitlets.Unicode().tag(sync=True)
+    heard = traitlets.Float().tag(sync=True)
 
 
 class RegionCanvas:
     """The image and its regions. `widget` is what a notebook shows.
 
     on_change: called without arguments whenever the regions are others than before.
+    on_inspect: called with a region's number when somebody wants to look inside it; None offers no button for it.
     """
 
-    def __init__(self, on_change: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, on_change: Callable[[], None] | None = None, on_inspect: Callable[[int], None] | None = None
+    ) -> None:
         self.book = RegionBook()
         self.bbox = BBoxWidget(classes=_LABELS, colors=list(REGION_COLORS), hide_buttons=True)
-        self.table = RegionTable()
+        self.table = RegionTable(inspectable=on_inspect is not None, box_widget=f"IPY_MODEL_{self.bbox.model_id}")
         self.widget = VBox([self.bbox, self.table])
         self.widget.add_class("gpt4roi-canvas")
-        self._on_change = on_change
+        self.on_change = on_change
+        self._on_inspect = on_inspect
         self._image: tuple[int, int] = (1, 1)
         self._shown = DisplayImage(b"", 1, 1, 1.0)
         self._sent: dict[int, dict[str, Any]] = {}
@@ -124,8 +134,8 @@ class RegionCanvas:
             self._changed()
 
     def _changed(self) -> None:
-        if self._on_change is not None:
-            self._on_change()
+        if self.on_change is not None:
+            self.on_change()
 
     # ------------------------------------------------------------------------------------- to the browser
 
@@ -163,14 +173,19 @@ class RegionCanvas:
         with self._lock:
             if self._pushing:
                 return
-            entries = [entry for entry in change["new"] if isinstance(entry, dict)]
-            if self._dragging and any(entry.get("key") is None and not self._read(entry) for entry in entries):
-                return  # the 0×0 with which every drag begins
+            if self._dragging and any(self._is_empty(entry) for entry in _entries(change["new"])):
+                return  # the 0×0 with which every drag begins, or one that a click has just left: see "released"
             self._dragging = False
-            self._take(entries)
+            self._take(_entries(change["new"]))
+
+    def _is_empty(self, entry: dict[str, Any]) -> bool:
+        return entry.get("key") is None and self._read(entry) is None
 
     def _take(self, entries: list[dict[str, Any]]) -> None:
         before = self.regions
+        # What is at a region's very place is that region, as it was sent before it had a key.
+        keys = {_place(entry): key for key, entry in self._sent.items()}
+        entries = [{"key": keys[_place(e)], **e} if _place(e) in keys else e for e in entries]
         by_key = {entry.get("key"): entry for entry in entries if entry.get("key") is not None}
         notice = ""
         for region in before:
@@ -205,13 +220,23 @@ class RegionCanvas:
 
     def _told(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         """A message of the table: number fields, buttons, and when the mouse goes down and up."""
+        if content.get("type") == "inspect":
+            number = next((region.number for region in self.regions if region.key == content["key"]), None)
+            if number is not None and self._on_inspect is not None:
+                self._on_inspect(number)
+            return
         with self._lock:
             kind = content.get("type")
             if kind == "pressed":
                 self._dragging = True
             elif kind == "released":
                 self._dragging = False
-                self._push()  # sweeps a plain click's 0×0 box away
+                self.table.heard = max(content.get("at", 0.0), self.table.heard)
+                entries = _entries(content.get("boxes", self.bbox.bboxes))
+                if entries != list(self._sent.values()):
+                    self._take(entries)
+                # Said once more even if nothing changed: while the mouse was down, the browser did not listen.
+                self.bbox.send_state("bboxes")
             elif kind == "add":
                 width, height = self._image
                 left, top = width * (1 - ADDED_SHARE) / 2, height * (1 - ADDED_SHARE) / 2
@@ -241,6 +266,10 @@ class RegionCanvas:
         self.table.notice = ""
         self._push()
         self._changed()
+
+
+def _entries(raw: Sequence[Any]) -> list[dict[str, Any]]:
+    return [entry for entry in raw if isinstance(entry, dict)]
 
 
 def _size(entry: dict[str, Any]) -> tuple[Any, ...]:

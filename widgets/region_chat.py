@@ -17,13 +17,16 @@ from gpt4roi_nb import Answer, GPT4RoI, RegionSession
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.palette import REGION_COLORS
+from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.controls import Controls
 from gpt4roi_nb.widgets.conversation import Conversation
 from gpt4roi_nb.widgets.errors import in_words, let_go
 from gpt4roi_nb.widgets.examples import example_questions
 from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene
+from gpt4roi_nb.widgets.inspections import Inspections
 from gpt4roi_nb.widgets.region_canvas import RegionCanvas
 from gpt4roi_nb.widgets.regions import DrawnRegion
+from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 
 # As often a second new words are shown: more is not read, and each is a message to the browser.
 UPDATES_PER_SECOND = 20
@@ -41,7 +44,7 @@ class RegionChat:
     All of it works from Python as well, and what Python does shows in the notebook:
 
     - `session`: the `RegionSession` behind the picture; `answers`: its answers so far; `regions`: those on the image.
-    - `ask`, `stop`, `undo`, `new_conversation`, `set_boxes`, `set_image`.
+    - `ask`, `stop`, `undo`, `new_conversation`, `set_boxes`, `set_image`, `inspect_answer`, `inspect_region`.
 
     Args:
         gpt4roi: a loaded model.
@@ -52,7 +55,7 @@ class RegionChat:
         if not hasattr(gpt4roi, "session"):
             raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(gpt4roi).__name__} came first")
         self.gpt4roi = gpt4roi
-        self.canvas = RegionCanvas(on_change=self._regions_changed)
+        self.canvas = RegionCanvas(self._regions_changed, on_inspect=lambda number: self._controls.region(number))
         self.conversation = Conversation(about=gpt4roi.about, colors=list(REGION_COLORS))
         self.picker = ImagePicker()
         self.canvas.widget.layout.width = "auto"
@@ -60,7 +63,8 @@ class RegionChat:
         talk.add_class("gpt4roi-talk")
         sides = HBox([self.canvas.widget, talk])
         sides.add_class("gpt4roi-sides")
-        self.widget = VBox([self.picker, sides])
+        self.inspections = Inspections()
+        self.widget = VBox([self.picker, sides, self.inspections.widget])
         self.widget.add_class("gpt4roi-chat")
         self._lock = threading.RLock()
         self._working = False
@@ -157,6 +161,27 @@ class RegionChat:
         """Begins a conversation about another image."""
         self._check_idle()
         self.open(image)
+
+    def inspect_answer(self, number: int = -1) -> AttentionInspector:
+        """Shows below the picture where an answer looked. number: index into `answers`; the last one by default.
+
+        Raises IndexError where there is no such answer, and what `AttentionInspector` raises.
+        """
+        answers = self.answers
+        if not -len(answers) <= number < len(answers):
+            raise IndexError(f"there are {len(answers)} answers, numbered from 0, but number is {number}")
+        inspector = AttentionInspector(answers[number])
+        self.inspections.open(f"Inside answer {number % len(answers) + 1}", inspector, inspector.view)
+        return inspector
+
+    def inspect_region(self, number: int) -> RoIInspector:
+        """Shows below the picture what a region on the image holds. number: of the region, from 1.
+
+        Raises ValueError where there is no such region.
+        """
+        inspector = RoIInspector(self._session, [region.box for region in self.regions], region=number)
+        self.inspections.open(f"Inside region {number}", inspector, inspector.widget)
+        return inspector
 
     def refresh(self) -> None:
         """Shows the session as it is, for instance after `chat.session.ask(...)`. Happens by itself after a cell."""
@@ -294,6 +319,7 @@ class RegionChat:
         self.canvas.set_image(self._session.image)
         self.conversation.problem = self.conversation.notice = ""
         self.picker.opened = False
+        self.inspections.close()
         self.refresh()
 
     def _regions_changed(self) -> None:

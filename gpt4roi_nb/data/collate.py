@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
-from gpt4roi_nb.boxes import check_boxes, normalise
+from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes, normalise
+from gpt4roi_nb.data.augmentation import augment
+from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE, TOO_LONG, UNREADABLE_IMAGE, BadRecord, Problems
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.processor import GPT4RoIProcessor
-from gpt4roi_nb.prompt import Prompt
+from gpt4roi_nb.prompt import IGNORE, Prompt
 
 ImageFolders = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
+
+
+class Kept(Protocol):
+    """Hidden states of the vision tower that were kept, by picture."""
+
+    def get(self, picture: Path) -> tuple[Tensor, tuple[int, int]] | None:
+        """(L, grid², C), and the picture's width and height; None where there is nothing of the picture as it is."""
+
+
+class Example(NamedTuple):
+    """A record as the model takes it. boxes: (n, 4) float32, xyxy in [0, 1], one a `<bbox>` of the prompt.
+
+    pixel_values: (3, S, S). tower_states: (L, grid², C). One of the two is None.
+    """
+
+    prompt: Prompt
+    boxes: Tensor
+    pixel_values: Tensor | None = None
+    tower_states: Tensor | None = None
 
 
 class Collator:
@@ -24,38 +48,88 @@ class Collator:
     Args:
         processor: of the model that is trained.
         images: the folder that the records' pictures are in; or a folder for each source.
-        max_length: tokens. A longer conversation loses its last questions; one whose first question alone is longer is
-            an error.
+        max_length: tokens. A longer conversation loses its last questions; one whose first question alone is longer
+            cannot be used.
+        problems: where records that cannot be used are noted. Such a record keeps its row, of which nothing is learnt,
+            so that batches are as large as ever. Without it, the first such record is an error.
+        augmented: mirror and shift pictures, by chance, with this seed; None leaves them as they are.
+        kept: hidden states of the tower, taken instead of pictures where all of a batch are there.
 
     Raises:
-        ValueError: a source has no folder, or a record is too long (says which).
+        ValueError: a source has no folder.
+        BadRecord: a record cannot be used, and there are no `problems`, or they are strict.
     """
 
-    def __init__(self, processor: GPT4RoIProcessor, images: ImageFolders, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        processor: GPT4RoIProcessor,
+        images: ImageFolders,
+        max_length: int | None = None,
+        *,
+        problems: Problems | None = None,
+        augmented: int | None = None,
+        kept: Kept | None = None,
+    ) -> None:
         self.processor = processor
         self.images = images
         self.max_length = max_length
+        self.problems = Problems(strict=True) if problems is None else problems
+        self.augmented = augmented
+        self.kept = kept
+        # Shared, so that workers which outlive an epoch hear of the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """Decides with the seed how pictures are mirrored and shifted."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
 
     def __call__(self, records: Sequence[Record]) -> dict[str, Any]:
         """What the model takes, and whose it is.
 
         Returns:
-            input_ids, attention_mask, labels: (B, T) int64, padded on the right. pixel_values: (B, 3, S, S) float32.
-            boxes: a list of (n_i, 4) float32, xyxy in [0, 1]. ids, sources: lists of B strings.
+            input_ids, attention_mask, labels: (B, T) int64, padded on the right. pixel_values: (B, 3, S, S) float32; or
+            tower_states: (B, L, grid², C). boxes: a list of (n_i, 4) float32, xyxy in [0, 1]. ids, sources: lists of B
+            strings.
         """
-        pictures = [load_image(self.path_of(record)) for record in records]
-        prompts = [self.prompt_of(record) for record in records]
-        batch: dict[str, Any] = self.processor.pad(prompts, padding_side="right")
-        batch["pixel_values"] = torch.stack([self.processor.image_processor.picture(picture) for picture in pictures])
-        batch["boxes"] = [
-            torch.from_numpy(normalise(check_boxes(record.boxes, *picture.size), *picture.size))[
-                [number - 1 for number in prompt.regions]
-            ]
-            for prompt, record, picture in zip(prompts, records, pictures, strict=True)
-        ]
+        examples = [self.example(record) for record in records]
+        some_kept = any(example is not None and example.tower_states is not None for example in examples)
+        if some_kept and any(example is not None and example.tower_states is None for example in examples):
+            examples = [self.example(record, from_kept=False) for record in records]  # all alike: the tower runs
+        like = next((example for example in examples if example is not None), None)
+        whole = [self._nothing(like) if example is None else example for example in examples]
+        batch: dict[str, Any] = self.processor.pad([example.prompt for example in whole], padding_side="right")
+        for name in ("pixel_values", "tower_states"):
+            values = [getattr(example, name) for example in whole]
+            if values[0] is not None:
+                batch[name] = torch.stack(values)
+        batch["boxes"] = [example.boxes for example in whole]
         batch["ids"] = [record.id for record in records]
         batch["sources"] = [record.source for record in records]
         return batch
+
+    def example(self, record: Record, *, from_kept: bool = True) -> Example | None:
+        """A record as the model takes it; None where it cannot be used, which is noted.
+
+        from_kept: take what was kept of the tower instead of the picture, if it is there.
+        """
+        file = self.path_of(record)
+        try:
+            kept = self.kept.get(file) if self.kept is not None and from_kept else None
+            if kept is not None:
+                states, size = kept
+                return self._example(record, size, tower_states=states)
+            picture = _opened(file)
+            if self.augmented is not None:
+                picture, record = augment(picture, _within(record, picture.size), self.augmented, epoch=self.epoch)
+            return self._example(record, picture.size, self.processor.image_processor.picture(picture))
+        except BadRecord as bad:
+            self.problems.add(bad, f"{record.source}: record {record.id}, {record.image}")
+            return None
 
     def path_of(self, record: Record) -> Path:
         """Where a record's picture lies."""
@@ -72,10 +146,46 @@ class Collator:
         prompt = self.processor.prompt(turns)
         while self.max_length is not None and len(prompt.input_ids) > self.max_length:
             if len(turns) <= 2:
-                raise ValueError(
-                    f"record {record.id!r} of {record.source} has {len(prompt.input_ids)} tokens in its first question "
-                    f"and answer, but max_length is {self.max_length}; raise it, or leave the record out"
+                raise BadRecord(
+                    TOO_LONG,
+                    f"its first question and answer have {len(prompt.input_ids)} tokens, but max_length is "
+                    f"{self.max_length}; raise it, or leave the record out",
                 )
             del turns[-2:]
             prompt = self.processor.prompt(turns)
         return prompt
+
+    def _example(self, record: Record, size: tuple[int, int], *pixel_values: Tensor, **features: Tensor) -> Example:
+        prompt = self.prompt_of(record)
+        boxes = torch.from_numpy(normalise(_within(record, size).boxes, *size))
+        return Example(prompt, boxes[[number - 1 for number in prompt.regions]], *pixel_values, **features)
+
+    def _nothing(self, like: Example | None) -> Example:
+        """A row of which nothing is learnt. It has a region, so that gradients reach whatever trains."""
+        prompt = self.processor.prompt([("user", "<region1>"), ("assistant", "-")])
+        unlearnt = dataclasses.replace(prompt, labels=[IGNORE] * len(prompt.labels))
+        box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        if like is not None and like.tower_states is not None:
+            return Example(unlearnt, box, tower_states=torch.zeros_like(like.tower_states))
+        side = self.processor.image_processor.image_size
+        return Example(unlearnt, box, torch.zeros(3, side, side))
+
+
+def _opened(file: Path) -> Any:
+    try:
+        return load_image(file)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise BadRecord(NO_IMAGE, str(error)) from error
+    except (OSError, ValueError) as error:
+        raise BadRecord(UNREADABLE_IMAGE, str(error)) from error
+
+
+def _within(record: Record, size: tuple[int, int]) -> Record:
+    """The record with boxes cut at the picture's edges: some files do not say how large pictures are."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BoxClippedWarning)
+            boxes = check_boxes(record.boxes, *size)
+    except ValueError as error:
+        raise BadRecord(OUTSIDE, str(error)) from error
+    return dataclasses.replace(record, boxes=boxes)

@@ -45,6 +45,8 @@ def instruct(annotation: Annotation, seed: int = 0, *, epoch: int = 0, max_regio
         order = rng.sample(range(len(boxes)), min(len(boxes), max_regions))
         boxes = boxes[order]
         turns = _one_by_one([annotation.texts[index] for index in order], _QUESTIONS[annotation.kind], rng)
+    elif annotation.kind in (ANSWER_CHOICE, RATIONALE_CHOICE) and annotation.choice < 0:
+        raise ValueError(f"annotation {annotation.id!r} does not say which option is right, so nothing can be learnt")
     elif annotation.kind in _WORDINGS:
         turns = _WORDINGS[annotation.kind](annotation, rng)
     else:

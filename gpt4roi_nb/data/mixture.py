@@ -7,7 +7,7 @@ the positions among them, and training goes on after an interruption from the po
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,13 @@ class Records(Protocol):
 
     def __len__(self) -> int: ...
     def record(self, number: int, epoch: int = 0) -> Record: ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """Data that can tell what was left out of it."""
+
+    def report(self) -> str: ...
 
 
 class Place(NamedTuple):
@@ -79,10 +86,18 @@ class Mixture:
         return self.length
 
     def __getitem__(self, position: int) -> Record:
+        return self.record(position)
+
+    def record(self, position: int, epoch: int = 0) -> Record:
+        """The record at a position. Another epoch goes on where the one before it ended."""
         if not 0 <= position < self.length:
             raise IndexError(f"the mixture has positions 0 to {self.length - 1}; there is no {position}")
-        place = self.place(position)
+        place = self.place(position + epoch * self.length)
         return self.datasets[place.name].record(place.number, place.epoch)
+
+    def report(self) -> str:
+        """What was left out of each data set and why, table after table."""
+        return "\n".join(dataset.report() for dataset in self.datasets.values() if isinstance(dataset, Reporting))
 
     def __iter__(self) -> Iterator[Record]:
         while self.position < self.length:

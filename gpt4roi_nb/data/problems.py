@@ -20,8 +20,10 @@ MISSING = "missing field"
 BROKEN_JSON = "broken JSON"
 WRONG_TYPE = "wrong type"
 WRONG_TURNS = "turns out of order"
+TOO_LONG = "too long"
 REASONS = (
     NO_IMAGE, UNREADABLE_IMAGE, ZERO_AREA, OUTSIDE, OUT_OF_RANGE, MISSING, BROKEN_JSON, WRONG_TYPE, WRONG_TURNS,
+    TOO_LONG,
 )  # fmt: skip
 EXAMPLES = 1  # of each reason in the table
 
@@ -29,8 +31,9 @@ EXAMPLES = 1  # of each reason in the table
 class BadRecord(ValueError):
     """A record, or a box of it, that cannot be used. `reason` is one of `REASONS`."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+    def __init__(self, reason: str, detail: str = "") -> None:
+        # With one text alone it is made anew from its words: so a loader's worker hands it on to the training.
+        super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
 

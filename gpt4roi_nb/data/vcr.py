@@ -32,6 +32,9 @@ from gpt4roi_nb.data.record import ANSWER_CHOICE, RATIONALE_CHOICE, REASONING, A
 # rationale follows if it cites no other. several: those that cite more, and these objects alone. choice: all are
 # listed, and a letter is asked for, once for the answer and once for the rationale.
 RENDERINGS = ("all", "single", "several", "choice")
+# As choice, for the test split, which tells no right ones: the rationale is asked for after each of the four answers.
+# Nothing can be trained on it.
+UNLABELLED = "unlabelled"
 OPTIONS = 4
 
 _CLOSING = re.compile(r"^(?:[.,;:!?%)\]]|\.\.\.|n't|'(?:s|m|re|ve|ll|d|t)?)$", re.IGNORECASE)
@@ -49,14 +52,14 @@ def read_vcr(
     rendering: str = "all",
     metadata: Path | None = None,
 ) -> Iterator[Annotation]:
-    """An annotation a line that has what the rendering needs; with "choice", two.
+    """An annotation a line that has what the rendering needs; with "choice", two, with "unlabelled", five.
 
     Args:
         images: the folder `vcr1images`.
-        rendering: one of `RENDERINGS`.
+        rendering: one of `RENDERINGS`, or `UNLABELLED`.
         metadata: the folder of the metadata files; that of the images by default.
     """
-    if rendering not in RENDERINGS:
+    if rendering not in (*RENDERINGS, UNLABELLED):
         raise ValueError(f"rendering must be one of {', '.join(map(repr, RENDERINGS))}, but is {rendering!r}")
     folder = metadata if metadata is not None else images
     if folder is None:
@@ -65,7 +68,7 @@ def read_vcr(
     for number, entry in lines(file, problems):
         where = f"{file.name}: line {number}"
         try:
-            yield from _Item(entry, boxes, problems, where, name).render(rendering)
+            yield from _Item(entry, boxes, problems, where, name, rendering != UNLABELLED).render(rendering)
         except BadRecord as bad:
             problems.add(bad, where)
 
@@ -93,15 +96,17 @@ class _MetadataFiles:
 class _Item:
     """One line with its boxes."""
 
-    def __init__(self, entry: Any, metadata: _MetadataFiles, problems: Problems, where: str, name: str) -> None:
+    def __init__(
+        self, entry: Any, metadata: _MetadataFiles, problems: Problems, where: str, name: str, labelled: bool
+    ) -> None:
         self.image = text_field(entry, "img_fn")
         self.id = text_field(entry, "annot_id")
         self.source = name
         self.question = _tokens(entry, "question")
         self.answers = _choices(entry, "answer_choices")
-        self.answer = _label(entry, "answer_label")
+        self.answer = _label(entry, "answer_label") if labelled else -1
         self.rationales = _choices(entry, "rationale_choices")
-        self.rationale = _label(entry, "rationale_label")
+        self.rationale = _label(entry, "rationale_label") if labelled else -1
         self.problems = problems
         facts = metadata(text_field(entry, "metadata_fn"))
         given = field(facts, "boxes", list)
@@ -138,13 +143,18 @@ class _Item:
             return
         numbers = {index: number for number, index in enumerate(objects, 1)}
         question, answer, *rationale = (_text(tokens, numbers) for tokens in told)
-        if rendering != "choice":
+        if rendering not in ("choice", UNLABELLED):
             yield self._annotation(REASONING, objects, (question, answer, *rationale), f"{self.id}/{rendering}")
             return
         answers = [_text(tokens, numbers) for tokens in self.answers]
         rationales = [_text(tokens, numbers) for tokens in self.rationales]
         texts = (question, *answers)
         yield self._annotation(ANSWER_CHOICE, objects, texts, f"{self.id}/answer", self.answer)
+        if rendering == UNLABELLED:
+            for index, given in enumerate(answers):
+                texts = (question, given, *rationales)
+                yield self._annotation(RATIONALE_CHOICE, objects, texts, f"{self.id}/rationale{index}")
+            return
         texts = (question, answer, *rationales)
         yield self._annotation(RATIONALE_CHOICE, objects, texts, f"{self.id}/rationale", self.rationale)
 

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 PARTS = ("vision_tower", "multi_modal_projector", "region_encoder", "language_model")
+ADDED = ("region_encoder", "multi_modal_projector")
 # As published (arXiv 2307.03601, section 4): first the region module alone, then all but the tower.
 STAGES = {1: ("region_encoder",), 2: ("region_encoder", "multi_modal_projector", "language_model")}
 LORA_MARK = "lora_"  # what peft puts into the names of what it adds
@@ -66,6 +68,28 @@ def table(parts: Sequence[Part], learning_rate: float, weight_decay: float) -> s
         rates = (f"{learning_rate:g}", f"{weight_decay:g}") if part.trained else ("-", "-")
         lines.append(f"{part.name:24}{part.parameters:>15,}{part.trained:>15,}{rates[0]:>15}{rates[1]:>14}")
     return "\n".join(lines)
+
+
+def begin_anew(model: GPT4RoIForConditionalGeneration, parts: Sequence[str] = ADDED, *, seed: int = 0) -> None:
+    """Gives parts fresh weights, so that what they have learnt must be learnt again.
+
+    Args:
+        parts: of `ADDED`, what GPT4RoI adds to a language model and a tower; these two are trained elsewhere.
+        seed: of the weights.
+
+    Raises:
+        ValueError: for another part.
+    """
+    unknown = [name for name in parts if name not in ADDED]
+    if unknown or not parts:
+        raise ValueError(f"parts must name some of {', '.join(ADDED)}, but is {list(parts)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name in parts:
+            before = next(getattr(model, name).parameters())
+            made: nn.Module = getattr(skeleton(model.config), name).to_empty(device="cpu")
+            setattr(model, name, made)
+            made.apply(model._init_weights).to(before.device, before.dtype).train(model.training)
 
 
 def merge_adapters(model: GPT4RoIForConditionalGeneration) -> None:

@@ -15,17 +15,20 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import Trainer, TrainingArguments
 
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.prompt import IGNORE
+from gpt4roi_nb.training.meter import Meter
 
 TRAINED_FILE = "trained.safetensors"
 BAD_BATCH_FILE = "bad_batch.json"
 UNFINISHED = ".unfinished"
 # What a checkpoint must hold to be continued from; the state, which is written last, says that the others are whole.
 STATE_FILE = "trainer_state.json"
-CHECKPOINT_FILES = (TRAINED_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE)
+OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
+CHECKPOINT_FILES = (TRAINED_FILE, "scheduler.pt", STATE_FILE)
 
 
 class RegionTrainer(Trainer):
@@ -37,10 +40,12 @@ class RegionTrainer(Trainer):
         self._ids: list[str] = []
         self._sources: list[str] = []
         self._losses: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # source → [sum, tokens]
+        self._meter = Meter()
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         inputs = dict(inputs)
         self._ids, self._sources = inputs.pop("ids"), inputs.pop("sources")
+        self._meter.add(inputs["attention_mask"].numel(), len(self._ids))
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         value = loss[0] if isinstance(loss, tuple) else loss
         if not torch.isfinite(value):
@@ -59,11 +64,16 @@ class RegionTrainer(Trainer):
         items = counts.sum() if num_items_in_batch is None else num_items_in_batch
         return sums.sum() / torch.as_tensor(items, device=sums.device).clamp(min=1)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        with self._meter.waiting(self.state.global_step):
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """With the mean loss of each source since the last line."""
+        """With the mean loss of each source since the last line, and how fast it goes."""
         if "loss" in logs:
-            logs = {**logs, **{f"loss/{source}": s / max(n, 1) for source, (s, n) in sorted(self._losses.items())}}
+            logs = {**logs, **{f"loss/{source}": s / n for source, (s, n) in sorted(self._losses.items()) if n}}
             self._losses.clear()
+            logs |= self._meter.read(self.state.global_step, self.state.max_steps, self.accelerator.num_processes)
         super().log(logs, *args, **kwargs)
 
     def _stop_at(self, loss: Tensor) -> None:
@@ -125,7 +135,14 @@ class RegionTrainer(Trainer):
                 f"{resume_from_checkpoint!r} was trained with other parts: {len(differing)} tensors differ, first "
                 f"{differing[0]}; choose the same stage, parts and lora, or another output_dir"
             )
-        model.load_state_dict(stored, strict=False)
+        if self.is_fsdp_enabled:
+            set_model_state_dict(model, stored, options=StateDictOptions(full_state_dict=True, strict=False))
+        else:
+            model.load_state_dict(stored, strict=False)
+
+    def whole_state(self) -> dict[str, Tensor] | None:
+        """All weights, gathered from all processes, where they are divided among them; else None."""
+        return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -149,10 +166,13 @@ def _damage(checkpoint: Path) -> str | None:
     for name in CHECKPOINT_FILES:
         if not (checkpoint / name).is_file():
             return f"it lacks {name}"
+    optimizers = [name for name in OPTIMIZER_FILES if (checkpoint / name).is_file()]
+    if not optimizers:
+        return f"it lacks {OPTIMIZER_FILES[0]}"
     try:
         with safe_open(checkpoint / TRAINED_FILE, framework="pt"):
             pass
-        for name in ("optimizer.pt", "scheduler.pt"):
+        for name in (*optimizers, "scheduler.pt"):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
         read_json(checkpoint / STATE_FILE)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:

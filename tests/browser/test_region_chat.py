@@ -60,6 +60,24 @@ def test_clicks_and_releases_outside_do_no_harm(fake_chat: Open) -> None:
     assert notebook.box(1) == before
 
 
+def test_a_slow_kernel_does_not_tear_a_box_out_of_the_hand(fake_chat: Open) -> None:
+    notebook = fake_chat()
+    notebook.run_cell("import time; chat.canvas.table.on_msg(lambda *message: time.sleep(0.3))")
+    first, second = [(60, 60), (160, 160)], [(200, 80), (300, 240)]
+    corners = [notebook.place(*corner, SIZE) for corner in first + second]
+    notebook.page.mouse.click(*notebook.place(250, 280, SIZE))
+    notebook.drag(*corners[:2])
+    notebook.page.mouse.move(*corners[2])
+    notebook.page.mouse.down()
+    notebook.page.mouse.move(*corners[3], steps=4)
+    notebook.page.wait_for_timeout(1500)  # what the kernel says of the first box arrives with the second in the hand
+    notebook.page.mouse.up()
+    expect(notebook.row(2)).to_be_attached()
+    assert notebook.box(1) == pytest.approx([60, 60, 160, 160], abs=1)
+    assert notebook.box(2) == pytest.approx([200, 80, 300, 240], abs=1)
+    expect(notebook.chat.locator(".image svg > g")).to_have_count(2)
+
+
 def test_a_locked_region_stays_and_can_be_drawn_over(fake_chat: Open) -> None:
     notebook = fake_chat()
     notebook.draw((40, 40, 300, 300), SIZE, 1)

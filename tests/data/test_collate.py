@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
+from gpt4roi_nb.data.augmentation import augment
 from gpt4roi_nb.data.collate import Collator
+from gpt4roi_nb.data.problems import BadRecord, Problems
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.prompt import IGNORE
 
@@ -58,14 +60,54 @@ def test_a_long_conversation_loses_its_last_questions(processor, folder):
     first = processor.conversation(LONG[:2])["input_ids"]
     batch = Collator(processor, folder, max_length=len(first))([record(LONG, BOXES)])
     assert batch["input_ids"][0].equal(first)
-    with pytest.raises(ValueError, match=r"record '7' of vg has .* tokens in its first question"):
+    with pytest.raises(BadRecord, match=r"too long: its first question and answer have .* \(vg: record 7, a\.png\)"):
         Collator(processor, folder, max_length=len(first) - 1)([record(LONG, BOXES)])
 
 
 def test_each_source_may_have_its_folder(processor, folder):
     collator = Collator(processor, {"vg": folder, "coco": folder / "absent"})
     collator([record(SHORT, BOXES[:1])])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(BadRecord, match="no such image"):
         collator([record(SHORT, BOXES[:1], "coco")])
     with pytest.raises(ValueError, match="no folder of images for the source 'flickr'; there are vg, coco"):
         collator([record(SHORT, BOXES[:1], "flickr")])
+
+
+def test_what_cannot_be_used_keeps_its_row_and_teaches_nothing(processor, folder):
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    good = record(SHORT, BOXES[:1])
+    damaged = [
+        Record("cut.png", BOXES[:1], SHORT, "vg", "1"),
+        Record("absent.png", BOXES[:1], SHORT, "vg", "2"),
+        record(SHORT, BOXES[1:] + 900),
+        record((("user", "What is <region1>? " * 30), ("assistant", "a cup")), BOXES[:1]),
+    ]
+    problems = Problems()
+    length = len(processor.conversation(SHORT)["input_ids"])
+    collator = Collator(processor, folder, max_length=length + 5, problems=problems)
+    batch = collator([damaged[0], good, *damaged[1:]])
+    alone = collator([good])
+    assert batch["input_ids"][1, :length].equal(alone["input_ids"][0])
+    assert batch["pixel_values"].shape[0] == 5 and batch["pixel_values"][1].equal(alone["pixel_values"][0])
+    assert (batch["labels"][[0, 2, 3, 4]] == IGNORE).all() and (batch["labels"][1] != IGNORE).any()
+    assert problems.counts() == {
+        "image cannot be read": 1,
+        "no such image": 1,
+        "box outside the image": 1,
+        "too long": 1,
+    }
+    assert "vg: record 1, cut.png" in problems.table()
+    with pytest.raises(BadRecord, match=r"image cannot be read: .*cut\.png"):
+        Collator(processor, folder, problems=Problems(strict=True))(damaged)
+
+
+def test_pictures_are_moved_by_chance_that_the_epoch_decides(processor, folder):
+    collator = Collator(processor, folder, augmented=3)
+    one, again = (collator([record(SHORT, BOXES[:1])]) for _ in range(2))
+    assert one["pixel_values"].equal(again["pixel_values"])
+    moved, changed = augment(Image.open(folder / "a.png"), record(SHORT, BOXES[:1]), 3, epoch=1)
+    collator.epoch = 1
+    other = collator([record(SHORT, BOXES[:1])])
+    assert other["pixel_values"][0].equal(processor.image_processor.picture(moved))
+    assert not other["pixel_values"].equal(one["pixel_values"])
+    torch.testing.assert_close(other["boxes"][0][0] * torch.tensor([64, 48, 64, 48]), torch.tensor(changed.boxes[0]))

@@ -106,3 +106,8 @@ def test_mistakes_of_the_caller_are_told() -> None:
         Mixture(data)[5]
     with pytest.raises(ValueError, match="worker must lie"):
         Mixture(data).positions(worker=2, workers=2)
+
+
+def test_another_epoch_goes_on_where_the_first_ended() -> None:
+    whole, half = mixture(length=400), mixture(length=200)
+    assert [half.record(position, 1) for position in range(200)] == [whole[position] for position in range(200, 400)]

@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -101,20 +104,69 @@ def test_a_folder_that_is_there_is_never_written_into(world: Path) -> None:
         write_world(world, 2, progress=False)
 
 
-def test_a_run_cut_short_is_noticed(tmp_path: Path) -> None:
-    (tmp_path / "world.part").mkdir()
-    with pytest.raises(FileExistsError, match="cut short"):
-        write_world(tmp_path / "world", 2, progress=False)
+def test_a_folder_that_is_no_part_of_this_world_is_not_touched(tmp_path: Path) -> None:
+    part = tmp_path / "world.part"
+    part.mkdir()
+    (part / "mine.txt").write_text("kept")
+    with pytest.raises(FileExistsError, match="is no world that was cut short"):
+        write_world(tmp_path / "world", 2, size=64, progress=False)
+    assert (part / "mine.txt").read_text() == "kept"
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+KILLED = """
+import os, signal, sys
+from gpt4roi_nb.data.world import write
+write.SHARD = 2
+real, seen = write.added_by, []
+def added_by(one):
+    seen.append(one)
+    if len(seen) == 6:  # in the middle of the third shard, with one of its pictures written
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(one)
+write.added_by = added_by
+write.write_world(sys.argv[1], 9, seed=4, size=64, progress=False)
+"""
+
+
+def test_a_killed_run_is_taken_up_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "SHARD", 2)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "world")], check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "world").exists()
+    with pytest.raises(FileExistsError, match=r"part of another world: images, seed differ"):
+        write_world(tmp_path / "world", 8, seed=5, size=64, progress=False)
+    drawn: list[int] = []
+    real = write.added_by
+    monkeypatch.setattr(write, "added_by", lambda one: drawn.append(one.number) or real(one))
+    write_world(tmp_path / "world", 9, seed=4, size=64, progress=False)
+    assert drawn == [5, 6, 7, 8, 9]
+    write_world(tmp_path / "whole", 9, seed=4, size=64, progress=False)
+    assert digests(tmp_path / "world") == digests(tmp_path / "whole")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_two_runs_do_not_write_the_same_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = write.added_by
+
+    def second(one: object) -> object:
+        monkeypatch.setattr(write, "added_by", real)
+        with pytest.raises(FileExistsError, match="is being written by another run"):
+            write_world(tmp_path / "world", 2, size=64, progress=False)
+        return real(one)
+
+    monkeypatch.setattr(write, "added_by", second)
+    assert (write_world(tmp_path / "world", 2, size=64, progress=False) / "world.json").is_file()
+
+
+def test_an_interrupt_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(write, "added_by", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_world(tmp_path / "world", 2, size=64, progress=False)
-    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(write, "added_by", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_world(tmp_path / "world", 2, size=64, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["world.part"]
+    assert write_world(tmp_path / "world", 2, size=64, progress=False).is_dir()
 
 
 def test_too_little_disk_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

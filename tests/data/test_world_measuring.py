@@ -1,7 +1,9 @@
 """Cityscapes, ADE20K, PACO and Visual-7W of the generated world: layouts, ids, and answers that the scenes confirm."""
 
+import io
 import json
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,25 @@ def test_cityscapes_records_have_the_genuine_fields(samples: Path, read: Any) ->
     for record in ours["categories"]:
         assert labels[record["id"]]["hasInstances"] == bool(record["isthing"])
         assert not labels[record["id"]]["ignoreInEval"]
+
+
+def test_cityscapes_panoptic_files_are_those_that_its_own_tool_makes(world: Path, read: Any, tmp_path: Path) -> None:
+    """Of the world's instance files, `createPanopticImgs` makes the very list and pictures that the world has."""
+    from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
+
+    with redirect_stdout(io.StringIO()):
+        convert2panoptic(str(world / "cityscapes" / "gtFine"), str(tmp_path), False, ["train"])
+    official = json.loads((tmp_path / "cityscapes_panoptic_train.json").read_text())
+    ours = read("cityscapes/gtFine/cityscapes_panoptic_train.json")
+    assert ours["images"] == official["images"]
+    for mine, theirs in zip(ours["annotations"], official["annotations"], strict=True):
+        by_id = {segment["id"]: segment for segment in mine["segments_info"]}
+        assert mine["file_name"] == theirs["file_name"]
+        assert by_id == {segment["id"]: segment for segment in theirs["segments_info"]}
+        folder = world / "cityscapes/gtFine/cityscapes_panoptic_train"
+        assert np.array_equal(
+            ids_of(folder / mine["file_name"]), ids_of(tmp_path / "cityscapes_panoptic_train" / theirs["file_name"])
+        )
 
 
 @pytest.mark.parametrize(("split", "folder"), [("train", "training"), ("val", "validation")])

@@ -62,6 +62,26 @@ def test_the_release_may_be_told_before_the_box_arrives(canvas) -> None:
     assert boxes(canvas) == [(10, 20, 40, 60)]
 
 
+def test_a_box_counts_beside_one_that_a_click_left_a_moment_ago(canvas) -> None:
+    tell(canvas, type="pressed")  # the browser has not heard yet that the click's box is gone
+    send(canvas, [raw(1, 2, 0, 0), raw(10, 20, 0, 0)])
+    send(canvas, [raw(1, 2, 0, 0), raw(10, 20, 30, 40)])
+    assert canvas.regions == ()  # it may still be in the person's hand
+    tell(canvas, type="released")
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+    assert len(canvas.bbox.bboxes) == 1
+
+
+def test_the_release_brings_the_box_whose_own_message_is_late_and_then_no_second_one(canvas) -> None:
+    tell(canvas, type="pressed")
+    send(canvas, [raw(10, 20, 0, 0)])
+    tell(canvas, type="released", at=5.0, boxes=[raw(10, 20, 30, 40)])
+    (region,) = canvas.regions
+    send(canvas, [raw(10, 20, 30, 40)])  # late, and still without the key that it got in the meantime
+    assert canvas.regions == (region,)
+    assert canvas.table.heard == 5.0  # what the browser hears from now on is up to date
+
+
 def test_a_plain_click_leaves_nothing(canvas) -> None:
     tell(canvas, type="pressed")
     send(canvas, [raw(10, 20, 0, 0)])

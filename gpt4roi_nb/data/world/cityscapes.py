@@ -80,6 +80,8 @@ def add(picture: Picture, added: Added) -> None:
         instances.astype(np.int32)
     )
     file = f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}.json"
-    image = {"id": stem, "width": picture.width, "height": picture.height, "file_name": f"{stem}_leftImg8bit.jpg"}
+    # The official tool makes this name of the instance file's, and no picture is called so: readers go by the id.
+    unreal = f"{stem}_gtFine_leftImg8bit.png"
+    image = {"id": stem, "width": picture.width, "height": picture.height, "file_name": unreal}
     added.row(file, "images", image)
     added.row(file, "annotations", {"image_id": stem, "file_name": file_name, "segments_info": infos})

@@ -1,17 +1,20 @@
 """Writes a world: the pictures in parallel, then the annotation files from what each picture added.
 
-Everything is written into `OUT.part`, which gets its name when it is whole: a folder `OUT` is always complete.
+Everything is written into `OUT.part`, which gets its name when it is whole: a folder `OUT` is always complete. A run
+that was broken off is taken up by the next for the same world: what each shard of pictures added is kept until the end.
 """
 
+import fcntl
+import json
 import multiprocessing
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Generator
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import PIL
@@ -34,13 +37,16 @@ from gpt4roi_nb.data.world import (
 )
 from gpt4roi_nb.data.world.files import Added, JsonFile, ObjectFile, dumps
 from gpt4roi_nb.data.world.picture import Picture
-from gpt4roi_nb.files import write_json
+from gpt4roi_nb.files import read_json, write_json
 
 FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
-LAYOUT = 1  # of the folder; changes when files move or records change their form
+LAYOUT = 2  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
+PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
+LOCK = ".lock"
+SHARDS = ".shards"  # what each finished shard added to the annotation files
 SPOOLS = ".spools"
 SHARD = 32  # pictures that a worker draws at a time
 
@@ -89,12 +95,16 @@ def _link(source: Path, name: Path) -> None:
     """A hard link, which costs no space; a relative symbolic one where the file system has no hard links."""
     try:
         os.link(source, name)
+    except FileExistsError:  # of a run that was broken off
+        name.unlink()
+        _link(source, name)
     except OSError:
+        name.unlink(missing_ok=True)
         name.symlink_to(os.path.relpath(source, name.parent))
 
 
-def _write_shard(shard: Shard) -> dict[Spool, bytes]:
-    """Writes the files of some pictures; returns their records, one JSON line each, by spool."""
+def _write_shard(shard: Shard) -> None:
+    """Writes the files of some pictures, and then their records, one JSON line each, as the shard's own file."""
     folder, known = Path(shard.folder), set[Path]()
     lines: dict[Spool, list[bytes]] = defaultdict(list)
     for number in range(shard.first, shard.last + 1):
@@ -110,7 +120,22 @@ def _write_shard(shard: Shard) -> dict[Spool, bytes]:
             _parent(folder / name, known).write_bytes(dumps(content))
         for file, part, record in added.rows:
             lines[file, part].append(dumps(record) + b"\n")
-    return {spool: b"".join(rows) for spool, rows in lines.items()}
+    head = [[file, part, sum(map(len, rows))] for (file, part), rows in lines.items()]
+    target = _shard_file(folder, shard)
+    partial = target.with_name(f"{target.name}.part")
+    partial.write_bytes(b"".join([dumps(head), b"\n", *(row for rows in lines.values() for row in rows)]))
+    partial.replace(target)
+
+
+def _shard_file(folder: Path, shard: Shard) -> Path:
+    return folder / SHARDS / f"{shard.first}.jsonl"
+
+
+def _added_by_shard(file: Path) -> Iterator[tuple[Spool, bytes]]:
+    """What a shard's file holds: records, one JSON line each, by spool."""
+    with file.open("rb") as stream:
+        for name, part, size in json.loads(stream.readline()):
+            yield (name, part), stream.read(size)
 
 
 def _shards(folder: Path, images: int, seed: int, size: int, n_objects: tuple[int, int]) -> list[Shard]:
@@ -118,13 +143,17 @@ def _shards(folder: Path, images: int, seed: int, size: int, n_objects: tuple[in
     return [Shard(str(folder), seed, size, n_objects, k, min(k + SHARD - 1, images)) for k in firsts]
 
 
-def _written(shards: list[Shard], workers: int) -> Generator[dict[Spool, bytes], None, None]:
-    if workers < 1:
-        yield from map(_write_shard, shards)
+def _written(shards: list[Shard], workers: int) -> Generator[Shard, None, None]:
+    """Writes shards, in this process or in several; yields each when it is done."""
+    if workers < 1 or not shards:
+        for shard in shards:
+            _write_shard(shard)
+            yield shard
         return
     # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_write_shard, shards)
+        for shard, _ in zip(shards, pool.imap(_write_shard, shards), strict=True):
+            yield shard
 
 
 def _check_disk(folder: Path, images: int, size: int) -> None:
@@ -137,14 +166,27 @@ def _check_disk(folder: Path, images: int, size: int) -> None:
         )
 
 
-def _check_target(folder: Path, partial: Path) -> None:
-    if folder.exists():
-        raise FileExistsError(f"{str(folder)!r} exists already; name a new folder, or remove that one first")
-    if partial.exists():
-        raise FileExistsError(
-            f"{str(partial)!r} exists: another run is writing this world, or one was cut short; if none is running, "
-            "remove it and start again"
-        )
+@contextmanager
+def _taken(partial: Path, plan: dict[str, Any]) -> Iterator[None]:
+    """The folder that is being written, for this run alone; begun anew, or taken up where it is of the same world."""
+    partial.mkdir(exist_ok=True)
+    with (partial / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back, however the run ends
+        except OSError as error:
+            raise FileExistsError(f"{str(partial)!r} is being written by another run; wait for it") from error
+        file = partial / PLAN
+        if not file.exists():
+            if any(path.name != LOCK for path in partial.iterdir()):
+                raise FileExistsError(f"{str(partial)!r} is no world that was cut short; remove it, or name another")
+            write_json(file, plan)
+        elif (before := read_json(file)) != plan:
+            differing = sorted(key for key in plan if before.get(key) != plan[key])
+            raise FileExistsError(
+                f"{str(partial)!r} is a part of another world: {', '.join(differing)} differ; give the same to go on "
+                "with it, remove it, or name another folder"
+            )
+        yield
 
 
 def write_world(
@@ -159,6 +201,8 @@ def write_world(
 ) -> Path:
     """Write a world of `images` pictures with the annotation files of every dataset.
 
+    What was broken off (killed, interrupted, out of disk) stays as `folder`.part; the same call goes on with it.
+
     Args:
         folder: is made here, and must not exist.
         images: how many pictures, from 2 up. Every tenth is for validation, beginning with the first.
@@ -172,7 +216,7 @@ def write_world(
         The folder.
 
     Raises:
-        FileExistsError: the folder exists, or a run for it was cut short.
+        FileExistsError: the folder exists; or its part is being written, or is another world's.
         OSError: too little free disk; checked before anything is written.
         ValueError: an argument is out of range.
     """
@@ -182,53 +226,57 @@ def write_world(
         raise ValueError(f"n_objects must begin at 2 or more, since many questions compare two; got {n_objects}")
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".part")
-    _check_target(folder, partial)
+    if folder.exists():
+        raise FileExistsError(f"{str(folder)!r} exists already; name a new folder, or remove that one first")
     make_scene(scene_seed(seed, 0), size=size, n_objects=n_objects)  # refuses wrong arguments before there is a folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _check_disk(folder.parent, images, size)
-    partial.mkdir()
-    try:
-        counts = _fill(partial, _shards(partial, images, seed, size, n_objects), images, workers, progress)
-        summary = {
-            "layout": LAYOUT,
-            "seed": seed,
-            "images": images,
-            "size": size,
-            "n_objects": list(n_objects),
-            "records": {file: dict(sorted(parts.items())) for file, parts in sorted(counts.items())},
-            "versions": {
-                "gpt4roi_nb": version("gpt4roi_nb"),
-                "numpy": np.__version__,
-                "pillow": PIL.__version__,
-            },
-        }
-        write_json(partial / WORLD, summary)
+    shards = _shards(partial, images, seed, size, n_objects)
+    missing = [shard for shard in shards if not _shard_file(partial, shard).exists()]
+    _check_disk(folder.parent, sum(shard.last - shard.first + 1 for shard in missing), size)
+    plan = {
+        "layout": LAYOUT,
+        "seed": seed,
+        "images": images,
+        "size": size,
+        "n_objects": list(n_objects),
+        "versions": {"gpt4roi_nb": version("gpt4roi_nb"), "numpy": np.__version__, "pillow": PIL.__version__},
+    }
+    with _taken(partial, plan):
+        counts = _fill(partial, shards, images, workers, progress)
+        records = {file: dict(sorted(parts.items())) for file, parts in sorted(counts.items())}
+        write_json(partial / WORLD, {**plan, "records": records})
+        for name in (PLAN, LOCK):
+            (partial / name).unlink()
         partial.replace(folder)
-    except BaseException:  # an interrupt, too, leaves no half a world
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder
 
 
 def _fill(partial: Path, shards: list[Shard], images: int, workers: int, progress: bool) -> dict[str, Counter[str]]:
     """Writes everything but `world.json`; returns how many records each file's lists have."""
+    (partial / SHARDS).mkdir(exist_ok=True)
+    missing = [shard for shard in shards if not _shard_file(partial, shard).exists()]
+    there = images - sum(shard.last - shard.first + 1 for shard in missing)
+    bar = tqdm(total=images, initial=there, unit="image", disable=not progress)
+    with bar, closing(_written(missing, workers)) as written:  # after an interrupt, ends the processes
+        for shard in written:
+            bar.update(shard.last - shard.first + 1)
     spools: dict[str, dict[str, Path]] = defaultdict(dict)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
+    shutil.rmtree(partial / SPOOLS, ignore_errors=True)
     (partial / SPOOLS).mkdir()
-    with ExitStack() as stack, tqdm(total=images, unit="image", disable=not progress) as bar:
+    with ExitStack() as stack:
         handles: dict[Spool, BinaryIO] = {}
-        written = stack.enter_context(closing(_written(shards, workers)))  # after an interrupt, ends the processes
-        for shard, lines in zip(shards, written, strict=True):
-            for (file, part), rows in lines.items():
+        for shard in shards:
+            for (file, part), rows in _added_by_shard(_shard_file(partial, shard)):
                 if (file, part) not in handles:
                     spools[file][part] = partial / SPOOLS / f"{len(handles)}.jsonl"
                     handles[file, part] = stack.enter_context(spools[file][part].open("wb"))
                 handles[file, part].write(rows)
                 counts[file][part or "records"] += rows.count(b"\n")
-            bar.update(shard.last - shard.first + 1)
     known: set[Path] = set()
     for entry in FILES:
         source = entry.source if isinstance(entry, ObjectFile) else entry.path
         entry.write(_parent(partial / entry.path, known), spools.get(source, {}))
     shutil.rmtree(partial / SPOOLS)
+    shutil.rmtree(partial / SHARDS)
     return counts

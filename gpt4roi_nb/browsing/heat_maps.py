@@ -1,0 +1,72 @@
+"""Attention of some predictions as heat maps on their images in FiftyOne, computed when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from einops import rearrange
+
+from gpt4roi_nb.browsing.rows import ResultLike, rows_of
+from gpt4roi_nb.browsing.tags import open_dataset
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.bundle import GPT4RoI
+    from gpt4roi_nb.conversation import Answer
+
+FIELD = "attention"
+
+
+def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, name: str | None = None) -> int:
+    """Shows where the answers to some predictions' questions attended, as the field `attention` of their images.
+
+    The question is asked again. The map is the attention to the image's tokens, mean over layers, heads and tokens of
+    the answer; an image has one map, of the last of its items. Beside it stand `item`, `answer`, and as `mass_image`
+    and `mass_regions` the shares of all attention that went to the image and to the region tokens, and as
+    `fell_without_region1` how far the answer's mean log-probability a token falls when region 1 is removed: a map's
+    brightest spot may hold a hundredth of the whole and mean nothing. `AttentionInspector` tells more.
+
+    Returns:
+        How many maps were made.
+
+    Raises:
+        ValueError: an item that the result does not have.
+        DatasetGone, NoDatabase: as they say.
+    """
+    dataset = open_dataset(name or result.benchmark)
+    import fiftyone as fo
+
+    rows = {row["id"]: row for row in rows_of(result)}
+    maps: dict[str, Any] = {}
+    for item in items:
+        if item not in rows:
+            raise ValueError(f"the result has no prediction {item!r}; its ids are those of the table's column `id`")
+        row = rows[item]
+        answer = model.session(row["image"]).ask(row["question"], row["boxes"])
+        if not answer.tokens:
+            continue
+        recorded = answer.attention()
+        mean = recorded.weights.mean(dim=(0, 1, 2))
+        flat = mean[recorded.spans["image"]]
+        regions = [positions for span, positions in recorded.spans.items() if span.startswith("region")]
+        grid = rearrange(flat, "(h w) -> h w", h=model.model.config.grid_size).numpy()
+        maps[os.path.abspath(row["image"])] = fo.Heatmap(
+            map=grid,
+            range=[0.0, float(grid.max())],
+            item=item,
+            answer=answer.text,
+            mass_image=float(flat.sum()),
+            fell_without_region1=_fall(answer) if "region1" in recorded.spans else None,
+            mass_regions=float(sum(mean[positions].sum() for positions in regions)),
+        )
+    if maps:
+        if FIELD not in dataset.get_field_schema():
+            dataset.add_sample_field(FIELD, fo.EmbeddedDocumentField, embedded_doc_type=fo.Heatmap)
+        dataset.set_values(FIELD, maps, key_field="filepath")
+        dataset.add_dynamic_sample_fields(fields=FIELD)
+    return len(maps)
+
+
+def _fall(answer: Answer) -> float:
+    return -float(answer.ablate(1, "remove", generate=False).change.mean())

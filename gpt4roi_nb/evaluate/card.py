@@ -1,0 +1,124 @@
+"""The protocol card: what a figure is a figure of. Without it a figure cannot be compared with another."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from gpt4roi_nb.bundle import GPT4RoI
+
+VERSIONS = ("gpt4roi_nb", "torch", "transformers")
+HASH_LENGTH = 12
+# Of how long and on what it was computed, not of what was asked: two cards may differ in them and mean the same.
+INCIDENTAL = ("seconds", "device", "versions", "checkpoint_name")
+
+
+@dataclass(frozen=True)
+class ProtocolCard:
+    """All that decides about a figure.
+
+    images, regions, questions: how many were asked about; a region counts once, however often it is asked about.
+    limit: how many groups of questions were drawn by `seed`; None: all.
+    left_out: what could not be asked, or was rightly unused, by reason. counts: what came up in scoring.
+    prompt: with `<region1>` for the region. decoding: how answers were chosen. mapping: of answers to classes.
+    checkpoint: hash over the names, shapes and bytes of all weights as they were used.
+    seconds: of all answers together. complete: False where the run was ended early.
+    """
+
+    benchmark: str
+    dataset: str
+    split: str
+    images: int
+    regions: int
+    questions: int
+    limit: int | None
+    seed: int
+    prompt: str
+    scorer: str
+    decoding: str
+    mapping: str
+    checkpoint: str
+    checkpoint_name: str
+    dtype: str
+    device: str
+    versions: dict[str, str]
+    seconds: float
+    complete: bool = True
+    left_out: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def differences(self, other: ProtocolCard) -> dict[str, tuple[Any, Any]]:
+        """What decides about figures and differs: name → (this one's, the other's). Empty: the same protocol."""
+        mine, its = asdict(self), asdict(other)
+        return {
+            one.name: (mine[one.name], its[one.name])
+            for one in fields(self)
+            if one.name not in INCIDENTAL and mine[one.name] != its[one.name]
+        }
+
+    def text(self) -> str:
+        """The card, a line an entry."""
+        rows = {
+            "dataset": f"{self.dataset}, {self.split}",
+            "asked": f"{self.questions:,} questions about {self.regions:,} regions of {self.images:,} images"
+            + ("" if self.limit is None else f" (limit {self.limit})")
+            + ("" if self.complete else "; NOT COMPLETE: the run was ended early"),
+            "left out": _counted(self.left_out) or "nothing",
+            "counted": _counted(self.counts),
+            "prompt": self.prompt,
+            "scorer": f"{self.scorer}: {self.decoding}",
+            "mapping": self.mapping,
+            "seed": str(self.seed),
+            "checkpoint": f"{self.checkpoint} ({self.checkpoint_name}), {self.dtype} on {self.device}",
+            "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
+            "seconds": f"{self.seconds:,.1f}",
+        }
+        width = max(map(len, rows))
+        indent = "\n" + " " * (width + 2)
+        return "\n".join(f"{name:<{width}}  {value.replace(chr(10), indent)}" for name, value in rows.items() if value)
+
+    def line(self) -> str:
+        """The card in a line, for the foot of a table."""
+        parts = [
+            f"{self.dataset} {self.split}",
+            f"{self.questions:,} questions, {self.regions:,} regions, {self.images:,} images",
+            f"{self.scorer} ({self.decoding})",
+            self.mapping.partition(";")[0],
+            f"seed {self.seed}" if self.limit is not None else "",
+            f"checkpoint {self.checkpoint} ({self.checkpoint_name}), {self.dtype}",
+            "" if self.complete else "NOT COMPLETE",
+        ]
+        return "; ".join(part for part in parts if part)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} × {what}" for what, count in counts.items())
+
+
+@torch.inference_mode()
+def checkpoint_hash(gpt4roi: GPT4RoI) -> str:
+    """A hash of a model's weights as they are in memory: one changed number changes it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(gpt4roi.model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()[:HASH_LENGTH]
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the answers."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def device_name(gpt4roi: GPT4RoI) -> str:
+    """What computes them."""
+    device = gpt4roi.device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,228 @@
+"""What the classes of Cityscapes and ADE20K are called: by the data sets, and by people.
+
+Both tables are facts of the data sets. A class's own name comes first. Cityscapes' further words follow the definitions
+of its classes (a tram is a train, grass is terrain); ADE20K's are those of its own list of 150.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ClassName:
+    """A class of a data set.
+
+    id: as the data set's files number it. names: its own name, then further words for it, all lower-case.
+    is_thing: whether it is counted (a car) or not (sky).
+    """
+
+    id: int
+    names: tuple[str, ...]
+    is_thing: bool
+
+    @property
+    def name(self) -> str:
+        """What the data set calls it."""
+        return self.names[0]
+
+
+CITYSCAPES: dict[int, tuple[str, ...]] = {
+    7: ("road", "street"),
+    8: ("sidewalk", "pavement", "footpath"),
+    11: ("building", "house", "skyscraper"),
+    12: ("wall",),
+    13: ("fence", "fencing"),
+    17: ("pole", "post", "lamp post"),
+    19: ("traffic light", "traffic signal", "stoplight"),
+    20: ("traffic sign", "road sign", "street sign", "stop sign"),
+    21: ("vegetation", "tree", "trees", "hedge", "bush", "bushes", "plant"),
+    22: ("terrain", "grass", "lawn", "soil", "sand"),
+    23: ("sky", "clouds"),
+    24: ("person", "pedestrian", "man", "woman", "child", "people"),
+    25: ("rider", "cyclist", "bicyclist", "motorcyclist"),
+    26: ("car", "automobile", "van", "suv"),
+    27: ("truck", "lorry"),
+    28: ("bus", "coach"),
+    31: ("train", "tram", "streetcar"),
+    32: ("motorcycle", "motorbike", "moped", "scooter"),
+    33: ("bicycle", "bike"),
+}
+
+# By category id, from 0: names apart by commas.
+_ADE20K = """\
+wall
+building, edifice
+sky
+floor, flooring
+tree
+ceiling
+road, route
+bed
+window, windowpane
+grass
+cabinet
+sidewalk, pavement
+person, individual, someone, somebody, mortal, soul
+earth, ground
+door, double door
+table
+mountain, mount
+plant, flora, plant life
+curtain, drape, drapery, mantle, pall
+chair
+car, auto, automobile, machine, motorcar
+water
+painting, picture
+sofa, couch, lounge
+shelf
+house
+sea
+mirror
+rug, carpet, carpeting
+field
+armchair
+seat
+fence, fencing
+desk
+rock, stone
+wardrobe, closet, press
+lamp
+tub, bathtub, bathing tub, bath
+rail, railing
+cushion
+base, pedestal, stand
+box
+column, pillar
+signboard, sign
+chest of drawers, chest, bureau, dresser
+counter
+sand
+sink
+skyscraper
+fireplace, hearth, open fireplace
+refrigerator, icebox
+grandstand, covered stand
+path
+stairs, steps
+runway
+case, display case, showcase, vitrine
+pool table, billiard table, snooker table
+pillow
+screen door, screen
+stairway, staircase
+river
+bridge, span
+bookcase
+blind, screen
+coffee table, cocktail table
+toilet, can, commode, crapper, pot, potty, stool, throne
+flower
+book
+hill
+bench
+countertop
+stove, kitchen stove, range, kitchen range, cooking stove
+palm, palm tree
+kitchen island
+computer, computing machine, computing device, data processor, electronic computer, information processing system
+swivel chair
+boat
+bar
+arcade machine
+hovel, hut, hutch, shack, shanty
+bus, autobus, coach, charabanc, double-decker, jitney, motorbus, motorcoach, omnibus, passenger vehicle
+towel
+light, light source
+truck, motortruck
+tower
+chandelier, pendant, pendent
+awning, sunshade, sunblind
+street lamp, streetlight
+booth, cubicle, stall, kiosk
+tv, television, television receiver, television set, tv set, idiot box, boob tube, telly, goggle box
+plane, airplane, aeroplane
+dirt track
+clothes, apparel, wearing apparel, dress
+pole
+land, ground, soil
+bannister, banister, balustrade, balusters, handrail
+escalator, moving staircase, moving stairway
+ottoman, pouf, pouffe, puff, hassock
+bottle
+buffet, counter, sideboard
+poster, posting, placard, notice, bill, card
+stage
+van
+ship
+fountain
+conveyer belt, conveyor belt, conveyer, conveyor, transporter
+canopy
+washer, automatic washer, washing machine
+plaything, toy
+pool, swimming pool, swimming bath, natatorium
+stool
+barrel, cask
+basket, handbasket
+falls, waterfall
+tent, collapsible shelter
+bag
+minibike, motorbike
+cradle
+oven
+ball
+food, solid food
+step, stair
+tank, storage tank
+trade name, brand name, brand, marque
+microwave, microwave oven
+pot, flowerpot
+animal, animate being, beast, brute, creature, fauna
+bicycle, bike, wheel, cycle
+lake
+dishwasher, dish washer, dishwashing machine
+screen, silver screen, projection screen
+blanket, cover
+sculpture
+hood, exhaust hood
+sconce
+vase
+traffic light, traffic signal, stoplight
+tray
+trash can, ashcan, garbage can, wastebin, ash bin, ash-bin, ashbin, dustbin, trash barrel, trash bin
+fan
+pier, wharf, wharfage, dock
+crt screen
+plate
+monitor, monitoring device
+bulletin board, notice board
+shower
+radiator
+glass, drinking glass
+clock
+flag
+"""
+ADE20K: dict[int, tuple[str, ...]] = {
+    number: tuple(name.strip() for name in line.split(",")) for number, line in enumerate(_ADE20K.splitlines())
+}
+TABLES: dict[str, dict[int, tuple[str, ...]]] = {"cityscapes": CITYSCAPES, "ade20k": ADE20K}
+
+
+def class_names(categories: Sequence[Mapping[str, Any]], dataset: str) -> tuple[ClassName, ...]:
+    """The classes of a panoptic annotation file, in its order, with all that is known of their names.
+
+    Args:
+        categories: the file's own list: `id`, `name`, which may hold several apart by commas, and `isthing`.
+        dataset: "cityscapes" or "ade20k". A class gets its further words where the file names it as the data set does
+            (a class of another name under the same number, as in the generated world, does not).
+    """
+    table = TABLES[dataset]
+    found = []
+    for entry in categories:
+        own = [name.strip().lower() for name in str(entry["name"]).split(",") if name.strip()]
+        known = table.get(entry["id"], ())
+        more = known if own and own[0] in known else ()
+        found.append(ClassName(int(entry["id"]), tuple(dict.fromkeys((*own, *more))), bool(entry["isthing"])))
+    return tuple(found)

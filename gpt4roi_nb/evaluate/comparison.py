@@ -1,0 +1,96 @@
+"""Two results of one benchmark, item by item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from gpt4roi_nb.evaluate.result import Result
+from gpt4roi_nb.evaluate.statistics import mcnemar
+from gpt4roi_nb.evaluate.tables import Table, shown
+
+_KEPT = ("id", "image", "question", "target", "kind", "size_bin", "boxes", "region")
+_EACH = ("answer", "correct", "score", "logprob")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` says.
+
+    common: questions that both have. both_right, only_first, only_second, both_wrong: of those that are right or wrong.
+    p_value: McNemar's, exact: how likely so uneven a split of the items on which they differ would be, were both as
+        good; NaN where nothing is right or wrong.
+    changed: the items whose answer is right in one and wrong in the other, or, where nothing is right or wrong, whose
+        answer differs; a column of each, `answer_1`, `answer_2`, ….
+    differences: what differs between the two protocols.
+    """
+
+    common: int
+    both_right: int
+    only_first: int
+    only_second: int
+    both_wrong: int
+    p_value: float
+    changed: pd.DataFrame = field(repr=False)
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+    differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def table(self) -> Table:
+        """The comparison in words."""
+        width = max(map(len, self.metrics), default=0)
+        lines = [f"{name:<{width}}  {shown(one)} → {shown(two)}" for name, (one, two) in self.metrics.items()]
+        lines.append(f"{self.common:,} questions in common, {len(self.changed):,} changed")
+        if self.both_right + self.only_first + self.only_second + self.both_wrong:
+            lines += [
+                f"  right in both {self.both_right:,}, in the first alone {self.only_first:,}, "
+                f"in the second alone {self.only_second:,}, in neither {self.both_wrong:,}",
+                f"  McNemar's test: p = {self.p_value:.3g}",
+            ]
+        lines += [f"  the cards differ in {name}: {one!r} and {two!r}" for name, (one, two) in self.differences.items()]
+        return Table("\n".join(lines))
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+
+def compare(first: Result, second: Result) -> Comparison:
+    """Which items changed between two results, and whether that may be chance.
+
+    McNemar's test takes items for independent; those of one picture are not quite, so a p-value near a bound says less
+    than it seems to.
+
+    Raises:
+        ValueError: they are of different benchmarks, or have no question in common.
+    """
+    if first.benchmark != second.benchmark:
+        raise ValueError(f"results of one benchmark can be compared, but {first.benchmark} and {second.benchmark} came")
+    one, two = first.predictions.set_index("id"), second.predictions.set_index("id")
+    common = [name for name in one.index if name in set(two.index)]
+    if not common:
+        raise ValueError("the two results have no question in common; were they drawn with different seeds?")
+    one, two = one.loc[common], two.loc[common]
+    judged = (one["correct"].notna() & two["correct"].notna()).to_numpy()
+    right_1 = one["correct"].fillna(False).to_numpy(dtype=bool) & judged
+    right_2 = two["correct"].fillna(False).to_numpy(dtype=bool) & judged
+    only_1, only_2 = int((right_1 & ~right_2).sum()), int((right_2 & ~right_1).sum())
+    differs = (one["answer"] != two["answer"]).to_numpy()
+    moved = ((right_1 != right_2) & judged) | (differs & ~judged)
+    changed = one.reset_index()[list(_KEPT)]
+    for number, frame in enumerate((one, two), 1):
+        for name in _EACH:
+            changed[f"{name}_{number}"] = frame[name].to_numpy()
+    return Comparison(
+        common=len(common),
+        both_right=int((right_1 & right_2).sum()),
+        only_first=only_1,
+        only_second=only_2,
+        both_wrong=int((judged & ~right_1 & ~right_2).sum()),
+        p_value=mcnemar(only_1, only_2) if judged.any() else float("nan"),
+        changed=changed[moved].reset_index(drop=True),
+        metrics={
+            name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics
+        },
+        differences=first.card.differences(second.card),
+    )

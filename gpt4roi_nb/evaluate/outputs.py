@@ -1,0 +1,121 @@
+"""Region masks with class probabilities to semantic, panoptic and instance outputs, as Mask2Former and its kin do it.
+
+Throughout: masks (N, H, W) bool, which may overlap; probabilities (N, C + 1), the last column void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+OVERLAP = 0.8  # share of a mask that must be its own pixels, or it is dropped
+TOP = 100  # (region, class) pairs of an image
+NONE = -1
+_CELLS = 2**24  # of (class, pixel) that are summed at a time
+
+
+class Segment(NamedTuple):
+    """A segment of a panoptic output. regions: indices of the masks that it is made of, several for merged stuff."""
+
+    id: int
+    category: int
+    regions: tuple[int, ...]
+
+
+class Instances(NamedTuple):
+    """(K,) each, best first: index of the region, index of the class, score."""
+
+    regions: np.ndarray
+    categories: np.ndarray
+    scores: np.ndarray
+
+
+def semantic(masks: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(H, W) int16: the class with the largest sum of probability × mask; -1 where no region lies, or only void ones.
+
+    (The reference gives such pixels the first class. In the ground truth they are void and not counted, unless an
+    image has more regions than are asked about.)
+    """
+    _check(masks, probabilities)
+    kept = ~_is_void(probabilities)
+    rows = probabilities[kept, :-1].astype(np.float32).T
+    chosen = masks[kept]
+    height, width = masks.shape[1:]
+    labels = np.full((height, width), NONE, np.int16)
+    step = max(1, _CELLS // max(1, width * probabilities.shape[1]))
+    for top in range(0, height if len(chosen) else 0, step):
+        band = chosen[:, top : top + step]
+        sums = np.tensordot(rows, band.astype(np.float32), axes=1)  # (C, rows, W)
+        labels[top : top + step] = np.where(band.any(0), sums.argmax(0), NONE)
+    return labels
+
+
+def panoptic(
+    masks: np.ndarray, probabilities: np.ndarray, things: Sequence[bool], overlap: float = OVERLAP
+) -> tuple[np.ndarray, list[Segment]]:
+    """Segment ids (H, W) int32, 0 for none, and the segments.
+
+    Each region takes its best class; void ones are dropped. A pixel goes to the region whose best probability is the
+    largest, the first of equals; a region of which less than `overlap` remains is dropped; stuff of one class is one
+    segment.
+
+    Args:
+        things: (C,) whether a class is counted.
+    """
+    _check(masks, probabilities)
+    classes, scores = probabilities.argmax(1), probabilities.max(1)
+    owner = np.full(masks.shape[1:], NONE, np.int32)
+    best = np.zeros(masks.shape[1:], np.float64)
+    kept = [k for k in range(len(masks)) if classes[k] < probabilities.shape[1] - 1]
+    for k in kept:
+        wins = masks[k] & (scores[k] > best)
+        owner[wins], best[wins] = k, scores[k]
+    ids = np.zeros(masks.shape[1:], np.int32)
+    segments: list[Segment] = []
+    merged: dict[int, int] = {}  # class of stuff to its place among the segments
+    for k in kept:
+        own = owner == k
+        area = int(masks[k].sum())
+        if not own.any() or own.sum() / area < overlap:
+            continue
+        category = int(classes[k])
+        if not things[category] and category in merged:
+            place = merged[category]
+            segments[place] = segments[place]._replace(regions=(*segments[place].regions, k))
+        else:
+            merged[category] = place = len(segments)
+            segments.append(Segment(place + 1, category, (k,)))
+        ids[own] = segments[place].id
+    return ids, segments
+
+
+def instances(probabilities: np.ndarray, things: Sequence[bool], top: int = TOP) -> Instances:
+    """The `top` likeliest (region, class) pairs of an image, of all classes; of these, the things.
+
+    So a region may appear under several classes, and with nearly flat scores it does. Equal ones keep their order.
+    Void regions and classes of probability 0, which a mapping that chooses gives, make no pair.
+    """
+    if not len(probabilities):
+        return Instances(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    scores = probabilities[:, :-1]
+    order = np.argsort(-scores, axis=None, kind="stable")[:top]
+    regions, categories = np.unravel_index(order, scores.shape)
+    chosen = scores.ravel()[order]
+    kept = np.asarray(things, bool)[categories] & ~_is_void(probabilities)[regions] & (chosen > 0)
+    return Instances(regions[kept], categories[kept], chosen[kept])
+
+
+def _is_void(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities.argmax(1) == probabilities.shape[1] - 1
+
+
+def _check(masks: np.ndarray, probabilities: np.ndarray) -> None:
+    if masks.ndim != 3 or masks.dtype != bool:
+        raise ValueError(f"masks must be (N, H, W) bool, but they are {masks.shape} {masks.dtype}")
+    if probabilities.ndim != 2 or len(probabilities) != len(masks):
+        raise ValueError(
+            f"probabilities must be (N, C + 1), a row a mask: there are {len(masks)} masks, but their shape is "
+            f"{probabilities.shape}"
+        )

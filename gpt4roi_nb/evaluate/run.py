@@ -1,0 +1,371 @@
+"""`evaluate`: a benchmark from its files to a `Result`, resumable at any point and over several processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from gpt4roi_nb.bundle import GPT4RoI
+from gpt4roi_nb.data.image_files import missing
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.evaluate.asking import Asker, Outcome
+from gpt4roi_nb.evaluate.card import ProtocolCard, checkpoint_hash, device_name, versions
+from gpt4roi_nb.evaluate.item import EMPTY_ANSWER, Item, Prediction, Setting
+from gpt4roi_nb.evaluate.journal import Journal
+from gpt4roi_nb.evaluate.pictures import Window, read_ahead, windows
+from gpt4roi_nb.evaluate.predictions import predictions_table
+from gpt4roi_nb.evaluate.registry import Benchmark, benchmark, check_files
+from gpt4roi_nb.evaluate.result import Result
+from gpt4roi_nb.evaluate.statistics import intervals
+from gpt4roi_nb.evaluate.worlds import own_world
+from gpt4roi_nb.files import write_json
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+BATCH_SIZE = 16
+LONGEST = timedelta(days=7)  # that one process may wait for another
+LEFT_OUT = "left_out.json"
+
+
+def evaluate(
+    name: str,
+    gpt4roi: GPT4RoI,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    scorer: str | None = None,
+    question: str | None = None,
+    mapping_model: str | os.PathLike[str] | None = None,
+    batch_size: int = BATCH_SIZE,
+    max_new_tokens: int | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    stop: threading.Event | None = None,
+    progress: bool = True,
+) -> Result:
+    """Measures a model on a benchmark.
+
+    Args:
+        name: one of `BENCHMARKS`.
+        root: folder of the data: the dataset's own, or one in the layout of the generated world, which holds those of
+            all. None writes a small generated world into the user's cache and takes that.
+        split: the benchmark's first without.
+        limit: at most so many images, or annotations of VCR, drawn by `seed`; None takes all.
+        scorer: "generate" or "likelihood", where the benchmark has both; its first without.
+        question: asked instead of the benchmark's own; names `<region1>`. Where a protocol fixes the wording to the
+            letter, an error.
+        mapping_model: folder or hub id of the sentence embedder, all-MiniLM-L6-v2 without.
+        batch_size: questions at a time.
+        max_new_tokens: of an answer; the benchmark's own without.
+        folder: where answers are kept as they come. The same call goes on where an earlier one ended, and gives what
+            one in one go would have given. None keeps nothing.
+        stop: an event that ends the run early, as an interrupt does: what was answered makes up the result, which says
+            that it is not complete.
+
+    Returns:
+        The result. Under `accelerate launch` the processes share the work, and each gets the whole result.
+
+    Raises:
+        FileNotFoundError: data is missing; the message names each file.
+        ValueError: an argument does not fit, or the folder holds another run.
+        RuntimeError: `stop` came before anything had a figure.
+    """
+    module = benchmark(name)
+    split = _chosen("split", split, module.SPLITS)
+    scorer = _chosen("scorer", scorer, module.SCORERS)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, or None for all, but is {limit}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+    if question is not None and module.FIXED_PROMPT:
+        raise ValueError(f"the protocol of {name} fixes its wording, {module.PROMPT!r}; leave question out")
+    state = _processes()
+    place = _root(root, state)
+    check_files(name, place, split)
+    with _Folder(folder, state) as kept:
+        embedder = None if mapping_model is None else os.fspath(mapping_model)
+        setting = Setting(place, split, seed, scorer, question, embedder, kept)
+        run = _Run(name, module, gpt4roi, setting, limit, batch_size, max_new_tokens or module.MAX_NEW_TOKENS)
+        return run.result(state, keep=folder is not None, stop=stop, progress=progress)
+
+
+def _chosen(what: str, given: str | None, known: Sequence[str]) -> str:
+    if given is None:
+        return known[0]
+    if given not in known:
+        raise ValueError(f"{what} must be one of {', '.join(map(repr, known))}, but is {given!r}")
+    return given
+
+
+def _processes() -> PartialState | None:
+    """The processes of `accelerate launch` (or torchrun), or None where this is the only one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    from accelerate import PartialState
+
+    # Without cpu=True processes that have no accelerator would each take themselves for the only one.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST)
+
+
+def _root(given: str | os.PathLike[str] | None, state: PartialState | None) -> Path:
+    if given is not None:
+        return Path(given).expanduser().absolute()
+    if state is None:
+        return own_world()
+    with state.main_process_first():
+        return own_world()
+
+
+class _Folder:
+    """The folder of a run; without a name one that is removed at the end. All processes have the same."""
+
+    def __init__(self, given: str | os.PathLike[str] | None, state: PartialState | None) -> None:
+        self._given = given
+        self._state = state
+        self._path: Path | None = None
+
+    def __enter__(self) -> Path:
+        if self._given is not None:
+            self._path = Path(self._given).expanduser().absolute()
+        elif self._state is None:
+            self._path = Path(tempfile.mkdtemp(prefix="gpt4roi_nb-"))
+        else:
+            from accelerate.utils import broadcast_object_list
+
+            made = [tempfile.mkdtemp(prefix="gpt4roi_nb-") if self._state.is_main_process else ""]
+            self._path = Path(broadcast_object_list(made)[0])
+        return self._path
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if self._given is None and self._path is not None:
+            if self._state is not None and kind is None:  # after an error the others would wait for ever
+                self._state.wait_for_everyone()
+            if self._state is None or self._state.is_main_process:
+                shutil.rmtree(self._path, ignore_errors=True)
+
+
+class _Run:
+    """One benchmark, one model, one setting."""
+
+    def __init__(
+        self,
+        name: str,
+        module: Benchmark,
+        gpt4roi: GPT4RoI,
+        setting: Setting,
+        limit: int | None,
+        batch_size: int,
+        max_new_tokens: int,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.gpt4roi = gpt4roi
+        self.setting = setting
+        self.limit = limit
+        self.max_new_tokens = max_new_tokens
+        self.problems = Problems()
+        self.asker = Asker(gpt4roi, setting.scorer, batch_size, max_new_tokens)
+        self.checkpoint = checkpoint_hash(gpt4roi)
+        # Sorted: what an answer shares a batch with does not depend on the order of the file.
+        items = draw(list(module.items(setting, self.problems)), limit, setting.seed)
+        self.items = sorted(items, key=lambda item: (item.image, item.id))
+        if not self.items:
+            raise ValueError(
+                f"{name} ({setting.split}) has no question that can be asked in {str(setting.root)!r}\n"
+                + self.problems.table()
+            )
+        self.windows = windows(self.items, batch_size)
+
+    def look(self) -> None:
+        """Warns of pictures that are not there, before an hour goes by; what is about them will be left out."""
+        names = {item.image.lstrip("/") for item in self.items}
+        gone = sorted(missing(Path("/"), names))
+        if gone:
+            warnings.warn(
+                f"{len(gone):,} of {len(names):,} pictures are not there, such as /{gone[0]}; questions about them are "
+                "left out, and counted",
+                stacklevel=4,
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for answers of an earlier call to count."""
+        asked = hashlib.sha256()
+        for item in self.items:
+            asked.update(f"{item.id}\n{item.question}\n{item.boxes}\n{item.options}\n".encode())
+        return {
+            "benchmark": self.name,
+            "split": self.setting.split,
+            "limit": self.limit,
+            "seed": self.setting.seed,
+            "scorer": self.setting.scorer,
+            "batch_size": self.asker.batch_size,
+            "max_new_tokens": self.max_new_tokens,
+            "checkpoint": self.checkpoint,
+            "questions": asked.hexdigest()[:12],
+        }
+
+    def result(self, state: PartialState | None, *, keep: bool, stop: threading.Event | None, progress: bool) -> Result:
+        rank, count = (0, 1) if state is None else (state.process_index, state.num_processes)
+        journal = Journal(self.setting.folder, rank)
+        if rank == 0:
+            journal.begin(self.identity())
+            self.look()
+        if state is not None:
+            state.wait_for_everyone()
+        journal.mend()
+        done = journal.done()
+        if state is not None:
+            state.wait_for_everyone()  # nobody writes while another still reads
+        interrupted = False
+        try:
+            self._ask(journal, done, rank, count, stop, progress)
+        except KeyboardInterrupt:
+            interrupted = True
+        if state is not None:
+            state.wait_for_everyone()
+        if rank == 0:
+            result = self._judged(journal.done(), keep, interrupted)
+            if keep or state is not None:
+                result.save(self.setting.folder)
+        if state is not None:
+            state.wait_for_everyone()
+        return result if rank == 0 else Result.load(self.setting.folder)
+
+    def _ask(
+        self,
+        journal: Journal,
+        done: dict[str, list[Outcome]],
+        rank: int,
+        count: int,
+        stop: threading.Event | None,
+        progress: bool,
+    ) -> None:
+        mine = [window for window in self.windows if window.index % count == rank]
+        batches = {window.index: self._batches(window) for window in mine}
+        open_ = [window for window in mine if any(name not in done for name, _ in batches[window.index])]
+        total = sum(len(window.items) for window in mine)
+        left = sum(len(items) for window in mine for name, items in batches[window.index] if name not in done)
+        with tqdm(
+            total=total,
+            initial=total - left,
+            unit="question",
+            desc=self.name,
+            disable=not progress or rank > 0,
+        ) as bar:
+            for window, pictures in read_ahead(self.gpt4roi, open_):
+                wanted = [(name, items) for name, items in batches[window.index] if name not in done]
+                answers = self.asker.answer([items for _, items in wanted], pictures)
+                for (name, items), outcomes in zip(wanted, answers, strict=True):
+                    journal.add(name, outcomes)
+                    bar.update(len(items))
+                    if stop is not None and stop.is_set():
+                        return
+
+    def _batches(self, window: Window) -> list[tuple[str, list[Item]]]:
+        parts = self.asker.batches(window.items)
+        return [(f"{window.index}.{number}", part) for number, part in enumerate(parts)]
+
+    def _judged(self, done: dict[str, list[Outcome]], keep: bool, interrupted: bool) -> Result:
+        outcomes = {_name(outcome): outcome for batch in done.values() for outcome in batch}
+        unfinished = {item.group or item.id for item in self.items if item.id not in outcomes}
+        if unfinished:
+            message = f"stopped after {len(outcomes)} of {len(self.items)} questions; the figures are of these alone"
+            if unfinished == {item.group or item.id for item in self.items}:
+                early = f"stopped after {len(outcomes)} of {len(self.items)} questions, too few for figures"
+                raise KeyboardInterrupt(early) if interrupted else RuntimeError(early)
+            warnings.warn(message + ("; the same call goes on from there" if keep else ""), stacklevel=4)
+        items, predictions, left_out = [], [], Counter(self.problems.counts())
+        details = list(self.problems)
+        for item in self.items:
+            outcome = outcomes.get(item.id)
+            if isinstance(outcome, Prediction):
+                if (item.group or item.id) not in unfinished:  # half an image has no figure
+                    items.append(item)
+                    predictions.append(outcome)
+            elif outcome is not None:
+                left_out[outcome[1].reason] += 1
+                details.append({"reason": outcome[1].reason, "where": item.id, "detail": outcome[1].detail})
+        if not items:
+            reasons = ", ".join(f"{count} × {reason}" for reason, count in left_out.items())
+            raise ValueError(f"none of the {len(self.items)} questions could be asked: {reasons}; {details[-1]}")
+        if keep and details:
+            write_json(self.setting.folder / LEFT_OUT, {"left_out": details})
+        scores = self.module.score(items, predictions, self.setting)
+        empty = sum(not prediction.answer for prediction in predictions)
+        if empty:
+            scores.counts.setdefault(EMPTY_ANSWER, empty)
+        left_out.update(self.problems.left_out)
+        return Result(
+            benchmark=self.name,
+            metrics={name: figure.value for name, figure in scores.figures.items()},
+            intervals=intervals(scores.figures, self.setting.seed),
+            card=self._card(items, predictions, dict(left_out), scores.counts, complete=not unfinished),
+            predictions=predictions_table(items, predictions, scores),
+            notes=scores.notes,
+            folder=self.setting.folder if keep else None,
+        )
+
+    def _card(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        left_out: dict[str, int],
+        counts: dict[str, int],
+        complete: bool,
+    ) -> ProtocolCard:
+        likely = self.setting.scorer == "likelihood"
+        greedy = f"greedy, at most {self.max_new_tokens} tokens"
+        return ProtocolCard(
+            benchmark=self.name,
+            dataset=self.module.DATASET,
+            split=self.setting.split,
+            images=len({item.image for item in items}),
+            regions=len({(item.image, box) for item in items for box in item.boxes}),
+            questions=len(items),
+            limit=self.limit,
+            seed=self.setting.seed,
+            prompt=self.setting.question or self.module.PROMPT,
+            scorer=self.setting.scorer,
+            decoding="log-probability of the options after one shared prefix" if likely else greedy,
+            mapping=self.module.MAPPING if not likely else "",  # then the answer is one of the options
+            checkpoint=self.checkpoint,
+            checkpoint_name="demo" if self.gpt4roi.is_demo else self.gpt4roi.source,
+            dtype=str(self.gpt4roi.model.dtype).removeprefix("torch."),
+            device=device_name(self.gpt4roi),
+            versions=versions(),
+            seconds=sum(prediction.seconds for prediction in predictions),
+            complete=complete,
+            left_out=left_out,
+            counts=counts,
+        )
+
+
+def draw(items: list[Item], limit: int | None, seed: int) -> list[Item]:
+    """The items of at most `limit` groups, chosen by seed: the same whatever the order of the items."""
+    groups = dict.fromkeys(item.group or item.id for item in items)
+    if limit is None or len(groups) <= limit:
+        return items
+
+    def rank(group: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{group}".encode()).digest()
+
+    chosen = set(sorted(groups, key=rank)[:limit])
+    return [item for item in items if (item.group or item.id) in chosen]
+
+
+def _name(outcome: Outcome) -> str:
+    return outcome.id if isinstance(outcome, Prediction) else outcome[0]

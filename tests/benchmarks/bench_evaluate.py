@@ -1,0 +1,129 @@
+"""The demo model on VCR's questions of a generated world: what is shared, against one full forward an option.
+
+The plain way encodes the picture for every option of every question and runs the whole prompt through the model each
+time. The rows between say what each kind of sharing gives by itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.boxes import normalise
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.world.write import write_world
+from gpt4roi_nb.evaluate.asking import Asker, Picture
+from gpt4roi_nb.evaluate.item import Item, Prediction, Setting
+from gpt4roi_nb.evaluate.options import choice
+from gpt4roi_nb.evaluate.vcr import items
+from gpt4roi_nb.images import load_image
+
+PICTURES = 40  # of which 4 are for validation
+BATCH = 16
+REPEATS = 3
+CLOSE = 1e-3  # between log-probabilities
+Answers = dict[str, tuple[float, ...]]
+
+
+@torch.inference_mode()
+def plain(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, Picture], *, share_image: bool = False) -> Answers:
+    """One full forward an option; with `share_image` the picture is encoded once."""
+    model = gpt4roi.model
+    found: Answers = {}
+    encodings = {
+        path: model.encode_image(picture.pixel_values[None]) for path, picture in pictures.items() if share_image
+    }
+    for item in asked:
+        picture = pictures[item.image]
+        boxes = torch.from_numpy(normalise(item.boxes, *picture.size))
+        offered = choice(gpt4roi.processor, item.question, item.options)
+        ordered = boxes[[number - 1 for number in offered.prompt.regions]]
+        likely = []
+        for (letter,) in offered.continuations:
+            ids = torch.tensor([[*offered.prompt.input_ids, letter]])
+            if share_image:
+                encoding = encodings[item.image]
+                vectors = model.encode_regions(encoding.fused_maps, [ordered])
+                features = {"image_features": encoding.image_features, "region_features": vectors}
+            else:
+                features = {"pixel_values": picture.pixel_values[None], "boxes": [ordered]}
+            logits = model(input_ids=ids, logits_to_keep=2, **features).logits[0, 0]
+            likely.append(logits.log_softmax(-1)[letter])
+        found[item.id] = tuple(torch.stack(likely).log_softmax(0).tolist())
+    return found
+
+
+def shared(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, Picture], batch_size: int) -> Answers:
+    """As `evaluate` asks."""
+    asker = Asker(gpt4roi, "likelihood", batch_size, 16)
+    found: Answers = {}
+    for outcomes in asker.answer(asker.batches(asked), pictures):  # type: ignore[arg-type]
+        for outcome in outcomes:
+            if not isinstance(outcome, Prediction):
+                raise RuntimeError(f"a question of the world could not be asked: {outcome}")
+            found[outcome.id] = outcome.option_logprobs or ()
+    return found
+
+
+def run() -> list[dict[str, object]]:
+    gpt4roi = GPT4RoI.from_pretrained()
+    with tempfile.TemporaryDirectory() as folder:
+        world = write_world(Path(folder) / "world", PICTURES, seed=606, progress=False)
+        asked = list(items(Setting(world, "val", scorer="likelihood"), Problems()))
+        images = {path: load_image(path) for path in dict.fromkeys(item.image for item in asked)}
+    transform = gpt4roi.processor.image_processor.picture
+    pictures = {path: Picture(transform(image), image.size) for path, image in images.items()}
+    ways: dict[str, Callable[[], Answers]] = {
+        "plain": lambda: plain(gpt4roi, asked, pictures),
+        "encoding": lambda: plain(gpt4roi, asked, pictures, share_image=True),
+        "prefix": lambda: shared(gpt4roi, asked, pictures, 1),
+        "batches": lambda: shared(gpt4roi, asked, pictures, BATCH),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    answers: dict[str, Answers] = {}
+    for _ in range(REPEATS):
+        for name, way in ways.items():
+            started = time.process_time()  # of this process: what the machine does beside it does not count
+            answers[name] = way()
+            seconds[name].append(time.process_time() - started)
+    for name in ways:
+        apart = max(
+            abs(one - other)
+            for key, values in answers["plain"].items()
+            for one, other in zip(values, answers[name][key], strict=True)
+        )
+        if apart > CLOSE:
+            raise RuntimeError(f"{name} gives other log-probabilities than the plain way, by {apart:.2g}")
+    best = {name: min(times) for name, times in seconds.items()}
+    detail = f"{best['plain']:.1f} and {best['batches']:.1f} s of processor for {len(asked)} questions of 4 options"
+    return [
+        {
+            "what": "a full forward an option / all that evaluate shares",
+            "ratio": best["plain"] / best["batches"],
+            "demand": ">= 4",
+            "detail": detail,
+        },
+        {
+            "what": "a full forward an option / the same with one encoding a picture",
+            "ratio": best["plain"] / best["encoding"],
+            "demand": "",
+            "detail": "",
+        },
+        {
+            "what": "one encoding a picture / the options share a prompt too",
+            "ratio": best["encoding"] / best["prefix"],
+            "demand": "",
+            "detail": "questions one by one",
+        },
+        {
+            "what": f"one by one / in batches of {BATCH}",
+            "ratio": best["prefix"] / best["batches"],
+            "demand": "",
+            "detail": "",
+        },
+    ]

@@ -1,0 +1,27 @@
+"""A small world on disk to measure on, and a model of random weights that has room for its prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import tiny_config, tiny_gpt4roi
+
+from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.data.world.write import write_world
+
+IMAGES = 32  # pictures 1, 11, 21 and 31 are for validation
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a world of `IMAGES` pictures."""
+    folder = tmp_path_factory.mktemp("worlds") / "world"
+    return write_world(folder, IMAGES, seed=11, size=96, n_objects=(4, 5), workers=0, progress=False)
+
+
+@pytest.fixture(scope="session")
+def gpt4roi() -> GPT4RoI:
+    """Random weights, and room for VCR's prompts."""
+    text_config = {**tiny_config().to_dict()["text_config"], "max_position_embeddings": 2048}
+    return tiny_gpt4roi(text_config=text_config)

@@ -1,0 +1,302 @@
+"""A run that is killed, split over processes or given bad data ends in the table of one in one go."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny import tiny_gpt4roi
+
+from gpt4roi_nb.evaluate import Result, evaluate
+from gpt4roi_nb.evaluate.asking import Asker
+from gpt4roi_nb.evaluate.journal import Journal
+from gpt4roi_nb.evaluate.run import draw
+from gpt4roi_nb.evaluate.vcr import HEAD, SUBMISSION, check_submission
+
+SMALL = {"batch_size": 4, "progress": False}
+
+
+def same(one: Result, other: Result) -> None:
+    """The two results agree in all but the time that they took."""
+    pd.testing.assert_frame_equal(
+        one.predictions.drop(columns="seconds"), other.predictions.drop(columns="seconds"), check_exact=True
+    )
+    assert one.metrics == other.metrics
+    assert one.intervals == other.intervals
+    assert not one.card.differences(other.card)
+
+
+@pytest.fixture
+def own(world: Path, tmp_path: Path) -> Path:
+    """A copy of the world's VCR and COCO parts, to be damaged."""
+    for name in ("vcr", "coco"):
+        shutil.copytree(world / name, tmp_path / "own" / name)
+    return tmp_path / "own"
+
+
+@pytest.fixture(scope="module")
+def whole(world: Path, gpt4roi) -> Result:
+    return evaluate("vcr", gpt4roi, world, **SMALL)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_run_that_was_killed_goes_on_to_the_same_table(world, gpt4roi, whole, tmp_path, monkeypatch, after):
+    class Killed(BaseException):
+        """As a kill: nothing of the program sees it coming."""
+
+    written = []
+    add = Journal.add
+
+    def dies(journal, batch, outcomes):
+        if len(written) == after:
+            with (tmp_path / "answers-0.jsonl").open("a") as stream:
+                stream.write('{"batch": "0.1", "rows": [{"id": "vcr/val-')  # cut in the middle of a line
+            raise Killed
+        written.append(batch)
+        add(journal, batch, outcomes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", dies)
+        with pytest.raises(Killed):
+            evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+    again = []
+    monkeypatch.setattr(Journal, "add", lambda journal, batch, rows: (again.append(batch), add(journal, batch, rows)))
+    same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
+    assert not {*again} & {*written}  # nothing is asked twice
+    assert len(again) + len(written) > after + 1
+    asked = []
+    monkeypatch.setattr(Asker, "answer", lambda *arguments: asked.append(arguments))
+    same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
+    assert not asked
+    same(Result.load(tmp_path), whole)
+
+
+def test_an_interrupt_keeps_what_was_answered(world, gpt4roi, whole, tmp_path, monkeypatch):
+    add = Journal.add
+    left = iter([False, False, False, True])
+
+    def interrupts(journal, batch, outcomes):
+        add(journal, batch, outcomes)
+        if next(left):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", interrupts)
+        with pytest.warns(UserWarning, match="the same call goes on from there"):
+            part = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+    assert not part.card.complete and "NOT COMPLETE" in str(part.table())
+    assert 0 < len(part.predictions) < len(whole.predictions)
+    assert set(part.predictions["id"].str.rpartition("/")[0].value_counts()) == {2}  # no half an annotation
+    same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
+
+
+def test_a_stop_ends_it_early(world, gpt4roi):
+    stop = threading.Event()
+    stop.set()
+    with pytest.warns(UserWarning, match="stopped after"):
+        part = evaluate("coco", gpt4roi, world, stop=stop, batch_size=8, progress=False)
+    assert not part.card.complete and len(part.predictions)
+    with pytest.raises(RuntimeError, match="too few for figures"):
+        evaluate("coco", gpt4roi, world, stop=stop, batch_size=1, progress=False)
+
+
+def test_the_order_of_the_file_does_not_matter(own, world, gpt4roi, whole):
+    file = own / "vcr" / "val.jsonl"
+    lines = file.read_text().splitlines()
+    random.Random(0).shuffle(lines)
+    file.write_text("\n".join(lines) + "\n")
+    shuffled = evaluate("vcr", gpt4roi, own, **SMALL)
+    strip = {"image": ""}
+    moved = shuffled.predictions.assign(**strip).drop(columns="seconds")
+    pd.testing.assert_frame_equal(moved, whole.predictions.assign(**strip).drop(columns="seconds"), check_exact=True)
+    assert shuffled.metrics == whole.metrics
+
+
+def test_another_run_in_the_folder_is_refused(world, gpt4roi, tmp_path):
+    evaluate("coco", gpt4roi, world, folder=tmp_path, limit=1, **SMALL)
+    with pytest.raises(ValueError, match=r"holds another run \(checkpoint: "):
+        evaluate("coco", tiny_gpt4roi(seed=1), world, folder=tmp_path, limit=1, **SMALL)
+    with pytest.raises(ValueError, match="limit: 1, now 2"):
+        evaluate("coco", gpt4roi, world, folder=tmp_path, limit=2, **SMALL)
+
+
+def test_bad_data_is_counted_by_reason_and_the_rest_is_measured(own, gpt4roi, whole):
+    file = own / "vcr" / "val.jsonl"
+    lines = file.read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    images = sorted({entry["img_fn"] for entry in entries})
+    (own / "vcr" / "vcr1images" / images[0]).unlink()
+    (own / "vcr" / "vcr1images" / images[1]).write_bytes(b"no picture")
+    victim = next(k for k, entry in enumerate(entries) if entry["img_fn"] == images[2])
+    entries[victim]["answer_label"] = 7
+    lines = [json.dumps(entry) for entry in entries]
+    lines.append('{"img_fn": "half a li')
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.warns(UserWarning, match=r"1 of 4 pictures are not there, such as /.*are left out"):
+        result = evaluate("vcr", gpt4roi, own, **SMALL)
+    gone = {name: 2 * sum(entry["img_fn"] == name for entry in entries) for name in images[:2]}
+    assert result.card.left_out == {
+        "broken JSON": 1,
+        "index out of range": 1,
+        "no such image": gone[images[0]],
+        "image cannot be read": gone[images[1]],
+    }
+    expected = whole.predictions[~whole.predictions["image"].str.endswith(tuple(images[:2]))]
+    expected = expected[~expected["id"].str.contains(f"/{entries[victim]['annot_id']}/")]
+    assert list(result.predictions["id"]) == list(expected["id"])
+    assert list(result.predictions["answer"]) == list(expected["answer"])
+
+
+def test_nothing_that_can_be_asked_is_said_in_words(own, gpt4roi):
+    shutil.rmtree(own / "coco" / "val2017")
+    (own / "coco" / "val2017").mkdir()
+    with (
+        pytest.warns(UserWarning, match="4 of 4 pictures are not there"),
+        pytest.raises(ValueError, match=r"none of the \d+ questions could be asked: \d+ × no such image"),
+    ):
+        evaluate("coco", gpt4roi, own, **SMALL)
+
+
+def test_answers_of_no_length_are_counted_and_wrong(world, gpt4roi, monkeypatch):
+    write = Asker._write
+    monkeypatch.setattr(Asker, "_write", lambda *given: [("", None, None) for _ in write(*given)])
+    result = evaluate("coco", gpt4roi, world, **SMALL)
+    assert result.card.counts["empty answers"] == len(result.predictions)
+    assert result.metrics == {"accuracy": 0, "mAP": 0}
+    assert result.predictions["logprob"].isna().all() and not result.predictions["correct"].any()
+
+
+def test_what_is_missing_is_named_before_anything_is_loaded(own, gpt4roi):
+    (own / "vcr" / "val.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"annotations: .*val\.jsonl"):
+        evaluate("vcr", gpt4roi, own)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        evaluate("vcr", gpt4roi, own / "elsewhere")
+
+
+def test_arguments_that_do_not_fit(world, gpt4roi):
+    for arguments, message in (
+        ({"split": "testA"}, "split must be one of 'val', 'test', 'train'"),
+        ({"scorer": "beam"}, "scorer must be one of"),
+        ({"limit": 0}, "limit must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"question": "What is <region1>?"}, "fixes its wording"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate("vcr", gpt4roi, world, **{**SMALL, **arguments})
+    with pytest.raises(ValueError, match="there is no benchmark 'vqa'"):
+        evaluate("vqa", gpt4roi, world)
+
+
+def test_a_limit_draws_whole_groups_by_seed(world, gpt4roi, whole):
+    drawn = [evaluate("vcr", gpt4roi, world, limit=3, seed=seed, **SMALL) for seed in (0, 0, 1)]
+    same(drawn[0], drawn[1])
+    assert set(drawn[0].predictions["id"]) != set(drawn[2].predictions["id"])
+    for one in drawn:
+        assert len(one.predictions) == 6 and one.card.limit == 3
+        assert set(one.predictions["id"].str.rpartition("/")[0].value_counts()) == {2}
+
+
+def test_drawing_does_not_depend_on_the_order():
+    from gpt4roi_nb.evaluate.item import Item
+
+    items = [Item(str(number), "", (), "?") for number in range(50)]
+    chosen = {item.id for item in draw(items, 10, 3)}
+    assert chosen == {item.id for item in draw(items[::-1], 10, 3)} and len(chosen) == 10
+    assert draw(items, 60, 3) == items
+
+
+@pytest.fixture
+def test_split(own: Path) -> Path:
+    """The validation split without its labels, as the test split of VCR is handed out."""
+    lines = []
+    for line in (own / "vcr" / "val.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        for key in ("answer_label", "rationale_label", "answer_orig", "rationale_orig"):
+            del entry[key]
+        lines.append(json.dumps(entry))
+    (own / "vcr" / "test.jsonl").write_text("\n".join(lines) + "\n")
+    return own
+
+
+def test_vcrs_test_split_gives_the_leaderboards_file(test_split, gpt4roi, whole, tmp_path):
+    folder = tmp_path / "kept"
+    result = evaluate("vcr", gpt4roi, test_split, split="test", folder=folder, **SMALL)
+    assert result.metrics == {} and result.predictions["correct"].isna().all()
+    file = folder / SUBMISSION
+    submitted = pd.read_csv(file)
+    assert tuple(submitted.columns) == HEAD and len(HEAD) == 21
+    names = {json.loads(line)["annot_id"] for line in (test_split / "vcr" / "test.jsonl").read_text().splitlines()}
+    assert set(submitted["annot_id"]) == names
+    assert submitted.filter(like="answer_").sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-6)
+    # The labels' rationale is asked for after the right answer: the same question as in the validation split.
+    of_test = result.predictions.set_index("question")["option_logprobs"]
+    for question, logprobs in whole.predictions.set_index("question")["option_logprobs"].items():
+        assert of_test[question] == pytest.approx(logprobs, abs=1e-4)
+    with pytest.raises(ValueError, match="scorer='likelihood'"):
+        evaluate("vcr", gpt4roi, test_split, split="test", scorer="generate", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda rows: rows[0].__setitem__(1, "answer0"), "the head must be"),
+        (lambda rows: rows.pop(), "one row an annotation; see 'b'"),
+        (lambda rows: rows.append(rows[1]), "one row an annotation; see 'a'"),
+        (lambda rows: rows[1].__setitem__(4, "0.9"), "row 'a': answer must sum to 1, but sums to 1.65"),
+        (lambda rows: rows[2].__setitem__(20, "-1"), "row 'b' must hold 20 probabilities"),
+    ],
+)
+def test_a_submission_that_is_wrong_is_refused(tmp_path, damage, message):
+    rows = [list(HEAD), *([name, *["0.25"] * 20] for name in ("a", "b"))]
+    file = tmp_path / "submission.csv"
+    file.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    check_submission(file, ["a", "b"])
+    damage(rows)
+    file.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    with pytest.raises(ValueError, match=message):
+        check_submission(file, ["a", "b"])
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_table(world, tmp_path, gpt4roi, whole):
+    gpt4roi.save_pretrained(tmp_path / "checkpoint")
+    unwanted = ("PYTEST", "ACCELERATE")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    command = [
+        # multi_gpu is its name for several processes of one machine; where it sees no GPU they talk by gloo
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+        *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--main_process_port", str(free_port())),
+        *("-m", "gpt4roi_nb.evaluate", "vcr", "--checkpoint", str(tmp_path / "checkpoint"), "--root", str(world)),
+        *("--out", str(tmp_path / "out"), "--batch-size", str(SMALL["batch_size"])),
+    ]
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=850, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("kept in") == 1  # one of them speaks
+    folder = tmp_path / "out" / "vcr"
+    assert {file.name for file in folder.glob("answers-*.jsonl")} == {"answers-0.jsonl", "answers-1.jsonl"}
+    two = Result.load(folder)
+    pd.testing.assert_frame_equal(
+        two.predictions.drop(columns="seconds"),
+        whole.predictions.drop(columns="seconds"),
+        check_exact=False,
+        rtol=1e-5,  # the checkpoint went through a file, and the processes have other numbers of threads
+    )
+    assert two.metrics == whole.metrics and two.intervals == whole.intervals

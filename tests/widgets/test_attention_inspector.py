@@ -1,0 +1,201 @@
+"""What the attention inspector sends to the browser, and what it does with what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_inside import GRID, HEADS, LAYERS, REGION, SINKS, TOKENS, FakeAttention, fake_answer
+from matplotlib import colormaps
+
+from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.widgets import AttentionInspector, attention_data
+from gpt4roi_nb.widgets.attention_data import AttentionData
+
+
+def floats(data: bytes, *shape: int) -> np.ndarray:
+    return np.frombuffer(data, "<f4").reshape(shape)
+
+
+@pytest.fixture()
+def attention() -> FakeAttention:
+    return FakeAttention()
+
+
+@pytest.fixture()
+def payload(attention: FakeAttention) -> dict[str, Any]:
+    return AttentionData(attention).payload()
+
+
+AXES = (len(LAYERS) + 1, len(HEADS) + 1, len(TOKENS))
+
+
+def test_the_shares_are_the_weights_and_sum_to_one(attention: FakeAttention, payload: dict[str, Any]) -> None:
+    mass = floats(payload["mass"], *AXES, -1)
+    assert np.allclose(mass.sum(-1), 1, atol=1e-5)
+    names = [span["name"] for span in payload["spans"]]
+    assert names == [*attention.spans, "answer so far"]
+    region = names.index("region1")
+    assert np.allclose(mass[1:, 1:, :, region], attention.weights[..., REGION])
+    assert np.allclose(mass[0, 0, :, region], attention.weights[..., REGION].mean((0, 1)))
+    assert np.allclose(mass[0, 2, :, region], attention.weights[:, 1, :, REGION].mean(0))
+    assert payload["spans"][region]["color"] == region_color(1)
+
+
+def test_what_lies_on_sinks_is_part_of_the_shares(attention: FakeAttention, payload: dict[str, Any]) -> None:
+    on_sinks = floats(payload["on_sinks"], *AXES, -1)
+    assert np.allclose(on_sinks[1:, 1:].sum(-1), attention.weights[..., list(SINKS)].sum(-1))
+    assert [sink["cell"] for sink in payload["sinks"]] == [-1, 5]
+
+
+def test_every_map_is_sent_where_they_are_small(attention: FakeAttention, payload: dict[str, Any]) -> None:
+    assert len(payload["sent"]) == 3 * 4
+    maps = floats(payload["maps"], len(payload["sent"]), len(TOKENS), GRID, GRID)
+    for (layer, head), sent in zip(payload["sent"], maps, strict=True):
+        for token in range(len(TOKENS)):
+            expected = attention.to_image(token, None if layer < 0 else layer, None if head < 0 else head)
+            assert np.allclose(sent[token], expected)
+
+
+def test_of_large_ones_only_the_means_are_sent(attention: FakeAttention, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_data, "EAGER_BYTES", 100)
+    payload = AttentionData(attention).payload()
+    assert payload["sent"] == [[-1, -1], [0, -1], [1, -1]]
+    assert floats(payload["maps"], 3, len(TOKENS), GRID, GRID)[1, 2] == pytest.approx(
+        attention.to_image(2, 0).numpy(), abs=1e-6
+    )
+
+
+def test_peaks_are_the_largest_cells_with_and_without_sinks(attention: FakeAttention, payload: dict[str, Any]) -> None:
+    peaks = floats(payload["peaks"], *AXES, 2)
+    cells = attention.to_image(4, 1, 2).numpy().copy()
+    assert peaks[2, 3, 4, 0] == pytest.approx(cells.max())
+    cells.flat[5] = 0
+    assert peaks[2, 3, 4, 1] == pytest.approx(cells.max())
+    assert peaks[0, 0, 4, 0] == pytest.approx(float(attention.to_image(4).max()))
+
+
+def test_relevancy_and_rollout_come_as_shares(attention: FakeAttention) -> None:
+    data = AttentionData(attention)
+    relevancy = data.relevancy(2)
+    assert relevancy.mass.sum() == pytest.approx(1, abs=1e-5)
+    assert relevancy.totals[0] == pytest.approx(float(attention.relevancy(2).sum()), rel=1e-5)
+    rollout = data.rollout()
+    assert rollout.mass.sum(-1) == pytest.approx(np.ones(len(TOKENS)), abs=1e-5)
+    assert rollout.maps[3].ravel() == pytest.approx(attention.rollout()[3, 2:REGION].numpy())
+
+
+def test_half_precision_is_shown_as_well(attention: FakeAttention) -> None:
+    object.__setattr__(attention, "weights", attention.weights.half())
+    object.__setattr__(attention, "to_answer", attention.to_answer.half())
+    mass = floats(AttentionData(attention).payload()["mass"], *AXES, -1)
+    assert np.allclose(mass.sum(-1), 1, atol=2e-3)
+
+
+# ------------------------------------------------------------------------------------------------------ the widget
+
+
+class Wire:
+    """What an inspector sends, and a way to send to it as the browser does."""
+
+    def __init__(self, inspector: AttentionInspector, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
+        self.view = inspector.view
+        monkeypatch.setattr(
+            type(self.view), "send", lambda _, content, buffers=None: self.sent.append((content, buffers or []))
+        )
+
+    def tell(self, **content: Any) -> None:
+        self.view._handle_custom_msg(content, [])
+
+
+def test_a_map_that_is_asked_for_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector = AttentionInspector(fake_answer())
+    wire = Wire(inspector, monkeypatch)
+    wanted = {"type": "map", "side": 0, "method": "raw", "layer": 1, "head": -1, "token": -1}
+    wire.tell(**wanted)
+    wire.tell(**(wanted | {"method": "relevancy", "token": 2}))
+    wire.tell(**(wanted | {"method": "rollout"}))
+    (raw, raw_maps), (relevancy, one_map), (rollout, all_maps) = wire.sent
+    assert raw == wanted
+    expected = inspector.attentions[0].to_image(4, 1)
+    assert np.allclose(floats(raw_maps[0], len(TOKENS), GRID, GRID)[4], expected)
+    assert len(one_map[0]) == 4 * GRID**2 and np.sum(relevancy["spans"]) == pytest.approx(1, abs=1e-5)
+    assert len(all_maps[0]) == 4 * GRID**2 * len(TOKENS) and len(rollout["total"]) == len(TOKENS)
+
+
+def test_a_map_that_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(AttentionInspector(fake_answer()), monkeypatch)
+    wire.tell(type="map", side=0, method="relevancy", layer=-1, head=-1, token=3)
+    ((reply, _),) = wire.sent
+    assert reply["type"] == "failed"
+    assert reply["problem"] == "This model gives no gradients; load it without quantization."
+
+
+def test_the_ablations_verdict_is_there_from_the_beginning() -> None:
+    answer = fake_answer()
+    (entry,) = AttentionInspector(answer).view.ablations
+    assert answer.ablated == [(1, "remove", False)]
+    assert entry["verdicts"][0] == "without region 1 the log-probability of 'a' changes by -3.0"
+    assert len(entry["verdicts"]) == len(entry["change"]) == len(TOKENS)
+
+
+def test_other_tests_are_made_once_and_their_failures_told() -> None:
+    answer = fake_answer()
+    view = AttentionInspector(answer).view
+    for how in ("blur", "blur", "swap"):
+        view._handle_custom_msg({"type": "ablate", "side": 0, "how": how}, [])
+    assert answer.ablated == [(1, "remove", False), (1, "blur", True), (1, "swap", True)]
+    assert view.ablations[1]["said"] == "a blue star"
+    assert view.ablations[2]["problem"] == "There is no other region to swap with; give box=."
+
+
+def test_an_attention_by_itself_is_shown_without_a_test() -> None:
+    (entry,) = AttentionInspector(FakeAttention()).view.ablations
+    assert entry["verdicts"] == [] and "open the answer" in entry["problem"]
+
+
+def test_two_answers_stand_side_by_side() -> None:
+    inspector = AttentionInspector(fake_answer(0), fake_answer(1, regions=0))
+    assert inspector.view.compare and len(inspector.view.answers) == 2
+    assert not torch.equal(inspector.attentions[0].weights, inspector.attentions[1].weights)
+    assert [entry["side"] for entry in inspector.view.ablations] == [0]
+
+
+def test_python_chooses_what_is_shown() -> None:
+    inspector = AttentionInspector(fake_answer(), token=-1)
+    assert inspector.view.token == len(TOKENS) - 1
+    inspector.show(2, second=5, layer=1, head=None, method="rollout", hide_sinks=True, span="image")
+    view = inspector.view
+    assert (view.token, view.second, view.compare, view.layer, view.head) == (2, 5, True, 1, -1)
+    assert (view.method, view.hide_sinks, view.span) == ("rollout", True, "image")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"token": 7}, IndexError, "there is no token 7; the answer has 7"),
+        ({"layer": 9}, ValueError, "no layer 9 in this attention; there are 0, 1"),
+        ({"head": 3}, ValueError, "no head 3"),
+        ({"method": "gradcam"}, ValueError, "expected method to be one of raw, relevancy, rollout"),
+        ({"span": "region2"}, ValueError, "there is no span 'region2'"),
+    ],
+)
+def test_what_there_is_not_cannot_be_chosen(wrong: dict[str, Any], error: type[Exception], words: str) -> None:
+    inspector = AttentionInspector(fake_answer())
+    before = inspector.view.get_state()
+    with pytest.raises(error, match=words):
+        inspector.show(**{"scale": "relative", **wrong})
+    assert inspector.view.get_state() == before
+
+
+def test_what_is_no_answer_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected an Answer or an Attention, but a str came"):
+        AttentionInspector("a red star")
+
+
+def test_the_colors_are_matplotlibs() -> None:
+    colors = np.frombuffer(AttentionInspector(fake_answer()).view.colors, np.uint8).reshape(256, 3)
+    assert np.array_equal(colors[200], np.round(np.array(colormaps["viridis"](200)[:3]) * 255))

@@ -1,0 +1,228 @@
+"""The failure browser as a person and as Python use it: without a database, and with a real one and the real App."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anywidget
+import pytest
+from fakes import FakeGPT4RoI
+from predictions import make_images, make_predictions
+
+from gpt4roi_nb.browsing.app import HUB_PREFIX, NO_LOGIN
+from gpt4roi_nb.browsing.rows import rows_of
+from gpt4roi_nb.database import WAYS_OUT, NoDatabase
+from gpt4roi_nb.evaluate import Result
+from gpt4roi_nb.widgets import FailureBrowser
+from gpt4roi_nb.widgets.failure_browser import INSPECTORS
+
+PATIENCE = 60  # seconds
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return make_predictions(make_images(tmp_path_factory.mktemp("images"), 12))
+
+
+@pytest.fixture()
+def browser(result: Result) -> FailureBrowser:
+    return FailureBrowser(result, FakeGPT4RoI())
+
+
+def tell(browser: FailureBrowser, **content: Any) -> None:
+    browser.panel._handle_custom_msg(content, [])
+
+
+def chart(browser: FailureBrowser, name: str) -> dict[str, tuple[int, int]]:
+    (found,) = [chart for chart in browser.panel.charts if chart["name"] == name]
+    return {bar["value"]: (bar["wrong"], bar["total"]) for bar in found["bars"]}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
+
+
+# ---------------------------------------------------------------------------------------------------- the counts
+
+
+def test_the_bars_count_what_the_table_holds(browser, result) -> None:
+    table = result.predictions
+    for dimension in ("kind", "size_bin"):
+        for value, (wrong, total) in chart(browser, dimension).items():
+            rows = table[table[dimension] == value]
+            assert (wrong, total) == ((~rows["correct"]).sum(), len(rows))
+    wrong = (~table["correct"]).sum()
+    assert browser.panel.summary == f"48 predictions, {wrong} wrong ({100 * wrong / 48:.1f}%)"
+    assert sum(total for _, total in chart(browser, "error_kind").values()) == wrong
+    assert browser.panel.title == "toys · tiny (0a1b2c)"
+
+
+def test_a_click_filters_the_other_charts_and_a_second_one_lets_go(browser, result) -> None:
+    before = browser.panel.charts
+    tell(browser, type="toggle", dimension="kind", value="ring")
+    rings = result.predictions[result.predictions["kind"] == "ring"]
+    assert set(browser.table["id"]) == set(rings["id"]) and browser.panel.filtered
+    assert sum(total for _, total in chart(browser, "size_bin").values()) == len(rings)
+    assert len(chart(browser, "kind")) == 5  # its own chart still shows what else there is to choose
+    tell(browser, type="toggle", dimension="kind", value="star")
+    assert set(browser.table["kind"]) == {"ring", "star"}
+    tell(browser, type="toggle", dimension="size_bin", value="small")
+    assert set(browser.table["size_bin"]) == {"small"}
+    tell(browser, type="clear")
+    assert browser.panel.charts == before and not browser.panel.filtered
+    assert len(browser.where(kind=["ring", "moon"], error_kind="format").table) == sum(
+        row["kind"] in ("ring", "moon") and row["error_kind"] == "format" for row in rows_of(result)
+    )
+    with pytest.raises(ValueError, match="expected dimensions among kind"):
+        browser.where(colour="red")
+
+
+# ----------------------------------------------------------------------------------------- without any database
+
+
+def test_failures_come_into_the_conversation_without_a_database(browser, result) -> None:
+    loaded = browser.where(kind="ring").load_selection()
+    table = result.predictions.set_index("id")
+    assert loaded and all(table["kind"][item] == "ring" and not table["correct"][item] for item in loaded)
+    surest = [table["logprob"][item] for item in loaded]
+    assert surest == sorted(surest, reverse=True)
+    assert browser.chat.conversation.draft == "What is <region1>?"
+    assert [list(region.box) for region in browser.chat.regions] == table["boxes"][loaded[0]]
+    assert browser.panel.loaded[0]["target"] == table["target"][loaded[0]]
+
+    assert str(browser.ask()) == "You asked: What is <region1>?"
+    assert browser.chat.conversation.draft == ""
+    tell(browser, type="show", index=1)
+    assert browser.current == loaded[1]
+    assert [list(region.box) for region in browser.chat.regions] == table["boxes"][loaded[1]]
+    assert browser.chat.answers == [] and browser.chat.conversation.draft == "What is <region1>?"
+
+
+def test_bad_ids_and_empty_selections_are_said_in_words(browser) -> None:
+    with pytest.raises(ValueError, match="'nowhere' is none of them"):
+        browser.load(["nowhere"])
+    with pytest.raises(RuntimeError, match="nothing is loaded"):
+        browser.ask()
+    with pytest.raises(ValueError, match="nothing is loaded to be tagged"):
+        browser.tag("odd")
+    tell(browser, type="toggle", dimension="kind", value="no such kind")
+    tell(browser, type="load")
+    assert browser.panel.problem == "The filters leave no failure to load."
+    assert browser.panel.busy == ""
+    with pytest.raises(TypeError, match="expected a Result first"):
+        FailureBrowser(FakeGPT4RoI())
+
+
+def test_without_a_model_the_regions_are_shown(result) -> None:
+    browser = FailureBrowser(result)
+    browser.load(["toys/2/1"])
+    (picture,) = browser._talk.children
+    assert picture.value[:4] == b"\x89PNG"
+    with pytest.raises(RuntimeError, match="nothing is loaded to ask about"):
+        browser.ask()
+
+
+def test_without_a_database_the_panel_says_the_three_ways_out_and_goes_on(browser, result, monkeypatch) -> None:
+    def nothing(*_: Any, **__: Any) -> None:
+        raise NoDatabase(WAYS_OUT)
+
+    monkeypatch.setattr("gpt4roi_nb.failures.connect", nothing)
+    tell(browser, type="open")
+    assert browser.panel.problem == WAYS_OUT and not browser.panel.app_open
+    tell(browser, type="load")
+    assert browser.panel.problem == "" and browser.loaded
+    tell(browser, type="tag", name="odd", all=True)
+    assert browser.panel.problem == WAYS_OUT
+    assert result.gallery({"correct": False}) is not None
+
+
+def test_inspectors_get_what_they_look_into(browser, monkeypatch) -> None:
+    class Inspector(anywidget.AnyWidget):
+        def __init__(self, given: Any) -> None:
+            super().__init__()
+            self.given = given
+
+    for name, (title, _, needs) in list(INSPECTORS.items()):
+        monkeypatch.setitem(INSPECTORS, name, (title, Inspector, needs))
+    browser.load(["toys/2/1", "toys/3/1"])
+    assert [entry["name"] for entry in browser.panel.inspectors] == ["attention", "regions"]
+    tell(browser, type="inspect", name="attention")
+    assert browser.panel.problem == ""
+    assert browser._inside.children[0].given is browser.chat.answers[-1]  # it was asked for that
+    tell(browser, type="inspect", name="regions")
+    assert browser._inside.children[0].given is browser.chat.session
+    browser.show(1)
+    assert browser._inside.children == ()
+
+
+# ------------------------------------------------------------------------------ a real database and a real App
+
+
+@pytest.mark.slow
+def test_a_selection_in_the_app_is_loaded_asked_and_tagged(fiftyone, browser, monkeypatch) -> None:
+    monkeypatch.setenv(HUB_PREFIX, "/user/ada/")
+    try:
+        browser.where(size_bin="small")
+        tell(browser, type="open")
+        assert browser.panel.problem == ""
+        app = browser.app
+        # As the hub's proxy passes it on, with words on who else reaches the port.
+        assert browser.frame.url.startswith(f"/user/ada/proxy/{app.port}/?proxy=/user/ada/proxy/{app.port}/")
+        assert browser.panel.notice == NO_LOGIN.format(port=app.port)
+        dataset = fiftyone.load_dataset("toys")
+        shown = app.session.view.values(f"{browser.field}.detections.size_bin", unwind=True)
+        assert set(shown) == {"small"}
+
+        ids = dict(
+            zip(
+                *dataset.values([f"{browser.field}.detections.item", f"{browser.field}.detections.id"], unwind=True),
+                strict=True,
+            )
+        )
+        app.session.select_labels(ids=[ids["toys/3/0"], ids["toys/1/0"]])
+        wait_for(lambda: len(app.selected[0]) == 2)
+        tell(browser, type="load")
+        assert browser.panel.problem == "" and set(browser.loaded) == {"toys/3/0", "toys/1/0"}
+
+        tell(browser, type="tag", name="odd", all=True)
+        assert browser.panel.problem == "" and browser.tags == {"odd": 2}
+        assert chart(browser, "tag").keys() == {"odd"}
+        tell(browser, type="clear")
+        tell(browser, type="toggle", dimension="tag", value="odd")
+        assert set(browser.table["id"]) == {"toys/3/0", "toys/1/0"}
+
+        app.session.selected_labels = []
+        tell(browser, type="clear")
+        sample = dataset.match(fiftyone.ViewField("filepath") == browser.table["image"][8]).first()
+        app.session.select_samples(ids=[sample.id])
+        wait_for(lambda: app.selected[1] == [sample.id])
+        wrong = {row["id"] for row in rows_of(browser.result) if row["id"].startswith("toys/2/") and not row["correct"]}
+        assert wrong and set(browser.load_selection()) == wrong
+
+        fiftyone.delete_dataset("toys")
+        tell(browser, type="load")
+        assert browser.panel.problem.startswith("There is no dataset 'toys' any more")
+        tell(browser, type="open")  # makes it anew
+        assert browser.panel.problem == "" and len(fiftyone.load_dataset("toys")) == 12
+    finally:
+        browser.close()
+
+
+@pytest.mark.slow
+def test_patches_are_selected_one_by_one(fiftyone, browser) -> None:
+    try:
+        browser.open_app()
+        dataset = fiftyone.load_dataset("toys")
+        patches = dataset.to_patches(browser.field)
+        browser.app.session.view = patches
+        chosen = patches.skip(5).first()
+        browser.app.session.select_samples(ids=[chosen.id])
+        wait_for(lambda: browser.app.selected[1] == [chosen.id])
+        assert browser.load_selection() == [chosen[browser.field].item]
+    finally:
+        browser.close()

@@ -1,0 +1,163 @@
+"""What the region inspector sends to the browser, on a tiny model, and how it follows the boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import picture, tiny_gpt4roi
+
+from gpt4roi_nb import RegionSession
+from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.widgets import RoIInspector
+from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, likeness
+
+BOXES = [(4.0, 6.0, 30.0, 40.0), (28.0, 10.0, 60.0, 44.0)]
+
+
+@pytest.fixture(scope="module")
+def session() -> RegionSession:
+    return tiny_gpt4roi().session(picture())
+
+
+@pytest.fixture(scope="module")
+def features(session: RegionSession) -> Any:
+    return session.roi_features(BOXES, rounds=True)
+
+
+def values(entry: dict[str, Any]) -> np.ndarray:
+    side = entry["columns"]
+    flat = np.frombuffer(entry["values"], "<f4")
+    return flat.reshape((-1, side) if flat.size % 3 or flat.size == side**2 else (-1, side, 3))
+
+
+def test_norms_are_the_lengths_of_the_vectors_on_one_scale_a_row(features: Any) -> None:
+    rows = image_rows(features, 0, "norm")
+    norms = features.norms()
+    assert len(rows) == 2 + len(features.fusion_rounds)
+    for row, expected in zip(rows, (norms["levels"], norms["input_convs"]), strict=False):
+        assert [entry["label"] for entry in row["maps"]] == ["level 0", "level 1"]
+        for entry, level in zip(row["maps"], expected, strict=True):
+            assert values(entry) == pytest.approx(level.numpy(), rel=1e-5)
+        assert row["low"] == 0 and row["high"] == pytest.approx(max(float(level.max()) for level in expected))
+    assert values(rows[-1]["maps"][1]) == pytest.approx(norms["fused_maps"][1].numpy(), rel=1e-5)
+
+
+def test_the_boxes_grids_are_those_of_the_chosen_region(features: Any) -> None:
+    norms = features.norms()
+    pooled, heads = box_rows(features, 1, "norm")
+    for level in range(2):
+        assert values(pooled["maps"][level]) == pytest.approx(norms["pooled"][level][1].numpy(), rel=1e-5)
+        assert values(heads["maps"][level]) == pytest.approx(norms["head_outputs"][level][1].numpy(), rel=1e-5)
+
+
+def test_components_have_the_same_colors_in_both_frames(features: Any) -> None:
+    pca = features.pca("fused_maps")
+    shown = values(image_rows(features, 0, "three components")[-1]["maps"][0])
+    assert shown == pytest.approx(torch.movedim(pca.maps[0], 0, -1).numpy(), abs=1e-5)
+    along = torch.einsum("kc,chw->khw", pca.components, features.pooled[0][1] - pca.mean[:, None, None])
+    scaled = (along - pca.low[:, None, None]) / (pca.high - pca.low)[:, None, None]
+    (pooled, _) = box_rows(features, 1, "component 2")
+    assert values(pooled["maps"][0]) == pytest.approx(scaled[1].clamp(0, 1).numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("coloring", COLORINGS)
+def test_every_coloring_stays_within_its_scale(features: Any, coloring: str) -> None:
+    for row in image_rows(features, 0, coloring) + box_rows(features, 0, coloring):
+        for entry in row["maps"]:
+            shown = values(entry)
+            assert np.isfinite(shown).all()
+            assert shown.min() >= row["low"] - 1e-5 and shown.max() <= row["high"] + 1e-5
+
+
+def test_a_place_is_most_like_itself(features: Any) -> None:
+    found = likeness(features, 1, 0, 2, 3)
+    assert found[2, 3] == pytest.approx(1, abs=1e-5)
+    assert found.max() <= 1 + 1e-5 and found.shape == tuple(features.input_convs[0].shape[1:])
+    maps = features.input_convs[0]
+    centred = maps - maps.mean((1, 2), keepdim=True)
+    expected = torch.cosine_similarity(centred[:, 0, 1], centred[:, 2, 3], dim=0)
+    assert found[0, 1] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_bars_sum_to_the_token(features: Any) -> None:
+    parts = bars(features, 1)
+    assert [part["name"] for part in parts] == ["level 0", "level 1", "position", "bias"]
+    assert sum(part["share"] for part in parts) == pytest.approx(1, abs=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------------ the widget
+
+
+def test_it_begins_with_the_sessions_regions_or_one_in_the_middle(session: RegionSession) -> None:
+    assert RoIInspector(session).view.regions[0]["box"] == [24, 18, 40, 30]
+    session.ask("What is <region1>?", boxes=BOXES[:1], max_new_tokens=1)
+    view = RoIInspector(session).view
+    assert view.regions == [{"number": 1, "color": region_color(1), "box": list(BOXES[0])}]
+    session.reset()
+
+
+def test_moving_the_box_updates_what_depends_on_it(session: RegionSession) -> None:
+    inspector = RoIInspector(session, BOXES)
+    view = inspector.view
+    before = view.get_state()
+    state = {"x": 2, "y": 3, "width": 20, "height": 30, "label": "region1"}
+    shown = [dict(entry) for entry in inspector.canvas.bbox.bboxes]
+    inspector.canvas.bbox.set_state({"bboxes": [{**shown[0], **state}, *shown[1:]]})  # as the mouse does
+    scale = inspector.canvas.bbox.bboxes[1]["width"] / (BOXES[1][2] - BOXES[1][0])
+    assert view.regions[0]["box"] == pytest.approx([2 / scale, 3 / scale, 22 / scale, 33 / scale])
+    expected = bars(session.roi_features([view.regions[0]["box"]]), 0)
+    assert view.bars == expected != before["bars"]
+    assert view.box_rows != before["box_rows"] and view.rows == before["rows"]
+    assert view.problem == ""
+
+
+def test_clicks_choose_a_region_and_a_coloring(session: RegionSession) -> None:
+    view = RoIInspector(session, BOXES).view
+    one = view.box_rows
+    view._handle_custom_msg({"type": "region", "number": 2}, [])
+    assert view.region == 2 and view.box_rows != one
+    view._handle_custom_msg({"type": "coloring", "name": "similarity"}, [])
+    assert view.rows[0]["coloring"] == "similarity"
+    view._handle_custom_msg({"type": "region", "number": 7}, [])
+    assert view.problem == "There is no region 7; there are 2, numbered from 1."
+
+
+def test_a_place_under_the_mouse_is_answered(session: RegionSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector = RoIInspector(session, BOXES)
+    sent = []
+    monkeypatch.setattr(type(inspector.view), "send", lambda _, content, buffers=None: sent.append((content, buffers)))
+    place = {"type": "like", "stage": 0, "level": 1, "row": 3, "column": 2}
+    inspector.view._handle_custom_msg(place, [])
+    ((content, buffers),) = sent
+    assert content == place
+    assert np.frombuffer(buffers[0], "<f4").reshape(4, 4)[3, 2] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_control_asks_with_position_and_features_alone(session: RegionSession) -> None:
+    inspector = RoIInspector(session, BOXES, region=2)
+    inspector.view._handle_custom_msg({"type": "control"}, [])
+    (answer,) = session.describe([BOXES[1]])
+    assert inspector.view.problem == ""
+    assert [entry["name"] for entry in inspector.view.controls] == [
+        "the whole region token", "its position alone", "its features alone",
+    ]  # fmt: skip
+    assert inspector.view.controls[0]["said"] == answer.text
+    assert inspector.view.controls[1]["said"] == answer.ablate(region=1, how="position_only").answer
+    inspector.set_boxes(BOXES[:1])
+    assert inspector.view.controls == [] and inspector.view.region == 1
+
+
+def test_without_a_box_it_waits_for_one(session: RegionSession) -> None:
+    inspector = RoIInspector(session, BOXES[:1])
+    inspector.set_boxes([])
+    assert inspector.view.bars == [] and inspector.view.summary.startswith("Draw a box")
+    inspector.set_boxes(BOXES)
+    assert inspector.view.region == 1 and inspector.view.bars
+
+
+def test_a_region_that_there_is_not_is_refused(session: RegionSession) -> None:
+    with pytest.raises(ValueError, match="there is no region 3; there are 2"):
+        RoIInspector(session, BOXES, region=3)

@@ -1,0 +1,191 @@
+"""An answer's attention as the numbers that an `AttentionInspector` sends to the browser: no widget, no browser.
+
+The first two axes of everything here are layers and heads with their mean in front: index 0 is the mean, index i the
+i-th of `Attention.layers` or `Attention.heads`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4roi_nb.capture import Attention
+from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.widgets.display_image import display_image
+
+Floats = NDArray[np.float32]
+
+METHODS = ("raw", "relevancy", "rollout")
+# Maps up to this size all go to the browser when an inspector opens; of larger ones the means go, the rest on demand.
+EAGER_BYTES = 8 * 2**20
+ANSWER_SO_FAR = "answer so far"
+# Regions have the colours of the palette; the other parts of a prompt are told apart by their labels as well.
+SPAN_COLORS = {
+    "image": "#12a594",
+    "question": "#7d8597",
+    ANSWER_SO_FAR: "#a5adba",
+    "earlier turns": "#5c677d",
+    "system": "#9aa0a6",
+    "first token": "#b08968",
+    "marks": "#c0c5ce",
+}
+_OTHER_SPAN = "#9aa0a6"
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of some answer tokens, and what share of the whole each part of the prompt has.
+
+    maps: (tokens, grid, grid). mass, on_sinks: (tokens, spans), the latter being what of the former lies on sinks.
+    totals: (tokens,) what the shares are of.
+    """
+
+    maps: Floats
+    mass: Floats
+    on_sinks: Floats
+    totals: Floats
+
+
+class AttentionData:
+    """What is shown of one `Attention`.
+
+    spans: names of the parts of the prompt in their order, then "answer so far".
+    sinks: [{"position", "span", "token", "cell": place in the flattened grid, or -1 outside the image}].
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        self.attention = attention
+        self.spans = [*attention.spans, ANSWER_SO_FAR]
+        image = list(attention.spans["image"])
+        self._image = np.asarray(image)
+        self.sinks: list[dict[str, Any]] = [
+            {
+                "position": sink.position,
+                "span": sink.span,
+                "token": sink.token,
+                "cell": image.index(sink.position) if sink.position in image else -1,
+            }
+            for sink in attention.sinks()
+        ]
+        count = len(attention.prompt_tokens)
+        self._member = np.zeros((count, len(self.spans)), np.float32)  # which span each position belongs to
+        for index, positions in enumerate(attention.spans.values()):
+            self._member[list(positions), index] = 1
+        is_sink = np.zeros((count, 1), np.float32)
+        is_sink[[sink["position"] for sink in self.sinks]] = 1
+        self._sink_member = self._member * is_sink
+
+    def masses(self) -> tuple[Floats, Floats]:
+        """Two (layers + 1, heads + 1, tokens, spans): shares of the attention, and what of them lies on sinks."""
+        weights = _numpy(self.attention.weights)
+        mass = weights @ self._member
+        mass[..., -1] += _numpy(self.attention.to_answer).sum(-1)
+        return _with_means(mass), _with_means(weights @ self._sink_member)
+
+    def peaks(self) -> Floats:
+        """(layers + 1, heads + 1, tokens, 2): the largest cell of each map, and the largest that is no sink."""
+        hidden = [sink["cell"] for sink in self.sinks if sink["cell"] >= 0]
+        rows = []
+        for layer in (None, *self.attention.layers):
+            cells = self._layer(layer)[..., self._image]  # (heads + 1, tokens, cells)
+            plain = cells.copy()
+            plain[..., hidden] = 0
+            rows.append(np.stack([cells.max(-1), plain.max(-1)], axis=-1))
+        return np.stack(rows)
+
+    def _layer(self, layer: int | None) -> Floats:
+        """(heads + 1, tokens, prompt tokens) of a layer, None being their mean; the heads' mean in front."""
+        weights = self.attention.weights
+        chosen = weights.float().mean(0) if layer is None else weights[self.attention.layers.index(layer)]
+        heads = _numpy(chosen)
+        return np.concatenate([heads.mean(0, keepdims=True), heads])
+
+    def raw(self, layer: int | None, head: int | None) -> Floats:
+        """(tokens, grid, grid) of one layer and head, by their numbers in the model; None is the mean."""
+        count = len(self.attention.tokens)
+        return np.stack([_numpy(self.attention.to_image(token, layer, head)) for token in range(count)])
+
+    def rollout(self) -> Maps:
+        """Attention followed through the layers, for every token. What a row lacks to 1 went to the answer so far."""
+        rows = _numpy(self.attention.rollout())
+        maps = self._maps(rows, np.ones(len(rows), np.float32))
+        maps.mass[:, -1] += np.clip(1 - rows.sum(-1), 0, 1)
+        return maps
+
+    def relevancy(self, token: int) -> Maps:
+        """Gradient-weighted relevancy of one token, as shares of its sum."""
+        row = _numpy(self.attention.relevancy(token))[None]
+        return self._maps(row, row.sum(-1))
+
+    def _maps(self, rows: Floats, totals: Floats) -> Maps:
+        """rows: (tokens, prompt tokens), none negative; made shares of their totals."""
+        shares = rows / np.where(totals > 0, totals, 1)[:, None]
+        grid = self.attention.grid
+        return Maps(
+            maps=shares[:, self._image].reshape(len(rows), grid, grid),
+            mass=shares @ self._member,
+            on_sinks=shares @ self._sink_member,
+            totals=totals,
+        )
+
+    def payload(self) -> dict[str, Any]:
+        """All that the browser needs to begin; arrays as float32 bytes."""
+        attention = self.attention
+        mass, on_sinks = self.masses()
+        axes = (len(attention.layers) + 1, len(attention.heads) + 1)
+        cells = len(attention.tokens) * attention.grid**2
+        everything = np.prod(axes) * cells * 4 <= EAGER_BYTES
+        numbers = [(layer, head) for layer in (None, *attention.layers) for head in (None, *attention.heads)]
+        sent = numbers if everything else [(layer, head) for layer, head in numbers if head is None]
+        return {
+            "tokens": list(attention.tokens),
+            "logprobs": [round(float(value), 4) for value in attention.logprobs],
+            "grid": attention.grid,
+            "layers": list(attention.layers),
+            "heads": list(attention.heads),
+            "spans": [{"name": name, "color": span_color(name)} for name in self.spans],
+            "regions": [
+                {"number": number, "color": region_color(number), "box": [float(edge) for edge in box]}
+                for number, box in sorted(attention.regions.items())
+            ],
+            "size": list(attention.image_size),
+            "image": display_image(attention.image).data,
+            "sinks": self.sinks,
+            "mass": _bytes(mass),
+            "on_sinks": _bytes(on_sinks),
+            "peaks": _bytes(self.peaks()),
+            "sent": [[-1 if layer is None else layer, -1 if head is None else head] for layer, head in sent],
+            "maps": self._packed(sent),
+        }
+
+    def _packed(self, numbers: list[tuple[int | None, int | None]]) -> bytes:
+        """The maps of these layers and heads, one after the other, as float32 bytes."""
+        layers: dict[int | None, Floats] = {}
+        for layer, _ in numbers:
+            if layer not in layers:
+                layers[layer] = self._layer(layer)[..., self._image]
+        heads: list[int | None] = [None, *self.attention.heads]
+        return b"".join(_bytes(layers[layer][heads.index(head)]) for layer, head in numbers)
+
+
+def span_color(name: str) -> str:
+    """Hex colour of a part of the prompt; a region's is the palette's."""
+    number = name.removeprefix("region")
+    return region_color(int(number)) if number.isdigit() else SPAN_COLORS.get(name, _OTHER_SPAN)
+
+
+def _with_means(values: Floats) -> Floats:
+    """(L, H, …) → (L + 1, H + 1, …), with the means in front."""
+    heads = np.concatenate([values.mean(1, keepdims=True), values], axis=1)
+    return np.concatenate([heads.mean(0, keepdims=True), heads])
+
+
+def _numpy(tensor: Any) -> Floats:
+    return tensor.detach().float().cpu().numpy()
+
+
+def _bytes(values: Floats) -> bytes:
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()

@@ -1,0 +1,267 @@
+// The attention inspector: controls on top, one or two sides below. What was asked of the kernel is kept in the page.
+
+function makeSide(model, side, data, table, talk) {
+  const url = URL.createObjectURL(new Blob([data.image]));
+  const stage = makeStage(url, data.size);
+  stage.canvas.dataset.side = side;
+  drawBoxes(stage.boxes, data.size, data.regions);
+  const bar = makeBar(table);
+  const [tokens, showTokens] = makeTokens(data, {
+    hover: (token) => talk.hover(side, token),
+    choose: (token) => talk.set({ [side ? "second" : "token"]: token }),
+  });
+  const [shares, showShares] = makeShares(data, (span) => talk.set({ span }));
+  const [matrix, showMatrix] = makeMatrix(data, table, (layer, head) => {
+    const again = model.get("layer") === layer && model.get("head") === head;
+    talk.set({ layer: again ? MEAN : layer, head: again ? MEAN : head, method: "raw" });
+  });
+  const [verdicts, showVerdicts] = makeVerdicts(data, model.get("hows"), (how) => talk.set({ how }));
+  const mass = node("div", { className: "mass" });
+  const summary = node("p", { className: "summary" });
+  summary.setAttribute("aria-live", "polite");
+  const problem = node("div", { className: "problem", role: "alert", hidden: true });
+  const pictures = node("div", { className: "picture" }, stage.element, bar.element, mass);
+  const details = node("div", { className: "details" }, verdicts, shares, matrix);
+  const root = node("section", { className: "side" }, tokens, problem, node("div", { className: "body" }, pictures, details), summary);
+  root.dataset.side = side;
+
+  const show = ({ wanted, hovered, chosen, high, problemWords }) => {
+    const hide = model.get("hide_sinks");
+    const found = data.look(wanted);
+    showTokens({ token: chosen, hovered, masses: (token) => stripOf(data, { ...wanted, token }) });
+    showVerdicts({ token: wanted.token, chosen: model.get("how"), ablations: talk.ablations(side) });
+    showMatrix({ token: wanted.token, layer: wanted.layer, head: wanted.head, span: model.get("span"), hide });
+    problem.hidden = !problemWords;
+    problem.textContent = problemWords ?? "";
+    root.classList.toggle("waiting", !found && !problemWords);
+    stage.canvas.hidden = !found;
+    if (!found) return;
+    const hidden = hide ? data.hiddenCells : [];
+    const top = model.get("scale") === "absolute" ? high : peak(found.values, hidden).value;
+    paint(stage.canvas, found.values, data.grid, 0, top, table, hidden);
+    Object.assign(stage.canvas.dataset, { token: wanted.token, layer: wanted.layer, head: wanted.head, method: wanted.method });
+    stage.canvas.dataset.high = top;
+    bar.low.textContent = "0";
+    bar.high.textContent = percent(top);
+    bar.words.textContent = model.get("scale") === "absolute" ? "one scale for all maps of this kind" : "this map's own scale";
+    const words = describe(data, wanted, found, hidden);
+    mass.textContent = words.mass;
+    summary.textContent = words.all;
+    stage.canvas.ariaLabel = words.all;
+    showShares({ shares: found.shares, onSinks: found.onSinks, hide, span: model.get("span") });
+  };
+
+  const save = async (kind) => {
+    const wanted = talk.wanted(side);
+    const found = data.look(wanted);
+    if (!found) return;
+    const name = `${wanted.method}-token${wanted.token + 1}`;
+    const hidden = model.get("hide_sinks") ? data.hiddenCells : [];
+    if (kind === "data") {
+      const spans = Object.fromEntries(data.spans.map((span, i) => [span.name, found.shares[i]]));
+      const content = {
+        ...wanted, text: data.tokens[wanted.token], tokens: data.tokens, grid: data.grid, map: [...found.values],
+        shares: spans, total: found.total, sinks: data.sinks, regions: data.regions,
+        ablations: talk.ablations(side).map((entry) => ({ ...entry, verdict: entry.verdicts[wanted.token] ?? "" })),
+      };
+      download(`${name}.json`, JSON.stringify(content, null, 1), "application/json");
+      return;
+    }
+    const high = Number(stage.canvas.dataset.high);
+    const map = [...found.values].map((value, cell) => (hidden.includes(cell) ? null : colorOf(table, step(value, 0, high))));
+    const words = describe(data, wanted, found, hidden);
+    const caption = [words.what, words.mass, `Colours: 0 to ${percent(high)} a cell (${model.get("scale")} scale)`];
+    talk.ablations(side).forEach(({ verdicts: all, how }) => all.length && caption.push(`${how}: ${all[wanted.token]}`));
+    const svg = stageSvg({
+      url: dataUrl(data.image), size: data.size, map, columns: data.grid, opacity: talk.opacity(), regions: data.regions, caption,
+    });
+    if (kind === "svg") download(`${name}.svg`, svg, "image/svg+xml");
+    else download(`${name}.png`, await svgToPng(svg), "image/png");
+  };
+  return { root, show, save, setOpacity: (value) => (stage.canvas.style.opacity = value), end: () => URL.revokeObjectURL(url) };
+}
+
+function stripOf(data, wanted) {
+  const found = data.look(wanted);
+  return found && [...found.shares];
+}
+
+function peak(values, hidden) {
+  let [cell, value] = [0, -1];
+  values.forEach((one, i) => {
+    if (one > value && !hidden.includes(i)) [cell, value] = [i, one];
+  });
+  return { cell, value: Math.max(value, 0) };
+}
+
+/** The map in words, for people who do not see it, and with the numbers for those who do. */
+function describe(data, wanted, found, hidden) {
+  const { cell, value } = peak(found.values, hidden);
+  const [row, column] = [Math.floor(cell / data.grid), cell % data.grid];
+  const center = [((column + 0.5) / data.grid) * data.size[0], ((row + 0.5) / data.grid) * data.size[1]];
+  const inside = data.regions
+    .filter(({ box: [x1, y1, x2, y2] }) => x1 <= center[0] && center[0] < x2 && y1 <= center[1] && center[1] < y2)
+    .map(({ number }) => `region ${number}`);
+  const share = (name) => found.shares[data.spans.findIndex((span) => span.name === name)] ?? 0;
+  const mean = (number, words) => (number === MEAN ? `mean of the ${words}s` : `${words} ${number}`);
+  const kinds = {
+    raw: `Attention, ${mean(wanted.layer, "layer")}, ${mean(wanted.head, "head")}`,
+    rollout: "Attention rolled out through all layers",
+    relevancy: "Gradient-weighted relevancy",
+  };
+  const what = `${kinds[wanted.method]}, of ${data.name(wanted.token)}.`;
+  const whole = wanted.method === "raw" ? "attention" : wanted.method;
+  const mass = `${percent(share("image"))} of this token’s ${whole} lies on the image`;
+  const regions = data.regions.map(({ number }) => `${percent(share(`region${number}`))} on the token of region ${number}`);
+  const where = `The strongest cell is in row ${row + 1}, column ${column + 1} of ${data.grid}, ${inside.length ? `inside ${inside.join(" and ")}` : "outside every region"}: ${percent(value)}.`;
+  return { what, mass, all: [what, `${[mass, ...regions].join(", ")}.`, where].join(" ") };
+}
+
+function makeControls(model, layers, heads, talk) {
+  const kinds = [["raw", "raw attention"], ["relevancy", "relevancy (gradients)"], ["rollout", "rollout"]];
+  const method = choices("method", "Kind of map", kinds, (value) => talk.set({ method: value }));
+  const layer = node("input", { type: "range", min: 0, max: layers.length, step: 1, ariaLabel: "Layer" });
+  layer.dataset.choice = "layer";
+  layer.addEventListener("input", () => talk.set({ layer: layer.value === "0" ? MEAN : layers[layer.value - 1] }));
+  const layerWords = node("output");
+  const headNames = [[MEAN, "mean of heads"], ...heads.map((head) => [head, `head ${head}`])];
+  const head = choices("head", "Head", headNames, (value) => talk.set({ head: Number(value) }));
+  const scales = [["absolute", "absolute scale"], ["relative", "relative scale"]];
+  const scale = choices("scale", "Colour scale", scales, (value) => talk.set({ scale: value }));
+  const check = (name, text, title) => {
+    const field = node("input", { type: "checkbox" });
+    field.dataset.choice = name;
+    field.addEventListener("change", () => talk.set({ [name]: field.checked }));
+    return [field, node("label", { title }, field, ` ${text}`)];
+  };
+  const [sinks, sinksLabel] = check("hide_sinks", "hide sinks", "Leave out tokens that draw attention whatever they hold");
+  const [compare, compareLabel] = check("compare", "compare", "Two tokens, or two answers, side by side");
+  const opacity = node("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0.65, ariaLabel: "Opacity of the map" });
+  opacity.addEventListener("input", () => talk.setOpacity(opacity.value));
+  const exports_ = ["png", "svg", "data"].map((kind) =>
+    button(`save-${kind}`, kind === "data" ? "Data" : kind.toUpperCase(), `Save what is shown as ${kind === "data" ? "JSON" : kind.toUpperCase()}`, () => talk.save(kind)),
+  );
+  const group = (...parts) => node("span", { className: "group" }, ...parts);
+  const element = node(
+    "div",
+    { className: "controls" },
+    method, group("layer ", layer, layerWords), head, scale, sinksLabel, compareLabel, group("map ", opacity), group(...exports_),
+  );
+  const show = () => {
+    const raw = model.get("method") === "raw";
+    method.value = model.get("method");
+    layer.value = model.get("layer") === MEAN ? 0 : layers.indexOf(model.get("layer")) + 1;
+    layer.disabled = head.disabled = !raw;
+    layerWords.textContent = !raw ? "all" : model.get("layer") === MEAN ? "mean" : model.get("layer");
+    layer.setAttribute("aria-valuetext", layerWords.textContent);
+    head.value = model.get("head");
+    scale.value = model.get("scale");
+    sinks.checked = model.get("hide_sinks");
+    compare.checked = model.get("compare");
+  };
+  return [element, show, () => opacity.value];
+}
+
+function render({ model, el }) {
+  const table = bytes(model.get("colors"));
+  const answers = model.get("answers").map((payload) => new AnswerData(payload));
+  const dataOf = (side) => answers[Math.min(side, answers.length - 1)];
+  const asked = new Set();
+  const failed = new Map();
+  let hovered = null; // {side, token}
+
+  const talk = {
+    set: (changes) => {
+      hovered = null;
+      for (const [name, value] of Object.entries(changes)) model.set(name, value);
+      model.save_changes();
+    },
+    hover: (side, token) => {
+      hovered = token === null ? null : { side, token };
+      const started = performance.now();
+      showAll();
+      root.dataset.redrawMs = (performance.now() - started).toFixed(2);
+    },
+    wanted: (side) => ({
+      method: model.get("method"),
+      layer: model.get("layer"),
+      head: model.get("head"),
+      token: hovered?.side === side ? hovered.token : model.get(side ? "second" : "token"),
+    }),
+    ablations: (side) => {
+      const answer = Math.min(side, answers.length - 1);
+      return model.get("ablations").filter((entry) => entry.side === answer && entry.how === model.get("how"));
+    },
+    opacity: () => opacity(),
+    setOpacity: (value) => sides.forEach((side) => side.setOpacity(value)),
+    save: (kind) => sides.slice(0, model.get("compare") ? 2 : 1).forEach((side) => side.save(kind)),
+  };
+  const sides = [0, 1].map((side) => makeSide(model, side, dataOf(side), table, talk));
+  const [controls, showControls, opacity] = makeControls(model, answers[0].layers, answers[0].heads, talk);
+  const note = node("p", {
+    className: "hint",
+    textContent:
+      "Attention says where a token was read from, not why it was chosen: believe a map only as far as the test beside it goes.",
+  });
+  const root = node("div", { className: "gpt4roi-attention" }, controls, node("div", { className: "sides" }, ...sides.map(({ root: side }) => side)), note);
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
+
+  const ask = (content) => {
+    const key = JSON.stringify(content);
+    if (asked.has(key)) return;
+    asked.add(key);
+    model.send(content);
+  };
+  const askFor = (side, wanted) => {
+    const answer = Math.min(side, answers.length - 1);
+    if (!dataOf(side).look(wanted)) ask({ type: "map", side: answer, ...plain(wanted) });
+    const tested = talk.ablations(side).length;
+    if (!tested && dataOf(side).regions.length) ask({ type: "ablate", side: answer, how: model.get("how") });
+  };
+  const showAll = () => {
+    const shown = model.get("compare") ? [0, 1] : [0];
+    const wanted = shown.map((side) => talk.wanted(side));
+    shown.forEach((side) => askFor(side, wanted[side]));
+    const hide = model.get("hide_sinks");
+    const high = Math.max(...shown.map((side) => dataOf(side).largest(wanted[side], hide)));
+    sides.forEach(({ root: element }, side) => (element.hidden = !shown.includes(side)));
+    root.classList.toggle("two", shown.length > 1);
+    shown.forEach((side) => {
+      const problemWords = failed.get(JSON.stringify(plain(wanted[side])));
+      const at = hovered?.side === side ? hovered.token : null;
+      sides[side].show({ wanted: wanted[side], hovered: at, chosen: model.get(side ? "second" : "token"), high, problemWords });
+    });
+    showControls();
+  };
+  const receive = (content, buffers) => {
+    if (content.type === "map") {
+      const { spans, on_sinks, total } = content;
+      dataOf(content.side).keep(content, floats(buffers[0]), spans ? { spans, on_sinks, total } : null);
+    } else if (content.type === "failed") {
+      failed.set(JSON.stringify(plain(content)), content.problem);
+    } else return;
+    showAll();
+  };
+  const names = ["token", "second", "compare", "layer", "head", "method", "scale", "hide_sinks", "span", "how", "ablations"];
+  const changes = names.map((name) => `change:${name}`);
+  changes.forEach((name) => model.on(name, showAll));
+  model.on("msg:custom", receive);
+  talk.setOpacity(opacity());
+  showAll();
+  root.dataset.ready = "true";
+  return () => {
+    changes.forEach((name) => model.off(name, showAll));
+    model.off("msg:custom", receive);
+    sides.forEach(({ end }) => end());
+  };
+}
+
+/** What a request is about: parts that its kind of map does not depend on are left open. */
+function plain({ method, layer, head, token }) {
+  if (method === "raw") return { method, layer, head, token: MEAN };
+  return method === "rollout" ? { method, layer: MEAN, head: MEAN, token: MEAN } : { method, layer: MEAN, head: MEAN, token };
+}
+
+export default { render };

@@ -1,0 +1,41 @@
+"""What a `FailureBrowser` says of one prediction, and the words of its head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def card(row: dict[str, Any]) -> dict[str, Any]:
+    """A prediction as the panel shows it. row: see `gpt4roi_nb.browsing.rows.rows_of`."""
+    return {
+        "id": row["id"],
+        "question": row["question"],
+        "answer": row["answer"] or "",
+        "target": row["target"] or "",
+        "wrong": row["correct"] is False,
+        "verdict": row["error_kind"],
+        "facts": " · ".join(_facts(row)),
+    }
+
+
+def _facts(row: dict[str, Any]) -> list[str]:
+    facts = [row["id"]]
+    if row.get("size_bin"):
+        facts.append(f"{row['size_bin']} box")
+    if row.get("logprob") is not None:
+        facts.append(f"log-probability a token {row['logprob']:.2f}")
+    if row.get("margin") is not None:
+        facts.append(f"margin {row['margin']:.2f}")
+    if row.get("mappings_agree") is False:
+        facts.append(f"mapped to {row['mapped_sbert']!r} by Sentence-BERT, to {row['mapped_lexical']!r} lexically")
+    return facts
+
+
+def summary(rows: Sequence[dict[str, Any]], total: int) -> str:
+    """How many of the rows that the filters leave are wrong."""
+    judged = [row for row in rows if row["correct"] is not None]
+    wrong = sum(row["correct"] is False for row in judged)
+    share = f" ({100 * wrong / len(judged):.1f}%)" if judged else ""
+    what = f"{len(rows):,} of {total:,} predictions" if len(rows) < total else f"{total:,} predictions"
+    return f"{what}, {wrong:,} wrong{share}"

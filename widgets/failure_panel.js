@@ -1,0 +1,192 @@
+// Charts of counts that filter, the buttons, and the card of the loaded failure. Whatever people or models write enters
+// the page as text, never as markup.
+
+function node(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function button(name, text, title, click) {
+  const element = node("button", { type: "button", textContent: text, title });
+  element.dataset.action = name;
+  element.addEventListener("click", click);
+  return element;
+}
+
+function barView({ value, total, wrong, chosen }, widest, dimension, model) {
+  const share = (count) => `${widest ? (100 * count) / widest : 0}%`;
+  const track = node("span", { className: "track", ariaHidden: "true" });
+  const whole = node("span", { className: "whole" });
+  const failed = node("span", { className: "failed" });
+  whole.style.width = share(total);
+  failed.style.width = share(wrong);
+  track.append(whole, failed);
+  const count = node("span", { className: "count", textContent: `${wrong} / ${total}` });
+  const bar = node("button", { type: "button", className: "bar" }, node("span", { className: "value", textContent: value, dir: "auto" }), track, count);
+  bar.title = `${value}: ${wrong} of ${total} wrong. Click to ${chosen ? "let go" : "filter"}.`;
+  bar.setAttribute("aria-pressed", String(chosen));
+  bar.dataset.value = value;
+  bar.addEventListener("click", () => model.send({ type: "toggle", dimension, value }));
+  return bar;
+}
+
+function makeCharts(model) {
+  const charts = node("div", { className: "charts" });
+  const show = () => {
+    // A chart that is drawn anew keeps the keyboard where it was.
+    const held = charts.contains(document.activeElement) ? document.activeElement : null;
+    const place = held && [held.closest(".chart").dataset.dimension, held.dataset.value];
+    charts.replaceChildren(
+      ...model.get("charts").map(({ name, title, bars }) => {
+        const widest = Math.max(0, ...bars.map((bar) => bar.total));
+        const chart = node(
+          "section",
+          { className: "chart" },
+          node("h4", { textContent: title }),
+          ...bars.map((bar) => barView(bar, widest, name, model)),
+        );
+        chart.dataset.dimension = name;
+        return chart;
+      }),
+    );
+    if (place) {
+      [...charts.querySelectorAll(".bar")]
+        .find((bar) => bar.closest(".chart").dataset.dimension === place[0] && bar.dataset.value === place[1])
+        ?.focus();
+    }
+  };
+  show();
+  return [charts, { "change:charts": show }];
+}
+
+function makeToolbar(model) {
+  const send = (type) => () => model.send({ type });
+  const open = button("open", "", "", send("open"));
+  open.classList.add("primary");
+  const load = button("load", "Load selection", "", send("load"));
+  const clear = button("clear", "Clear filters", "Show all predictions again", send("clear"));
+  const close = button("close", "Close the App", "End the App's server", send("close"));
+  const show = () => {
+    const busy = Boolean(model.get("busy"));
+    const opened = model.get("app_open");
+    const filtered = model.get("filtered");
+    open.textContent = opened ? "Show these in the App" : "Open the App";
+    open.title = opened ? "The App shows what the filters leave" : "FiftyOne, with what the filters leave";
+    load.title = opened
+      ? "Bring what is selected in the App into the conversation; without a selection, the failures that the filters leave"
+      : "Bring the failures that the filters leave into the conversation";
+    close.hidden = !opened;
+    clear.disabled = busy || !filtered;
+    for (const one of [open, load, close]) one.disabled = busy;
+  };
+  show();
+  const listeners = { "change:busy": show, "change:app_open": show, "change:filtered": show };
+  return [node("div", { className: "toolbar" }, open, load, clear, close), listeners];
+}
+
+function makeCard(model) {
+  const previous = button("previous", "‹", "The one before", () => step(-1));
+  const next = button("next", "›", "The next one", () => step(1));
+  const place = node("span", { className: "place" });
+  const facts = node("dl", { className: "facts" });
+  const name = node("input", { type: "text", placeholder: "What do they have in common?" });
+  name.setAttribute("aria-label", "Name of the tag");
+  const all = node("input", { type: "checkbox", checked: true });
+  const every = node("label", {}, all, " all that are loaded");
+  const tag = () => model.send({ type: "tag", name: name.value, all: all.checked });
+  const tagButton = button("tag", "Tag", "Write the tag into the dataset", tag);
+  name.addEventListener("keydown", (event) => event.key === "Enter" && !event.isComposing && tag());
+  const inspectors = node("span", { className: "inspectors" });
+  const card = node(
+    "div",
+    { className: "card" },
+    node("div", { className: "head" }, previous, place, next, inspectors),
+    facts,
+    node("div", { className: "tagging" }, name, tagButton, every),
+  );
+  const step = (by) => model.send({ type: "show", index: model.get("current") + by });
+  const show = () => {
+    const loaded = model.get("loaded");
+    const current = model.get("current");
+    const busy = Boolean(model.get("busy"));
+    const one = loaded[current];
+    card.hidden = !one;
+    if (!one) return;
+    previous.disabled = busy || current === 0;
+    next.disabled = busy || current >= loaded.length - 1;
+    tagButton.disabled = busy;
+    place.textContent = `${current + 1} of ${loaded.length}`;
+    card.dataset.item = one.id;
+    card.dataset.index = current;
+    const row = (term, text, kind = "") => [
+      node("dt", { textContent: term }),
+      node("dd", { className: kind, dir: "auto" }, text),
+    ];
+    facts.replaceChildren(
+      ...row("asked", one.question),
+      ...row("right", one.target),
+      ...row("said", one.answer || "(nothing)", one.wrong ? "wrong" : ""),
+      ...row("is", [one.verdict, one.facts].filter(Boolean).join(" · ")),
+    );
+    inspectors.replaceChildren(
+      ...model
+        .get("inspectors")
+        .map(({ name, title }) => button(`inspect-${name}`, title, title, () => model.send({ type: "inspect", name }))),
+    );
+  };
+  show();
+  return [
+    card,
+    { "change:loaded": show, "change:current": show, "change:inspectors": show, "change:busy": show },
+  ];
+}
+
+function makeWords(model) {
+  const problem = node("div", { className: "problem", role: "alert" });
+  const status = node("div", { className: "status", role: "status" });
+  const show = () => {
+    problem.hidden = !model.get("problem");
+    problem.textContent = model.get("problem");
+    const words = model.get("busy") || model.get("notice");
+    status.hidden = !words;
+    status.textContent = words;
+    status.classList.toggle("busy", Boolean(model.get("busy")));
+  };
+  show();
+  return [problem, status, { "change:problem": show, "change:busy": show, "change:notice": show }];
+}
+
+function render({ model, el }) {
+  const title = node("strong", { className: "title", dir: "auto" });
+  const summary = node("span", { className: "summary", role: "status" });
+  const showTitle = () => {
+    title.textContent = model.get("title");
+    summary.textContent = model.get("summary");
+  };
+  showTitle();
+  const [charts, chartListeners] = makeCharts(model);
+  const [toolbar, toolbarListeners] = makeToolbar(model);
+  const [card, cardListeners] = makeCard(model);
+  const [problem, status, wordListeners] = makeWords(model);
+  const root = node(
+    "div",
+    { className: "gpt4roi-failures" },
+    node("div", { className: "head" }, title, summary),
+    charts, toolbar, problem, status, card,
+  );
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
+
+  const listeners = [
+    { "change:title": showTitle, "change:summary": showTitle },
+    chartListeners, toolbarListeners, cardListeners, wordListeners,
+  ].flatMap(Object.entries);
+  for (const [event, listener] of listeners) model.on(event, listener);
+  return () => {
+    for (const [event, listener] of listeners) model.off(event, listener);
+  };
+}
+
+export default { render };

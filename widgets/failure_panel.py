@@ -1,0 +1,52 @@
+"""The charts, buttons and words of a `FailureBrowser`, and the frame that the FiftyOne App is shown in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+_HERE = Path(__file__).parent
+
+
+class FailurePanel(anywidget.AnyWidget):
+    """Counts by slice that filter, and what to do with the selected. Holds values only; `FailureBrowser` acts.
+
+    title: of the result. summary: how many are wrong of those that the filters leave.
+    charts: [{"name", "title", "bars": [{"value", "total", "wrong", "chosen"}]}].
+    filtered: whether a filter is on. app_open: whether the App is open.
+    loaded: [{"id", "question", "answer", "target", "wrong", "verdict", "facts"}] of the loaded predictions; current:
+    which one is in the conversation, from 0; -1 for none. inspectors: [{"name", "title"}] that can be opened now.
+    busy, problem, notice: in words, "" when none.
+
+    Messages from the browser: {"type": "toggle", "dimension", "value"}, {"type": "clear"}, {"type": "open"},
+    {"type": "close"}, {"type": "load"}, {"type": "show", "index"}, {"type": "tag", "name", "all"},
+    {"type": "inspect", "name"}.
+    """
+
+    _esm = _HERE / "failure_panel.js"
+    _css = _HERE / "failure_panel.css"
+
+    title = traitlets.Unicode().tag(sync=True)
+    summary = traitlets.Unicode().tag(sync=True)
+    charts: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    filtered = traitlets.Bool(False).tag(sync=True)
+    app_open = traitlets.Bool(False).tag(sync=True)
+    loaded: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    current = traitlets.Int(-1).tag(sync=True)
+    inspectors: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    busy = traitlets.Unicode().tag(sync=True)
+    problem = traitlets.Unicode().tag(sync=True)
+    notice = traitlets.Unicode().tag(sync=True)
+
+
+class AppFrame(anywidget.AnyWidget):
+    """A frame in the notebook that shows a page of `url`; nothing where that is "". height: in pixels."""
+
+    _esm = _HERE / "app_frame.js"
+    _css = _HERE / "failure_panel.css"
+
+    url = traitlets.Unicode().tag(sync=True)
+    height = traitlets.Int(640).tag(sync=True)

@@ -1,0 +1,194 @@
+"""`TrainingMonitor`: a training as it goes: losses, speed, what the model answers by now, and a button to stop it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from gpt4roi_nb.draw import draw_regions
+from gpt4roi_nb.memory import in_words
+from gpt4roi_nb.palette import REGION_COLORS, region_color
+from gpt4roi_nb.train import Probes, TrainingRun
+
+_HERE = Path(__file__).parent
+UPDATES_PER_SECOND = 2
+MAX_POINTS = 300  # of a curve; more cannot be told apart
+MAX_SIDE = 480  # pixels of the picture as shown
+SOURCE = "loss/"
+
+
+class TrainingMonitor(anywidget.AnyWidget):
+    """A training as it goes. Show it as the last line of a cell:
+
+        run = train(…, block=False, probes=Probes(picture, boxes))
+        TrainingMonitor(run)
+
+    Its button ends the training after the present step, with a checkpoint; the same call of `train` goes on from there.
+    A training that blocks the cell shows it with `train(…, on_start=lambda run: display(TrainingMonitor(run)))`; there
+    the button waits as long as the cell does, and the notebook's own interrupt ends it.
+
+    Args:
+        run: what `train` returned, or gives to `on_start`.
+
+    Traits, for reading:
+        state: "running", "stopped", "failed" or "done". step, max_steps.
+        lines: [{"step", "loss", "learning_rate", "sources": {name: loss}}], oldest first; thinned out.
+        sources: [{"name", "color"}]. facts: {name: text}, the latest figures.
+        probes: [{"number", "color", "truth", "answers": [{"step", "text", "right"}]}]; an answer is listed where it
+            differs from the one before it; right is None where no truth is known.
+        problem: what went wrong, in words. notice: something worth knowing.
+
+    Messages from the browser: {"type": "stop"}.
+    """
+
+    _esm = _HERE / "training_monitor.js"
+    _css = _HERE / "training_monitor.css"
+
+    state = traitlets.Unicode("running").tag(sync=True)
+    stopping = traitlets.Bool(False).tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
+    max_steps = traitlets.Int(0).tag(sync=True)
+    lines: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    sources: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    facts: traitlets.Dict[str, str] = traitlets.Dict().tag(sync=True)
+    picture = traitlets.Unicode().tag(sync=True)
+    question = traitlets.Unicode().tag(sync=True)
+    probes: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    problem = traitlets.Unicode().tag(sync=True)
+    notice = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, run: TrainingRun) -> None:
+        super().__init__()
+        self.run = run
+        self._shown = 0.0
+        self._lock = threading.Lock()
+        if run.probes is not None:
+            self.picture = _drawn(run.probes)
+            self.question = run.probes.question.replace("<region1>", "region N")
+        self.on_msg(self._heard)
+        self.refresh()
+        run.listen(self._follow)
+
+    def stop(self) -> None:
+        """Ends the training after the present step, with a checkpoint."""
+        self.stopping = True
+        self.run.stop()
+
+    def refresh(self) -> None:
+        """Shows the run as it is. Happens by itself twice a second."""
+        run = self.run
+        with self._lock, self.hold_sync():
+            lines = [line for line in run.history if "loss" in line]
+            names = sorted({key for line in lines for key in line if key.startswith(SOURCE)})
+            # The probes have the first colours; a curve has another than any of them, as long as there are some.
+            taken = 0 if run.probes is None else len(run.probes.boxes)
+            self.sources = [
+                {"name": name.removeprefix(SOURCE), "color": region_color(taken + number)}
+                for number, name in enumerate(names, 1)
+            ]
+            self.lines = [_line(line) for line in _thinned(lines)]
+            self.step, self.max_steps = run.step, run.max_steps
+            if lines:
+                self.facts = _facts(lines[-1], run)
+            self.probes = _probes(run)
+            self.state = run.state
+            self.problem = "" if run.error is None else _problem(run.error)
+            self.notice = self._words()
+
+    def _words(self) -> str:
+        run = self.run
+        if self.state == "stopped":
+            return f"Stopped, with a checkpoint in {run.output_dir}; the same call of train goes on from there."
+        if self.state == "done":
+            return f"The trained model is in {run.output_dir / 'model'}."
+        if self.stopping:
+            return "It ends after the present step, and keeps a checkpoint."
+        return ""
+
+    def _follow(self, run: TrainingRun) -> None:
+        now = time.monotonic()
+        if run.running and now - self._shown < 1 / UPDATES_PER_SECOND:
+            return
+        self._shown = now
+        self.refresh()
+
+    def _heard(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+        if content.get("type") == "stop":
+            self.stop()
+            self.refresh()
+
+
+def _drawn(probes: Probes) -> str:
+    """The probes' picture with its numbered regions, as an address that holds the data."""
+    drawn = draw_regions(probes.image, probes.boxes)
+    drawn.thumbnail((MAX_SIDE, MAX_SIDE))
+    stream = io.BytesIO()
+    drawn.save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _thinned(lines: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Evenly, with the last."""
+    every = -(-len(lines) // MAX_POINTS) or 1
+    return lines[::every] + (lines[-1:] if (len(lines) - 1) % every else [])
+
+
+def _line(line: dict[str, float]) -> dict[str, Any]:
+    sources = {key.removeprefix(SOURCE): value for key, value in line.items() if key.startswith(SOURCE)}
+    return {
+        "step": line["step"],
+        "loss": line["loss"],
+        "learning_rate": line.get("learning_rate", 0.0),
+        "sources": sources,
+    }
+
+
+def _facts(line: dict[str, float], run: TrainingRun) -> dict[str, str]:
+    facts = {"loss": f"{line['loss']:.3f}", "learning rate": f"{line.get('learning_rate', 0):.2g}"}
+    if "tokens_per_second" in line:
+        facts["tokens a second"] = f"{line['tokens_per_second']:,.0f}"
+        facts["images a second"] = f"{line['images_per_second']:,.1f}"
+        facts["memory"] = in_words(line["memory"])
+        facts["waiting for data"] = f"{line['waiting']:.0%}"
+    if run.running and "seconds_left" in line:
+        facts["time left"] = _duration(line["seconds_left"])
+    if skipped := sum(run.problems.counts().values()):
+        facts["records left out"] = f"{skipped:,}"
+    return facts
+
+
+def _problem(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted. The same call of train goes on from the last checkpoint."
+    text = str(error) or type(error).__name__
+    return text[0].upper() + text[1:]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _probes(run: TrainingRun) -> list[dict[str, Any]]:
+    if run.probes is None:
+        return []
+    answers = list(run.answers)
+    found = []
+    for index in range(len(run.probes.boxes)):
+        truth = run.probes.truths[index] if run.probes.truths else ""
+        changes: list[dict[str, Any]] = []
+        for step, said in answers:
+            if not changes or changes[-1]["text"] != said[index]:
+                right = truth.lower() in said[index].lower() if truth else None
+                changes.append({"step": step, "text": said[index], "right": right})
+        number = index + 1
+        found.append({"number": number, "color": REGION_COLORS[index], "truth": truth, "answers": changes})
+    return found
