@@ -46,7 +46,7 @@ def open_inspector(open_notebook: Open) -> Open:
 
 def inspector(notebook: Notebook) -> Locator:
     found = notebook.panel.locator(".gpt4roi-attention[data-ready]")
-    expect(found).to_be_visible()
+    expect(found).to_be_visible(timeout=120_000)  # a busy machine; a quiet one needs a second
     return found
 
 

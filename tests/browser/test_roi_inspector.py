@@ -16,6 +16,7 @@ from gpt4roi_nb.data.scenes import make_scene
 
 Open = Callable[..., Notebook]
 SEED = 5
+KERNEL_MS = 120_000  # for what a model computes first; a quiet machine needs a second
 LOAD = (
     "from gpt4roi_nb import GPT4RoI\nfrom gpt4roi_nb.data.scenes import make_scene\n"
     "from gpt4roi_nb.widgets import RegionChat, RoIInspector\n"
@@ -52,7 +53,7 @@ def test_maps_are_the_features_and_follow_the_box(open_notebook: Open, demo: GPT
         LOAD, f"inspector = RoIInspector(gpt4roi.session(scene.image), [{box}])\ninspector", height=1500
     )
     page = notebook.panel.locator(".gpt4roi-roi[data-ready]")
-    expect(page).to_be_visible()
+    expect(page).to_be_visible(timeout=KERNEL_MS)
     session = demo.session(make_scene(SEED).image)
     features = session.roi_features([box])
     levels = [level.norm(dim=0).numpy() for level in features.levels]
@@ -77,7 +78,7 @@ def test_maps_are_the_features_and_follow_the_box(open_notebook: Open, demo: GPT
     expect(canvas).not_to_have_attribute("data-like", "5 3")
 
     page.locator("button[data-action='control']").click()
-    expect(page.locator(".control li")).to_have_count(3)
+    expect(page.locator(".control li")).to_have_count(3, timeout=KERNEL_MS)
     expect(page.locator(".control li").first).to_contain_text(session.describe([box])[0].text)
     page.locator("select[data-choice='coloring']").select_option("similarity")
     expect(page.get_by_text("likeness to the region, -1").first).to_be_visible()
@@ -116,20 +117,20 @@ def test_both_inspectors_open_from_the_chat(open_notebook: Open, shots: Path) ->
     inside = notebook.chat.locator(".gpt4roi-inspections")
     notebook.turn(1).locator("button[data-action='inspect']").click()
     attention = inside.locator(".gpt4roi-attention[data-ready]:not(.gpt4roi-roi)")
-    expect(attention).to_be_visible()
+    expect(attention).to_be_visible(timeout=KERNEL_MS)
     expect(attention.locator(".verdicts li")).to_have_count(2)
     expect(attention.locator(".verdicts li").first).to_contain_text("region 1")
     for index in range(attention.locator("button[data-token]:visible").count()):
         attention.locator(f".side[data-side='0'] button[data-token='{index}']").hover()
     attention.locator("select[data-choice='method']").select_option("relevancy")
-    expect(attention.locator("canvas[data-side='0']")).to_have_attribute("data-method", "relevancy")
+    expect(attention.locator("canvas[data-side='0']")).to_have_attribute("data-method", "relevancy", timeout=KERNEL_MS)
     notebook.page.screenshot(path=shots / "chat_attention.png")
     notebook.choose_theme("JupyterLab Dark")
 
     notebook.chat.locator(".gpt4roi-table summary").click()
     notebook.row(2).locator("button[data-action='inspect']").click()
     roi = inside.locator(".gpt4roi-roi[data-ready]")
-    expect(roi).to_be_visible()
+    expect(roi).to_be_visible(timeout=KERNEL_MS)
     expect(attention).not_to_be_attached()
     expect(roi.locator(".chips button[aria-pressed='true']")).to_have_text("region 2")
     notebook.page.screenshot(path=shots / "chat_roi_dark.png")
