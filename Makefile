@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-lowest lint types format bench wheel browser java clean
+.PHONY: help setup lab hub-proxy test test-lowest lint types format bench wheel browser java clean
 
 PORT ?= 8888
 NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
@@ -74,10 +74,10 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 	$(VENV)/bin/jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/$(NOTEBOOK) \
 		$(if $(IS_ROOT),--allow-root) $(if $(HAS_SCREEN),,--no-browser)
 
-test: $(READY) browser java  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
+test: $(READY) browser java hub-proxy  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 15 $(PYTEST_ARGS)
 
-test-lowest: $(READY) browser java  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
+test-lowest: $(READY) browser java hub-proxy  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[lab,dev]'
 	@$(call ensure_mongod,build/lowest)
@@ -102,6 +102,18 @@ java:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless </dev/null >/dev/null || true; \
 	fi; \
 	works || echo "No Java: the tests of caption scores will be skipped (Debian, Ubuntu: sudo apt install default-jre-headless)"
+
+# JupyterHub's proxy is a program of Node's, from npm; the test of a real hub runs it.
+HUB_PROXY := .tools/hub/node_modules/.bin/configurable-http-proxy
+hub-proxy: $(HUB_PROXY)
+
+$(HUB_PROXY):
+	@if ! command -v npm >/dev/null && [ -n "$(IS_ROOT)" ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm </dev/null >/dev/null || true; \
+	fi; \
+	echo "Getting JupyterHub's proxy into .tools"; \
+	npm install --silent --no-fund --no-audit --prefix .tools/hub configurable-http-proxy@5.3.0 >/dev/null \
+	|| echo "No npm, or none that works: the test of a real JupyterHub will be skipped (Debian: sudo apt install npm)"
 
 lint: $(READY)  ## ruff and mypy
 	$(VENV)/bin/ruff check .

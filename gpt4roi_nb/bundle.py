@@ -134,15 +134,23 @@ class GPT4RoI:
         )
         return cls(model, processor, f"{os.fspath(language_model)} and {os.fspath(vision_tower)}")
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes model and processor into a folder, from which `from_pretrained` loads them."""
-        self.model.save_pretrained(folder)
+    def save_pretrained(self, folder: str | os.PathLike[str], state: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes model and processor into a folder, from which `from_pretrained` loads them.
+
+        state: all weights, where the model itself has a part of them only.
+        """
+        self.model.save_pretrained(folder, state_dict=state)
         self.processor.save_pretrained(folder)
 
     @property
     def model(self) -> GPT4RoIForConditionalGeneration:
         self.check_loaded()
         return self._model  # type: ignore[return-value]
+
+    @property
+    def is_loaded(self) -> bool:
+        """False after `unload`."""
+        return self._model is not None
 
     @property
     def device(self) -> torch.device:

@@ -128,7 +128,7 @@ def train(
 
     Raises:
         ValueError: for an unknown stage or part, data that are empty or cannot be read at all, a checkpoint of other
-            parts, or a tower cache where pixels or tower change.
+            parts, a tower cache where pixels or tower change, or lora or probes in a sharded training.
         BadRecord: if strict.
         OSError: too little disk for the tower cache.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
@@ -182,6 +182,8 @@ def train(
         data_collator=collator,
         callbacks=[Watch(run, collator, ask, probe_steps or logging_steps, report)],
     )
+    if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
+        raise ValueError("a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded")
     trainer.remove_callback(PrinterCallback)  # which stands in for the progress bar, and says the same as `history`
 
     def work() -> None:
@@ -230,11 +232,12 @@ def _finish(gpt4roi: GPT4RoI, trainer: RegionTrainer, adapted: bool) -> None:
     """Writes the whole model, under another name first."""
     if adapted:
         merge_adapters(gpt4roi.model)
+    state = trainer.whole_state()
     if trainer.args.should_save:
         target = Path(str(trainer.args.output_dir)) / MODEL_FOLDER
         partial = target.with_name(f"{MODEL_FOLDER}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        gpt4roi.save_pretrained(partial)
+        gpt4roi.save_pretrained(partial, state)
         shutil.rmtree(target, ignore_errors=True)
         partial.replace(target)
     trainer.accelerator.wait_for_everyone()

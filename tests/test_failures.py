@@ -159,8 +159,9 @@ def test_another_checkpoint_is_a_field_beside_the_first(fiftyone, result, images
     assert dataset.name == "toys" and len(dataset) == 12
     assert dataset.count("ground_truth.detections") == 48
     for one in (result, other):
-        assert {item: d.answer for item, d in detections(dataset, field_of(one)).items() if d["answer"]} == {
-            row["id"]: row["answer"] for row in rows_of(one) if row["answer"]
+        said = detections(dataset, field_of(one))
+        assert {item: said[item].label for item in said} == {
+            row["id"]: row["answer"] or "(nothing)" for row in rows_of(one)
         }
     assert field_of(other) == "predictions_checkpoint_500_ffee01"
     assert sorted(read_tags(dataset, field_of(result))["seen"]) == ["toys/0/0", "toys/3/1"]
@@ -309,7 +310,7 @@ def test_features_and_attention_come_from_the_model(fiftyone, images) -> None:
     model = tiny_gpt4roi()
     vectors = add_features(result, model, progress=False)
     session = model.session(result.predictions["image"][4])
-    expected = session.roi_features(result.predictions["boxes"][4]).tokens[0].numpy()
+    expected = session.roi_features(result.predictions["boxes"][4]).content[0].numpy()
     np.testing.assert_allclose(vectors[result.predictions["id"][4]], expected, atol=1e-4)
 
     assert add_attention(result, model, ["toys/1/2"]) == 1
@@ -319,6 +320,7 @@ def test_features_and_attention_come_from_the_model(fiftyone, images) -> None:
     grid = model.model.config.grid_size
     assert sample["attention"].map.shape == (grid, grid)
     assert 0 < sample["attention"].mass_image < 1
+    assert sample["attention"].fell_without_region1 is not None
     assert sample["attention"].map.sum() == pytest.approx(sample["attention"].mass_image, abs=1e-4)
     with pytest.raises(ValueError, match="no prediction 'toys/9/9'"):
         add_attention(result, model, ["toys/9/9"])

@@ -13,14 +13,34 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CELL_SECONDS = 300  # for a cell that hangs
+LESSONS = NOTEBOOKS[1:]  # with exercises and their solutions
+CELL_SECONDS = 900  # for a cell that hangs
+_SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 _ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILINE)
 
 
-@pytest.fixture(scope="module", params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+# Of the same group, so that no second worker runs the notebook again.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(path, marks=pytest.mark.xdist_group(path.stem), id=path.stem) for path in NOTEBOOKS],
+)
 def printed(request) -> str:
-    """What the cells of a notebook print, once it has run from top to bottom without an error."""
+    """What the cells of a notebook print, once it has run from top to bottom without an error.
+
+    An exercise is a cell to fill in, its check, and a solution: the check runs as it stands, and once more with the
+    solution.
+    """
     notebook = nbformat.read(request.param, as_version=4)
+    solved = []
+    for index, cell in enumerate(notebook.cells):
+        solved.append(cell)
+        solution = _SOLUTION.search(cell.source) if cell.cell_type == "markdown" else None
+        if solution:
+            solved += [
+                nbformat.v4.new_code_cell(solution[1]),
+                nbformat.v4.new_code_cell(notebook.cells[index - 1].source),
+            ]
+    notebook.cells = solved
     client = nbclient.NotebookClient(
         notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}
     )
@@ -29,18 +49,52 @@ def printed(request) -> str:
     return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(2400)  # one of them trains
 def test_it_runs_and_its_answers_are_right(printed: str) -> None:
     for answer, truth in _ANSWER_AND_TRUTH.findall(printed):
         for thing in truth.split(" and "):  # a second thing may be compared rather than named whole
             words = thing.split()
             assert any(word in answer.split() for word in words), f"{answer!r} is not {truth!r}"
         assert truth.split(" and ")[0] in answer, f"{answer!r} is not {truth!r}"
+    if "words of the truth in the answers" in printed:
+        check_training(printed)
+
+
+def test_the_checks_of_exercises_know_a_solution_from_an_empty_cell(printed: str) -> None:
+    empty = re.findall(r"^Exercise (\d+): not tried yet\.$", printed, re.MULTILINE)
+    right = re.findall(r"^Exercise (\d+): right\.", printed, re.MULTILINE)
+    assert empty == right == [str(number) for number in range(1, len(empty) + 1)]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_has_goals_and_exercises_with_solutions_and_says_what_it_does_not_show(path: Path) -> None:
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert "**Goals.**" in text
+    assert text.count("### Exercise") == len(_SOLUTION.findall(text)) >= 3
+    assert "## What this does not show" in text or path.stem in ("02_the_data", "03_train_it_yourself")
 
 
 def test_the_first_notebook_asks_and_tells_the_truth() -> None:
     """So that the test above has something to compare."""
     source = "".join(cell.source for cell in nbformat.read(NOTEBOOKS[0], as_version=4).cells)
+    assert NOTEBOOKS[0].stem == "01_point_and_ask"
     assert source.count('"the model:"') == source.count('"the truth:"') >= 3
+
+
+_LOSS = re.compile(r"^loss: ([\d.]+) at first, ([\d.]+) at last$", re.MULTILINE)
+_SHARE = re.compile(r"^words of the truth in the answers: (\d+)% before, (\d+)% after$", re.MULTILINE)
+
+
+def check_training(printed: str) -> None:
+    """Both losses fell, the probes' answers turned right, by their own boxes, and the second stage was taken up."""
+    falls = _LOSS.findall(printed)
+    assert len(falls) == 2 and all(float(last) < 0.8 * float(first) for first, last in falls), falls
+    ((before, after),) = _SHARE.findall(printed)
+    assert int(after) >= 60 and int(after) >= int(before) + 20, printed
+    own, others = map(int, re.search(r"with its own box (\d+)%, with another's (\d+)%", printed).groups())
+    assert own >= others + 20
+    assert re.search(r"^stopped at step 1\d of ", printed, re.MULTILINE)
 
 
 def test_the_readmes_python_prints_what_it_says() -> None:
@@ -60,4 +114,4 @@ def test_the_pythons_of_the_docs_run(tmp_path, monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for block in blocks:
             exec(block, names)
-    assert len(blocks) == 8 and said.getvalue() and (tmp_path / "talk.json").is_file()
+    assert len(blocks) == 9 and said.getvalue() and (tmp_path / "talk.json").is_file()

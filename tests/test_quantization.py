@@ -101,6 +101,21 @@ def test_the_demo_answers_the_same(quantization, caplog):
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_quantised_answer_can_be_looked_into(saved, quantization):
+    """Relevancy comes near that of the exact model, since these kernels have a backward pass."""
+    exact, near = (
+        load(saved, kind).session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=3)
+        for kind in (None, quantization)
+    )
+    assert near.attention().logprobs.tolist() == pytest.approx(near.logprobs, abs=0.02)
+    assert near.ablate(1).change.isfinite().all()
+    relevancy = near.attention().relevancy(0)
+    assert relevancy.isfinite().all() and relevancy.max() > 0
+    if near.token_ids[0] == exact.token_ids[0]:
+        assert torch.cosine_similarity(relevancy, exact.attention().relevancy(0), dim=0) > 0.9
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_a_quantised_session_goes_on(saved, quantization):
     session = load(saved, quantization).session(picture())
     first = session.ask("What is <region1>?", [BOX], max_new_tokens=4)

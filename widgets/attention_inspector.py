@@ -74,7 +74,9 @@ class AttentionInspector:
         ValueError: for an answer without tokens.
     """
 
-    def __init__(self, answer: Answer | Attention, other: Answer | Attention | None = None, *, token: int | None = None) -> None:
+    def __init__(
+        self, answer: Answer | Attention, other: Answer | Attention | None = None, *, token: int | None = None
+    ) -> None:
         self._sources = [answer] if other is None else [answer, other]
         self._data = [AttentionData(_attention(source)) for source in self._sources]
         self.view = AttentionView(

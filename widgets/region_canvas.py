@@ -73,9 +73,7 @@ class RegionCanvas:
     ) -> None:
         self.book = RegionBook()
         self.bbox = BBoxWidget(classes=_LABELS, colors=list(REGION_COLORS), hide_buttons=True)
-        self.table = RegionTable(
-            inspectable=on_inspect is not None, box_widget=f"IPY_MODEL_{self.bbox.model_id}"
-        )
+        self.table = RegionTable(inspectable=on_inspect is not None, box_widget=f"IPY_MODEL_{self.bbox.model_id}")
         self.widget = VBox([self.bbox, self.table])
         self.widget.add_class("gpt4roi-canvas")
         self.on_change = on_change

@@ -23,8 +23,8 @@ from gpt4roi_nb.widgets.conversation import Conversation
 from gpt4roi_nb.widgets.errors import in_words, let_go
 from gpt4roi_nb.widgets.examples import example_questions
 from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene
-from gpt4roi_nb.widgets.region_canvas import RegionCanvas
 from gpt4roi_nb.widgets.inspections import Inspections
+from gpt4roi_nb.widgets.region_canvas import RegionCanvas
 from gpt4roi_nb.widgets.regions import DrawnRegion
 from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 

@@ -151,7 +151,7 @@ def _line(line: dict[str, float]) -> dict[str, Any]:
 
 
 def _facts(line: dict[str, float], run: TrainingRun) -> dict[str, str]:
-    facts = {"loss": f"{line['loss']:.3f}", "learning rate": f"{line.get('learning_rate', 0):.2e}"}
+    facts = {"loss": f"{line['loss']:.3f}", "learning rate": f"{line.get('learning_rate', 0):.2g}"}
     if "tokens_per_second" in line:
         facts["tokens a second"] = f"{line['tokens_per_second']:,.0f}"
         facts["images a second"] = f"{line['images_per_second']:,.1f}"

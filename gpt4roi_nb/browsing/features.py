@@ -100,7 +100,8 @@ def region_vectors(
 ) -> dict[str, np.ndarray]:
     """Item → (D,) float32 region features, of the predictions that are about a region.
 
-    of: what to take of `session.roi_features(boxes)`, (N, D); by default the region tokens.
+    of: what to take of `session.roi_features(boxes)`, (N, D); by default `content`: what lies in the box, without the
+        embedding of the box's place, which would sort a map by where things lie.
     """
     images: dict[str, list[tuple[str, Any]]] = {}
     for row in rows_of(result):
@@ -109,6 +110,6 @@ def region_vectors(
     found: dict[str, np.ndarray] = {}
     for image, regions in tqdm(images.items(), unit="image", desc="Region features", disable=not progress):
         features = model.session(image).roi_features([box for _, box in regions])
-        rows = (features.tokens if of is None else of(features)).numpy()
+        rows = (features.content if of is None else of(features)).numpy()
         found.update(zip((item for item, _ in regions), rows, strict=True))
     return found

@@ -13,6 +13,7 @@ from gpt4roi_nb.browsing.tags import open_dataset
 
 if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
+    from gpt4roi_nb.conversation import Answer
 
 FIELD = "attention"
 
@@ -22,8 +23,9 @@ def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, n
 
     The question is asked again. The map is the attention to the image's tokens, mean over layers, heads and tokens of
     the answer; an image has one map, of the last of its items. Beside it stand `item`, `answer`, and as `mass_image`
-    and `mass_regions` the shares of all attention that went to the image and to the region tokens: a map's brightest
-    spot may hold a hundredth of the whole, so read it with `AttentionInspector`, which tests it.
+    and `mass_regions` the shares of all attention that went to the image and to the region tokens, and as
+    `fell_without_region1` how far the answer's mean log-probability a token falls when region 1 is removed: a map's
+    brightest spot may hold a hundredth of the whole and mean nothing. `AttentionInspector` tells more.
 
     Returns:
         How many maps were made.
@@ -55,6 +57,7 @@ def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, n
             item=item,
             answer=answer.text,
             mass_image=float(flat.sum()),
+            fell_without_region1=_fall(answer) if "region1" in recorded.spans else None,
             mass_regions=float(sum(mean[positions].sum() for positions in regions)),
         )
     if maps:
@@ -63,3 +66,7 @@ def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, n
         dataset.set_values(FIELD, maps, key_field="filepath")
         dataset.add_dynamic_sample_fields(fields=FIELD)
     return len(maps)
+
+
+def _fall(answer: Answer) -> float:
+    return -float(answer.ablate(1, "remove", generate=False).change.mean())

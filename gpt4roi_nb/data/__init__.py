@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpt4roi_nb.data.augmentation import augment
     from gpt4roi_nb.data.dataset import FORMATS, RegionDataset, load
+    from gpt4roi_nb.data.from_scenes import scene_records
     from gpt4roi_nb.data.mixture import Mixture
     from gpt4roi_nb.data.previews import preview
     from gpt4roi_nb.data.problems import BadRecord
     from gpt4roi_nb.data.record import Record
 
-__all__ = ["FORMATS", "BadRecord", "Mixture", "Record", "RegionDataset", "augment", "load", "preview"]
+__all__ = ["FORMATS", "BadRecord", "Mixture", "Record", "RegionDataset", "augment", "load", "preview", "scene_records"]
 
 _HOMES = {
     "FORMATS": "dataset",
@@ -25,6 +26,7 @@ _HOMES = {
     "augment": "augmentation",
     "load": "dataset",
     "preview": "previews",
+    "scene_records": "from_scenes",
 }
 
 

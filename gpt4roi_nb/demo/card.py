@@ -14,9 +14,8 @@ CARD = """\
 
 {about}
 
-`python -m gpt4roi_nb.demo.make --seed {seed} --out FOLDER` trains it for {minutes:.0f} minutes on {threads} CPU
-threads, as `recipe.json` says. A phase lasts a set time, so another machine takes another number of steps and makes
-another model of about the same quality. This one took {steps}.
+`python -m gpt4roi_nb.demo.make --seed {seed} --out FOLDER` trains it as `recipe.json` says; this one took {minutes:.0f}
+minutes of training on {threads} CPU threads: {steps}.
 The weights are stored in float16.{history}
 
 `python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or
@@ -32,7 +31,7 @@ def write_card(
     recipe: Recipe,
     seed: int,
     threads: int,
-    steps: dict[str, int],
+    took: dict[str, dict[str, float]],
     figures: Figures,
     check: dict[str, int],
     out: Path,
@@ -40,13 +39,15 @@ def write_card(
 ) -> None:
     """Writes `recipe.json` and `README.md` into `out`.
 
-    check: the scenes and the seed that the figures are of. history: how the run differed from the recipe, if it did.
+    took: steps and minutes of each phase. check: the scenes and the seed that the figures are of. history: how the run
+    differed from the recipe, if it did.
     """
     about = {
         "recipe": asdict(recipe),
         "seed": seed,
         "threads": threads,
-        "steps": steps,
+        "steps": {name: int(phase["steps"]) for name, phase in took.items()},
+        "minutes": {name: round(phase["minutes"], 1) for name, phase in took.items()},
         "history": history,
         "check": {**check, **figures},
     }
@@ -54,10 +55,10 @@ def write_card(
     text = CARD.format(
         about=ABOUT,
         seed=seed,
-        minutes=recipe.minutes,
+        minutes=sum(phase["minutes"] for phase in took.values()),
         threads=threads,
         history=f"\n\n{history}" if history else "",
-        steps=", ".join(f"{count:,} {name} steps" for name, count in steps.items()),
+        steps=", ".join(f"{phase['steps']:,.0f} {name} steps" for name, phase in took.items()),
         scenes=check["scenes"],
         check_seed=check["seed"],
         table=table(figures),

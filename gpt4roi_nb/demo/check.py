@@ -4,28 +4,57 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from gpt4roi_nb.boxes import normalise
-from gpt4roi_nb.data.questions import KINDS, ONE_REGION, Question, ask, compound, is_right
+from gpt4roi_nb.data.question_kinds import VALUES, value_of
+from gpt4roi_nb.data.questions import (
+    KINDS,
+    ONE_REGION,
+    TWO_REGIONS,
+    Question,
+    ask,
+    compound,
+    followup,
+    is_right,
+)
 from gpt4roi_nb.data.scenes import Scene, scenes
 from gpt4roi_nb.demo.answers import Asked, answer_all
+from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs, is_letter
 from gpt4roi_nb.demo.recipe import FIRST_RESERVED_SERIES
-from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
 from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
+JOINT = "qaqr-joint"
 ONE_REGION_QUESTIONS = 2  # of each one-region kind about each scene; one of every other kind
+CONVERSATIONS = 2  # about each scene
+JITTER = 0.1  # by which each edge of a box is moved at most, as a share of the box's side
 Figures = dict[str, dict[str, float]]
 
-# A scene and questions about it, each with the objects whose boxes it is asked with → the answers.
-Answerer = Callable[[Scene, Sequence[tuple[Question, tuple[int, ...]]]], list[str]]
+
+class Query(NamedTuple):
+    """A question as it is put.
+
+    objects: the objects whose boxes it is asked with, region 1 first. earlier: the turns before it. jittered: (regions,
+    4) boxes as drawn by a hand that is a little off, instead of the exact ones; pixels xyxy of the scene's picture.
+    """
+
+    question: Question
+    objects: tuple[int, ...]
+    earlier: Turns = ()
+    jittered: np.ndarray | None = None
+
+
+Answerer = Callable[[Scene, Sequence[Query]], list[str]]  # the answers, in order
 
 
 def draw_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -37,11 +66,23 @@ def draw_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return [question for question in drawn if question is not None]
 
 
-def measure(answer: Answerer, count: int, seed: int) -> Figures:
-    """`{"accuracy": {kind: share}, "shuffled": {kind: share}, "n": {kind: questions}}` on `count` fresh scenes.
+def right(question: Question, answer: str) -> bool:
+    """Whether an answer is right: a letter of a multiple-choice question, else as `questions.is_right` says."""
+    return is_letter(question, answer) if question.kind in (QA, QAR) else is_right(question, answer)
 
-    `shuffled` is the control: every region of a question gets the box of another object of the scene, while the target
-    stays. It has no entry for kinds that name no region.
+
+def measure(answer: Answerer, count: int, seed: int) -> Figures:
+    """How many of the answers about `count` fresh scenes are right, by kind of question.
+
+    Returns:
+        "accuracy": share of right answers; "qa" and "qar" are multiple choice in VCR's form, `JOINT` is both at once.
+        "n": how many were asked.
+        "shuffled": the control in which every region gets the box of another object of the scene, while the target
+            stays. No entry for kinds that name no region, nor for multiple choice.
+        "chance": of the same questions, the share whose target is true of those other objects as well: what an answerer
+            that sees perfectly has there. For the attributes.
+        "jittered": as "accuracy", with boxes whose edges are off by up to a tenth of the box's side.
+        "turns": the first and the third question of conversations, both of one kind; "of them" is their number.
 
     Raises:
         ValueError: for a seed that belongs to the scenes of training.
@@ -56,41 +97,92 @@ def measure(answer: Answerer, count: int, seed: int) -> Figures:
 
 def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
     """As `measure`, on these scenes; `seed` decides about the questions."""
-    right, shuffled_right, asked = Counter[str](), Counter[str](), Counter[str]()
+    found: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for index, scene in enumerate(drawn):
         rng = np.random.default_rng((seed, index))
         questions = draw_questions(scene, rng)
         shift = int(rng.integers(1, len(scene.objects)))
+        queries = {"accuracy": [Query(question, question.objects) for question in questions]}
         with_boxes = [question for question in questions if question.objects]
-        turned = [tuple((k + shift) % len(scene.objects) for k in question.objects) for question in with_boxes]
-        answers = answer(
-            scene,
-            [*((question, question.objects) for question in questions), *zip(with_boxes, turned, strict=True)],
-        )
-        for question, said in zip(questions, answers, strict=False):
-            asked[question.kind] += 1
-            right[question.kind] += is_right(question, said)
-        for question, said in zip(with_boxes, answers[len(questions) :], strict=True):
-            shuffled_right[question.kind] += is_right(question, said)
-    kinds = [kind for kind in (*KINDS, COMPOUND) if asked[kind]]
-    with_region = [kind for kind in kinds if kind in shuffled_right]
-    return {
-        "accuracy": {kind: right[kind] / asked[kind] for kind in kinds},
-        "shuffled": {kind: shuffled_right[kind] / asked[kind] for kind in with_region},
-        "n": {kind: asked[kind] for kind in kinds},
+        queries["shuffled"] = [
+            Query(question, tuple((k + shift) % len(scene.objects) for k in question.objects))
+            for question in with_boxes
+        ]
+        queries["jittered"] = [
+            Query(question, question.objects, jittered=_jittered(scene, question.objects, rng))
+            for question in with_boxes
+        ]
+        answers = iter(answer(scene, [query for group in queries.values() for query in group]))
+        for name, group in queries.items():
+            for query in group:
+                found[name][query.question.kind].append(right(query.question, next(answers)))
+        for query in queries["shuffled"]:
+            kind = query.question.kind
+            if kind in VALUES:
+                own, other = (scene.objects[k] for k in (*query.question.objects, *query.objects))
+                found["chance"][kind].append(value_of(own, kind) == value_of(other, kind))
+        for pair in draw_pairs(scene, 1, rng):
+            both = answer(scene, [Query(question, question.objects) for question in pair])
+            verdicts = [right(question, said) for question, said in zip(pair, both, strict=True)]
+            for kind, verdict in zip((QA, QAR, JOINT), (*verdicts, all(verdicts)), strict=True):
+                found["accuracy"][kind].append(verdict)
+        for _ in range(CONVERSATIONS):
+            verdicts = _converse(answer, scene, rng)
+            if verdicts:
+                found["turns"]["first"].append(verdicts[0])
+                found["turns"]["third"].append(verdicts[-1])
+    kinds = [kind for kind in (*KINDS, COMPOUND, QA, QAR, JOINT) if kind in found["accuracy"]]
+    figures = {
+        name: {kind: float(np.mean(found[name][kind])) for kind in kinds if kind in found[name]}
+        for name in ("accuracy", "shuffled", "chance", "jittered")
     }
+    figures["n"] = {kind: len(found["accuracy"][kind]) for kind in kinds}
+    turns = found["turns"]
+    figures["turns"] = {name: float(np.mean(turns[name])) for name in turns} | {"of them": len(turns["first"])}
+    return figures
+
+
+def _jittered(scene: Scene, objects: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    height, width = scene.image.shape[:2]
+    boxes = np.array([scene.objects[k].box for k in objects], np.float32)
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    return (boxes + sides * rng.uniform(-JITTER, JITTER, boxes.shape)).clip(0, [width, height] * 2)
+
+
+def _converse(answer: Answerer, scene: Scene, rng: np.random.Generator) -> list[bool]:
+    """Whether each of three answers is right, the model's own before them; empty where the scene allows no third."""
+    kind = str(rng.choice((*ONE_REGION, *TWO_REGIONS)))
+    question = ask(scene, kind, rng)
+    verdicts: list[bool] = []
+    said: list[tuple[str, str]] = []
+    for following in (str(rng.choice(ONE_REGION)), kind, None):
+        if question is None:
+            return []
+        (spoken,) = answer(scene, [Query(question, question.objects, tuple(said))])
+        verdicts.append(right(question, spoken))
+        said += [("user", question.text), ("assistant", spoken or "?")]
+        if following is None:
+            break
+        known = dict(enumerate(question.objects, start=1))
+        question = followup(scene, following, rng, known, previous=question.kind)
+    return verdicts
 
 
 def model_answerer(model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor) -> Answerer:
     """Answers with a model: the picture and boxes go the way that a session's go."""
+    latest: list[tuple[Scene, ImageEncoding]] = []
 
     @torch.inference_mode()
-    def answer(scene: Scene, questions: Sequence[tuple[Question, tuple[int, ...]]]) -> list[str]:
+    def answer(scene: Scene, queries: Sequence[Query]) -> list[str]:
         height, width = scene.image.shape[:2]
-        encoding = model.encode_image(processor.image_processor(scene.image)["pixel_values"])
-        boxes = torch.from_numpy(normalise([thing.box for thing in scene.objects], width, height))
-        asked = [Asked([("user", question.text)], boxes[list(objects)]) for question, objects in questions]
-        return answer_all(model, processor, encoding, asked)
+        if not latest or latest[0][0] is not scene:
+            latest[:] = [(scene, model.encode_image(processor.image_processor(scene.image)["pixel_values"]))]
+        asked = []
+        for query in queries:
+            exact = [scene.objects[k].box for k in query.objects]
+            boxes = normalise(exact if query.jittered is None else query.jittered, width, height)
+            asked.append(Asked([*query.earlier, ("user", query.question.text)], torch.from_numpy(boxes)))
+        return answer_all(model, processor, latest[0][1], asked)
 
     return answer
 
@@ -117,10 +209,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def table(figures: Figures) -> str:
     """The figures as lines of text."""
-    lines = [f"{'kind':14}{'accuracy':>9}{'shuffled':>10}{'n':>7}"]
-    for kind, share in figures["accuracy"].items():
-        control = figures["shuffled"].get(kind)
-        lines.append(f"{kind:14}{share:9.3f}{'' if control is None else f'{control:.3f}':>10}{figures['n'][kind]:7.0f}")
+    columns = ("accuracy", "jittered", "shuffled", "chance")
+    lines = [f"{'kind':14}" + "".join(f"{name:>10}" for name in columns) + f"{'n':>7}"]
+    for kind, count in figures["n"].items():
+        cells = [f"{figures[name][kind]:.3f}" if kind in figures[name] else "" for name in columns]
+        lines.append(f"{kind:14}" + "".join(f"{cell:>10}" for cell in cells) + f"{count:7.0f}")
+    turns = figures["turns"]
+    if turns["of them"]:
+        lines.append(
+            f"first question of a conversation {turns['first']:.3f}, third {turns['third']:.3f} "
+            f"({turns['of them']:.0f} conversations)"
+        )
     return "\n".join(lines)
 
 

@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpt4roi_nb.data.questions import ONE_REGION, Question, ask, compound, followup
 from gpt4roi_nb.data.scenes import Scene
+from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
 from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
 Shares = dict[str, float]
-# Shares of the kinds. What needs more practice is asked more often: two regions must be compared before a word is said.
-SHARES: Shares = {
-    "category": 0.09,
+
+
+@dataclass(frozen=True)
+class Family:
+    """Conversations of about one length, since the longest of a batch sets the room that each one takes.
+
+    share: of the batches. shares: of the kinds of the first question. rows, questions: images a batch, and
+    conversations about each. turns: fewest and most. targets: of the first question, if only some are asked.
+    """
+
+    share: float
+    shares: Shares
+    rows: int
+    questions: int
+    turns: tuple[int, int] = (1, 1)
+    targets: frozenset[str] | None = None
+
+
+SHORT: Shares = {
+    "category": 0.12,
     "colour": 0.08,
-    "material": 0.09,
+    "material": 0.08,
     "size": 0.06,
     "phrase": 0.08,
-    "same": 0.17,
-    COMPOUND: 0.19,
-    "larger": 0.05,
-    "left_right": 0.05,
-    "front_behind": 0.05,
-    "count": 0.05,
-    "which": 0.04,
+    "larger": 0.14,
+    "left_right": 0.22,
+    "front_behind": 0.22,
 }
-# Before the image's tokens come in: whether two things agree is the slowest to learn, so most questions ask for it.
-REGION_SHARES: Shares = {
-    "category": 0.14,
-    "colour": 0.13,
-    "material": 0.13,
-    "size": 0.08,
-    "phrase": 0.04,
-    "same": 0.28,
-    COMPOUND: 0.18,
-    "left_right": 0.02,
-}
-FOLLOWUP_SHARES: Shares = {**{kind: share for kind, share in SHARES.items() if kind != COMPOUND}, "phrase": 0.2}
-# Questions of about one length come together, since the longest of a batch sets the room that each one takes.
-LONG_KINDS = ("same", COMPOUND, "which")
+# To begin with: one word decides, and it is the same for every wording. Among all forms of the question ("is it left?",
+# "which is nearer?") what decides depends on two things at once, and nothing was learnt in 105 steps; these alone took
+# fewer than 120, and the other forms came after.
+DIRECT_PAIRS = (
+    Family(
+        1.0, {"left_right": 0.5, "front_behind": 0.5}, 5, 44, targets=frozenset(("left", "right", "front", "behind"))
+    ),
+)
+# Before the image's tokens come in.
+REGION_FAMILIES = (
+    Family(0.45, SHORT, 12, 14),
+    Family(0.25, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
+    Family(0.3, {QA: 0.5, QAR: 0.5}, 9, 4),
+)
+FAMILIES = (
+    Family(0.45, {**SHORT, "count": 0.3, "which": 0.1}, 12, 14),
+    Family(0.15, {"same": 0.6, COMPOUND: 0.3, "which": 0.1}, 12, 9),
+    Family(0.25, {QA: 0.5, QAR: 0.5}, 9, 4),
+    Family(0.15, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 5, (2, 3)),
+)
+FOLLOWUP_SHARES: Shares = {**SHORT, "same": 0.25, "count": 0.1, "which": 0.04, "phrase": 0.2}
 # Of questions for an attribute, those that propose a value ("is it red?"): rarer among users, but harder to learn.
-PROPOSING_SHARE = 0.6
+PROPOSING_SHARE = 0.4
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
-MOST_TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -62,17 +83,17 @@ def draw_kind(shares: Shares, rng: np.random.Generator) -> str:
     return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
 
-def draw_family(shares: Shares, rng: np.random.Generator) -> Shares:
-    """The shares of kinds of similar length, so that over many draws every kind has its own share."""
-    long = {kind: share for kind, share in shares.items() if kind in LONG_KINDS}
-    short = {kind: share for kind, share in shares.items() if kind not in LONG_KINDS}
-    return long if rng.random() < sum(long.values()) / sum(shares.values()) else short
+def draw_family(families: Sequence[Family], rng: np.random.Generator) -> Family:
+    return families[int(rng.choice(len(families), p=[family.share for family in families]))]
 
 
-def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares = SHARES) -> Question:
+def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Question:
     """A first question; of the next kind drawn where the scene has none of a kind."""
     while True:
         kind = draw_kind(shares, rng)
+        question: Question | None
+        if kind in (QA, QAR):
+            return draw_pairs(scene, 1, rng)[0][(QA, QAR).index(kind)]
         question = compound(scene, rng) if kind == COMPOUND else ask(scene, kind, rng)
         if kind in ONE_REGION and kind != "phrase" and rng.random() < PROPOSING_SHARE:
             while question is not None and not proposes(question):
@@ -86,12 +107,16 @@ def proposes(question: Question) -> bool:
     return question.answer.startswith(("yes", "no"))
 
 
-def draw_conversation(scene: Scene, turns: int, rng: np.random.Generator, shares: Shares = SHARES) -> Conversation:
+def draw_conversation(
+    scene: Scene, turns: int, rng: np.random.Generator, shares: Shares, targets: frozenset[str] | None = None
+) -> Conversation:
     """A conversation of so many questions (fewer where the scene offers no clear follow-up), each with its answer.
 
-    shares: of the kinds of the first question.
+    shares: of the kinds of the first question. targets: its possible targets, if not all.
     """
     question = draw_question(scene, rng, shares)
+    while targets is not None and question.target not in targets:
+        question = draw_question(scene, rng, shares)
     said = [("user", question.text), ("assistant", question.answer)]
     # After "What is <region1>, and …", "And <region3>?" asks for a phrase.
     objects, previous = question.objects, "phrase" if question.kind == COMPOUND else question.kind

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt4roi_nb.data.scenes import Scene
 from gpt4roi_nb.demo.bank import SceneBank
-from gpt4roi_nb.demo.curriculum import MOST_TURNS, REGION_SHARES, SHARES, draw_conversation, draw_family
+from gpt4roi_nb.demo.curriculum import Family, draw_conversation, draw_family
+from gpt4roi_nb.demo.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe import Recipe
 from gpt4roi_nb.demo.rows import RowBuilder, Rows
-from gpt4roi_nb.demo.vision import Readers, draw_batch, see
+from gpt4roi_nb.demo.symbols import Code, some_objects
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, ROLES, TURN_MARK, token_id_of
 
-DECISIONS = ("yes", "no", "left", "right", "in", "behind")
+DECISIONS = ("▁yes", "▁no", "▁left", "▁right", "▁in", "▁behind", *"0123456789ABCD")
 DECISION_WEIGHT = 5.0
 ENDINGS = (f"▁{ROLES['assistant']}", ":", "<0x0A>", TURN_MARK)
 ENDING_WEIGHT = 0.1
 
 
-class Talking(nn.Module):
-    """What the joint phase trains: the whole model, and the readers beside it."""
+class OptionReader(nn.Module):
+    """A throw-away head: reads off the hidden state where an option ends whether the option is right.
 
-    def __init__(self, model: GPT4RoIForConditionalGeneration, readers: Readers) -> None:
+    Without it a multiple-choice question of 150 tokens teaches by one letter alone.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.right = nn.Linear(width, 1)
+
+    def loss(self, hidden: Tensor, rows: Rows) -> Tensor:
+        """hidden: (B, T, D)."""
+        places = rows.option_ends
+        logits = self.right(self.norm(hidden[places[:, 0], places[:, 1]]))[:, 0]
+        return F.binary_cross_entropy_with_logits(logits, rows.option_right.float())
+
+
+class Talking(nn.Module):
+    """What the language phases train beside parts of the model: the model, and the throw-away heads."""
+
+    def __init__(self, model: GPT4RoIForConditionalGeneration, options: OptionReader) -> None:
         super().__init__()
         self.model = model
-        self.readers = readers
+        self.options = options
 
 
 @torch.no_grad()
@@ -38,84 +60,92 @@ def scale_words(model: GPT4RoIForConditionalGeneration, scale: float) -> None:
         nn.init.normal_(weight, std=scale)
 
 
-def rows_loss(
+def rows_losses(
     model: GPT4RoIForConditionalGeneration,
     rows: Rows,
     image_features: Tensor | None,
     region_vectors: Tensor,
     token_weights: Tensor | None = None,
-) -> Tensor:
+    options: OptionReader | None = None,
+) -> dict[str, Tensor]:
     """Mean cross-entropy over the answers of packed rows, weighted by token where weights are given.
 
     image_features: (B, grid², D), or None for rows without image tokens. region_vectors: (objects of all images, D).
+    options: adds its loss where the rows hold multiple-choice questions.
     """
-    hidden = model.language_model.model(
+    output = model.language_model.model(
         inputs_embeds=model.embed(rows.input_ids, image_features, region_vectors[rows.regions]),
         position_ids=rows.position_ids,
         use_cache=False,
+        output_hidden_states=True,
         prefix_length=rows.prefix_length,
         slot_length=rows.slot_length,
-    ).last_hidden_state
+    )
     targets = rows.labels[:, 1:]
     learnt = targets != IGNORE
-    logits = model.language_model.lm_head(hidden[:, :-1][learnt])
-    losses = F.cross_entropy(logits.float(), targets[learnt], reduction="none")
-    if token_weights is None:
-        return losses.mean()
-    weights = token_weights[targets[learnt]]
-    return (weights * losses).sum() / weights.sum()
+    logits = model.language_model.lm_head(output.last_hidden_state[:, :-1][learnt])
+    losses = F.cross_entropy(logits, targets[learnt], reduction="none")
+    weights = torch.ones_like(losses) if token_weights is None else token_weights[targets[learnt]]
+    found = {"words": (weights * losses).sum() / weights.sum()}
+    if options is not None and len(rows.option_ends):
+        found = {"letters": found["words"], "options": options.loss(output.hidden_states[-2], rows)}
+    return found
 
 
 def decision_weights(processor: GPT4RoIProcessor) -> Tensor:
     """(V,) weight of each token's loss: words that decide an answer weigh more, what every answer ends with less."""
     tokenizer = processor.tokenizer
     weights = torch.ones(len(tokenizer))
-    weights[[token_id_of(f"▁{word}", tokenizer) for word in DECISIONS]] = DECISION_WEIGHT
+    weights[[token_id_of(word, tokenizer) for word in DECISIONS]] = DECISION_WEIGHT
     weights[[token_id_of(token, tokenizer) for token in ENDINGS]] = ENDING_WEIGHT
     return weights
 
 
-def talk_step(
+def draw_rows(builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng: np.random.Generator) -> Rows:
+    """Conversations of a family about each scene."""
+    fewest, most = family.turns
+    conversations = [
+        [
+            draw_conversation(scene, int(rng.integers(fewest, most + 1)), rng, family.shares, family.targets)
+            for _ in range(family.questions)
+        ]
+        for scene in scenes
+    ]
+    return builder.rows(conversations, [len(scene.objects) for scene in scenes])
+
+
+def symbol_step(
     talking: Talking,
     builder: RowBuilder,
+    families: Sequence[Family],
     bank: SceneBank,
+    code: Code,
     recipe: Recipe,
+    token_weights: Tensor,
     rng: np.random.Generator,
-    *,
-    joint: bool,
-    token_weights: Tensor | None = None,
-    long_share: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Losses of one batch of conversations about random scenes; about regions alone where rows have no image tokens.
+    """Losses of one batch of conversations about scenes that are told in symbols; no picture is looked at."""
+    family = draw_family(families, rng)
+    chosen = rng.integers(len(bank), size=family.rows).tolist()
+    scenes = [some_objects(bank.scene(index), recipe.plain_objects, rng) for index in chosen]
+    rows = draw_rows(builder, scenes, family, rng)
+    regions, patches = code.tell(scenes, recipe.grid, rng)
+    features = patches if builder.image_tokens else None
+    return rows_losses(talking.model, rows, features, regions, token_weights, talking.options)
 
-    Args:
-        joint: also train tower and region encoder, with the readers' loss beside; else they are frozen.
-        token_weights: as `rows_loss` takes them.
-        long_share: share of batches with conversations of 2 to `MOST_TURNS` turns (and fewer of them).
-    """
-    model = talking.model
-    indices = rng.integers(len(bank), size=recipe.images_a_step).tolist()
-    batch = draw_batch(bank, indices, recipe.box_jitter, rng)
-    long = rng.random() < long_share
-    number = max(recipe.questions_an_image // MOST_TURNS, 1) if long else recipe.questions_an_image
-    shares = SHARES if builder.image_tokens else REGION_SHARES
-    if not long:
-        shares = draw_family(shares, rng)
-    conversations = []
-    for index in indices:
-        scene = bank.scene(index)
-        turns = rng.integers(2, MOST_TURNS + 1, size=number) if long else np.ones(number, int)
-        conversations.append([draw_conversation(scene, int(count), rng, shares) for count in turns])
-    rows = builder.rows(conversations, [len(boxes) for boxes in batch.boxes])
-    with torch.autocast("cpu", torch.bfloat16):
-        with torch.set_grad_enabled(joint):
-            encoding, regions = see(model, batch.pixel_values, batch.boxes)
-        losses = {
-            "words": rows_loss(
-                model, rows, encoding.image_features if builder.image_tokens else None, regions, token_weights
-            )
-        }
-        if joint:
-            readers = talking.readers.losses(encoding.image_features, regions, batch)
-            losses.update({name: recipe.attribute_share * loss for name, loss in readers.items()})
-    return losses
+
+def stage_step(
+    talking: Talking,
+    builder: RowBuilder,
+    families: Sequence[Family],
+    states: HiddenStates,
+    recipe: Recipe,
+    token_weights: Tensor,
+    rng: np.random.Generator,
+) -> dict[str, Tensor]:
+    """Losses of one batch of conversations about pictures, whose hidden states are kept."""
+    family = draw_family(families, rng)
+    chosen = rng.integers(len(states.bank), size=family.rows).tolist()
+    rows = draw_rows(builder, [states.bank.scene(index) for index in chosen], family, rng)
+    patches, regions = encode(talking.model, states, chosen, recipe.box_jitter, rng)
+    return rows_losses(talking.model, rows, patches, regions, token_weights, talking.options)

@@ -127,7 +127,8 @@ def study(gpt4roi: GPT4RoI, scenes: int, answers: int, seed: int) -> dict[str, A
     """
     if not 0 <= seed < FIRST_RESERVED_SERIES:
         raise ValueError(
-            f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}: others were trained on"
+            f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}: the scenes of higher seeds may "
+            "have been trained on"
         )
     found: dict[str, Any] = {"ablation": ablation_study(gpt4roi, scenes, seed), "maps": []}
     for kind, over in SETTINGS:

@@ -1,4 +1,4 @@
-"""A training phase that lasts a given time, decays its learning rate to zero, and goes on where it was broken off."""
+"""A training phase of so many steps, whose learning rate falls to zero, and which goes on where it was broken off."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt4roi_nb.demo.recipe import Recipe
+from gpt4roi_nb.demo.muon import Muon
+from gpt4roi_nb.demo.recipe import Phase, Recipe
 
 SAVE_EVERY = 120.0  # seconds
 REPORT_EVERY = 20.0  # seconds
 MAX_GRADIENT_NORM = 1.0
 SMOOTHING = 0.98  # of the reported losses
 
-Step = Callable[[np.random.Generator], dict[str, Tensor]]
+Step = Callable[[np.random.Generator, float], dict[str, Tensor]]
 
 
 def run_phase(
@@ -27,61 +28,56 @@ def run_phase(
     trained: nn.Module,
     step: Step,
     *,
-    minutes: float,
-    rate: float,
+    phase: Phase,
     recipe: Recipe,
     seed: int,
     report: Callable[[str], None] = print,
-) -> int:
-    """Trains `trained` in place for so many minutes, or loads the state of a finished run; returns the steps taken.
+) -> dict[str, float]:
+    """Trains `trained` in place, or loads the state of a finished run; returns `{"steps": …, "minutes": …}`.
 
     Args:
-        folder: where `<name>.pt` is kept: weights, optimizer and progress, so that a broken run goes on.
+        folder: where `<name>.pt` is kept: what trains, optimizers and progress, so that a broken run goes on.
         trained: the module whose parameters with `requires_grad` are updated.
-        step: makes a batch from a random generator and returns its losses by name; their sum is minimised.
-        minutes: training time; the time of earlier, broken runs counts.
-        rate: the highest learning rate, after a short rise; it then falls to zero along a cosine.
+        step: makes a batch from a random generator and the progress, from 0 to 1, and returns its losses by name; their
+            sum is minimised.
+        phase: number of steps and highest learning rate, after a short rise; it then falls to zero along a cosine.
     """
     path = folder / f"{name}.pt"
-    decayed = [p for p in trained.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in trained.parameters() if p.requires_grad and p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=rate,
-        betas=recipe.betas,
-        fused=True,
-    )
-    seconds, spent, steps = 60 * minutes, 0.0, 0
+    training = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    optimizers = make_optimizers(trained, recipe)
+    spent, steps = 0.0, 0
     if path.exists():
         state = torch.load(path, weights_only=True)
-        trained.load_state_dict(state["weights"])
-        if state["finished"]:
-            report(f"{name}: finished before, after {state['steps']} steps")
-            return state["steps"]
-        optimizer.load_state_dict(state["optimizer"])
+        trained.load_state_dict(state["weights"], strict=False)  # of what trains in this phase, and of nothing else
         spent, steps = state["spent"], state["steps"]
+        if state["finished"]:
+            report(f"{name}: finished before, after {steps} steps")
+            return {"steps": steps, "minutes": spent / 60}
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         report(f"{name}: goes on after {steps} steps")
-    rng = np.random.default_rng((seed, steps))
-    torch.manual_seed(seed + steps)
 
     def save(finished: bool) -> None:
-        state = {"weights": trained.state_dict(), "spent": spent, "steps": steps, "finished": finished}
+        weights = {name: parameter.detach() for name, parameter in training.items()}
+        state = {"weights": weights, "spent": spent, "steps": steps, "finished": finished}
         if not finished:
-            state["optimizer"] = optimizer.state_dict()
+            state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
         torch.save(state, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)
 
     saved = reported = spent
     smooth: dict[str, float] = {}
-    while spent < seconds:
+    while steps < phase.steps:
         started = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = rate * schedule(spent / seconds, recipe.warmup_share)
-        losses = step(rng)
-        optimizer.zero_grad(set_to_none=True)
+        progress = steps / phase.steps
+        losses = step(np.random.default_rng((seed, steps)), progress)
         torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(decayed + others, MAX_GRADIENT_NORM)
-        optimizer.step()
+        nn.utils.clip_grad_norm_(training.values(), MAX_GRADIENT_NORM)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = phase.rate * schedule(progress, recipe.warmup_share)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         steps += 1
         for key, value in losses.items():
             smooth[key] = SMOOTHING * smooth.get(key, value.item()) + (1 - SMOOTHING) * value.item()
@@ -89,13 +85,27 @@ def run_phase(
         if spent - reported > REPORT_EVERY:
             reported = spent
             figures = "  ".join(f"{key} {value:.3f}" for key, value in smooth.items())
-            place = f"{spent / 60:.1f} of {minutes:.1f} min, step {steps}, {steps / spent:.1f} a second"
-            report(f"{name}: {place}  {figures}")
+            report(f"{name}: step {steps} of {phase.steps}, {spent / 60:.1f} min  {figures}")
         if spent - saved > SAVE_EVERY:
             saved = spent
             save(finished=False)
     save(finished=True)
-    return steps
+    return {"steps": steps, "minutes": spent / 60}
+
+
+def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the language model, AdamW for all else that trains."""
+    inner, decayed, others = [], [], []
+    for name, parameter in trained.named_parameters():
+        if parameter.requires_grad:
+            one_of_the_layers = "language_model.model.layers" in name
+            kept = others if parameter.ndim <= 1 else inner if one_of_the_layers else decayed
+            kept.append(parameter)
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=recipe.betas, fused=True)]
+    if inner:
+        optimizers.append(Muon(inner, lr=1.0, weight_decay=recipe.weight_decay))
+    return optimizers
 
 
 def schedule(progress: float, warmup: float) -> float:

@@ -1,8 +1,12 @@
 """Makes the demo checkpoint: `python -m gpt4roi_nb.demo.make --out FOLDER`.
 
-Four phases, as `recipe.py` has them: tower and region encoder learn to see; the language model learns to read and
-compare region vectors; all of it learns together, with the image's tokens; the language model learns on alone, which is
-quicker. A run that was broken off goes on from its run folder.
+Stage 0 has two halves that do not wait for one another: tower, projector and region encoder learn to see, with throw-
+away heads; the language model learns to talk about scenes that are told in symbols, with no picture: first which of two
+regions is further left or nearer, then all kinds of questions. Least squares then brings what the one half writes into
+the code that the other reads, and the two published stages follow, with the hidden states of the tower kept: the region
+encoder alone, and then region encoder, projector and language model. Both choose their parts as `gpt4roi_nb.train`
+does, but with many conversations about a picture in a row, which is several times as quick. A run that was broken off
+goes on from its run folder.
 """
 
 from __future__ import annotations
@@ -19,19 +23,25 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.demo import vision
+from gpt4roi_nb.demo.alignment import align
 from gpt4roi_nb.demo.bank import SceneBank, load_or_draw
 from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
-from gpt4roi_nb.demo.language import Talking, decision_weights, scale_words, talk_step
+from gpt4roi_nb.demo.curriculum import DIRECT_PAIRS, FAMILIES, REGION_FAMILIES
+from gpt4roi_nb.demo.hidden import HiddenStates
+from gpt4roi_nb.demo.language import OptionReader, Talking, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
 from gpt4roi_nb.demo.recipe import DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES, Recipe, model_config
 from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
+from gpt4roi_nb.demo.symbols import Code
 from gpt4roi_nb.demo.vocabulary import generation_config, make_processor
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.training.parts import STAGES, choose_parts
 
 REPORTED_SEED = 1  # of the check whose figures stand beside the weights
 REPORTED_SCENES = 300
+ALIGNED = 1600  # pictures from which the code is brought into line
 GLIMPSE = 60  # validation scenes that are asked about between phases
 READABLE = 0o644
 
@@ -80,7 +90,7 @@ def make(recipe: Recipe, out: Path, run: Path, *, seed: int = 0, workers: int = 
     model.vision_tower.set_attn_implementation("eager")  # on a CPU its backward pass is the quickest
     scale_words(model, recipe.token_scale)
     phase = partial(run_phase, folder=run, recipe=recipe, seed=seed, report=report)
-    steps: dict[str, int] = {}
+    took: dict[str, dict[str, float]] = {}
 
     def glimpse() -> None:
         model.language_model.set_attn_implementation("sdpa")
@@ -89,42 +99,49 @@ def make(recipe: Recipe, out: Path, run: Path, *, seed: int = 0, workers: int = 
 
     seeing = vision.Seeing(model)
 
-    def vision_step(rng: np.random.Generator) -> dict[str, Tensor]:
+    def vision_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
         bank = banks.dense if rng.random() < recipe.dense_share else banks.plain
         return vision.vision_step(model, seeing, bank, recipe, rng)
 
-    steps["vision"] = phase(
-        "vision", trained=seeing, step=vision_step, minutes=recipe.vision_minutes, rate=recipe.vision_rate
-    )
+    took["vision"] = phase("vision", trained=seeing, step=vision_step, phase=recipe.vision)
     readable = vision.reading_accuracy(model, seeing, banks.validation)
     report("read off region vectors: " + "  ".join(f"{name} {share:.3f}" for name, share in readable.items()))
-    vision.rescale_tokens(model, banks.validation, recipe.token_scale)
 
-    talking = Talking(model, seeing.readers)
+    code, weights = Code(recipe.width), decision_weights(processor)
+    talking = Talking(model, OptionReader(recipe.width))
     regions_only, whole = RowBuilder(processor, image_tokens=False), RowBuilder(processor)
-    talk = partial(talk_step, talking, bank=banks.plain, recipe=recipe, token_weights=decision_weights(processor))
 
-    def language_step(rng: np.random.Generator) -> dict[str, Tensor]:
-        return talk(builder=regions_only, rng=rng, joint=False)
+    def pairs_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        return symbol_step(talking, regions_only, DIRECT_PAIRS, banks.dense, code, recipe, weights, rng)
 
-    def joint_step(rng: np.random.Generator) -> dict[str, Tensor]:
-        return talk(builder=whole, rng=rng, joint=True, long_share=recipe.long_share)
+    def symbol_phase_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        alone = progress < recipe.regions_alone
+        builder, families = (regions_only, REGION_FAMILIES) if alone else (whole, FAMILIES)
+        return symbol_step(talking, builder, families, banks.dense, code, recipe, weights, rng)
 
-    def finish_step(rng: np.random.Generator) -> dict[str, Tensor]:
-        return talk(builder=whole, rng=rng, joint=False, long_share=recipe.long_share)
+    model.language_model.set_attn_implementation(SHARED_PREFIX)
+    choose_parts(model, ["language_model"])
+    took["pairs"] = phase("pairs", trained=talking, step=pairs_step, phase=recipe.pairs)
+    took["symbols"] = phase("symbols", trained=talking, step=symbol_phase_step, phase=recipe.symbols)
 
-    for name, trained, step, minutes, rate in (
-        ("language", model.language_model, language_step, recipe.language_minutes, recipe.language_rate),
-        ("joint", talking, joint_step, recipe.joint_minutes, recipe.joint_rate),
-        ("finish", model.language_model, finish_step, recipe.finish_minutes, recipe.finish_rate),
-    ):
+    model.eval()
+    states = HiddenStates(model, banks.plain)
+    explained = align(model, states, code, recipe.box_jitter, ALIGNED)
+    report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
+
+    def stage_phase_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        return stage_step(talking, whole, FAMILIES, states, recipe, weights, rng)
+
+    for number, length in ((1, recipe.stage1), (2, recipe.stage2)):
+        name = f"stage{number}"
+        choose_parts(model, STAGES[number])
         model.language_model.set_attn_implementation(SHARED_PREFIX)
-        steps[name] = phase(name, trained=trained, step=step, minutes=minutes, rate=rate)
+        took[name] = phase(name, trained=talking, step=stage_phase_step, phase=length)
         glimpse()
         export(model, processor, out)
     figures = measure(model_answerer(model, processor), REPORTED_SCENES, REPORTED_SEED)
     check = {"scenes": REPORTED_SCENES, "seed": REPORTED_SEED}
-    write_card(recipe, seed, torch.get_num_threads(), steps, figures, check, out)
+    write_card(recipe, seed, torch.get_num_threads(), took, figures, check, out)
     return figures
 
 

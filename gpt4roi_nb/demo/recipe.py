@@ -18,16 +18,23 @@ FIRST_RESERVED_SERIES = 7_000_000
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the demo checkpoint is made.
+class Phase:
+    """A part of the training: its steps and its highest learning rate. Steps, so that no clock decides the outcome."""
 
-    Minutes are wall-clock time and decide how long a phase lasts; what a minute is worth depends on the machine.
-    """
+    steps: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the demo checkpoint is made."""
 
     image_size: int = 168
     patch_size: int = 14
     width: int = 192
-    layers: int = 4
+    vision_layers: int = 4
+    text_layers: int = 4
+    text_inner: int = 576  # width inside the language model's feed-forward layers
     vision_heads: int = 3  # few and wide: the quickest on a CPU
     text_heads: int = 6
     region_layers: tuple[int, ...] = (2, 4)
@@ -35,37 +42,27 @@ class Recipe:
     region_output: int = 7
     region_width: int = 224
     context: int = 1024
-    vocabulary: int = 900
+    vocabulary: int = 1000
 
     dense_scenes: int = 14_000
     dense_objects: tuple[int, int] = (6, 10)
-    plain_scenes: int = 14_000
+    plain_scenes: int = 6_000
     plain_objects: tuple[int, int] = (3, 7)
-    validation_scenes: int = 600
+    validation_scenes: int = 400
 
     images_a_step: int = 8
     dense_share: float = 0.75  # of the vision phase's batches; later ones are of plain scenes
-    questions_an_image: int = 12
     box_jitter: float = 0.06  # standard deviation of each edge, as a share of the box's side
-    vision_minutes: float = 22.0
-    language_minutes: float = 18.0
-    joint_minutes: float = 23.0
-    finish_minutes: float = 10.0
-    vision_rate: float = 8e-4
-    language_rate: float = 1.2e-3
-    joint_rate: float = 6e-4
-    finish_rate: float = 8e-4
+    vision: Phase = Phase(6000, 8e-4)
+    pairs: Phase = Phase(200, 2e-3)
+    symbols: Phase = Phase(1500, 1.2e-3)
+    stage1: Phase = Phase(300, 6e-4)
+    stage2: Phase = Phase(1000, 8e-4)
+    regions_alone: float = 0.5  # of the phase on symbols: without image tokens, which is quicker
     warmup_share: float = 0.04
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
-    attribute_share: float = 0.3  # weight of the throw-away heads' loss in the joint phase
-    long_share: float = 0.25  # of the later phases' batches, with conversations of several turns
-    token_scale: float = 0.7  # standard deviation of word embeddings, and of region and image tokens when they meet
-
-    @property
-    def minutes(self) -> float:
-        """Of training in all."""
-        return self.vision_minutes + self.language_minutes + self.joint_minutes + self.finish_minutes
+    token_scale: float = 0.7  # standard deviation of word embeddings
 
     @property
     def grid(self) -> int:
@@ -76,23 +73,24 @@ class Recipe:
         return replace(
             self,
             image_size=56,
-            width=32,
-            layers=2,
+            width=64,
+            vision_layers=2,
+            text_layers=2,
+            text_inner=64,
             vision_heads=1,
             text_heads=2,
             region_layers=(1, 2),
             region_channels=16,
             region_width=32,
-            vocabulary=900,
             dense_scenes=6,
             plain_scenes=6,
             validation_scenes=4,
             images_a_step=2,
-            questions_an_image=3,
-            vision_minutes=0.01,
-            language_minutes=0.01,
-            joint_minutes=0.01,
-            finish_minutes=0.01,
+            vision=Phase(3, 1e-3),
+            pairs=Phase(2, 1e-3),
+            symbols=Phase(3, 1e-3),
+            stage1=Phase(2, 1e-3),
+            stage2=Phase(2, 1e-3),
         )
 
 
@@ -104,8 +102,8 @@ def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT4RoIC
             "model_type": "llama",
             "vocab_size": len(tokenizer),
             "hidden_size": width,
-            "intermediate_size": 3 * width,
-            "num_hidden_layers": recipe.layers,
+            "intermediate_size": recipe.text_inner,
+            "num_hidden_layers": recipe.text_layers,
             "num_attention_heads": recipe.text_heads,
             "num_key_value_heads": recipe.text_heads,
             "max_position_embeddings": recipe.context,
@@ -119,7 +117,7 @@ def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT4RoIC
             "model_type": "clip_vision_model",
             "hidden_size": width,
             "intermediate_size": 4 * width,
-            "num_hidden_layers": recipe.layers,
+            "num_hidden_layers": recipe.vision_layers,
             "num_attention_heads": recipe.vision_heads,
             "image_size": recipe.image_size,
             "patch_size": recipe.patch_size,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from gpt4roi_nb.data.instructions import LETTERS
 from gpt4roi_nb.demo.curriculum import Conversation
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, Turns, build_prompt
@@ -25,11 +26,15 @@ CACHED_SEGMENTS = 200_000
 
 @dataclass(frozen=True)
 class Segment:
-    """A conversation after the opening: ids, labels, and the number of the region behind each `<bbox>`."""
+    """A conversation after the opening: ids, labels, and the number of the region behind each `<bbox>`.
+
+    option_ends: of a multiple-choice question, places of the tokens that end the options.
+    """
 
     input_ids: list[int]
     labels: list[int]
     regions: tuple[int, ...]
+    option_ends: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Rows:
 
     input_ids, labels: (B, P + Q·L) int64. position_ids: (1, P + Q·L); every slot goes on where the opening ends.
     regions: index of each `<bbox>`, in order, among all objects of all images.
+    option_ends: (options, 2) int64, row and column of the token that ends each option of each multiple-choice question;
+    option_right: (options,) bool, whether it is the right one.
     """
 
     input_ids: Tensor
@@ -46,6 +53,8 @@ class Rows:
     prefix_length: int
     slot_length: int
     regions: Tensor
+    option_ends: Tensor
+    option_right: Tensor
 
 
 class RowBuilder:
@@ -63,6 +72,8 @@ class RowBuilder:
         kept = [k for k in range(self.opening_length) if image_tokens or k not in set(whole.spans["image"])]
         self.positions = torch.tensor(kept)
         self.prefix = [whole.input_ids[k] for k in kept]
+        pieces = processor.tokenizer.get_vocab()
+        self.line_ends = {number for piece, number in pieces.items() if piece.startswith(".\n")}
         self.segment = lru_cache(CACHED_SEGMENTS)(self._segment)
 
     def _segment(self, turns: Turns) -> Segment:
@@ -72,7 +83,12 @@ class RowBuilder:
         start = prompt.spans["system"][-1] + 1
         if self.opening_length != start + processor.num_image_tokens:
             raise ValueError(f"the opening of a prompt depends on its question, {turns[0][1]!r}; rows cannot share it")
-        return Segment(prompt.input_ids[start:], prompt.labels[start:], prompt.regions)
+        input_ids, labels = prompt.input_ids[start:], prompt.labels[start:]
+        ends: list[int] = []
+        if turns[1][1] in LETTERS:
+            answer = next(k for k, label in enumerate(labels) if label != IGNORE)
+            ends = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) :]
+        return Segment(input_ids, labels, prompt.regions, tuple(ends))
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], counts: Sequence[int]) -> Rows:
         """One row an image. conversations: the same number for each; counts: objects of each image."""
@@ -83,16 +99,28 @@ class RowBuilder:
         labels = torch.full_like(input_ids, IGNORE)
         input_ids[:, :prefix] = torch.tensor(self.prefix)
         regions, first = [], 0
+        option_ends, option_right = [], []
         for row, (talks, row_segments) in enumerate(zip(conversations, segments, strict=True)):
             for k, (talk, segment) in enumerate(zip(talks, row_segments, strict=True)):
                 start = prefix + k * slot
                 input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
+                option_ends += [(row, start + place) for place in segment.option_ends]
+                option_right += [talk.turns[1][1] == letter for letter in LETTERS[: len(segment.option_ends)]]
                 regions += [first + talk.objects[number - 1] for number in segment.regions]
             first += counts[row]
         slots = torch.arange(self.opening_length, self.opening_length + slot).repeat(len(segments[0]))
         position_ids = torch.cat([self.positions, slots])[None]
-        return Rows(input_ids, labels, position_ids, prefix, slot, torch.tensor(regions, dtype=torch.long))
+        return Rows(
+            input_ids,
+            labels,
+            position_ids,
+            prefix,
+            slot,
+            torch.tensor(regions, dtype=torch.long),
+            torch.tensor(option_ends, dtype=torch.long).reshape(-1, 2),
+            torch.tensor(option_right),
+        )
 
 
 def shared_prefix_attention(

@@ -16,9 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gpt4roi_nb.data.questions import VALUES
-from gpt4roi_nb.data.scenes import SceneObject
 from gpt4roi_nb.demo.bank import NO_OBJECT, SceneBank
 from gpt4roi_nb.demo.recipe import Recipe
+from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, attribute_indices, centre_attributes, places
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
 from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD
 from gpt4roi_nb.prompt import IGNORE
@@ -26,8 +26,7 @@ from gpt4roi_nb.roi import RegionHead
 
 LOOSE_SHARE, LOOSE_MARGIN = 0.2, 0.15  # some people leave a margin all round: how many, and how much at most
 SMALLEST_SIDE = 0.03  # of a jittered box, as a share of the picture's side
-DEPTH_SCALE = 0.1  # table units to about one
-PLACE_WEIGHT, PATCH_WEIGHT = 2.0, 0.7
+PLACE_WEIGHT, PATCH_WEIGHT, CENTRE_WEIGHT = 1.0, 0.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,9 @@ class VisionBatch:
     """Pictures with all their objects, as the model takes them.
 
     pixel_values: (B, 3, S, S). boxes: one (n_i, 4) an image, in [0, 1], jittered. attributes: (sum n_i, 4) int64,
-    indices into `VALUES`. places: (sum n_i, 4): centre x and y of the box, and depth and x on the table.
-    patches: (B, grid², 4) int64 attributes of what a patch shows, IGNORE where nothing. shown: (B, grid²) bool.
+    indices into `VALUES`. places: (sum n_i, 5), as `symbols.places` has them. patches: (B, grid², 4) int64 attributes
+    of what a patch shows, IGNORE where nothing. centres: (B, grid², 4) int64 attributes of the object whose box has its
+    centre in the patch, one past the last where there is none.
     """
 
     pixel_values: Tensor
@@ -44,7 +44,7 @@ class VisionBatch:
     attributes: Tensor
     places: Tensor
     patches: Tensor
-    shown: Tensor
+    centres: Tensor
 
 
 def pixel_values(images: np.ndarray) -> Tensor:
@@ -63,32 +63,27 @@ def jitter(boxes: np.ndarray, amount: float, rng: np.random.Generator) -> np.nda
     return np.concatenate([low, high], axis=1).astype(np.float32)
 
 
-def attribute_indices(thing: SceneObject) -> list[int]:
-    return [values.index(getattr(thing, name)) for name, values in VALUES.items()]
-
-
 def draw_batch(bank: SceneBank, indices: Sequence[int], jitter_amount: float, rng: np.random.Generator) -> VisionBatch:
     """The scenes of a bank at these indices."""
     size = bank.images.shape[1]
-    boxes, attributes, places, patches = [], [], [], []
+    boxes, attributes, placed, patches, centres = [], [], [], [], []
     for index in indices:
         things = bank.objects[index]
         exact = np.array([thing.box for thing in things], np.float32) / size
         boxes.append(torch.from_numpy(jitter(exact, jitter_amount, rng)))
         named = np.array([attribute_indices(thing) for thing in things])
         attributes.append(named)
-        depth = np.array([thing.position for thing in things], np.float32) * DEPTH_SCALE
-        places.append(np.concatenate([(exact[:, :2] + exact[:, 2:]) / 2, depth], axis=1))
+        placed.append(places(things, size))
         owners = bank.owners[index].reshape(-1)
         patches.append(np.where((owners == NO_OBJECT)[:, None], IGNORE, named[owners]))
-    shown = np.stack(patches)[..., 0] != IGNORE
+        centres.append(centre_attributes(things, size, bank.owners.shape[1]))
     return VisionBatch(
         pixel_values(np.stack([bank.images[index] for index in indices])),
         boxes,
         torch.from_numpy(np.concatenate(attributes)),
-        torch.from_numpy(np.concatenate(places)).float(),
+        torch.from_numpy(np.concatenate(placed)),
         torch.from_numpy(np.stack(patches)),
-        torch.from_numpy(shown),
+        torch.from_numpy(np.stack(centres)),
     )
 
 
@@ -135,32 +130,40 @@ class Readers(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.sizes = [len(values) for values in VALUES.values()]
         self.region_norm, self.patch_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attributes = nn.Linear(width, sum(self.sizes))
-        self.places = nn.Linear(width, 4)
-        self.patch_attributes = nn.Linear(width, sum(self.sizes))
-        self.patch_shown = nn.Linear(width, 1)
+        self.attributes = nn.Linear(width, sum(NUMBERS))
+        self.places = nn.Linear(width, PLACES)
+        self.patch_attributes = nn.Linear(width, sum(NUMBERS))
+        self.patch_centres = nn.Linear(width, sum(NUMBERS) + len(NUMBERS))
 
     def losses(self, image_features: Tensor, regions: Tensor, batch: VisionBatch) -> dict[str, Tensor]:
         regions = self.region_norm(regions)
-        attributes = self._named(self.attributes(regions), batch.attributes)
-        places = F.mse_loss(self.places(regions).float(), batch.places)
-        patches = self.patch_norm(image_features)
-        named = self._named(self.patch_attributes(patches).flatten(0, 1), batch.patches.flatten(0, 1))
-        shown = F.binary_cross_entropy_with_logits(self.patch_shown(patches)[..., 0].float(), batch.shown.float())
-        return {"region": attributes, "place": PLACE_WEIGHT * places, "patch": PATCH_WEIGHT * (named + shown)}
-
-    def _named(self, logits: Tensor, targets: Tensor) -> Tensor:
-        parts = logits.float().split(self.sizes, dim=1)
-        losses = [F.cross_entropy(part, targets[:, k], ignore_index=IGNORE) for k, part in enumerate(parts)]
-        return torch.stack(losses).sum()
+        attributes = _named(self.attributes(regions), batch.attributes)
+        places = F.mse_loss(self.places(regions), batch.places)
+        patches = self.patch_norm(image_features).flatten(0, 1)
+        owners = _named(self.patch_attributes(patches), batch.patches.flatten(0, 1))
+        # Nearly every patch is no centre, so the sum is shared among the objects.
+        centres = _named(self.patch_centres(patches), batch.centres.flatten(0, 1), none=1)
+        an_object = len(patches) / len(batch.attributes)
+        return {
+            "region": attributes,
+            "place": PLACE_WEIGHT * places,
+            "patch": PATCH_WEIGHT * owners,
+            "centre": CENTRE_WEIGHT * an_object * centres / len(NUMBERS),
+        }
 
     @torch.no_grad()
     def right(self, regions: Tensor, attributes: Tensor) -> Tensor:
         """(n, 4) bool: which attributes of which region are read rightly."""
-        parts = self.attributes(self.region_norm(regions)).split(self.sizes, dim=1)
+        parts = self.attributes(self.region_norm(regions)).split(list(NUMBERS), dim=1)
         return torch.stack([part.argmax(1) for part in parts], dim=1) == attributes
+
+
+def _named(logits: Tensor, targets: Tensor, none: int = 0) -> Tensor:
+    """Sum over the attributes of the mean cross-entropy; none: further classes of each, for "there is none"."""
+    parts = logits.split([number + none for number in NUMBERS], dim=1)
+    losses = [F.cross_entropy(part, targets[:, k], ignore_index=IGNORE) for k, part in enumerate(parts)]
+    return torch.stack(losses).sum()
 
 
 class Seeing(nn.Module):
@@ -180,9 +183,8 @@ def vision_step(
     """Losses of one batch of random scenes."""
     indices = rng.integers(len(bank), size=recipe.images_a_step).tolist()
     batch = draw_batch(bank, indices, recipe.box_jitter, rng)
-    with torch.autocast("cpu", torch.bfloat16):
-        encoding, regions = see(model, batch.pixel_values, batch.boxes)
-        return seeing.readers.losses(encoding.image_features, regions, batch)
+    encoding, regions = see(model, batch.pixel_values, batch.boxes)
+    return seeing.readers.losses(encoding.image_features, regions, batch)
 
 
 @torch.no_grad()
@@ -196,25 +198,3 @@ def reading_accuracy(model: GPT4RoIForConditionalGeneration, seeing: Seeing, ban
         right.append(seeing.readers.right(regions, batch.attributes))
     shares = torch.cat(right).float()
     return {**dict(zip(VALUES, shares.mean(0).tolist(), strict=True)), "all": shares.prod(1).mean().item()}
-
-
-@torch.no_grad()
-def rescale_tokens(model: GPT4RoIForConditionalGeneration, bank: SceneBank, scale: float) -> None:
-    """Gives region vectors and image tokens the scale of the words, in place, and each of the two its own mark.
-
-    What varies gets the standard deviation `scale`; the mean becomes a random vector of the same size, by which
-    attention can find all regions, or all patches, whatever they show. A linear map after linear layers, so nothing
-    that can be read off them is lost.
-    """
-    batch = draw_batch(bank, range(min(64, len(bank))), 0.0, np.random.default_rng(0))
-    encoding, regions = see(model, batch.pixel_values, batch.boxes)
-    marks = torch.Generator().manual_seed(0)
-    for layer, tokens in (
-        (model.region_encoder.head.output_projection, regions),
-        (model.multi_modal_projector, encoding.image_features.flatten(0, 1)),
-    ):
-        centre = tokens.mean(0)
-        factor = scale / (tokens - centre).std()
-        layer.weight.mul_(factor)
-        mark = scale * torch.randn(centre.shape, generator=marks)
-        layer.bias.sub_(centre).mul_(factor).add_(mark)

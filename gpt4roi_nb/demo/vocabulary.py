@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import sentencepiece
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from gpt4roi_nb.data.questions import vocabulary_texts
+from gpt4roi_nb.demo.choices import choice_texts
 from gpt4roi_nb.demo.recipe import Recipe
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import AFTER_IMAGE, BEFORE_IMAGE, ROLES, SYSTEM, TURN_MARK, token_id_of
@@ -20,11 +22,12 @@ from gpt4roi_nb.tokenizer import tokenizer_from_sentencepiece
 CLOSING = f"{TURN_MARK} {ROLES['assistant']}:"
 PROMPT_REPEATS = 200  # the prompt's own strings stand in every conversation, so they count as often used
 REFERENCE_REPEATS = 20
+CHOICE_SCENES = 60
 
 
 def training_texts() -> Iterator[str]:
     """Every wording, every answer, and the prompt's fixed strings; region tokens as the prompt writes them."""
-    for text in vocabulary_texts():
+    for text in chain(vocabulary_texts(), choice_texts(CHOICE_SCENES)):
         yield text.replace("<", "").replace(">", "")
     for _ in range(PROMPT_REPEATS):
         yield SYSTEM

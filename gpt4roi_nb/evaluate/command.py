@@ -15,6 +15,7 @@ from gpt4roi_nb.evaluate.tables import markdown
 from gpt4roi_nb.evaluate.worlds import own_world
 
 ALL = "all"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 INTERRUPTED = 130  # as a shell has it
 
 
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", help="such as cuda:1")
     made.add_argument("--check", action="store_true", help="only say whether the data is complete")
     made.add_argument("--markdown", action="store_true", help="one table of all figures in Markdown")
+    made.add_argument("--into", type=Path, metavar="PAGE", help="write that table into a page, between its two marks")
     return made
 
 
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(BENCHMARKS) if ALL in options.benchmarks else list(dict.fromkeys(options.benchmarks))
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks
     try:
+        if options.into:
+            write_into(options.into)  # is refused now or not at all
         root = options.root
         if root is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
             root = own_world()
@@ -66,9 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(stopped or "stopped", file=sys.stderr)
         return INTERRUPTED
-    if first and options.markdown:
-        print(markdown([(result.benchmark, result.card, result.metrics, result.intervals) for result in results]))
+    if first and (options.markdown or options.into):
+        table = markdown([(result.benchmark, result.card, result.metrics, result.intervals) for result in results])
+        if options.into:
+            write_into(options.into, table)
+        else:
+            print(table)
     return 0 if all(result.card.complete for result in results) else INTERRUPTED
+
+
+def write_into(page: Path, table: str | None = None) -> None:
+    """Puts a table between a page's marks. Without one, it only raises ValueError where the page lacks them."""
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{str(page)!r} must hold the marks {BEGIN!r} and, after it, {END!r}")
+    if table is not None:
+        page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
 def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespace, first: bool) -> list[Result]:
@@ -93,7 +112,7 @@ def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespa
             folder=options.out / name,
         )
         results.append(result)
-        if first and not options.markdown:
+        if first and not (options.markdown or options.into):
             print(f"{result.table()}\n\n{result.card}\n\nkept in {result.folder}\n", flush=True)
         if not result.card.complete:
             break

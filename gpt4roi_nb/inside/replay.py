@@ -36,6 +36,11 @@ class Replay:
     tokens: list[str]
 
     @property
+    def loaded(self) -> bool:
+        """Whether the model is still there."""
+        return self.encoded.gpt4roi.is_loaded
+
+    @property
     def length(self) -> int:
         """P."""
         return len(self.prompt.input_ids)

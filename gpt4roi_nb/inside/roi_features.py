@@ -115,8 +115,9 @@ class RoIFeatures:
         """The tokens in parts that add up to them exactly: {"level 0": (N, D), …, "position": (N, D), "bias": (N, D)}.
 
         The ReLU after the levels' sum is held as it is: what it lets through counts for each level, what it stops for
-        none. So a part says what a level adds here, not what would be left without it. "bias" is the same for all that
-        the levels' and projections' constants give; "position" is the box's place through the last projection.
+        none; in half precision they add up to its rounding. So a part says what a level adds here, not what would be
+        left without it. "bias" is all that the levels' and projections' constants give; "position" is the box's place
+        through the last projection.
         """
         return self._once("contribution", lambda encoded: contributions(encoded.gpt4roi.model, self))
 
@@ -146,9 +147,9 @@ class RoIFeatures:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all that is needed to draw it again as `.npz` or `.safetensors`, the contributions included.
 
-        Of `logit_lens`, what was asked for before is written.
+        Of `logit_lens`, what was asked for before is written, and after `unload` of all else, too.
         """
-        if self._encoded is not None:
+        if self._encoded is not None and self._encoded.gpt4roi.is_loaded:
             self.contribution()
         tensors = {name: getattr(self, name) for name in _SINGLE}
         for name in LISTS:

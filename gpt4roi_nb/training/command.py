@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def run_file(arguments: Sequence[str] | None, train: Callable[..., object]) -> N
             datasets[name] = dataset
             weights[name] = len(dataset) if weight is None else weight
             images[dataset.name] = entry.get("images")
-        gpt4roi = GPT4RoI.from_pretrained(config.pop("checkpoint", None))
+        # One of several processes loads into its own memory, in float32, and leaves it to the launcher what goes where.
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        gpt4roi = GPT4RoI.from_pretrained(config.pop("checkpoint", None), device="cpu" if several else None)
         train(gpt4roi, Mixture(datasets, weights, seed=config.get("seed", 0)), images, **config)
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
         parser.error(str(error))

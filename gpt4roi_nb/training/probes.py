@@ -67,3 +67,12 @@ class Probes:
             for module in training:
                 module.training = True
         return [answer.text for answer in answers]
+
+    def share(self, answers: Sequence[str]) -> float:
+        """How much of the truths the answers say: the share of their words. Raises ValueError without truths."""
+        if not self.truths or len(answers) != len(self.truths):
+            raise ValueError(f"expected one answer for each of {len(self.truths)} truths, but {len(answers)} came")
+        words = [truth.lower().split() for truth in self.truths]
+        said = [set(answer.lower().replace(",", " ").replace(".", " ").split()) for answer in answers]
+        found = sum(word in those for truth, those in zip(words, said, strict=True) for word in truth)
+        return found / sum(map(len, words))

@@ -145,10 +145,10 @@ def fill(
     absent = [picture for picture in distinct if not cache.has(picture)]
     cache.folder.mkdir(parents=True, exist_ok=True)
     needed, free = len(absent) * cache.bytes_a_picture, shutil.disk_usage(cache.folder).free
+    missing = f"{len(absent):,} are still to be encoded, {in_words(needed)}" if absent else "all are there"
     say(
-        f"tower cache: {len(distinct):,} pictures take {in_words(len(distinct) * cache.bytes_a_picture)}; "
-        f"{len(absent):,} are still to be encoded, {in_words(needed)}. {in_words(free)} are free for "
-        f"{str(cache.folder)!r}"
+        f"tower cache: {len(distinct):,} pictures take {in_words(len(distinct) * cache.bytes_a_picture)}; {missing}. "
+        f"{in_words(free)} are free for {str(cache.folder)!r}"
     )
     if needed * SPARE > free:
         raise OSError(

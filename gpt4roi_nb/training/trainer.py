@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import Trainer, TrainingArguments
 
 from gpt4roi_nb.files import read_json, write_json
@@ -26,7 +27,8 @@ BAD_BATCH_FILE = "bad_batch.json"
 UNFINISHED = ".unfinished"
 # What a checkpoint must hold to be continued from; the state, which is written last, says that the others are whole.
 STATE_FILE = "trainer_state.json"
-CHECKPOINT_FILES = (TRAINED_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE)
+OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
+CHECKPOINT_FILES = (TRAINED_FILE, "scheduler.pt", STATE_FILE)
 
 
 class RegionTrainer(Trainer):
@@ -133,7 +135,14 @@ class RegionTrainer(Trainer):
                 f"{resume_from_checkpoint!r} was trained with other parts: {len(differing)} tensors differ, first "
                 f"{differing[0]}; choose the same stage, parts and lora, or another output_dir"
             )
-        model.load_state_dict(stored, strict=False)
+        if self.is_fsdp_enabled:
+            set_model_state_dict(model, stored, options=StateDictOptions(full_state_dict=True, strict=False))
+        else:
+            model.load_state_dict(stored, strict=False)
+
+    def whole_state(self) -> dict[str, Tensor] | None:
+        """All weights, gathered from all processes, where they are divided among them; else None."""
+        return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -157,10 +166,13 @@ def _damage(checkpoint: Path) -> str | None:
     for name in CHECKPOINT_FILES:
         if not (checkpoint / name).is_file():
             return f"it lacks {name}"
+    optimizers = [name for name in OPTIMIZER_FILES if (checkpoint / name).is_file()]
+    if not optimizers:
+        return f"it lacks {OPTIMIZER_FILES[0]}"
     try:
         with safe_open(checkpoint / TRAINED_FILE, framework="pt"):
             pass
-        for name in ("optimizer.pt", "scheduler.pt"):
+        for name in (*optimizers, "scheduler.pt"):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
         read_json(checkpoint / STATE_FILE)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:

@@ -55,7 +55,12 @@ def run() -> list[dict[str, object]]:
         for what, took, limit, detail in (
             ("opening an AttentionInspector", opening, OPEN_SECONDS, f"{1000 * opening:.0f} ms with two ablations"),
             ("opening a RoIInspector", features, OPEN_SECONDS, f"{1000 * features:.0f} ms with {len(boxes)} boxes"),
-            ("a token's relevancy on demand", relevancy, ROUND_TRIP_SECONDS, f"{1000 * relevancy:.0f} ms in the kernel"),
+            (
+                "a token's relevancy on demand",
+                relevancy,
+                ROUND_TRIP_SECONDS,
+                f"{1000 * relevancy:.0f} ms in the kernel",
+            ),
             ("following a moved box", moving, ROUND_TRIP_SECONDS, f"{1000 * moving:.0f} ms in the kernel"),
         )
     ]

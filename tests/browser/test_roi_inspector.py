@@ -22,9 +22,7 @@ LOAD = (
     f"gpt4roi = GPT4RoI.from_pretrained()\nscene = make_scene({SEED})"
 )
 # What a canvas holds, as rows of RGBA.
-PIXELS = (
-    "canvas => [canvas.width, [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]]"
-)
+PIXELS = "canvas => [canvas.width, [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]]"
 
 
 @pytest.fixture()

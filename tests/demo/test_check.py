@@ -1,29 +1,33 @@
 """`demo.check` counts what it says it counts."""
 
+import numpy as np
 import pytest
 
+from gpt4roi_nb.data.question_kinds import VALUES
 from gpt4roi_nb.data.questions import KINDS
 from gpt4roi_nb.demo.check import main, measure, table
 from gpt4roi_nb.demo.recipe import FIRST_RESERVED_SERIES
 
 
-def with_right_boxes(question, objects):
-    return objects == question.objects
+def has_the_right_boxes(query):
+    return query.objects == query.question.objects
 
 
 def test_an_answerer_that_looks_at_the_box_is_right_and_its_control_is_not():
-    def looks(scene, questions):
-        return [q.answer if with_right_boxes(q, objects) else "nothing" for q, objects in questions]
+    def looks(scene, queries):
+        return [query.question.answer if has_the_right_boxes(query) else "nothing" for query in queries]
 
     figures = measure(looks, 3, seed=5)
 
-    assert set(figures["accuracy"]) == {*KINDS, "compound"}
+    assert set(figures["accuracy"]) == {*KINDS, "compound", "qa", "qar", "qaqr-joint"}
     assert set(figures["accuracy"].values()) == {1.0}
     assert set(figures["shuffled"].values()) == {0.0}
+    assert set(figures["jittered"].values()) == {1.0}
+    assert figures["turns"]["first"] == figures["turns"]["third"] == 1.0 and figures["turns"]["of them"] > 0
 
 
 def test_an_answerer_that_ignores_the_box_is_as_right_in_the_control():
-    figures = measure(lambda scene, questions: [q.answer for q, _ in questions], 2, seed=5)
+    figures = measure(lambda scene, queries: [query.question.answer for query in queries], 2, seed=5)
 
     assert set(figures["shuffled"].values()) == {1.0}
 
@@ -37,9 +41,10 @@ def test_a_wrong_answer_counts_as_wrong_for_every_kind():
 def test_the_control_gives_every_region_the_box_of_another_object():
     seen = []
 
-    def keep(scene, questions):
-        seen.extend((q.objects, objects, len(scene.objects)) for q, objects in questions if objects != q.objects)
-        return [""] * len(questions)
+    def keep(scene, queries):
+        moved = [query for query in queries if not has_the_right_boxes(query)]
+        seen.extend((query.question.objects, query.objects, len(scene.objects)) for query in moved)
+        return [""] * len(queries)
 
     measure(keep, 4, seed=6)
 
@@ -59,14 +64,15 @@ def test_kinds_without_a_region_have_no_control():
 def test_the_same_seed_asks_the_same_questions():
     asked = []
 
-    def keep(scene, questions):
-        asked.append([q.text for q, _ in questions])
-        return [""] * len(questions)
+    def keep(scene, queries):
+        asked.append([query.question.text for query in queries])
+        return [""] * len(queries)
 
     measure(keep, 2, seed=7)
     measure(keep, 2, seed=7)
 
-    assert asked[:2] == asked[2:]
+    half = len(asked) // 2
+    assert half and asked[:half] == asked[half:]
 
 
 @pytest.mark.parametrize("seed", [-1, FIRST_RESERVED_SERIES])
@@ -75,10 +81,58 @@ def test_the_seeds_of_training_are_refused(seed):
         measure(lambda scene, questions: [], 1, seed)
 
 
+def test_jittered_boxes_are_off_by_a_tenth_of_a_side_at_most():
+    off = []
+
+    def keep(scene, queries):
+        for query in queries:
+            if query.jittered is not None:
+                exact = np.array([scene.objects[k].box for k in query.objects], float)
+                sides = np.tile(exact[:, 2:] - exact[:, :2], 2)
+                off.append(np.abs(query.jittered - exact) / sides)
+        return [""] * len(queries)
+
+    measure(keep, 3, seed=6)
+
+    off = np.concatenate(off)
+    assert 0.09 < off.max() <= 0.1 + 1e-5
+
+
+def test_the_chance_of_the_control_is_what_perfect_eyes_would_have():
+    def sees(scene, queries):
+        return [
+            answer_about(scene.objects[query.objects[0]], query.question)
+            if query.question.kind in VALUES
+            else query.question.answer
+            for query in queries
+        ]
+
+    def answer_about(thing, question):
+        value = getattr(thing, question.kind)
+        verdict = question.target.split()[0]
+        return f"{verdict}, {value}" if verdict in ("yes", "no") else value
+
+    figures = measure(sees, 6, seed=5)
+
+    assert figures["chance"] == {kind: figures["shuffled"][kind] for kind in VALUES}
+    assert figures["accuracy"]["category"] == 1.0
+
+
+def test_an_answer_is_told_by_its_letter():
+    def always(scene, queries):
+        return ["(B), I think" for _ in queries]
+
+    accuracy = measure(always, 12, seed=5)["accuracy"]
+
+    assert 0 < accuracy["qa"] < 0.7 and 0 < accuracy["qar"] < 0.7
+    assert accuracy["qaqr-joint"] <= min(accuracy["qa"], accuracy["qar"])
+
+
 def test_the_table_has_a_line_for_every_kind():
     figures = measure(lambda scene, questions: [""] * len(questions), 1, seed=5)
 
-    assert len(table(figures).splitlines()) == 1 + len(figures["accuracy"])
+    lines = table(figures).splitlines()
+    assert len(lines) == 2 + len(figures["accuracy"]) and "third" in lines[-1]
 
 
 def test_bad_arguments_are_an_error_in_words(tmp_path, capsys):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4roi_nb.demo.curriculum import MOST_TURNS, draw_conversation
-from gpt4roi_nb.demo.language import rows_loss
+from gpt4roi_nb.demo.curriculum import SHORT, draw_conversation
+from gpt4roi_nb.demo.language import rows_losses
 from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
 from gpt4roi_nb.demo.vision import draw_batch, see
 from gpt4roi_nb.prompt import IGNORE
@@ -14,9 +14,7 @@ from gpt4roi_nb.prompt import IGNORE
 @pytest.fixture
 def packed(bank, processor, model):
     rng = np.random.default_rng(0)
-    talks = [
-        [draw_conversation(bank.scene(index), turns, rng) for turns in range(1, MOST_TURNS + 1)] for index in (0, 1)
-    ]
+    talks = [[draw_conversation(bank.scene(index), turns, rng, SHORT) for turns in (1, 2, 3)] for index in (0, 1)]
     batch = draw_batch(bank, [0, 1], 0.0, rng)
     with torch.no_grad():
         encoding, regions = see(model, batch.pixel_values, batch.boxes)
@@ -43,7 +41,7 @@ def test_the_loss_of_packed_rows_is_that_of_single_conversations(packed, process
             total, tokens = total + loss.item() * count, tokens + count
 
     model.language_model.set_attn_implementation(SHARED_PREFIX)
-    packed_loss = rows_loss(model, rows, encoding.image_features, regions).item()
+    packed_loss = rows_losses(model, rows, encoding.image_features, regions)["words"].item()
 
     assert packed_loss == pytest.approx(total / tokens, abs=1e-5)
 
@@ -59,7 +57,7 @@ def test_a_row_keeps_the_prompt_of_each_conversation(packed, processor):
 
 
 def test_a_conversation_with_follow_ups_ends_with_the_answer_to_its_last_question(bank):
-    talk = draw_conversation(bank.scene(0), 3, np.random.default_rng(1))
+    talk = draw_conversation(bank.scene(0), 3, np.random.default_rng(1), SHORT)
 
     assert talk.turns[-2:] == (("user", talk.last.text), ("assistant", talk.last.answer))
     assert talk.objects == talk.last.objects

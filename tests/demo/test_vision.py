@@ -5,7 +5,7 @@ import torch
 
 from gpt4roi_nb.data.scenes import make_scene
 from gpt4roi_nb.demo.bank import NO_OBJECT, load_or_draw, patch_owners
-from gpt4roi_nb.demo.vision import SMALLEST_SIDE, draw_batch, jitter, pixel_values, pool, rescale_tokens, see
+from gpt4roi_nb.demo.vision import SMALLEST_SIDE, draw_batch, jitter, pixel_values, pool
 
 
 def test_separable_pooling_is_roi_align(bank, model):
@@ -44,21 +44,6 @@ def test_a_patch_belongs_to_the_object_that_covers_most_of_it():
     masks[1, 4:5, 4:8] = True  # a quarter of its patch
 
     assert patch_owners(masks, grid=2).tolist() == [[0, 1], [NO_OBJECT, NO_OBJECT]]
-
-
-def test_rescaled_tokens_have_the_scale_of_words_and_a_mark_each(bank, model):
-    scale = 0.7
-    rescale_tokens(model, bank, scale)
-    batch = draw_batch(bank, range(4), 0.0, np.random.default_rng(0))
-    with torch.no_grad():
-        encoding, regions = see(model, batch.pixel_values, batch.boxes)
-    marks = []
-    for tokens in (encoding.image_features.flatten(0, 1), regions):
-        marks.append(tokens.mean(0))
-        assert abs((tokens - marks[-1]).std().item() - scale) < 0.01
-        assert 0.5 * scale < marks[-1].std() < 1.5 * scale
-
-    assert torch.cosine_similarity(*marks, dim=0).abs() < 0.6
 
 
 def test_a_bank_is_read_back_as_it_was_drawn_and_not_drawn_again(recipe, tmp_path):

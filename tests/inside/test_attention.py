@@ -8,7 +8,7 @@ import torch
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import RegionSession
-from gpt4roi_nb.capture import Attention, eager_attention
+from gpt4roi_nb.capture import Attention, RoIFeatures, eager_attention
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 FEW = {"max_new_tokens": 6}
@@ -212,15 +212,19 @@ def test_a_loaded_answer_cannot_be_looked_into(talk, gpt4roi, tmp_path):
             look()
 
 
-def test_an_unloaded_model_is_said():
+def test_an_unloaded_model_is_said_and_what_was_recorded_can_be_saved(tmp_path):
     gpt4roi = tiny_gpt4roi()
-    answer = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
-    attention = answer.attention()
+    session = gpt4roi.session(picture())
+    answer = session.ask("What is <region1>?", [BOX], **FEW)
+    attention, features = answer.attention(), session.roi_features([BOX])
     gpt4roi.unload()
     for look in (answer.attention, answer.ablate, answer.occlusion, attention.rollout):
         with pytest.raises(RuntimeError, match="this model has been unloaded"):
             look()
-    assert attention.to_image(0).shape == (4, 4)  # what was recorded stays
+    attention.save(tmp_path / "a.npz")
+    features.save(tmp_path / "f.npz")
+    assert torch.equal(Attention.load(tmp_path / "a.npz").to_image(0), attention.to_image(0))
+    assert torch.equal(RoIFeatures.load(tmp_path / "f.npz").tokens, features.tokens)
 
 
 def test_prompt_tokens_read_as_the_prompt(attention):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from learnable import OPTIONS, losses, records, run
-from tiny import tiny_gpt4roi
+from learnable import BOX, OPTIONS, losses, records, run
+from PIL import Image
+from tiny import picture, tiny_gpt4roi
 
-from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb import GPT4RoI, GPT4RoIConfig
 from gpt4roi_nb.data.collate import Collator
-from gpt4roi_nb.train import main, train
+from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.memory import skeleton
+from gpt4roi_nb.train import Probes, begin_anew, main, train
 from gpt4roi_nb.training.trainer import checkpoints, last_checkpoint
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -194,10 +198,8 @@ def test_adapters_are_continued_as_well(tmp_path):
     assert losses(run(tmp_path, tmp_path / "out", **options)) == whole
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    """Gloo on the CPU: half of each batch in each process, and the same losses."""
-    options = {"batch_size": 4, "learning_rate": 1e-3}
-    one = losses(run(tmp_path, tmp_path / "one", **options))
+def in_two_processes(folder: Path, name: str, options: dict, **launched: str) -> dict[int, float]:
+    """The losses of two processes that talk over gloo on the CPU; launched: what the launcher sets besides."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -212,22 +214,59 @@ def test_two_processes_train_as_one_does(tmp_path):
             "MASTER_PORT": port,
             "ACCELERATE_USE_CPU": "true",
             "PYTHONPATH": os.pathsep.join(sys.path),
+            **launched,
         }
-        arguments = [str(tmp_path), str(tmp_path / "two"), json.dumps({**options, "batch_size": 2})]
         workers.append(
             subprocess.Popen(
-                [sys.executable, str(TESTS / "learnable.py"), *arguments],
+                [sys.executable, str(TESTS / "learnable.py"), str(folder), str(folder / name), json.dumps(options)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
         )
-    said = [worker.communicate(timeout=300)[0] for worker in workers]
+    said = [worker.communicate(timeout=600)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
-    two = {int(step): loss for step, loss in json.loads((tmp_path / "two" / "losses.json").read_text()).items()}
+    logged = json.loads((folder / name / "losses.json").read_text())
+    return {int(step): loss for step, loss in logged.items()}
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """Half of each batch in each process, and the same losses."""
+    options = {"batch_size": 4, "learning_rate": 1e-3}
+    one = losses(run(tmp_path, tmp_path / "one", **options))
+    two = in_two_processes(tmp_path, "two", {**options, "batch_size": 2})
     assert two.keys() == one.keys()
     assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-4)
+
+
+SHARDED = yaml.safe_load((TESTS.parent / "gpt4roi_nb" / "training" / "fsdp.yaml").read_text())
+
+
+def test_the_shipped_configuration_is_what_accelerate_reads_and_names_layers_that_are_there():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    read = load_config_from_file(str(TESTS.parent / "gpt4roi_nb" / "training" / "fsdp.yaml"))
+    assert read.distributed_type.value == "FSDP" and read.fsdp_config == SHARDED["fsdp_config"]
+    named = SHARDED["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    kinds = {type(module).__name__ for module in skeleton(GPT4RoIConfig()).modules()}
+    assert set(named) <= kinds and len(named) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_weights_train_as_one_does(tmp_path):
+    """With the shipped configuration, but for bfloat16; and what they wrote is whole, and goes on."""
+    options = {"batch_size": 4, "learning_rate": 1e-3, "epochs": 2}
+    one = losses(run(tmp_path, tmp_path / "one", **options))
+    launched = {key.upper(): str(value) for key, value in SHARDED["fsdp_config"].items()} | {
+        "ACCELERATE_USE_FSDP": "true"
+    }
+    two = in_two_processes(tmp_path, "two", {**options, "batch_size": 2}, **launched)
+    assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-4)
+    loaded = [GPT4RoI.from_pretrained(tmp_path / name / "model", device="cpu").model for name in ("one", "two")]
+    ours, theirs = (model.state_dict() for model in loaded)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs)
+    assert last_checkpoint(tmp_path / "two") == checkpoints(tmp_path / "two")[-1]
 
 
 def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
@@ -287,3 +326,158 @@ def test_what_makes_no_sense_is_refused(tmp_path, options, words):
         run(tmp_path, tmp_path / "out", **options)
     with pytest.raises(ValueError, match="there is no data"):
         train(tiny_gpt4roi(), [], tmp_path, tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------- records that cannot be used
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_damaged_picture_is_counted_and_listed_and_nothing_is_learnt_of_it(tmp_path, caplog, batch_size):
+    data = records(tmp_path)
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:100])  # of records 3 and 9
+    options = {**OPTIONS, "stage": 1, "epochs": 1, "batch_size": batch_size, "workers": 1 if batch_size == 3 else 0}
+    done = train(tiny_gpt4roi(seed=1), data, tmp_path, tmp_path / "out", **options)
+    assert len(losses(done)) == len(data) // batch_size
+    assert done.problems.counts() == {"image cannot be read": 2}
+    listed = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert {entry["where"] for entry in listed} == {"coco: record 3, 3.png", "coco: record 9, 3.png"}
+    assert "records that training could not use: 2" in done.report() and "image cannot be read" in caplog.text
+    with pytest.raises((BadRecord, RuntimeError), match=r"image cannot be read: .*3\.png"):
+        train(tiny_gpt4roi(seed=1), data, tmp_path, tmp_path / "strict", strict=True, **options)
+
+
+def test_data_of_which_nothing_can_be_read_are_refused(tmp_path):
+    data = records(tmp_path)
+    with pytest.raises(ValueError, match=r"none of 12 records, drawn evenly from all, can be used; the first: no such"):
+        train(tiny_gpt4roi(), data, tmp_path / "elsewhere", tmp_path / "out", **OPTIONS)
+
+
+# ----------------------------------------------------------------------------------------------- the tower cache
+
+
+def tower_calls(gpt4roi) -> list[int]:
+    """Pictures in each call of the tower from now on."""
+    calls: list[int] = []
+    gpt4roi.model.vision_tower.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append(len(args[0])), with_kwargs=True
+    )
+    return calls
+
+
+def test_with_kept_tower_states_the_losses_are_the_same_and_the_tower_rests(tmp_path, capsys, monkeypatch):
+    data, options = records(tmp_path), {**OPTIONS, "stage": 1, "epochs": 1, "tower_cache": tmp_path / "tower"}
+
+    def trained(gpt4roi, name, **changes):
+        return train(gpt4roi, data, tmp_path, tmp_path / name, **{**options, **changes})
+
+    plain = trained(tiny_gpt4roi(seed=1), "plain", tower_cache=None)
+    gpt4roi = tiny_gpt4roi(seed=1)
+    calls = tower_calls(gpt4roi)
+    first = trained(gpt4roi, "first")
+    assert sum(calls) == 6  # each picture once
+    assert "tower cache: 6 pictures take" in capsys.readouterr().out
+    assert list(losses(first).values()) == pytest.approx(list(losses(plain).values()), rel=1e-5)
+
+    # All are there: the tower is not run at all, until a picture changes, or the tower does.
+    gpt4roi = tiny_gpt4roi(seed=1)
+    calls = tower_calls(gpt4roi)
+    assert losses(trained(gpt4roi, "second")) == losses(first) and calls == []
+    Image.fromarray(picture(77)).save(tmp_path / "2.png")
+    trained(gpt4roi, "third", max_steps=1)
+    assert sum(calls) == 1
+    gpt4roi.model.vision_tower.post_layernorm.bias.data += 1
+    trained(gpt4roi, "fourth", max_steps=1)
+    assert sum(calls) == 1 + 6
+
+    (damaged,) = (file for file in list((tmp_path / "tower").rglob("*.safetensors"))[:1])
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(OSError, match=r"tower cache needs .* has 0\.01 kB free"):
+        trained(tiny_gpt4roi(seed=5), "full", max_steps=1)
+    with pytest.raises(ValueError, match="fits a frozen tower and unchanged pictures"):
+        trained(gpt4roi, "fifth", augment=True)
+    with pytest.raises(ValueError, match="fits a frozen tower and unchanged pictures"):
+        trained(gpt4roi, "sixth", trainable=("vision_tower",))
+
+
+def test_only_what_is_read_of_the_tower_is_kept():
+    model = tiny_gpt4roi(seed=1).model
+    assert model.config.used_layers == [2, 3, 4]  # two region levels, and the last but one for the image tokens
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        states, whole = model.tower_states(pixels), model.encode_image(pixels)
+        kept = model.encode_image(tower_states=states)
+    assert states.shape == (2, 3, 16, 16)
+    assert kept.image_features.equal(whole.image_features)
+    assert all(one.equal(two) for one, two in zip(kept.fused_maps, whole.fused_maps, strict=True))
+
+
+# --------------------------------------------------------------------------------------------- probes and figures
+
+
+def test_probes_are_asked_without_changing_what_is_learnt(tmp_path):
+    options = {"epochs": 1, "lora": {"r": 2, "lora_dropout": 0.1}}
+    plain = losses(run(tmp_path, tmp_path / "plain", **options))
+    probes = Probes(picture(0), BOX, ["blue cup"], max_new_tokens=3)
+    done = run(tmp_path, tmp_path / "out", probes=probes, probe_steps=4, **options)
+    assert losses(done) == plain
+    assert [step for step, _ in done.answers] == [0, 4, 6]
+    assert all(len(answers) == 1 for _, answers in done.answers)
+    line = next(line for line in done.history if "loss" in line)
+    assert line["tokens_per_second"] > 0 and 0 <= line["waiting"] < 1 and line["memory"] > 1e6
+    assert line["seconds_left"] > 0 and done.step == done.max_steps == 6 and done.state == "done"
+
+
+def test_probes_that_make_no_sense_are_refused():
+    for boxes, truths, words in ((BOX, ["a", "b"], "one truth a box"), (BOX[:0], (), "1 to 10 boxes")):
+        with pytest.raises(ValueError, match=words):
+            Probes(picture(0), boxes, truths)
+    assert Probes(picture(0), BOX, ["large red cup"]).share(["A red, large cone."]) == pytest.approx(2 / 3)
+
+
+def test_parts_begin_anew_by_seed():
+    gpt4roi = tiny_gpt4roi(seed=1)
+    before = copy_of(gpt4roi)
+    begin_anew(gpt4roi.model, ["region_encoder"], seed=3)
+    assert changed_parts(gpt4roi, before) == {"region_encoder"}
+    once = copy_of(gpt4roi)
+    begin_anew(gpt4roi.model, ["region_encoder"], seed=3)
+    assert not changed_parts(gpt4roi, once)
+    with pytest.raises(ValueError, match="parts must name some of region_encoder"):
+        begin_anew(gpt4roi.model, ["language_model"])
+
+
+def test_each_epoch_words_its_records_anew(tmp_path):
+    asked: list[tuple[int, int]] = []
+
+    class Worded:
+        def __init__(self):
+            self.records = records(tmp_path)
+
+        def __len__(self):
+            return len(self.records)
+
+        def __getitem__(self, number):
+            return self.records[number]
+
+        def record(self, number, epoch=0):
+            asked.append((number, epoch))
+            return self.records[number]
+
+    train(tiny_gpt4roi(seed=1), Worded(), tmp_path, tmp_path / "out", **{**OPTIONS, "epochs": 2})
+    assert sorted(asked) == [(number, epoch) for number in range(12) for epoch in range(2)]
+    asked.clear()
+    train(tiny_gpt4roi(seed=1), Worded(), tmp_path, tmp_path / "out", **{**OPTIONS, "epochs": 3})
+    assert sorted(asked) == [(number, 2) for number in range(12)]  # taken up after the second epoch
+
+
+def test_tensorboard_gets_what_is_logged(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = run(tmp_path, tmp_path / "out", max_steps=2, report_to="tensorboard")
+    (file,) = tmp_path.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file)).Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(list(losses(done).values()))
+    assert {"train/loss/vg", "train/tokens_per_second"} <= set(events.Tags()["scalars"])

@@ -64,9 +64,7 @@ class FakeAttention(Attention):
         return self.row(token, layer, head)[FIRST_IMAGE:REGION].reshape(GRID, GRID)
 
     def sinks(self) -> list[Any]:
-        return [
-            SimpleNamespace(position=at, span="image" if at else "first token", token=f"p{at}") for at in SINKS
-        ]
+        return [SimpleNamespace(position=at, span="image" if at else "first token", token=f"p{at}") for at in SINKS]
 
     def rollout(self) -> Tensor:
         return self.weights.mean((0, 1))
@@ -97,7 +95,9 @@ class FakeAnswer(Answer):
             tokens=list(TOKENS),
             change=change,
             answer="a blue star" if generate else "",
-            verdict=lambda token: f"without region 1 the log-probability of {TOKENS[token]!r} changes by {change[token]:.1f}",
+            verdict=lambda token: (
+                f"without region 1 the log-probability of {TOKENS[token]!r} changes by {change[token]:.1f}"
+            ),
         )
 
 

@@ -68,9 +68,7 @@ def test_of_large_ones_only_the_means_are_sent(attention: FakeAttention, monkeyp
     )
 
 
-def test_peaks_are_the_largest_cells_with_and_without_sinks(
-    attention: FakeAttention, payload: dict[str, Any]
-) -> None:
+def test_peaks_are_the_largest_cells_with_and_without_sinks(attention: FakeAttention, payload: dict[str, Any]) -> None:
     peaks = floats(payload["peaks"], *AXES, 2)
     cells = attention.to_image(4, 1, 2).numpy().copy()
     assert peaks[2, 3, 4, 0] == pytest.approx(cells.max())

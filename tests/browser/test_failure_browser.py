@@ -1,0 +1,168 @@
+"""The failure browser with a real MongoDB, the real App and a real browser: in JupyterLab, and through a JupyterHub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from browser.hub import PROXY, Hub
+from browser.lab import HERE, Lab, Notebook
+from mongo import Mongo
+from playwright.sync_api import Browser, FrameLocator, Locator, Route, expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+TESTS = Path(__file__).resolve().parents[1]
+APP_SECONDS = 240  # FiftyOne's server imports all of FiftyOne
+# FiftyOne's own hints would lie over its pictures.
+NO_HINTS = "localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')"
+# The App asks for its makers' pages, which a closed network does not have; it works without them.
+MAKERS = re.compile(
+    r"^https://([a-z0-9-]+\.)*(voxel51\.com|fiftyone\.ai|segment\.io|segment\.com|posthog\.com|gravatar\.com)/"
+)
+
+
+def cells(folder: Path, name: str) -> list[str]:
+    return [
+        f"import sys\nsys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'widgets')!r}]\n"
+        "from pathlib import Path\nfrom fakes import FakeGPT4RoI\n"
+        "from predictions import make_images, make_predictions\n"
+        "from gpt4roi_nb.widgets import FailureBrowser",
+        f"result = make_predictions(make_images(Path({str(folder)!r}), 6), benchmark={name!r})\n"
+        "browser = FailureBrowser(result, FakeGPT4RoI())\nbrowser",
+        "# for the test",
+    ]
+
+
+class Failures(Notebook):
+    """A notebook with a `FailureBrowser` in the variable `browser`."""
+
+    @property
+    def browser(self) -> Locator:
+        return self.page.locator(".gpt4roi-browser")
+
+    def press(self, action: str) -> None:
+        self.browser.locator(f".gpt4roi-failures button[data-action='{action}']").click()
+
+    def idle(self, seconds: float = 60) -> None:
+        expect(self.browser.locator(".gpt4roi-failures .status.busy")).to_have_count(0, timeout=seconds * 1000)
+        expect(self.browser.locator(".gpt4roi-failures .problem")).to_be_hidden()
+
+    @property
+    def app(self) -> FrameLocator:
+        return self.page.frame_locator(".gpt4roi-app iframe")
+
+    def until(self, expression: str) -> None:
+        """Waits in the kernel until a Python expression holds."""
+        wait = f"import time; [time.sleep(0.2) for _ in range(300) if not ({expression})]; print('HELD', {expression})"
+        self.run_cell(wait)
+        expect(self.panel.locator(".jp-CodeCell").last.locator("pre").last).to_contain_text("HELD True")
+
+    def card(self, fact: int) -> str:
+        return self.browser.locator(".gpt4roi-failures dd").nth(fact).inner_text()
+
+
+def browse(notebook: Failures, shots: Path) -> None:
+    """Filters, opens the App, clicks a failure there, loads it, asks again, tags it."""
+    page = notebook.page
+    panel = notebook.browser.locator(".gpt4roi-failures")
+    panel.locator(".chart[data-dimension='error_kind'] .bar[data-value='wrong region']").click()
+    expect(panel.locator("[aria-pressed='true']")).to_have_count(1)
+    notebook.press("open")
+    expect(notebook.browser.locator(".gpt4roi-app iframe")).to_be_visible(timeout=APP_SECONDS * 1000)
+    notebook.idle(APP_SECONDS)
+    looker = notebook.app.locator("[data-cy=looker]")
+    expect(looker.first).to_be_visible(timeout=APP_SECONDS * 1000)
+    shown = looker.count()
+
+    notebook.browser.locator(".gpt4roi-app").scroll_into_view_if_needed()
+    page.screenshot(path=shots / "app.png")
+    looker.first.hover()
+    notebook.app.locator("[data-cy=looker] input[type=checkbox], [data-cy=checkbox-sample]").first.click()
+    notebook.until("len(browser.app.selected[1]) == 1")
+    notebook.press("load")
+    card = panel.locator(".card")
+    expect(card).to_be_visible()
+    notebook.idle()
+    assert shown >= 1 and "wrong region" in notebook.card(3)
+    question = notebook.line
+    expect(question).to_have_value("What is <region1>?")
+    expect(notebook.row(1)).to_be_attached()
+
+    question.click()
+    page.keyboard.press("Enter")
+    expect(notebook.turn(1)).to_be_visible()
+    assert "You asked: What is region 1?" in notebook.turn(1).locator(".model .bubble").inner_text()
+
+    panel.locator(".tagging input[type=text]").fill("looks next door")
+    notebook.press("tag")
+    expect(panel.locator(".chart[data-dimension='tag'] .bar[data-value='looks next door']")).to_be_visible()
+    notebook.idle()
+    notebook.until("browser.tags == {'looks next door': len(browser.loaded)}")
+    panel.scroll_into_view_if_needed()
+    page.screenshot(path=shots / "loaded.png")
+
+
+def test_from_the_chart_to_the_app_and_back_into_the_conversation(
+    mongo: Mongo, lab: Lab, browser: Browser, tmp_path: Path
+) -> None:
+    page = browser.new_page(viewport={"width": 1440, "height": 1100})
+    page.add_init_script(NO_HINTS)
+    notebook = Failures(page, lab.address(lab.write("failures.ipynb", cells(tmp_path / "images", "lab"))))
+    try:
+        browse(notebook, tmp_path)
+        notebook.run_cell("browser.close()")
+        assert [url for url in notebook.strangers if not MAKERS.match(url)] == []
+    finally:
+        notebook.shut_down()
+        page.close()
+
+
+@pytest.fixture()
+def hub(tmp_path_factory: pytest.TempPathFactory, mongo: Mongo) -> Iterator[Hub]:
+    if not PROXY.is_file():
+        pytest.skip("no configurable-http-proxy: `make hub-proxy` brings it, with npm")
+    with Hub(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+def test_through_a_hub_nothing_else_is_reached(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1440, "height": 1100})
+    page.add_init_script(NO_HINTS)
+    refused: list[str] = []
+
+    def only_the_hub(route: Route) -> None:
+        url = route.request.url
+        if urlsplit(url).netloc == f"{HERE}:{hub.port}" or url.startswith(("data:", "blob:")):
+            route.continue_()
+        else:
+            refused.append(url)
+            route.abort()
+
+    page.route("**/*", only_the_hub)
+    sockets: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    hub.write("failures.ipynb", cells(tmp_path / "images", "hub"))
+    page.set_default_timeout(APP_SECONDS * 1000)
+    page.goto(f"http://{HERE}:{hub.port}/hub/login")
+    page.locator("input[name=username]").fill("ada")
+    page.locator("input[name=password]").fill("any")
+    page.locator("#login_submit, input[type=submit], button[type=submit]").first.click()
+    page.wait_for_url(re.compile(r"/user/ada/"), timeout=APP_SECONDS * 1000)
+    notebook = Failures(page, hub.address("ada", "failures.ipynb"))
+    try:
+        browse(notebook, tmp_path)
+        frame = notebook.browser.locator(".gpt4roi-app iframe").get_attribute("src")
+        assert frame is not None and frame.startswith("/user/ada/proxy/")
+        expect(notebook.browser.locator(".gpt4roi-app")).to_be_visible()
+        assert [url for url in refused if not MAKERS.match(url)] == []
+        assert {urlsplit(url).netloc for url in sockets} == {f"{HERE}:{hub.port}"}
+        notebook.run_cell("browser.close()")
+    except AssertionError as error:
+        error.add_note(hub.log())
+        raise
+    finally:
+        page.close()

@@ -1,0 +1,168 @@
+"""Scenes in symbols, multiple choice, and how the two halves are brought together."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.vcr import read_vcr
+from gpt4roi_nb.data.world.claims import items
+from gpt4roi_nb.data.world.vcr import written
+from gpt4roi_nb.demo.alignment import align, solve
+from gpt4roi_nb.demo.choices import choice_pair, is_letter
+from gpt4roi_nb.demo.curriculum import Conversation, draw_conversation
+from gpt4roi_nb.demo.hidden import HiddenStates, encode
+from gpt4roi_nb.demo.language import OptionReader, rows_losses
+from gpt4roi_nb.demo.muon import orthogonal
+from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
+from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, some_objects, symbols_of
+from gpt4roi_nb.demo.vision import draw_batch, see
+
+
+@pytest.fixture(scope="module")
+def code():
+    return Code(64)
+
+
+def test_symbols_can_be_read_back_from_the_vectors(code):
+    scene = make_scene(3, size=56)
+    regions, _ = code.tell([scene], 4, np.random.default_rng(0))
+    lengths = code.regions.norm(dim=1)
+    read = regions @ code.regions.T / lengths**2
+
+    first = 0
+    for k, number in enumerate(NUMBERS):
+        best = read[:, first : first + number].argmax(1).tolist()
+        assert best == [attribute_indices(thing)[k] for thing in scene.objects]
+        first += number
+    centres = [(thing.box[0] + thing.box[2]) / 2 for thing in scene.objects]
+    assert np.corrcoef(read[:, first].numpy(), centres)[0, 1] > 0.95
+    assert first + PLACES + 1 == len(lengths)
+
+
+def test_one_patch_is_marked_for_an_object(code):
+    scene = make_scene(3, size=56)
+    attributes, placed, centres = symbols_of([scene.objects], 56, 14)
+
+    assert attributes.shape == (len(scene.objects), len(NUMBERS)) and placed.shape == (len(scene.objects), PLACES)
+    marked = centres[0][centres[0, :, 0] < NUMBERS[0]]
+    assert sorted(marked.tolist()) == sorted(attributes.tolist())
+    tokens = code.image_tokens(centres)[0]
+    assert tokens.shape == (14 * 14, 64)
+    assert (
+        tokens[centres[0, :, 0] < NUMBERS[0]].norm(dim=1).min()
+        > tokens[centres[0, :, 0] == NUMBERS[0]].norm(dim=1).max()
+    )
+
+
+def test_a_width_that_cannot_hold_the_code_is_an_error_in_words():
+    with pytest.raises(ValueError, match="the width is 32"):
+        Code(32)
+
+
+def test_some_objects_are_those_of_the_scene_in_any_order():
+    scene = make_scene(5, size=56, n_objects=6)
+    fewer = some_objects(scene, (3, 4), np.random.default_rng(1))
+
+    assert 3 <= len(fewer.objects) <= 4 and set(fewer.objects) < set(scene.objects)
+
+
+def test_multiple_choice_reads_as_the_world_s_own_vcr_file_does(tmp_path):
+    scene = make_scene(11)
+    rng = np.random.default_rng(0)
+    item = items(scene, rng, 1)[0]
+    names = [thing.category for thing in scene.objects]
+    entry = {
+        "img_fn": "a.jpg",
+        "metadata_fn": "a.json",
+        "annot_id": "x",
+        "objects": names,
+        "question": written(item.question),
+        "answer_choices": [written(choice.tokens) for choice in item.answers],
+        "answer_label": 0,
+        "rationale_choices": [written(choice.tokens) for choice in item.rationales],
+        "rationale_label": 0,
+    }
+    (tmp_path / "val.jsonl").write_text(json.dumps(entry))
+    boxes = [[*map(float, thing.box), 1.0] for thing in scene.objects]
+    (tmp_path / "a.json").write_text(json.dumps({"boxes": boxes, "names": names, "width": 336, "height": 336}))
+    answer, rationale = read_vcr(tmp_path / "val.jsonl", Problems(), tmp_path, rendering="choice")
+
+    for question, annotation in zip(choice_pair(scene, item, rng), (answer, rationale), strict=True):
+        lines = question.text.splitlines()
+        asked, *texts = annotation.texts
+        assert f"Question: {asked}" in lines
+        options = texts[-4:]
+        assert {line[4:] for line in lines[-4:]} == set(options)
+        assert lines[-4:][ord(question.target[1]) - ord("A")] == f"{question.target} {options[0]}"
+        assert question.objects == tuple(range(len(scene.objects)))
+        assert is_letter(question, question.answer) and not is_letter(question, "none of them")
+    assert f"Answer: {rationale.texts[1]}" in lines
+
+
+def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, model):
+    scene = make_scene(11, size=56)
+    item = items(scene, np.random.default_rng(0), 1)[0]
+    pair = choice_pair(scene, item, np.random.default_rng(0))
+    talks = [[Conversation((("user", q.text), ("assistant", q.answer)), q.objects, q) for q in pair]]
+    rows = RowBuilder(processor).rows(talks, [len(scene.objects)])
+
+    assert len(rows.option_ends) == 8
+    assert rows.option_right.tolist() == [q.target == letter for q in pair for letter in ("(A)", "(B)", "(C)", "(D)")]
+    text = processor.tokenizer.decode
+    before = [
+        text(rows.input_ids[row, : place + 1].tolist()).rstrip("\n( ") for row, place in rows.option_ends.tolist()
+    ]
+    for k, question in enumerate(pair):
+        for end, line in zip(before[4 * k :], question.text.splitlines()[-4:], strict=False):
+            assert end.endswith(line[-12:].replace("<", "").replace(">", ""))
+
+    model.language_model.set_attn_implementation(SHARED_PREFIX)
+    vectors = torch.zeros(len(scene.objects), 64)
+    features = torch.zeros(1, processor.num_image_tokens, 64)
+    losses = rows_losses(model, rows, features, vectors, options=OptionReader(64))
+    assert set(losses) == {"letters", "options"}
+
+
+def test_the_stages_see_what_the_whole_model_sees(bank, model):
+    states = HiddenStates(model, bank)
+    with torch.no_grad():
+        patches, regions = encode(model, states, [0, 2], 0.0, np.random.default_rng(0))
+        batch = draw_batch(bank, [0, 2], 0.0, np.random.default_rng(0))
+        encoding, wanted = see(model, batch.pixel_values, batch.boxes)
+
+    torch.testing.assert_close(patches, encoding.image_features, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(regions, wanted, atol=1e-2, rtol=1e-2)
+
+
+def test_least_squares_find_a_code_that_is_there():
+    inputs = torch.randn(400, 12, generator=torch.Generator().manual_seed(0))
+    hidden = nn.Linear(12, 5)
+    layer = nn.Linear(12, 5)
+
+    assert solve(layer, inputs, hidden(inputs).detach()) > 0.999
+    torch.testing.assert_close(layer.weight, hidden.weight, atol=1e-2, rtol=1e-2)
+
+
+def test_alignment_writes_more_of_the_code_than_the_mean(bank, model, code):
+    explained = align(model, HiddenStates(model, bank), code, 0.0, len(bank))
+
+    assert 0 < explained["regions"] <= 1 and 0 < explained["patches"] <= 1
+
+
+def test_a_step_of_muon_is_nearly_orthogonal():
+    matrices = torch.randn(3, 8, 24, generator=torch.Generator().manual_seed(0))
+    for one in (matrices, matrices.mT):
+        values = torch.linalg.svdvals(orthogonal(one))
+        assert values.min() > 0.5 and values.max() < 1.4
+
+
+def test_follow_ups_name_regions_that_the_conversation_knows(bank):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        talk = draw_conversation(bank.scene(0), 3, rng, {"same": 1.0})
+        assert len(talk.turns) in (2, 4, 6) and len(set(talk.objects)) == len(talk.objects)
