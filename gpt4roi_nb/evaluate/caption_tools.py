@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -51,11 +51,11 @@ def tokenized(texts: Sequence[str]) -> list[str]:
     folder = Path(module.__file__).parent
     command = [java(), "-cp", module.STANFORD_CORENLP_3_4_1_JAR, "edu.stanford.nlp.process.PTBTokenizer"]
     command += ["-preserveLines", "-lowerCase"]
-    # One line a text: every sign that could end a line becomes a blank, and a last word keeps the last lines.
+    # One line a text: every sign that could end a line becomes a blank. A last word shows that none went astray.
     lines = "\n".join([*(" ".join(text.split()) for text in texts), "end"]) + "\n"
     done = subprocess.run(command, cwd=folder, input=lines.encode(), capture_output=True, check=False)
     found = done.stdout.decode().split("\n")
-    if done.returncode or len(found) < len(texts):
+    if done.returncode or found[len(texts) :] != ["end", ""]:
         raise RuntimeError(
             f"the PTB tokenizer failed on {len(texts)} texts (exit {done.returncode}, {len(found)} lines): "
             f"{done.stderr.decode(errors='replace')[-500:]}"
@@ -88,15 +88,21 @@ class Meteor:
         writing: IO[bytes] | None = self._process.stdin
         if writing is None:
             raise RuntimeError("METEOR has ended")
-        writing.write(f"{line}\n".encode())
-        writing.flush()
+        try:
+            writing.write(f"{line}\n".encode())
+            writing.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
         return self._read()
 
     def _read(self) -> str:
         line = self._process.stdout.readline() if self._process.stdout else b""
         if not line:
-            raise RuntimeError(f"METEOR ended unexpectedly (exit {self._process.poll()}); it needs 2 GB of memory")
+            raise self._ended()
         return line.decode().strip()
+
+    def _ended(self) -> RuntimeError:
+        return RuntimeError(f"METEOR ended unexpectedly (exit {self._process.wait()}); it needs 2 GB of memory")
 
 
 @contextmanager
@@ -111,11 +117,16 @@ def meteor() -> Iterator[Meteor]:
     command = [java(), UNICODE, "-jar", MEMORY, module.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
     folder = Path(module.__file__).parent
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield Meteor(process)
-        finally:
-            process.kill()
+    process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+    try:
+        yield Meteor(process)
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with suppress(BrokenPipeError):  # what it could not be told before it died
+                if stream is not None:
+                    stream.close()
 
 
 # METEOR 1.5's parameters for English; the weights are of exact words, stems, synonyms and paraphrases.

@@ -64,6 +64,8 @@ def test_the_tokenizer_gives_what_pycocoevalcaps_class_gives() -> None:
 def test_signs_that_end_lines_do_not_shift_captions() -> None:
     texts = ["one\ntwo", "three\u2028four", "", "  ", "five\r\nsix\x85seven", ""]
     assert tokenized(texts) == ["one two", "three four", "", "", "five six seven", ""]
+    odd = ["a\x0bcup\x0c", "b\x1c\x1ec", "🐶 dog\u200b", "\ufeffcat", "x\u2029y", "tab\there", "nul\x00l"]
+    assert len(tokenized(odd)) == len(odd)
     assert tokenized([]) == []
 
 
@@ -182,7 +184,10 @@ def test_a_tool_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     import pycocoevalcap.tokenizer.ptbtokenizer as tokenizer_module
 
     monkeypatch.setattr(meteor_module, "METEOR_JAR", "missing.jar")
-    with pytest.raises(RuntimeError, match="METEOR ended unexpectedly"), meteor() as scorer:
+    with pytest.raises(RuntimeError, match=r"METEOR ended unexpectedly \(exit 1\)"), meteor() as scorer:
+        scorer.statistics("a", ["a"])
+    with pytest.raises(RuntimeError, match=r"METEOR ended unexpectedly \(exit 1\)"), meteor() as scorer:
+        scorer._process.wait()  # it is dead before it is told anything
         scorer.statistics("a", ["a"])
     monkeypatch.setattr(tokenizer_module, "STANFORD_CORENLP_3_4_1_JAR", "missing.jar")
     with pytest.raises(RuntimeError, match="PTB tokenizer failed on 1 texts"):
