@@ -86,6 +86,7 @@ class ProtocolCard:
         parts = [
             f"{self.dataset} {self.split}",
             f"{self.questions:,} questions, {self.regions:,} regions, {self.images:,} images",
+            f"asked “{_shortened(self.prompt)}”",
             f"{self.scorer} ({self.decoding})",
             self.mapping.partition(";")[0],
             f"seed {self.seed}" if self.limit is not None else "",
@@ -96,6 +97,11 @@ class ProtocolCard:
 
     def __str__(self) -> str:
         return self.text()
+
+
+def _shortened(text: str, limit: int = 70) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
 def _counted(counts: dict[str, int]) -> str:
