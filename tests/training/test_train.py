@@ -225,7 +225,11 @@ def in_two_processes(folder: Path, name: str, options: dict, **launched: str) ->
                 text=True,
             )
         )
-    said = [worker.communicate(timeout=600)[0] for worker in workers]
+    try:
+        said = [worker.communicate(timeout=600)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
     assert [worker.returncode for worker in workers] == [0, 0], said
     logged = json.loads((folder / name / "losses.json").read_text())
     return {int(step): loss for step, loss in logged.items()}
@@ -258,9 +262,9 @@ def test_two_processes_that_share_the_weights_train_as_one_does(tmp_path):
     """With the shipped configuration, but for bfloat16; and what they wrote is whole, and goes on."""
     options = {"batch_size": 4, "learning_rate": 1e-3, "epochs": 2}
     one = losses(run(tmp_path, tmp_path / "one", **options))
-    launched = {key.upper(): str(value) for key, value in SHARDED["fsdp_config"].items()} | {
-        "ACCELERATE_USE_FSDP": "true"
-    }
+    launched = {key.upper(): str(value) for key, value in SHARDED["fsdp_config"].items()}
+    launched["FSDP_TRANSFORMER_CLS_TO_WRAP"] = launched.pop("FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP")  # as accelerate does
+    launched["ACCELERATE_USE_FSDP"] = "true"
     two = in_two_processes(tmp_path, "two", {**options, "batch_size": 2}, **launched)
     assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-4)
     loaded = [GPT4RoI.from_pretrained(tmp_path / name / "model", device="cpu").model for name in ("one", "two")]
