@@ -17,7 +17,7 @@ from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.train import train
 from gpt4roi_nb.training.parts import choose_parts
 
-SCENES, BATCH, STEPS, WARM_UP = 24, 8, 12, 2
+SCENES, BATCH, STEPS, WARM_UP = 16, 8, 8, 2
 RATE = 1e-3
 
 

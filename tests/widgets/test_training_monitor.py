@@ -29,7 +29,7 @@ def test_it_shows_what_the_run_says(tmp_path: Path) -> None:
         tmp_path, tmp_path / "out", epochs=3, probes=probes(), on_start=lambda r: shown.append(TrainingMonitor(r))
     )
     (monitor,) = shown
-    assert monitor.state == "done" and monitor.step == monitor.max_steps == 12
+    assert monitor.state == "done" and monitor.step == monitor.max_steps == 18
     assert [line["loss"] for line in monitor.lines] == list(losses(done).values())
     assert [source["name"] for source in monitor.sources] == ["coco", "vg"]
     assert not {source["color"] for source in monitor.sources} & set(REGION_COLORS[:2])
