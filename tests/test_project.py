@@ -147,9 +147,10 @@ def test_every_third_party_import_is_declared() -> None:
     declared = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names_of(PROJECT["dependencies"])}
     known = modules()
     used = {name.split(".")[0] for path in known.values() for name in imports(path, set(known))}
-    # IPython comes with ipywidgets, pymongo and its bson with FiftyOne; what is optional is asked for in words where it is missing.
+    # IPython comes with ipywidgets, pymongo and its bson with FiftyOne; what is optional is asked for in words.
     optional = {"bitsandbytes", "peft", "cityscapesscripts", "pycocotools", "sentence_transformers"}
-    missing = used - declared - set(sys.stdlib_module_names) - {"gpt4roi_nb", "IPython", "bson", "pymongo", *optional}
+    brought = {"IPython", "bson", "pymongo"}
+    missing = used - declared - set(sys.stdlib_module_names) - {"gpt4roi_nb", *brought, *optional}
     assert not missing
 
 

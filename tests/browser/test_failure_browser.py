@@ -28,7 +28,8 @@ MAKERS = re.compile(
 def cells(folder: Path, name: str) -> list[str]:
     return [
         f"import sys\nsys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'widgets')!r}]\n"
-        "from pathlib import Path\nfrom fakes import FakeGPT4RoI\nfrom predictions import make_images, make_predictions\n"
+        "from pathlib import Path\nfrom fakes import FakeGPT4RoI\n"
+        "from predictions import make_images, make_predictions\n"
         "from gpt4roi_nb.widgets import FailureBrowser",
         f"result = make_predictions(make_images(Path({str(folder)!r}), 6), benchmark={name!r})\n"
         "browser = FailureBrowser(result, FakeGPT4RoI())\nbrowser",
