@@ -97,7 +97,8 @@ def _establish(fiftyone: ModuleType) -> None:
 def _ping(uri: str) -> None:
     import pymongo
 
-    with pymongo.MongoClient(uri, serverSelectionTimeoutMS=PATIENCE_MS) as client:
+    client: pymongo.MongoClient[Any] = pymongo.MongoClient(uri, serverSelectionTimeoutMS=PATIENCE_MS)
+    with client:
         client.admin.command("ping")
 
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 class Mongo:

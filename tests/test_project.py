@@ -27,7 +27,6 @@ LAYERS = {
     "gpt4roi_nb.bundle": SESSION,
     "gpt4roi_nb.__main__": SESSION,
     "gpt4roi_nb.train": TRAINING,
-    "gpt4roi_nb.training": TRAINING,
     "gpt4roi_nb.evaluate": TRAINING,
     "gpt4roi_nb.failures": TRAINING,
     "gpt4roi_nb.browsing": TRAINING,
@@ -148,10 +147,10 @@ def test_every_third_party_import_is_declared() -> None:
     declared = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names_of(PROJECT["dependencies"])}
     known = modules()
     used = {name.split(".")[0] for path in known.values() for name in imports(path, set(known))}
-    # IPython comes with ipywidgets, pymongo and its bson with FiftyOne; what is optional is asked for in words where it
-    # is missing.
+    # IPython comes with ipywidgets, pymongo and its bson with FiftyOne; what is optional is asked for in words.
     optional = {"bitsandbytes", "peft", "cityscapesscripts", "pycocotools", "sentence_transformers"}
-    missing = used - declared - set(sys.stdlib_module_names) - {"gpt4roi_nb", "IPython", "bson", "pymongo", *optional}
+    brought = {"IPython", "bson", "pymongo"}
+    missing = used - declared - set(sys.stdlib_module_names) - {"gpt4roi_nb", *brought, *optional}
     assert not missing
 
 
