@@ -30,7 +30,8 @@ def align(
     bank = states.bank
     size, grid = bank.images.shape[1], bank.owners.shape[1]
     vectors, regions, patches, tokens, weights = [], [], [], [], []
-    output, head.output_projection = head.output_projection, nn.Identity()
+    output = head.output_projection
+    setattr(head, "output_projection", nn.Identity())  # noqa: B010  # what goes into the layer is wanted
     for start in range(0, min(count, len(bank)), BATCH):
         indices = range(start, min(start + BATCH, len(bank)))
         last, levels = states.levels(indices)

@@ -95,7 +95,9 @@ def run_phase(
 
 def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the language model, AdamW for all else that trains."""
-    inner, decayed, others = [], [], []
+    inner: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in trained.named_parameters():
         if parameter.requires_grad:
             one_of_the_layers = "language_model.model.layers" in name

@@ -104,7 +104,7 @@ class Asker:
                 likely = self.scorer == "likelihood"
                 answers = iter(self._choose(questions, shared) if likely else self._write(questions, shared))
             seconds = (time.perf_counter() - started) / max(1, len(questions)) + shared_seconds
-            sizes = {item.id: picture.size for item in batch if (picture := read.get(item.image))}
+            sizes = {item.id: read[item.image].size for item in batch if item.image in read}
             yield [
                 Prediction(item.id, *next(answers), seconds, *sizes[item.id]) if outcome is None else outcome
                 for item, outcome in zip(batch, outcomes, strict=True)

@@ -73,7 +73,7 @@ def naming_items(
         shown = [known[category] for _, category, _ in found]
         for box, category, annotation in found:
             true = known[category]
-            common = {
+            common: dict[str, Any] = {
                 "image": str(images / image.file),
                 "boxes": (box,),
                 "target": clean_name(true.name),
