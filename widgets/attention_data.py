@@ -122,7 +122,7 @@ class AttentionData:
 
     def _maps(self, rows: Floats, totals: Floats) -> Maps:
         """rows: (tokens, prompt tokens), none negative; made shares of their totals."""
-        shares = rows / np.where(totals > 0, totals, 1)[:, None]
+        shares: Floats = rows / np.where(totals > 0, totals, 1).astype(np.float32)[:, None]
         grid = self.attention.grid
         return Maps(
             maps=shares[:, self._image].reshape(len(rows), grid, grid),
@@ -138,8 +138,10 @@ class AttentionData:
         axes = (len(attention.layers) + 1, len(attention.heads) + 1)
         cells = len(attention.tokens) * attention.grid**2
         everything = np.prod(axes) * cells * 4 <= EAGER_BYTES
-        numbers = [(layer, head) for layer in (None, *attention.layers) for head in (None, *attention.heads)]
-        sent = numbers if everything else [(layer, head) for layer, head in numbers if head is None]
+        numbers: list[tuple[int | None, int | None]] = [
+            (layer, head) for layer in (None, *attention.layers) for head in (None, *attention.heads)
+        ]
+        sent = numbers if everything else [number for number in numbers if number[1] is None]
         return {
             "tokens": list(attention.tokens),
             "logprobs": [round(float(value), 4) for value in attention.logprobs],

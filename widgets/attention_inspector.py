@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anywidget
 import numpy as np
@@ -12,7 +12,7 @@ import traitlets
 
 from gpt4roi_nb import Answer
 from gpt4roi_nb.capture import Attention
-from gpt4roi_nb.inside.ablation import HOWS
+from gpt4roi_nb.inside.ablation import HOWS, How
 from gpt4roi_nb.widgets.attention_data import METHODS, AttentionData, Maps
 from gpt4roi_nb.widgets.colormaps import SHARES, color_table, module
 from gpt4roi_nb.widgets.errors import in_words, let_go
@@ -196,7 +196,7 @@ class AttentionInspector:
         if isinstance(source, Attention):
             return {**empty, "problem": "Nothing can be tested on an attention by itself; open the answer instead."}
         try:
-            ablation = source.ablate(region=region, how=how, generate=generate)
+            ablation = source.ablate(region=region, how=cast(How, how), generate=generate)
         except Exception as error:  # noqa: BLE001  # a map can still be looked at; the reason stands beside it
             problem = in_words(error)
             let_go(error)

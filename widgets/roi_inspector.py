@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.capture import RoIFeatures
+from gpt4roi_nb.inside.ablation import How
 from gpt4roi_nb.palette import region_color
 from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table, module
 from gpt4roi_nb.widgets.display_image import display_image
@@ -23,7 +24,7 @@ from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, l
 
 QUESTION = "What is <region1>?"
 # What a region token is cut down to, and how that is called.
-CONTROLS = {"position_only": "its position alone", "feature_only": "its features alone"}
+CONTROLS: dict[How, str] = {"position_only": "its position alone", "feature_only": "its features alone"}
 
 
 class RoIView(anywidget.AnyWidget):
@@ -135,7 +136,7 @@ class RoIInspector:
         """Asks the model about the region as it is, and with its position or its features alone."""
         box = self.canvas.regions[self.view.region - 1].box
         (answer,) = self.session.describe([box], self.view.question, progress=False)
-        said = [{"name": "the whole region token", "said": answer.text}]
+        said: list[dict[str, str | None]] = [{"name": "the whole region token", "said": answer.text}]
         for how, name in CONTROLS.items():
             said.append({"name": name, "said": answer.ablate(region=1, how=how).answer})
         self.view.controls, self._controlled = said, box
