@@ -83,11 +83,12 @@ def begin_anew(model: GPT4RoIForConditionalGeneration, parts: Sequence[str] = AD
     unknown = [name for name in parts if name not in ADDED]
     if unknown or not parts:
         raise ValueError(f"parts must name some of {', '.join(ADDED)}, but is {list(parts)}")
+    config: Any = model.config  # transformers declares its base class
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name in parts:
             before = next(getattr(model, name).parameters())
-            made: nn.Module = getattr(skeleton(model.config), name).to_empty(device="cpu")
+            made: nn.Module = getattr(skeleton(config), name).to_empty(device="cpu")
             setattr(model, name, made)
             made.apply(model._init_weights).to(before.device, before.dtype).train(model.training)
 

@@ -136,7 +136,8 @@ class RegionTrainer(Trainer):
                 f"{differing[0]}; choose the same stage, parts and lora, or another output_dir"
             )
         if self.is_fsdp_enabled:
-            set_model_state_dict(model, stored, options=StateDictOptions(full_state_dict=True, strict=False))
+            whole: dict[str, Any] = dict(stored)
+            set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, strict=False))
         else:
             model.load_state_dict(stored, strict=False)
 
