@@ -21,7 +21,8 @@ APP_SECONDS = 240  # FiftyOne's server imports all of FiftyOne
 NO_HINTS = "localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')"
 # The App asks for its makers' pages and for fonts, which a closed network does not have; it works without them.
 MAKERS = re.compile(
-    r"^https://([a-z0-9-]+\.)*(voxel51\.com|fiftyone\.ai|segment\.io|segment\.com|posthog\.com|gravatar\.com|googleapis\.com|gstatic\.com)/"
+    r"^https://([a-z0-9-]+\.)*"
+    r"(voxel51\.com|fiftyone\.ai|segment\.io|segment\.com|posthog\.com|gravatar\.com|googleapis\.com|gstatic\.com)/"
 )
 
 
