@@ -112,6 +112,6 @@ def test_every_kind_is_reached_by_these_examples() -> None:
     seen = {
         kind(""), kind("a blue ring"), kind("3", "two"), kind("yes", "no"), kind("a blue star"), kind("a zebra"),
         kind("a red ring"), kind(LETTERS[0], LETTERS[1], options=list(LETTERS), region=0),
-        kind("they lie in a row, one beside another, and wait", "a pile of all that nobody has named so far"),
+        kind("they lie in a row, one beside another, and wait", "a pile of all that nobody has ever named so far"),
     }  # fmt: skip
     assert seen == set(ERROR_KINDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from gpt4roi_nb.database import connect
 # Only programs on this machine reach the App, and the browser through the hub's proxy or a tunnel.
 ADDRESS = "127.0.0.1"
 START_SECONDS = 300
+CONNECT_SECONDS = 30
 HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"
 NO_LOGIN = (
     "The App has no login of its own. The hub lets only you to it, but whoever runs programs on the same host can "
@@ -54,6 +56,7 @@ class App:
                 auto=False,  # else the App vanishes when a callback sets its view
                 config=config,
             )
+        _wait_until_connected(self.session)
         self.url: str = self.session.url
         self.note = NO_LOGIN.format(port=self.port) if prefix else ""
 
@@ -73,6 +76,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((ADDRESS, 0))
         return int(probe.getsockname()[1])
+
+
+def _wait_until_connected(session: Any) -> None:
+    """FiftyOne connects to the App's server in a thread; a view or a selection that is set before is an error."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while not session._client._connected and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -19,9 +19,10 @@ TESTS = Path(__file__).resolve().parents[1]
 APP_SECONDS = 240  # FiftyOne's server imports all of FiftyOne
 # FiftyOne's own hints would lie over its pictures.
 NO_HINTS = "localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')"
-# The App asks for its makers' pages, which a closed network does not have; it works without them.
+# The App asks for its makers' pages and for fonts, which a closed network does not have; it works without them.
 MAKERS = re.compile(
-    r"^https://([a-z0-9-]+\.)*(voxel51\.com|fiftyone\.ai|segment\.io|segment\.com|posthog\.com|gravatar\.com)/"
+    r"^https://([a-z0-9-]+\.)*"
+    r"(voxel51\.com|fiftyone\.ai|segment\.io|segment\.com|posthog\.com|gravatar\.com|googleapis\.com|gstatic\.com)/"
 )
 
 
