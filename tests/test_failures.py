@@ -229,7 +229,8 @@ def test_an_import_goes_on_after_the_database_was_killed(fiftyone, mongo: Mongo,
         mongo.start()
     monkeypatch.setattr(failures, "added_labels", plain)
     dataset = imported(result)
-    assert len(dataset) == 12
+    # Counted one by one: after a crash MongoDB's own count is an estimate.
+    assert len(dataset.values("filepath")) == len(set(dataset.values("filepath"))) == 12
     assert len(set(dataset.values("filepath"))) == 12
     for field in ("ground_truth", field_of(result)):
         items = dataset.values(f"{field}.detections.item", unwind=True)

@@ -98,7 +98,7 @@ def test_a_new_region_is_moved_by_numbers_and_removed(fake_chat: Open) -> None:
     expect(field).to_have_value("10")
     notebook.run_cell("print(chat.regions[0].box[0])")
     expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("10.0\n")
-    notebook.row(1).locator("button").click()
+    notebook.row(1).get_by_role("button", name="Remove").click()
     expect(notebook.row(1)).not_to_be_attached()
 
 
