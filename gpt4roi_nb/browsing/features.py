@@ -71,9 +71,14 @@ def add_features(
     if method == "pca":
         places = {"points": {label: vector[:2] for label, vector in labels.items()}}
     fob.compute_visualization(dataset, patches_field=field, brain_key=map_key, verbose=False, **places)
-    fob.compute_similarity(
-        dataset, patches_field=field, embeddings=labels, brain_key=search_key, backend="sklearn", progress=False
+    index = fob.compute_similarity(
+        dataset, patches_field=field, embeddings=False, brain_key=search_key, backend="sklearn", progress=False
     )
+    samples: dict[str, str] = {}
+    for sample, ids in zip(*dataset.values(["id", f"{field}.detections.id"]), strict=True):
+        samples.update(dict.fromkeys(ids or (), sample))
+    index.add_to_index(reduced, [samples[known[item]] for item in items], label_ids=[known[item] for item in items])
+    index.save()
     return vectors
 
 
