@@ -47,6 +47,7 @@ def connect(folder: str | os.PathLike[str] | None = None) -> ModuleType:
         NoDatabase: no mongod is installed, or none answers.
         RuntimeError: `folder` came too late: a database runs with another.
     """
+    untold = "FIFTYONE_DO_NOT_TRACK" not in os.environ
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     if folder is not None:
         chosen = Path(folder).expanduser().resolve()
@@ -54,6 +55,8 @@ def connect(folder: str | os.PathLike[str] | None = None) -> ModuleType:
         os.environ[FOLDER] = str(chosen)
     try:
         fiftyone = importlib.import_module("fiftyone")
+        if untold:
+            fiftyone.config.do_not_track = True  # it may have been imported before, and have read its settings then
         _establish(fiftyone)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "fiftyone":
