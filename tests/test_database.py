@@ -59,13 +59,14 @@ def test_a_database_that_does_not_answer_is_named_with_the_three_ways_out() -> N
     assert "result.gallery()" in said
 
 
+# FiftyOne's own database is one for a user, and one that runs is taken: the notebook with one must not run beside these.
 @pytest.mark.slow
+@pytest.mark.xdist_group("07_browse_failures")
 def test_no_mongod_is_said_in_words() -> None:
     said = connect("", "without")
     assert said.startswith("NONE FiftyOne keeps what it shows in a MongoDB, and there is none here. Three ways out")
 
 
-# FiftyOne's own database is one for a user: the notebook that uses it must not run beside this.
 @pytest.mark.slow
 @pytest.mark.xdist_group("07_browse_failures")
 def test_fiftyones_own_mongod_lies_where_asked_and_comes_back_after_a_kill(tmp_path: Path, mongo) -> None:

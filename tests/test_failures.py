@@ -278,7 +278,7 @@ def test_two_kernels_of_one_user_do_not_interfere(fiftyone, result, tmp_path) ->
             assert len(open_dataset("toys")) == 12 and len(open_dataset("others")) == 5
         finally:
             app.close()
-            other.communicate("end\n", timeout=120)
+            other.communicate("end\n", timeout=600)  # it imports, serves and ends beside another worker
 
 
 # ------------------------------------------------------------------------------------------- features, maps, tags

@@ -27,6 +27,7 @@ LAYERS = {
     "gpt4roi_nb.bundle": SESSION,
     "gpt4roi_nb.__main__": SESSION,
     "gpt4roi_nb.train": TRAINING,
+    "gpt4roi_nb.training": TRAINING,
     "gpt4roi_nb.evaluate": TRAINING,
     "gpt4roi_nb.failures": TRAINING,
     "gpt4roi_nb.browsing": TRAINING,

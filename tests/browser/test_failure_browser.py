@@ -58,9 +58,12 @@ class Failures(Notebook):
 
     def until(self, expression: str) -> None:
         """Waits in the kernel until a Python expression holds."""
-        wait = f"import time; [time.sleep(0.2) for _ in range(300) if not ({expression})]; print('HELD', {expression})"
-        self.run_cell(wait)
-        expect(self.panel.locator(".jp-CodeCell").last.locator("pre").last).to_contain_text("HELD True")
+        self.run_cell(
+            f"import time; [time.sleep(0.2) for _ in range(300) if not ({expression})]; "
+            f"print('HELD', {expression}, browser.loaded, browser._slices._tags)"
+        )
+        said = self.panel.locator(".jp-CodeCell").last.locator("pre").last
+        expect(said).to_contain_text("HELD True", timeout=120_000)
 
     def card(self, fact: int) -> str:
         return self.browser.locator(".gpt4roi-failures dd").nth(fact).inner_text()
