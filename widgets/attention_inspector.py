@@ -14,8 +14,9 @@ from gpt4roi_nb import Answer
 from gpt4roi_nb.capture import Attention
 from gpt4roi_nb.inside.ablation import HOWS, How
 from gpt4roi_nb.widgets.attention_data import METHODS, AttentionData, Maps
-from gpt4roi_nb.widgets.colormaps import SHARES, color_table, module
+from gpt4roi_nb.widgets.colormaps import SHARES, color_table
 from gpt4roi_nb.widgets.errors import in_words, let_go
+from gpt4roi_nb.widgets.esm import module
 
 _HERE = Path(__file__).parent
 MEAN = -1  # the number of a layer or head that stands for the mean of all of them

@@ -3,19 +3,6 @@
 
 const MENTION = /<region(\d+)>|\bregion ?(\d+)\b/gi;
 
-function node(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function button(name, text, title, click) {
-  const element = node("button", { type: "button", textContent: text, title });
-  element.dataset.action = name;
-  element.addEventListener("click", click);
-  return element;
-}
-
 /** Makes the region's box on the image stand out while the mouse is on its chip. */
 function pointAt(chip, number) {
   const boxes = () =>
@@ -239,21 +226,6 @@ function makeHelpers(model, { insert, fill }) {
 }
 
 // ------------------------------------------------------------------------------------------- words and buttons
-
-function makeWords(model) {
-  const problem = node("div", { className: "problem", role: "alert" });
-  const status = node("div", { className: "status", role: "status" });
-  const show = () => {
-    problem.hidden = !model.get("problem");
-    problem.textContent = model.get("problem");
-    const words = model.get("busy") || model.get("notice");
-    status.hidden = !words;
-    status.textContent = words;
-    status.classList.toggle("busy", Boolean(model.get("busy")));
-  };
-  show();
-  return [problem, status, { "change:problem": show, "change:busy": show, "change:notice": show }];
-}
 
 function makeToolbar(model) {
   const send = (type) => () => model.send({ type });

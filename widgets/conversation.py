@@ -8,6 +8,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from gpt4roi_nb.widgets.esm import module
+
 _HERE = Path(__file__).parent
 
 
@@ -27,7 +29,7 @@ class Conversation(anywidget.AnyWidget):
     {"type": "image"}, {"type": "inspect", "turn": from 0}.
     """
 
-    _esm = _HERE / "conversation.js"
+    _esm = module("conversation.js")
     _css = _HERE / "conversation.css"
 
     turns: traitlets.List[Any] = traitlets.List().tag(sync=True)

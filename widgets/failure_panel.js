@@ -1,19 +1,6 @@
 // Charts of counts that filter, the buttons, and the card of the loaded failure. Whatever people or models write enters
 // the page as text, never as markup.
 
-function node(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function button(name, text, title, click) {
-  const element = node("button", { type: "button", textContent: text, title });
-  element.dataset.action = name;
-  element.addEventListener("click", click);
-  return element;
-}
-
 function barView({ value, total, wrong, chosen }, widest, dimension, model) {
   const share = (count) => `${widest ? (100 * count) / widest : 0}%`;
   const track = node("span", { className: "track", ariaHidden: "true" });
@@ -140,21 +127,6 @@ function makeCard(model) {
     card,
     { "change:loaded": show, "change:current": show, "change:inspectors": show, "change:busy": show },
   ];
-}
-
-function makeWords(model) {
-  const problem = node("div", { className: "problem", role: "alert" });
-  const status = node("div", { className: "status", role: "status" });
-  const show = () => {
-    problem.hidden = !model.get("problem");
-    problem.textContent = model.get("problem");
-    const words = model.get("busy") || model.get("notice");
-    status.hidden = !words;
-    status.textContent = words;
-    status.classList.toggle("busy", Boolean(model.get("busy")));
-  };
-  show();
-  return [problem, status, { "change:problem": show, "change:busy": show, "change:notice": show }];
 }
 
 function render({ model, el }) {

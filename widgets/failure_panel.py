@@ -8,6 +8,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from gpt4roi_nb.widgets.esm import module
+
 _HERE = Path(__file__).parent
 
 
@@ -26,7 +28,7 @@ class FailurePanel(anywidget.AnyWidget):
     {"type": "inspect", "name"}.
     """
 
-    _esm = _HERE / "failure_panel.js"
+    _esm = module("failure_panel.js")
     _css = _HERE / "failure_panel.css"
 
     title = traitlets.Unicode().tag(sync=True)

@@ -1,11 +1,5 @@
 // Another image: scenes of the generated world, or a file from the user's computer.
 
-function node(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
 const MEBIBYTE = 2 ** 20;
 
 function render({ model, el }) {

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gpt4roi_nb.data.scenes import make_scene
 from gpt4roi_nb.widgets.display_image import encode
+from gpt4roi_nb.widgets.esm import module
 
 _HERE = Path(__file__).parent
 SCENE_SIZE = 336  # pixels a side, what the demo checkpoint's world is made for
@@ -30,7 +31,7 @@ class ImagePicker(anywidget.AnyWidget):
     bytes as a buffer.
     """
 
-    _esm = _HERE / "image_picker.js"
+    _esm = module("image_picker.js")
     _css = _HERE / "image_picker.css"
 
     opened = traitlets.Bool(False).tag(sync=True)

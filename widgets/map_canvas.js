@@ -1,19 +1,6 @@
-// Maps over a picture, for the inspectors: colors, canvas, boxes, colour bar, downloads. Put in front of their modules.
+// Maps over a picture: colors, canvas, boxes, colour bar, downloads. Put in front of the inspectors' own.
 
 const SVG = "http://www.w3.org/2000/svg";
-
-function node(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function button(name, text, title, click) {
-  const element = node("button", { type: "button", textContent: text, title });
-  element.dataset.action = name;
-  element.addEventListener("click", click);
-  return element;
-}
 
 function choices(name, words, options, change) {
   const field = node("select", { ariaLabel: words });

@@ -5,12 +5,6 @@ const PRESS_BUTTON = 0;
 const DRAG_PIXELS = 2; // on the screen: less is a click
 const SETTLED_MS = 200; // twice what the box widget takes to fade a box
 
-function node(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
 // ------------------------------------------------------------------------------------------- the table of numbers
 
 function numberField(name, value, limit, disabled, change) {

@@ -21,6 +21,7 @@ from PIL import Image
 from gpt4roi_nb.boxes import check_boxes, from_bbox_widget, to_bbox_widget
 from gpt4roi_nb.palette import REGION_COLORS
 from gpt4roi_nb.widgets.display_image import DisplayImage, display_image
+from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.regions import Box, DrawnRegion, RegionBook
 
 _HERE = Path(__file__).parent
@@ -49,7 +50,7 @@ class RegionTable(anywidget.AnyWidget):
         which the kernel knows was told, in the browser's own time; the boxes that it sends afterwards are up to date.
     """
 
-    _esm = _HERE / "region_canvas.js"
+    _esm = module("region_canvas.js")
     _css = _HERE / "region_canvas.css"
 
     regions: traitlets.List[Any] = traitlets.List().tag(sync=True)

@@ -16,9 +16,10 @@ from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.capture import RoIFeatures
 from gpt4roi_nb.inside.ablation import How
 from gpt4roi_nb.palette import region_color
-from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table, module
+from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table
 from gpt4roi_nb.widgets.display_image import display_image
 from gpt4roi_nb.widgets.errors import in_words, let_go
+from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.region_canvas import ADDED_SHARE, RegionCanvas
 from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, likeness
 

@@ -5,12 +5,6 @@ const WIDTH = 560, LEFT = 44, RIGHT = 12, TOP = 10;
 const LOSS_HEIGHT = 210, RATE_TOP = 250, RATE_HEIGHT = 44, HEIGHT = 324;
 const SHOWN_ANSWERS = 4; // older ones are behind a count
 
-function node(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
 function shape(tag, attributes, text) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);

@@ -16,6 +16,7 @@ from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.memory import in_words
 from gpt4roi_nb.palette import REGION_COLORS, region_color
 from gpt4roi_nb.train import Probes, TrainingRun
+from gpt4roi_nb.widgets.esm import module
 
 _HERE = Path(__file__).parent
 UPDATES_PER_SECOND = 2
@@ -48,7 +49,7 @@ class TrainingMonitor(anywidget.AnyWidget):
     Messages from the browser: {"type": "stop"}.
     """
 
-    _esm = _HERE / "training_monitor.js"
+    _esm = module("training_monitor.js")
     _css = _HERE / "training_monitor.css"
 
     state = traitlets.Unicode("running").tag(sync=True)
