@@ -67,7 +67,8 @@ def compare(first: Result, second: Result) -> Comparison:
     if first.benchmark != second.benchmark:
         raise ValueError(f"results of one benchmark can be compared, but {first.benchmark} and {second.benchmark} came")
     one, two = first.predictions.set_index("id"), second.predictions.set_index("id")
-    common = [name for name in one.index if name in set(two.index)]
+    in_second = set(two.index)
+    common = [name for name in one.index if name in in_second]
     if not common:
         raise ValueError("the two results have no question in common; were they drawn with different seeds?")
     one, two = one.loc[common], two.loc[common]
