@@ -43,7 +43,8 @@ function makeSide(model, side, data, table, talk) {
     stage.canvas.dataset.high = top;
     bar.low.textContent = "0";
     bar.high.textContent = percent(top);
-    bar.words.textContent = model.get("scale") === "absolute" ? "one scale for all maps of this kind" : "this map's own scale";
+    const shared = wanted.method === "relevancy" ? "one scale for the relevancy maps opened so far" : "one scale for all maps of this kind";
+    bar.words.textContent = model.get("scale") === "absolute" ? shared : "this map's own scale";
     const words = describe(data, wanted, found, hidden);
     mass.textContent = words.mass;
     summary.textContent = words.all;
@@ -166,13 +167,14 @@ function render({ model, el }) {
   const table = bytes(model.get("colors"));
   const answers = model.get("answers").map((payload) => new AnswerData(payload));
   const dataOf = (side) => answers[Math.min(side, answers.length - 1)];
-  const asked = new Set();
-  const failed = new Map();
+  const asked = new Set(); // requests, as JSON
+  const failed = new Map(); // such a request → why
   let hovered = null; // {side, token}
 
   const talk = {
     set: (changes) => {
       hovered = null;
+      forgetFailures(changes);
       for (const [name, value] of Object.entries(changes)) model.set(name, value);
       model.save_changes();
     },
@@ -208,17 +210,24 @@ function render({ model, el }) {
   root.addEventListener("keydown", (event) => event.stopPropagation());
   el.append(root);
 
-  const ask = (content) => {
-    const key = JSON.stringify(content);
-    if (asked.has(key)) return;
-    asked.add(key);
-    model.send(content);
+  const ask = (request) => {
+    if (asked.has(request)) return;
+    asked.add(request);
+    model.send(JSON.parse(request));
   };
+  // What failed is asked for again once somebody chooses something: memory may have been short for the moment.
+  const forgetFailures = (changes) => {
+    failed.forEach((_, request) => asked.delete(request));
+    failed.clear();
+    if (!("how" in changes)) return;
+    model.get("ablations").forEach(({ side, how, problem }) => problem && asked.delete(testRequest(side, how)));
+  };
+  const answerOf = (side) => Math.min(side, answers.length - 1);
   const askFor = (side, wanted) => {
-    const answer = Math.min(side, answers.length - 1);
-    if (!dataOf(side).look(wanted)) ask({ type: "map", side: answer, ...plain(wanted) });
-    const tested = talk.ablations(side).length;
-    if (!tested && dataOf(side).regions.length) ask({ type: "ablate", side: answer, how: model.get("how") });
+    if (!dataOf(side).look(wanted)) ask(mapRequest(answerOf(side), wanted));
+    // The tests made at opening do not say yet what the model would answer.
+    const done = talk.ablations(side).filter(({ generated }) => generated).length;
+    if (done < dataOf(side).regions.length) ask(testRequest(answerOf(side), model.get("how")));
   };
   const showAll = () => {
     const shown = model.get("compare") ? [0, 1] : [0];
@@ -229,7 +238,7 @@ function render({ model, el }) {
     sides.forEach(({ root: element }, side) => (element.hidden = !shown.includes(side)));
     root.classList.toggle("two", shown.length > 1);
     shown.forEach((side) => {
-      const problemWords = failed.get(JSON.stringify(plain(wanted[side])));
+      const problemWords = failed.get(mapRequest(answerOf(side), wanted[side]));
       const at = hovered?.side === side ? hovered.token : null;
       sides[side].show({ wanted: wanted[side], hovered: at, chosen: model.get(side ? "second" : "token"), high, problemWords });
     });
@@ -240,7 +249,7 @@ function render({ model, el }) {
       const { spans, on_sinks, total } = content;
       dataOf(content.side).keep(content, floats(buffers[0]), spans ? { spans, on_sinks, total } : null);
     } else if (content.type === "failed") {
-      failed.set(JSON.stringify(plain(content)), content.problem);
+      failed.set(mapRequest(content.side, content), content.problem);
     } else return;
     showAll();
   };
@@ -256,6 +265,15 @@ function render({ model, el }) {
     model.off("msg:custom", receive);
     sides.forEach(({ end }) => end());
   };
+}
+
+/** side: of the answer. */
+function mapRequest(side, wanted) {
+  return JSON.stringify({ type: "map", side, ...plain(wanted) });
+}
+
+function testRequest(side, how) {
+  return JSON.stringify({ type: "ablate", side, how });
 }
 
 /** What a request is about: parts that its kind of map does not depend on are left open. */

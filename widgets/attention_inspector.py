@@ -32,8 +32,8 @@ class AttentionView(anywidget.AnyWidget):
     token, second: which token is looked at on either side. compare: whether there are two sides.
     layer, head: numbers in the model, -1 for the mean. method: of METHODS. scale: of SCALES.
     hide_sinks: leave sinks out of maps and shares. span: which part of the prompt the matrix is about.
-    how: of HOWS. ablations: [{"side", "how", "region", "change": one a token, "verdicts": one a token, "said",
-    "problem"}].
+    how: of HOWS. ablations: [{"side", "how", "region", "change": one a token, "verdicts": one a token, "generated":
+    whether the model was asked what it says then, "said", "problem"}].
 
     Messages from the browser: {"type": "map", "side", "method", "layer", "head", "token"},
     {"type": "ablate", "side", "how"}. The reply to the first is the same with "spans", "on_sinks" and "total" for each
@@ -177,13 +177,14 @@ class AttentionInspector:
         self.view.send({**wanted, **_shares(maps)}, [_bytes(maps.maps)])
 
     def _ablate(self, side: int, how: str, *, generate: bool) -> None:
-        """Tests every region of an answer, unless that was done before."""
-        known = {(entry["side"], entry["how"], entry["region"]) for entry in self.view.ablations}
-        found = []
+        """Tests every region of an answer, unless that was done before. generate: with what the model says then."""
+        known = {(entry["side"], entry["how"], entry["region"]): entry for entry in self.view.ablations}
         for region in sorted(self.attentions[side].regions):
-            if (side, how, region) not in known:
-                found.append({"side": side, "how": how, "region": region, **self._tested(side, how, region, generate)})
-        self.view.ablations = [*self.view.ablations, *found]
+            key = (side, how, region)
+            if key not in known or not known[key]["generated"]:
+                tested = self._tested(side, how, region, generate)
+                known[key] = {"side": side, "how": how, "region": region, **tested}
+        self.view.ablations = list(known.values())
 
     def _neediest(self, side: int) -> int:
         """The token that loses most without one of the regions; the first where that is not known."""
@@ -192,7 +193,7 @@ class AttentionInspector:
 
     def _tested(self, side: int, how: str, region: int, generate: bool) -> dict[str, Any]:
         """One ablation in numbers and words, or why there is none."""
-        empty: dict[str, Any] = {"change": [], "verdicts": [], "said": "", "problem": ""}
+        empty: dict[str, Any] = {"change": [], "verdicts": [], "generated": False, "said": "", "problem": ""}
         source = self._sources[side]
         if isinstance(source, Attention):
             return {**empty, "problem": "Nothing can be tested on an attention by itself; open the answer instead."}
@@ -206,6 +207,7 @@ class AttentionInspector:
             **empty,
             "change": [round(float(value), 4) for value in ablation.change],
             "verdicts": [ablation.verdict(token) for token in range(len(ablation.tokens))],
+            "generated": generate,
             "said": ablation.answer if generate else "",
         }
 

@@ -50,7 +50,8 @@ class AnswerData {
     return { shares: this.mass.subarray(start, start + count), onSinks: this.on_sinks.subarray(start, start + count) };
   }
 
-  /** The end of the absolute scale: the largest cell of all maps of this kind, so that their colors compare. */
+  /** The end of the absolute scale: the largest cell of all maps of this kind, so that their colors compare.
+   * Relevancy comes a token at a time, so of it the largest of the maps that have come. */
   largest({ method, layer, head }, hide) {
     let largest = 0;
     if (method !== "raw") {

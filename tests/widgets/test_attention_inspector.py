@@ -152,6 +152,33 @@ def test_other_tests_are_made_once_and_their_failures_told() -> None:
     assert view.ablations[2]["problem"] == "There is no other region to swap with; give box=."
 
 
+def test_what_the_model_would_say_comes_when_the_page_asks_for_it() -> None:
+    answer = fake_answer()
+    view = AttentionInspector(answer).view
+    (opening,) = view.ablations
+    for _ in range(2):
+        view._handle_custom_msg({"type": "ablate", "side": 0, "how": "remove"}, [])
+    assert answer.ablated == [(1, "remove", False), (1, "remove", True)]
+    assert not opening["generated"] and opening["said"] == ""
+    assert view.ablations == [{**opening, "generated": True, "said": "a blue star"}]
+
+
+def test_a_test_that_failed_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = fake_answer()
+    view = AttentionInspector(answer).view
+    real = type(answer).ablate
+
+    def out_of_memory(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(answer), "ablate", out_of_memory)
+    view._handle_custom_msg({"type": "ablate", "side": 0, "how": "blur"}, [])
+    assert "not enough memory" in view.ablations[1]["problem"]
+    monkeypatch.setattr(type(answer), "ablate", real)
+    view._handle_custom_msg({"type": "ablate", "side": 0, "how": "blur"}, [])
+    assert len(view.ablations) == 2 and view.ablations[1]["said"] == "a blue star" and not view.ablations[1]["problem"]
+
+
 def test_an_attention_by_itself_is_shown_without_a_test() -> None:
     (entry,) = AttentionInspector(FakeAttention()).view.ablations
     assert entry["verdicts"] == [] and "open the answer" in entry["problem"]
