@@ -144,7 +144,9 @@ def blurred(image: Image.Image, box: Box) -> Image.Image:
     # Only what lies inside is mixed, so that neighbours do not leak into it.
     inside = image.crop((left, top, right, bottom))
     copy = image.copy()
-    copy.paste(inside.filter(ImageFilter.GaussianBlur(min(inside.size) / 2)), (left, top))
+    # Along each side by as much as it is long, or a long box would keep what there is along it.
+    radius = (inside.width / 2, inside.height / 2)
+    copy.paste(inside.filter(ImageFilter.GaussianBlur(radius)), (left, top))
     return copy
 
 

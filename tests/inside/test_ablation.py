@@ -99,6 +99,15 @@ def test_blur_changes_only_the_inside_and_the_whole_encoding_follows(gpt4roi, an
     check(answer.ablate(1, "blur"), scores(gpt4roi, answer, regions, blurred(image, BOX)), answer)
 
 
+@pytest.mark.parametrize("size", [(300, 40), (40, 300)])
+def test_blur_leaves_no_structure_along_a_long_box(size):
+    width, height = size
+    waves = (127.5 + 127.5 * np.sin(np.arange(300) * 2 * np.pi / 100)).astype(np.uint8)
+    pixels = np.broadcast_to(waves[None, :] if width > height else waves[:, None], (height, width))
+    dull = np.asarray(blurred(Image.fromarray(np.stack([pixels] * 3, axis=-1)), (0, 0, width, height))).astype(int)
+    assert dull.std() < pixels.std() / 10  # with the short side's radius for both, about half of it stays
+
+
 @pytest.mark.parametrize("baseline", ["mean", "zero"])
 def test_position_and_features_alone(gpt4roi, session, answer, baseline):
     features = session.roi_features([BOX, *reference_boxes((64, 48), BOX)])
