@@ -1,4 +1,8 @@
-"""Prompt tokens that draw attention whatever the content is, found from this model's own activations."""
+"""Prompt tokens that draw attention whatever the content is, found from the attention that this model shows.
+
+Attention alone decides, in the answer's own content and in exchanged ones, since that is what a sink is. Activations
+only tell of which kind a sink is: small models have sinks whose activations are ordinary, which they would miss.
+"""
 
 from __future__ import annotations
 
