@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LESSONS = NOTEBOOKS[1:]  # with exercises and their solutions
 CELL_SECONDS = 900  # for a cell that hangs
+# What a lesson says where its demonstration found nothing; each must be found with the demo checkpoint.
+NOTHING_TO_SHOW = ("No such map was found", "None of these scenes' prompts has a sink")
 _SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 _ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILINE)
 
@@ -59,6 +61,8 @@ def test_it_runs_and_its_answers_are_right(printed: str) -> None:
         assert truth.split(" and ")[0] in answer, f"{answer!r} is not {truth!r}"
     if "words of the truth in the answers" in printed:
         check_training(printed)
+    for nothing in NOTHING_TO_SHOW:
+        assert nothing not in printed, f"a demonstration has nothing to show: {nothing!r}"
 
 
 def test_the_checks_of_exercises_know_a_solution_from_an_empty_cell(printed: str) -> None:
@@ -73,6 +77,12 @@ def test_a_lesson_has_goals_and_exercises_with_solutions_and_says_what_it_does_n
     assert "**Goals.**" in text
     assert text.count("### Exercise") == len(_SOLUTION.findall(text)) >= 3
     assert "## What this does not show" in text or path.stem in ("02_the_data", "03_train_it_yourself")
+
+
+def test_what_a_lesson_says_of_finding_nothing_is_known_here() -> None:
+    """So that the test above looks for the words that would be printed."""
+    text = "\n".join(cell.source for path in LESSONS for cell in nbformat.read(path, as_version=4).cells)
+    assert all(nothing in text for nothing in NOTHING_TO_SHOW)
 
 
 def test_the_first_notebook_asks_and_tells_the_truth() -> None:
