@@ -9,10 +9,12 @@ from pathlib import Path
 
 from gpt4roi_nb.evaluate.caption_scores import score_captions
 from gpt4roi_nb.evaluate.item import EMPTY_ANSWER, Box, Item, Prediction, Scores, Setting
+from gpt4roi_nb.evaluate.judges import CAPTIONS
 from gpt4roi_nb.evaluate.statistics import Figure
 
 PROMPT = "Give a short description of <region1>."
 MAX_NEW_TOKENS = 48
+JUDGES = (CAPTIONS,)
 CIDER = (
     "CIDEr is 100 for a score of 1, and at most 1000. It weighs words by how rare they are among the references at "
     "hand, so that figures of different sets of regions do not compare."

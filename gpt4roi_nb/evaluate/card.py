@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
@@ -119,9 +120,9 @@ def checkpoint_hash(gpt4roi: GPT4RoI) -> str:
     return digest.hexdigest()[:HASH_LENGTH]
 
 
-def versions() -> dict[str, str]:
-    """Of what computes the answers."""
-    return {name: version(name) for name in VERSIONS}
+def versions(judges: Sequence[str] = ()) -> dict[str, str]:
+    """Of what computes the answers, and of the packages that judge them."""
+    return {name: version(name) for name in (*VERSIONS, *judges)}
 
 
 def device_name(gpt4roi: GPT4RoI) -> str:

@@ -10,11 +10,12 @@ from gpt4roi_nb.evaluate import recognition
 from gpt4roi_nb.evaluate.item import Item, Prediction, Scores, Setting
 from gpt4roi_nb.evaluate.panoptic_files import needed_files
 from gpt4roi_nb.evaluate.published import Published
-from gpt4roi_nb.evaluate.recognition import MAPPING, MAX_NEW_TOKENS, PROMPT
+from gpt4roi_nb.evaluate.recognition import JUDGES, MAPPING, MAX_NEW_TOKENS, PROMPT
 
 __all__ = [
     "DATASET",
     "FIXED_PROMPT",
+    "JUDGES",
     "MAPPING",
     "MAX_NEW_TOKENS",
     "PROMPT",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpt4roi_nb.data.coco import CocoFile
+from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
 from gpt4roi_nb.evaluate.item import UNKNOWN_CATEGORY, Item, Prediction, Scores, Setting
+from gpt4roi_nb.evaluate.judges import PYCOCOTOOLS
 from gpt4roi_nb.evaluate.published import Published
 from gpt4roi_nb.evaluate.registry import part
 from gpt4roi_nb.evaluate.statistics import Counts, Figure, mean_figure
@@ -25,6 +27,7 @@ PROMPT = "What is the category of <region1>?"
 FIXED_PROMPT = False
 MAPPING = "exact name, but for case, blanks, an article in front and a full stop behind"
 MAX_NEW_TOKENS = 24
+JUDGES = (PYCOCOTOOLS,)
 PUBLISHED = (Published("GPT4RoI", "val, true boxes, exact name match", {"accuracy": 64.01}),)
 MAP_DRAWS = 100  # each accumulates all categories anew
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
@@ -75,7 +78,7 @@ def category_name(answer: str) -> str:
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
-    """Accuracy, and mAP over the boxes that were asked about."""
+    """Accuracy, and mAP over the boxes that were asked about and the crowds of their pictures."""
     names: dict[str, int] = {}
     if items:
         names = {category_name(name): number for number, name in items[0].facts["names"].items()}
@@ -84,7 +87,7 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Set
     unknown = sum(category is None and bool(one.answer) for category, one in zip(said, predictions, strict=True))
     figures = {
         "accuracy": mean_figure(right, [item.image for item in items]),
-        "mAP": mean_average_precision(items, said),
+        "mAP": mean_average_precision(items, said, crowds(files(setting.root, setting.split)["annotations"])),
     }
     return Scores(
         figures,
@@ -94,8 +97,34 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Set
     )
 
 
-def mean_average_precision(items: Sequence[Item], said: Sequence[int | None]) -> Figure:
-    """pycocotools' AP at IoU 0.50:0.95, of the boxes that were asked about and the categories said of them."""
+class Crowd(NamedTuple):
+    """A box (x, y, width, height) in pixels around many of one category."""
+
+    image: Hashable
+    category: int
+    bbox: tuple[float, ...]
+
+
+def crowds(file: Path) -> list[Crowd]:
+    """The crowds of a file, which nothing is asked about; those that cannot be used are left out."""
+    found = []
+    for key, entry in elements(file, Problems()):
+        if key != "annotations" or not isinstance(entry, dict) or not entry.get("iscrowd"):
+            continue
+        try:
+            image, category, bbox = entry.get("image_id"), field(entry, "category_id", int), field(entry, "bbox", list)
+        except BadRecord:
+            continue
+        if len(bbox) == 4 and all(type(value) in (int, float) for value in bbox):
+            found.append(Crowd(image, category, tuple(bbox)))
+    return found
+
+
+def mean_average_precision(items: Sequence[Item], said: Sequence[int | None], crowds: Sequence[Crowd] = ()) -> Figure:
+    """pycocotools' AP at IoU 0.50:0.95, of the boxes that were asked about and the categories said of them.
+
+    crowds: as the tool has it, a box within a crowd of the category that it is wrongly given does not count.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -110,6 +139,10 @@ def mean_average_precision(items: Sequence[Item], said: Sequence[int | None]) ->
             found.append({"image_id": one["image_id"], "bbox": bbox, "category_id": category, "score": 1.0})
     if not found:
         return Figure(0.0, tuple(map(str, images)))
+    shown = set(images)
+    for number, crowd in enumerate((one for one in crowds if one.image in shown), len(items) + 1):
+        one = {"id": number, "image_id": crowd.image, "bbox": list(crowd.bbox), "iscrowd": 1}
+        truth.append(one | {"area": crowd.bbox[2] * crowd.bbox[3], "category_id": crowd.category})
     categories = [{"id": number, "name": name} for number, name in items[0].facts["names"].items()]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
         coco = COCO()

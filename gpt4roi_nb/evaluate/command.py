@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt4roi_nb.evaluate.judges import check_judges
 from gpt4roi_nb.evaluate.registry import BENCHMARKS, benchmark, check_files
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             root = own_world()
         for name in names if root is not None else ():  # a look at everything before anything takes long
             check_files(name, root.expanduser().absolute(), options.split or benchmark(name).SPLITS[0])
+        for judge in dict.fromkeys(judge for name in names for judge in benchmark(name).JUDGES) if first else ():
+            check_judges([judge], options.mapping_model)
         if options.check:
             print(f"complete for {', '.join(names)}: {root}")
             return 0

@@ -71,7 +71,8 @@ class Setting:
 
     root: the data's folder. scorer: "generate" or "likelihood". question: in place of the benchmark's own, where its
     protocol leaves that open. mapping_model: folder or hub id of the sentence embedder. folder: for files that a
-    benchmark writes, such as a leaderboard's.
+    benchmark writes, such as a leaderboard's. keep: whether the folder stays when the run has ended. limit: how many
+    groups of items were drawn; None: all.
     """
 
     root: Path
@@ -81,6 +82,8 @@ class Setting:
     question: str | None = None
     mapping_model: str | Path | None = None
     folder: Path = Path(".")
+    keep: bool = True
+    limit: int | None = None
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
 from gpt4roi_nb.evaluate.asking import Outcome
 from gpt4roi_nb.evaluate.item import Prediction
 from gpt4roi_nb.files import write_json
@@ -44,13 +44,20 @@ class Journal:
             )
 
     def done(self) -> dict[str, list[Outcome]]:
-        """What has been answered, by batch."""
+        """What has been answered, by batch; of one that was asked again, what had more of its pictures."""
         found: dict[str, list[Outcome]] = {}
         for file in sorted(self.folder.glob(PATTERN)):
             for line in file.read_bytes().split(b"\n")[:-1]:  # the last, without a line's end, was cut short
                 entry = json.loads(line)
-                found[entry["batch"]] = [_outcome(row) for row in entry["rows"]]
+                rows = [_outcome(row) for row in entry["rows"]]
+                before = found.get(entry["batch"])
+                if before is None or _without_picture(rows) <= _without_picture(before):
+                    found[entry["batch"]] = rows
         return found
+
+    def settled(self) -> set[str]:
+        """The batches that need not be asked again. Where a picture was not there, it may be by now."""
+        return {batch for batch, rows in self.done().items() if not _without_picture(rows)}
 
     def mend(self) -> None:
         """Cuts off the line of this process's file that a kill has left unfinished."""
@@ -65,6 +72,11 @@ class Journal:
         line = json.dumps({"batch": batch, "rows": [_row(outcome) for outcome in outcomes]}, ensure_ascii=False)
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+
+
+def _without_picture(rows: Sequence[Outcome]) -> int:
+    reasons = (row[1].reason for row in rows if not isinstance(row, Prediction))
+    return sum(reason in (NO_IMAGE, UNREADABLE_IMAGE) for reason in reasons)
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

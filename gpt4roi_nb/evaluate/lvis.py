@@ -18,6 +18,7 @@ PROMPT = naming.PROMPT
 FIXED_PROMPT = True
 MAPPING = naming.MAPPING
 MAX_NEW_TOKENS = 24
+JUDGES = naming.JUDGES
 PUBLISHED = (
     Published(
         "GPT4RoI-7B, in Osprey (not checked against it)", "val, Osprey's 1,000 images", {"SS": 51.3, "S-IoU": 12.0}

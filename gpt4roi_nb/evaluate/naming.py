@@ -11,6 +11,7 @@ from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
 from gpt4roi_nb.evaluate.item import Item, Prediction, Scores, Setting
+from gpt4roi_nb.evaluate.judges import EMBEDDER, SENTENCES
 from gpt4roi_nb.evaluate.sentences import similarity
 from gpt4roi_nb.evaluate.similarity import (
     chose_right,
@@ -26,7 +27,8 @@ from gpt4roi_nb.evaluate.statistics import mean_figure
 NAME_PROMPT = "What is the category of <region1>? Using only one word or phrase."
 CHOICE_PROMPT = "Is the object <region1> of the image a {} or a {}?"
 PROMPT = f"{NAME_PROMPT}\n{CHOICE_PROMPT.format('…', '…')}"
-MAPPING = "SS by all-MiniLM-L6-v2; binary choice by substring, what is denied left out"
+JUDGES = (SENTENCES,)
+MAPPING = f"SS by {EMBEDDER}; binary choice by substring, what is denied left out"
 TRIES = 50  # draws of a false name
 
 
@@ -39,12 +41,17 @@ class Category:
 
 
 def categories(file: Path) -> dict[int, Category]:
-    """The categories of a COCO-like file by id."""
+    """The categories of a COCO-like file by id. Of those that cannot be used `CocoFile` tells."""
     found = {}
     for key, entry in elements(file, Problems()):
-        if key == "categories" and isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            synonyms = [text for text in entry.get("synonyms", ()) if isinstance(text, str)]
-            found[entry["id"]] = Category(entry["name"], surface_forms(clean_name(entry["name"]), synonyms))
+        if key != "categories":
+            continue
+        try:
+            number, name = field(entry, "id", int), field(entry, "name", str)
+            synonyms = [text for text in field(entry, "synonyms", list, []) if isinstance(text, str)]
+        except BadRecord:
+            continue
+        found[number] = Category(name, surface_forms(clean_name(name), synonyms))
     return found
 
 

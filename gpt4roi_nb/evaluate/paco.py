@@ -18,6 +18,7 @@ PROMPT = naming.PROMPT
 FIXED_PROMPT = True
 MAPPING = naming.MAPPING
 MAX_NEW_TOKENS = 24
+JUDGES = naming.JUDGES
 PUBLISHED = (
     Published(
         "GPT4RoI-7B, in Osprey (not checked against it)", "val, Osprey's 1,000 images", {"SS": 48.0, "S-IoU": 12.1}
@@ -27,11 +28,9 @@ score = naming.naming_scores
 
 
 def files(root: Path, split: str) -> dict[str, Path]:
-    """The annotations, and COCO's pictures."""
-    return {
-        "annotations": part(root, "paco") / f"paco_lvis_v1_{split}.json",
-        "COCO's pictures": part(root, "coco"),
-    }
+    """The annotations, and COCO's two folders of pictures, in both of which a split's lie."""
+    pictures = {f"COCO's {folder}": part(root, "coco") / folder for folder in ("train2017", "val2017")}
+    return {"annotations": part(root, "paco") / f"paco_lvis_v1_{split}.json"} | pictures
 
 
 def items(setting: Setting, problems: Problems) -> Iterator[Item]:

@@ -65,6 +65,18 @@ class Regions(NamedTuple):
     masks: np.ndarray
 
 
+class Truth(NamedTuple):
+    """The ground truth of an image, of one size.
+
+    segments: (H, W) int32 segment ids. classes: (H, W) int16 class indices, -1 where nothing is scored. instances:
+    (H, W) int of Cityscapes' instance ids; None for ADE20K.
+    """
+
+    segments: np.ndarray
+    classes: np.ndarray
+    instances: np.ndarray | None
+
+
 @dataclass(frozen=True)
 class PanopticData:
     """The images of a split, and its classes."""
@@ -174,11 +186,11 @@ class _ADE20K:
 
 
 def _checked(entry: Any) -> dict[str, Any]:
-    """The entry with an `iscrowd` for each segment, which the official tools read."""
+    """The entry with an `iscrowd` for each segment, which the official tools read, and without fields that are null."""
     segments = []
     for segment in field(entry, "segments_info", list):
         field(segment, "id", int), field(segment, "category_id", int)
-        segments.append({"iscrowd": 0, **segment})
+        segments.append({"iscrowd": 0} | {key: value for key, value in segment.items() if value is not None})
     return {**entry, "segments_info": segments}
 
 
@@ -256,21 +268,33 @@ def _bounds(mask: np.ndarray) -> Box | None:
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
-def semantic_truth(image: PanopticImage, classes: tuple[ClassName, ...]) -> np.ndarray:
-    """(H, W) int16 of class indices, -1 where nothing is scored, from Cityscapes' label ids or ADE20K's numbers."""
-    labels = _pixels(image.semantic)
+def truth_of(image: PanopticImage, classes: tuple[ClassName, ...]) -> Truth:
+    """Reads an image's ground truth.
+
+    Raises:
+        BadRecord: a PNG cannot be read, or is not of the size of the panoptic one.
+    """
+    segments = segment_ids(image.panoptic)
+    labels = _of_size(image.semantic, segments.shape)
+    instances = None if image.instances is None else _of_size(image.instances, segments.shape).astype(np.int64)
+    return Truth(segments, _indices(labels, image, classes), instances)
+
+
+def _of_size(png: Path, shape: tuple[int, ...]) -> np.ndarray:
+    pixels = _pixels(png)
+    if pixels.shape != shape:
+        raise BadRecord(UNREADABLE_IMAGE, f"{png.name} must be {shape}, as the panoptic PNG is, but is {pixels.shape}")
+    return pixels
+
+
+def _indices(labels: np.ndarray, image: PanopticImage, classes: tuple[ClassName, ...]) -> np.ndarray:
+    """Cityscapes' label ids or ADE20K's numbers as class indices, -1 where nothing is scored."""
+    labels = labels.astype(np.int64)
     table = np.full(max(256, int(labels.max()) + 1), -1, np.int16)
     shift = 0 if image.instances is not None else 1  # ADE20K's PNGs begin at 1, its table at 0
     for index, entry in enumerate(classes):
         table[entry.id + shift] = index
     return table[labels]
-
-
-def instance_truth(image: PanopticImage) -> np.ndarray:
-    """(H, W) int of Cityscapes' instance ids."""
-    if image.instances is None:
-        raise ValueError(f"{image.id} has no file of instance ids; only Cityscapes' images have one")
-    return _pixels(image.instances).astype(np.int64)
 
 
 def _pixels(png: Path) -> np.ndarray:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord, Problems
-from gpt4roi_nb.evaluate.class_names import ClassName
 from gpt4roi_nb.evaluate.item import EMPTY_ANSWER, UNKNOWN_CATEGORY, Item, Prediction, Scores, Setting
+from gpt4roi_nb.evaluate.judges import CITYSCAPES, EMBEDDER, PYCOCOTOOLS, SENTENCES
 from gpt4roi_nb.evaluate.mapping import (
+    TEMPLATE,
+    Disagreement,
     LexicalMapping,
     SentenceBertMapping,
     disagreements,
@@ -27,19 +29,17 @@ from gpt4roi_nb.evaluate.mapping import (
 )
 from gpt4roi_nb.evaluate.panoptic_files import (
     PanopticData,
-    PanopticImage,
-    Regions,
     boxes_of,
     read_panoptic,
     regions_of,
+    truth_of,
 )
 from gpt4roi_nb.evaluate.segmentation import SegmentationJudge
 from gpt4roi_nb.evaluate.statistics import Figure, mean_figure
 
 PROMPT = "What is the category of <region1>?"  # the protocol asks for a short phrase, in whatever words
-MAPPING = (
-    "Sentence-BERT (all-MiniLM-L6-v2; largest cosine over a class's names in `There is a {} in the scene.`); lexical"
-)
+MAPPING = f"Sentence-BERT ({EMBEDDER}; largest cosine over a class's names in `{TEMPLATE}`); lexical"
+JUDGES = (CITYSCAPES, PYCOCOTOOLS, SENTENCES)
 MAX_NEW_TOKENS = 32
 LEXICAL = "lexical"
 DISAGREEMENTS = "disagreements.jsonl"
@@ -81,7 +81,8 @@ def items(dataset: str, setting: Setting, problems: Problems) -> Iterator[Item]:
 def score(dataset: str, items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
     """PQ, AP, mIoU and what they are made of, and the share of regions named rightly, by both mappings.
 
-    Writes `disagreements.jsonl` into the setting's folder: every region that the mappings give different classes.
+    Writes `disagreements.jsonl` into the setting's folder, if that is kept: every region that the mappings give
+    different classes.
     """
     data = read_panoptic(setting.root, dataset, setting.split)
     words = {entry.name: entry.names for entry in data.classes}
@@ -107,8 +108,11 @@ def score(dataset: str, items: Sequence[Item], predictions: Sequence[Prediction]
         label = f" ({name})" if name else ""
         figures |= {f"{key}{label}": figure for key, figure in judge.figures().items()}
         figures[f"accuracy{label}"] = mean_figure(correct[name], units)
-    apart = _list_disagreements(setting.folder, items, answers, by_sentence, by_words)
-    notes = [WEAK, f"The mappings disagree on {apart} of {len(items)} regions, listed in {DISAGREEMENTS}."]
+    apart = disagreements(answers, by_sentence, by_words)
+    listed = f", listed in {DISAGREEMENTS}" if setting.keep else ""
+    if setting.keep:
+        _list_disagreements(setting.folder / DISAGREEMENTS, items, apart)
+    notes = [WEAK, f"The mappings disagree on {len(apart)} of {len(items)} regions{listed}."]
     columns: dict[str, list[Any]] = {
         "correct": correct[""],
         "mapped_sbert": by_sentence,
@@ -133,27 +137,21 @@ def _judge_images(
     by_id = {image.id: image for image in data.images}
     for image_id, asked in places.items():
         image = by_id[image_id]
-        found = _regions(image, data.classes, counts)
-        if found is None:
+        try:
+            found, truth = regions_of(image, data.classes), truth_of(image, data.classes)
+        except BadRecord:
+            counts[UNREADABLE] += 1
             continue
         # A region that was not asked about, or got no answer, is one without a class.
         chosen = [asked.get(number) for number in found.ids.tolist()]
         for name, judge in judges.items():
             void = np.eye(rows[name].shape[1])[-1]
             table = [void if k is None else rows[name][k] for k in chosen]
-            judge.add(image, found.masks, np.array(table).reshape(-1, len(void)))
+            judge.add(image, found.masks, np.array(table).reshape(-1, len(void)), truth)
         for place, mask in zip(chosen, found.masks, strict=True):
             if place is not None:
                 masks[place] = run_lengths(mask)
     return masks
-
-
-def _regions(image: PanopticImage, classes: tuple[ClassName, ...], counts: Counter[str]) -> Regions | None:
-    try:
-        return regions_of(image, classes)
-    except BadRecord:
-        counts[UNREADABLE] += 1
-        return None
 
 
 def run_lengths(mask: np.ndarray) -> str:
@@ -163,23 +161,15 @@ def run_lengths(mask: np.ndarray) -> str:
     return str(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode("ascii"))
 
 
-def _list_disagreements(
-    folder: Path,
-    items: Sequence[Item],
-    answers: Sequence[str],
-    by_sentence: Sequence[str | None],
-    by_words: Sequence[str | None],
-) -> int:
-    """Writes a line for each; returns how many."""
-    found = disagreements(answers, by_sentence, by_words)
+def _list_disagreements(file: Path, items: Sequence[Item], found: Sequence[Disagreement]) -> None:
+    """Writes a line for each."""
     lines = []
     for one in found:
         item = items[one.region]
         facts = {"id": item.id, "image": item.image, "box": list(item.boxes[0]), "target": item.target}
         said = {"answer": one.answer, "sentence_bert": one.by_sentence, "lexical": one.by_words}
         lines.append(json.dumps(facts | said, ensure_ascii=False) + "\n")
-    (folder / DISAGREEMENTS).write_text("".join(lines), encoding="utf-8")
-    return len(found)
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 def _in_order(figures: dict[str, Figure]) -> dict[str, Figure]:

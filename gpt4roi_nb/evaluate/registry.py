@@ -18,7 +18,8 @@ class Benchmark(Protocol):
     """What a module of a benchmark has.
 
     DATASET: its title. SPLITS, SCORERS: the first is the default. PROMPT, MAPPING: for the protocol card; MAPPING is ""
-    where answers are not mapped. MAX_NEW_TOKENS: of an answer. FIXED_PROMPT: the protocol fixes the wording.
+    where answers are not mapped. MAX_NEW_TOKENS: of an answer. FIXED_PROMPT: the protocol fixes the wording. JUDGES:
+    packages that score the answers, of those that `judges.py` knows.
     """
 
     DATASET: str
@@ -28,6 +29,7 @@ class Benchmark(Protocol):
     FIXED_PROMPT: bool
     MAPPING: str
     MAX_NEW_TOKENS: int
+    JUDGES: tuple[str, ...]
     PUBLISHED: tuple[Published, ...]
 
     def files(self, root: Path, split: str) -> dict[str, Path]:

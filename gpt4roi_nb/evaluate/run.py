@@ -24,6 +24,7 @@ from gpt4roi_nb.evaluate.asking import Asker, Outcome
 from gpt4roi_nb.evaluate.card import ProtocolCard, checkpoint_hash, device_name, versions
 from gpt4roi_nb.evaluate.item import EMPTY_ANSWER, Item, Prediction, Setting
 from gpt4roi_nb.evaluate.journal import Journal
+from gpt4roi_nb.evaluate.judges import check_judges, mapping_of
 from gpt4roi_nb.evaluate.pictures import Window, read_ahead, windows
 from gpt4roi_nb.evaluate.predictions import predictions_table
 from gpt4roi_nb.evaluate.registry import Benchmark, benchmark, check_files
@@ -80,27 +81,34 @@ def evaluate(
         The result. Under `accelerate launch` the processes share the work, and each gets the whole result.
 
     Raises:
-        FileNotFoundError: data is missing; the message names each file.
+        FileNotFoundError: data is missing, and the message names each file; or Java or the embedder is.
+        ImportError: a package that judges the answers is missing.
         ValueError: an argument does not fit, or the folder holds another run.
         RuntimeError: `stop` came before anything had a figure.
     """
     module = benchmark(name)
+    mapping_model = None if mapping_model is None else os.fspath(mapping_model)
     split = _chosen("split", split, module.SPLITS)
     scorer = _chosen("scorer", scorer, module.SCORERS)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all, but is {limit}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, or None for the benchmark's own, but is {max_new_tokens}")
     if question is not None and module.FIXED_PROMPT:
         raise ValueError(f"the protocol of {name} fixes its wording, {module.PROMPT!r}; leave question out")
     state = _processes()
     place = _root(root, state)
     check_files(name, place, split)
+    if state is None or state.is_main_process:  # the one that scores
+        check_judges(module.JUDGES, mapping_model)
     with _Folder(folder, state) as kept:
-        embedder = None if mapping_model is None else os.fspath(mapping_model)
-        setting = Setting(place, split, seed, scorer, question, embedder, kept)
-        run = _Run(name, module, gpt4roi, setting, limit, batch_size, max_new_tokens or module.MAX_NEW_TOKENS)
-        return run.result(state, keep=folder is not None, stop=stop, progress=progress)
+        setting = Setting(
+            place, split, seed, scorer, question, mapping_model, kept, keep=folder is not None, limit=limit
+        )
+        run = _Run(name, module, gpt4roi, setting, batch_size, max_new_tokens or module.MAX_NEW_TOKENS)
+        return run.result(state, stop=stop, progress=progress)
 
 
 def _chosen(what: str, given: str | None, known: Sequence[str]) -> str:
@@ -167,7 +175,6 @@ class _Run:
         module: Benchmark,
         gpt4roi: GPT4RoI,
         setting: Setting,
-        limit: int | None,
         batch_size: int,
         max_new_tokens: int,
     ) -> None:
@@ -175,13 +182,12 @@ class _Run:
         self.module = module
         self.gpt4roi = gpt4roi
         self.setting = setting
-        self.limit = limit
         self.max_new_tokens = max_new_tokens
         self.problems = Problems()
         self.asker = Asker(gpt4roi, setting.scorer, batch_size, max_new_tokens)
         self.checkpoint = checkpoint_hash(gpt4roi)
         # Sorted: what an answer shares a batch with does not depend on the order of the file.
-        items = draw(list(module.items(setting, self.problems)), limit, setting.seed)
+        items = draw(list(module.items(setting, self.problems)), setting.limit, setting.seed)
         self.items = sorted(items, key=lambda item: (item.image, item.id))
         if not self.items:
             raise ValueError(
@@ -209,7 +215,7 @@ class _Run:
         return {
             "benchmark": self.name,
             "split": self.setting.split,
-            "limit": self.limit,
+            "limit": self.setting.limit,
             "seed": self.setting.seed,
             "scorer": self.setting.scorer,
             "batch_size": self.asker.batch_size,
@@ -218,7 +224,7 @@ class _Run:
             "questions": asked.hexdigest()[:12],
         }
 
-    def result(self, state: PartialState | None, *, keep: bool, stop: threading.Event | None, progress: bool) -> Result:
+    def result(self, state: PartialState | None, *, stop: threading.Event | None, progress: bool) -> Result:
         rank, count = (0, 1) if state is None else (state.process_index, state.num_processes)
         journal = Journal(self.setting.folder, rank)
         if rank == 0:
@@ -227,19 +233,19 @@ class _Run:
         if state is not None:
             state.wait_for_everyone()
         journal.mend()
-        done = journal.done()
+        settled = journal.settled()
         if state is not None:
             state.wait_for_everyone()  # nobody writes while another still reads
         interrupted = False
         try:
-            self._ask(journal, done, rank, count, stop, progress)
+            self._ask(journal, settled, rank, count, stop, progress)
         except KeyboardInterrupt:
             interrupted = True
         if state is not None:
             state.wait_for_everyone()
         if rank == 0:
-            result = self._judged(journal.done(), keep, interrupted)
-            if keep or state is not None:
+            result = self._judged(journal.done(), interrupted)
+            if self.setting.keep or state is not None:
                 result.save(self.setting.folder)
         if state is not None:
             state.wait_for_everyone()
@@ -248,7 +254,7 @@ class _Run:
     def _ask(
         self,
         journal: Journal,
-        done: dict[str, list[Outcome]],
+        settled: set[str],
         rank: int,
         count: int,
         stop: threading.Event | None,
@@ -256,9 +262,9 @@ class _Run:
     ) -> None:
         mine = [window for window in self.windows if window.index % count == rank]
         batches = {window.index: self._batches(window) for window in mine}
-        open_ = [window for window in mine if any(name not in done for name, _ in batches[window.index])]
+        open_ = [window for window in mine if any(name not in settled for name, _ in batches[window.index])]
         total = sum(len(window.items) for window in mine)
-        left = sum(len(items) for window in mine for name, items in batches[window.index] if name not in done)
+        left = sum(len(items) for window in mine for name, items in batches[window.index] if name not in settled)
         with tqdm(
             total=total,
             initial=total - left,
@@ -267,7 +273,7 @@ class _Run:
             disable=not progress or rank > 0,
         ) as bar:
             for window, pictures in read_ahead(self.gpt4roi, open_):
-                wanted = [(name, items) for name, items in batches[window.index] if name not in done]
+                wanted = [(name, items) for name, items in batches[window.index] if name not in settled]
                 answers = self.asker.answer([items for _, items in wanted], pictures)
                 for (name, items), outcomes in zip(wanted, answers, strict=True):
                     journal.add(name, outcomes)
@@ -279,7 +285,7 @@ class _Run:
         parts = self.asker.batches(window.items)
         return [(f"{window.index}.{number}", part) for number, part in enumerate(parts)]
 
-    def _judged(self, done: dict[str, list[Outcome]], keep: bool, interrupted: bool) -> Result:
+    def _judged(self, done: dict[str, list[Outcome]], interrupted: bool) -> Result:
         outcomes = {_name(outcome): outcome for batch in done.values() for outcome in batch}
         unfinished = {item.group or item.id for item in self.items if item.id not in outcomes}
         if unfinished:
@@ -287,7 +293,7 @@ class _Run:
             if unfinished == {item.group or item.id for item in self.items}:
                 early = f"stopped after {len(outcomes)} of {len(self.items)} questions, too few for figures"
                 raise KeyboardInterrupt(early) if interrupted else RuntimeError(early)
-            warnings.warn(message + ("; the same call goes on from there" if keep else ""), stacklevel=4)
+            warnings.warn(message + ("; the same call goes on from there" if self.setting.keep else ""), stacklevel=4)
         items, predictions, left_out = [], [], Counter(self.problems.counts())
         details = list(self.problems)
         for item in self.items:
@@ -302,8 +308,10 @@ class _Run:
         if not items:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in left_out.items())
             raise ValueError(f"none of the {len(self.items)} questions could be asked: {reasons}; {details[-1]}")
-        if keep and details:
-            write_json(self.setting.folder / LEFT_OUT, {"left_out": details})
+        if self.setting.keep:
+            (self.setting.folder / LEFT_OUT).unlink(missing_ok=True)  # of an earlier call, which lacked more
+            if details:
+                write_json(self.setting.folder / LEFT_OUT, {"left_out": details})
         scores = self.module.score(items, predictions, self.setting)
         empty = sum(not prediction.answer for prediction in predictions)
         if empty:
@@ -316,7 +324,7 @@ class _Run:
             card=self._card(items, predictions, dict(left_out), scores.counts, complete=not unfinished),
             predictions=predictions_table(items, predictions, scores),
             notes=scores.notes,
-            folder=self.setting.folder if keep else None,
+            folder=self.setting.folder if self.setting.keep else None,
         )
 
     def _card(
@@ -336,17 +344,18 @@ class _Run:
             images=len({item.image for item in items}),
             regions=len({(item.image, box) for item in items for box in item.boxes}),
             questions=len(items),
-            limit=self.limit,
+            limit=self.setting.limit,
             seed=self.setting.seed,
             prompt=self.setting.question or self.module.PROMPT,
             scorer=self.setting.scorer,
             decoding="log-probability of the options after one shared prefix" if likely else greedy,
-            mapping=self.module.MAPPING if not likely else "",  # then the answer is one of the options
+            # With likelihoods nothing is mapped: the answer is one of the options.
+            mapping="" if likely else mapping_of(self.module.MAPPING, self.setting.mapping_model),
             checkpoint=self.checkpoint,
             checkpoint_name="demo" if self.gpt4roi.is_demo else self.gpt4roi.source,
             dtype=str(self.gpt4roi.model.dtype).removeprefix("torch."),
             device=device_name(self.gpt4roi),
-            versions=versions(),
+            versions=versions(self.module.JUDGES),
             seconds=sum(prediction.seconds for prediction in predictions),
             complete=complete,
             left_out=left_out,

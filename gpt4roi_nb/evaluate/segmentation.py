@@ -23,9 +23,8 @@ from gpt4roi_nb.evaluate.outputs import NONE, Segment, instances, panoptic, sema
 from gpt4roi_nb.evaluate.panoptic_files import (
     PanopticData,
     PanopticImage,
-    instance_truth,
-    segment_ids,
-    semantic_truth,
+    Truth,
+    truth_of,
 )
 from gpt4roi_nb.evaluate.statistics import Counts, Figure
 
@@ -52,12 +51,18 @@ class SegmentationJudge:
         self._pq: list[np.ndarray] = []  # (C, 4) an image, as `PQ_FIELDS`
         self._pixels: list[np.ndarray] = []  # (C, 3) an image, as `IOU_FIELDS`
 
-    def add(self, image: PanopticImage, masks: np.ndarray, probabilities: np.ndarray) -> None:
+    def add(
+        self, image: PanopticImage, masks: np.ndarray, probabilities: np.ndarray, truth: Truth | None = None
+    ) -> None:
         """Scores an image.
 
         Args:
             masks: (N, H, W) bool, of `regions_of`.
             probabilities: (N, C + 1), the last column void, of `region_probabilities` or `one_hot`.
+            truth: of `truth_of`, where several judges share it; without, it is read.
+
+        Raises:
+            BadRecord: the truth cannot be read.
         """
         classes, things = self.data.classes, self.data.things
         if probabilities.shape[1] != len(classes) + 1:
@@ -65,20 +70,23 @@ class SegmentationJudge:
                 f"probabilities must have a column for each of the {len(classes)} classes and one for void, but their "
                 f"shape is {probabilities.shape}"
             )
+        truth = truth if truth is not None else truth_of(image, classes)
         ids, segments = panoptic(masks, probabilities, things)
-        matrix = confusion(semantic_truth(image, classes), semantic(masks, probabilities), len(classes))
-        quality = self._panoptic_quality(image, ids, segments)
+        matrix = confusion(truth.classes, semantic(masks, probabilities), len(classes))
+        quality = self._panoptic_quality(image, truth.segments, ids, segments)
         found = instances(probabilities, things)
         found = found._replace(categories=np.array([entry.id for entry in classes])[found.categories])
         if isinstance(self._ap, CityscapesAP):
-            self._ap.add(image.id, instance_truth(image), masks, found)
+            self._ap.add(image.id, _instances(image, truth), masks, found)
         else:
-            self._ap.add(segment_ids(image.panoptic), image.annotation, masks, found)
+            self._ap.add(truth.segments, image.annotation, masks, found)
         self._ids.append(image.id)
         self._pq.append(quality)
         self._pixels.append(np.stack([np.diag(matrix), matrix.sum(1), matrix[:, :-1].sum(0)], axis=1))
 
-    def _panoptic_quality(self, image: PanopticImage, ids: np.ndarray, segments: list[Segment]) -> np.ndarray:
+    def _panoptic_quality(
+        self, image: PanopticImage, true_ids: np.ndarray, ids: np.ndarray, segments: list[Segment]
+    ) -> np.ndarray:
         classes = self.data.classes
         with tempfile.TemporaryDirectory() as folder:
             colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
@@ -88,7 +96,12 @@ class SegmentationJudge:
                 "file_name": "predicted.png",
                 "segments_info": [{"id": one.id, "category_id": classes[one.category].id} for one in segments],
             }
-            true = {**image.annotation, "segments_info": [dict(one) for one in image.annotation["segments_info"]]}
+            # The tool reads the area of each true segment, which not every file tells.
+            listed = [
+                {**one} if "area" in one else {**one, "area": np.count_nonzero(true_ids == one["id"])}
+                for one in image.annotation["segments_info"]
+            ]
+            true = {**image.annotation, "file_name": image.panoptic.name, "segments_info": listed}
             categories = {entry.id: {"isthing": int(entry.is_thing)} for entry in classes}
             with redirect_stdout(io.StringIO()):
                 stat = self._tool.pq_compute_single_core(
@@ -138,6 +151,12 @@ class SegmentationJudge:
             entry.name: {"PQ": 100 * float(quality[k]), "IoU": 100 * float(unions[k])}
             for k, entry in enumerate(self.data.classes)
         }
+
+
+def _instances(image: PanopticImage, truth: Truth) -> np.ndarray:
+    if truth.instances is None:
+        raise ValueError(f"{image.id} has no file of instance ids, which Cityscapes' AP is computed of")
+    return truth.instances
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

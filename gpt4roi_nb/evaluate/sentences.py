@@ -90,8 +90,8 @@ def _load(source: str, device: str) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError(
-            "comparing answers by Sentence-BERT needs sentence-transformers; install it with "
-            "pip install 'gpt4roi_nb[evaluate]', or give mapping='lexical' where only class names are compared"
+            "comparing answers by Sentence-BERT needs sentence-transformers, which is missing; "
+            "pip install 'gpt4roi_nb[evaluate]'"
         ) from error
     try:
         return SentenceTransformer(source, device=device)

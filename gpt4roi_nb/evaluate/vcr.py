@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gpt4roi_nb.data.instructions import LETTERS, choice_question
+from gpt4roi_nb.data.json_stream import lines
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.record import ANSWER_CHOICE, Annotation
 from gpt4roi_nb.data.vcr import OPTIONS, UNLABELLED, read_vcr
@@ -30,6 +31,7 @@ PROMPT = choice_question(1, "… <region1> …?", ["…", "…", "…", "…"]) 
 FIXED_PROMPT = True
 MAPPING = "the first option letter of the answer"
 MAX_NEW_TOKENS = 16
+JUDGES = ()
 PUBLISHED = (
     Published(
         "GPT4RoI-7B", "val, fine-tuned to the answer format, generate", {"Q→A": 87.4, "QA→R": 89.6, "Q→AR": 78.6}
@@ -39,6 +41,7 @@ PUBLISHED = (
 SUBMISSION = "vcr_test_submission.csv"
 GROUPS = ("answer", *(f"rationale_conditioned_on_a{k}" for k in range(OPTIONS)))
 HEAD = ("annot_id", *(f"{group}_{k}" for group in GROUPS for k in range(OPTIONS)))
+GUESS = (1 / OPTIONS,) * OPTIONS
 SUM_TOLERANCE = 1e-3
 _KINDS = {"Q→A": "qa", "QA→R": "qar"}
 
@@ -54,6 +57,8 @@ def items(setting: Setting, problems: Problems) -> Iterator[Item]:
     found = files(setting.root, setting.split)
     if setting.split == "test" and setting.scorer != "likelihood":
         raise ValueError("the leaderboard takes probabilities: VCR's test split needs scorer='likelihood'")
+    if setting.split == "test" and not setting.keep:
+        raise ValueError(f"VCR's test split has no figures, only {SUBMISSION}: give the folder to write it into")
     images = found["pictures and metadata"]
     rendering = UNLABELLED if setting.split == "test" else "choice"
     for annotation in read_vcr(found["annotations"], problems, images, rendering=rendering):
@@ -108,24 +113,34 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Set
 
 
 def _submitted(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+    """Writes a row for each annotation of the file, so that the leaderboard takes it; guesses where none was asked."""
     rows: dict[str, dict[str, tuple[float, ...]]] = {}
     for item, one in zip(items, predictions, strict=True):
         name = "answer" if item.kind == "qa" else f"rationale_conditioned_on_a{item.facts['part'][-1]}"
         rows.setdefault(item.group, {})[name] = tuple(map(math.exp, one.option_logprobs or ()))
     file = setting.folder / SUBMISSION
-    whole = {name: groups for name, groups in rows.items() if len(groups) == len(GROUPS)}
+    names = list(rows) if setting.limit is not None else _annotations(files(setting.root, "test")["annotations"])
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(HEAD)
-        for name, groups in whole.items():
-            writer.writerow([name, *(f"{value:.8f}" for group in GROUPS for value in groups[group])])
-    check_submission(file, whole)
-    counts = {"rows of the submission": len(whole)}
-    if len(whole) < len(rows):
-        counts["annotations without all five questions, not submitted"] = len(rows) - len(whole)
-    return Scores(
-        {}, {}, counts, [f"the split has no labels: {SUBMISSION} holds the probabilities for the leaderboard"]
-    )
+        for name in dict.fromkeys((*names, *rows)):
+            given = [rows.get(name, {}).get(group, GUESS) for group in GROUPS]
+            writer.writerow([name, *(f"{value:.8f}" for group in given for value in group)])
+    check_submission(file, names)
+    counts = {"rows of the submission": len(names)}
+    notes = [f"the split has no labels: {SUBMISSION} holds the probabilities for the leaderboard"]
+    guessed = sum(len(rows.get(name, {})) < len(GROUPS) for name in names)
+    if guessed:
+        counts["annotations with guesses in the submission"] = guessed
+        notes.append(f"{guessed} annotations lack answers; {SUBMISSION} has {GUESS[0]} for each option there")
+    return Scores({}, {}, counts, notes)
+
+
+def _annotations(file: Path) -> list[str]:
+    """The names of all annotations of a file, those that cannot be asked about too."""
+    entries = (entry for _, entry in lines(file, Problems()))
+    names = (entry.get("annot_id") for entry in entries if isinstance(entry, dict))
+    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
 def check_submission(file: Path, annotations: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.visual_genome import read_visual_genome
-from gpt4roi_nb.evaluate.captions import MAX_NEW_TOKENS, PROMPT, CaptionedRegion, caption_items, score
+from gpt4roi_nb.evaluate.captions import JUDGES, MAX_NEW_TOKENS, PROMPT, CaptionedRegion, caption_items, score
 from gpt4roi_nb.evaluate.item import Item, Setting
 from gpt4roi_nb.evaluate.published import Published
 from gpt4roi_nb.evaluate.registry import part
@@ -22,6 +22,7 @@ from gpt4roi_nb.evaluate.registry import part
 __all__ = [
     "DATASET",
     "FIXED_PROMPT",
+    "JUDGES",
     "MAPPING",
     "MAX_NEW_TOKENS",
     "PROMPT",

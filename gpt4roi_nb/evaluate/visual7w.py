@@ -31,6 +31,7 @@ PROMPT = (
 FIXED_PROMPT = True
 MAPPING = "the first option letter of the answer"
 MAX_NEW_TOKENS = 16
+JUDGES = ()
 PUBLISHED = (
     Published("GPT4RoI-7B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 81.83}),
     Published("GPT4RoI-13B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 84.82}),

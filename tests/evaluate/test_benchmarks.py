@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpt4roi_nb.evaluate.command import main
 from gpt4roi_nb.evaluate.item import Item, Prediction, Setting
 from gpt4roi_nb.evaluate.letters import letter_of
 from gpt4roi_nb.evaluate.registry import benchmark, check_files
+from gpt4roi_nb.evaluate.sentences import packaged_model
 
 ONE_WORKER = pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once a process
 WRONG = {"(A)": "(B)", "(B)": "(C)", "(C)": "(D)", "(D)": "(A)"}
@@ -154,30 +156,38 @@ def test_mean_average_precision_worked_by_hand():
     assert coco.mean_average_precision(items, [None] * 4).value == 0
 
 
-def test_coco_map_is_what_pycocotools_says_of_the_file(world, capsys):
+def test_coco_map_is_what_pycocotools_says_of_the_file(world, tmp_path, capsys):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    root, place = tmp_path, "coco/annotations/instances_val2017.json"
+    content = json.loads((world / place).read_text())
     items, _ = listed("coco", world)
     names = list(items[0].facts["names"])
     guessed = [names[(names.index(item.facts["category"]) + (k % 3 == 0)) % len(names)] for k, item in enumerate(items)]
-    truth = COCO(str(world / "coco/annotations/instances_val2017.json"))
+    spoken = [items[0].facts["names"][category] for category in guessed]
+    for item, category in zip(items[::6], guessed[::6], strict=True):  # a crowd around some of those named wrongly
+        x1, y1, x2, y2 = item.boxes[0]
+        crowd = {"bbox": [x1 - 2, y1 - 2, x2 - x1 + 9, y2 - y1 + 9], "area": 1.0, "iscrowd": 1, "category_id": category}
+        crowd |= {"id": 10**6 + len(content["annotations"]), "image_id": item.facts["image"], "segmentation": []}
+        content["annotations"].append(crowd)
+    (root / place).parent.mkdir(parents=True)
+    (root / place).write_text(json.dumps(content))
+    truth = COCO(str(root / place))
     found = []
     for item, category in zip(items, guessed, strict=True):
         x1, y1, x2, y2 = item.boxes[0]
         box = [x1, y1, x2 - x1, y2 - y1]
         found.append({"image_id": item.facts["image"], "category_id": category, "bbox": box, "score": 1.0})
-    crowds = [one["id"] for one in truth.dataset["annotations"] if one["iscrowd"]]
     official = COCOeval(truth, truth.loadRes(found), "bbox")
     official.evaluate()
     official.accumulate()
     official.summarize()
-    assert not crowds or len(truth.dataset["annotations"]) > len(items)
-    ours = coco.mean_average_precision(items, guessed).value
-    if crowds:  # a wrong name inside a crowd of that name is ignored by the tool, and counts here
-        assert ours <= 100 * official.stats[0] + 1e-9
-    else:
-        assert ours == pytest.approx(100 * official.stats[0])
+    assert coco.score(items, said(items, spoken), Setting(root, "val")).figures["mAP"].value == pytest.approx(
+        100 * official.stats[0]
+    )
+    # A wrong name within a crowd of that name does not count: without the crowd it would.
+    assert coco.mean_average_precision(items, guessed).value < 100 * official.stats[0] - 1e-3
 
 
 @ONE_WORKER
@@ -208,6 +218,37 @@ def test_lvis_and_paco_worked_by_hand(world):
         scores = module.score([item] * len(answers), said([item] * len(answers), list(answers)), setting)
         assert scores.columns["correct"] == list(answers.values())
         assert scores.figures["binary choice"].value == 40
+
+
+@pytest.mark.parametrize("damage", [lambda one: one.pop("id"), lambda one: one.update(name=7)])
+def test_a_category_that_cannot_be_used_is_counted(world, tmp_path, damage):
+    shutil.copytree(world / "lvis", tmp_path / "lvis")
+    file = tmp_path / "lvis" / "lvis_v1_val.json"
+    content = json.loads(file.read_text())
+    whole = {one["id"]: one["category_id"] for one in content["annotations"]}
+    first = content["annotations"][0]["category_id"]
+    for one in content["categories"]:
+        one["synonyms"] = None
+    damage(next(one for one in content["categories"] if one["id"] == first))
+    file.write_text(json.dumps(content))
+    items, problems = listed("lvis", tmp_path)
+    about = sum(category == first for category in whole.values())
+    assert problems.counts()["index out of range"] == about
+    assert problems.counts().total() == about + 1
+    assert len([item for item in items if item.facts["asked"] == "name"]) == len(whole) - about
+
+
+@ONE_WORKER
+def test_the_card_names_the_embedder_and_the_judges(world, gpt4roi):
+    kept = {"limit": 1, "progress": False}
+    usual = evaluate("lvis", gpt4roi, world, **kept).card
+    other = evaluate("lvis", gpt4roi, world, mapping_model=packaged_model(), **kept).card
+    assert "SS by all-MiniLM-L6-v2;" in usual.mapping and f"SS by {packaged_model()};" in other.mapping
+    assert usual.differences(other) == {"mapping": (usual.mapping, other.mapping)}
+    assert usual.versions["sentence-transformers"] == version("sentence-transformers")
+    assert "sentence-transformers" in str(usual)
+    plain = evaluate("coco", gpt4roi, world, **kept).card
+    assert set(plain.versions) - set(usual.versions) == {"pycocotools"}
 
 
 def test_false_names_are_not_in_the_picture_and_come_first_half_the_time(world):
@@ -277,6 +318,12 @@ def test_the_command_says_all_that_is_missing(world, tmp_path, capsys):
     assert "lacks what coco (val) needs" in told and "instances_val2017.json" in told and "pictures" not in told
     assert main(["coco", "--root", str(tmp_path / "nowhere")]) == 1
     assert "there is no folder" in capsys.readouterr().err
+    for name in ("coco/val2017", "paco"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(world / "paco" / "paco_lvis_v1_val.json", tmp_path / "paco")
+    assert main(["paco", "--root", str(tmp_path), "--check"]) == 1
+    told = capsys.readouterr().err
+    assert "COCO's train2017" in told and "val2017" not in told
     (tmp_path / "page.md").write_text("no marks")
     assert main(["coco", "--root", str(world), "--into", str(tmp_path / "page.md")]) == 1
     assert "must hold the marks '<!-- figures -->'" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 from panoptic_scenes import STREET, YARD, write_cityscapes
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate.panoptic_files import PanopticData, instance_truth, read_panoptic, regions_of
+from gpt4roi_nb.evaluate.panoptic_files import PanopticData, read_panoptic, regions_of, truth_of
 
 
 @pytest.fixture
@@ -21,7 +21,10 @@ def test_regions_are_the_listed_ids_with_tight_boxes(city: PanopticData) -> None
     assert [city.classes[k].name for k in regions.classes] == ["road", "car", "car", "car"]
     assert regions.boxes.tolist() == [[0, 0, 50, 40], [90, 0, 100, 40], [60, 0, 90, 20], [60, 20, 90, 40]]
     assert np.array_equal(regions.masks[1], STREET == 26)
-    assert np.array_equal(instance_truth(city.images[1]), YARD)
+    truth = truth_of(city.images[1], city.classes)
+    assert truth.instances is not None
+    assert np.array_equal(truth.instances, YARD)
+    assert np.array_equal(truth.segments, YARD)
 
 
 def test_broken_records_are_counted_by_reason(tmp_path: Path) -> None:

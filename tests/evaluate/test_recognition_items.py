@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from panoptic_scenes import STREET, YARD, write_ade20k, write_cityscapes
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from gpt4roi_nb.data.problems import Problems
@@ -130,6 +131,47 @@ def test_a_broken_ground_truth_is_counted_and_no_crash(tmp_path: Path) -> None:
     assert found.figures["PQ"].value == 100
     assert found.columns["mask"].count(None) == 4
     assert len(items) == 6
+
+
+@pytest.mark.parametrize("file", ["labelIds", "instanceIds"])
+@pytest.mark.parametrize("content", ["no picture", "another size"])
+def test_a_truth_that_cannot_be_read_counts_for_neither_mapping(tmp_path: Path, file: str, content: str) -> None:
+    root = write_cityscapes(tmp_path)
+    png = root / f"gtFine/val/city/city_000000_000000_gtFine_{file}.png"
+    if content == "no picture":
+        png.write_bytes(b"?")
+    else:
+        Image.fromarray(np.zeros((20, 50), np.uint8)).save(png)
+    found, _ = scored(cityscapes, root, tmp_path)
+    assert found.counts == {"images whose ground truth cannot be read": 1}
+    for name in ("PQ", "AP", "mIoU", "PQ (lexical)", "AP (lexical)", "mIoU (lexical)"):
+        assert found.figures[name].value == 100
+        assert found.figures[name].units == ("city_000001_000000",)
+
+
+def test_areas_that_the_file_does_not_tell_come_from_the_pixels(tmp_path: Path) -> None:
+    root = write_cityscapes(tmp_path)
+    said = {"cityscapes/city_000000_000000/26000": "a person"}
+    expected, _ = scored(cityscapes, root, tmp_path, said)
+    file = root / "gtFine" / "cityscapes_panoptic_val.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        del annotation["segments_info"][0]["area"]
+        annotation["segments_info"][-1]["area"] = None
+    file.write_text(json.dumps(content))
+    found, _ = scored(cityscapes, root, tmp_path, said)
+    assert found.counts == {}
+    assert {name: figure.value for name, figure in found.figures.items()} == {
+        name: figure.value for name, figure in expected.figures.items()
+    }
+
+
+def test_what_is_not_kept_is_not_spoken_of(tmp_path: Path) -> None:
+    setting = Setting(write_cityscapes(tmp_path / "data"), "val", folder=tmp_path, keep=False)
+    items = list(cityscapes.items(setting, Problems()))
+    found = cityscapes.score(items, predictions(items, [item.target for item in items]), setting)
+    assert "disagree on 0 of 6 regions." in found.notes[1]
+    assert not (tmp_path / "disagreements.jsonl").exists()
 
 
 def test_no_items_give_no_figures_and_no_crash(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tiny import tiny_gpt4roi
 
 from gpt4roi_nb.evaluate import Result, evaluate
 from gpt4roi_nb.evaluate.asking import Asker
+from gpt4roi_nb.evaluate.command import main
 from gpt4roi_nb.evaluate.journal import Journal
 from gpt4roi_nb.evaluate.run import draw
 from gpt4roi_nb.evaluate.vcr import HEAD, SUBMISSION, check_submission
@@ -156,6 +157,46 @@ def test_bad_data_is_counted_by_reason_and_the_rest_is_measured(own, gpt4roi, wh
     assert list(result.predictions["answer"]) == list(expected["answer"])
 
 
+def test_pictures_that_come_later_are_asked_about(own, world, gpt4roi, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    first, second = sorted(own / Path(path).relative_to(world) for path in {*whole.predictions["image"]})[:2]
+    first.rename(tmp_path / "gone.jpg")
+    good = second.read_bytes()
+    second.write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="1 of 4 pictures are not there"):
+        part = evaluate("vcr", gpt4roi, own, folder=folder, **SMALL)
+    assert set(part.card.left_out) == {"no such image", "image cannot be read"}
+    (tmp_path / "gone.jpg").rename(first)
+    second.write_bytes(good)
+    # Of another process: its file is read last, and holds what was known before.
+    (folder / "answers-0.jsonl").rename(folder / "answers-7.jsonl")
+    complete = evaluate("vcr", gpt4roi, own, folder=folder, **SMALL)
+    assert not complete.card.left_out and not (folder / "left_out.json").exists()
+    assert list(complete.predictions["answer"]) == list(whole.predictions["answer"])
+    assert complete.metrics == whole.metrics
+    asked = []
+    monkeypatch.setattr(Asker, "answer", lambda *arguments: asked.append(arguments))
+    same(evaluate("vcr", gpt4roi, own, folder=folder, **SMALL), complete)
+    assert not asked
+
+
+def test_nothing_is_asked_that_could_not_be_judged(world, gpt4roi, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(Asker, "answer", lambda *arguments: asked.append(arguments))
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "")
+        with pytest.raises(FileNotFoundError, match=r"Java programs.*default-jre-headless"):
+            evaluate("vg", gpt4roi, world, folder=tmp_path / "kept", **SMALL)
+        assert main(["vg", "--root", str(world), "--check"]) == 1
+        assert "Java programs" in capsys.readouterr().err
+    for name, module in (("coco", "pycocotools.cocoeval"), ("cityscapes", "cityscapesscripts.evaluation")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            with pytest.raises(ImportError, match=r"cannot be imported.*gpt4roi_nb\[evaluate\]"):
+                evaluate(name, gpt4roi, world, **SMALL)
+    assert not asked and not (tmp_path / "kept").exists()
+
+
 def test_nothing_that_can_be_asked_is_said_in_words(own, gpt4roi):
     shutil.rmtree(own / "coco" / "val2017")
     (own / "coco" / "val2017").mkdir()
@@ -189,6 +230,8 @@ def test_arguments_that_do_not_fit(world, gpt4roi):
         ({"scorer": "beam"}, "scorer must be one of"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be at least 1"),
         ({"question": "What is <region1>?"}, "fixes its wording"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -244,6 +287,29 @@ def test_vcrs_test_split_gives_the_leaderboards_file(test_split, gpt4roi, whole,
         assert of_test[question] == pytest.approx(logprobs, abs=1e-4)
     with pytest.raises(ValueError, match="scorer='likelihood'"):
         evaluate("vcr", gpt4roi, test_split, split="test", scorer="generate", **SMALL)
+    with pytest.raises(ValueError, match="give the folder to write it into"):
+        evaluate("vcr", gpt4roi, test_split, split="test", **SMALL)
+
+
+def test_the_leaderboards_file_has_a_row_for_what_could_not_be_asked(test_split, gpt4roi, tmp_path):
+    file = test_split / "vcr" / "test.jsonl"
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    names = [entry["annot_id"] for entry in entries]
+    entries[0]["objects"] = []  # fewer than its metadata file has boxes
+    (test_split / "vcr" / "vcr1images" / entries[-1]["img_fn"]).unlink()
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    lost = {names[0], *(entry["annot_id"] for entry in entries if entry["img_fn"] == entries[-1]["img_fn"])}
+    with pytest.warns(UserWarning, match="1 of 4 pictures are not there"):
+        result = evaluate("vcr", gpt4roi, test_split, split="test", folder=tmp_path / "kept", **SMALL)
+    check_submission(tmp_path / "kept" / SUBMISSION, names)
+    submitted = pd.read_csv(tmp_path / "kept" / SUBMISSION).set_index("annot_id")
+    assert list(submitted.index) == names
+    guessed = (submitted == 0.25).all(axis=1)
+    assert set(submitted.index[guessed]) == lost
+    assert result.card.counts["annotations with guesses in the submission"] == len(lost) < len(names)
+    assert any(note.startswith(f"{len(lost)} annotations lack answers") for note in result.notes)
+    drawn = evaluate("vcr", gpt4roi, test_split, split="test", limit=2, folder=tmp_path / "drawn", **SMALL)
+    assert drawn.card.counts["rows of the submission"] <= 2
 
 
 @pytest.mark.parametrize(
