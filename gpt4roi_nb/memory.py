@@ -35,6 +35,8 @@ ANSWER_TOKENS = 256  # what `RegionSession.ask` writes at most, unless told othe
 # 0.50 on matrices of 4096 × 11008; on a GPU its kernels need the original alone.
 QUANTISING = {("8bit", "cpu"): 10, ("4bit", "cpu"): 32, ("8bit", "cuda"): 4, ("4bit", "cuda"): 4}
 
+CPU_ALLOCATOR = "can't allocate memory"  # what torch says on a CPU, in a plain RuntimeError
+
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 # Version 2, then version 1 of the same: folder, limit, use, and the lines of memory.stat that can be given up.
@@ -184,6 +186,11 @@ def _cgroup_free() -> Iterator[int]:
                 except (OSError, ValueError):  # not there, or "max"
                     continue
                 yield max(0, room + sum(int(stat.get(name, 0)) for name in given_up))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
 
 
 def let_go(error: BaseException | None) -> None:

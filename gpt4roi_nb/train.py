@@ -18,6 +18,7 @@ from transformers import PrinterCallback, set_seed
 
 from gpt4roi_nb.data.collate import Collator, ImageFolders
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.training.epochs import Epochs, check_readable, keep_tower_states
 from gpt4roi_nb.training.parts import STAGES, begin_anew, choose_parts, merge_adapters, table
 from gpt4roi_nb.training.probes import Probes
@@ -99,7 +100,9 @@ def train(
     schedule, place in the data and random state.
 
     Args:
-        gpt4roi: the model. After training with adapters it is an ordinary model again, which has learnt.
+        gpt4roi: the model. After training with adapters it is an ordinary model again, which has learnt. One that was
+            stopped or failed leaves its adapters on the model; the next call takes them off, and goes on with those of
+            the last checkpoint.
         data: `Record`s by index, with a length.
         images: the folder of the records' pictures, or one for each source.
         output_dir: for checkpoints, logs, and at the end the whole model in the folder `model`.
@@ -146,6 +149,7 @@ def train(
     problems = Problems(output / SKIPPED_FILE, strict=strict)
     collator = Collator(gpt4roi.processor, images, max_length, problems=problems, augmented=seed if augment else None)
     check_readable(data, collator)
+    set_seed(seed)  # of the adapters' first weights, too
     parts = choose_parts(gpt4roi.model, trainable or published.parts, None if lora is None else dict(lora))
     print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
     if bf16 is None:
@@ -171,7 +175,6 @@ def train(
         logging_nan_inf_filter=False,
         **{"report_to": _loggers(), **({"gradient_checkpointing": True} if gradient_checkpointing else {}), **options},
     )
-    set_seed(seed)
     run = TrainingRun(output, parts, problems, probes, _data=data)
     reader = Epochs(data, collator)
     ask = None if probes is None else partial(probes.ask, gpt4roi)
@@ -198,7 +201,9 @@ def train(
             if tower_cache is not None:
                 collator.kept = keep_tower_states(trainer, gpt4roi, reader, Path(tower_cache).expanduser(), progress)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:  # a CPU that has none left raises a plain RuntimeError
+            if not is_out_of_memory(error):
+                raise
             raise MemoryError(OUT_OF_MEMORY) from error
         finally:
             gpt4roi.model.eval()

@@ -7,21 +7,16 @@ import logging
 
 import torch
 
+from gpt4roi_nb.memory import is_out_of_memory
+
 _log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = (
     "There was not enough memory for this. The memory has been given back: undo turns or begin a new conversation, "
     "take a smaller image, or close other notebooks that use the same GPU."
 )
-# What the CPU allocator of torch says in a plain RuntimeError.
-_CPU_ALLOCATOR = "can't allocate memory"
 # What bad input raises, here and in the session; these messages are written for the user.
 _TEACHING = (ValueError, RuntimeError, OSError)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error)
 
 
 def in_words(error: Exception, *, expected: bool = True) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,8 @@ def choose_parts(
 ) -> list[Part]:
     """Sets `requires_grad` everywhere, and says what became of each part.
 
-    What trains is kept in float32, since small steps are lost in half precision; the rest keeps its dtype.
+    What trains is kept in float32, since small steps are lost in half precision; the rest keeps its dtype. Adapters
+    that a stopped or failed training left on the model are taken off: its checkpoint holds what they have learnt.
 
     Args:
         trainable: of `PARTS`.
@@ -49,6 +50,7 @@ def choose_parts(
         raise ValueError(f"trainable must name some of {', '.join(PARTS)}, but is {list(trainable)}")
     if lora is not None and "language_model" not in trainable:
         raise ValueError("lora adapts the language model, but trainable does not name it")
+    _take_off_adapters(model)
     if lora is not None:
         _add_adapters(model, lora)
     for name in PARTS:
@@ -95,13 +97,26 @@ def begin_anew(model: GPT4RoIForConditionalGeneration, parts: Sequence[str] = AD
 
 def merge_adapters(model: GPT4RoIForConditionalGeneration) -> None:
     """Adds what the adapters have learnt to the weights, and takes them away: an ordinary model again."""
+    for _, _, layer in _adapted_layers(model):
+        layer.merge()
+    _take_off_adapters(model)
+
+
+def _take_off_adapters(model: GPT4RoIForConditionalGeneration) -> None:
+    """Takes adapters away with what they have learnt, unless that was merged; where there are none, does nothing."""
+    if any(LORA_MARK in name for name, _ in model.language_model.named_parameters()):
+        for parent, name, layer in _adapted_layers(model):
+            setattr(parent, name, layer.get_base_layer())
+
+
+def _adapted_layers(model: GPT4RoIForConditionalGeneration) -> Iterator[tuple[nn.Module, str, Any]]:
+    """(parent, name in it, layer) of each layer that has adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for parent in list(model.language_model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, BaseTunerLayer):
-                child.merge()
-                setattr(parent, name, child.get_base_layer())
+                yield parent, name, child
 
 
 def _part(name: str, module: nn.Module) -> Part:

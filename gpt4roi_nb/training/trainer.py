@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections import defaultdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import safe_globals
 
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.prompt import IGNORE
@@ -27,6 +29,7 @@ BAD_BATCH_FILE = "bad_batch.json"
 UNFINISHED = ".unfinished"
 # What a checkpoint must hold to be continued from; the state, which is written last, says that the others are whole.
 STATE_FILE = "trainer_state.json"
+RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
 CHECKPOINT_FILES = (TRAINED_FILE, "scheduler.pt", STATE_FILE)
 
@@ -170,13 +173,19 @@ def _damage(checkpoint: Path) -> str | None:
     optimizers = [name for name in OPTIMIZER_FILES if (checkpoint / name).is_file()]
     if not optimizers:
         return f"it lacks {OPTIMIZER_FILES[0]}"
+    random_states = sorted(file.name for file in checkpoint.glob(RANDOM_FILES))
+    if not random_states:
+        return f"it lacks {RANDOM_FILE}"
     try:
         with safe_open(checkpoint / TRAINED_FILE, framework="pt"):
             pass
         for name in (*optimizers, "scheduler.pt"):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
+        with safe_globals():  # of numpy, whose random state is among them
+            for name in random_states:
+                torch.load(checkpoint / name, map_location="cpu", weights_only=True)
         read_json(checkpoint / STATE_FILE)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         return f"it is cut short ({error})"
     return None
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import annotation_files
 import pytest
 import torch
 import yaml
@@ -116,19 +117,27 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path):
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
-def test_a_checkpoint_that_is_cut_short_is_skipped_with_a_word(tmp_path):
-    run(tmp_path, tmp_path / "out")
-    newest = checkpoints(tmp_path / "out")[-1]
-    for name in ("trained.safetensors", "optimizer.pt"):
-        file = newest / name
-        content = file.read_bytes()
-        file.write_bytes(content[: len(content) // 2])
-        with pytest.warns(UserWarning, match=rf"{newest.name}' is left out: it is cut short"):
-            assert last_checkpoint(tmp_path / "out") == checkpoints(tmp_path / "out")[0]
-        file.write_bytes(content)
-    (newest / "trainer_state.json").unlink()
-    with pytest.warns(UserWarning, match=r"it lacks trainer_state\.json"):
-        last_checkpoint(tmp_path / "out")
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two_checkpoints")
+    run(folder, folder / "out")
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    "name", ["trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+def test_a_checkpoint_that_is_cut_short_or_lacks_a_file_is_skipped_with_a_word(two_checkpoints, name):
+    older, newest = checkpoints(two_checkpoints)
+    assert last_checkpoint(two_checkpoints) == newest
+    content = (newest / name).read_bytes()
+    (newest / name).write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=rf"{newest.name}' is left out: it is cut short"):
+        assert last_checkpoint(two_checkpoints) == older
+    (newest / name).unlink()
+    with pytest.warns(UserWarning, match=f"it lacks {name}"):
+        assert last_checkpoint(two_checkpoints) == older
+    (newest / name).write_bytes(content)
 
 
 def test_a_stop_keeps_a_checkpoint_and_the_rest_follows(tmp_path):
@@ -164,11 +173,18 @@ def test_a_loss_that_is_no_number_names_its_records(tmp_path):
     assert len(listed["records"]) == 2 and {"source", "id"} == set(listed["records"][0])
 
 
-def test_running_out_of_memory_says_what_to_lower(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 68719476736 bytes."),
+    ],
+)
+def test_running_out_of_memory_says_what_to_lower(tmp_path, error):
     gpt4roi = tiny_gpt4roi(seed=1)
 
     def fail(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     gpt4roi.model.region_encoder.register_forward_pre_hook(fail)
     gpt4roi.model.language_model.register_forward_pre_hook(fail)
@@ -198,6 +214,23 @@ def test_adapters_are_continued_as_well(tmp_path):
     killed = in_process(tmp_path, tmp_path / "out", options, before=KILL)
     assert killed.returncode == -9, killed.stderr
     assert losses(run(tmp_path, tmp_path / "out", **options)) == whole
+
+
+def test_a_stopped_training_with_adapters_goes_on_with_the_same_model(tmp_path):
+    data, options = records(tmp_path), {**OPTIONS, "lora": {"r": 4, "lora_dropout": 0.1}}
+    whole = train(tiny_gpt4roi(seed=1), data, tmp_path, tmp_path / "whole", **options)
+    gpt4roi, runs = tiny_gpt4roi(seed=1), []
+    names = set(gpt4roi.model.state_dict())
+
+    def report(line):
+        if line["step"] == 4:
+            runs[0].stop()
+
+    train(gpt4roi, data, tmp_path, tmp_path / "out", on_start=runs.append, report=report, **options)
+    assert runs[0].stopped
+    done = train(gpt4roi, data, tmp_path, tmp_path / "out", **options)
+    assert losses(done) == losses(whole)
+    assert set(gpt4roi.model.state_dict()) == names
 
 
 def in_two_processes(folder: Path, name: str, options: dict, **launched: str) -> dict[int, float]:
@@ -328,6 +361,44 @@ def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(file)])
     assert "absent.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"),
+    [(1, {"region_encoder"}), (2, {"region_encoder", "multi_modal_projector", "language_model"})],
+)
+def test_each_data_set_of_a_file_has_its_own_folder_in_either_stage(tmp_path, stage, parts):
+    """Two of COCO's files, which tell the same source, and one that tells another source than its format's name."""
+    coco = annotation_files.coco(tmp_path / "one")
+    other = annotation_files.coco(tmp_path / "two")
+    other.annotations.write_text(other.annotations.read_text().replace("0000000000", "1111111111"))
+    for picture_file in list(other.images.iterdir()):
+        picture_file.rename(picture_file.with_name(picture_file.name.replace("0000000000", "1111111111")))
+    given = (coco, annotation_files.refcoco(tmp_path / "three"), other)
+    tiny_gpt4roi(seed=1).save_pretrained(tmp_path / "tiny")
+    before = copy_of(GPT4RoI.from_pretrained(tmp_path / "tiny", device="cpu"))
+    config = {
+        "checkpoint": str(tmp_path / "tiny"),
+        "output_dir": str(tmp_path / "out"),
+        "data": [
+            {
+                "format": each.format,
+                "annotations": str(each.annotations),
+                "images": str(each.images),
+                "cache": str(tmp_path / "cache"),
+            }
+            for each in given
+        ],
+        **OPTIONS,
+        "stage": stage,
+        "epochs": 8,
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    main([str(tmp_path / "config.yaml")])
+    assert (tmp_path / "out" / "skipped.jsonl").read_text() == ""
+    state = json.loads((checkpoints(tmp_path / "out")[-1] / "trainer_state.json").read_text())
+    assert {"loss/coco", "loss/refcoco+"} <= {key for line in state["log_history"] for key in line}
+    assert changed_parts(GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu"), before) == parts
 
 
 @pytest.mark.parametrize(
