@@ -56,14 +56,15 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
             states = model.language_model.get_decoder()(
                 inputs_embeds=embeddings, use_cache=False, output_hidden_states=True
             ).hidden_states
-        rows = []
+        found = []
         for layer, state in enumerate(states):
             chosen = state[0, positions]
             # transformers gives the last state with the final norm already applied
-            rows.append(read(chosen if layer == len(states) - 1 else norm(chosen.to(read.weight.device))))
-        found = torch.stack([row.float().cpu() for row in rows]).softmax(dim=-1).topk(k, dim=-1)
-        values.append(found.values)
-        indices.append(found.indices)
+            logits = read(chosen if layer == len(states) - 1 else norm(chosen.to(read.weight.device)))
+            # Of each layer at once: all places × the whole vocabulary of all layers would be gigabytes.
+            found.append(logits.float().cpu().softmax(dim=-1).topk(k, dim=-1))
+        values.append(torch.stack([layer_found.values for layer_found in found]))
+        indices.append(torch.stack([layer_found.indices for layer_found in found]))
     layers = model.config.text_config.num_hidden_layers + 1
     if not values:
         return LogitLens([[] for _ in range(layers)], torch.zeros(layers, 0, k))
