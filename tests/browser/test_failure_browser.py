@@ -26,9 +26,12 @@ MAKERS = re.compile(
 )
 
 
-def cells(folder: Path, name: str) -> list[str]:
+def cells(folder: Path, name: str, mongo: Mongo) -> list[str]:
     return [
-        f"import sys\nsys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'widgets')!r}]\n"
+        # Told here: the lab may have been started before the database, and FiftyOne would take the user's own then,
+        # with what earlier runs left in it.
+        f"import os, sys\nos.environ['FIFTYONE_DATABASE_URI'] = {mongo.uri!r}\n"
+        f"sys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'widgets')!r}]\n"
         "from pathlib import Path\nfrom fakes import FakeGPT4RoI\n"
         "from predictions import make_images, make_predictions\n"
         "from gpt4roi_nb.widgets import FailureBrowser",
@@ -115,7 +118,7 @@ def test_from_the_chart_to_the_app_and_back_into_the_conversation(
 ) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1100})
     page.add_init_script(NO_HINTS)
-    notebook = Failures(page, lab.address(lab.write("failures.ipynb", cells(tmp_path / "images", "lab"))))
+    notebook = Failures(page, lab.address(lab.write("failures.ipynb", cells(tmp_path / "images", "lab", mongo))))
     try:
         browse(notebook, tmp_path)
         notebook.run_cell("browser.close()")
@@ -133,7 +136,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, mongo: Mongo) -> Iterator[Hub]
         yield running
 
 
-def test_through_a_hub_nothing_else_is_reached(hub: Hub, browser: Browser, tmp_path: Path) -> None:
+def test_through_a_hub_nothing_else_is_reached(hub: Hub, mongo: Mongo, browser: Browser, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1100})
     page.add_init_script(NO_HINTS)
     refused: list[str] = []
@@ -149,7 +152,7 @@ def test_through_a_hub_nothing_else_is_reached(hub: Hub, browser: Browser, tmp_p
     page.route("**/*", only_the_hub)
     sockets: list[str] = []
     page.on("websocket", lambda socket: sockets.append(socket.url))
-    hub.write("failures.ipynb", cells(tmp_path / "images", "hub"))
+    hub.write("failures.ipynb", cells(tmp_path / "images", "hub", mongo))
     page.set_default_timeout(APP_SECONDS * 1000)
     page.goto(f"http://{HERE}:{hub.port}/hub/login")
     page.locator("input[name=username]").fill("ada")
