@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from gpt4roi_nb.browsing.error_kinds import ERROR_KINDS, error_kinds
 from gpt4roi_nb.browsing.features import Vectors, add_features
-from gpt4roi_nb.browsing.heat_maps import add_attention
+from gpt4roi_nb.browsing.heat_maps import add_attention, heat_map_field
 from gpt4roi_nb.browsing.labels import GROUND_TRUTH, PREDICTED, SHARED
 from gpt4roi_nb.browsing.rows import ResultLike, field_of, fingerprint, rows_of
 from gpt4roi_nb.browsing.tags import DatasetGone, label_ids, open_dataset, read_tags, tag
@@ -55,7 +55,8 @@ def to_fiftyone(
     """A persistent FiftyOne dataset of a result's predictions: one sample an image, one detection a prediction.
 
     Into a dataset of that name that is there already, the predictions come as one field more, so that checkpoints
-    compare image by image. What is there stays as it is, tags included; an import that was interrupted goes on.
+    compare image by image. What is there stays as it is, tags included; an import that was interrupted goes on, and
+    where the images of a result were moved, their samples follow.
 
     Field `ground_truth`: label and `target`, `question`, `region`, `size_bin`, `kind`, `item` (the prediction's id),
     and the mask where the benchmark has one. Field `predictions_…`: the same and `answer`, `correct`, `score`,
@@ -66,7 +67,9 @@ def to_fiftyone(
         result: a `Result`. Its images must be where its table says.
         name: of the dataset; the benchmark's by default.
         field: where the predictions go; by default `predictions_` and the checkpoint's name.
-        overwrite: replace the field where it holds another result of the same checkpoint.
+        overwrite: replace the field where it holds another result of the same checkpoint: its tags, saved views, map,
+            similarity search and heat maps go with it, and `ground_truth` where it is the only field of predictions.
+            Beside others, what `ground_truth` holds stays; each prediction has the `target` that it was judged by.
         database_folder: see `gpt4roi_nb.database.connect`.
         progress: show a progress bar.
 
@@ -130,6 +133,10 @@ def _open(fo: Any, name: str) -> Any:
         dataset.save()
         return dataset
     dataset = fo.load_dataset(name)
+    if _MARK not in dataset.info and not len(dataset):  # a call that was killed before it set the mark, or as good
+        dataset.persistent = True
+        dataset.info[_MARK] = {}
+        dataset.save()
     if _MARK not in dataset.info:
         raise ValueError(f"the dataset {name!r} was not made here, and is left as it is; choose another name")
     return dataset
@@ -144,10 +151,7 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
                 f"{dataset.name!r} holds another result of this checkpoint in {field!r}; name a `field` of its own for "
                 "this one, or replace the other with overwrite=True"
             )
-        for view in dataset.list_saved_views():
-            if view.startswith(view_name(field, "")):
-                dataset.delete_saved_view(view)
-        dataset.delete_sample_field(field)
+        _clear(dataset, field)
     schema = dataset.get_field_schema(flat=True)
     for place, names in ((GROUND_TRUTH, SHARED), (field, PREDICTED)):
         if place not in schema:
@@ -167,6 +171,18 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
     )
 
 
+def _clear(dataset: Any, field: str) -> None:
+    """Deletes what a field of predictions holds, and what was made of it. Whatever is gone already is no error."""
+    for view in dataset.list_saved_views():
+        if view.startswith(view_name(field, "")):
+            dataset.delete_saved_view(view)
+    for run in dataset.list_brain_runs(patches_field=field):
+        dataset.delete_brain_run(run)
+    alone = set(dataset.info[_MARK]) <= {field}
+    for place in (field, heat_map_field(field), *([GROUND_TRUTH] if alone else [])):
+        dataset.delete_sample_field(place, error_level=2)
+
+
 def _note(dataset: Any, field: str, what: dict[str, Any]) -> None:
     dataset.info[_MARK] = {**dataset.info[_MARK], field: {**dataset.info[_MARK].get(field, {}), **what}}
     dataset.save()
@@ -174,6 +190,7 @@ def _note(dataset: Any, field: str, what: dict[str, Any]) -> None:
 
 def _import(fo: Any, dataset: Any, field: str, images: dict[str, list[dict[str, Any]]]) -> Iterable[int]:
     """Writes what is not there yet; yields how many images each batch brought further."""
+    _follow(dataset, field, images)
     there = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
     writer = DetectionWriter(fo)
     places = ((GROUND_TRUTH, writer.ground_truth), (field, writer.prediction))
@@ -200,6 +217,24 @@ def _import(fo: Any, dataset: Any, field: str, images: dict[str, list[dict[str, 
             collection.bulk_write(writes, ordered=False)
         yield len(batch)
     dataset.reload()
+
+
+def _follow(dataset: Any, field: str, images: dict[str, list[dict[str, Any]]]) -> None:
+    """Points samples at the images of their predictions, where these lie elsewhere now; else all would be there twice.
+
+    The field holds this result or nothing: `_prepare` saw to that.
+    """
+    now = {row["id"]: path for path, rows in images.items() for row in rows}
+    columns = dataset.values(["id", "filepath", f"{field}.detections.item"])
+    there = set(columns[1])
+    moved = {
+        sample: now[item]
+        for sample, path, items in zip(*columns, strict=True)
+        for item in (items or ())[:1]
+        if now.get(item, path) != path and now[item] not in there
+    }
+    if moved:
+        dataset.set_values("filepath", moved, key_field="id")
 
 
 def _sample(fo: Any, path: str, row: dict[str, Any]) -> Any:

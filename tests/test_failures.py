@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from predictions import SIZE, make_images, make_predictions
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import failures
+from gpt4roi_nb.browsing.features import SEED, principal_components
+from gpt4roi_nb.browsing.heat_maps import heat_map_field
 from gpt4roi_nb.browsing.labels import decode_mask
 from gpt4roi_nb.browsing.rows import rows_of
 from gpt4roi_nb.browsing.views import view_name
@@ -190,8 +195,62 @@ def test_another_result_of_one_checkpoint_is_not_mixed_in(fiftyone, result, imag
     assert len(detections(dataset, "predictions_first")) == 48
 
 
+def test_what_replaces_a_result_leaves_nothing_of_it_behind(fiftyone, result, monkeypatch) -> None:
+    dataset, field = imported(result), field_of(result)
+    vectors = {item: np.eye(4)[index % 4] for index, item in enumerate(result.predictions["id"])}
+    add_features(result, vectors=vectors, method="pca")
+    heat = fiftyone.Heatmap(map=np.zeros((2, 2)))
+    dataset.add_sample_field(heat_map_field(field), fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Heatmap)
+    dataset.set_values(heat_map_field(field), {dataset.first().filepath: heat}, key_field="filepath")
+    table = result.predictions.assign(target="a moved goalpost")
+    changed = Result("toys", {}, {}, result.card, table)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during, pytest.raises(KeyboardInterrupt):
+        during.setattr(failures, "_note", killed)  # right after the old was deleted
+        imported(changed, overwrite=True)
+    dataset = imported(changed, overwrite=True)
+    assert dataset.list_brain_runs() == [] and heat_map_field(field) not in dataset.get_field_schema()
+    truth, said = detections(dataset, "ground_truth"), detections(dataset, field)
+    assert len(truth) == dataset.count("ground_truth.detections") == 48
+    assert {one.target for one in (*truth.values(), *said.values())} == {"a moved goalpost"}
+
+
+def test_what_other_predictions_are_shown_beside_stays_when_one_result_is_replaced(fiftyone, result, images) -> None:
+    imported(result)
+    other = make_predictions(images, seed=1, checkpoint="other ffee0123")
+    add_features(result, vectors={item: np.arange(4.0) for item in result.predictions["id"]}, method="pca")
+    imported(other)
+    changed = Result("toys", {}, {}, other.card, other.predictions.assign(target="a moved goalpost"))
+    dataset = imported(changed, overwrite=True)
+    assert len(dataset.list_brain_runs()) == 2
+    targets = dict(zip(result.predictions["id"], result.predictions["target"], strict=True))
+    assert {item: one.target for item, one in detections(dataset, "ground_truth").items()} == targets
+    assert {one.target for one in detections(dataset, field_of(other)).values()} == {"a moved goalpost"}
+
+
+def test_samples_follow_images_that_were_moved(fiftyone, result, images, tmp_path) -> None:
+    dataset, field = imported(result), field_of(result)
+    tag(dataset, field, ["toys/0/0"], "kept")
+    moved = [shutil.copy(image, tmp_path) for image in images]
+    where = dict(zip(map(str, images), moved, strict=True))
+    table = result.predictions.assign(image=result.predictions["image"].map(where))
+    dataset = imported(Result("toys", {}, {}, result.card, table))
+    assert sorted(dataset.values("filepath")) == sorted(moved)
+    assert dataset.count(f"{field}.detections") == dataset.count("ground_truth.detections") == 48
+    assert read_tags(dataset, field) == {"kept": ["toys/0/0"]}
+
+
+def test_a_dataset_that_was_made_and_not_marked_is_taken(fiftyone, result) -> None:
+    fiftyone.Dataset("toys")
+    dataset = imported(result)
+    assert dataset.persistent and len(dataset) == 12
+
+
 def test_bad_input_is_refused_in_words(fiftyone, result, images) -> None:
-    fiftyone.Dataset("mine")
+    fiftyone.Dataset("mine").add_sample(fiftyone.Sample(filepath=str(images[0])))
     with pytest.raises(ValueError, match="was not made here"):
         imported(result, name="mine")
     moved = result.predictions.assign(image="/nowhere/0.png")
@@ -305,6 +364,32 @@ def test_features_find_what_looks_alike(fiftyone, result) -> None:
     assert sorted(dataset.list_brain_runs()) == [f"map_{field}", f"similar_{field}"]
 
 
+def test_umap_places_the_map_where_it_is_installed(fiftyone, result, monkeypatch) -> None:
+    made = []
+
+    class UMAP:
+        def __init__(self, **options: Any) -> None:
+            made.append(options)
+
+        def fit_transform(self, vectors: np.ndarray) -> np.ndarray:
+            return vectors[:, :2] * 3 + 7
+
+    stub = types.ModuleType("umap")
+    stub.UMAP = UMAP
+    stub.__spec__ = importlib.machinery.ModuleSpec("umap", None)
+    monkeypatch.setitem(sys.modules, "umap", stub)
+    dataset, field = imported(result), field_of(result)
+    items = list(result.predictions["id"])
+    vectors = dict(zip(items, np.random.default_rng(0).normal(size=(48, 10)), strict=True))
+    add_features(result, vectors=vectors)
+    places = dataset.load_brain_results(f"map_{field}")
+    expected = principal_components(np.stack(list(vectors.values())).astype(np.float32), 2) * 3 + 7
+    known = failures.label_ids(dataset, field)
+    found = dict(zip(places.label_ids, places.points, strict=True))
+    np.testing.assert_allclose([found[known[item]] for item in items], expected, atol=1e-4)
+    assert [options["random_state"] for options in made] == [SEED]
+
+
 def test_features_and_attention_come_from_the_model(fiftyone, images) -> None:
     result = make_predictions(images[:2], 3)
     dataset = imported(result)
@@ -316,15 +401,38 @@ def test_features_and_attention_come_from_the_model(fiftyone, images) -> None:
 
     assert add_attention(result, model, ["toys/1/2"]) == 1
     dataset.reload()
-    (sample,) = dataset.exists("attention")
-    assert sample.filepath == result.predictions["image"][5] and sample["attention"].item == "toys/1/2"
+    place = f"attention_{field_of(result)}"
+    (sample,) = dataset.exists(place)
+    assert sample.filepath == result.predictions["image"][5] and sample[place].item == "toys/1/2"
     grid = model.model.config.grid_size
-    assert sample["attention"].map.shape == (grid, grid)
-    assert 0 < sample["attention"].mass_image < 1
-    assert sample["attention"].fell_without_region1 is not None
-    assert sample["attention"].map.sum() == pytest.approx(sample["attention"].mass_image, abs=1e-4)
+    assert sample[place].map.shape == (grid, grid)
+    assert 0 < sample[place].mass_image < 1
+    assert sample[place].map.sum() == pytest.approx(sample[place].mass_image, abs=1e-4)
     with pytest.raises(ValueError, match="no prediction 'toys/9/9'"):
         add_attention(result, model, ["toys/9/9"])
+
+
+def test_a_heat_map_tells_what_the_region_that_it_is_about_is_worth(fiftyone, images) -> None:
+    table = make_predictions(images[:3], 1).predictions
+    two = [[4.0, 6.0, 60.0, 70.0], [80.0, 10.0, 140.0, 90.0]]
+    table["question"] = ["Is <region1> like <region2>?", "Is <region1> like <region2>?", "What is in the image?"]
+    table["boxes"] = [two, two, []]
+    table["region"] = [1, 2, 0]
+    result = Result("toys", {}, {}, make_predictions(images[:3], 1).card, table)
+    dataset, model = imported(result), tiny_gpt4roi()
+    assert add_attention(result, model, table["id"]) == 3
+    dataset.reload()
+    maps = [sample[f"attention_{field_of(result)}"] for sample in dataset]
+    assert [found.region for found in maps] == [1, 2, None] and maps[2].fell_without_region is None
+    for number in (1, 2):
+        answer = model.session(table["image"][number - 1]).ask(table["question"][0], two)
+        fall = -float(answer.ablate(number, "remove", generate=False).change.mean())
+        assert maps[number - 1].fell_without_region == pytest.approx(fall, abs=1e-5)
+    other = make_predictions(images[:3], 1, checkpoint="other ffee0123")
+    imported(other)
+    add_attention(other, model, ["toys/0/0"])  # another checkpoint's map lies beside the first one's
+    dataset.reload()
+    assert [len(dataset.exists(f"attention_{field_of(one)}")) for one in (result, other)] == [3, 1]
 
 
 def test_features_need_a_model_or_vectors_and_a_method_that_is_there(fiftyone, result) -> None:

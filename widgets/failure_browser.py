@@ -17,24 +17,22 @@ from gpt4roi_nb.browsing.slices import DIMENSIONS, Slices
 from gpt4roi_nb.browsing.tags import items_of, labels_of, open_dataset, read_tags, tag
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.failures import to_fiftyone
-from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.display_image import display_image
 from gpt4roi_nb.widgets.errors import in_words, let_go
 from gpt4roi_nb.widgets.failure_card import card, summary
 from gpt4roi_nb.widgets.failure_panel import AppFrame, FailurePanel
 from gpt4roi_nb.widgets.region_chat import RegionChat
-from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
+    from gpt4roi_nb.widgets.roi_inspector import RoIInspector
+
 # So many are loaded at a time: they are gone through one by one.
 MAX_LOADED = 50
-# What can be opened about a loaded failure: name → (title, widget, what it is given).
-INSPECTORS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
-    "attention": ("Attention", AttentionInspector, "answer"),
-    "regions": ("Region features", RoIInspector, "session"),
-}
+# What can be opened about a loaded failure: name → title.
+INSPECTORS = {"attention": "Attention", "regions": "Region features"}
 
 
 class FailureBrowser:
@@ -81,8 +79,7 @@ class FailureBrowser:
         self.panel = FailurePanel(title=f"{result.benchmark} · {Path(result.card.checkpoint_name).name} ({weights})")
         self.frame = AppFrame()
         self._talk = VBox([])
-        self._inside = VBox([])
-        self.widget = VBox([self.panel, self.frame, self._talk, self._inside])
+        self.widget = VBox([self.panel, self.frame, self._talk])
         self.widget.add_class("gpt4roi-browser")
         self.panel.on_msg(self._told)
         self._count()
@@ -181,7 +178,7 @@ class FailureBrowser:
         """Loads what is selected in the App: labels, patches, or the failures on images. Returns the ids.
 
         Without the App or a selection: the failures that the filters leave, those that the model was surest of first.
-        At most `MAX_LOADED`.
+        At most `MAX_LOADED`; the panel says so where there are more.
 
         Raises:
             DatasetGone: the dataset was deleted.
@@ -189,7 +186,7 @@ class FailureBrowser:
         """
         ids: list[str] = []
         if self.app is not None:
-            dataset = open_dataset(self.name)
+            dataset = self._dataset()
             labels, samples = self.app.selected
             ids = items_of(dataset, self.field, labels or samples) if labels or samples else []
             if samples and not labels and not ids:  # whole images
@@ -205,7 +202,11 @@ class FailureBrowser:
             ids = [row["id"] for row in wrong]
         if not ids:
             raise ValueError("the filters leave no failure to load")
-        return self.load(ids[:MAX_LOADED])
+        loaded = self.load(ids[:MAX_LOADED])
+        left_out = f"{len(loaded)} of {len(ids)} are loaded; filter, or select fewer, to get at the others."
+        note = self.app.note if self.app is not None else ""
+        self.panel.notice = left_out if len(loaded) < len(ids) else note
+        return loaded
 
     def load(self, ids: Iterable[str]) -> list[str]:
         """Loads predictions by their ids, and shows the first. Returns the ids."""
@@ -228,7 +229,6 @@ class FailureBrowser:
         self.panel.current = index
 
     def _bring(self, row: dict[str, Any]) -> None:
-        self._inside.children = ()
         if self.model is None:
             boxed = display_image(draw_regions(row["image"], [list(box) for box in row["boxes"]]))
             self._talk.children = (ImageWidget(value=boxed.data, width=boxed.width),)
@@ -236,7 +236,7 @@ class FailureBrowser:
         if self.chat is None:
             self.chat = RegionChat(self.model, row["image"])
             self._talk.children = (self.chat.widget,)
-            self.panel.inspectors = [{"name": name, "title": title} for name, (title, _, _) in INSPECTORS.items()]
+            self.panel.inspectors = [{"name": name, "title": title} for name, title in INSPECTORS.items()]
         else:
             self.chat.set_image(row["image"])
         self.chat.set_boxes([list(box) for box in row["boxes"]])
@@ -253,18 +253,18 @@ class FailureBrowser:
 
     # ----------------------------------------------------------------------------------------- what is inside
 
-    def inspect(self, name: str) -> Any:
-        """Opens "attention" (of the last answer; asks where there is none) or "regions" below the conversation."""
+    def inspect(self, name: str) -> AttentionInspector | RoIInspector:
+        """Opens below the picture "attention" (of the last answer; asks where there is none), or "regions"."""
         if name not in INSPECTORS:
             raise ValueError(f"expected one of {', '.join(INSPECTORS)}, but {name!r} came")
-        if self.chat is None:
+        if self.chat is None or self.current is None:
             raise RuntimeError("nothing is loaded to look into; call load_selection() or load(ids) first")
-        _, inspector, needs = INSPECTORS[name]
+        if name == "regions":
+            about = int(self._rows[self.current]["region"] or 0)
+            return self.chat.inspect_region(max(about, 1))  # 0: about the whole image
         if not self.chat.answers:
             self.ask()
-        shown = inspector(self.chat.answers[-1] if needs == "answer" else self.chat.session)
-        self._inside.children = (getattr(shown, "widget", shown),)
-        return shown
+        return self.chat.inspect_answer()
 
     # -------------------------------------------------------------------------------------------------- tags
 
@@ -279,7 +279,7 @@ class FailureBrowser:
             raise ValueError("nothing is loaded to be tagged; call load_selection() or load(ids) first, or give ids")
         if self.app is None:
             to_fiftyone(self.result, self.name, field=self.field, database_folder=self._database_folder, progress=False)
-        dataset = open_dataset(self.name)
+        dataset = self._dataset()
         tag(dataset, self.field, wanted, name)
         if self.app is not None:
             self.app.session.refresh()
@@ -288,7 +288,10 @@ class FailureBrowser:
     @property
     def tags(self) -> dict[str, int]:
         """Tag → how many of the predictions have it, whoever tagged them."""
-        return {name: len(items) for name, items in self._read_tags(open_dataset(self.name)).items()}
+        return {name: len(items) for name, items in self._read_tags(self._dataset()).items()}
+
+    def _dataset(self) -> Any:
+        return open_dataset(self.name, self._database_folder)
 
     def _read_tags(self, dataset: Any) -> dict[str, list[str]]:
         tags = read_tags(dataset, self.field)
@@ -300,6 +303,7 @@ class FailureBrowser:
         """Ends the App and takes the widget off the page."""
         self.close_app()
         if self.chat is not None:
+            self.chat.inspections.close()
             self.chat.close()
         self.widget.close()
 

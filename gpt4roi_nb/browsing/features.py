@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.browsing.rows import ResultLike, field_of, rows_of
-from gpt4roi_nb.browsing.tags import label_ids, open_dataset
+from gpt4roi_nb.browsing.tags import open_dataset, places_of
 
 if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Vectors = Mapping[str, np.ndarray]
 # Cosines hardly change by what lies beyond, and 50,000 vectors of a 7B model would fill a database with a gigabyte.
 DIMENSIONS = 64
+# UMAP draws its first places and its samples at random; the same features shall give the same map.
+SEED = 0
 
 
 def add_features(
@@ -28,6 +31,7 @@ def add_features(
     name: str | None = None,
     field: str | None = None,
     method: str | None = None,
+    database_folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Vectors:
     """Gives the regions of an imported result a similarity search and a 2-D map in the App's Embeddings panel.
@@ -36,7 +40,7 @@ def add_features(
         result: as it was given to `to_fiftyone`.
         model: computes the features: each image is encoded once. Not needed with `vectors`.
         vectors: item → (D,) float, for some or all of the result's predictions, computed before.
-        name, field: as in `to_fiftyone`.
+        name, field, database_folder: as in `to_fiftyone`.
         method: "pca", or "umap" (needs `umap-learn`); None takes UMAP where it is installed.
 
     Returns:
@@ -51,15 +55,16 @@ def add_features(
         if model is None:
             raise ValueError("features need a model to compute them, or `vectors` computed before")
         vectors = region_vectors(result, model, progress=progress)
-    dataset = open_dataset(name or result.benchmark)
+    dataset = open_dataset(name or result.benchmark, database_folder)
     field = field or field_of(result)
-    known = label_ids(dataset, field)
-    items = [item for item in vectors if item in known]
+    places = places_of(dataset, field)
+    items = [item for item in vectors if item in places]
     if len(items) < 3:
         raise ValueError(f"a map needs at least 3 regions, but {len(items)} of {field!r} have features")
     full = np.stack([np.asarray(vectors[item], dtype=np.float32) for item in items])
     reduced = principal_components(full, DIMENSIONS)
-    labels = {known[item]: vector for item, vector in zip(items, reduced, strict=True)}
+    points = reduced[:, :2] if method == "pca" else _umap(reduced)
+    samples, labels = zip(*(places[item] for item in items), strict=True)
 
     import fiftyone.brain as fob
 
@@ -67,17 +72,14 @@ def add_features(
     for key in (map_key, search_key):
         if dataset.has_brain_run(key):
             dataset.delete_brain_run(key)
-    places: dict[str, Any] = {"method": method, "embeddings": labels}
-    if method == "pca":
-        places = {"points": {label: vector[:2] for label, vector in labels.items()}}
-    fob.compute_visualization(dataset, patches_field=field, brain_key=map_key, verbose=False, **places)
+    # Given as vectors, FiftyOne would look them up by the ids of samples; places it takes by those of labels.
+    fob.compute_visualization(
+        dataset, patches_field=field, points=dict(zip(labels, points, strict=True)), brain_key=map_key, verbose=False
+    )
     index = fob.compute_similarity(
         dataset, patches_field=field, embeddings=False, brain_key=search_key, backend="sklearn", progress=False
     )
-    samples: dict[str, str] = {}
-    for sample, ids in zip(*dataset.values(["id", f"{field}.detections.id"]), strict=True):
-        samples.update(dict.fromkeys(ids or (), sample))
-    index.add_to_index(reduced, [samples[known[item]] for item in items], label_ids=[known[item] for item in items])
+    index.add_to_index(reduced, list(samples), label_ids=list(labels))
     index.save()
     return vectors
 
@@ -91,6 +93,13 @@ def _method(method: str | None) -> str:
     if method == "umap" and not has_umap:
         raise ValueError("method 'umap' needs the package umap-learn; install it, or take 'pca'")
     return method
+
+
+def _umap(vectors: np.ndarray) -> np.ndarray:
+    """(N, 2) float: places on a map where neighbours of (N, D) stay neighbours."""
+    umap = importlib.import_module("umap")
+    places: np.ndarray = umap.UMAP(n_components=2, random_state=SEED, n_jobs=1).fit_transform(vectors)
+    return places
 
 
 def principal_components(vectors: np.ndarray, count: int) -> np.ndarray:

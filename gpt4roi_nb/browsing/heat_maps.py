@@ -8,24 +8,43 @@ from typing import TYPE_CHECKING, Any
 
 from einops import rearrange
 
-from gpt4roi_nb.browsing.rows import ResultLike, rows_of
+from gpt4roi_nb.browsing.rows import ResultLike, field_of, rows_of
 from gpt4roi_nb.browsing.tags import open_dataset
 
 if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
     from gpt4roi_nb.conversation import Answer
 
-FIELD = "attention"
+
+def heat_map_field(field: str) -> str:
+    """Where the heat maps of a checkpoint's field of predictions are."""
+    return f"attention_{field}"
 
 
-def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, name: str | None = None) -> int:
-    """Shows where the answers to some predictions' questions attended, as the field `attention` of their images.
+def add_attention(
+    result: ResultLike,
+    model: GPT4RoI,
+    items: Iterable[str],
+    *,
+    name: str | None = None,
+    field: str | None = None,
+    database_folder: str | os.PathLike[str] | None = None,
+) -> int:
+    """Shows where the answers to some predictions' questions attended: field `attention_predictions_…` of their images.
 
     The question is asked again. The map is the attention to the image's tokens, mean over layers, heads and tokens of
-    the answer; an image has one map, of the last of its items. Beside it stand `item`, `answer`, and as `mass_image`
-    and `mass_regions` the shares of all attention that went to the image and to the region tokens, and as
-    `fell_without_region1` how far the answer's mean log-probability a token falls when region 1 is removed: a map's
-    brightest spot may hold a hundredth of the whole and mean nothing. `AttentionInspector` tells more.
+    the answer; an image has one map a checkpoint, of the last of its items. Beside it stand `item`, `answer`, `region`,
+    and as `mass_image` and `mass_regions` the shares of all attention that went to the image and to the region tokens,
+    and as `fell_without_region` how far the answer's mean log-probability a token falls when the region that the
+    prediction is about (`region`) is removed: a map's brightest spot may hold a hundredth of the whole and mean
+    nothing. Where a prediction is about the whole image, `region` and `fell_without_region` are None.
+    `AttentionInspector` tells more.
+
+    Args:
+        result: as it was given to `to_fiftyone`.
+        model: the checkpoint that gave the answers.
+        items: ids of predictions.
+        name, field, database_folder: as in `to_fiftyone`.
 
     Returns:
         How many maps were made.
@@ -34,7 +53,8 @@ def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, n
         ValueError: an item that the result does not have.
         DatasetGone, NoDatabase: as they say.
     """
-    dataset = open_dataset(name or result.benchmark)
+    dataset = open_dataset(name or result.benchmark, database_folder)
+    place = heat_map_field(field or field_of(result))
     import fiftyone as fo
 
     rows = {row["id"]: row for row in rows_of(result)}
@@ -46,7 +66,7 @@ def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, n
         answer = model.session(row["image"]).ask(row["question"], row["boxes"])
         if not answer.tokens:
             continue
-        recorded = answer.attention()
+        recorded, number = answer.attention(), int(row["region"] or 0)
         mean = recorded.weights.mean(dim=(0, 1, 2))
         flat = mean[recorded.spans["image"]]
         regions = [positions for span, positions in recorded.spans.items() if span.startswith("region")]
@@ -56,17 +76,18 @@ def add_attention(result: ResultLike, model: GPT4RoI, items: Iterable[str], *, n
             range=[0.0, float(grid.max())],
             item=item,
             answer=answer.text,
+            region=number or None,
+            fell_without_region=_fall(answer, number) if f"region{number}" in recorded.spans else None,
             mass_image=float(flat.sum()),
-            fell_without_region1=_fall(answer) if "region1" in recorded.spans else None,
             mass_regions=float(sum(mean[positions].sum() for positions in regions)),
         )
     if maps:
-        if FIELD not in dataset.get_field_schema():
-            dataset.add_sample_field(FIELD, fo.EmbeddedDocumentField, embedded_doc_type=fo.Heatmap)
-        dataset.set_values(FIELD, maps, key_field="filepath")
-        dataset.add_dynamic_sample_fields(fields=FIELD)
+        if place not in dataset.get_field_schema():
+            dataset.add_sample_field(place, fo.EmbeddedDocumentField, embedded_doc_type=fo.Heatmap)
+        dataset.set_values(place, maps, key_field="filepath")
+        dataset.add_dynamic_sample_fields(fields=place)
     return len(maps)
 
 
-def _fall(answer: Answer) -> float:
-    return -float(answer.ablate(1, "remove", generate=False).change.mean())
+def _fall(answer: Answer, number: int) -> float:
+    return -float(answer.ablate(number, "remove", generate=False).change.mean())

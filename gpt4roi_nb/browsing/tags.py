@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,14 +13,14 @@ class DatasetGone(RuntimeError):
     """The dataset was deleted, in the App or elsewhere."""
 
 
-def open_dataset(name: str) -> Any:
-    """The dataset of that name.
+def open_dataset(name: str, database_folder: str | os.PathLike[str] | None = None) -> Any:
+    """The dataset of that name. database_folder: see `gpt4roi_nb.database.connect`, which raises as it says.
 
     Raises:
         DatasetGone: there is none.
         NoDatabase: no MongoDB answers.
     """
-    fo = connect()
+    fo = connect(database_folder)
     if not fo.dataset_exists(name):
         raise DatasetGone(
             f"there is no dataset {name!r} any more; it was deleted, in the App or elsewhere. The result has all of "
@@ -30,8 +31,17 @@ def open_dataset(name: str) -> Any:
 
 def label_ids(dataset: Any, field: str) -> dict[str, str]:
     """Item (a prediction's id) → id of its label in a field."""
-    items, ids = dataset.values([f"{field}.detections.item", f"{field}.detections.id"], unwind=True)
-    return dict(zip(items, ids, strict=True))
+    return {item: label for item, (_, label) in places_of(dataset, field).items()}
+
+
+def places_of(dataset: Any, field: str) -> dict[str, tuple[str, str]]:
+    """Item → (id of its sample, id of its label) in a field."""
+    columns = dataset.values(["id", f"{field}.detections.item", f"{field}.detections.id"])
+    return {
+        item: (sample, label)
+        for sample, items, labels in zip(*columns, strict=True)
+        for item, label in zip(items or (), labels or (), strict=True)
+    }
 
 
 def items_of(dataset: Any, field: str, labels: Iterable[str]) -> list[str]:

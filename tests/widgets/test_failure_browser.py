@@ -15,8 +15,9 @@ from gpt4roi_nb.browsing.app import HUB_PREFIX, NO_LOGIN
 from gpt4roi_nb.browsing.rows import rows_of
 from gpt4roi_nb.database import WAYS_OUT, NoDatabase
 from gpt4roi_nb.evaluate import Result
+from gpt4roi_nb.failures import add_attention, add_features
 from gpt4roi_nb.widgets import FailureBrowser
-from gpt4roi_nb.widgets.failure_browser import INSPECTORS
+from gpt4roi_nb.widgets import failure_browser as module
 
 PATIENCE = 60  # seconds
 
@@ -118,6 +119,41 @@ def test_bad_ids_and_empty_selections_are_said_in_words(browser) -> None:
         FailureBrowser(FakeGPT4RoI())
 
 
+def test_more_than_are_loaded_at_a_time_are_counted(browser, monkeypatch) -> None:
+    wrong = len(browser.load_selection())
+    assert browser.panel.notice == ""
+    monkeypatch.setattr(module, "MAX_LOADED", 3)
+    tell(browser, type="load")
+    assert len(browser.loaded) == 3
+    assert browser.panel.notice.startswith(f"3 of {wrong} are loaded; filter, or select fewer")
+    browser.where(kind="ring", size_bin="small")
+    tell(browser, type="load")
+    assert 0 < len(browser.loaded) <= 3 and browser.panel.notice == ""
+
+
+def test_the_databases_folder_is_told_to_whatever_connects(result, monkeypatch, tmp_path) -> None:
+    told = []
+
+    def connect(folder: Any = None) -> None:
+        told.append(folder)
+        raise NoDatabase("none here")
+
+    monkeypatch.setattr("gpt4roi_nb.failures.connect", connect)
+    monkeypatch.setattr("gpt4roi_nb.browsing.tags.connect", connect)
+    browser = FailureBrowser(result, database_folder=tmp_path)
+    vectors = {item: [1.0] for item in result.predictions["id"]}
+    for use in (
+        lambda: browser.tags,
+        browser.open_app,
+        lambda: browser.tag("odd", ["toys/0/0"]),
+        lambda: add_features(result, vectors=vectors, database_folder=tmp_path),
+        lambda: add_attention(result, FakeGPT4RoI(), [], database_folder=tmp_path),
+    ):
+        with pytest.raises(NoDatabase):
+            use()
+    assert told == [tmp_path] * 5
+
+
 def test_without_a_model_the_regions_are_shown(result) -> None:
     browser = FailureBrowser(result)
     browser.load(["toys/2/1"])
@@ -143,21 +179,37 @@ def test_without_a_database_the_panel_says_the_three_ways_out_and_goes_on(browse
 
 def test_inspectors_get_what_they_look_into(browser, monkeypatch) -> None:
     class Inspector(anywidget.AnyWidget):
-        def __init__(self, given: Any) -> None:
-            super().__init__()
-            self.given = given
+        closed = False
 
-    for name, (title, _, needs) in list(INSPECTORS.items()):
-        monkeypatch.setitem(INSPECTORS, name, (title, Inspector, needs))
+        def __init__(self, given: Any, boxes: Any = None, region: int | None = None) -> None:
+            super().__init__()
+            self.given, self.boxes, self.region = given, boxes, region
+            self.view = self.widget = self
+
+        def close(self) -> None:
+            super().close()
+            self.closed = True
+
+    monkeypatch.setattr("gpt4roi_nb.widgets.region_chat.AttentionInspector", Inspector)
+    monkeypatch.setattr("gpt4roi_nb.widgets.region_chat.RoIInspector", Inspector)
     browser.load(["toys/2/1", "toys/3/1"])
     assert [entry["name"] for entry in browser.panel.inspectors] == ["attention", "regions"]
+    opened = browser.chat.inspections
+    tell(browser, type="inspect", name="regions")
+    assert browser.panel.problem == ""
+    features = opened.inspector
+    assert features.given is browser.chat.session and features.region == 1
+    assert features.boxes == [tuple(box) for box in browser._rows["toys/2/1"]["boxes"]]
     tell(browser, type="inspect", name="attention")
     assert browser.panel.problem == ""
-    assert browser._inside.children[0].given is browser.chat.answers[-1]  # it was asked for that
-    tell(browser, type="inspect", name="regions")
-    assert browser._inside.children[0].given is browser.chat.session
+    attention = opened.inspector
+    assert attention.given is browser.chat.answers[-1]  # it was asked for that
     browser.show(1)
-    assert browser._inside.children == ()
+    assert opened.inspector is None
+    browser.inspect("regions")
+    last = opened.inspector
+    browser.close()
+    assert [inspector.closed for inspector in (features, attention, last)] == [True] * 3
 
 
 # ------------------------------------------------------------------------------ a real database and a real App
