@@ -27,7 +27,7 @@ from gpt4roi_nb.demo.alignment import align
 from gpt4roi_nb.demo.bank import SceneBank, load_or_draw
 from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
-from gpt4roi_nb.demo.curriculum import DIRECT_PAIRS, FAMILIES, REGION_FAMILIES
+from gpt4roi_nb.demo.curriculum import DIRECT_PAIRS, FAMILIES, REGION_FAMILIES, STAGE_FAMILIES
 from gpt4roi_nb.demo.hidden import HiddenStates
 from gpt4roi_nb.demo.language import OptionReader, Talking, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
@@ -130,7 +130,7 @@ def make(recipe: Recipe, out: Path, run: Path, *, seed: int = 0, workers: int = 
     report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
 
     def stage_phase_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
-        return stage_step(talking, whole, FAMILIES, states, recipe, weights, rng)
+        return stage_step(talking, whole, STAGE_FAMILIES, states, recipe, weights, rng)
 
     for number, length in ((1, recipe.stage1), (2, recipe.stage2)):
         name = f"stage{number}"
