@@ -59,7 +59,7 @@ def test_a_database_that_does_not_answer_is_named_with_the_three_ways_out() -> N
     assert "result.gallery()" in said
 
 
-# FiftyOne's own database is one for a user, and one that runs is taken: the notebook with one must not run beside these.
+# FiftyOne's own database is one for a user, and one that runs is taken: the notebook must not run beside these.
 @pytest.mark.slow
 @pytest.mark.xdist_group("07_browse_failures")
 def test_no_mongod_is_said_in_words() -> None:
