@@ -55,6 +55,8 @@ def test_it_follows_a_run_and_its_button_ends_one(open_notebook: Open, shots: Pa
     expect(done.locator(".probe")).to_have_count(OBJECTS)
     expect(done.locator(".probe .truth").first).to_have_text(make_scene(SEED).objects[0].phrase)
     expect(done.locator("button[data-action='stop']")).to_be_hidden()
+    name, figure = (done.locator(f"[data-fact='loss'] {part}").bounding_box() for part in ("dt", "dd"))
+    assert name["y"] + name["height"] <= figure["y"] + 1  # above the figure, not behind it
 
     expect(running.locator("[data-fact='loss']")).to_be_visible(timeout=TRAIN_MS)
     running.locator("button[data-action='stop']").click()
