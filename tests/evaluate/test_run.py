@@ -189,7 +189,8 @@ def test_nothing_is_asked_that_could_not_be_judged(world, gpt4roi, tmp_path, mon
             evaluate("vg", gpt4roi, world, folder=tmp_path / "kept", **SMALL)
         assert main(["vg", "--root", str(world), "--check"]) == 1
         assert "Java programs" in capsys.readouterr().err
-    modules = {"coco": "pycocotools.cocoeval", "cityscapes": "cityscapesscripts.evaluation.evalPanopticSemanticLabeling"}
+    tool = "cityscapesscripts.evaluation.evalPanopticSemanticLabeling"
+    modules = {"coco": "pycocotools.cocoeval", "cityscapes": tool}
     for name, module in modules.items():
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
