@@ -22,6 +22,7 @@ if "without" in sys.argv:
     def none():
         raise service.ServiceExecutableNotFound("Could not find `mongod`")
     service.DatabaseService.find_mongod = staticmethod(none)
+    service.fosu.find_processes_by_args = lambda args: []  # nor does another program of this user have one
 folder = sys.argv[1] or None
 try:
     fo = connect(folder)
@@ -59,14 +60,13 @@ def test_a_database_that_does_not_answer_is_named_with_the_three_ways_out() -> N
     assert "result.gallery()" in said
 
 
-# FiftyOne's own database is one for a user, and one that runs is taken: the notebook must not run beside these.
 @pytest.mark.slow
-@pytest.mark.xdist_group("07_browse_failures")
 def test_no_mongod_is_said_in_words() -> None:
     said = connect("", "without")
     assert said.startswith("NONE FiftyOne keeps what it shows in a MongoDB, and there is none here. Three ways out")
 
 
+# FiftyOne's own database is one for a user, and one that runs is taken: the notebook must not run beside this.
 @pytest.mark.slow
 @pytest.mark.xdist_group("07_browse_failures")
 def test_fiftyones_own_mongod_lies_where_asked_and_comes_back_after_a_kill(tmp_path: Path, mongo) -> None:

@@ -21,18 +21,13 @@ _SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 _ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILINE)
 
 
-# Of the same group, so that no second worker runs the notebook again.
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(path, marks=pytest.mark.xdist_group(path.stem), id=path.stem) for path in NOTEBOOKS],
-)
-def printed(request) -> str:
+def printed(path: Path) -> str:
     """What the cells of a notebook print, once it has run from top to bottom without an error.
 
     An exercise is a cell to fill in, its check, and a solution: the check runs as it stands, and once more with the
     solution.
     """
-    notebook = nbformat.read(request.param, as_version=4)
+    notebook = nbformat.read(path, as_version=4)
     solved = []
     for index, cell in enumerate(notebook.cells):
         solved.append(cell)
@@ -53,19 +48,31 @@ def printed(request) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)  # one of them trains
-def test_it_runs_and_its_answers_are_right(printed: str) -> None:
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=pytest.mark.xdist_group(path.stem), id=path.stem) for path in NOTEBOOKS]
+)
+def test_it_runs_its_answers_are_right_and_its_checks_know_a_solution(path: Path) -> None:
+    said = printed(path)
+    # So that each is run once, all is looked at here.
+    check_answers(said)
+    check_exercises(said)
+    if "words of the truth in the answers" in said:
+        check_training(said)
+
+
+def check_answers(printed: str) -> None:
+    """What the model is shown to say is true, and no demonstration comes to nothing."""
     for answer, truth in _ANSWER_AND_TRUTH.findall(printed):
         for thing in truth.split(" and "):  # a second thing may be compared rather than named whole
             words = thing.split()
             assert any(word in answer.split() for word in words), f"{answer!r} is not {truth!r}"
         assert truth.split(" and ")[0] in answer, f"{answer!r} is not {truth!r}"
-    if "words of the truth in the answers" in printed:
-        check_training(printed)
     for nothing in NOTHING_TO_SHOW:
         assert nothing not in printed, f"a demonstration has nothing to show: {nothing!r}"
 
 
-def test_the_checks_of_exercises_know_a_solution_from_an_empty_cell(printed: str) -> None:
+def check_exercises(printed: str) -> None:
+    """The check of an exercise knows a solution from an empty cell."""
     empty = re.findall(r"^Exercise (\d+): not tried yet\.$", printed, re.MULTILINE)
     right = re.findall(r"^Exercise (\d+): right\.", printed, re.MULTILINE)
     assert empty == right == [str(number) for number in range(1, len(empty) + 1)]
