@@ -70,7 +70,7 @@ def measured(folder: Path) -> list[dict[str, object]]:
                 view.count()
                 list(view.limit(SHOWN))
 
-            seconds[f"view {name.removeprefix(field).strip()}"] = timed(opened)
+            seconds[f"view{name.removeprefix(field)}"] = timed(opened)
     random = np.random.default_rng(0)
     items = list(first.predictions["id"])
     vectors = dict(zip(items, random.normal(size=(count, DIMENSIONS)).astype(np.float32), strict=True))
