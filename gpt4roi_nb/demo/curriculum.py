@@ -62,7 +62,7 @@ FAMILIES = (
     Family(0.25, {QA: 0.5, QAR: 0.5}, 9, 4),
     Family(0.15, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 5, (2, 3)),
 )
-# Of the two stages. Multiple choice has a small share: 500 batches of it before taught no more than to say a letter.
+# Of the two stages. Multiple choice has a small share: 400 batches of it before taught no more than to say a letter.
 STAGE_FAMILIES = (
     Family(0.4, {**SHORT, "count": 0.3, "which": 0.1}, 12, 14),
     Family(0.33, {"same": 0.6, COMPOUND: 0.3, "which": 0.1}, 12, 9),

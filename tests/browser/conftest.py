@@ -33,6 +33,12 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture()
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go, for people to look at."""
+    return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture()
 def open_notebook(lab: Lab, browser: Browser) -> Iterator[OpenNotebook]:
     """Writes cells into a new notebook, opens it in a new page and runs it.
 

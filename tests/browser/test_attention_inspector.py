@@ -24,12 +24,6 @@ HOVER_MS = 50
 
 
 @pytest.fixture()
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go, for people to look at."""
-    return tmp_path_factory.getbasetemp()
-
-
-@pytest.fixture()
 def open_inspector(open_notebook: Open) -> Open:
     """`arguments` of an inspector over answers that need no model."""
 

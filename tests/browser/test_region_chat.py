@@ -14,12 +14,6 @@ SIZE = (336, 336)
 Open = Callable[..., Notebook]
 
 
-@pytest.fixture()
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go, for people to look at."""
-    return tmp_path_factory.getbasetemp()
-
-
 def test_draw_ask_and_undo(fake_chat: Open, shots: Path) -> None:
     notebook = fake_chat()
     notebook.draw((40, 40, 120, 120), SIZE, 1)

@@ -26,12 +26,6 @@ LOAD = (
 PIXELS = "canvas => [canvas.width, [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]]"
 
 
-@pytest.fixture()
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go, for people to look at."""
-    return tmp_path_factory.getbasetemp()
-
-
 @pytest.fixture(scope="module")
 def demo() -> GPT4RoI:
     return GPT4RoI.from_pretrained()

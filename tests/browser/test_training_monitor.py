@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from browser.lab import Notebook
 from playwright.sync_api import expect
 
@@ -30,12 +29,6 @@ scene = make_scene({SEED})
 probes = Probes(scene.image, [thing.box for thing in scene.objects], [thing.phrase for thing in scene.objects])
 settings = dict(stage=1, learning_rate=1e-4, warmup=2, batch_size=2, logging_steps=1, probes=probes, progress=False)
 """
-
-
-@pytest.fixture()
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go, for people to look at."""
-    return tmp_path_factory.getbasetemp()
 
 
 def test_it_follows_a_run_and_its_button_ends_one(open_notebook: Open, shots: Path) -> None:
