@@ -21,7 +21,8 @@ class Family:
     """Conversations of about one length, since the longest of a batch sets the room that each one takes.
 
     share: of the batches. shares: of the kinds of the first question. rows, questions: images a batch, and
-    conversations about each. turns: fewest and most. targets: of the first question, if only some are asked.
+    conversations about each. turns: fewest and most. targets: of the first question, if only some are asked. followups:
+    of the kinds of later questions, if not `FOLLOWUPS`.
     """
 
     share: float
@@ -30,6 +31,7 @@ class Family:
     questions: int
     turns: tuple[int, int] = (1, 1)
     targets: frozenset[str] | None = None
+    followups: Shares | None = None
 
 
 SHORT: Shares = {
@@ -50,26 +52,23 @@ DIRECT_PAIRS = (
         1.0, {"left_right": 0.5, "front_behind": 0.5}, 5, 44, targets=frozenset(("left", "right", "front", "behind"))
     ),
 )
+REGION_FOLLOWUPS: Shares = {**SHORT, "same": 0.25, "phrase": 0.2}
+FOLLOWUPS: Shares = {**REGION_FOLLOWUPS, "count": 0.1, "which": 0.04}
 # Before the image's tokens come in.
 REGION_FAMILIES = (
-    Family(0.45, SHORT, 12, 14),
-    Family(0.25, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
-    Family(0.3, {QA: 0.5, QAR: 0.5}, 9, 4),
+    Family(0.4, SHORT, 12, 14),
+    Family(0.2, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
+    Family(0.2, {QA: 0.5, QAR: 0.5}, 9, 4),
+    Family(0.2, {**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS),
 )
 FAMILIES = (
-    Family(0.45, {**SHORT, "count": 0.3, "which": 0.1}, 12, 14),
-    Family(0.15, {"same": 0.6, COMPOUND: 0.3, "which": 0.1}, 12, 9),
-    Family(0.25, {QA: 0.5, QAR: 0.5}, 9, 4),
-    Family(0.15, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 5, (2, 3)),
-)
-# Of the two stages. Multiple choice has a small share: 400 batches of it before taught no more than to say a letter.
-STAGE_FAMILIES = (
     Family(0.4, {**SHORT, "count": 0.3, "which": 0.1}, 12, 14),
-    Family(0.33, {"same": 0.6, COMPOUND: 0.3, "which": 0.1}, 12, 9),
-    Family(0.05, {QA: 0.5, QAR: 0.5}, 9, 4),
-    Family(0.22, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 5, (2, 3)),
+    Family(0.2, {"same": 0.6, COMPOUND: 0.3, "which": 0.1}, 12, 9),
+    Family(0.2, {QA: 0.5, QAR: 0.5}, 9, 4),
+    Family(0.2, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 6, (2, 3)),
 )
-FOLLOWUP_SHARES: Shares = {**SHORT, "same": 0.25, "count": 0.1, "which": 0.04, "phrase": 0.2}
+# Of the two stages.
+STAGE_FAMILIES = FAMILIES
 # Of questions for an attribute, those that propose a value ("is it red?"): rarer among users, but harder to learn.
 PROPOSING_SHARE = 0.4
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
@@ -115,11 +114,17 @@ def proposes(question: Question) -> bool:
 
 
 def draw_conversation(
-    scene: Scene, turns: int, rng: np.random.Generator, shares: Shares, targets: frozenset[str] | None = None
+    scene: Scene,
+    turns: int,
+    rng: np.random.Generator,
+    shares: Shares,
+    targets: frozenset[str] | None = None,
+    followups: Shares | None = None,
 ) -> Conversation:
     """A conversation of so many questions (fewer where the scene offers no clear follow-up), each with its answer.
 
-    shares: of the kinds of the first question. targets: its possible targets, if not all.
+    shares: of the kinds of the first question. targets: its possible targets, if not all. followups: of the kinds of
+    later questions, if not `FOLLOWUPS`.
     """
     question = draw_question(scene, rng, shares)
     while targets is not None and question.target not in targets:
@@ -127,9 +132,10 @@ def draw_conversation(
     said = [("user", question.text), ("assistant", question.answer)]
     # After "What is <region1>, and …", "And <region3>?" asks for a phrase.
     objects, previous = question.objects, "phrase" if question.kind == COMPOUND else question.kind
+    followups = followups or FOLLOWUPS
     for _ in range(turns - 1):
-        kind = previous if previous in FOLLOWUP_SHARES and rng.random() < REPEAT_SHARE else None
-        kind = kind or draw_kind(FOLLOWUP_SHARES, rng)
+        kind = previous if previous in followups and rng.random() < REPEAT_SHARE else None
+        kind = kind or draw_kind(followups, rng)
         known = dict(enumerate(objects, start=1))
         later = followup(scene, kind, rng, known, previous=previous)
         if later is None:

@@ -26,31 +26,38 @@ ENDINGS = (f"▁{ROLES['assistant']}", ":", "<0x0A>", TURN_MARK)
 ENDING_WEIGHT = 0.1
 
 
-class OptionReader(nn.Module):
-    """A throw-away head: reads off the hidden state where an option ends whether the option is right.
+class TruthReader(nn.Module):
+    """Throw-away heads that read off hidden states whether what a question claims is true.
 
-    Without it a multiple-choice question of 150 tokens teaches by one letter alone.
+    One reads it where a word names a value ("is `<region1>` red?"), one where an option of a multiple-choice question
+    ends. Without them a question of 150 tokens teaches by one letter alone.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.right = nn.Linear(width, 1)
+        self.claims = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+        self.options = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
-    def loss(self, hidden: Tensor, rows: Rows) -> Tensor:
-        """hidden: (B, T, D)."""
-        places = rows.option_ends
-        logits = self.right(self.norm(hidden[places[:, 0], places[:, 1]]))[:, 0]
-        return F.binary_cross_entropy_with_logits(logits, rows.option_right.float())
+    def losses(self, hidden: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
+        """hidden: one (B, T, D) a layer, the embeddings first. Losses by name, for what the rows hold."""
+        found = {}
+        for name, head, states, places, true in (
+            ("claims", self.claims, hidden[-2], rows.claim_places, rows.claim_true),
+            ("options", self.options, hidden[-1], rows.option_ends, rows.option_right),
+        ):
+            if len(places):
+                logits = head(states[places[:, 0], places[:, 1]])[:, 0]
+                found[name] = F.binary_cross_entropy_with_logits(logits, true.float())
+        return found
 
 
 class Talking(nn.Module):
     """What the language phases train beside parts of the model: the model, and the throw-away heads."""
 
-    def __init__(self, model: GPT4RoIForConditionalGeneration, options: OptionReader) -> None:
+    def __init__(self, model: GPT4RoIForConditionalGeneration, truth: TruthReader) -> None:
         super().__init__()
         self.model = model
-        self.options = options
+        self.truth = truth
 
 
 @torch.no_grad()
@@ -66,12 +73,12 @@ def rows_losses(
     image_features: Tensor | None,
     region_vectors: Tensor,
     token_weights: Tensor | None = None,
-    options: OptionReader | None = None,
+    truth: TruthReader | None = None,
 ) -> dict[str, Tensor]:
     """Mean cross-entropy over the answers of packed rows, weighted by token where weights are given.
 
     image_features: (B, grid², D), or None for rows without image tokens. region_vectors: (objects of all images, D).
-    options: adds its loss where the rows hold multiple-choice questions.
+    truth: adds its losses.
     """
     output = model.language_model.model(
         inputs_embeds=model.embed(rows.input_ids, image_features, region_vectors[rows.regions]),
@@ -87,9 +94,9 @@ def rows_losses(
     losses = F.cross_entropy(logits, targets[learnt], reduction="none")
     weights = torch.ones_like(losses) if token_weights is None else token_weights[targets[learnt]]
     found = {"words": (weights * losses).sum() / weights.sum()}
-    if options is not None and len(rows.option_ends):
-        found = {"letters": found["words"], "options": options.loss(output.hidden_states[-2], rows)}
-    return found
+    if len(rows.option_ends):
+        found = {"letters": found["words"]}
+    return found if truth is None else {**found, **truth.losses(output.hidden_states, rows)}
 
 
 def decision_weights(processor: GPT4RoIProcessor) -> Tensor:
@@ -106,12 +113,19 @@ def draw_rows(builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng:
     fewest, most = family.turns
     conversations = [
         [
-            draw_conversation(scene, int(rng.integers(fewest, most + 1)), rng, family.shares, family.targets)
+            draw_conversation(
+                scene,
+                int(rng.integers(fewest, most + 1)),
+                rng,
+                family.shares,
+                family.targets,
+                family.followups,
+            )
             for _ in range(family.questions)
         ]
         for scene in scenes
     ]
-    return builder.rows(conversations, [len(scene.objects) for scene in scenes])
+    return builder.rows(conversations, [scene.objects for scene in scenes])
 
 
 def symbol_step(
@@ -131,7 +145,7 @@ def symbol_step(
     rows = draw_rows(builder, scenes, family, rng)
     regions, patches = code.tell(scenes, recipe.grid, rng)
     features = patches if builder.image_tokens else None
-    return rows_losses(talking.model, rows, features, regions, token_weights, talking.options)
+    return rows_losses(talking.model, rows, features, regions, token_weights, talking.truth)
 
 
 def stage_step(
@@ -148,4 +162,4 @@ def stage_step(
     chosen = rng.integers(len(states.bank), size=family.rows).tolist()
     rows = draw_rows(builder, [states.bank.scene(index) for index in chosen], family, rng)
     patches, regions = encode(talking.model, states, chosen, recipe.box_jitter, rng)
-    return rows_losses(talking.model, rows, patches, regions, token_weights, talking.options)
+    return rows_losses(talking.model, rows, patches, regions, token_weights, talking.truth)

@@ -29,7 +29,7 @@ from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
 from gpt4roi_nb.demo.curriculum import DIRECT_PAIRS, FAMILIES, REGION_FAMILIES, STAGE_FAMILIES
 from gpt4roi_nb.demo.hidden import HiddenStates
-from gpt4roi_nb.demo.language import OptionReader, Talking, decision_weights, scale_words, stage_step, symbol_step
+from gpt4roi_nb.demo.language import Talking, TruthReader, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
 from gpt4roi_nb.demo.recipe import DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES, Recipe, model_config
 from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
@@ -39,6 +39,7 @@ from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.training.parts import STAGES, choose_parts
 
+HALVES = VISION, LANGUAGE = "vision", "language"  # of stage 0
 REPORTED_SEED = 1  # of the check whose figures stand beside the weights
 REPORTED_SCENES = 300
 ALIGNED = 1600  # pictures from which the code is brought into line
@@ -79,8 +80,20 @@ def make_banks(recipe: Recipe, run: Path, workers: int, report: Report) -> Banks
     )
 
 
-def make(recipe: Recipe, out: Path, run: Path, *, seed: int = 0, workers: int = 0, report: Report = print) -> Figures:
-    """Makes the checkpoint of a recipe in `out`, going on with what is in `run`; returns `demo.check`'s figures."""
+def make(
+    recipe: Recipe,
+    out: Path,
+    run: Path,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    half: str | None = None,
+    report: Report = print,
+) -> Figures | None:
+    """Makes the checkpoint of a recipe in `out`, going on with what is in `run`; returns `demo.check`'s figures.
+
+    half: one of `HALVES` ends after that half of stage 0, and returns None.
+    """
     run.mkdir(parents=True, exist_ok=True)
     processor = make_processor(recipe, run)
     banks = make_banks(recipe, run, workers, report)
@@ -103,12 +116,15 @@ def make(recipe: Recipe, out: Path, run: Path, *, seed: int = 0, workers: int = 
         bank = banks.dense if rng.random() < recipe.dense_share else banks.plain
         return vision.vision_step(model, seeing, bank, recipe, rng)
 
-    took["vision"] = phase("vision", trained=seeing, step=vision_step, phase=recipe.vision)
-    readable = vision.reading_accuracy(model, seeing, banks.validation)
-    report("read off region vectors: " + "  ".join(f"{name} {share:.3f}" for name, share in readable.items()))
+    if half != LANGUAGE:
+        took["vision"] = phase("vision", trained=seeing, step=vision_step, phase=recipe.vision)
+        readable = vision.reading_accuracy(model, seeing, banks.validation)
+        report("read off region vectors: " + "  ".join(f"{name} {share:.3f}" for name, share in readable.items()))
+    if half == VISION:
+        return None
 
     code, weights = Code(recipe.width), decision_weights(processor)
-    talking = Talking(model, OptionReader(recipe.width))
+    talking = Talking(model, TruthReader(recipe.width))
     regions_only, whole = RowBuilder(processor, image_tokens=False), RowBuilder(processor)
 
     def pairs_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
@@ -123,6 +139,8 @@ def make(recipe: Recipe, out: Path, run: Path, *, seed: int = 0, workers: int = 
     choose_parts(model, ["language_model"])
     took["pairs"] = phase("pairs", trained=talking, step=pairs_step, phase=recipe.pairs)
     took["symbols"] = phase("symbols", trained=talking, step=symbol_phase_step, phase=recipe.symbols)
+    if half == LANGUAGE:
+        return None
 
     model.eval()
     states = HiddenStates(model, banks.plain)
@@ -164,14 +182,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: 0)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw the scenes (default: 2)")
+    parser.add_argument(
+        "--half",
+        choices=HALVES,
+        help="make this half of stage 0 and end; once the scenes are drawn both can run at once, with one thread each, "
+        "which is quicker than two threads one after the other",
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
 
     def report(text: str) -> None:
         print(text, flush=True)
 
-    figures = make(Recipe(), options.out, options.run, seed=options.seed, workers=options.workers, report=report)
-    report(table(figures))
+    figures = make(
+        Recipe(),
+        options.out,
+        options.run,
+        seed=options.seed,
+        workers=options.workers,
+        half=options.half,
+        report=report,
+    )
+    if figures is not None:
+        report(table(figures))
 
 
 if __name__ == "__main__":

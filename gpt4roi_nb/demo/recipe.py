@@ -33,7 +33,7 @@ class Recipe:
     patch_size: int = 14
     width: int = 192
     vision_layers: int = 4
-    text_layers: int = 4
+    text_layers: int = 5
     text_inner: int = 576  # width inside the language model's feed-forward layers
     vision_heads: int = 3  # few and wide: the quickest on a CPU
     text_heads: int = 6

@@ -6,17 +6,21 @@ of the prompt, with all image tokens, is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.data.question_kinds import STUFF, VALUES, plural
+from gpt4roi_nb.data.scenes import SceneObject
 from gpt4roi_nb.demo.curriculum import Conversation
+from gpt4roi_nb.demo.symbols import attribute_indices
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, Turns, build_prompt
 
@@ -24,17 +28,29 @@ SHARED_PREFIX = "shared_prefix"  # name of the attention below
 CACHED_SEGMENTS = 200_000
 
 
+class Claim(NamedTuple):
+    """The word at `place` names a value: `number` is the region named last before it, `attribute` and `value` are
+    indices into `VALUES`."""
+
+    place: int
+    number: int
+    attribute: int
+    value: int
+
+
 @dataclass(frozen=True)
 class Segment:
     """A conversation after the opening: ids, labels, and the number of the region behind each `<bbox>`.
 
-    option_ends: of a multiple-choice question, places of the tokens that end the options.
+    option_ends: of a multiple-choice question, places of the tokens that end the options. claims: the words of the
+    first question that name a value after a region was named.
     """
 
     input_ids: list[int]
     labels: list[int]
     regions: tuple[int, ...]
     option_ends: tuple[int, ...]
+    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ class Rows:
     regions: index of each `<bbox>`, in order, among all objects of all images.
     option_ends: (options, 2) int64, row and column of the token that ends each option of each multiple-choice question;
     option_right: (options,) bool, whether it is the right one.
+    claim_places, claim_true: the same of each claim, and whether its region has the value.
     """
 
     input_ids: Tensor
@@ -55,6 +72,8 @@ class Rows:
     regions: Tensor
     option_ends: Tensor
     option_right: Tensor
+    claim_places: Tensor
+    claim_true: Tensor
 
 
 class RowBuilder:
@@ -74,6 +93,8 @@ class RowBuilder:
         self.prefix = [whole.input_ids[k] for k in kept]
         pieces = processor.tokenizer.get_vocab()
         self.line_ends = {number for piece, number in pieces.items() if piece.startswith(".\n")}
+        self.pieces = {number: piece.replace("▁", " ") for piece, number in pieces.items()}
+        self.values = value_pieces(pieces)
         self.segment = lru_cache(CACHED_SEGMENTS)(self._segment)
 
     def _segment(self, turns: Turns) -> Segment:
@@ -84,14 +105,25 @@ class RowBuilder:
         if self.opening_length != start + processor.num_image_tokens:
             raise ValueError(f"the opening of a prompt depends on its question, {turns[0][1]!r}; rows cannot share it")
         input_ids, labels = prompt.input_ids[start:], prompt.labels[start:]
+        answer = next(k for k, label in enumerate(labels) if label != IGNORE)
         ends: list[int] = []
         if turns[1][1] in LETTERS:
-            answer = next(k for k, label in enumerate(labels) if label != IGNORE)
             ends = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) :]
-        return Segment(input_ids, labels, prompt.regions, tuple(ends))
+        return Segment(input_ids, labels, prompt.regions, tuple(ends), self._claims(input_ids[:answer]))
 
-    def rows(self, conversations: Sequence[Sequence[Conversation]], counts: Sequence[int]) -> Rows:
-        """One row an image. conversations: the same number for each; counts: objects of each image."""
+    def _claims(self, question: Sequence[int]) -> tuple[Claim, ...]:
+        text, number, claims = "", 0, []
+        for place, token in enumerate(question):
+            text += self.pieces[token]
+            mention = re.search(r"region ?(\d)$", text)
+            if mention:
+                number = int(mention.group(1))
+            elif number and token in self.values:
+                claims.append(Claim(place, number, *self.values[token]))
+        return tuple(claims)
+
+    def rows(self, conversations: Sequence[Sequence[Conversation]], things: Sequence[Sequence[SceneObject]]) -> Rows:
+        """One row an image. conversations: the same number for each; things: the objects of each image."""
         segments = [[self.segment(talk.turns) for talk in talks] for talks in conversations]
         slot = max(len(segment.input_ids) for row in segments for segment in row)
         prefix, pad = len(self.prefix), self.processor.tokenizer.pad_token_id
@@ -100,6 +132,7 @@ class RowBuilder:
         input_ids[:, :prefix] = torch.tensor(self.prefix)
         regions, first = [], 0
         option_ends, option_right = [], []
+        claim_places, claim_true = [], []
         for row, (talks, row_segments) in enumerate(zip(conversations, segments, strict=True)):
             for k, (talk, segment) in enumerate(zip(talks, row_segments, strict=True)):
                 start = prefix + k * slot
@@ -107,8 +140,12 @@ class RowBuilder:
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
                 option_ends += [(row, start + place) for place in segment.option_ends]
                 option_right += [talk.turns[1][1] == letter for letter in LETTERS[: len(segment.option_ends)]]
+                for claim in segment.claims:
+                    claimed = things[row][talk.objects[claim.number - 1]]
+                    claim_places.append((row, start + claim.place))
+                    claim_true.append(attribute_indices(claimed)[claim.attribute] == claim.value)
                 regions += [first + talk.objects[number - 1] for number in segment.regions]
-            first += counts[row]
+            first += len(things[row])
         slots = torch.arange(self.opening_length, self.opening_length + slot).repeat(len(segments[0]))
         position_ids = torch.cat([self.positions, slots])[None]
         return Rows(
@@ -120,7 +157,19 @@ class RowBuilder:
             torch.tensor(regions, dtype=torch.long),
             torch.tensor(option_ends, dtype=torch.long).reshape(-1, 2),
             torch.tensor(option_right),
+            torch.tensor(claim_places, dtype=torch.long).reshape(-1, 2),
+            torch.tensor(claim_true),
         )
+
+
+def value_pieces(vocabulary: Mapping[str, int]) -> dict[int, tuple[int, int]]:
+    """Token ids of the words that name a value, to the indices of attribute and value in `VALUES`."""
+    found = {}
+    for attribute, values in enumerate(VALUES.values()):
+        for index, value in enumerate(values):
+            words = {value, plural(value), STUFF.get(value, value)}
+            found.update({vocabulary[f"▁{word}"]: (attribute, index) for word in words if f"▁{word}" in vocabulary})
+    return found
 
 
 def shared_prefix_attention(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -126,6 +127,11 @@ class Hub:
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.files / name)
         return name
+
+    def copy(self, notebook: Path) -> str:
+        """A notebook of the project among `files`; returns its name."""
+        shutil.copy(notebook, self.files)
+        return notebook.name
 
     def address(self, user: str, notebook: str) -> str:
         """Where the browser finds a notebook, once the user is logged in."""

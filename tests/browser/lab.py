@@ -171,6 +171,12 @@ class Notebook:
                 return
         raise RuntimeError(f"after {RUN_ATTEMPTS} attempts the cells' prompts are {self.page.evaluate(PROMPTS)}")
 
+    def save(self) -> None:
+        """Writes the notebook with what its cells have shown."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="File").first.click()
+        self.page.locator(".lm-Menu-item[data-command='docmanager:save']").click()
+        expect(self.page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")).to_have_count(0)
+
     def shut_down(self) -> None:
         """Ends the kernel, which would hold memory until the last test."""
         self.page.evaluate(

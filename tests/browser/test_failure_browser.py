@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import nbformat
 import pytest
 from browser.hub import PROXY, Hub
 from browser.lab import HERE, Lab, Notebook
 from mongo import Mongo
-from playwright.sync_api import Browser, FrameLocator, Locator, Route, expect
+from playwright.sync_api import Browser, FrameLocator, Locator, Page, Route, expect
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 TESTS = Path(__file__).resolve().parents[1]
+NOTEBOOKS = TESTS.parent / "notebooks"
 APP_SECONDS = 240  # FiftyOne's server imports all of FiftyOne
 # FiftyOne's own hints would lie over its pictures.
 NO_HINTS = "localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')"
@@ -128,7 +130,7 @@ def test_from_the_chart_to_the_app_and_back_into_the_conversation(
         page.close()
 
 
-@pytest.fixture()
+@pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, mongo: Mongo) -> Iterator[Hub]:
     if not PROXY.is_file():
         pytest.skip("no configurable-http-proxy: `make hub-proxy` brings it, with npm")
@@ -136,40 +138,71 @@ def hub(tmp_path_factory: pytest.TempPathFactory, mongo: Mongo) -> Iterator[Hub]
         yield running
 
 
-def test_through_a_hub_nothing_else_is_reached(hub: Hub, mongo: Mongo, browser: Browser, tmp_path: Path) -> None:
-    page = browser.new_page(viewport={"width": 1440, "height": 1100})
-    page.add_init_script(NO_HINTS)
-    refused: list[str] = []
+class Visitor:
+    """A page that reaches nothing but the hub, logged in; `refused` and `sockets` are addresses."""
 
-    def only_the_hub(route: Route) -> None:
+    def __init__(self, page: Page, hub: Hub, user: str) -> None:
+        self.page = page
+        self.refused: list[str] = []
+        self.sockets: list[str] = []
+        self._own = f"{HERE}:{hub.port}"
+        page.add_init_script(NO_HINTS)
+        page.route("**/*", self._only_the_hub)
+        page.on("websocket", lambda socket: self.sockets.append(socket.url))
+        page.set_default_timeout(APP_SECONDS * 1000)
+        page.goto(f"http://{self._own}/hub/login")
+        page.locator("input[name=username]").fill(user)
+        page.locator("input[name=password]").fill("any")
+        page.locator("#login_submit, input[type=submit], button[type=submit]").first.click()
+        page.wait_for_url(re.compile(f"/user/{user}/"), timeout=APP_SECONDS * 1000)
+
+    def _only_the_hub(self, route: Route) -> None:
         url = route.request.url
-        if urlsplit(url).netloc == f"{HERE}:{hub.port}" or url.startswith(("data:", "blob:")):
+        if urlsplit(url).netloc == self._own or url.startswith(("data:", "blob:")):
             route.continue_()
         else:
-            refused.append(url)
+            self.refused.append(url)
             route.abort()
 
-    page.route("**/*", only_the_hub)
-    sockets: list[str] = []
-    page.on("websocket", lambda socket: sockets.append(socket.url))
+    def check(self) -> None:
+        """Nothing was asked of anybody else, but for what FiftyOne's makers ask of themselves."""
+        assert [url for url in self.refused if not MAKERS.match(url)] == []
+        assert {urlsplit(url).netloc for url in self.sockets} == {self._own}
+
+
+@pytest.fixture()
+def visitor(hub: Hub, browser: Browser) -> Iterator[Visitor]:
+    page = browser.new_page(viewport={"width": 1440, "height": 1100})
+    yield Visitor(page, hub, "ada")
+    page.close()
+
+
+def test_through_a_hub_nothing_else_is_reached(hub: Hub, mongo: Mongo, visitor: Visitor, tmp_path: Path) -> None:
     hub.write("failures.ipynb", cells(tmp_path / "images", "hub", mongo))
-    page.set_default_timeout(APP_SECONDS * 1000)
-    page.goto(f"http://{HERE}:{hub.port}/hub/login")
-    page.locator("input[name=username]").fill("ada")
-    page.locator("input[name=password]").fill("any")
-    page.locator("#login_submit, input[type=submit], button[type=submit]").first.click()
-    page.wait_for_url(re.compile(r"/user/ada/"), timeout=APP_SECONDS * 1000)
-    notebook = Failures(page, hub.address("ada", "failures.ipynb"))
+    notebook = Failures(visitor.page, hub.address("ada", "failures.ipynb"))
     try:
         browse(notebook, tmp_path)
         frame = notebook.browser.locator(".gpt4roi-app iframe").get_attribute("src")
         assert frame is not None and frame.startswith("/user/ada/proxy/")
         expect(notebook.browser.locator(".gpt4roi-app")).to_be_visible()
-        assert [url for url in refused if not MAKERS.match(url)] == []
-        assert {urlsplit(url).netloc for url in sockets} == {f"{HERE}:{hub.port}"}
+        visitor.check()
         notebook.run_cell("browser.close()")
     except AssertionError as error:
         error.add_note(hub.log())
         raise
-    finally:
-        page.close()
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ["01_point_and_ask.ipynb", "07_browse_failures.ipynb"])
+def test_a_notebook_runs_through_a_hub(hub: Hub, mongo: Mongo, visitor: Visitor, shots: Path, name: str) -> None:
+    hub.copy(NOTEBOOKS / name)
+    notebook = Notebook(visitor.page, hub.address("ada", name))
+    visitor.page.screenshot(path=shots / f"hub_{name}.png")
+    notebook.save()
+    cells = [cell for cell in nbformat.read(hub.files / name, as_version=4).cells if cell.cell_type == "code"]
+    failed = [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert failed == [] and all(cell.execution_count for cell in cells)
+    widget = visitor.page.locator(".gpt4roi-chat").first
+    widget.scroll_into_view_if_needed()
+    expect(widget.locator("img[alt='annotate me']")).to_be_visible()
+    visitor.check()

@@ -19,7 +19,8 @@ def packed(bank, processor, model):
     with torch.no_grad():
         encoding, regions = see(model, batch.pixel_values, batch.boxes)
     counts = [len(boxes) for boxes in batch.boxes]
-    return talks, counts, encoding, regions, RowBuilder(processor).rows(talks, counts)
+    rows = RowBuilder(processor).rows(talks, [bank.objects[index] for index in (0, 1)])
+    return talks, counts, encoding, regions, rows
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.questions import Question
 from gpt4roi_nb.data.scenes import make_scene
 from gpt4roi_nb.data.vcr import read_vcr
 from gpt4roi_nb.data.world.claims import items
@@ -16,7 +17,7 @@ from gpt4roi_nb.demo.alignment import align, solve
 from gpt4roi_nb.demo.choices import choice_pair, is_letter
 from gpt4roi_nb.demo.curriculum import Conversation, draw_conversation
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
-from gpt4roi_nb.demo.language import OptionReader, rows_losses
+from gpt4roi_nb.demo.language import TruthReader, rows_losses
 from gpt4roi_nb.demo.muon import orthogonal
 from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
 from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, some_objects, symbols_of
@@ -109,7 +110,7 @@ def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, mode
     item = items(scene, np.random.default_rng(0), 1)[0]
     pair = choice_pair(scene, item, np.random.default_rng(0))
     talks = [[Conversation((("user", q.text), ("assistant", q.answer)), q.objects, q) for q in pair]]
-    rows = RowBuilder(processor).rows(talks, [len(scene.objects)])
+    rows = RowBuilder(processor).rows(talks, [scene.objects])
 
     assert len(rows.option_ends) == 8
     assert rows.option_right.tolist() == [q.target == letter for q in pair for letter in ("(A)", "(B)", "(C)", "(D)")]
@@ -124,8 +125,20 @@ def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, mode
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     vectors = torch.zeros(len(scene.objects), 64)
     features = torch.zeros(1, processor.num_image_tokens, 64)
-    losses = rows_losses(model, rows, features, vectors, options=OptionReader(64))
-    assert set(losses) == {"letters", "options"}
+    losses = rows_losses(model, rows, features, vectors, truth=TruthReader(64))
+    assert {"letters", "options"} <= set(losses)
+
+
+def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
+    scene = make_scene(11, size=56)
+    first, second = scene.objects[1], scene.objects[0]
+    text = f"Is <region1> {first.colour}? <region2> is a {first.size} {second.material} {second.category}."
+    talk = Conversation((("user", text), ("assistant", "yes")), (1, 0), Question("colour", text, "yes", (1, 0), "yes"))
+    rows = RowBuilder(processor).rows([[talk]], [scene.objects])
+
+    words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.claim_places.tolist()])
+    assert words == [f"▁{word}" for word in (first.colour, first.size, second.material, second.category)]
+    assert rows.claim_true.tolist() == [True, first.size == second.size, True, True]
 
 
 def test_the_stages_see_what_the_whole_model_sees(bank, model):
