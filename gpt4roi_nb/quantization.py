@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -27,8 +26,6 @@ def check_quantization(quantization: str | None) -> None:
         return
     if quantization not in QUANTIZATIONS:
         raise ValueError(f'quantization must be None, "8bit" or "4bit", but is {quantization!r}')
-    # It says for every layer and token that it casts, and at import which optional package it could do without.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:

@@ -197,7 +197,6 @@ def test_through_a_hub_nothing_else_is_reached(hub: Hub, mongo: Mongo, visitor: 
 def test_a_notebook_runs_through_a_hub(hub: Hub, mongo: Mongo, visitor: Visitor, shots: Path, name: str) -> None:
     hub.copy(NOTEBOOKS / name)
     notebook = Notebook(visitor.page, hub.address("ada", name))
-    visitor.page.screenshot(path=shots / f"hub_{name}.png")
     notebook.save()
     cells = [cell for cell in nbformat.read(hub.files / name, as_version=4).cells if cell.cell_type == "code"]
     failed = [output for cell in cells for output in cell.outputs if output.output_type == "error"]
@@ -205,4 +204,5 @@ def test_a_notebook_runs_through_a_hub(hub: Hub, mongo: Mongo, visitor: Visitor,
     widget = visitor.page.locator(".gpt4roi-chat").first
     widget.scroll_into_view_if_needed()
     expect(widget.locator("img[alt='annotate me']")).to_be_visible()
+    visitor.page.screenshot(path=shots / f"hub_{name}.png")
     visitor.check()
