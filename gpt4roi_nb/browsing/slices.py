@@ -88,8 +88,8 @@ class Slices:
     def charts(self) -> dict[str, list[Bar]]:
         """Dimension → bars, where there is something to choose."""
         found = {name: self.bars(name) for name in DIMENSIONS}
-        if found["target"] == found["kind"] and not self.filters.get("target"):
-            del found["target"]  # where a slice is what is right, one chart tells both
+        if all(row.get("target") == row.get("kind") for row in self.rows) and not self.filters.get("target"):
+            del found["target"]  # slices are what is right: one chart tells both
         return {
             name: bars
             for name, bars in found.items()

@@ -56,16 +56,16 @@ REGION_FOLLOWUPS: Shares = {**SHORT, "same": 0.25, "phrase": 0.2}
 FOLLOWUPS: Shares = {**REGION_FOLLOWUPS, "count": 0.1, "which": 0.04}
 # Before the image's tokens come in.
 REGION_FAMILIES = (
-    Family(0.4, SHORT, 12, 14),
-    Family(0.2, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
-    Family(0.2, {QA: 0.5, QAR: 0.5}, 9, 4),
-    Family(0.2, {**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS),
+    Family(0.35, SHORT, 12, 14),
+    Family(0.15, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
+    Family(0.25, {QA: 0.5, QAR: 0.5}, 9, 4),
+    Family(0.25, {**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS),
 )
 FAMILIES = (
-    Family(0.4, {**SHORT, "count": 0.3, "which": 0.1}, 12, 14),
+    Family(0.35, {**SHORT, "count": 0.3, "which": 0.1}, 12, 14),
     Family(0.2, {"same": 0.6, COMPOUND: 0.3, "which": 0.1}, 12, 9),
     Family(0.2, {QA: 0.5, QAR: 0.5}, 9, 4),
-    Family(0.2, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 6, (2, 3)),
+    Family(0.25, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 6, (2, 3)),
 )
 # Of the two stages.
 STAGE_FAMILIES = FAMILIES

@@ -15,7 +15,7 @@ from gpt4roi_nb.demo.curriculum import Family, draw_conversation, draw_family
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe import Recipe
 from gpt4roi_nb.demo.rows import RowBuilder, Rows
-from gpt4roi_nb.demo.symbols import Code, some_objects
+from gpt4roi_nb.demo.symbols import NUMBERS, Code, some_objects
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, ROLES, TURN_MARK, token_id_of
@@ -26,38 +26,51 @@ ENDINGS = (f"▁{ROLES['assistant']}", ":", "<0x0A>", TURN_MARK)
 ENDING_WEIGHT = 0.1
 
 
-class TruthReader(nn.Module):
-    """Throw-away heads that read off hidden states whether what a question claims is true.
+class Understanding(nn.Module):
+    """Throw-away heads that read off hidden states, layer by layer, what a long question is answered from.
 
-    One reads it where a word names a value ("is `<region1>` red?"), one where an option of a multiple-choice question
-    ends. Without them a question of 150 tokens teaches by one letter alone.
+    Where a region is named again, which attributes it has; where a word names a value, whether the region has it; where
+    an option of a multiple-choice question ends, whether it is right. Without them such a question of 150 tokens
+    teaches by one letter alone.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.claims = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
-        self.options = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+
+        def head(outputs: int) -> nn.Sequential:
+            return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
+
+        self.mentions, self.claims, self.options = head(sum(NUMBERS)), head(1), head(1)
 
     def losses(self, hidden: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
         """hidden: one (B, T, D) a layer, the embeddings first. Losses by name, for what the rows hold."""
+
+        def read(head: nn.Module, layer: int, places: Tensor) -> Tensor:
+            outputs: Tensor = head(hidden[layer][places[:, 0], places[:, 1]])
+            return outputs
+
         found = {}
-        for name, head, states, places, true in (
-            ("claims", self.claims, hidden[-2], rows.claim_places, rows.claim_true),
-            ("options", self.options, hidden[-1], rows.option_ends, rows.option_right),
+        if len(rows.mention_places):
+            logits = read(self.mentions, -3, rows.mention_places).split(list(NUMBERS), dim=1)
+            by_attribute = [F.cross_entropy(part, rows.mention_values[:, k]) for k, part in enumerate(logits)]
+            found["mentions"] = torch.stack(by_attribute).mean()
+        for name, head, layer, places, true in (
+            ("claims", self.claims, -2, rows.claim_places, rows.claim_true),
+            ("options", self.options, -1, rows.option_ends, rows.option_right),
         ):
             if len(places):
-                logits = head(states[places[:, 0], places[:, 1]])[:, 0]
-                found[name] = F.binary_cross_entropy_with_logits(logits, true.float())
+                logit = read(head, layer, places)[:, 0]
+                found[name] = F.binary_cross_entropy_with_logits(logit, true.float())
         return found
 
 
 class Talking(nn.Module):
     """What the language phases train beside parts of the model: the model, and the throw-away heads."""
 
-    def __init__(self, model: GPT4RoIForConditionalGeneration, truth: TruthReader) -> None:
+    def __init__(self, model: GPT4RoIForConditionalGeneration, understanding: Understanding) -> None:
         super().__init__()
         self.model = model
-        self.truth = truth
+        self.understanding = understanding
 
 
 @torch.no_grad()
@@ -73,12 +86,12 @@ def rows_losses(
     image_features: Tensor | None,
     region_vectors: Tensor,
     token_weights: Tensor | None = None,
-    truth: TruthReader | None = None,
+    understanding: Understanding | None = None,
 ) -> dict[str, Tensor]:
     """Mean cross-entropy over the answers of packed rows, weighted by token where weights are given.
 
     image_features: (B, grid², D), or None for rows without image tokens. region_vectors: (objects of all images, D).
-    truth: adds its losses.
+    understanding: adds its losses.
     """
     output = model.language_model.model(
         inputs_embeds=model.embed(rows.input_ids, image_features, region_vectors[rows.regions]),
@@ -96,7 +109,7 @@ def rows_losses(
     found = {"words": (weights * losses).sum() / weights.sum()}
     if len(rows.option_ends):
         found = {"letters": found["words"]}
-    return found if truth is None else {**found, **truth.losses(output.hidden_states, rows)}
+    return found if understanding is None else {**found, **understanding.losses(output.hidden_states, rows)}
 
 
 def decision_weights(processor: GPT4RoIProcessor) -> Tensor:
@@ -145,7 +158,7 @@ def symbol_step(
     rows = draw_rows(builder, scenes, family, rng)
     regions, patches = code.tell(scenes, recipe.grid, rng)
     features = patches if builder.image_tokens else None
-    return rows_losses(talking.model, rows, features, regions, token_weights, talking.truth)
+    return rows_losses(talking.model, rows, features, regions, token_weights, talking.understanding)
 
 
 def stage_step(
@@ -162,4 +175,4 @@ def stage_step(
     chosen = rng.integers(len(states.bank), size=family.rows).tolist()
     rows = draw_rows(builder, [states.bank.scene(index) for index in chosen], family, rng)
     patches, regions = encode(talking.model, states, chosen, recipe.box_jitter, rng)
-    return rows_losses(talking.model, rows, patches, regions, token_weights, talking.truth)
+    return rows_losses(talking.model, rows, patches, regions, token_weights, talking.understanding)

@@ -29,7 +29,7 @@ from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
 from gpt4roi_nb.demo.curriculum import DIRECT_PAIRS, FAMILIES, REGION_FAMILIES, STAGE_FAMILIES
 from gpt4roi_nb.demo.hidden import HiddenStates
-from gpt4roi_nb.demo.language import Talking, TruthReader, decision_weights, scale_words, stage_step, symbol_step
+from gpt4roi_nb.demo.language import Talking, Understanding, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
 from gpt4roi_nb.demo.recipe import DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES, Recipe, model_config
 from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
@@ -124,7 +124,7 @@ def make(
         return None
 
     code, weights = Code(recipe.width), decision_weights(processor)
-    talking = Talking(model, TruthReader(recipe.width))
+    talking = Talking(model, Understanding(recipe.width))
     regions_only, whole = RowBuilder(processor, image_tokens=False), RowBuilder(processor)
 
     def pairs_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ class Recipe:
     box_jitter: float = 0.06  # standard deviation of each edge, as a share of the box's side
     vision: Phase = Phase(6000, 8e-4)
     pairs: Phase = Phase(200, 2e-3)
-    symbols: Phase = Phase(1500, 1.2e-3)
+    symbols: Phase = Phase(1300, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
     stage2: Phase = Phase(500, 8e-4)
     regions_alone: float = 0.5  # of the phase on symbols: without image tokens, which is quicker

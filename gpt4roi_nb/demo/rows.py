@@ -38,12 +38,19 @@ class Claim(NamedTuple):
     value: int
 
 
+class Mention(NamedTuple):
+    """The token at `place` names region `number` again, whose `<bbox>` stands earlier."""
+
+    place: int
+    number: int
+
+
 @dataclass(frozen=True)
 class Segment:
     """A conversation after the opening: ids, labels, and the number of the region behind each `<bbox>`.
 
     option_ends: of a multiple-choice question, places of the tokens that end the options. claims: the words of the
-    first question that name a value after a region was named.
+    first question that name a value after a region was named. mentions: of regions, in all turns, after their first.
     """
 
     input_ids: list[int]
@@ -51,6 +58,7 @@ class Segment:
     regions: tuple[int, ...]
     option_ends: tuple[int, ...]
     claims: tuple[Claim, ...]
+    mentions: tuple[Mention, ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class Rows:
     option_ends: (options, 2) int64, row and column of the token that ends each option of each multiple-choice question;
     option_right: (options,) bool, whether it is the right one.
     claim_places, claim_true: the same of each claim, and whether its region has the value.
+    mention_places, mention_values: the same of each mention, and (mentions, 4) int64 attributes of the region.
     """
 
     input_ids: Tensor
@@ -74,6 +83,8 @@ class Rows:
     option_right: Tensor
     claim_places: Tensor
     claim_true: Tensor
+    mention_places: Tensor
+    mention_values: Tensor
 
 
 class RowBuilder:
@@ -109,18 +120,26 @@ class RowBuilder:
         ends: list[int] = []
         if turns[1][1] in LETTERS:
             ends = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) :]
-        return Segment(input_ids, labels, prompt.regions, tuple(ends), self._claims(input_ids[:answer]))
+        claims, mentions = self._named(input_ids)
+        asked = tuple(claim for claim in claims if claim.place < answer)
+        return Segment(input_ids, labels, prompt.regions, tuple(ends), asked, mentions)
 
-    def _claims(self, question: Sequence[int]) -> tuple[Claim, ...]:
-        text, number, claims = "", 0, []
-        for place, token in enumerate(question):
+    def _named(self, input_ids: Sequence[int]) -> tuple[tuple[Claim, ...], tuple[Mention, ...]]:
+        """Where values and regions are named."""
+        text, number = "", 0
+        claims, mentions = [], []
+        seen: set[int] = set()
+        for place, token in enumerate(input_ids):
             text += self.pieces[token]
             mention = re.search(r"region ?(\d)$", text)
             if mention:
                 number = int(mention.group(1))
+                if number in seen:
+                    mentions.append(Mention(place, number))
+                seen.add(number)
             elif number and token in self.values:
                 claims.append(Claim(place, number, *self.values[token]))
-        return tuple(claims)
+        return tuple(claims), tuple(mentions)
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], things: Sequence[Sequence[SceneObject]]) -> Rows:
         """One row an image. conversations: the same number for each; things: the objects of each image."""
@@ -133,6 +152,7 @@ class RowBuilder:
         regions, first = [], 0
         option_ends, option_right = [], []
         claim_places, claim_true = [], []
+        mention_places, mention_values = [], []
         for row, (talks, row_segments) in enumerate(zip(conversations, segments, strict=True)):
             for k, (talk, segment) in enumerate(zip(talks, row_segments, strict=True)):
                 start = prefix + k * slot
@@ -140,10 +160,13 @@ class RowBuilder:
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
                 option_ends += [(row, start + place) for place in segment.option_ends]
                 option_right += [talk.turns[1][1] == letter for letter in LETTERS[: len(segment.option_ends)]]
+                values = [attribute_indices(things[row][index]) for index in talk.objects]
                 for claim in segment.claims:
-                    claimed = things[row][talk.objects[claim.number - 1]]
                     claim_places.append((row, start + claim.place))
-                    claim_true.append(attribute_indices(claimed)[claim.attribute] == claim.value)
+                    claim_true.append(values[claim.number - 1][claim.attribute] == claim.value)
+                for mention in segment.mentions:
+                    mention_places.append((row, start + mention.place))
+                    mention_values.append(values[mention.number - 1])
                 regions += [first + talk.objects[number - 1] for number in segment.regions]
             first += len(things[row])
         slots = torch.arange(self.opening_length, self.opening_length + slot).repeat(len(segments[0]))
@@ -159,6 +182,8 @@ class RowBuilder:
             torch.tensor(option_right),
             torch.tensor(claim_places, dtype=torch.long).reshape(-1, 2),
             torch.tensor(claim_true),
+            torch.tensor(mention_places, dtype=torch.long).reshape(-1, 2),
+            torch.tensor(mention_values, dtype=torch.long).reshape(-1, len(VALUES)),
         )
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes import make_scene
@@ -42,6 +43,19 @@ def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
     assert (folder / "again/model.safetensors").read_bytes() == (folder / "out/model.safetensors").read_bytes()
 
 
+def test_the_halves_can_be_made_apart(made, recipe, tmp_path):
+    whole = made[0] / "run"
+    for half, phases in (("language", {"pairs", "symbols"}), ("vision", {"vision"})):
+        run = tmp_path / half
+        assert making.make(recipe, tmp_path / "out", run, half=half, report=lambda text: None) is None
+        assert {path.stem for path in run.glob("*.pt")} == phases
+        for phase in phases:
+            found, wanted = (
+                torch.load(folder / f"{phase}.pt", weights_only=True)["weights"] for folder in (run, whole)
+            )
+            torch.testing.assert_close(found, wanted)
+
+
 def test_answers_in_a_batch_are_those_of_a_session(made):
     gpt4roi = GPT4RoI.from_pretrained(made[0] / "out")
     scene = make_scene(4)
@@ -61,8 +75,6 @@ def test_answers_in_a_batch_are_those_of_a_session(made):
 
 
 def _normalised(boxes, width):
-    import torch
-
     return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) / width
 
 

@@ -17,7 +17,7 @@ from gpt4roi_nb.demo.alignment import align, solve
 from gpt4roi_nb.demo.choices import choice_pair, is_letter
 from gpt4roi_nb.demo.curriculum import Conversation, draw_conversation
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
-from gpt4roi_nb.demo.language import TruthReader, rows_losses
+from gpt4roi_nb.demo.language import Understanding, rows_losses
 from gpt4roi_nb.demo.muon import orthogonal
 from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
 from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, some_objects, symbols_of
@@ -125,8 +125,8 @@ def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, mode
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     vectors = torch.zeros(len(scene.objects), 64)
     features = torch.zeros(1, processor.num_image_tokens, 64)
-    losses = rows_losses(model, rows, features, vectors, truth=TruthReader(64))
-    assert {"letters", "options"} <= set(losses)
+    losses = rows_losses(model, rows, features, vectors, understanding=Understanding(64))
+    assert set(losses) == {"letters", "mentions", "claims", "options"}
 
 
 def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
@@ -139,6 +139,19 @@ def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
     words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.claim_places.tolist()])
     assert words == [f"▁{word}" for word in (first.colour, first.size, second.material, second.category)]
     assert rows.claim_true.tolist() == [True, first.size == second.size, True, True]
+
+
+def test_a_mention_names_a_region_again(processor):
+    scene = make_scene(11, size=56)
+    turns = (("user", "Is <region2> behind <region1>?"), ("assistant", "yes"), ("user", "And region 1, or region2?"))
+    last = Question("phrase", turns[-1][1], "region1", (1, 0), "region1")
+    talk = Conversation((*turns, ("assistant", "region1")), (1, 0), last)
+    rows = RowBuilder(processor).rows([[talk]], [scene.objects])
+
+    words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.mention_places.tolist()])
+    assert words == ["1", "2", "1"]
+    first, second = (attribute_indices(scene.objects[k]) for k in talk.objects)
+    assert rows.mention_values.tolist() == [first, second, first]
 
 
 def test_the_stages_see_what_the_whole_model_sees(bank, model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anywidget
@@ -61,6 +62,20 @@ def test_the_bars_count_what_the_table_holds(browser, result) -> None:
     assert browser.panel.summary == f"48 predictions, {wrong} wrong ({100 * wrong / 48:.1f}%)"
     assert sum(total for _, total in chart(browser, "error_kind").values()) == wrong
     assert browser.panel.title == "toys · tiny (0a1b2c)"
+
+
+def test_one_chart_tells_slices_and_right_answers_where_they_are_the_same(result) -> None:
+    def names(browser: FailureBrowser) -> set[str]:
+        return {chart["name"] for chart in browser.panel.charts}
+
+    table = result.predictions
+    alike = FailureBrowser(replace(result, predictions=table.assign(kind=table["target"])), FakeGPT4RoI())
+    other = FailureBrowser(replace(result, predictions=table.assign(kind="thing")), FakeGPT4RoI())
+    assert "kind" in names(alike) and "target" not in names(alike) and "target" in names(other)
+    tell(alike, type="toggle", dimension="kind", value=table["target"][0])
+    assert "target" not in names(alike)
+    alike.where(target=table["target"][0])
+    assert "target" in names(alike)
 
 
 def test_a_click_filters_the_other_charts_and_a_second_one_lets_go(browser, result) -> None:
