@@ -31,7 +31,7 @@ _STYLE = """<style>
 .g4r-record {display: flex; gap: 16px; align-items: flex-start; flex-wrap: wrap; margin: 0 0 20px}
 .g4r-record img {max-width: 100%; height: auto}
 .g4r-talk {flex: 1 1 320px; min-width: 280px; line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere}
-.g4r-talk mark {background: rgba(47, 158, 68, .22); color: inherit; border-bottom: 2px solid #2f9e44}
+.g4r-talk mark {background: rgba(128, 128, 128, .28); color: inherit; border-bottom: 2px solid currentColor}
 .g4r-region {font-weight: 600; border-bottom: 3px solid}
 .g4r-note {opacity: .75; font-size: 90%}
 </style>"""
