@@ -4,7 +4,6 @@ Importing this is quick. What is heavy (the model, and transformers' Auto classe
 with the first of these names that is used.
 """
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
     from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
     from gpt4roi_nb.processor import GPT4RoIProcessor
     from gpt4roi_nb.session import RegionSession
-
-# Whoever imports it (transformers' trainer and sentence-transformers do, where it is installed) gets a warning about an
-# optional package; and it tells of a cast for every layer and token.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = [
     "Answer",

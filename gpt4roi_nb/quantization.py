@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,12 +23,26 @@ PACKED_INPUTS = BLOCK
 PACKED_OUTPUTS = 32
 
 
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """While others import bitsandbytes, which warns of an optional package that it could do without."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def check_quantization(quantization: str | None) -> None:
     """Raises ValueError for an unknown name, and ImportError where bitsandbytes is not installed."""
     if quantization is None:
         return
     if quantization not in QUANTIZATIONS:
         raise ValueError(f'quantization must be None, "8bit" or "4bit", but is {quantization!r}')
+    # It says for every layer and token that it casts.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:

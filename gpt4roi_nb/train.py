@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, set_seed
+import transformers
 
 from gpt4roi_nb.data.collate import Collator, ImageFolders
 from gpt4roi_nb.data.problems import Problems
@@ -149,7 +149,7 @@ def train(
     problems = Problems(output / SKIPPED_FILE, strict=strict)
     collator = Collator(gpt4roi.processor, images, max_length, problems=problems, augmented=seed if augment else None)
     check_readable(data, collator)
-    set_seed(seed)  # of the adapters' first weights, too
+    transformers.set_seed(seed)  # of the adapters' first weights, too
     parts = choose_parts(gpt4roi.model, trainable or published.parts, None if lora is None else dict(lora))
     print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
     if bf16 is None:
@@ -187,7 +187,9 @@ def train(
     )
     if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
         raise ValueError("a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded")
-    trainer.remove_callback(PrinterCallback)  # which stands in for the progress bar, and says the same as `history`
+    trainer.remove_callback(
+        transformers.PrinterCallback
+    )  # which stands in for the progress bar, and says the same as `history`
 
     def work() -> None:
         checkpoint = last_checkpoint(output) if resume else None

@@ -14,6 +14,9 @@ for module in (gpt4roi_nb, gpt4roi_nb.widgets):
     place = Path(str(module.__file__)).resolve()
     assert place.is_relative_to(Path(sys.prefix).resolve()), f"{module.__name__} came from {place}, not from the wheel"
 
+for name in gpt4roi_nb.widgets.__all__:
+    getattr(gpt4roi_nb.widgets, name)  # imports it, and reads its JavaScript and CSS
+
 checkpoint = {path.name for path in files("gpt4roi_nb.demo").joinpath("checkpoint").iterdir()}
 assert {"config.json", "model.safetensors"} <= checkpoint, (
     f"the wheel's demo checkpoint holds only {sorted(checkpoint)}"

@@ -67,8 +67,14 @@ FAMILIES = (
     Family(0.2, {QA: 0.5, QAR: 0.5}, 9, 4),
     Family(0.25, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.25}, 10, 6, (2, 3)),
 )
-# Of the two stages.
-STAGE_FAMILIES = FAMILIES
+# Of the two stages. Counting begins anew here, since the image tokens are not written in the code as exactly as the
+# regions are. Multiple choice has a small share: on symbols it taught no more than to say a letter.
+STAGE_FAMILIES = (
+    Family(0.38, {**SHORT, "count": 0.6, "which": 0.15}, 12, 14),
+    Family(0.24, {"same": 0.7, COMPOUND: 0.25, "which": 0.05}, 12, 9),
+    Family(0.08, {QA: 0.5, QAR: 0.5}, 9, 4),
+    Family(0.3, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.3}, 10, 6, (2, 3)),
+)
 # Of questions for an attribute, those that propose a value ("is it red?"): rarer among users, but harder to learn.
 PROPOSING_SHARE = 0.4
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"

@@ -33,7 +33,7 @@ def run_phase(
     seed: int,
     report: Callable[[str], None] = print,
 ) -> dict[str, float]:
-    """Trains `trained` in place, or loads the state of a finished run; returns `{"steps": …, "minutes": …}`.
+    """Trains `trained` in place, or loads a finished run; returns `{"steps": …, "minutes": …, "threads": …}`.
 
     Args:
         folder: where `<name>.pt` is kept: what trains, optimizers and progress, so that a broken run goes on.
@@ -52,7 +52,7 @@ def run_phase(
         spent, steps = state["spent"], state["steps"]
         if state["finished"]:
             report(f"{name}: finished before, after {steps} steps")
-            return {"steps": steps, "minutes": spent / 60}
+            return {"steps": steps, "minutes": spent / 60, "threads": state["threads"]}
         for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         report(f"{name}: goes on after {steps} steps")
@@ -60,6 +60,7 @@ def run_phase(
     def save(finished: bool) -> None:
         weights = {name: parameter.detach() for name, parameter in training.items()}
         state = {"weights": weights, "spent": spent, "steps": steps, "finished": finished}
+        state["threads"] = torch.get_num_threads()
         if not finished:
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
         torch.save(state, path.with_suffix(".new"))
@@ -90,7 +91,7 @@ def run_phase(
             saved = spent
             save(finished=False)
     save(finished=True)
-    return {"steps": steps, "minutes": spent / 60}
+    return {"steps": steps, "minutes": spent / 60, "threads": torch.get_num_threads()}
 
 
 def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

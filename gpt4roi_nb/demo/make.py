@@ -2,11 +2,12 @@
 
 Stage 0 has two halves that do not wait for one another: tower, projector and region encoder learn to see, with throw-
 away heads; the language model learns to talk about scenes that are told in symbols, with no picture: first which of two
-regions is further left or nearer, then all kinds of questions. Least squares then brings what the one half writes into
-the code that the other reads, and the two published stages follow, with the hidden states of the tower kept: the region
-encoder alone, and then region encoder, projector and language model. Both choose their parts as `gpt4roi_nb.train`
-does, but with many conversations about a picture in a row, which is several times as quick. A run that was broken off
-goes on from its run folder.
+regions is further left or nearer, then all kinds of questions, while throw-away heads read off its layers what a long
+question is answered from (in the stages as well). Least squares then brings what the one half writes into the code that
+the other reads, and the two published stages follow, with the hidden states of the tower kept: the region encoder
+alone, and then region encoder, projector and language model. Both choose their parts as `gpt4roi_nb.train` does, but
+with many conversations about a picture in a row, which is several times as quick. A run that was broken off goes on
+from its run folder.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.training.parts import STAGES, choose_parts
 
-HALVES = VISION, LANGUAGE = "vision", "language"  # of stage 0
+VISION, LANGUAGE = "vision", "language"
+HALVES = (VISION, LANGUAGE)  # of stage 0
 REPORTED_SEED = 1  # of the check whose figures stand beside the weights
 REPORTED_SCENES = 300
 ALIGNED = 1600  # pictures from which the code is brought into line
@@ -94,6 +96,8 @@ def make(
 
     half: one of `HALVES` ends after that half of stage 0, and returns None.
     """
+    if half not in (None, *HALVES):
+        raise ValueError(f"half must be None or one of {', '.join(HALVES)}; got {half!r}")
     run.mkdir(parents=True, exist_ok=True)
     processor = make_processor(recipe, run)
     banks = make_banks(recipe, run, workers, report)
@@ -159,7 +163,7 @@ def make(
         export(model, processor, out)
     figures = measure(model_answerer(model, processor), REPORTED_SCENES, REPORTED_SEED)
     check = {"scenes": REPORTED_SCENES, "seed": REPORTED_SEED}
-    write_card(recipe, seed, torch.get_num_threads(), took, figures, check, out)
+    write_card(recipe, seed, took, figures, check, out)
     return figures
 
 

@@ -57,7 +57,7 @@ class Recipe:
     pairs: Phase = Phase(200, 2e-3)
     symbols: Phase = Phase(1300, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
-    stage2: Phase = Phase(500, 8e-4)
+    stage2: Phase = Phase(900, 8e-4)
     regions_alone: float = 0.5  # of the phase on symbols: without image tokens, which is quicker
     warmup_share: float = 0.04
     weight_decay: float = 0.02

@@ -130,7 +130,7 @@ class RowBuilder:
         claims, mentions = [], []
         seen: set[int] = set()
         for place, token in enumerate(input_ids):
-            text += self.pieces[token]
+            text = (text + self.pieces[token])[-len("region 1") :]
             mention = re.search(r"region ?(\d)$", text)
             if mention:
                 number = int(mention.group(1))
@@ -179,9 +179,9 @@ class RowBuilder:
             slot,
             torch.tensor(regions, dtype=torch.long),
             torch.tensor(option_ends, dtype=torch.long).reshape(-1, 2),
-            torch.tensor(option_right),
+            torch.tensor(option_right, dtype=torch.bool),
             torch.tensor(claim_places, dtype=torch.long).reshape(-1, 2),
-            torch.tensor(claim_true),
+            torch.tensor(claim_true, dtype=torch.bool),
             torch.tensor(mention_places, dtype=torch.long).reshape(-1, 2),
             torch.tensor(mention_values, dtype=torch.long).reshape(-1, len(VALUES)),
         )

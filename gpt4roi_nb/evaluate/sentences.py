@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpt4roi_nb.quantization import without_advice
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -87,7 +89,8 @@ def similarity(answers: Sequence[str], names: Sequence[str], model: str | Path |
 
 def _load(source: str, device: str) -> SentenceTransformer:
     try:
-        from sentence_transformers import SentenceTransformer
+        with without_advice():
+            from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError(
             "comparing answers by Sentence-BERT needs sentence-transformers, which is missing; "

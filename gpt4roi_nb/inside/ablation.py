@@ -210,7 +210,7 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     each = _own(torch.cat(drops).T.reshape(count, len(starts), len(starts)))
     if token == "each":
         return each
-    return each.sum(dim=0) if token is None else each[token]  # type: ignore[index]
+    return _own(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]
 
 
 def embed_pictures(replay: Replay, pictures: Sequence[Image.Image]) -> Tensor:

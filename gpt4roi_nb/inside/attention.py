@@ -95,7 +95,7 @@ class Attention:
 
     @property
     def sink_thresholds(self) -> dict[str, float]:
-        """What `sinks` demanded of this model: {"activation": …, "attention": …}."""
+        """What `sinks` demanded of this model's attention, and, beside it, what activations would be outliers."""
         self.sinks()
         return dict(self._found["sinks"].thresholds)
 
