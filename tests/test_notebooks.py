@@ -18,6 +18,7 @@ CELL_SECONDS = 900  # for a cell that hangs
 # What a lesson says where its demonstration found nothing; each must be found with the demo checkpoint.
 NOTHING_TO_SHOW = ("No such map was found", "None of these scenes' prompts has a sink")
 _SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
+_COVERED = re.compile(r"covering the squares of region 2 makes it fall by (-?[\d.]+) at most")
 _ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILINE)
 
 
@@ -67,6 +68,8 @@ def check_answers(printed: str) -> None:
             words = thing.split()
             assert any(word in answer.split() for word in words), f"{answer!r} is not {truth!r}"
         assert truth.split(" and ")[0] in answer, f"{answer!r} is not {truth!r}"
+    for drop in _COVERED.findall(printed):  # else the lesson's map would be the reason for the word after all
+        assert float(drop) < 0.3
     for nothing in NOTHING_TO_SHOW:
         assert nothing not in printed, f"a demonstration has nothing to show: {nothing!r}"
 

@@ -124,6 +124,13 @@ def test_importing_is_quick_and_lazy() -> None:
     assert fastest < IMPORT_SECONDS
 
 
+def test_a_conversation_does_without_the_trainer() -> None:
+    names = "from gpt4roi_nb.widgets import FailureBrowser, RegionChat"
+    script = f"import sys; {names}; print('gpt4roi_nb.train' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "False"
+
+
 def test_public_names_are_few_and_real() -> None:
     import gpt4roi_nb
 

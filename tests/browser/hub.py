@@ -128,10 +128,9 @@ class Hub:
         nbformat.write(notebook, self.files / name)
         return name
 
-    def copy(self, notebook: Path) -> str:
-        """A notebook of the project among `files`; returns its name."""
+    def copy(self, notebook: Path) -> None:
+        """Puts a notebook of the project among `files`."""
         shutil.copy(notebook, self.files)
-        return notebook.name
 
     def address(self, user: str, notebook: str) -> str:
         """Where the browser finds a notebook, once the user is logged in."""

@@ -119,7 +119,7 @@ class Lab:
 class Notebook:
     """An open notebook that has run from top to bottom."""
 
-    def __init__(self, page: Page, address: str) -> None:
+    def __init__(self, page: Page, address: str, seconds: float = RUN_SECONDS) -> None:
         self.page = page
         self.strangers: list[str] = []
         self.errors: list[str] = []
@@ -129,7 +129,7 @@ class Notebook:
         page.set_default_timeout(START_SECONDS * 1000)
         page.goto(address)
         self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
-        self.run_all()
+        self.run_all(seconds)
 
     def _note_request(self, url: str) -> None:
         if not url.startswith((f"http://{HERE}:", f"ws://{HERE}:", "data:", "blob:")):
@@ -155,7 +155,7 @@ class Notebook:
             polling=100,
         )
 
-    def run_all(self) -> None:
+    def run_all(self, seconds: float = RUN_SECONDS) -> None:
         """Runs every cell, and waits for the last. A Run All that comes while the kernel attaches is lost, or half."""
         self.panel.wait_for()
         for _ in range(RUN_ATTEMPTS):
@@ -166,7 +166,10 @@ class Notebook:
                 self.page.wait_for_function(f"() => ({PROMPTS}).some(text => text && text !== '[ ]:')", timeout=LOST_MS)
             except PlaywrightTimeout:
                 continue
-            self._wait_until_idle()
+            self._wait_until_idle(seconds)
+            failed = self.panel.locator(".jp-OutputArea-output[data-mime-type*='error']")
+            if failed.count():
+                raise AssertionError("a cell failed:\n" + failed.first.inner_text())
             if self.page.evaluate(rf"() => ({PROMPTS}).every(text => /^\[\d+\]:$/.test(text))"):
                 return
         raise RuntimeError(f"after {RUN_ATTEMPTS} attempts the cells' prompts are {self.page.evaluate(PROMPTS)}")
