@@ -187,9 +187,8 @@ def train(
     )
     if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
         raise ValueError("a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded")
-    trainer.remove_callback(
-        transformers.PrinterCallback
-    )  # which stands in for the progress bar, and says the same as `history`
+    # It stands in for the progress bar, and says the same as `history`.
+    trainer.remove_callback(transformers.PrinterCallback)
 
     def work() -> None:
         checkpoint = last_checkpoint(output) if resume else None
