@@ -75,6 +75,13 @@ STAGE_FAMILIES = (
     Family(0.08, {QA: 0.5, QAR: 0.5}, 9, 4),
     Family(0.3, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.3}, 10, 6, (2, 3)),
 )
+# Of the second stage's end: whether two things are alike is learnt last, and slowly (0.73 before, 0.78 after; of those
+# that are alike, the model still says "no").
+LIKENESS_FAMILIES = (
+    Family(0.6, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
+    Family(0.15, {**SHORT, "count": 0.6, "which": 0.15}, 12, 14),
+    Family(0.25, {**SHORT, "same": 0.4, "count": 0.1}, 10, 6, (2, 3)),
+)
 # Of questions for an attribute, those that propose a value ("is it red?"): rarer among users, but harder to learn.
 PROPOSING_SHARE = 0.4
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"

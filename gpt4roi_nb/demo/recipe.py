@@ -58,6 +58,7 @@ class Recipe:
     symbols: Phase = Phase(1300, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
     stage2: Phase = Phase(900, 8e-4)
+    likeness: Phase = Phase(350, 8e-4)  # the second stage goes on with these questions above all
     regions_alone: float = 0.5  # of the phase on symbols: without image tokens, which is quicker
     warmup_share: float = 0.04
     weight_decay: float = 0.02
@@ -91,6 +92,7 @@ class Recipe:
             symbols=Phase(3, 1e-3),
             stage1=Phase(2, 1e-3),
             stage2=Phase(2, 1e-3),
+            likeness=Phase(2, 1e-3),
         )
 
 

@@ -28,7 +28,7 @@ def test_every_phase_runs_and_the_record_stands_beside_the_weights(made):
     names = {path.name for path in (folder / "out").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "recipe.json", "README.md"} <= names
     record = json.loads((folder / "out/recipe.json").read_text())
-    assert record["steps"] == {"vision": 3, "pairs": 2, "symbols": 3, "stage1": 2, "stage2": 2}
+    assert record["steps"] == {"vision": 3, "pairs": 2, "symbols": 3, "stage1": 2, "stage2": 2, "likeness": 2}
 
 
 def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
@@ -38,7 +38,7 @@ def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
 
     again = making.make(recipe, folder / "again", folder / "run", report=said.append)
 
-    assert sum("finished before" in line for line in said) == 5
+    assert sum("finished before" in line for line in said) == 6
     assert again == figures
     assert (folder / "again/model.safetensors").read_bytes() == (folder / "out/model.safetensors").read_bytes()
 
