@@ -15,7 +15,7 @@ from gpt4roi_nb.database import connect
 # Only programs on this machine reach the App, and the browser through the hub's proxy or a tunnel.
 ADDRESS = "127.0.0.1"
 START_SECONDS = 300
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 120
 HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"
 NO_LOGIN = (
     "The App has no login of its own. The hub lets only you to it, but whoever runs programs on the same host can "

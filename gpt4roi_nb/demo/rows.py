@@ -131,7 +131,7 @@ class RowBuilder:
         seen: set[int] = set()
         for place, token in enumerate(input_ids):
             text = (text + self.pieces[token])[-len("region 1") :]
-            mention = re.search(r"region ?(\d)$", text)
+            mention = re.search(r"region ?(\d)\Z", text)  # `$` would also match before a line's end
             if mention:
                 number = int(mention.group(1))
                 if number in seen:
