@@ -87,6 +87,23 @@ def quantised_bytes(linear: nn.Linear, quantization: str) -> int:
     return -(-weights // 2) + 4 * -(-weights // BLOCK) + TABLE_BYTES
 
 
+def unpack(model: nn.Module) -> None:
+    """Undoes, in place, the layout that bitsandbytes gives 4-bit matrices on processors with AVX512-BF16.
+
+    Its kernel for that layout has no backward pass. The next pass without gradients lays them out again.
+    """
+    packed = [
+        module
+        for module in model.modules()
+        if getattr(getattr(getattr(module, "weight", None), "quant_state", None), "packing_format_for_cpu", False)
+    ]
+    if packed:
+        from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse  # type: ignore[import-untyped]
+    for module in packed:
+        weight: Any = module.weight
+        weight.data, weight.quant_state = _convert_weight_packed_for_cpu_inverse(weight.data, weight.quant_state)
+
+
 def check_packing(linears: dict[str, nn.Linear], quantization: str | None, device: torch.device) -> None:
     """Raises ValueError where 4 bits meet a processor whose kernel cannot take the widths of this language model."""
     if quantization != "4bit" or device.type != "cpu":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpt4roi_nb.inside.recording import watched
 from gpt4roi_nb.inside.replay import Replay
+from gpt4roi_nb.quantization import unpack
 
 
 @torch.inference_mode()
@@ -47,6 +48,7 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
 
     found = {}
     with torch.inference_mode(False), torch.enable_grad(), gpt4roi.running, watched(model, look):
+        unpack(model)
         embeddings = computed.clone().requires_grad_()  # a tensor that was made in inference mode has no gradient
         logits = model.language_model(
             inputs_embeds=embeddings, use_cache=False, logits_to_keep=len(replay.tokens)
