@@ -4,8 +4,9 @@ Importing this is quick. What is heavy (the model, and transformers' Auto classe
 with the first of these names that is used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gpt4roi_nb.lazy import lazily
 
 if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
@@ -28,25 +29,19 @@ __all__ = [
     "draw_regions",
 ]
 
-_HOMES = {
-    "Answer": "conversation",
-    "GPT4RoI": "bundle",
-    "GPT4RoIConfig": "config",
-    "GPT4RoIForConditionalGeneration": "model",
-    "GPT4RoIProcessor": "processor",
-    "Region": "conversation",
-    "RegionSession": "session",
-    "Turn": "conversation",
-    "draw_regions": "draw",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_module("gpt4roi_nb.bundle")  # all of it, so that the Auto classes know the model whichever name came first
-    return getattr(import_module(f"gpt4roi_nb.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# All of the model comes first, so that the Auto classes know it whichever name came first.
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Answer": "conversation",
+        "GPT4RoI": "bundle",
+        "GPT4RoIConfig": "config",
+        "GPT4RoIForConditionalGeneration": "model",
+        "GPT4RoIProcessor": "processor",
+        "Region": "conversation",
+        "RegionSession": "session",
+        "Turn": "conversation",
+        "draw_regions": "draw",
+    },
+    first="bundle",
+)

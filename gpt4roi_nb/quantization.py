@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+
+from gpt4roi_nb.logs import quiet
 
 QUANTIZATIONS = ("8bit", "4bit")
 # Only the language model is quantised: the others are small, and the region features are what this model is about.
@@ -23,16 +24,9 @@ PACKED_INPUTS = BLOCK
 PACKED_OUTPUTS = 32
 
 
-@contextmanager
-def without_advice() -> Iterator[None]:
+def without_advice() -> AbstractContextManager[None]:
     """While others import bitsandbytes, which warns of an optional package that it could do without."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return quiet("bitsandbytes", logging.ERROR)
 
 
 def check_quantization(quantization: str | None) -> None:

@@ -7,10 +7,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from gpt4roi_nb.database import connect
+from gpt4roi_nb.logs import quiet
 
 # Only programs on this machine reach the App, and the browser through the hub's proxy or a tunnel.
 ADDRESS = "127.0.0.1"
@@ -106,13 +107,6 @@ def _patiently() -> Iterator[None]:
         service.Service._wait_for_child_port = plain
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> AbstractContextManager[None]:
     """Without FiftyOne's banner and its advice on `session.show()`."""
-    logger = logging.getLogger("fiftyone")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+    return quiet("fiftyone", logging.WARNING)

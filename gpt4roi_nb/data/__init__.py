@@ -3,8 +3,9 @@
 `load(format, annotations, images)` gives a data set of records, `Mixture` several as one, `preview` shows some.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gpt4roi_nb.lazy import lazily
 
 if TYPE_CHECKING:
     from gpt4roi_nb.data.augmentation import augment
@@ -17,24 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "BadRecord", "Mixture", "Record", "RegionDataset", "augment", "load", "preview", "scene_records"]
 
-_HOMES = {
-    "FORMATS": "dataset",
-    "BadRecord": "problems",
-    "Mixture": "mixture",
-    "Record": "record",
-    "RegionDataset": "dataset",
-    "augment": "augmentation",
-    "load": "dataset",
-    "preview": "previews",
-    "scene_records": "from_scenes",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "FORMATS": "dataset",
+        "BadRecord": "problems",
+        "Mixture": "mixture",
+        "Record": "record",
+        "RegionDataset": "dataset",
+        "augment": "augmentation",
+        "load": "dataset",
+        "preview": "previews",
+        "scene_records": "from_scenes",
+    },
+)

@@ -76,7 +76,7 @@ STAGE_FAMILIES = (
     Family(0.3, {**SHORT, "count": 0.1, "which": 0.02, "same": 0.3}, 10, 6, (2, 3)),
 )
 # Of the second stage's end: whether two things are alike is learnt last, and slowly (0.73 before, 0.78 after; of those
-# that are alike, the model still says "no").
+# that are alike, the model still often says "no").
 LIKENESS_FAMILIES = (
     Family(0.6, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
     Family(0.15, {**SHORT, "count": 0.6, "which": 0.15}, 12, 14),

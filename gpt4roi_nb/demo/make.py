@@ -158,20 +158,17 @@ def make(
     explained = align(model, states, code, recipe.box_jitter, ALIGNED)
     report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
 
+    def stage_phase_step(families: Sequence[Family], rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        return stage_step(talking, whole, families, states, recipe, weights, rng)
+
     for name, number, families, length in (
         ("stage1", 1, STAGE_FAMILIES, recipe.stage1),
         ("stage2", 2, STAGE_FAMILIES, recipe.stage2),
         ("likeness", 2, LIKENESS_FAMILIES, recipe.likeness),
     ):
-
-        def stage_phase_step(
-            rng: np.random.Generator, progress: float, families: Sequence[Family] = families
-        ) -> dict[str, Tensor]:
-            return stage_step(talking, whole, families, states, recipe, weights, rng)
-
         choose_parts(model, STAGES[number])
         model.language_model.set_attn_implementation(SHARED_PREFIX)
-        took[name] = phase(name, trained=talking, step=stage_phase_step, phase=length)
+        took[name] = phase(name, trained=talking, step=partial(stage_phase_step, families), phase=length)
         glimpse()
         export(model, processor, out)
     figures = measure(model_answerer(model, processor), REPORTED_SCENES, REPORTED_SEED)
