@@ -18,8 +18,7 @@ CARD = """\
 
 {phases}
 
-The halves of stage 0, vision and the two phases after it, do not wait for one another. The weights are stored in
-float16.
+The halves of stage 0, vision and the lessons after it, do not wait for one another. The weights are stored in float16.
 
 `python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or
 chosen on (a share of right answers; "shuffled" is the control in which every region gets another object's box):

@@ -15,7 +15,7 @@ from gpt4roi_nb.demo.curriculum import Family, draw_conversation, draw_family
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe import Recipe
 from gpt4roi_nb.demo.rows import RowBuilder, Rows
-from gpt4roi_nb.demo.symbols import NUMBERS, Code, some_objects
+from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, some_objects
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, ROLES, TURN_MARK, token_id_of
@@ -24,15 +24,27 @@ DECISIONS = ("▁yes", "▁no", "▁left", "▁right", "▁in", "▁behind", *"0
 DECISION_WEIGHT = 5.0
 ENDINGS = (f"▁{ROLES['assistant']}", ":", "<0x0A>", TURN_MARK)
 ENDING_WEIGHT = 0.1
+WEIGHTS = {"tallies": 3.0, "so far": 2.0, "options": 3.0}  # of losses of the throw-away heads
+ORDERS = (0, 3)  # of the places of `symbols`: those by which pairs are ordered, from left to right and from near to far
+CLEAR = 0.3  # distance from which an order is clear, in standard deviations
 
 
 class Understanding(nn.Module):
-    """Throw-away heads that read off hidden states, layer by layer, what a long question is answered from.
+    """Throw-away heads that read off hidden states, layer by layer, what a question is answered from.
 
-    Where a region is named again, which attributes it has; where a word names a value, whether the region has it; where
-    an option of a multiple-choice question ends, whether it is right. Without them such a question of 150 tokens
-    teaches by one letter alone.
+    At each image token, how many objects of each value there are so far; where a region is named, its attributes and
+    place; where it is named after another one, which attributes both share, and which is further left and nearer; where
+    a word names a value, whether the region has it; in each option of a multiple-choice question, whether it is true up
+    to there. Without them a question of 150 tokens teaches by one letter alone.
     """
+
+    NAMES, TALLIES, PAIRS, CLAIMS, OPTIONS = (
+        -4,
+        -3,
+        -3,
+        -3,
+        -2,
+    )  # the hidden states; each is needed for what comes later
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,28 +52,50 @@ class Understanding(nn.Module):
         def head(outputs: int) -> nn.Sequential:
             return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
-        self.mentions, self.claims, self.options = head(sum(NUMBERS)), head(1), head(1)
+        self.names, self.pairs = head(sum(NUMBERS) + PLACES), head(len(NUMBERS) + len(ORDERS))
+        self.claims, self.options, self.tallies = head(1), head(1), head(sum(NUMBERS))
 
     def losses(self, hidden: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
         """hidden: one (B, T, D) a layer, the embeddings first. Losses by name, for what the rows hold."""
 
-        def read(head: nn.Module, layer: int, places: Tensor) -> Tensor:
-            outputs: Tensor = head(hidden[layer][places[:, 0], places[:, 1]])
+        def read(head: nn.Module, layer: int, at: Tensor) -> Tensor:
+            outputs: Tensor = head(hidden[max(layer, -len(hidden))][at[:, 0], at[:, 1]])
             return outputs
 
         found = {}
-        if len(rows.mention_places):
-            logits = read(self.mentions, -3, rows.mention_places).split(list(NUMBERS), dim=1)
-            by_attribute = [F.cross_entropy(part, rows.mention_values[:, k]) for k, part in enumerate(logits)]
-            found["mentions"] = torch.stack(by_attribute).mean()
-        for name, head, layer, places, true in (
-            ("claims", self.claims, -2, rows.claim_places, rows.claim_true),
-            ("options", self.options, -1, rows.option_ends, rows.option_right),
+        if rows.tallies.numel():
+            states = hidden[max(self.TALLIES, -len(hidden))][:, rows.image_start :][:, : rows.tallies.shape[1]]
+            found["tallies"] = WEIGHTS["tallies"] * F.mse_loss(self.tallies(states), rows.tallies)
+        if len(rows.name_at):
+            *logits, placed = read(self.names, self.NAMES, rows.name_at).split([*NUMBERS, PLACES], dim=1)
+            values = rows.attributes[rows.name_objects]
+            named = torch.stack([F.cross_entropy(part, values[:, k]) for k, part in enumerate(logits)]).mean()
+            found["names"] = named + F.mse_loss(placed, rows.places[rows.name_objects])
+        if len(rows.pair_at):
+            true, clear = relations(rows)
+            each = F.binary_cross_entropy_with_logits(
+                read(self.pairs, self.PAIRS, rows.pair_at), true.float(), reduction="none"
+            )
+            found["pairs"] = ((each * clear).sum(0) / clear.sum(0).clamp(min=1)).sum()
+        for name, head, layer, at, true in (
+            ("claims", self.claims, self.CLAIMS, rows.claim_at, rows.claim_true),
+            ("so far", self.options, self.OPTIONS, rows.so_far_at, rows.so_far_true),
+            ("options", self.options, self.OPTIONS, rows.option_at, rows.option_right),
         ):
-            if len(places):
-                logit = read(head, layer, places)[:, 0]
-                found[name] = F.binary_cross_entropy_with_logits(logit, true.float())
+            if len(at):
+                loss = F.binary_cross_entropy_with_logits(read(head, layer, at)[:, 0], true.float())
+                found[name] = WEIGHTS.get(name, 1.0) * loss
         return found
+
+
+def relations(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Of each pair of regions (n, 6) bool: whether each attribute is shared, whether the first is further left, whether
+    it is nearer; and whether that is clear."""
+    first, second = rows.pair_objects.unbind(1)
+    shared = rows.attributes[first] == rows.attributes[second]
+    ahead = (rows.places[second] - rows.places[first])[:, list(ORDERS)]
+    clear = torch.cat([torch.ones_like(shared), ahead.abs() >= CLEAR], dim=1)
+    return torch.cat([shared, ahead > 0], dim=1), clear
 
 
 class Talking(nn.Module):
@@ -107,7 +141,7 @@ def rows_losses(
     losses = F.cross_entropy(logits, targets[learnt], reduction="none")
     weights = torch.ones_like(losses) if token_weights is None else token_weights[targets[learnt]]
     found = {"words": (weights * losses).sum() / weights.sum()}
-    if len(rows.option_ends):
+    if len(rows.option_at):
         found = {"letters": found["words"]}
     return found if understanding is None else {**found, **understanding.losses(output.hidden_states, rows)}
 
@@ -131,14 +165,13 @@ def draw_rows(builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng:
                 int(rng.integers(fewest, most + 1)),
                 rng,
                 family.shares,
-                family.targets,
                 family.followups,
             )
             for _ in range(family.questions)
         ]
         for scene in scenes
     ]
-    return builder.rows(conversations, [scene.objects for scene in scenes])
+    return builder.rows(conversations, scenes)
 
 
 def symbol_step(

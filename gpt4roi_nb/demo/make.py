@@ -1,13 +1,12 @@
 """Makes the demo checkpoint: `python -m gpt4roi_nb.demo.make --out FOLDER`.
 
 Stage 0 has two halves that do not wait for one another: tower, projector and region encoder learn to see, with throw-
-away heads; the language model learns to talk about scenes that are told in symbols, with no picture: first which of two
-regions is further left or nearer, then all kinds of questions, while throw-away heads read off its layers what a long
-question is answered from (in the stages as well). Least squares then brings what the one half writes into the code that
-the other reads, and the two published stages follow, with the hidden states of the tower kept: the region encoder
-alone, and then region encoder, projector and language model. Both choose their parts as `gpt4roi_nb.train` does, but
-with many conversations about a picture in a row, which is several times as quick. A run that was broken off goes on
-from its run folder.
+away heads; the language model learns to talk about scenes that are told in symbols, with no picture, in the lessons of
+`curriculum`, while throw-away heads read off its layers what a question is answered from (in the stages as well). Least
+squares then brings what the one half writes into the code that the other reads, and the two published stages follow,
+with the hidden states of the tower kept: the region encoder alone, and then region encoder, projector and language
+model. Both choose their parts as `gpt4roi_nb.train` does, but with many conversations about a picture in a row, which
+is several times as quick. A run that was broken off goes on from its run folder.
 """
 
 from __future__ import annotations
@@ -28,14 +27,7 @@ from gpt4roi_nb.demo.alignment import align
 from gpt4roi_nb.demo.bank import SceneBank, load_or_draw
 from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
-from gpt4roi_nb.demo.curriculum import (
-    DIRECT_PAIRS,
-    FAMILIES,
-    LIKENESS_FAMILIES,
-    REGION_FAMILIES,
-    STAGE_FAMILIES,
-    Family,
-)
+from gpt4roi_nb.demo.curriculum import LESSONS, STAGE_FAMILIES, Lesson
 from gpt4roi_nb.demo.hidden import HiddenStates
 from gpt4roi_nb.demo.language import Talking, Understanding, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
@@ -121,11 +113,12 @@ def make(
         few = map(banks.validation.scene, range(min(GLIMPSE, len(banks.validation))))
         report(table(measure_on(model_answerer(model.eval(), processor), few, seed)))
 
+    code, weights = Code(recipe.width), decision_weights(processor)
     seeing = vision.Seeing(model)
 
     def vision_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
         bank = banks.dense if rng.random() < recipe.dense_share else banks.plain
-        return vision.vision_step(model, seeing, bank, recipe, rng)
+        return vision.vision_step(model, seeing, bank, code, recipe, rng)
 
     if half != LANGUAGE:
         took["vision"] = phase("vision", trained=seeing, step=vision_step, phase=recipe.vision)
@@ -134,22 +127,17 @@ def make(
     if half == VISION:
         return None
 
-    code, weights = Code(recipe.width), decision_weights(processor)
     talking = Talking(model, Understanding(recipe.width))
     regions_only, whole = RowBuilder(processor, image_tokens=False), RowBuilder(processor)
 
-    def pairs_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
-        return symbol_step(talking, regions_only, DIRECT_PAIRS, banks.dense, code, recipe, weights, rng)
-
-    def symbol_phase_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
-        alone = progress < recipe.regions_alone
-        builder, families = (regions_only, REGION_FAMILIES) if alone else (whole, FAMILIES)
-        return symbol_step(talking, builder, families, banks.dense, code, recipe, weights, rng)
+    def lesson_step(lesson: Lesson, rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        builder = whole if lesson.image_tokens else regions_only
+        return symbol_step(talking, builder, lesson.families, banks.dense, code, recipe, weights, rng)
 
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     choose_parts(model, ["language_model"])
-    took["pairs"] = phase("pairs", trained=talking, step=pairs_step, phase=recipe.pairs)
-    took["symbols"] = phase("symbols", trained=talking, step=symbol_phase_step, phase=recipe.symbols)
+    for name, lesson in LESSONS.items():
+        took[name] = phase(name, trained=talking, step=partial(lesson_step, lesson), phase=getattr(recipe, name))
     if half == LANGUAGE:
         return None
 
@@ -158,17 +146,13 @@ def make(
     explained = align(model, states, code, recipe.box_jitter, ALIGNED)
     report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
 
-    def stage_phase_step(families: Sequence[Family], rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
-        return stage_step(talking, whole, families, states, recipe, weights, rng)
+    def stage_phase_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        return stage_step(talking, whole, STAGE_FAMILIES, states, recipe, weights, rng)
 
-    for name, number, families, length in (
-        ("stage1", 1, STAGE_FAMILIES, recipe.stage1),
-        ("stage2", 2, STAGE_FAMILIES, recipe.stage2),
-        ("likeness", 2, LIKENESS_FAMILIES, recipe.likeness),
-    ):
+    for name, number, length in (("stage1", 1, recipe.stage1), ("stage2", 2, recipe.stage2)):
         choose_parts(model, STAGES[number])
         model.language_model.set_attn_implementation(SHARED_PREFIX)
-        took[name] = phase(name, trained=talking, step=partial(stage_phase_step, families), phase=length)
+        took[name] = phase(name, trained=talking, step=stage_phase_step, phase=length)
         glimpse()
         export(model, processor, out)
     figures = measure(model_answerer(model, processor), REPORTED_SCENES, REPORTED_SEED)

@@ -54,12 +54,12 @@ class Recipe:
     dense_share: float = 0.75  # of the vision phase's batches; later ones are of plain scenes
     box_jitter: float = 0.06  # standard deviation of each edge, as a share of the box's side
     vision: Phase = Phase(6000, 8e-4)
-    pairs: Phase = Phase(200, 2e-3)
-    symbols: Phase = Phase(1300, 1.2e-3)
+    regions: Phase = Phase(600, 1.5e-3)  # the lessons of `curriculum`, in their order
+    likeness: Phase = Phase(400, 1.5e-3)
+    choices: Phase = Phase(800, 1.5e-3)
+    symbols: Phase = Phase(450, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
-    stage2: Phase = Phase(900, 8e-4)
-    likeness: Phase = Phase(350, 8e-4)  # the second stage goes on with these questions above all
-    regions_alone: float = 0.5  # of the phase on symbols: without image tokens, which is quicker
+    stage2: Phase = Phase(1200, 1e-3)
     warmup_share: float = 0.04
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -88,11 +88,12 @@ class Recipe:
             validation_scenes=4,
             images_a_step=2,
             vision=Phase(3, 1e-3),
-            pairs=Phase(2, 1e-3),
-            symbols=Phase(3, 1e-3),
+            regions=Phase(2, 1e-3),
+            likeness=Phase(2, 1e-3),
+            choices=Phase(2, 1e-3),
+            symbols=Phase(2, 1e-3),
             stage1=Phase(2, 1e-3),
             stage2=Phase(2, 1e-3),
-            likeness=Phase(2, 1e-3),
         )
 
 

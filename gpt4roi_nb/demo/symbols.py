@@ -50,6 +50,12 @@ def centre_attributes(things: Sequence[SceneObject], size: int, grid: int) -> np
     return found
 
 
+def tally(centres: Tensor) -> Tensor:
+    """(B, grid², 4) int64 as `centre_attributes` has them → (B, grid², sum of NUMBERS) float32: how many objects of
+    each value have their centre in a patch or one before it."""
+    return _one_hot(centres).cumsum(1)
+
+
 def symbols_of(scenes: Sequence[Sequence[SceneObject]], size: int, grid: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of all objects of B scenes: attributes (n, 4) int64, and places (n, PLACES); centres (B, grid², 4) int64."""
     attributes = torch.tensor([attribute_indices(thing) for things in scenes for thing in things])

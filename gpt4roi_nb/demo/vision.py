@@ -1,7 +1,7 @@
 """The first phase: tower and region encoder learn to see, with throw-away heads in place of the language model.
 
 A linear reader on each region vector names its attributes and where it stands; another on each image token names what
-the patch shows. Only when both can be read off linearly does the language model come in.
+the patch shows. Image tokens are also drawn towards the code of `symbols`, in which the language half learns meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gpt4roi_nb.data.questions import VALUES
 from gpt4roi_nb.demo.bank import NO_OBJECT, SceneBank
 from gpt4roi_nb.demo.recipe import Recipe
-from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, attribute_indices, centre_attributes, places
+from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, centre_attributes, places
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
 from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD
 from gpt4roi_nb.prompt import IGNORE
@@ -26,7 +26,8 @@ from gpt4roi_nb.roi import RegionHead
 
 LOOSE_SHARE, LOOSE_MARGIN = 0.2, 0.15  # some people leave a margin all round: how many, and how much at most
 SMALLEST_SIDE = 0.03  # of a jittered box, as a share of the picture's side
-PLACE_WEIGHT, PATCH_WEIGHT, CENTRE_WEIGHT = 1.0, 0.5, 1.0
+PLACE_WEIGHT, PATCH_WEIGHT, CENTRE_WEIGHT, CODE_WEIGHT = 1.0, 0.5, 1.0, 2.0
+CODE_CENTRE_WEIGHT = 10.0  # of a patch in which an object has its centre, in the distance from the code
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Readers(nn.Module):
         self.patch_attributes = nn.Linear(width, sum(NUMBERS))
         self.patch_centres = nn.Linear(width, sum(NUMBERS) + len(NUMBERS))
 
-    def losses(self, image_features: Tensor, regions: Tensor, batch: VisionBatch) -> dict[str, Tensor]:
+    def losses(self, image_features: Tensor, regions: Tensor, batch: VisionBatch, code: Code) -> dict[str, Tensor]:
         regions = self.region_norm(regions)
         attributes = _named(self.attributes(regions), batch.attributes)
         places = F.mse_loss(self.places(regions), batch.places)
@@ -150,6 +151,7 @@ class Readers(nn.Module):
             "place": PLACE_WEIGHT * places,
             "patch": PATCH_WEIGHT * owners,
             "centre": CENTRE_WEIGHT * an_object * centres / len(NUMBERS),
+            "code": CODE_WEIGHT * distance_from_code(image_features, batch.centres, code),
         }
 
     @torch.no_grad()
@@ -166,6 +168,18 @@ def _named(logits: Tensor, targets: Tensor, none: int = 0) -> Tensor:
     return torch.stack(losses).sum()
 
 
+def distance_from_code(image_features: Tensor, centres: Tensor, code: Code) -> Tensor:
+    """Mean squared distance of image tokens from their code, as a share of the code's own variance.
+
+    image_features: (B, grid², D). centres: as `VisionBatch` has them.
+    """
+    wanted = code.image_tokens(centres)
+    weights = 1 + (CODE_CENTRE_WEIGHT - 1) * (centres[..., :1] < NUMBERS[0]).float()
+    weights = weights / weights.mean()
+    spread = (weights * (wanted - (weights * wanted).mean((0, 1))).square()).mean()
+    return (weights * (image_features - wanted).square()).mean() / spread
+
+
 class Seeing(nn.Module):
     """What the first phase trains: the vision half of a model, and the readers."""
 
@@ -178,13 +192,18 @@ class Seeing(nn.Module):
 
 
 def vision_step(
-    model: GPT4RoIForConditionalGeneration, seeing: Seeing, bank: SceneBank, recipe: Recipe, rng: np.random.Generator
+    model: GPT4RoIForConditionalGeneration,
+    seeing: Seeing,
+    bank: SceneBank,
+    code: Code,
+    recipe: Recipe,
+    rng: np.random.Generator,
 ) -> dict[str, Tensor]:
     """Losses of one batch of random scenes."""
     indices = rng.integers(len(bank), size=recipe.images_a_step).tolist()
     batch = draw_batch(bank, indices, recipe.box_jitter, rng)
     encoding, regions = see(model, batch.pixel_values, batch.boxes)
-    return seeing.readers.losses(encoding.image_features, regions, batch)
+    return seeing.readers.losses(encoding.image_features, regions, batch, code)
 
 
 @torch.no_grad()

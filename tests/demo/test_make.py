@@ -10,6 +10,7 @@ from gpt4roi_nb.data.scenes import make_scene
 from gpt4roi_nb.demo import make as making
 from gpt4roi_nb.demo.answers import Asked, answer_all
 from gpt4roi_nb.demo.check import main as check
+from gpt4roi_nb.demo.curriculum import LESSONS
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_every_phase_runs_and_the_record_stands_beside_the_weights(made):
     names = {path.name for path in (folder / "out").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "recipe.json", "README.md"} <= names
     record = json.loads((folder / "out/recipe.json").read_text())
-    assert record["steps"] == {"vision": 3, "pairs": 2, "symbols": 3, "stage1": 2, "stage2": 2, "likeness": 2}
+    assert record["steps"] == {"vision": 3, **dict.fromkeys((*LESSONS, "stage1", "stage2"), 2)}
 
 
 def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
@@ -38,14 +39,14 @@ def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
 
     again = making.make(recipe, folder / "again", folder / "run", report=said.append)
 
-    assert sum("finished before" in line for line in said) == 6
+    assert sum("finished before" in line for line in said) == 3 + len(LESSONS)
     assert again == figures
     assert (folder / "again/model.safetensors").read_bytes() == (folder / "out/model.safetensors").read_bytes()
 
 
 def test_the_halves_can_be_made_apart(made, recipe, tmp_path):
     whole = made[0] / "run"
-    for half, phases in (("language", {"pairs", "symbols"}), ("vision", {"vision"})):
+    for half, phases in (("language", set(LESSONS)), ("vision", {"vision"})):
         run = tmp_path / half
         assert making.make(recipe, tmp_path / "out", run, half=half, report=lambda text: None) is None
         assert {path.stem for path in run.glob("*.pt")} == phases

@@ -19,7 +19,7 @@ def packed(bank, processor, model):
     with torch.no_grad():
         encoding, regions = see(model, batch.pixel_values, batch.boxes)
     counts = [len(boxes) for boxes in batch.boxes]
-    rows = RowBuilder(processor).rows(talks, [bank.objects[index] for index in (0, 1)])
+    rows = RowBuilder(processor).rows(talks, [bank.scene(index) for index in (0, 1)])
     return talks, counts, encoding, regions, rows
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.data.questions import Question
+from gpt4roi_nb.data.questions import Question, ask
 from gpt4roi_nb.data.scenes import make_scene
 from gpt4roi_nb.data.vcr import read_vcr
 from gpt4roi_nb.data.world.claims import items
@@ -17,10 +17,10 @@ from gpt4roi_nb.demo.alignment import align, solve
 from gpt4roi_nb.demo.choices import choice_pair, is_letter
 from gpt4roi_nb.demo.curriculum import Conversation, draw_conversation
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
-from gpt4roi_nb.demo.language import Understanding, rows_losses
+from gpt4roi_nb.demo.language import Understanding, relations, rows_losses
 from gpt4roi_nb.demo.muon import orthogonal
 from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
-from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, some_objects, symbols_of
+from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, some_objects, symbols_of, tally
 from gpt4roi_nb.demo.vision import draw_batch, see
 
 
@@ -110,14 +110,12 @@ def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, mode
     item = items(scene, np.random.default_rng(0), 1)[0]
     pair = choice_pair(scene, item, np.random.default_rng(0))
     talks = [[Conversation((("user", q.text), ("assistant", q.answer)), q.objects, q) for q in pair]]
-    rows = RowBuilder(processor).rows(talks, [scene.objects])
+    rows = RowBuilder(processor).rows(talks, [scene])
 
-    assert len(rows.option_ends) == 8
+    assert len(rows.option_at) == 8
     assert rows.option_right.tolist() == [q.target == letter for q in pair for letter in ("(A)", "(B)", "(C)", "(D)")]
     text = processor.tokenizer.decode
-    before = [
-        text(rows.input_ids[row, : place + 1].tolist()).rstrip("\n( ") for row, place in rows.option_ends.tolist()
-    ]
+    before = [text(rows.input_ids[row, : place + 1].tolist()).rstrip("\n( ") for row, place in rows.option_at.tolist()]
     for k, question in enumerate(pair):
         for end, line in zip(before[4 * k :], question.text.splitlines()[-4:], strict=False):
             assert end.endswith(line[-12:].replace("<", "").replace(">", ""))
@@ -126,7 +124,39 @@ def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, mode
     vectors = torch.zeros(len(scene.objects), 64)
     features = torch.zeros(1, processor.num_image_tokens, 64)
     losses = rows_losses(model, rows, features, vectors, understanding=Understanding(64))
-    assert set(losses) == {"letters", "mentions", "claims", "options"}
+    assert set(losses) == {"letters", "tallies", "names", "pairs", "claims", "so far", "options"}
+
+
+def test_what_an_option_claims_is_true_up_to_its_first_false_word(processor):
+    scene = make_scene(11, size=56)
+    thing = scene.objects[0]
+    red, blue = ("red", "blue") if thing.colour not in ("red", "blue") else ("green", "cyan")
+    lines = [
+        f"(A) <region1> is a {thing.size} {thing.colour} {thing.material} {thing.category}.",
+        f"(B) <region1> is a {thing.size} {red} {thing.material} {thing.category}.",
+        f"(C) <region1> is {blue}.",
+        f"(D) <region1> is {thing.colour}.",
+    ]
+    text = "What is <region1>? Reply with its letter.\n" + "\n".join(lines)
+    talk = Conversation((("user", text), ("assistant", "(A)")), (0,), Question("qa", text, "(A)", (0,), "(A)"))
+    rows = RowBuilder(processor).rows([[talk]], [scene])
+
+    first, second = [True] * 4, [True] + [False] * 3
+    assert rows.so_far_true.tolist() == [*first, *second, False, True]
+    assert rows.option_right.tolist() == [True, False, False, False]
+
+
+def test_objects_are_tallied_patch_by_patch():
+    scenes = [make_scene(seed, size=56) for seed in (3, 4)]
+    _, _, centres = symbols_of([scene.objects for scene in scenes], 56, 14)
+    tallies = tally(centres)
+
+    assert tallies.shape == (2, 14 * 14, sum(NUMBERS))
+    assert (tallies.diff(dim=1) >= 0).all()
+    for scene, last in zip(scenes, tallies[:, -1], strict=True):
+        indices = torch.tensor([attribute_indices(thing) for thing in scene.objects])
+        for k, counts in enumerate(last.split(list(NUMBERS))):
+            assert counts.tolist() == torch.bincount(indices[:, k], minlength=NUMBERS[k]).tolist()
 
 
 def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
@@ -134,24 +164,47 @@ def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
     first, second = scene.objects[1], scene.objects[0]
     text = f"Is <region1> {first.colour}? <region2> is a {first.size} {second.material} {second.category}."
     talk = Conversation((("user", text), ("assistant", "yes")), (1, 0), Question("colour", text, "yes", (1, 0), "yes"))
-    rows = RowBuilder(processor).rows([[talk]], [scene.objects])
+    rows = RowBuilder(processor).rows([[talk]], [scene])
 
-    words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.claim_places.tolist()])
+    words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.claim_at.tolist()])
     assert words == [f"▁{word}" for word in (first.colour, first.size, second.material, second.category)]
     assert rows.claim_true.tolist() == [True, first.size == second.size, True, True]
 
 
-def test_a_mention_names_a_region_again(processor):
+def test_regions_and_pairs_of_them_are_found_where_they_are_named(processor):
     scene = make_scene(11, size=56)
     turns = (("user", "Is <region2> behind <region1>?"), ("assistant", "yes"), ("user", "And region 1, or region2?"))
     last = Question("phrase", turns[-1][1], "region1", (1, 0), "region1")
     talk = Conversation((*turns, ("assistant", "region1")), (1, 0), last)
-    rows = RowBuilder(processor).rows([[talk]], [scene.objects])
+    rows = RowBuilder(processor).rows([[talk]], [scene])
 
-    words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.mention_places.tolist()])
-    assert words == ["1", "2", "1"]
-    first, second = (attribute_indices(scene.objects[k]) for k in talk.objects)
-    assert rows.mention_values.tolist() == [first, second, first]
+    words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.name_at.tolist()])
+    assert words == ["<bbox>", "<bbox>", "1", "2", "1"]
+    assert rows.name_objects.tolist() == [0, 1, 1, 0, 1]
+    # the second name of region 1 follows one of region 1, so it makes no pair
+    assert rows.pair_at.tolist() == [rows.name_at[k].tolist() for k in (1, 3, 4)]
+    assert rows.pair_objects.tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert rows.attributes.tolist() == [attribute_indices(thing) for thing in scene.objects]
+
+
+def test_what_is_true_of_a_pair_is_what_its_questions_are_answered_from(processor):
+    scene = make_scene(11, size=56, n_objects=6)
+    for kind, ahead, behind in (("left_right", ("left",), ("right",)), ("front_behind", ("front",), ("behind",))):
+        column = len(NUMBERS) + ("left_right", "front_behind").index(kind)
+        for seed in range(40):
+            question = ask(scene, kind, np.random.default_rng(seed))
+            asked_of_the_first = question is not None and question.text.lower().startswith("is <region")
+            if not asked_of_the_first or question.target not in (*ahead, *behind):
+                continue
+            talk = Conversation((("user", question.text), ("assistant", question.answer)), question.objects, question)
+            rows = RowBuilder(processor).rows([[talk]], [scene])
+            true, clear = relations(rows)
+            first, second = (scene.objects[k] for k in rows.pair_objects[0].tolist())
+            of_attributes = [a == b for a, b in zip(attribute_indices(first), attribute_indices(second), strict=True)]
+            assert true[0, : len(NUMBERS)].tolist() == of_attributes
+            assert clear[0, : len(NUMBERS)].all()
+            # unclear orders are left out; the others agree with the answer
+            assert not clear[0, column] or bool(true[0, column]) == (question.target in ahead)
 
 
 def test_the_stages_see_what_the_whole_model_sees(bank, model):
