@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt4roi_nb.demo.hidden import HiddenStates
-from gpt4roi_nb.demo.symbols import NUMBERS, Code, symbols_of
+from gpt4roi_nb.demo.symbols import Code, centre_weights, symbols_of
 from gpt4roi_nb.demo.vision import pool
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
@@ -41,7 +41,7 @@ def align(
         regions.append(code.region_vectors(attributes, placed))
         patches.append(last.flatten(0, 1))
         tokens.append(code.image_tokens(centres).flatten(0, 1))
-        weights.append(1 + (CENTRE_WEIGHT - 1) * (centres[..., 0] < NUMBERS[0]).float().flatten())
+        weights.append(centre_weights(centres, CENTRE_WEIGHT).flatten())
     head.output_projection = output
     return {
         "regions": solve(output, torch.cat(vectors), torch.cat(regions)),

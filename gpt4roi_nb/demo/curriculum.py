@@ -91,6 +91,13 @@ STAGE_FAMILIES = (
     Family(0.22, {QA: 0.5, QAR: 0.5}, 7, 5),
     Family(0.18, {**SHORT, "count": 0.2, "which": 0.02, "same": 0.3}, 8, 7, (2, 3)),
 )
+# Of the second stage's end: what was not yet said as surely as it is known.
+FINISH_FAMILIES = (
+    Family(0.35, {"larger": 0.25, "left_right": 0.2, "front_behind": 0.4, "count": 0.15}, 8, 14),
+    Family(0.25, {"count": 0.9, "which": 0.1}, 8, 14),
+    Family(0.3, {**SHORT, "same": 0.3}, 8, 7, (2, 3), followups=REGION_FOLLOWUPS),
+    Family(0.1, {QA: 0.5, QAR: 0.5}, 7, 5),
+)
 # Of questions for an attribute, those that propose a value ("is it red?"): rarer among users, but harder to learn.
 PROPOSING_SHARE = 0.4
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
@@ -112,7 +119,8 @@ def draw_kind(shares: Shares, rng: np.random.Generator) -> str:
 
 
 def draw_family(families: Sequence[Family], rng: np.random.Generator) -> Family:
-    return families[int(rng.choice(len(families), p=[family.share for family in families]))]
+    shares = np.array([family.share for family in families])
+    return families[int(rng.choice(len(families), p=shares / shares.sum()))]
 
 
 def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Question:

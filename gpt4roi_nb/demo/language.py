@@ -1,4 +1,4 @@
-"""The later phases: the language model learns to say what the region vectors and image tokens tell."""
+"""The language model learns to say what region vectors and image tokens tell, of symbols and then of pictures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt4roi_nb.data.question_kinds import DEPTH_MARGIN, SIDE_MARGIN
 from gpt4roi_nb.data.scenes import Scene
 from gpt4roi_nb.demo.bank import SceneBank
 from gpt4roi_nb.demo.curriculum import Family, draw_conversation, draw_family
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe import Recipe
 from gpt4roi_nb.demo.rows import RowBuilder, Rows
-from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, some_objects
+from gpt4roi_nb.demo.symbols import NUMBERS, PLACE_SCALES, PLACES, Code, some_objects
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, ROLES, TURN_MARK, token_id_of
@@ -24,9 +25,10 @@ DECISIONS = ("▁yes", "▁no", "▁left", "▁right", "▁in", "▁behind", *"0
 DECISION_WEIGHT = 5.0
 ENDINGS = (f"▁{ROLES['assistant']}", ":", "<0x0A>", TURN_MARK)
 ENDING_WEIGHT = 0.1
-WEIGHTS = {"tallies": 3.0, "so far": 2.0, "options": 3.0}  # of losses of the throw-away heads
+# What the losses of the throw-away heads weigh.
+WEIGHTS = {"tallies": 3.0, "names": 1.0, "pairs": 6.0, "claims": 1.0, "so far": 2.0, "options": 3.0}
 ORDERS = (0, 3)  # of the places of `symbols`: those by which pairs are ordered, from left to right and from near to far
-CLEAR = 0.3  # distance from which an order is clear, in standard deviations
+CLEAR = np.array([SIDE_MARGIN, DEPTH_MARGIN], np.float32) / PLACE_SCALES[list(ORDERS)]  # margins of the questions
 
 
 class Understanding(nn.Module):
@@ -38,13 +40,10 @@ class Understanding(nn.Module):
     to there. Without them a question of 150 tokens teaches by one letter alone.
     """
 
-    NAMES, TALLIES, PAIRS, CLAIMS, OPTIONS = (
-        -4,
-        -3,
-        -3,
-        -3,
-        -2,
-    )  # the hidden states; each is needed for what comes later
+    # Read off the state before so many last layers: the later need the earlier.
+    NAMES = 3
+    TALLIES = PAIRS = CLAIMS = 2
+    OPTIONS = 1
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -58,14 +57,18 @@ class Understanding(nn.Module):
     def losses(self, hidden: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
         """hidden: one (B, T, D) a layer, the embeddings first. Losses by name, for what the rows hold."""
 
-        def read(head: nn.Module, layer: int, at: Tensor) -> Tensor:
-            outputs: Tensor = head(hidden[max(layer, -len(hidden))][at[:, 0], at[:, 1]])
+        def state(before: int) -> Tensor:
+            return hidden[max(0, len(hidden) - 1 - before)]
+
+        def read(head: nn.Module, before: int, at: Tensor) -> Tensor:
+            outputs: Tensor = head(state(before)[at[:, 0], at[:, 1]])
             return outputs
 
         found = {}
-        if rows.tallies.numel():
-            states = hidden[max(self.TALLIES, -len(hidden))][:, rows.image_start :][:, : rows.tallies.shape[1]]
-            found["tallies"] = WEIGHTS["tallies"] * F.mse_loss(self.tallies(states), rows.tallies)
+        count = rows.tallies.shape[1]
+        if count:
+            tokens = state(self.TALLIES)[:, rows.image_start : rows.image_start + count]
+            found["tallies"] = F.mse_loss(self.tallies(tokens), rows.tallies)
         if len(rows.name_at):
             *logits, placed = read(self.names, self.NAMES, rows.name_at).split([*NUMBERS, PLACES], dim=1)
             values = rows.attributes[rows.name_objects]
@@ -73,19 +76,17 @@ class Understanding(nn.Module):
             found["names"] = named + F.mse_loss(placed, rows.places[rows.name_objects])
         if len(rows.pair_at):
             true, clear = relations(rows)
-            each = F.binary_cross_entropy_with_logits(
-                read(self.pairs, self.PAIRS, rows.pair_at), true.float(), reduction="none"
-            )
-            found["pairs"] = ((each * clear).sum(0) / clear.sum(0).clamp(min=1)).sum()
-        for name, head, layer, at, true in (
+            logits_of_pairs = read(self.pairs, self.PAIRS, rows.pair_at)
+            each = F.binary_cross_entropy_with_logits(logits_of_pairs, true.float(), reduction="none")
+            found["pairs"] = ((each * clear).sum(0) / clear.sum(0).clamp(min=1)).mean()
+        for name, head, before, at, right in (
             ("claims", self.claims, self.CLAIMS, rows.claim_at, rows.claim_true),
             ("so far", self.options, self.OPTIONS, rows.so_far_at, rows.so_far_true),
             ("options", self.options, self.OPTIONS, rows.option_at, rows.option_right),
         ):
             if len(at):
-                loss = F.binary_cross_entropy_with_logits(read(head, layer, at)[:, 0], true.float())
-                found[name] = WEIGHTS.get(name, 1.0) * loss
-        return found
+                found[name] = F.binary_cross_entropy_with_logits(read(head, before, at)[:, 0], right.float())
+        return {name: WEIGHTS[name] * loss for name, loss in found.items()}
 
 
 def relations(rows: Rows) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,7 @@ def relations(rows: Rows) -> tuple[Tensor, Tensor]:
     first, second = rows.pair_objects.unbind(1)
     shared = rows.attributes[first] == rows.attributes[second]
     ahead = (rows.places[second] - rows.places[first])[:, list(ORDERS)]
-    clear = torch.cat([torch.ones_like(shared), ahead.abs() >= CLEAR], dim=1)
+    clear = torch.cat([torch.ones_like(shared), ahead.abs() >= torch.from_numpy(CLEAR)], dim=1)
     return torch.cat([shared, ahead > 0], dim=1), clear
 
 
@@ -122,7 +123,8 @@ def rows_losses(
     token_weights: Tensor | None = None,
     understanding: Understanding | None = None,
 ) -> dict[str, Tensor]:
-    """Mean cross-entropy over the answers of packed rows, weighted by token where weights are given.
+    """Losses by name: "words", or "letters" of multiple choice, is the mean cross-entropy over the answers of packed
+    rows, weighted by token where weights are given.
 
     image_features: (B, grid², D), or None for rows without image tokens. region_vectors: (objects of all images, D).
     understanding: adds its losses.
@@ -140,9 +142,7 @@ def rows_losses(
     logits = model.language_model.lm_head(output.last_hidden_state[:, :-1][learnt])
     losses = F.cross_entropy(logits, targets[learnt], reduction="none")
     weights = torch.ones_like(losses) if token_weights is None else token_weights[targets[learnt]]
-    found = {"words": (weights * losses).sum() / weights.sum()}
-    if len(rows.option_at):
-        found = {"letters": found["words"]}
+    found = {"letters" if len(rows.option_at) else "words": (weights * losses).sum() / weights.sum()}
     return found if understanding is None else {**found, **understanding.losses(output.hidden_states, rows)}
 
 
@@ -160,13 +160,7 @@ def draw_rows(builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng:
     fewest, most = family.turns
     conversations = [
         [
-            draw_conversation(
-                scene,
-                int(rng.integers(fewest, most + 1)),
-                rng,
-                family.shares,
-                family.followups,
-            )
+            draw_conversation(scene, int(rng.integers(fewest, most + 1)), rng, family.shares, family.followups)
             for _ in range(family.questions)
         ]
         for scene in scenes

@@ -19,7 +19,7 @@ REPORT_EVERY = 20.0  # seconds
 MAX_GRADIENT_NORM = 1.0
 SMOOTHING = 0.98  # of the reported losses
 
-Step = Callable[[np.random.Generator, float], dict[str, Tensor]]
+Step = Callable[[np.random.Generator], dict[str, Tensor]]
 
 
 def run_phase(
@@ -38,8 +38,7 @@ def run_phase(
     Args:
         folder: where `<name>.pt` is kept: what trains, optimizers and progress, so that a broken run goes on.
         trained: the module whose parameters with `requires_grad` are updated.
-        step: makes a batch from a random generator and the progress, from 0 to 1, and returns its losses by name; their
-            sum is minimised.
+        step: makes a batch from a random generator and returns its losses by name; their sum is minimised.
         phase: number of steps and highest learning rate, after a short rise; it then falls to zero along a cosine.
     """
     path = folder / f"{name}.pt"
@@ -48,6 +47,8 @@ def run_phase(
     spent, steps = 0.0, 0
     if path.exists():
         state = torch.load(path, weights_only=True)
+        if state["weights"].keys() != training.keys():
+            raise ValueError(f"{path} is of another recipe: other parameters train now; use another run folder")
         trained.load_state_dict(state["weights"], strict=False)  # of what trains in this phase, and of nothing else
         spent, steps = state["spent"], state["steps"]
         if state["finished"]:
@@ -71,7 +72,7 @@ def run_phase(
     while steps < phase.steps:
         started = time.perf_counter()
         progress = steps / phase.steps
-        losses = step(np.random.default_rng((seed, steps)), progress)
+        losses = step(np.random.default_rng((seed, steps)))
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(training.values(), MAX_GRADIENT_NORM)
         for optimizer in optimizers:

@@ -27,12 +27,13 @@ from gpt4roi_nb.demo.alignment import align
 from gpt4roi_nb.demo.bank import SceneBank, load_or_draw
 from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
-from gpt4roi_nb.demo.curriculum import LESSONS, STAGE_FAMILIES, Lesson
+from gpt4roi_nb.demo.curriculum import FINISH_FAMILIES, LESSONS, STAGE_FAMILIES, Family, Lesson
 from gpt4roi_nb.demo.hidden import HiddenStates
 from gpt4roi_nb.demo.language import Talking, Understanding, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
 from gpt4roi_nb.demo.recipe import DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES, Recipe, model_config
-from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
+from gpt4roi_nb.demo.rows import RowBuilder
+from gpt4roi_nb.demo.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.symbols import Code
 from gpt4roi_nb.demo.vocabulary import generation_config, make_processor
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -44,7 +45,7 @@ HALVES = (VISION, LANGUAGE)  # of stage 0
 REPORTED_SEED = 1  # of the check whose figures stand beside the weights
 REPORTED_SCENES = 300
 ALIGNED = 1600  # pictures from which the code is brought into line
-GLIMPSE = 60  # validation scenes that are asked about between phases
+GLIMPSE = 60  # validation scenes that are asked about after each stage
 READABLE = 0o644
 
 Report = Callable[[str], None]
@@ -116,7 +117,7 @@ def make(
     code, weights = Code(recipe.width), decision_weights(processor)
     seeing = vision.Seeing(model)
 
-    def vision_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+    def vision_step(rng: np.random.Generator) -> dict[str, Tensor]:
         bank = banks.dense if rng.random() < recipe.dense_share else banks.plain
         return vision.vision_step(model, seeing, bank, code, recipe, rng)
 
@@ -130,7 +131,7 @@ def make(
     talking = Talking(model, Understanding(recipe.width))
     regions_only, whole = RowBuilder(processor, image_tokens=False), RowBuilder(processor)
 
-    def lesson_step(lesson: Lesson, rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+    def lesson_step(lesson: Lesson, rng: np.random.Generator) -> dict[str, Tensor]:
         builder = whole if lesson.image_tokens else regions_only
         return symbol_step(talking, builder, lesson.families, banks.dense, code, recipe, weights, rng)
 
@@ -146,13 +147,17 @@ def make(
     explained = align(model, states, code, recipe.box_jitter, ALIGNED)
     report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
 
-    def stage_phase_step(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
-        return stage_step(talking, whole, STAGE_FAMILIES, states, recipe, weights, rng)
+    def stage_phase_step(families: Sequence[Family], rng: np.random.Generator) -> dict[str, Tensor]:
+        return stage_step(talking, whole, families, states, recipe, weights, rng)
 
-    for name, number, length in (("stage1", 1, recipe.stage1), ("stage2", 2, recipe.stage2)):
+    for name, number, families, length in (
+        ("stage1", 1, STAGE_FAMILIES, recipe.stage1),
+        ("stage2", 2, STAGE_FAMILIES, recipe.stage2),
+        ("finish", 2, FINISH_FAMILIES, recipe.finish),
+    ):
         choose_parts(model, STAGES[number])
         model.language_model.set_attn_implementation(SHARED_PREFIX)
-        took[name] = phase(name, trained=talking, step=stage_phase_step, phase=length)
+        took[name] = phase(name, trained=talking, step=partial(stage_phase_step, families), phase=length)
         glimpse()
         export(model, processor, out)
     figures = measure(model_answerer(model, processor), REPORTED_SCENES, REPORTED_SEED)

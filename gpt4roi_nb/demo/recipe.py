@@ -51,7 +51,8 @@ class Recipe:
     validation_scenes: int = 400
 
     images_a_step: int = 8
-    dense_share: float = 0.75  # of the vision phase's batches; later ones are of plain scenes
+    # Of the vision phase's batches. Lessons are about some of a dense scene's objects, the stages about plain scenes.
+    dense_share: float = 0.75
     box_jitter: float = 0.06  # standard deviation of each edge, as a share of the box's side
     vision: Phase = Phase(6000, 8e-4)
     regions: Phase = Phase(600, 1.5e-3)  # the lessons of `curriculum`, in their order
@@ -60,6 +61,7 @@ class Recipe:
     symbols: Phase = Phase(450, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
     stage2: Phase = Phase(1200, 1e-3)
+    finish: Phase = Phase(480, 1e-3)  # the second stage goes on
     warmup_share: float = 0.04
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -94,6 +96,7 @@ class Recipe:
             symbols=Phase(2, 1e-3),
             stage1=Phase(2, 1e-3),
             stage2=Phase(2, 1e-3),
+            finish=Phase(2, 1e-3),
         )
 
 

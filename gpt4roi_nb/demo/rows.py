@@ -6,71 +6,39 @@ of the prompt, with all image tokens, is computed once.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from operator import and_
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
 from gpt4roi_nb.data.instructions import LETTERS
-from gpt4roi_nb.data.question_kinds import STUFF, VALUES, plural
 from gpt4roi_nb.data.scenes import Scene
 from gpt4roi_nb.demo.curriculum import Conversation
-from gpt4roi_nb.demo.symbols import attribute_indices, centre_attributes, places, tally
+from gpt4roi_nb.demo.marks import Marker, Marks
+from gpt4roi_nb.demo.symbols import symbols_of, tally
 from gpt4roi_nb.processor import GPT4RoIProcessor
-from gpt4roi_nb.prompt import IGNORE, Turns, build_prompt, token_id_of
-from gpt4roi_nb.tokenizer import REGION_TOKEN
+from gpt4roi_nb.prompt import IGNORE, Turns, build_prompt
 
-SHARED_PREFIX = "shared_prefix"  # name of the attention below
 CACHED_SEGMENTS = 200_000
-
-
-class Name(NamedTuple):
-    """The token at `place` names region `number`: its `<bbox>`, or its number where the `<bbox>` stands earlier."""
-
-    place: int
-    number: int
-
-
-class Pair(NamedTuple):
-    """The token at `place` names region `second` after region `first` was named."""
-
-    place: int
-    first: int
-    second: int
-
-
-class Claim(NamedTuple):
-    """The word at `place` names a value: `number` is the region named last before it, `attribute` and `value` are
-    indices into `VALUES`."""
-
-    place: int
-    number: int
-    attribute: int
-    value: int
 
 
 @dataclass(frozen=True)
 class Segment:
     """A conversation after the opening: ids, labels, and the number of the region behind each `<bbox>`.
 
-    names, pairs: of all turns. claims: of the first question. option_bounds: of a multiple-choice question, places of
-    the tokens that end the options, after the one that ends the line before them.
+    marks: of all turns. asked: how many tokens come before the first answer. option_bounds: of a multiple-choice
+    question, places of the tokens that end the options, after the one that ends the line before them.
     """
 
     input_ids: list[int]
     labels: list[int]
     regions: tuple[int, ...]
-    names: tuple[Name, ...]
-    pairs: tuple[Pair, ...]
-    claims: tuple[Claim, ...]
+    marks: Marks
+    asked: int
     option_bounds: tuple[int, ...]
 
 
@@ -85,9 +53,9 @@ class Rows:
     tallies: (B, grid², 20) float32, as `symbols.tally` has them, or (B, 0, 20) without image tokens; the first of these
     is token `image_start`.
 
-    What else can be read where, each with (n, 2) int64 row and column of n tokens: name_objects (n,) is the object
-    of each `Name`; pair_objects (n, 2) are those of each `Pair`; claim_true (n,) bool, whether each `Claim` is;
-    so_far_true (n,) bool, at the claims of an option, whether all its claims are true up to there; option_right
+    What else can be read where, each with (n, 2) int64 row and column of n tokens: name_objects (n,) is the object of
+    each `Name`; pair_objects (n, 2) are those of each `Pair`; claim_true (n,) bool says of each `ValueWord` of a first
+    question whether it is true; so_far_true (n,) bool, at those in an option, whether all are up to there; option_right
     (n,) bool, whether the option that ends there is the right one.
     """
 
@@ -131,9 +99,7 @@ class RowBuilder:
         self.prefix = [whole.input_ids[k] for k in kept]
         pieces = processor.tokenizer.get_vocab()
         self.line_ends = {number for piece, number in pieces.items() if piece.startswith(".\n")}
-        self.pieces = {number: piece.replace("▁", " ") for piece, number in pieces.items()}
-        self.values = value_pieces(pieces)
-        self.region_token = token_id_of(REGION_TOKEN, processor.tokenizer)
+        self.marker = Marker(processor.tokenizer)
         self.segment = lru_cache(CACHED_SEGMENTS)(self._segment)
 
     def _segment(self, turns: Turns) -> Segment:
@@ -148,31 +114,9 @@ class RowBuilder:
         bounds: list[int] = []
         if turns[1][1] in LETTERS:
             bounds = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) - 1 :]
-        names, claims = self._named(input_ids)
-        pairs = [Pair(b.place, a.number, b.number) for a, b in pairwise(names) if a.number != b.number]
-        asked = tuple(claim for claim in claims if claim.place < answer)
-        return Segment(input_ids, labels, prompt.regions, names, tuple(pairs), asked, tuple(bounds))
-
-    def _named(self, input_ids: Sequence[int]) -> tuple[tuple[Name, ...], tuple[Claim, ...]]:
-        """Where regions and values are named."""
-        text, number = "", 0
-        names, claims = [], []
-        seen: set[int] = set()
-        for place, token in enumerate(input_ids):
-            text = (text + self.pieces[token])[-len("region 1") :]
-            mention = re.search(r"region ?(\d)\Z", text)  # `$` would also match before a line's end
-            if mention:
-                number = int(mention.group(1))
-            if token == self.region_token or (mention and number in seen):
-                seen.add(number)
-                names.append(Name(place, number))
-            elif number and token in self.values:
-                claims.append(Claim(place, number, *self.values[token]))
-        return tuple(names), tuple(claims)
-
-    def _centres(self, scene: Scene) -> np.ndarray:
-        grid = round(self.processor.num_image_tokens**0.5) if self.image_tokens else 0
-        return centre_attributes(scene.objects if grid else (), scene.image.shape[1], grid)
+            if len(bounds) <= len(LETTERS):
+                raise ValueError(f"{len(LETTERS)} options, a line each, should follow the question {turns[0][1]!r}")
+        return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds))
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], scenes: Sequence[Scene]) -> Rows:
         """One row a scene. conversations: the same number for each."""
@@ -187,29 +131,29 @@ class RowBuilder:
         claim_at, so_far_at, option_at, option_right = [], [], [], []
         claim_true: list[bool] = []
         so_far_true: list[bool] = []
-        attributes, first = [], 0
+        size, grid = scenes[0].image.shape[1], round(self.processor.num_image_tokens**0.5)
+        attributes, placed, centres = symbols_of([scene.objects for scene in scenes], size, grid)
+        values = attributes.tolist()
+        first = 0
         for row, (scene, talks, row_segments) in enumerate(zip(scenes, conversations, segments, strict=True)):
-            attributes += [attribute_indices(thing) for thing in scene.objects]
             for k, (talk, segment) in enumerate(zip(talks, row_segments, strict=True)):
                 start = prefix + k * slot
                 input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
-                # index of region `number` among all objects is behind[number]
-                behind = [-1, *(first + index for index in talk.objects)]
+                behind = {number: first + index for number, index in enumerate(talk.objects, start=1)}
                 regions += [behind[number] for number in segment.regions]
-                for name in segment.names:
-                    name_at.append((row, start + name.place))
-                    name_objects.append(behind[name.number])
-                for pair in segment.pairs:
-                    pair_at.append((row, start + pair.place))
-                    pair_objects.append((behind[pair.first], behind[pair.second]))
+                name_at += [(row, start + name.place) for name in segment.marks.names]
+                name_objects += [behind[name.number] for name in segment.marks.names]
+                pair_at += [(row, start + pair.place) for pair in segment.marks.pairs]
+                pair_objects += [(behind[pair.first], behind[pair.second]) for pair in segment.marks.pairs]
                 verdicts = {
-                    claim.place: attributes[behind[claim.number]][claim.attribute] == claim.value
-                    for claim in segment.claims
+                    word.place: all(values[behind[number]][word.attribute] == word.value for number in word.numbers)
+                    for word in segment.marks.values
+                    if word.place < segment.asked
                 }
                 claim_at += [(row, start + place) for place in verdicts]
                 claim_true += verdicts.values()
-                for (before, end), letter in zip(pairwise(segment.option_bounds), LETTERS, strict=False):
+                for letter, (before, end) in zip(LETTERS, pairwise(segment.option_bounds), strict=False):
                     own = [place for place in verdicts if before < place < end]
                     so_far_at += [(row, start + place) for place in own]
                     so_far_true += accumulate((verdicts[place] for place in own), and_)
@@ -222,74 +166,25 @@ class RowBuilder:
         def numbers(found: Sequence[object], *shape: int) -> Tensor:
             return torch.tensor(found, dtype=torch.long).reshape(-1, *shape)
 
-        placed = [places(scene.objects, scene.image.shape[1]) for scene in scenes]
         return Rows(
-            input_ids,
-            labels,
-            position_ids,
-            prefix,
-            slot,
-            torch.tensor(attributes),
-            torch.from_numpy(np.concatenate(placed)),
-            numbers(regions),
-            self.image_start,
-            tally(torch.from_numpy(np.stack([self._centres(scene) for scene in scenes]))),
-            numbers(name_at, 2),
-            numbers(name_objects),
-            numbers(pair_at, 2),
-            numbers(pair_objects, 2),
-            numbers(claim_at, 2),
-            torch.tensor(claim_true, dtype=torch.bool),
-            numbers(so_far_at, 2),
-            torch.tensor(so_far_true, dtype=torch.bool),
-            numbers(option_at, 2),
-            torch.tensor(option_right, dtype=torch.bool),
+            input_ids=input_ids,
+            labels=labels,
+            position_ids=position_ids,
+            prefix_length=prefix,
+            slot_length=slot,
+            attributes=attributes,
+            places=placed,
+            regions=numbers(regions),
+            image_start=self.image_start,
+            tallies=tally(centres)[:, : None if self.image_tokens else 0],
+            name_at=numbers(name_at, 2),
+            name_objects=numbers(name_objects),
+            pair_at=numbers(pair_at, 2),
+            pair_objects=numbers(pair_objects, 2),
+            claim_at=numbers(claim_at, 2),
+            claim_true=torch.tensor(claim_true, dtype=torch.bool),
+            so_far_at=numbers(so_far_at, 2),
+            so_far_true=torch.tensor(so_far_true, dtype=torch.bool),
+            option_at=numbers(option_at, 2),
+            option_right=torch.tensor(option_right, dtype=torch.bool),
         )
-
-
-def value_pieces(vocabulary: Mapping[str, int]) -> dict[int, tuple[int, int]]:
-    """Token ids of the words that name a value, to the indices of attribute and value in `VALUES`."""
-    found = {}
-    for attribute, values in enumerate(VALUES.values()):
-        for index, value in enumerate(values):
-            words = {value, plural(value), STUFF.get(value, value)}
-            found.update({vocabulary[f"▁{word}"]: (attribute, index) for word in words if f"▁{word}" in vocabulary})
-    return found
-
-
-def shared_prefix_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    prefix_length: int,
-    slot_length: int,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention of rows as `Rows` describes them: a slot sees the opening and itself. query, …: (B, H, T, D)."""
-    batch, heads, _, width = query.shape
-    own_causal = torch.ones(slot_length, slot_length, dtype=torch.bool).tril()
-    prefix_causal = torch.ones(prefix_length, prefix_length, dtype=torch.bool).tril()
-
-    def parts(states: Tensor) -> tuple[Tensor, Tensor]:
-        slots = states[:, :, prefix_length:].reshape(batch, heads, -1, slot_length, width)
-        return states[:, :, :prefix_length], slots
-
-    (prefix_q, slot_q), (prefix_k, slot_k), (prefix_v, slot_v) = parts(query * scaling), parts(key), parts(value)
-    prefix_scores = (prefix_q @ prefix_k.transpose(-1, -2)).masked_fill(~prefix_causal, float("-inf"))
-    prefix_out = prefix_scores.softmax(-1).to(value.dtype) @ prefix_v
-
-    flat_q = slot_q.reshape(batch, heads, -1, width)
-    to_prefix = (flat_q @ prefix_k.transpose(-1, -2)).view(*slot_q.shape[:4], prefix_length)
-    to_own = (slot_q @ slot_k.transpose(-1, -2)).masked_fill(~own_causal, float("-inf"))
-    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(-1).to(value.dtype)
-    from_prefix = weights[..., :prefix_length].reshape(batch, heads, -1, prefix_length) @ prefix_v
-    from_own = weights[..., prefix_length:] @ slot_v
-    slot_out = from_prefix + from_own.reshape(batch, heads, -1, width)
-    return torch.cat([prefix_out, slot_out], dim=2).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

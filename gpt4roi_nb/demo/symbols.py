@@ -1,8 +1,8 @@
 """The truth about a scene in the form of region vectors and image tokens, for a language model that has no eyes yet.
 
-A region's symbols say its attributes and its place; a patch's say whether an object has its centre there, and which. A
-fixed random matrix turns either into a vector of the language model's width. What the vision half writes is brought
-into the same code before the two halves meet.
+A region's symbols say its attributes and its place; a patch's say whether an object has its centre there, and which.
+Fixed random directions turn either into a vector of the language model's width. The vision half learns meanwhile to
+write image tokens in the same code, and both are brought into it exactly before the halves meet.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ def centre_attributes(things: Sequence[SceneObject], size: int, grid: int) -> np
         column, row = (int((a + b) / 2 * grid / size) for a, b in ((x1, x2), (y1, y2)))
         found[row * grid + column] = attribute_indices(thing)
     return found
+
+
+def centre_weights(centres: Tensor, weight: float) -> Tensor:
+    """(..., 4) int64 as `centre_attributes` has them → (...) float32: `weight` where an object has its centre, or 1."""
+    return 1 + (weight - 1) * (centres[..., 0] < NUMBERS[0]).float()
 
 
 def tally(centres: Tensor) -> Tensor:

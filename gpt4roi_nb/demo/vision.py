@@ -1,4 +1,4 @@
-"""The first phase: tower and region encoder learn to see, with throw-away heads in place of the language model.
+"""The half of stage 0 that sees: tower and region encoder learn with throw-away heads in place of a language model.
 
 A linear reader on each region vector names its attributes and where it stands; another on each image token names what
 the patch shows. Image tokens are also drawn towards the code of `symbols`, in which the language half learns meanwhile.
@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from gpt4roi_nb.data.questions import VALUES
 from gpt4roi_nb.demo.bank import NO_OBJECT, SceneBank
 from gpt4roi_nb.demo.recipe import Recipe
-from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, centre_attributes, places
+from gpt4roi_nb.demo.symbols import (
+    NUMBERS,
+    PLACES,
+    Code,
+    attribute_indices,
+    centre_attributes,
+    centre_weights,
+    places,
+)
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
 from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD
 from gpt4roi_nb.prompt import IGNORE
@@ -169,19 +177,20 @@ def _named(logits: Tensor, targets: Tensor, none: int = 0) -> Tensor:
 
 
 def distance_from_code(image_features: Tensor, centres: Tensor, code: Code) -> Tensor:
-    """Mean squared distance of image tokens from their code, as a share of the code's own variance.
+    """Mean squared distance of image tokens from their code, as a share of the code's own variance; patches in which an
+    object has its centre weigh more.
 
     image_features: (B, grid², D). centres: as `VisionBatch` has them.
     """
     wanted = code.image_tokens(centres)
-    weights = 1 + (CODE_CENTRE_WEIGHT - 1) * (centres[..., :1] < NUMBERS[0]).float()
+    weights = centre_weights(centres, CODE_CENTRE_WEIGHT)[..., None]
     weights = weights / weights.mean()
     spread = (weights * (wanted - (weights * wanted).mean((0, 1))).square()).mean()
     return (weights * (image_features - wanted).square()).mean() / spread
 
 
 class Seeing(nn.Module):
-    """What the first phase trains: the vision half of a model, and the readers."""
+    """What the vision half of stage 0 trains: the vision half of a model, and the readers."""
 
     def __init__(self, model: GPT4RoIForConditionalGeneration) -> None:
         super().__init__()

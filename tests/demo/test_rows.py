@@ -6,7 +6,8 @@ import torch
 
 from gpt4roi_nb.demo.curriculum import SHORT, draw_conversation
 from gpt4roi_nb.demo.language import rows_losses
-from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
+from gpt4roi_nb.demo.rows import RowBuilder
+from gpt4roi_nb.demo.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.vision import draw_batch, see
 from gpt4roi_nb.prompt import IGNORE
 

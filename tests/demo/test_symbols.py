@@ -9,7 +9,7 @@ from torch import nn
 
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.questions import Question, ask
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes import COLOURS, make_scene
 from gpt4roi_nb.data.vcr import read_vcr
 from gpt4roi_nb.data.world.claims import items
 from gpt4roi_nb.data.world.vcr import written
@@ -19,9 +19,12 @@ from gpt4roi_nb.demo.curriculum import Conversation, draw_conversation
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.language import Understanding, relations, rows_losses
 from gpt4roi_nb.demo.muon import orthogonal
-from gpt4roi_nb.demo.rows import SHARED_PREFIX, RowBuilder
+from gpt4roi_nb.demo.rows import RowBuilder
+from gpt4roi_nb.demo.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.symbols import NUMBERS, PLACES, Code, attribute_indices, some_objects, symbols_of, tally
-from gpt4roi_nb.demo.vision import draw_batch, see
+from gpt4roi_nb.demo.vision import CODE_CENTRE_WEIGHT, distance_from_code, draw_batch, see
+from gpt4roi_nb.prompt import token_id_of
+from gpt4roi_nb.tokenizer import IMAGE_TOKEN
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +133,11 @@ def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, mode
 def test_what_an_option_claims_is_true_up_to_its_first_false_word(processor):
     scene = make_scene(11, size=56)
     thing = scene.objects[0]
-    red, blue = ("red", "blue") if thing.colour not in ("red", "blue") else ("green", "cyan")
+    wrong, other = [colour for colour in COLOURS if colour != thing.colour][:2]
     lines = [
         f"(A) <region1> is a {thing.size} {thing.colour} {thing.material} {thing.category}.",
-        f"(B) <region1> is a {thing.size} {red} {thing.material} {thing.category}.",
-        f"(C) <region1> is {blue}.",
+        f"(B) <region1> is a {thing.size} {wrong} {thing.material} {thing.category}.",
+        f"(C) <region1> is {other}.",
         f"(D) <region1> is {thing.colour}.",
     ]
     text = "What is <region1>? Reply with its letter.\n" + "\n".join(lines)
@@ -146,17 +149,47 @@ def test_what_an_option_claims_is_true_up_to_its_first_false_word(processor):
     assert rows.option_right.tolist() == [True, False, False, False]
 
 
-def test_objects_are_tallied_patch_by_patch():
-    scenes = [make_scene(seed, size=56) for seed in (3, 4)]
-    _, _, centres = symbols_of([scene.objects for scene in scenes], 56, 14)
-    tallies = tally(centres)
+def test_of_two_things_that_are_both_something_both_are_judged(processor):
+    scene = make_scene(11, size=56)
+    first = scene.objects[0]
+    second = next(k for k, thing in enumerate(scene.objects) if thing.colour != first.colour)
+    value = scene.objects[second].colour
+    text = f"Are <region1> and <region2> alike? Yes, <region1> and <region2> are both {value}."
+    talk = Conversation((("user", text), ("assistant", "no")), (0, second), Question("same", text, "no", (0, 1), "no"))
+    rows = RowBuilder(processor).rows([[talk]], [scene])
 
-    assert tallies.shape == (2, 14 * 14, sum(NUMBERS))
-    assert (tallies.diff(dim=1) >= 0).all()
-    for scene, last in zip(scenes, tallies[:, -1], strict=True):
-        indices = torch.tensor([attribute_indices(thing) for thing in scene.objects])
-        for k, counts in enumerate(last.split(list(NUMBERS))):
-            assert counts.tolist() == torch.bincount(indices[:, k], minlength=NUMBERS[k]).tolist()
+    assert rows.claim_true.tolist() == [False]
+
+
+def test_objects_are_tallied_patch_by_patch():
+    scene = make_scene(3, size=56)
+    _, _, centres = symbols_of([scene.objects], 56, 14)
+    tallies = tally(centres)[0]
+
+    assert tallies.shape == (14 * 14, sum(NUMBERS))
+    assert tallies[-1].sum() == len(NUMBERS) * len(scene.objects)
+    for patch in range(14 * 14):
+        added = tallies[patch] - (tallies[patch - 1] if patch else 0)
+        here = centres[0, patch].tolist()
+        expected = torch.zeros(sum(NUMBERS))
+        if here[0] < NUMBERS[0]:
+            first = 0
+            for index, number in zip(here, NUMBERS, strict=True):
+                expected[first + index] = 1
+                first += number
+        assert torch.equal(added, expected)
+
+
+def test_tallies_stand_at_the_image_tokens(processor):
+    scene = make_scene(11, size=56)
+    talk = draw_conversation(scene, 1, np.random.default_rng(0), {"count": 1.0})
+    rows = RowBuilder(processor).rows([[talk]], [scene])
+
+    count, start = processor.num_image_tokens, rows.image_start
+    assert rows.tallies.shape == (1, count, sum(NUMBERS))
+    is_image = rows.input_ids[0] == token_id_of(IMAGE_TOKEN, processor.tokenizer)
+    assert is_image.nonzero()[:, 0].tolist() == list(range(start, start + count))
+    assert RowBuilder(processor, image_tokens=False).rows([[talk]], [scene]).tallies.shape == (1, 0, sum(NUMBERS))
 
 
 def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
@@ -187,24 +220,49 @@ def test_regions_and_pairs_of_them_are_found_where_they_are_named(processor):
     assert rows.attributes.tolist() == [attribute_indices(thing) for thing in scene.objects]
 
 
-def test_what_is_true_of_a_pair_is_what_its_questions_are_answered_from(processor):
+@pytest.mark.parametrize(
+    ("kind", "column", "targets"),
+    [("left_right", 4, {"left": True, "right": False}), ("front_behind", 5, {"front": True, "behind": False})],
+)
+def test_what_is_true_of_a_pair_is_what_its_questions_are_answered_from(processor, kind, column, targets):
     scene = make_scene(11, size=56, n_objects=6)
-    for kind, ahead, behind in (("left_right", ("left",), ("right",)), ("front_behind", ("front",), ("behind",))):
-        column = len(NUMBERS) + ("left_right", "front_behind").index(kind)
-        for seed in range(40):
-            question = ask(scene, kind, np.random.default_rng(seed))
-            asked_of_the_first = question is not None and question.text.lower().startswith("is <region")
-            if not asked_of_the_first or question.target not in (*ahead, *behind):
-                continue
-            talk = Conversation((("user", question.text), ("assistant", question.answer)), question.objects, question)
-            rows = RowBuilder(processor).rows([[talk]], [scene])
-            true, clear = relations(rows)
-            first, second = (scene.objects[k] for k in rows.pair_objects[0].tolist())
-            of_attributes = [a == b for a, b in zip(attribute_indices(first), attribute_indices(second), strict=True)]
-            assert true[0, : len(NUMBERS)].tolist() == of_attributes
-            assert clear[0, : len(NUMBERS)].all()
-            # unclear orders are left out; the others agree with the answer
-            assert not clear[0, column] or bool(true[0, column]) == (question.target in ahead)
+    asked = set()
+    for seed in range(60):
+        question = ask(scene, kind, np.random.default_rng(seed))
+        if question is None or question.target not in targets or not question.text.lower().startswith("is <region"):
+            continue
+        asked.add(question.target)
+        talk = Conversation((("user", question.text), ("assistant", question.answer)), question.objects, question)
+        rows = RowBuilder(processor).rows([[talk]], [scene])
+        true, clear = relations(rows)
+        first, second = (attribute_indices(scene.objects[k]) for k in rows.pair_objects[0].tolist())
+        assert true[0, :4].tolist() == [a == b for a, b in zip(first, second, strict=True)]
+        assert clear[0, :4].all() and clear[0, column]
+        assert bool(true[0, column]) == targets[question.target]
+    assert asked == set(targets)
+
+
+def test_what_is_read_off_two_rows_is_what_is_read_off_each(processor):
+    rng = np.random.default_rng(0)
+    scenes = [make_scene(seed, size=56) for seed in (11, 12)]
+    talks = [
+        [draw_conversation(scene, turns, rng, {"same": 0.5, "qa": 0.5, "size": 0.5}) for turns in (1, 2, 3)]
+        for scene in scenes
+    ]
+    builder = RowBuilder(processor)
+    both = builder.rows(talks, scenes)
+    alone = [builder.rows([talk], [scene]) for talk, scene in zip(talks, scenes, strict=True)]
+    before = (0, len(scenes[0].objects))
+
+    for name in ("name_objects", "pair_objects"):
+        assert torch.equal(
+            getattr(both, name), torch.cat([getattr(rows, name) + k for rows, k in zip(alone, before, strict=True)])
+        )
+    for name in ("claim_true", "so_far_true", "option_right", "attributes", "places", "tallies"):
+        assert torch.equal(getattr(both, name), torch.cat([getattr(rows, name) for rows in alone]))
+    for name in ("name_at", "pair_at", "claim_at", "so_far_at", "option_at"):
+        tokens = [rows.input_ids[tuple(getattr(rows, name).T)] for rows in (both, *alone)]
+        assert torch.equal(tokens[0], torch.cat(tokens[1:]))
 
 
 def test_the_stages_see_what_the_whole_model_sees(bank, model):
@@ -245,3 +303,21 @@ def test_follow_ups_name_regions_that_the_conversation_knows(bank):
     for _ in range(20):
         talk = draw_conversation(bank.scene(0), 3, rng, {"same": 1.0})
         assert len(talk.turns) in (2, 4, 6) and len(set(talk.objects)) == len(talk.objects)
+
+
+def test_image_tokens_are_near_their_code_by_its_own_measure(code):
+    scene = make_scene(3, size=56)
+    _, _, centres = symbols_of([scene.objects], 56, 14)
+    exact = code.image_tokens(centres)
+    an_object = centres[0, :, 0] < NUMBERS[0]
+    moved = []
+    for patch in (an_object.nonzero()[0], (~an_object).nonzero()[0]):
+        tokens = exact.clone()
+        tokens[0, patch] += 1
+        moved.append(distance_from_code(tokens, centres, code))
+
+    assert distance_from_code(exact, centres, code) == 0
+    assert (moved[0] / moved[1]).item() == pytest.approx(CODE_CENTRE_WEIGHT)
+    weights = torch.where(an_object, CODE_CENTRE_WEIGHT, 1.0)[None, :, None]
+    mean = (weights * exact).sum(1, keepdim=True) / weights.sum()
+    assert distance_from_code(mean.expand_as(exact), centres, code).item() == pytest.approx(1)
