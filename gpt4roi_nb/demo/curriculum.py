@@ -13,6 +13,7 @@ from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
 from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
+ORDERED = ("larger", "left_right", "front_behind")
 Shares = dict[str, float]
 
 
@@ -91,15 +92,18 @@ STAGE_FAMILIES = (
     Family(0.22, {QA: 0.5, QAR: 0.5}, 7, 5),
     Family(0.18, {**SHORT, "count": 0.2, "which": 0.02, "same": 0.3}, 8, 7, (2, 3)),
 )
-# Of the second stage's end: what was not yet said as surely as it is known.
+# Of the second stage's end: what was not yet said as surely as it is known, and some of all else, lest it be forgotten.
 FINISH_FAMILIES = (
-    Family(0.35, {"larger": 0.25, "left_right": 0.2, "front_behind": 0.4, "count": 0.15}, 8, 14),
-    Family(0.25, {"count": 0.9, "which": 0.1}, 8, 14),
-    Family(0.3, {**SHORT, "same": 0.3}, 8, 7, (2, 3), followups=REGION_FOLLOWUPS),
-    Family(0.1, {QA: 0.5, QAR: 0.5}, 7, 5),
+    Family(0.3, {"larger": 0.2, "left_right": 0.3, "front_behind": 0.25, "count": 0.1, "category": 0.15}, 8, 14),
+    Family(0.2, {"count": 0.9, "which": 0.1}, 8, 14),
+    Family(0.13, {"same": 0.6, COMPOUND: 0.4}, 8, 12),
+    Family(0.25, {**SHORT, "same": 0.3}, 8, 7, (2, 3)),
+    Family(0.12, {QA: 0.5, QAR: 0.5}, 7, 5),
 )
 # Of questions for an attribute, those that propose a value ("is it red?"): rarer among users, but harder to learn.
 PROPOSING_SHARE = 0.4
+# Of questions for an order, those answered with a region ("which is further left?"): few wordings, and as hard.
+REGION_SHARE = 0.4
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
 
 
@@ -133,6 +137,9 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
         question = compound(scene, rng) if kind == COMPOUND else ask(scene, kind, rng)
         if kind in ONE_REGION and kind != "phrase" and rng.random() < PROPOSING_SHARE:
             while question is not None and not proposes(question):
+                question = ask(scene, kind, rng)
+        if kind in ORDERED and rng.random() < REGION_SHARE:
+            while question is not None and not question.answer.startswith("region"):
                 question = ask(scene, kind, rng)
         if question is not None:
             return question

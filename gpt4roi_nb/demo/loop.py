@@ -40,6 +40,9 @@ def run_phase(
         trained: the module whose parameters with `requires_grad` are updated.
         step: makes a batch from a random generator and returns its losses by name; their sum is minimised.
         phase: number of steps and highest learning rate, after a short rise; it then falls to zero along a cosine.
+
+    Raises:
+        ValueError: where the folder holds this phase of another recipe.
     """
     path = folder / f"{name}.pt"
     training = {name: p for name, p in trained.named_parameters() if p.requires_grad}

@@ -1,6 +1,8 @@
 """The whole recipe in miniature: it runs, goes on where it was, and what it makes can be talked with."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,7 +31,7 @@ def test_every_phase_runs_and_the_record_stands_beside_the_weights(made):
     names = {path.name for path in (folder / "out").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "recipe.json", "README.md"} <= names
     record = json.loads((folder / "out/recipe.json").read_text())
-    assert record["steps"] == {"vision": 3, **dict.fromkeys((*LESSONS, "stage1", "stage2"), 2)}
+    assert record["steps"] == {"vision": 3, **dict.fromkeys((*LESSONS, "stage1", "stage2", "finish"), 2)}
 
 
 def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
@@ -39,7 +41,7 @@ def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
 
     again = making.make(recipe, folder / "again", folder / "run", report=said.append)
 
-    assert sum("finished before" in line for line in said) == 3 + len(LESSONS)
+    assert sum("finished before" in line for line in said) == 4 + len(LESSONS)
     assert again == figures
     assert (folder / "again/model.safetensors").read_bytes() == (folder / "out/model.safetensors").read_bytes()
 
@@ -55,6 +57,14 @@ def test_the_halves_can_be_made_apart(made, recipe, tmp_path):
                 torch.load(folder / f"{phase}.pt", weights_only=True)["weights"] for folder in (run, whole)
             )
             torch.testing.assert_close(found, wanted)
+
+
+def test_a_run_folder_of_another_recipe_is_refused(made, recipe, tmp_path):
+    shutil.copytree(made[0] / "run", tmp_path / "run")
+
+    with pytest.raises(ValueError, match="is of another recipe"):
+        deeper = replace(recipe, text_layers=3)
+        making.make(deeper, tmp_path / "out", tmp_path / "run", half="language", report=lambda text: None)
 
 
 def test_answers_in_a_batch_are_those_of_a_session(made):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4roi_nb.demo.curriculum import SHORT, draw_conversation
+from gpt4roi_nb.demo.curriculum import SHORT, draw_conversation, draw_question
 from gpt4roi_nb.demo.language import rows_losses
 from gpt4roi_nb.demo.rows import RowBuilder
 from gpt4roi_nb.demo.shared_prefix import SHARED_PREFIX
@@ -63,3 +63,12 @@ def test_a_conversation_with_follow_ups_ends_with_the_answer_to_its_last_questio
 
     assert talk.turns[-2:] == (("user", talk.last.text), ("assistant", talk.last.answer))
     assert talk.objects == talk.last.objects
+
+
+def test_rare_forms_of_a_question_are_asked_often_enough_to_be_learnt(bank):
+    rng = np.random.default_rng(0)
+    sides = [draw_question(bank.scene(0), rng, {"left_right": 1.0}).answer for _ in range(200)]
+    colours = [draw_question(bank.scene(0), rng, {"colour": 1.0}).answer for _ in range(200)]
+
+    assert np.mean([answer.startswith("region") for answer in sides]) > 0.4
+    assert np.mean([answer.startswith(("yes", "no")) for answer in colours]) > 0.4
