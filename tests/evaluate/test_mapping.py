@@ -65,7 +65,7 @@ def test_a_class_scores_the_largest_cosine_of_its_words_in_the_template(sentence
     for row, answer in zip(found, ["an old automobile", "the pavement"], strict=True):
         for value, names in zip(row, CLASSES.values(), strict=True):
             by_word = sentences.cosines([answer], [f"There is a {name} in the scene." for name in names])
-            assert value == by_word.max()
+            assert value == pytest.approx(by_word.max(), abs=1e-5)  # other batches, other rounding
     assert TEMPLATE == "There is a {} in the scene."
     assert found.argmax(1).tolist() == [1, 0]
     assert mapping.choose(["an old automobile", "", "..."]) == ["car", None, None]
