@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from gpt4roi_nb.data.questions import ONE_REGION, Question, ask, compound, followup
+from gpt4roi_nb.data.questions import Question, ask, compound, followup
 from gpt4roi_nb.data.scenes import Scene
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
 from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
-ORDERED = ("larger", "left_right", "front_behind")
 Shares = dict[str, float]
 
 
@@ -100,10 +100,7 @@ FINISH_FAMILIES = (
     Family(0.25, {**SHORT, "same": 0.3}, 8, 7, (2, 3)),
     Family(0.12, {QA: 0.5, QAR: 0.5}, 7, 5),
 )
-# Of questions for an attribute, those that propose a value ("is it red?"): rarer among users, but harder to learn.
-PROPOSING_SHARE = 0.4
-# Of questions for an order, those answered with a region ("which is further left?"): few wordings, and as hard.
-REGION_SHARE = 0.4
+RARE_TRIES = 40  # draws until one has the rare form
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
 
 
@@ -134,13 +131,9 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
         question: Question | None
         if kind in (QA, QAR):
             return draw_pairs(scene, 1, rng)[0][(QA, QAR).index(kind)]
-        question = compound(scene, rng) if kind == COMPOUND else ask(scene, kind, rng)
-        if kind in ONE_REGION and kind != "phrase" and rng.random() < PROPOSING_SHARE:
-            while question is not None and not proposes(question):
-                question = ask(scene, kind, rng)
-        if kind in ORDERED and rng.random() < REGION_SHARE:
-            while question is not None and not question.answer.startswith("region"):
-                question = ask(scene, kind, rng)
+        if kind == COMPOUND:
+            return compound(scene, rng)
+        question = draw_form(kind, partial(ask, scene, kind, rng), rng)
         if question is not None:
             return question
 
@@ -148,6 +141,35 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
 def proposes(question: Question) -> bool:
     """Whether the answer begins with yes or no."""
     return question.answer.startswith(("yes", "no"))
+
+
+def is_answered_by_a_region(question: Question) -> bool:
+    """As "which is further left?" is."""
+    return question.answer.startswith("region")
+
+
+def asks_for_a_difference(question: Question) -> bool:
+    """As "do they differ in colour?" does."""
+    return "differ" in question.text
+
+
+Form = tuple[float, Callable[[Question], bool]]
+# Forms of a question that are rare, but harder to learn than the others: share of the questions of a kind, at least.
+RARE_FORMS: dict[str, Form] = {
+    **dict.fromkeys(("category", "colour", "material", "size"), (0.4, proposes)),
+    **dict.fromkeys(("larger", "left_right", "front_behind"), (0.4, is_answered_by_a_region)),
+    "same": (0.25, asks_for_a_difference),
+}
+
+
+def draw_form(kind: str, draw: Callable[[], Question | None], rng: np.random.Generator) -> Question | None:
+    """What `draw` gives for a kind, in its rare form often enough; None where it gives nothing at first."""
+    question = draw()
+    share, is_rare = RARE_FORMS.get(kind, (0.0, proposes))
+    tries = RARE_TRIES if question is not None and rng.random() < share else 0
+    while tries and question is not None and not is_rare(question):
+        question, tries = draw() or question, tries - 1
+    return question
 
 
 def draw_conversation(
@@ -170,7 +192,7 @@ def draw_conversation(
         kind = previous if previous in followups and rng.random() < REPEAT_SHARE else None
         kind = kind or draw_kind(followups, rng)
         known = dict(enumerate(objects, start=1))
-        later = followup(scene, kind, rng, known, previous=previous)
+        later = draw_form(kind, partial(followup, scene, kind, rng, known, previous=previous), rng)
         if later is None:
             continue
         said += [("user", later.text), ("assistant", later.answer)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4roi_nb.demo.curriculum import SHORT, draw_conversation, draw_question
+from gpt4roi_nb.demo.curriculum import RARE_FORMS, SHORT, draw_conversation, draw_question
 from gpt4roi_nb.demo.language import rows_losses
 from gpt4roi_nb.demo.rows import RowBuilder
 from gpt4roi_nb.demo.shared_prefix import SHARED_PREFIX
@@ -65,10 +65,14 @@ def test_a_conversation_with_follow_ups_ends_with_the_answer_to_its_last_questio
     assert talk.objects == talk.last.objects
 
 
-def test_rare_forms_of_a_question_are_asked_often_enough_to_be_learnt(bank):
+@pytest.mark.parametrize("kind", RARE_FORMS)
+def test_rare_forms_are_asked_often_enough_to_be_learnt_in_follow_ups_as_well(bank, kind):
+    share, is_rare = RARE_FORMS[kind]
     rng = np.random.default_rng(0)
-    sides = [draw_question(bank.scene(0), rng, {"left_right": 1.0}).answer for _ in range(200)]
-    colours = [draw_question(bank.scene(0), rng, {"colour": 1.0}).answer for _ in range(200)]
+    scene = bank.scene(next(k for k in range(len(bank)) if len({thing.size for thing in bank.objects[k]}) == 2))
+    first = [draw_question(scene, rng, {kind: 1.0}) for _ in range(150)]
+    later = [draw_conversation(scene, 2, rng, {"phrase": 1.0}, {kind: 1.0}).last for _ in range(400)]
 
-    assert np.mean([answer.startswith("region") for answer in sides]) > 0.4
-    assert np.mean([answer.startswith(("yes", "no")) for answer in colours]) > 0.4
+    for questions in (first, [question for question in later if question.kind == kind]):
+        assert len(questions) > 60  # of two regions in a follow-up, one must be new
+        assert np.mean([is_rare(question) for question in questions]) > 0.85 * share
