@@ -94,11 +94,11 @@ STAGE_FAMILIES = (
 )
 # Of the second stage's end: what was not yet said as surely as it is known, and some of all else, lest it be forgotten.
 FINISH_FAMILIES = (
-    Family(0.3, {"larger": 0.2, "left_right": 0.3, "front_behind": 0.25, "count": 0.1, "category": 0.15}, 8, 14),
-    Family(0.2, {"count": 0.9, "which": 0.1}, 8, 14),
-    Family(0.13, {"same": 0.6, COMPOUND: 0.4}, 8, 12),
-    Family(0.25, {**SHORT, "same": 0.3}, 8, 7, (2, 3)),
-    Family(0.12, {QA: 0.5, QAR: 0.5}, 7, 5),
+    Family(0.22, {"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14),
+    Family(0.28, {"count": 0.9, "which": 0.1}, 8, 14),
+    Family(0.1, {"same": 0.7, COMPOUND: 0.3}, 8, 12),
+    Family(0.3, {**SHORT, "same": 0.3}, 8, 7, (2, 3)),
+    Family(0.1, {QA: 0.5, QAR: 0.5}, 7, 5),
 )
 RARE_TRIES = 40  # draws until one has the rare form
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"

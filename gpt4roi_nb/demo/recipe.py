@@ -61,7 +61,7 @@ class Recipe:
     symbols: Phase = Phase(450, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
     stage2: Phase = Phase(1200, 1e-3)
-    finish: Phase = Phase(480, 8e-4)  # the second stage goes on
+    finish: Phase = Phase(1040, 8e-4)  # the second stage goes on
     warmup_share: float = 0.04
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
