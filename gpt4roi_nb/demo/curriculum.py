@@ -55,6 +55,10 @@ class Lesson:
     image_tokens: bool = False  # without them, nothing can be asked but regions, and a step takes half the time
 
 
+# Of the last lesson and of the stages, which differ in how much they count and compare.
+MIXED = Family(0.27, {**SHORT, "count": 0.3, "which": 0.1}, 8, 14)
+CHOOSING = Family(0.22, {QA: 0.5, QAR: 0.5}, 7, 5)
+TALKING = Family(0.18, {**SHORT, "count": 0.2, "which": 0.02, "same": 0.3}, 8, 7, (2, 3))
 LESSONS = {
     "regions": Lesson(
         (
@@ -75,22 +79,22 @@ LESSONS = {
     ),
     "symbols": Lesson(
         (
-            Family(0.27, {**SHORT, "count": 0.3, "which": 0.1}, 8, 14),
+            MIXED,
             Family(0.15, {"count": 0.85, "which": 0.15}, 8, 14),
             Family(0.18, {"same": 0.7, COMPOUND: 0.3}, 8, 12),
-            Family(0.22, {QA: 0.5, QAR: 0.5}, 7, 5),
-            Family(0.18, {**SHORT, "count": 0.2, "which": 0.02, "same": 0.3}, 8, 7, (2, 3)),
+            CHOOSING,
+            TALKING,
         ),
         image_tokens=True,
     ),
 }
 # Of the two stages.
 STAGE_FAMILIES = (
-    Family(0.27, {**SHORT, "count": 0.3, "which": 0.1}, 8, 14),
+    MIXED,
     Family(0.2, {"count": 0.9, "which": 0.1}, 8, 14),
     Family(0.13, {"same": 0.7, COMPOUND: 0.3}, 8, 12),
-    Family(0.22, {QA: 0.5, QAR: 0.5}, 7, 5),
-    Family(0.18, {**SHORT, "count": 0.2, "which": 0.02, "same": 0.3}, 8, 7, (2, 3)),
+    CHOOSING,
+    TALKING,
 )
 # Of the second stage's end: what was not yet said as surely as it is known, and some of all else, lest it be forgotten.
 FINISH_FAMILIES = (
@@ -166,9 +170,11 @@ def draw_form(kind: str, draw: Callable[[], Question | None], rng: np.random.Gen
     """What `draw` gives for a kind, in its rare form often enough; None where it gives nothing at first."""
     question = draw()
     share, is_rare = RARE_FORMS.get(kind, (0.0, proposes))
-    tries = RARE_TRIES if question is not None and rng.random() < share else 0
-    while tries and question is not None and not is_rare(question):
-        question, tries = draw() or question, tries - 1
+    if question is not None and rng.random() < share:
+        for _ in range(RARE_TRIES):
+            if is_rare(question):
+                break
+            question = draw() or question
     return question
 
 

@@ -16,7 +16,7 @@ from gpt4roi_nb.demo.curriculum import Family, draw_conversation, draw_family
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe import Recipe
 from gpt4roi_nb.demo.rows import RowBuilder, Rows
-from gpt4roi_nb.demo.symbols import NUMBERS, PLACE_SCALES, PLACES, Code, some_objects
+from gpt4roi_nb.demo.symbols import NUMBERS, PLACE_SCALES, PLACES, Code, attribute_loss, some_objects
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, ROLES, TURN_MARK, token_id_of
@@ -70,10 +70,9 @@ class Understanding(nn.Module):
             tokens = state(self.TALLIES)[:, rows.image_start : rows.image_start + count]
             found["tallies"] = F.mse_loss(self.tallies(tokens), rows.tallies)
         if len(rows.name_at):
-            *logits, placed = read(self.names, self.NAMES, rows.name_at).split([*NUMBERS, PLACES], dim=1)
-            values = rows.attributes[rows.name_objects]
-            named = torch.stack([F.cross_entropy(part, values[:, k]) for k, part in enumerate(logits)]).mean()
-            found["names"] = named + F.mse_loss(placed, rows.places[rows.name_objects])
+            named, placed = read(self.names, self.NAMES, rows.name_at).split([sum(NUMBERS), PLACES], dim=1)
+            of_attributes = attribute_loss(named, rows.attributes[rows.name_objects]) / len(NUMBERS)
+            found["names"] = of_attributes + F.mse_loss(placed, rows.places[rows.name_objects])
         if len(rows.pair_at):
             true, clear = relations(rows)
             logits_of_pairs = read(self.pairs, self.PAIRS, rows.pair_at)

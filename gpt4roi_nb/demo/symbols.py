@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpt4roi_nb.data.questions import VALUES
 from gpt4roi_nb.data.scenes import Scene, SceneObject
+from gpt4roi_nb.prompt import IGNORE
 
 NUMBERS = tuple(len(values) for values in VALUES.values())  # of values, an attribute
 BLUR = 0.1  # standard deviation by which symbols are off
@@ -48,6 +49,16 @@ def centre_attributes(things: Sequence[SceneObject], size: int, grid: int) -> np
         column, row = (int((a + b) / 2 * grid / size) for a, b in ((x1, x2), (y1, y2)))
         found[row * grid + column] = attribute_indices(thing)
     return found
+
+
+def attribute_loss(logits: Tensor, targets: Tensor, none: int = 0) -> Tensor:
+    """Sum over the attributes of the mean cross-entropy, where targets (n, 4) are not IGNORE.
+
+    logits: (n, sum of NUMBERS, and `none` more of each attribute, for "there is none").
+    """
+    parts = logits.split([number + none for number in NUMBERS], dim=1)
+    losses = [F.cross_entropy(part, targets[:, k], ignore_index=IGNORE) for k, part in enumerate(parts)]
+    return torch.stack(losses).sum()
 
 
 def centre_weights(centres: Tensor, weight: float) -> Tensor:

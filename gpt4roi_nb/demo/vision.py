@@ -23,6 +23,7 @@ from gpt4roi_nb.demo.symbols import (
     PLACES,
     Code,
     attribute_indices,
+    attribute_loss,
     centre_attributes,
     centre_weights,
     places,
@@ -147,12 +148,12 @@ class Readers(nn.Module):
 
     def losses(self, image_features: Tensor, regions: Tensor, batch: VisionBatch, code: Code) -> dict[str, Tensor]:
         regions = self.region_norm(regions)
-        attributes = _named(self.attributes(regions), batch.attributes)
+        attributes = attribute_loss(self.attributes(regions), batch.attributes)
         places = F.mse_loss(self.places(regions), batch.places)
         patches = self.patch_norm(image_features).flatten(0, 1)
-        owners = _named(self.patch_attributes(patches), batch.patches.flatten(0, 1))
+        owners = attribute_loss(self.patch_attributes(patches), batch.patches.flatten(0, 1))
         # Nearly every patch is no centre, so the sum is shared among the objects.
-        centres = _named(self.patch_centres(patches), batch.centres.flatten(0, 1), none=1)
+        centres = attribute_loss(self.patch_centres(patches), batch.centres.flatten(0, 1), none=1)
         an_object = len(patches) / len(batch.attributes)
         return {
             "region": attributes,
@@ -167,13 +168,6 @@ class Readers(nn.Module):
         """(n, 4) bool: which attributes of which region are read rightly."""
         parts = self.attributes(self.region_norm(regions)).split(list(NUMBERS), dim=1)
         return torch.stack([part.argmax(1) for part in parts], dim=1) == attributes
-
-
-def _named(logits: Tensor, targets: Tensor, none: int = 0) -> Tensor:
-    """Sum over the attributes of the mean cross-entropy; none: further classes of each, for "there is none"."""
-    parts = logits.split([number + none for number in NUMBERS], dim=1)
-    losses = [F.cross_entropy(part, targets[:, k], ignore_index=IGNORE) for k, part in enumerate(parts)]
-    return torch.stack(losses).sum()
 
 
 def distance_from_code(image_features: Tensor, centres: Tensor, code: Code) -> Tensor:
