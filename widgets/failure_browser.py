@@ -153,11 +153,8 @@ class FailureBrowser:
             self.app = App(dataset, view, port)
             self.frame.url, self.panel.app_open = self.app.url, True
             self.panel.notice = self.app.note
-        elif view is None:
-            self.app.session.dataset = dataset
-            self.app.session.view = None
         else:
-            self.app.session.view = view
+            self.app.show(dataset, view)
         self._read_tags(dataset)
         return self.app
 
@@ -282,7 +279,7 @@ class FailureBrowser:
         dataset = self._dataset()
         tag(dataset, self.field, wanted, name)
         if self.app is not None:
-            self.app.session.refresh()
+            self.app.refresh()
         return len(self._read_tags(dataset)[name.strip()])
 
     @property

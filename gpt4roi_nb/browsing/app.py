@@ -57,7 +57,11 @@ class App:
                 auto=False,  # else the App vanishes when a callback sets its view
                 config=config,
             )
-        _wait_until_connected(self.session)
+        try:
+            _wait_until_connected(self.session)
+        except RuntimeError:
+            self.close()
+            raise
         self.url: str = self.session.url
         self.note = NO_LOGIN.format(port=self.port) if prefix else ""
 
@@ -65,6 +69,24 @@ class App:
     def selected(self) -> tuple[list[str], list[str]]:
         """(ids of labels, ids of samples or patches) that are selected in the App, in the order of the clicks."""
         return [label["label_id"] for label in self.session.selected_labels], list(self.session.selected)
+
+    def show(self, dataset: Any, view: Any = None) -> None:
+        """Shows another dataset, or a view of it; None shows all of it.
+
+        Raises:
+            RuntimeError: the App does not answer.
+        """
+        _wait_until_connected(self.session)
+        if view is None:
+            self.session.dataset = dataset
+            self.session.view = None
+        else:
+            self.session.view = view
+
+    def refresh(self) -> None:
+        """Reads the dataset again. Raises RuntimeError where the App does not answer."""
+        _wait_until_connected(self.session)
+        self.session.refresh()
 
     def close(self) -> None:
         """Ends the App's server."""
@@ -80,9 +102,12 @@ def free_port() -> int:
 
 
 def _wait_until_connected(session: Any) -> None:
-    """FiftyOne connects to the App's server in a thread; a view or a selection that is set before is an error."""
+    """FiftyOne connects to the App's server in a thread, again 10 s after the connection broke, as it does where the
+    dataset that is shown was deleted; a view or a selection that is set before is an error."""
     deadline = time.monotonic() + CONNECT_SECONDS
-    while not session._client._connected and time.monotonic() < deadline:
+    while not session._client._connected:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the App did not answer within {CONNECT_SECONDS} seconds; close it and open it again")
         time.sleep(0.05)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import anywidget
@@ -12,7 +14,8 @@ import pytest
 from fakes import FakeGPT4RoI
 from predictions import make_images, make_predictions
 
-from gpt4roi_nb.browsing.app import HUB_PREFIX, NO_LOGIN
+from gpt4roi_nb.browsing import app as app_of_fiftyone
+from gpt4roi_nb.browsing.app import HUB_PREFIX, NO_LOGIN, App
 from gpt4roi_nb.browsing.rows import rows_of
 from gpt4roi_nb.database import WAYS_OUT, NoDatabase
 from gpt4roi_nb.evaluate import Result
@@ -225,6 +228,33 @@ def test_inspectors_get_what_they_look_into(browser, monkeypatch) -> None:
     last = opened.inspector
     browser.close()
     assert [inspector.closed for inspector in (features, attention, last)] == [True] * 3
+
+
+class BrokenSession:
+    """FiftyOne's session while its thread has lost the App's server: what is set now is an error, as there."""
+
+    def __init__(self) -> None:
+        self._client = SimpleNamespace(_connected=False)
+        self.shown: list[object] = []
+
+    def refresh(self) -> None:
+        if not self._client._connected:
+            raise RuntimeError("Client is not connected")
+        self.shown.append("refreshed")
+
+
+def test_what_is_shown_waits_for_a_connection_that_broke(monkeypatch) -> None:
+    opened = App.__new__(App)
+    opened.session = BrokenSession()
+    later = threading.Timer(0.2, lambda: setattr(opened.session._client, "_connected", True))
+    later.start()
+    opened.refresh()
+    assert opened.session.shown == ["refreshed"]
+
+    opened.session._client._connected = False
+    monkeypatch.setattr(app_of_fiftyone, "CONNECT_SECONDS", 0)
+    with pytest.raises(RuntimeError, match="did not answer within 0 seconds; close it and open it again"):
+        opened.refresh()
 
 
 # ------------------------------------------------------------------------------ a real database and a real App
