@@ -55,55 +55,28 @@ class Lesson:
     image_tokens: bool = False  # without them, nothing can be asked but regions, and a step takes half the time
 
 
-# Of the last lesson and of the stages, which differ in how much they count and compare.
-MIXED = Family(0.27, {**SHORT, "count": 0.3, "which": 0.1}, 8, 14)
-CHOOSING = Family(0.22, {QA: 0.5, QAR: 0.5}, 7, 5)
-TALKING = Family(0.18, {**SHORT, "count": 0.2, "which": 0.02, "same": 0.3}, 8, 7, (2, 3))
+# Families that lessons and stages share.
+CHOOSING = Family(0.18, {QA: 0.5, QAR: 0.5}, 7, 5)
+TALKING = Family(0.35, {**SHORT, "count": 0.15, "which": 0.02, "same": 0.3}, 8, 7, (2, 3))
+TALKING_OF_REGIONS = Family(0.35, {**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS)
+COUNTING = Family(0.25, {"count": 0.9, "which": 0.1}, 8, 14)
+LIKENING = Family(0.1, {"same": 0.7, COMPOUND: 0.3}, 8, 12)
+ORDERING = Family(0.12, {"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14)
+ALL_FAMILIES = (TALKING, COUNTING, CHOOSING, ORDERING, LIKENING)
 LESSONS = {
     "regions": Lesson(
         (
-            Family(0.35, SHORT, 12, 14),
+            Family(0.3, SHORT, 12, 14),
             Family(0.15, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
-            Family(0.25, {QA: 0.5, QAR: 0.5}, 9, 4),
-            Family(0.25, {**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS),
+            Family(0.2, {QA: 0.5, QAR: 0.5}, 9, 4),
+            TALKING_OF_REGIONS,
         )
     ),
     # Whether two regions share a colour, a shape, a material: not learnt among other questions, and in 400 steps alone.
     "likeness": Lesson((Family(1.0, {"same": 0.85, COMPOUND: 0.15}, 6, 20),)),
-    "choices": Lesson(
-        (
-            Family(0.7, {QA: 0.5, QAR: 0.5}, 6, 5),
-            Family(0.15, {**SHORT, "same": 0.25}, 6, 14),
-            Family(0.15, {**SHORT, "same": 0.25}, 6, 6, (2, 3), followups=REGION_FOLLOWUPS),
-        )
-    ),
-    "symbols": Lesson(
-        (
-            MIXED,
-            Family(0.15, {"count": 0.85, "which": 0.15}, 8, 14),
-            Family(0.18, {"same": 0.7, COMPOUND: 0.3}, 8, 12),
-            CHOOSING,
-            TALKING,
-        ),
-        image_tokens=True,
-    ),
+    "choices": Lesson((Family(0.65, {QA: 0.5, QAR: 0.5}, 6, 5), TALKING_OF_REGIONS)),
+    "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
-# Of the two stages.
-STAGE_FAMILIES = (
-    MIXED,
-    Family(0.2, {"count": 0.9, "which": 0.1}, 8, 14),
-    Family(0.13, {"same": 0.7, COMPOUND: 0.3}, 8, 12),
-    CHOOSING,
-    TALKING,
-)
-# Of the second stage's end: what was not yet said as surely as it is known, and some of all else, lest it be forgotten.
-FINISH_FAMILIES = (
-    Family(0.22, {"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14),
-    Family(0.28, {"count": 0.9, "which": 0.1}, 8, 14),
-    Family(0.1, {"same": 0.7, COMPOUND: 0.3}, 8, 12),
-    Family(0.3, {**SHORT, "same": 0.3}, 8, 7, (2, 3)),
-    Family(0.1, {QA: 0.5, QAR: 0.5}, 7, 5),
-)
 RARE_TRIES = 40  # draws until one has the rare form
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt4roi_nb.data.question_kinds import DEPTH_MARGIN, SIDE_MARGIN
-from gpt4roi_nb.data.scenes import Scene
+from gpt4roi_nb.data.scenes import MAX_OBJECTS, Scene
 from gpt4roi_nb.demo.bank import SceneBank
 from gpt4roi_nb.demo.curriculum import Family, draw_conversation, draw_family
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
@@ -26,7 +26,16 @@ DECISION_WEIGHT = 5.0
 ENDINGS = (f"▁{ROLES['assistant']}", ":", "<0x0A>", TURN_MARK)
 ENDING_WEIGHT = 0.1
 # What the losses of the throw-away heads weigh.
-WEIGHTS = {"tallies": 3.0, "names": 1.0, "pairs": 6.0, "claims": 1.0, "so far": 2.0, "options": 3.0}
+WEIGHTS = {
+    "tallies": 3.0,
+    "totals": 3.0,
+    "counts": 2.0,
+    "names": 1.0,
+    "pairs": 6.0,
+    "claims": 1.0,
+    "so far": 2.0,
+    "options": 3.0,
+}
 ORDERS = (0, 3)  # of the places of `symbols`: those by which pairs are ordered, from left to right and from near to far
 CLEAR = np.array([SIDE_MARGIN, DEPTH_MARGIN], np.float32) / PLACE_SCALES[list(ORDERS)]  # margins of the questions
 
@@ -34,7 +43,8 @@ CLEAR = np.array([SIDE_MARGIN, DEPTH_MARGIN], np.float32) / PLACE_SCALES[list(OR
 class Understanding(nn.Module):
     """Throw-away heads that read off hidden states, layer by layer, what a question is answered from.
 
-    At each image token, how many objects of each value there are so far; where a region is named, its attributes and
+    At each image token, how many objects of each value there are so far; where a question says what it counts, how many
+    there are of each value, and of what it counts; where a region is named, its attributes and
     place; where it is named after another one, which attributes both share, and which is further left and nearer; where
     a word names a value, whether the region has it; in each option of a multiple-choice question, whether it is true up
     to there. Without them a question of 150 tokens teaches by one letter alone.
@@ -43,7 +53,7 @@ class Understanding(nn.Module):
     # Read off the state before so many last layers: the later need the earlier.
     NAMES = 3
     TALLIES = PAIRS = CLAIMS = 2
-    OPTIONS = 1
+    COUNTS = OPTIONS = 1
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,7 +62,8 @@ class Understanding(nn.Module):
             return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
         self.names, self.pairs = head(sum(NUMBERS) + PLACES), head(len(NUMBERS) + len(ORDERS))
-        self.claims, self.options, self.tallies = head(1), head(1), head(sum(NUMBERS))
+        self.claims, self.options = head(1), head(1)
+        self.tallies, self.totals, self.counts = head(sum(NUMBERS)), head(sum(NUMBERS)), head(MAX_OBJECTS + 1)
 
     def losses(self, hidden: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
         """hidden: one (B, T, D) a layer, the embeddings first. Losses by name, for what the rows hold."""
@@ -69,6 +80,10 @@ class Understanding(nn.Module):
         if count:
             tokens = state(self.TALLIES)[:, rows.image_start : rows.image_start + count]
             found["tallies"] = F.mse_loss(self.tallies(tokens), rows.tallies)
+        if count and len(rows.count_at):
+            totals = rows.tallies[rows.count_at[:, 0], -1]
+            found["totals"] = F.mse_loss(read(self.totals, self.COUNTS, rows.count_at), totals)
+            found["counts"] = F.cross_entropy(read(self.counts, self.COUNTS, rows.count_at), rows.counts)
         if len(rows.name_at):
             named, placed = read(self.names, self.NAMES, rows.name_at).split([sum(NUMBERS), PLACES], dim=1)
             of_attributes = attribute_loss(named, rows.attributes[rows.name_objects]) / len(NUMBERS)

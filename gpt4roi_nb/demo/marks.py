@@ -10,6 +10,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.data.question_kinds import STUFF, VALUES, plural
+from gpt4roi_nb.data.wordings import THINGS
 from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import REGION_TOKEN
 
@@ -58,6 +59,7 @@ class Marker:
         self.values = value_pieces(vocabulary)
         self.region = token_id_of(REGION_TOKEN, tokenizer)
         self.both = vocabulary.get(BOTH)
+        self.things = {token_id_of(f"▁{word}", tokenizer) for word in THINGS}
 
     def marks(self, input_ids: Sequence[int]) -> Marks:
         text, number, meant = "", 0, 1  # meant: how many of the last names a value is said of
@@ -79,6 +81,19 @@ class Marker:
                 values.append(ValueWord(place, tuple(name.number for name in names[-meant:]), *self.values[token]))
         pairs = [Pair(b.place, a.number, b.number) for a, b in pairwise(names) if a.number != b.number]
         return Marks(tuple(names), tuple(pairs), tuple(values))
+
+    def counted(self, input_ids: Sequence[int], question: range) -> int:
+        """The place, among those of a question, of the word that says what it counts: a value, or else "objects".
+
+        Raises:
+            ValueError: where there is none.
+        """
+        for words in (self.values, self.things):
+            for place in question:
+                if input_ids[place] in words:
+                    return place
+        text = "".join(self.pieces[input_ids[place]] for place in question)
+        raise ValueError(f"a question that is answered by a number should say what is counted; got {text!r}")
 
 
 def value_pieces(vocabulary: Mapping[str, int]) -> dict[int, tuple[int, int]]:

@@ -57,11 +57,10 @@ class Recipe:
     vision: Phase = Phase(6000, 8e-4)
     regions: Phase = Phase(600, 1.5e-3)  # the lessons of `curriculum`, in their order
     likeness: Phase = Phase(400, 1.5e-3)
-    choices: Phase = Phase(800, 1.5e-3)
-    symbols: Phase = Phase(450, 1.2e-3)
+    choices: Phase = Phase(600, 1.5e-3)
+    symbols: Phase = Phase(500, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
-    stage2: Phase = Phase(1200, 1e-3)
-    finish: Phase = Phase(1040, 8e-4)  # the second stage goes on
+    stage2: Phase = Phase(1600, 1e-3)
     warmup_share: float = 0.04
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -96,7 +95,6 @@ class Recipe:
             symbols=Phase(2, 1e-3),
             stage1=Phase(2, 1e-3),
             stage2=Phase(2, 1e-3),
-            finish=Phase(2, 1e-3),
         )
 
 

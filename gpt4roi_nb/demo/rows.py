@@ -31,7 +31,8 @@ class Segment:
     """A conversation after the opening: ids, labels, and the number of the region behind each `<bbox>`.
 
     marks: of all turns. asked: how many tokens come before the first answer. option_bounds: of a multiple-choice
-    question, places of the tokens that end the options, after the one that ends the line before them.
+    question, places of the tokens that end the options, after the one that ends the line before them. counted: of
+    each question that asks how many, the place of the word that says of what, and the number.
     """
 
     input_ids: list[int]
@@ -40,6 +41,7 @@ class Segment:
     marks: Marks
     asked: int
     option_bounds: tuple[int, ...]
+    counted: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Rows:
     What else can be read where, each with (n, 2) int64 row and column of n tokens: name_objects (n,) is the object of
     each `Name`; pair_objects (n, 2) are those of each `Pair`; claim_true (n,) bool says of each `ValueWord` of a first
     question whether it is true; so_far_true (n,) bool, at those in an option, whether all are up to there; option_right
-    (n,) bool, whether the option that ends there is the right one.
+    (n,) bool, whether the option that ends there is the right one; counts (n,) is the answer to each question that asks
+    how many, at the word that says of what.
     """
 
     input_ids: Tensor
@@ -79,6 +82,8 @@ class Rows:
     so_far_true: Tensor
     option_at: Tensor
     option_right: Tensor
+    count_at: Tensor
+    counts: Tensor
 
 
 class RowBuilder:
@@ -116,7 +121,19 @@ class RowBuilder:
             bounds = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) - 1 :]
             if len(bounds) <= len(LETTERS):
                 raise ValueError(f"{len(LETTERS)} options, a line each, should follow the question {turns[0][1]!r}")
-        return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds))
+        counted = self._counted(turns, input_ids, labels)
+        return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds), counted)
+
+    def _counted(self, turns: Turns, input_ids: list[int], labels: list[int]) -> tuple[tuple[int, int], ...]:
+        learnt = [label != IGNORE for label in [IGNORE, *labels, IGNORE]]
+        edges = [k for k, (before, after) in enumerate(pairwise(learnt)) if before != after]  # where answers begin, end
+        questions = [range(end, start) for end, start in zip([0, *edges[1::2]], edges[::2], strict=False)]
+        answers = [said for _, said in turns[1::2]]
+        return tuple(
+            (self.marker.counted(input_ids, question), int(said))
+            for question, said in zip(questions, answers, strict=True)
+            if said.isdigit()
+        )
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], scenes: Sequence[Scene]) -> Rows:
         """One row a scene. conversations: the same number for each."""
@@ -129,6 +146,7 @@ class RowBuilder:
         regions: list[int] = []
         name_at, name_objects, pair_at, pair_objects = [], [], [], []
         claim_at, so_far_at, option_at, option_right = [], [], [], []
+        count_at, counts = [], []
         claim_true: list[bool] = []
         so_far_true: list[bool] = []
         size, grid = scenes[0].image.shape[1], round(self.processor.num_image_tokens**0.5)
@@ -153,6 +171,8 @@ class RowBuilder:
                 }
                 claim_at += [(row, start + place) for place in verdicts]
                 claim_true += verdicts.values()
+                count_at += [(row, start + place) for place, _ in segment.counted]
+                counts += [number for _, number in segment.counted]
                 for letter, (before, end) in zip(LETTERS, pairwise(segment.option_bounds), strict=False):
                     own = [place for place in verdicts if before < place < end]
                     so_far_at += [(row, start + place) for place in own]
@@ -187,4 +207,6 @@ class RowBuilder:
             so_far_true=torch.tensor(so_far_true, dtype=torch.bool),
             option_at=numbers(option_at, 2),
             option_right=torch.tensor(option_right, dtype=torch.bool),
+            count_at=numbers(count_at, 2),
+            counts=numbers(counts),
         )

@@ -192,6 +192,43 @@ def test_tallies_stand_at_the_image_tokens(processor):
     assert RowBuilder(processor, image_tokens=False).rows([[talk]], [scene]).tallies.shape == (1, 0, sum(NUMBERS))
 
 
+def test_what_is_counted_is_found_in_every_question_that_asks_how_many(processor, model):
+    scene = make_scene(11, size=56)
+    colour = scene.objects[0].colour
+    reds = sum(thing.colour == colour for thing in scene.objects)
+    turns = (
+        *(("user", f"Is <region1> {colour}?"), ("assistant", "yes")),
+        *(("user", f"How many {colour} objects are there?"), ("assistant", str(reds))),
+        *(("user", "Count the things."), ("assistant", str(len(scene.objects)))),
+    )
+    talk = Conversation(turns, (0,), Question("count", turns[-2][1], turns[-1][1], (0,), turns[-1][1]))
+    rows = RowBuilder(processor).rows([[talk]], [scene])
+
+    words = processor.tokenizer.convert_ids_to_tokens([rows.input_ids[0, k] for _, k in rows.count_at.tolist()])
+    assert words == [f"▁{colour}", "▁things"]
+    second = rows.input_ids[0, rows.prefix_length :].tolist().index(token_id_of("▁many", processor.tokenizer))
+    assert rows.count_at[0, 1] > rows.prefix_length + second  # not the colour in the first question
+    assert rows.counts.tolist() == [reds, len(scene.objects)]
+
+    model.language_model.set_attn_implementation(SHARED_PREFIX)
+    features = torch.zeros(1, processor.num_image_tokens, 64)
+    vectors = torch.zeros(len(scene.objects), 64)
+    losses = rows_losses(model, rows, features, vectors, understanding=Understanding(64))
+    assert {"totals", "counts"} < set(losses)
+    regions_only = RowBuilder(processor, image_tokens=False).rows([[talk]], [scene])
+    losses = rows_losses(model, regions_only, None, vectors, understanding=Understanding(64))
+    assert not {"totals", "counts"} & set(losses)  # without image tokens nobody could know
+
+
+def test_a_number_that_counts_nothing_is_an_error_in_words(processor):
+    scene = make_scene(11, size=56)
+    turns = (("user", "What number is it?"), ("assistant", "3"))
+    talk = Conversation(turns, (), Question("count", turns[0][1], "3", (), "3"))
+
+    with pytest.raises(ValueError, match=r"should say what is counted; got .*What number is it"):
+        RowBuilder(processor).rows([[talk]], [scene])
+
+
 def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
     scene = make_scene(11, size=56)
     first, second = scene.objects[1], scene.objects[0]
