@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -63,6 +63,9 @@ COUNTING = Family(0.25, {"count": 0.9, "which": 0.1}, 8, 14)
 LIKENING = Family(0.1, {"same": 0.7, COMPOUND: 0.3}, 8, 12)
 ORDERING = Family(0.12, {"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14)
 ALL_FAMILIES = (TALKING, COUNTING, CHOOSING, ORDERING, LIKENING)
+# Of the second stage's end: which region is nearer, or further left, is said last; some of all else, lest it be lost.
+FINISH_SHARES = ((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (LIKENING, 0.07))
+FINISH_FAMILIES = tuple(replace(family, share=share) for family, share in FINISH_SHARES)
 LESSONS = {
     "regions": Lesson(
         (

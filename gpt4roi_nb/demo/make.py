@@ -27,7 +27,7 @@ from gpt4roi_nb.demo.alignment import align
 from gpt4roi_nb.demo.bank import SceneBank, load_or_draw
 from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
-from gpt4roi_nb.demo.curriculum import ALL_FAMILIES, LESSONS, Lesson
+from gpt4roi_nb.demo.curriculum import ALL_FAMILIES, FINISH_FAMILIES, LESSONS, Family, Lesson
 from gpt4roi_nb.demo.hidden import HiddenStates
 from gpt4roi_nb.demo.language import Talking, Understanding, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
@@ -147,14 +147,17 @@ def make(
     explained = align(model, states, code, recipe.box_jitter, ALIGNED)
     report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
 
-    def stage_phase_step(rng: np.random.Generator) -> dict[str, Tensor]:
-        return stage_step(talking, whole, ALL_FAMILIES, states, recipe, weights, rng)
+    def stage_phase_step(families: Sequence[Family], rng: np.random.Generator) -> dict[str, Tensor]:
+        return stage_step(talking, whole, families, states, recipe, weights, rng)
 
-    for number, length in ((1, recipe.stage1), (2, recipe.stage2)):
-        name = f"stage{number}"
+    for name, number, families, length in (
+        ("stage1", 1, ALL_FAMILIES, recipe.stage1),
+        ("stage2", 2, ALL_FAMILIES, recipe.stage2),
+        ("finish", 2, FINISH_FAMILIES, recipe.finish),
+    ):
         choose_parts(model, STAGES[number])
         model.language_model.set_attn_implementation(SHARED_PREFIX)
-        took[name] = phase(name, trained=talking, step=stage_phase_step, phase=length)
+        took[name] = phase(name, trained=talking, step=partial(stage_phase_step, families), phase=length)
         glimpse()
         export(model, processor, out)
     figures = measure(model_answerer(model, processor), REPORTED_SCENES, REPORTED_SEED)

@@ -60,7 +60,8 @@ class Recipe:
     choices: Phase = Phase(600, 1.5e-3)
     symbols: Phase = Phase(500, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
-    stage2: Phase = Phase(1600, 1e-3)
+    stage2: Phase = Phase(2000, 1e-3)
+    finish: Phase = Phase(700, 8e-4)  # the second stage goes on
     warmup_share: float = 0.04
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -95,6 +96,7 @@ class Recipe:
             symbols=Phase(2, 1e-3),
             stage1=Phase(2, 1e-3),
             stage2=Phase(2, 1e-3),
+            finish=Phase(2, 1e-3),
         )
 
 
