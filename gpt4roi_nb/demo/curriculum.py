@@ -62,10 +62,21 @@ TALKING_OF_REGIONS = Family(0.35, {**SHORT, "same": 0.25}, 10, 6, (2, 3), follow
 COUNTING = Family(0.25, {"count": 0.9, "which": 0.1}, 8, 14)
 LIKENING = Family(0.1, {"same": 0.7, COMPOUND: 0.3}, 8, 12)
 ORDERING = Family(0.12, {"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14)
+NAMING = Family(0.2, {"category": 0.25, "colour": 0.1, "material": 0.25, "size": 0.25, "phrase": 0.15}, 8, 14)
 ALL_FAMILIES = (TALKING, COUNTING, CHOOSING, ORDERING, LIKENING)
-# Of the second stage's end: which region is nearer, or further left, is said last; some of all else, lest it be lost.
-FINISH_SHARES = ((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (LIKENING, 0.07))
-FINISH_FAMILIES = tuple(replace(family, share=share) for family, share in FINISH_SHARES)
+
+
+def mixed(*shares: tuple[Family, float]) -> tuple[Family, ...]:
+    """Families with other shares of the batches."""
+    return tuple(replace(family, share=share) for family, share in shares)
+
+
+# Of the second stage's end, in two parts: which region is nearer, or further left, is said last; and lest all else be
+# lost over that, some of everything again.
+FINISH_FAMILIES = mixed((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (LIKENING, 0.07))
+POLISH_FAMILIES = mixed(
+    *((TALKING, 0.42), (NAMING, 0.18), (COUNTING, 0.18), (CHOOSING, 0.08), (LIKENING, 0.07), (ORDERING, 0.07))
+)
 LESSONS = {
     "regions": Lesson(
         (
