@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -21,16 +21,18 @@ Shares = dict[str, float]
 class Family:
     """Conversations of about one length, since the longest of a batch sets the room that each one takes.
 
-    share: of the batches. shares: of the kinds of the first question. rows, questions: images a batch, and
-    conversations about each. turns: fewest and most. followups: of the kinds of later questions, if not `FOLLOWUPS`.
+    shares: of the kinds of the first question. rows, questions: images a batch, and conversations about each. turns:
+    fewest and most. followups: shares of the kinds of later questions, if not `FOLLOWUPS`.
     """
 
-    share: float
     shares: Shares
     rows: int
     questions: int
     turns: tuple[int, int] = (1, 1)
     followups: Shares | None = None
+
+
+Mix = tuple[tuple[Family, float], ...]  # families, and the share of the batches that each one has
 
 
 SHORT: Shares = {
@@ -51,44 +53,42 @@ FOLLOWUPS: Shares = {**REGION_FOLLOWUPS, "count": 0.1, "which": 0.04}
 class Lesson:
     """What the language model is asked in a phase of its own, about scenes that are told in symbols."""
 
-    families: tuple[Family, ...]
+    families: Mix
     image_tokens: bool = False  # without them, nothing can be asked but regions, and a step takes half the time
 
 
 # Families that lessons and stages share.
-CHOOSING = Family(0.18, {QA: 0.5, QAR: 0.5}, 7, 5)
-TALKING = Family(0.35, {**SHORT, "count": 0.15, "which": 0.02, "same": 0.3}, 8, 7, (2, 3))
-TALKING_OF_REGIONS = Family(0.35, {**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS)
-COUNTING = Family(0.25, {"count": 0.9, "which": 0.1}, 8, 14)
-LIKENING = Family(0.1, {"same": 0.7, COMPOUND: 0.3}, 8, 12)
-ORDERING = Family(0.12, {"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14)
-NAMING = Family(0.2, {"category": 0.25, "colour": 0.1, "material": 0.25, "size": 0.25, "phrase": 0.15}, 8, 14)
-ALL_FAMILIES = (TALKING, COUNTING, CHOOSING, ORDERING, LIKENING)
-
-
-def mixed(*shares: tuple[Family, float]) -> tuple[Family, ...]:
-    """Families with other shares of the batches."""
-    return tuple(replace(family, share=share) for family, share in shares)
-
-
+CHOOSING = Family({QA: 0.5, QAR: 0.5}, 7, 5)
+TALKING = Family({**SHORT, "count": 0.15, "which": 0.02, "same": 0.3}, 8, 7, (2, 3))
+TALKING_OF_REGIONS = Family({**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS)
+COUNTING = Family({"count": 0.9, "which": 0.1}, 8, 14)
+LIKENING = Family({"same": 0.7, COMPOUND: 0.3}, 8, 12)
+ORDERING = Family({"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14)
+NAMING = Family({"category": 0.25, "colour": 0.1, "material": 0.25, "size": 0.25, "phrase": 0.15}, 8, 14)
+ALL_FAMILIES: Mix = ((TALKING, 0.35), (COUNTING, 0.25), (CHOOSING, 0.18), (ORDERING, 0.12), (LIKENING, 0.1))
 # Of the second stage's end, in two parts: which region is nearer, or further left, is said last; and lest all else be
 # lost over that, some of everything again.
-FINISH_FAMILIES = mixed((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (LIKENING, 0.07))
-POLISH_FAMILIES = mixed(
-    *((TALKING, 0.42), (NAMING, 0.18), (COUNTING, 0.18), (CHOOSING, 0.08), (LIKENING, 0.07), (ORDERING, 0.07))
+FINISH_FAMILIES: Mix = ((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (LIKENING, 0.07))
+POLISH_FAMILIES: Mix = (
+    (TALKING, 0.42),
+    (NAMING, 0.18),
+    (COUNTING, 0.18),
+    (CHOOSING, 0.08),
+    (LIKENING, 0.07),
+    (ORDERING, 0.07),
 )
 LESSONS = {
     "regions": Lesson(
         (
-            Family(0.3, SHORT, 12, 14),
-            Family(0.15, {"same": 0.7, COMPOUND: 0.3}, 12, 9),
-            Family(0.2, {QA: 0.5, QAR: 0.5}, 9, 4),
-            TALKING_OF_REGIONS,
+            (Family(SHORT, 12, 14), 0.3),
+            (Family({"same": 0.7, COMPOUND: 0.3}, 12, 9), 0.15),
+            (Family({QA: 0.5, QAR: 0.5}, 9, 4), 0.2),
+            (TALKING_OF_REGIONS, 0.35),
         )
     ),
     # Whether two regions share a colour, a shape, a material: not learnt among other questions, and in 400 steps alone.
-    "likeness": Lesson((Family(1.0, {"same": 0.85, COMPOUND: 0.15}, 6, 20),)),
-    "choices": Lesson((Family(0.65, {QA: 0.5, QAR: 0.5}, 6, 5), TALKING_OF_REGIONS)),
+    "likeness": Lesson(((Family({"same": 0.85, COMPOUND: 0.15}, 6, 20), 1.0),)),
+    "choices": Lesson(((Family({QA: 0.5, QAR: 0.5}, 6, 5), 0.65), (TALKING_OF_REGIONS, 0.35))),
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
 RARE_TRIES = 40  # draws until one has the rare form
@@ -110,9 +110,9 @@ def draw_kind(shares: Shares, rng: np.random.Generator) -> str:
     return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
 
-def draw_family(families: Sequence[Family], rng: np.random.Generator) -> Family:
-    shares = np.array([family.share for family in families])
-    return families[int(rng.choice(len(families), p=shares / shares.sum()))]
+def draw_family(mix: Mix, rng: np.random.Generator) -> Family:
+    shares = np.array([share for _, share in mix])
+    return mix[int(rng.choice(len(mix), p=shares / shares.sum()))][0]
 
 
 def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Question:

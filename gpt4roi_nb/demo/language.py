@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gpt4roi_nb.data.question_kinds import DEPTH_MARGIN, SIDE_MARGIN
 from gpt4roi_nb.data.scenes import MAX_OBJECTS, Scene
 from gpt4roi_nb.demo.bank import SceneBank
-from gpt4roi_nb.demo.curriculum import Family, draw_conversation, draw_family
+from gpt4roi_nb.demo.curriculum import Family, Mix, draw_conversation, draw_family
 from gpt4roi_nb.demo.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe import Recipe
 from gpt4roi_nb.demo.rows import RowBuilder, Rows
@@ -44,10 +44,10 @@ class Understanding(nn.Module):
     """Throw-away heads that read off hidden states, layer by layer, what a question is answered from.
 
     At each image token, how many objects of each value there are so far; where a question says what it counts, how many
-    there are of each value, and of what it counts; where a region is named, its attributes and
-    place; where it is named after another one, which attributes both share, and which is further left and nearer; where
-    a word names a value, whether the region has it; in each option of a multiple-choice question, whether it is true up
-    to there. Without them a question of 150 tokens teaches by one letter alone.
+    there are of each value, and of what it counts; where a region is named, its attributes and place; where it is named
+    after another one, which attributes both share, and which is further left and nearer; where a word names a value,
+    whether the region has it; in each option of a multiple-choice question, whether it is true up to there. Without
+    them a question of 150 tokens teaches by one letter alone.
     """
 
     # Read off the state before so many last layers: the later need the earlier.
@@ -185,7 +185,7 @@ def draw_rows(builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng:
 def symbol_step(
     talking: Talking,
     builder: RowBuilder,
-    families: Sequence[Family],
+    families: Mix,
     bank: SceneBank,
     code: Code,
     recipe: Recipe,
@@ -205,7 +205,7 @@ def symbol_step(
 def stage_step(
     talking: Talking,
     builder: RowBuilder,
-    families: Sequence[Family],
+    families: Mix,
     states: HiddenStates,
     recipe: Recipe,
     token_weights: Tensor,

@@ -27,7 +27,7 @@ from gpt4roi_nb.demo.alignment import align
 from gpt4roi_nb.demo.bank import SceneBank, load_or_draw
 from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
-from gpt4roi_nb.demo.curriculum import ALL_FAMILIES, FINISH_FAMILIES, LESSONS, POLISH_FAMILIES, Family, Lesson
+from gpt4roi_nb.demo.curriculum import ALL_FAMILIES, FINISH_FAMILIES, LESSONS, POLISH_FAMILIES, Lesson, Mix
 from gpt4roi_nb.demo.hidden import HiddenStates
 from gpt4roi_nb.demo.language import Talking, Understanding, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
@@ -147,7 +147,7 @@ def make(
     explained = align(model, states, code, recipe.box_jitter, ALIGNED)
     report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
 
-    def stage_phase_step(families: Sequence[Family], rng: np.random.Generator) -> dict[str, Tensor]:
+    def stage_phase_step(families: Mix, rng: np.random.Generator) -> dict[str, Tensor]:
         return stage_step(talking, whole, families, states, recipe, weights, rng)
 
     for name, number, families, length in (

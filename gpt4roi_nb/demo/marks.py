@@ -82,7 +82,7 @@ class Marker:
         pairs = [Pair(b.place, a.number, b.number) for a, b in pairwise(names) if a.number != b.number]
         return Marks(tuple(names), tuple(pairs), tuple(values))
 
-    def counted(self, input_ids: Sequence[int], question: range) -> int:
+    def counted(self, input_ids: Sequence[int], question: Sequence[int]) -> int:
         """The place, among those of a question, of the word that says what it counts: a value, or else "objects".
 
         Raises:

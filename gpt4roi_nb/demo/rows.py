@@ -121,19 +121,12 @@ class RowBuilder:
             bounds = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) - 1 :]
             if len(bounds) <= len(LETTERS):
                 raise ValueError(f"{len(LETTERS)} options, a line each, should follow the question {turns[0][1]!r}")
-        counted = self._counted(turns, input_ids, labels)
-        return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds), counted)
-
-    def _counted(self, turns: Turns, input_ids: list[int], labels: list[int]) -> tuple[tuple[int, int], ...]:
-        learnt = [label != IGNORE for label in [IGNORE, *labels, IGNORE]]
-        edges = [k for k, (before, after) in enumerate(pairwise(learnt)) if before != after]  # where answers begin, end
-        questions = [range(end, start) for end, start in zip([0, *edges[1::2]], edges[::2], strict=False)]
-        answers = [said for _, said in turns[1::2]]
-        return tuple(
-            (self.marker.counted(input_ids, question), int(said))
-            for question, said in zip(questions, answers, strict=True)
+        counted = tuple(
+            (self.marker.counted(input_ids, [place - start for place in prompt.spans[f"question{turn}"]]), int(said))
+            for turn, (_, said) in enumerate(turns[1::2], start=1)
             if said.isdigit()
         )
+        return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds), counted)
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], scenes: Sequence[Scene]) -> Rows:
         """One row a scene. conversations: the same number for each."""
