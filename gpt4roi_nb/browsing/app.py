@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from gpt4roi_nb.database import connect
@@ -76,12 +76,14 @@ class App:
         Raises:
             RuntimeError: the App does not answer.
         """
-        _wait_until_connected(self.session)
-        if view is None:
-            self.session.dataset = dataset
-            self.session.view = None
-        else:
+        # FiftyOne keeps what is set while the connection is broken, though it raises, and sends it when it connects
+        # again. With a dataset that was deleted it never could.
+        if view is None or self.session.dataset is not dataset:
+            with suppress(RuntimeError):
+                self.session.dataset = dataset
+        with suppress(RuntimeError):
             self.session.view = view
+        _wait_until_connected(self.session)
 
     def refresh(self) -> None:
         """Reads the dataset again. Raises RuntimeError where the App does not answer."""
@@ -102,8 +104,8 @@ def free_port() -> int:
 
 
 def _wait_until_connected(session: Any) -> None:
-    """FiftyOne connects to the App's server in a thread, again 10 s after the connection broke, as it does where the
-    dataset that is shown was deleted; a view or a selection that is set before is an error."""
+    """FiftyOne connects to the App's server in a thread, and again 10 s after the connection broke; a view or a
+    selection that is set before is an error."""
     deadline = time.monotonic() + CONNECT_SECONDS
     while not session._client._connected:
         if time.monotonic() > deadline:

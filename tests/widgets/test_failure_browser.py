@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -321,5 +322,37 @@ def test_patches_are_selected_one_by_one(fiftyone, browser) -> None:
         browser.app.session.select_samples(ids=[chosen.id])
         wait_for(lambda: browser.app.selected[1] == [chosen.id])
         assert browser.load_selection() == [chosen[browser.field].item]
+    finally:
+        browser.close()
+
+
+@pytest.mark.slow
+def test_the_app_comes_back_where_it_lost_its_server_and_its_dataset(fiftyone, browser, monkeypatch) -> None:
+    from fiftyone.core.session import client
+
+    streams = []
+    plain = client.requests.post
+
+    def post(*args: Any, **kwargs: Any) -> Any:
+        response = plain(*args, **kwargs)
+        if kwargs.get("stream"):
+            streams.append(response)
+        return response
+
+    monkeypatch.setattr(client.requests, "post", post)
+    try:
+        session = browser.open_app().session
+        wait_for(lambda: len(streams) == 1)
+        fiftyone.delete_dataset("toys")
+        streams[0].raw._connection.sock.shutdown(socket.SHUT_RDWR)
+        wait_for(lambda: not session._client._connected)
+
+        browser.open_app()  # makes it anew
+
+        wait_for(lambda: len(streams) > 1)
+        assert session._client._connected and session.dataset is fiftyone.load_dataset("toys")
+        browser.where(size_bin="small")
+        view = browser.open_app().session.view
+        assert set(view.values(f"{browser.field}.detections.size_bin", unwind=True)) == {"small"}
     finally:
         browser.close()
