@@ -57,6 +57,23 @@ def coco(folder: Path) -> Given:
     return Given("coco", write(folder / "instances_train2017.json", content), images, {})
 
 
+def panoptic(folder: Path) -> Given:
+    """COCO's panoptic file: an annotation a picture, with all its segments, one of them a crowd."""
+    segments = [
+        {"id": 101, "category_id": 1, "bbox": [1, 2, 10, 20], "iscrowd": 0, "area": 150},
+        {"id": 102, "category_id": 184, "bbox": [0, 20, 64, 28], "iscrowd": 0, "area": 900},
+        {"id": 103, "category_id": 1, "bbox": [30, 5, 20, 20], "iscrowd": 1, "area": 200},
+        {"id": 104, "category_id": 1, "bbox": [40, 2, 10, 20], "iscrowd": 0, "area": 150},
+    ]
+    content = {
+        "images": [image_entry(9, "000000000009.jpg")],
+        "annotations": [{"image_id": 9, "file_name": "000000000009.png", "segments_info": segments}],
+        "categories": [{"id": 1, "name": "person", "isthing": 1}, {"id": 184, "name": "tree-merged", "isthing": 0}],
+    }
+    images = pictures(folder / "train2017", "000000000009.jpg")
+    return Given("coco", write(folder / "panoptic_train2017.json", content), images, {"name": "panoptic"})
+
+
 def lvis(folder: Path) -> Given:
     """No file_name, no iscrowd, a name with underscore and parentheses."""
     url = "http://images.cocodataset.org/val2017/000000000007.jpg"

@@ -68,28 +68,37 @@ class CocoFile:
                 elif key == "categories":
                     self.categories[field(entry, "id", int)] = plain(field(entry, "name", str).replace("_", " "))
                 elif key == "annotations":
-                    for part in _parts(entry):
-                        self._add(part, _id_of(entry, number), keep)
+                    for part, name in _parts(entry, number):
+                        try:
+                            self._add(part, name, keep)
+                        except BadRecord as bad:
+                            self.note(bad, name)
             except BadRecord as bad:
                 problems.add(bad, f"{file.name}: {key}, id {_id_of(entry, number)}")
         for image_id in self._rows.keys() - self.images.keys():
             for row in self._rows.pop(image_id) if image_id not in unusable else ():
                 lost = BadRecord(OUT_OF_RANGE, f"it is about image {image_id!r}, which the file does not list")
-                problems.add(lost, f"{file.name}: annotations, id {self._ids[row]}")
+                self.note(lost, self._ids[row])
         if not count:
             problems.add(BadRecord(MISSING, "the file holds no 'images' and no 'annotations'"), file.name)
 
-    def boxes_of(self, image_id: Hashable) -> Iterator[tuple[Box, Any]]:
-        """(pixel xyxy inside the image, what was kept) of each annotation of an image that can be used."""
+    def note(self, bad: BadRecord, annotation: Any) -> None:
+        """Notes what is wrong with an annotation, which is named by its id."""
+        self._problems.add(bad, f"{self.name}: annotations, id {annotation}")
+
+    def boxes_of(self, image_id: Hashable) -> Iterator[tuple[Box, Any, Any]]:
+        """(pixel xyxy inside the image, what was kept, id) of each annotation of an image that can be used."""
         image = self.images[image_id]
         for row in self._rows.get(image_id, ()):
             try:
                 xywh = list(self._xywh[4 * row : 4 * row + 4])
-                yield box_from_xywh(xywh, image.width, image.height), self._kept[row]
+                yield box_from_xywh(xywh, image.width, image.height), self._kept[row], self._ids[row]
             except BadRecord as bad:
-                self._problems.add(bad, f"{self.name}: annotations, id {self._ids[row]}")
+                self.note(bad, self._ids[row])
 
-    def _add(self, entry: dict[str, Any], name: Any, keep: Callable[[dict[str, Any]], Any]) -> None:
+    def _add(self, entry: Any, name: Any, keep: Callable[[dict[str, Any]], Any]) -> None:
+        if not isinstance(entry, dict):
+            raise BadRecord(WRONG_TYPE, f"expected an object, but a {type(entry).__name__} came")
         if entry.get("iscrowd"):  # LVIS has no such field
             self._problems.leave_out(CROWDS)
             return
@@ -111,12 +120,10 @@ def read_instances(
     coco = CocoFile(file, problems, lambda entry: field(entry, "category_id", int))
     for image_id, image in coco.images.items():
         boxes, names = [], []
-        for box, category in coco.boxes_of(image_id):
+        for box, category, annotation in coco.boxes_of(image_id):
             if category not in coco.categories:
-                bad = BadRecord(
-                    OUT_OF_RANGE, f"category {category} is not among the {len(coco.categories)} of the file"
-                )
-                problems.add(bad, f"{file.name}: images, id {image_id}")
+                detail = f"category {category} is not among the {len(coco.categories)} of the file"
+                coco.note(BadRecord(OUT_OF_RANGE, detail), annotation)
                 continue
             boxes.append(box)
             names.append(coco.categories[category])
@@ -138,15 +145,14 @@ def _image(entry: Any, keep: Callable[[dict[str, Any]], Any]) -> CocoImage:
     return CocoImage(name, length_field(entry, "width"), length_field(entry, "height"), keep(entry))
 
 
-def _parts(entry: Any) -> Iterator[dict[str, Any]]:
-    """The annotation itself, or the segments of a panoptic one."""
-    if not isinstance(entry, dict):
-        raise BadRecord(WRONG_TYPE, f"expected an object, but a {type(entry).__name__} came")
-    if "segments_info" not in entry:
-        yield entry
+def _parts(entry: Any, number: int) -> Iterator[tuple[Any, Any]]:
+    """The annotation itself, or the segments of a panoptic one; and how messages call it."""
+    if not isinstance(entry, dict) or "segments_info" not in entry:
+        yield entry, _id_of(entry, number)
         return
-    for segment in field(entry, "segments_info", list):
-        yield {**segment, "image_id": entry.get("image_id")}
+    for place, segment in enumerate(field(entry, "segments_info", list)):
+        part = {**segment, "image_id": entry.get("image_id")} if isinstance(segment, dict) else segment
+        yield part, _id_of(segment, f"{number}, segment {place}")
 
 
 def _hashable(entry: Any, key: str) -> Hashable:
@@ -158,7 +164,7 @@ def _hashable(entry: Any, key: str) -> Hashable:
     return value
 
 
-def _id_of(entry: Any, number: int) -> Any:
+def _id_of(entry: Any, number: int | str) -> Any:
     """How messages call an entry: by its id, or else by its place among all of the file."""
     if isinstance(entry, dict) and entry.get("id") is not None:
         return entry["id"]

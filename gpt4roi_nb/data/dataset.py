@@ -181,17 +181,19 @@ def load(
         rebuild=rebuild,
     )
     name = str(options.get("name") or format)
-    noted, absent = Problems(strict=strict), set[str]()
-    if folder is not None:
-        absent = missing(folder, index.distinct_images())
-        for image in sorted(absent):
-            noted.add(BadRecord(NO_IMAGE, f"{image!r} is not in {str(folder)!r}"), source.name)
+    noted, rows = Problems(strict=strict), None
+    if folder is not None and (absent := missing(folder, index.distinct_images())):
+        present = []
+        for row, (image, record) in enumerate(zip(index.images(), index.ids(), strict=True)):
+            if image in absent:
+                lost = BadRecord(NO_IMAGE, f"{image!r} is not in {str(folder)!r}")
+                noted.add(lost, f"{source.name}: record {record}")
+            else:
+                present.append(row)
+        rows = np.array(present, np.int32)
     seen = Problems(Path(problems) if problems is not None else index.folder / SEEN, strict=strict)
     seen.begin_with(Problems(index.problems), noted)
     seen.left_out = index.left_out
-    rows = None
-    if absent:
-        rows = np.array([row for row, image in enumerate(index.images()) if image not in absent], np.int32)
     dataset = RegionDataset(index, folder, seen, name=name, seed=seed, max_regions=max_regions, rows=rows)
     if seen.counts():
         logger.warning("%s", dataset.report())

@@ -21,11 +21,11 @@ def read_flickr(
     coco = CocoFile(file, problems, keep=_spans, keep_of_image=lambda entry: text_field(entry, "caption"))
     for image_id, image in coco.images.items():
         phrases: dict[Span, list[Box]] = {}
-        for box, spans in coco.boxes_of(image_id):
+        for box, spans, annotation in coco.boxes_of(image_id):
             start, end = min(start for start, _ in spans), max(end for _, end in spans)
             if end > len(image.kept):
                 detail = f"characters {start} to {end} lie beyond the caption, which has {len(image.kept)}"
-                problems.add(BadRecord(OUT_OF_RANGE, detail), f"{file.name}: images, id {image_id}")
+                coco.note(BadRecord(OUT_OF_RANGE, detail), annotation)
                 continue
             owned = phrases.setdefault((start, end), [])
             if box not in owned:

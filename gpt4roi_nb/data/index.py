@@ -23,7 +23,7 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.record import Annotation
 from gpt4roi_nb.files import read_json, write_json
 
-VERSION = 1  # of what parsers yield and of the layout: a higher one makes every index anew
+VERSION = 2  # of what parsers yield and of the layout: a higher one makes every index anew
 ROWS = 2048  # a batch; all but the last are of this size
 ANNOTATIONS, PROBLEMS, MANIFEST = "annotations.arrow", "problems.jsonl", "manifest.json"
 _KEY_LENGTH = 16
@@ -73,7 +73,11 @@ class Index:
 
     def images(self) -> list[str]:
         """The picture of each annotation."""
-        return [name for batch in self._opened() for name in batch.column("image").to_pylist()]
+        return self._column("image")
+
+    def ids(self) -> list[str]:
+        """The id of each annotation."""
+        return self._column("id")
 
     def distinct_images(self) -> list[str]:
         """Each picture once."""
@@ -81,6 +85,9 @@ class Index:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "manifest": self.manifest, "_batches": None}
+
+    def _column(self, name: str) -> list[str]:
+        return [value for batch in self._opened() for value in batch.column(name).to_pylist()]
 
     def _opened(self) -> list[Any]:
         if self._batches is None:

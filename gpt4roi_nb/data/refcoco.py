@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from gpt4roi_nb.data.pickles import PICKLES, read_pickle
 from gpt4roi_nb.data.problems import (
     MISSING,
     OUT_OF_RANGE,
-    WRONG_TYPE,
     BadRecord,
     Problems,
     field,
@@ -60,7 +59,7 @@ def _mdetr(file: Path, problems: Problems, name: str) -> Iterator[Annotation]:
     )
     for image_id, image in coco.images.items():
         caption, source = image.kept
-        boxes = [box for box, _ in coco.boxes_of(image_id)]
+        boxes = [box for box, *_ in coco.boxes_of(image_id)]
         if len(boxes) != 1:
             # An expression means one thing; gRefCOCO's, which mean none or several, are another task.
             problems.leave_out("sentences without exactly one usable box")
@@ -72,7 +71,7 @@ def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str 
     refs = read_pickle(file)
     if not isinstance(refs, list):
         raise ValueError(f"{str(file)!r} must hold a list of references, but holds a {type(refs).__name__}")
-    wanted = {ref.get("ann_id") for ref in refs if isinstance(ref, dict)}
+    wanted = _numbers(refs, "ann_id")
     boxes, pictures = _instances(instances, problems, wanted)
     for index, ref in enumerate(refs):
         where = f"{file.name}: reference {index}"
@@ -99,7 +98,7 @@ def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str 
 
 def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Iterator[Annotation]:
     entries = list(elements(file, problems))
-    wanted = {entry.get("id") for _, entry in entries if isinstance(entry, dict)}
+    wanted = _numbers((entry for _, entry in entries), "id")
     boxes, pictures = _instances(instances, problems, wanted)
     for key, entry in entries:
         where = f"{file.name}: entry {key}"
@@ -120,22 +119,26 @@ def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Ite
 
 
 def _instances(
-    file: Path, problems: Problems, wanted: set[Any]
+    file: Path, problems: Problems, wanted: set[int]
 ) -> tuple[dict[int, list[Any]], dict[int, tuple[str, int, int]]]:
     """Of an instances file: xywh by annotation id, of those wanted; (path, width, height) by image id."""
     boxes: dict[int, list[Any]] = {}
     pictures: dict[int, tuple[str, int, int]] = {}
     for number, (key, entry) in enumerate(elements(file, problems)):
         try:
-            if key == "annotations" and entry.get("id") in wanted:
-                boxes[entry["id"]] = field(entry, "bbox", list)
+            if key == "annotations" and (annotation := field(entry, "id", int)) in wanted:
+                boxes[annotation] = field(entry, "bbox", list)
             elif key == "images":
                 size = length_field(entry, "width"), length_field(entry, "height")
                 pictures[field(entry, "id", int)] = (field(entry, "file_name", str), *size)
-        except (BadRecord, AttributeError, TypeError) as error:
-            bad = error if isinstance(error, BadRecord) else BadRecord(WRONG_TYPE, f"no object, but {repr(entry)[:60]}")
+        except BadRecord as bad:
             problems.add(bad, f"{file.name}: {key}, entry {number} of the file")
     return boxes, pictures
+
+
+def _numbers(entries: Iterable[Any], key: str) -> set[int]:
+    """Of the entries that have a whole number there; what is wrong with the others is said when they are read."""
+    return {entry[key] for entry in entries if isinstance(entry, dict) and type(entry.get(key)) is int}
 
 
 def _found(table: dict[int, Any], key: int, what: str, file: Path) -> Any:

@@ -52,7 +52,7 @@ def _coco_like(file: Path, problems: Problems, name: str) -> Iterator[Annotation
     for image_id, image in coco.images.items():
         found = list(coco.boxes_of(image_id))
         if found:
-            boxes, texts = zip(*found, strict=True)
+            boxes, texts, _ = zip(*found, strict=True)
             yield Annotation(CAPTION, image.file, as_boxes(boxes), texts, name, str(image_id))
         else:
             problems.leave_out("images without a region")

@@ -52,7 +52,7 @@ def items(setting: Setting, problems: Problems) -> Iterator[Item]:
 
     coco = CocoFile(file, problems, keep)
     for image_id, image in coco.images.items():
-        for box, (category, annotation) in coco.boxes_of(image_id):
+        for box, (category, annotation), _ in coco.boxes_of(image_id):
             if category not in coco.categories:
                 bad = BadRecord(
                     OUT_OF_RANGE, f"category {category} is not among the {len(coco.categories)} of the file"

@@ -71,7 +71,7 @@ def naming_items(
     coco = CocoFile(file, problems, keep)
     for image_id, image in coco.images.items():
         found = []
-        for box, (category, annotation) in coco.boxes_of(image_id):
+        for box, (category, annotation), _ in coco.boxes_of(image_id):
             if category in known:
                 found.append((box, category, annotation))
             else:

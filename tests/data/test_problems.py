@@ -51,6 +51,10 @@ def of_first(key: str, **changes: Any) -> Callable[[Any], None]:
     return edit
 
 
+def segments(edit: Callable[[list[Any]], Any]) -> Callable[[Any], None]:
+    return lambda content: edit(content["annotations"][0]["segments_info"])
+
+
 BAD = [
     (files.coco, of_first("annotations", bbox=[5, 5, 0, 9]), ZERO_AREA, 1),
     (files.coco, of_first("annotations", bbox=[5, 5, -3, 9]), ZERO_AREA, 1),
@@ -63,11 +67,18 @@ BAD = [
     (files.coco, of_first("annotations", category_id="7"), WRONG_TYPE, 1),
     (files.coco, of_first("annotations", image_id=123), OUT_OF_RANGE, 1),
     (files.coco, lambda content: content["annotations"].append(5), WRONG_TYPE, 1),
+    (files.coco, lambda content: [a.update(category_id=7) for a in content["annotations"]], OUT_OF_RANGE, 2),
+    (files.panoptic, segments(lambda parts: parts[0].update(bbox=[1, 2, 3])), WRONG_TYPE, 1),
+    (files.panoptic, segments(lambda parts: parts.insert(0, 5)), WRONG_TYPE, 1),
+    (files.panoptic, segments(lambda parts: [parts.insert(0, {"category_id": 1}) for _ in range(2)]), MISSING, 2),
+    (files.panoptic, of_first("annotations", segments_info=3), WRONG_TYPE, 1),
     (files.refcoco, of_first("images", caption=None), MISSING, 1),
     (files.refcoco, of_first("images", caption=["a"]), WRONG_TYPE, 1),
     (files.refcoco, of_first("images", width="wide"), WRONG_TYPE, 1),
     (files.refcoco, of_first("images", file_name="none.jpg"), NO_IMAGE, 1),
     (files.flickr, of_first("annotations", tokens_positive=[[3, 400]]), OUT_OF_RANGE, 1),
+    (files.flickr, lambda content: [a.update(tokens_positive=[[3, 400]]) for a in content["annotations"][:2]],
+     OUT_OF_RANGE, 2),
     (files.flickr, of_first("annotations", tokens_positive=[[3]]), WRONG_TYPE, 1),
     (files.flickr, of_first("annotations", tokens_positive=None), MISSING, 1),
     (files.vg_train, of_first("annotations", caption="  "), MISSING, 1),
@@ -90,6 +101,28 @@ def test_a_bad_record_is_counted_and_the_others_stay(
     assert len(list(dataset)) == len(dataset)
     with pytest.raises(BadRecord, match=reason):
         opened(edited(make(tmp_path / "strict"), edit), strict=True)
+
+
+def test_the_other_segments_of_a_panoptic_picture_stay(tmp_path: Path) -> None:
+    bad = segments(lambda parts: parts.insert(0, {"id": 100, "category_id": 1, "bbox": "x"}))
+    dataset = opened(edited(files.panoptic(tmp_path), bad))
+    assert dataset.annotation(0).texts == ("person", "tree-merged", "person")
+    assert "panoptic_train2017.json: annotations, id 100" in dataset.report()
+
+
+def test_an_id_of_a_wrong_type_costs_its_sentences(tmp_path: Path) -> None:
+    given = files.unc_refs(tmp_path)
+    refs = pickle.loads(given.annotations.read_bytes())
+    sentences = len(opened(given))
+    refs[0]["ann_id"] = [refs[0]["ann_id"]]
+    given.annotations.write_bytes(pickle.dumps(refs))
+    instances = given.options["instances"]
+    content = json.loads(instances.read_text())
+    content["annotations"].append({**content["annotations"][0], "id": {}})
+    instances.write_text(json.dumps(content))
+    dataset = opened(given)
+    assert dataset.problems.counts() == {WRONG_TYPE: 2}, dataset.report()
+    assert len(dataset) == sentences - len(refs[0]["sentences"])
 
 
 VCR_BAD = [
@@ -206,6 +239,14 @@ def test_pictures_that_are_not_there_are_left_out_until_they_come(tmp_path: Path
     picture.write_bytes(data)
     assert len(opened(given, strict=True)) == 1
     assert not opened(given).problems.counts()
+
+
+def test_every_record_of_a_missing_picture_is_listed(tmp_path: Path) -> None:
+    given = files.refcoco(tmp_path)
+    records = [record for record in opened(given) if record.image == opened(given)[0].image]
+    (given.images / records[0].image).unlink()
+    listed = {entry["where"] for entry in opened(given).problems}
+    assert listed == {f"{given.annotations.name}: record {record.id}" for record in records} and len(records) > 1
 
 
 def test_boxes_of_a_missing_picture_come_with_it(tmp_path: Path) -> None:
