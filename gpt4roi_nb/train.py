@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from gpt4roi_nb.data.collate import Collator, ImageFolders
+from gpt4roi_nb.data.mixture import Pictured
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.training.epochs import Epochs, check_readable, keep_tower_states
@@ -61,8 +62,8 @@ PUBLISHED = {
 def train(
     gpt4roi: GPT4RoI,
     data: Sized,
-    images: ImageFolders,
-    output_dir: str | os.PathLike[str],
+    images: ImageFolders | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
     *,
     stage: int = 1,
     trainable: Sequence[str] | None = None,
@@ -104,8 +105,10 @@ def train(
             stopped or failed leaves its adapters on the model; the next call takes them off, and goes on with those of
             the last checkpoint.
         data: `Record`s by index, with a length.
-        images: the folder of the records' pictures, or one for each source.
-        output_dir: for checkpoints, logs, and at the end the whole model in the folder `model`.
+        images: the folder of the records' pictures, or one for each source. None asks the data, which know it if
+            `load` or a `Mixture` made them.
+        output_dir: for checkpoints, logs, and at the end the whole model in the folder `model`; None is
+            `runs/stage1` or `runs/stage2`.
         stage: 1 trains the region encoder; 2 the region encoder, the projector and the language model.
         trainable: other parts than the stage's, of `training.parts.PARTS`.
         lora: adapters in place of the language model's own weights: options of peft's `LoraConfig`, {} for defaults.
@@ -130,8 +133,9 @@ def train(
         options: passed on to transformers' `TrainingArguments`.
 
     Raises:
-        ValueError: for an unknown stage or part, data that are empty or cannot be read at all, a checkpoint of other
-            parts, a tower cache where pixels or tower change, or lora or probes in a sharded training.
+        ValueError: for an unknown stage or part, data that are empty, cannot be read at all or do not know where their
+            pictures lie, a checkpoint of other parts, a tower cache where pixels or tower change, or lora or probes in
+            a sharded training.
         BadRecord: if strict.
         OSError: too little disk for the tower cache.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
@@ -141,14 +145,18 @@ def train(
         raise ValueError(f"stage must be 1 or 2, but is {stage!r}; for other parts give trainable")
     if not len(data):
         raise ValueError("there is no data to train on: its length is 0")
+    if images is None and not isinstance(data, Pictured):
+        raise ValueError("the data do not know where their pictures lie; name their folder: train(…, images=folder)")
     published = PUBLISHED[stage]
     weight_decay = published.weight_decay if weight_decay is None else weight_decay
     if tower_cache is not None and (augment or "vision_tower" in (trainable or published.parts)):
         raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
-    output = Path(output_dir).expanduser()
+    output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
     problems = Problems(output / SKIPPED_FILE, strict=strict)
-    collator = Collator(gpt4roi.processor, images, max_length, problems=problems, augmented=seed if augment else None)
-    check_readable(data, collator)
+    folders = Path() if images is None else images
+    collator = Collator(gpt4roi.processor, folders, max_length, problems=problems, augmented=seed if augment else None)
+    reader = Epochs(data, collator, located=images is None)
+    check_readable(reader)
     transformers.set_seed(seed)  # of the adapters' first weights, too
     parts = choose_parts(gpt4roi.model, trainable or published.parts, None if lora is None else dict(lora))
     print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
@@ -176,7 +184,6 @@ def train(
         **{"report_to": _loggers(), **({"gradient_checkpointing": True} if gradient_checkpointing else {}), **options},
     )
     run = TrainingRun(output, parts, problems, probes, _data=data)
-    reader = Epochs(data, collator)
     ask = None if probes is None else partial(probes.ask, gpt4roi)
     trainer = RegionTrainer(
         model=gpt4roi.model,

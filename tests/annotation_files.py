@@ -243,5 +243,6 @@ def vcr_choice(folder: Path) -> Given:
 
 
 ALL = (
-    coco, lvis, refcoco, unc_refs, flickr, vg_train, vg_regions, vcr, vcr_single, vcr_several, vcr_choice, llava,
+    coco, panoptic, lvis, refcoco, unc_refs, flickr, vg_train, vg_regions, vcr, vcr_single, vcr_several, vcr_choice,
+    llava,
 )  # fmt: skip

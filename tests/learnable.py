@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import annotation_files
 import numpy as np
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
+from gpt4roi_nb.data import Mixture, load
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.train import TrainingRun, train
 
@@ -48,8 +50,21 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def run(folder: Path, output: Path, **options: Any) -> TrainingRun:
-    return train(tiny_gpt4roi(seed=1), records(folder), folder, output, **{**OPTIONS, **options})
+def mixture(folder: Path) -> Mixture:
+    """Three data sets, as `load` opens them, 12 positions long."""
+    makers = (annotation_files.refcoco, annotation_files.vg_train, annotation_files.llava)
+    given = [make(folder / make.__name__) for make in makers]
+    sets = {
+        each.format: load(each.format, each.annotations, each.images, cache=folder / "cache", **each.options)
+        for each in given
+    }
+    return Mixture(sets, seed=3, length=12)
+
+
+def run(folder: Path, output: Path, *, mixed: bool = False, **options: Any) -> TrainingRun:
+    """mixed: train on `mixture`, whose data know their pictures' folders, and not on `records`."""
+    data, images = (mixture(folder), None) if mixed else (records(folder), folder)
+    return train(tiny_gpt4roi(seed=1), data, images, output, **{**OPTIONS, **options})
 
 
 def losses(run: TrainingRun) -> dict[int, float]:

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ class RegionDataset:
         """A record by number; another epoch words it otherwise."""
         return instruct(self.annotation(number), self.seed, epoch=epoch, max_regions=self.max_regions)
 
+    def located(self, number: int, epoch: int = 0) -> Record:
+        """As `record`, but it names its picture by the whole path."""
+        record = self.record(number, epoch)
+        return replace(record, image=str(self.path(record).absolute()))
+
     def path(self, record: Record) -> Path:
         """Where the record's picture lies."""
         if self.images is None:
@@ -114,7 +120,7 @@ class RegionDataset:
         except ValueError as error:
             self.problems.add(BadRecord(OUTSIDE, str(error)), where)
             return None
-        return picture, Record(record.image, boxes, record.turns, record.source, record.id)
+        return picture, replace(record, boxes=boxes)
 
     def report(self) -> str:
         """What was left out and why, as a table."""

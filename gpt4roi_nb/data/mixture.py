@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gpt4roi_nb.data.record import Record
 
@@ -22,6 +23,15 @@ class Records(Protocol):
 
     def __len__(self) -> int: ...
     def record(self, number: int, epoch: int = 0) -> Record: ...
+
+
+@runtime_checkable
+class Pictured(Records, Protocol):
+    """Data that know where their pictures lie, as `RegionDataset` does: `located(number)` names one by the whole path,
+    and `read(number)` opens it; None where it is damaged."""
+
+    def located(self, number: int, epoch: int = 0) -> Record: ...
+    def read(self, number: int, epoch: int = 0) -> tuple[Image.Image, Record] | None: ...
 
 
 @runtime_checkable
@@ -80,7 +90,7 @@ class Mixture:
         self.position = 0
         self._before: list[NDArray[np.int64]] = [np.zeros(len(datasets), np.int64)]  # draws before each block
         self._block: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
-        self._orders: dict[str, tuple[int, NDArray[np.int32]]] = {}
+        self._orders: dict[tuple[str, int], NDArray[np.int32]] = {}
 
     def __len__(self) -> int:
         return self.length
@@ -90,10 +100,18 @@ class Mixture:
 
     def record(self, position: int, epoch: int = 0) -> Record:
         """The record at a position. Another epoch goes on where the one before it ended."""
-        if not 0 <= position < self.length:
-            raise IndexError(f"the mixture has positions 0 to {self.length - 1}; there is no {position}")
-        place = self.place(position + epoch * self.length)
+        place = self._placed(position, epoch)
         return self.datasets[place.name].record(place.number, place.epoch)
+
+    def located(self, position: int, epoch: int = 0) -> Record:
+        """As `record`, but it names its picture by the whole path: two data sets may tell the same source."""
+        place = self._placed(position, epoch)
+        return self._pictured(place.name).located(place.number, place.epoch)
+
+    def read(self, position: int, epoch: int = 0) -> tuple[Image.Image, Record] | None:
+        """The picture and the record at a position; None where the picture is damaged."""
+        place = self._placed(position, epoch)
+        return self._pictured(place.name).read(place.number, place.epoch)
 
     def report(self) -> str:
         """What was left out of each data set and why, table after table."""
@@ -140,6 +158,17 @@ class Mixture:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_orders": {}}  # a worker makes those that it needs
 
+    def _placed(self, position: int, epoch: int) -> Place:
+        if not 0 <= position < self.length:
+            raise IndexError(f"the mixture has positions 0 to {self.length - 1}; there is no {position}")
+        return self.place(position + epoch * self.length)
+
+    def _pictured(self, name: str) -> Pictured:
+        dataset = self.datasets[name]
+        if not isinstance(dataset, Pictured):
+            raise ValueError(f"{name!r} does not know where its pictures lie; load it with images=, or name the folder")
+        return dataset
+
     def _drawn(self, block: int) -> NDArray[np.int64]:
         if self._block[0] != block:
             rng = np.random.default_rng([self.seed, block])
@@ -153,9 +182,12 @@ class Mixture:
         return self._before[block]
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int32]:
-        kept = self._orders.get(name)
-        if kept is None or kept[0] != epoch:
-            rng = np.random.default_rng([self.seed, epoch, *name.encode()])
-            order = rng.permutation(len(self.datasets[name])).astype(np.int32)
-            kept = self._orders[name] = (epoch, order)
-        return kept[1]
+        """The order in which a data set is seen for the time `epoch`. All that a pass through the mixture needs are
+        kept, since it may be read in any order; those of former passes are let go."""
+        if (name, epoch) not in self._orders:
+            order = np.random.default_rng([self.seed, epoch, *name.encode()]).permutation(len(self.datasets[name]))
+            a_pass = self.length + 2 * sum(map(len, self.datasets.values()))
+            if sum(map(len, self._orders.values())) + len(order) > a_pass:
+                self._orders.clear()
+            self._orders[name, epoch] = order.astype(np.int32)
+        return self._orders[name, epoch]

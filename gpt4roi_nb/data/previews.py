@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from gpt4roi_nb.data.dataset import RegionDataset
+from gpt4roi_nb.data.mixture import Pictured
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.palette import region_color
@@ -52,11 +52,11 @@ class Preview:
         return f"Preview of {len(self.records)} records; `.pictures` has them drawn, a notebook shows their text too"
 
 
-def preview(dataset: RegionDataset, n: int = 4, *, seed: int = 0, processor: GPT4RoIProcessor | None = None) -> Preview:
+def preview(dataset: Pictured, n: int = 4, *, seed: int = 0, processor: GPT4RoIProcessor | None = None) -> Preview:
     """Some records of a data set, drawn by chance, for checking it by eye.
 
     Args:
-        dataset: loaded with its pictures' folder.
+        dataset: loaded with its pictures' folder, or a mixture of such.
         n: how many; fewer where the data set is smaller. Records whose picture is damaged are passed over.
         seed: which.
         processor: with it the prompt is shown token by token as a model reads it, trained tokens marked; without it,

@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 import yaml
 
 from gpt4roi_nb.bundle import GPT4RoI
-from gpt4roi_nb.data import Mixture, Record, RegionDataset, load
-
-
-@dataclass(frozen=True)
-class InItsFolder:
-    """A data set whose records name their pictures by the whole path.
-
-    Several data sets may tell the same source (two of COCO's files), and a file may tell another one than its format's
-    ("refcoco+"), so the source does not say which folder a picture is in.
-    """
-
-    dataset: RegionDataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def record(self, number: int, epoch: int = 0) -> Record:
-        record = self.dataset.record(number, epoch)
-        return replace(record, image=str(self.dataset.path(record).absolute()))
-
-    def report(self) -> str:
-        return self.dataset.report()
+from gpt4roi_nb.data import Mixture, RegionDataset, load
 
 
 def run_file(arguments: Sequence[str] | None, train: Callable[..., object]) -> None:
     """Trains as the file that the command line names says.
 
-    The file names `checkpoint` (absent: the demo checkpoint), `output_dir`, `data` (a list of what
-    `gpt4roi_nb.data.load` takes, each with an optional `weight`), and any keyword of `train`.
+    The file names `checkpoint` (absent: the demo checkpoint), `dtype` (in which it is loaded; absent: as
+    `GPT4RoI.from_pretrained` does), `data` (a list of what `gpt4roi_nb.data.load` takes, each with an optional
+    `weight`: how often each of its records is drawn, 1 by default), and any keyword of `train`.
     """
     parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.train", description="Train a GPT4RoI.")
     parser.add_argument("config", type=Path, help="a YAML file; docs/training.md shows one")
@@ -51,16 +32,39 @@ def run_file(arguments: Sequence[str] | None, train: Callable[..., object]) -> N
     if not isinstance(config, dict) or not config.get("output_dir") or not config.get("data"):
         parser.error(f"{file} must give output_dir and data; docs/training.md shows a whole file")
     try:
-        datasets, weights = {}, {}
-        for number, entry in enumerate(config.pop("data")):
-            weight = entry.pop("weight", None)
-            dataset = load(**entry)
-            name = f"{dataset.name} {number}"
-            datasets[name] = InItsFolder(dataset)
-            weights[name] = len(dataset) if weight is None else weight
-        # One of several processes loads into its own memory, in float32, and leaves it to the launcher what goes where.
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        gpt4roi = GPT4RoI.from_pretrained(config.pop("checkpoint", None), device="cpu" if several else None)
-        train(gpt4roi, Mixture(datasets, weights, seed=config.get("seed", 0)), Path(), **config)
+        data = mixed(config.pop("data"), config.get("seed", 0))
+        device, dtype = placement(os.environ, config.pop("dtype", None))
+        train(GPT4RoI.from_pretrained(config.pop("checkpoint", None), device=device, dtype=dtype), data, **config)
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
         parser.error(str(error))
+
+
+def mixed(entries: Sequence[Mapping[str, Any]], seed: int) -> Mixture:
+    """The data sets that a file lists, as one."""
+    datasets: dict[str, RegionDataset] = {}
+    weights = {}
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"an entry of data must name what load takes, as {{format: coco, …}}, but is {entry!r}")
+        options = dict(entry)
+        weight = options.pop("weight", 1)
+        if type(weight) not in (int, float):
+            raise ValueError(f"weight must be a number, how often each record is drawn, but is {weight!r}")
+        dataset = load(**options)
+        name = f"{dataset.name} {number}"
+        datasets[name], weights[name] = dataset, weight * len(dataset)
+    return Mixture(datasets, weights, seed=seed)
+
+
+def placement(environment: Mapping[str, str], dtype: str | None) -> tuple[str | None, str | None]:
+    """The device that the model is loaded to, and its dtype, in a process that a launcher started or not.
+
+    One of several processes loads into its own memory, and leaves it to the launcher what goes where. What does not
+    train then keeps the checkpoint's dtype on a GPU; weights that are divided (FSDP) are all of one, float32.
+    """
+    if int(environment.get("WORLD_SIZE", "1")) == 1:
+        return None, dtype
+    divided = environment.get("ACCELERATE_USE_FSDP", "false") == "true"
+    if dtype is None and not divided and torch.cuda.is_available():
+        dtype = "auto"
+    return "cpu", dtype

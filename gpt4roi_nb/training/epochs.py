@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +27,21 @@ SAMPLED = 16  # records that are looked at before training begins
 class Epochs(Dataset[Record]):
     """Records by number. Data that word a record anew each epoch (`record(number, epoch)`) are asked to.
 
-    The epoch is the collator's, which loaders' workers share.
+    The epoch is the collator's, which loaders' workers share. located: ask the data for their pictures' whole paths.
     """
 
-    def __init__(self, data: Any, collator: Collator) -> None:
+    def __init__(self, data: Any, collator: Collator, *, located: bool = False) -> None:
         self.data = data
         self.collator = collator
+        self.located = located
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, number: int) -> Record:
+        if self.located:
+            located: Record = self.data.located(number, self.collator.epoch)
+            return located
         if hasattr(self.data, "record"):
             record: Record = self.data.record(number, self.collator.epoch)
         else:
@@ -45,14 +49,15 @@ class Epochs(Dataset[Record]):
         return record
 
 
-def check_readable(data: Sized, collator: Collator) -> None:
+def check_readable(reader: Epochs) -> None:
     """Raises ValueError if none of some records can be used, as with a wrong folder: training would learn nothing."""
-    numbers = sorted({round(k * (len(data) - 1) / (SAMPLED - 1)) for k in range(SAMPLED)})
+    collator = reader.collator
+    numbers = sorted({round(k * (len(reader) - 1) / (SAMPLED - 1)) for k in range(SAMPLED)})
     trial = Collator(collator.processor, collator.images, collator.max_length)
     first: BadRecord | None = None
     for number in numbers:
         try:
-            trial.example(data[number])  # type: ignore[index]
+            trial.example(reader[number])
         except BadRecord as bad:
             first = first or bad
         else:

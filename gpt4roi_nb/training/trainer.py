@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -74,10 +75,19 @@ class RegionTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """With the mean loss of each source since the last line, and how fast it goes."""
         if "loss" in logs:
-            logs = {**logs, **{f"loss/{source}": s / n for source, (s, n) in sorted(self._losses.items()) if n}}
-            self._losses.clear()
+            logs |= self._loss_of_each_source()
             logs |= self._meter.read(self.state.global_step, self.state.max_steps, self.accelerator.num_processes)
         super().log(logs, *args, **kwargs)
+
+    def _loss_of_each_source(self) -> dict[str, float]:
+        """Since the last line, on all processes."""
+        whole: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for losses in gather_object([dict(self._losses)]):  # type: ignore[no-untyped-call]
+            for source, (total, tokens) in losses.items():
+                whole[source][0] += total
+                whole[source][1] += tokens
+        self._losses.clear()
+        return {f"loss/{source}": total / tokens for source, (total, tokens) in sorted(whole.items()) if tokens}
 
     def _stop_at(self, loss: Tensor) -> None:
         file = Path(str(self.args.output_dir)) / BAD_BATCH_FILE

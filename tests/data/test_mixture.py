@@ -111,3 +111,16 @@ def test_mistakes_of_the_caller_are_told() -> None:
 def test_another_epoch_goes_on_where_the_first_ended() -> None:
     whole, half = mixture(length=400), mixture(length=200)
     assert [half.record(position, 1) for position in range(200)] == [whole[position] for position in range(200, 400)]
+
+
+def test_shuffled_orders_are_made_once_a_pass_and_let_go_after_it() -> None:
+    """A training asks for positions in any order; a set that is seen often has an order for each time."""
+    one = mixture()
+    rng = np.random.default_rng(0)
+    made: list[int] = []
+    for epoch in range(20):
+        for position in rng.permutation(4000).tolist():
+            one.record(position, epoch)
+        made.append(sum(map(len, one._orders.values())))
+    assert len(one._orders) > 10
+    assert max(made) <= 4000 + 2 * 7100
