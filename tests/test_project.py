@@ -176,8 +176,8 @@ def test_environment_yml_installs_what_pyproject_says() -> None:
     assert environment["name"] == PROJECT["name"]
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{PROJECT['requires-python']}", "openjdk", "pip"]  # openjdk: METEOR is a Java program
-    assert pip == {"pip": ["-e .[lab,evaluate]"]}
-    assert {"lab", "evaluate"} <= set(PROJECT["optional-dependencies"])
+    assert pip == {"pip": ["-e .[lab,evaluate,train]"]}
+    assert {"lab", "evaluate", "train"} <= set(PROJECT["optional-dependencies"])
 
 
 def readme_tree() -> dict[str, str]:
