@@ -14,11 +14,16 @@ CARD = """\
 
 {about}
 
-`python -m gpt4roi_nb.demo.make --seed {seed} --out FOLDER` trains it as `recipe.json` says. This one, on a CPU:
+`python -m gpt4roi_nb.demo.make --seed {seed} --out FOLDER` trains it as `recipe.json` says. This one took {minutes:.0f}
+minutes on a CPU, and some more to draw the scenes:
 
 {phases}
 
-The halves of stage 0, vision and the lessons after it, do not wait for one another. The weights are stored in float16.
+What comes before "stage1" gives the tower and the language model something to start from; its halves, vision and the
+lessons after it, do not wait for one another. "finish" and "polish" go on with the second stage. In the stages train
+the parts that `gpt4roi_nb.train` trains, but in a loop of their own, with many questions about a picture in a row, and
+with throw-away heads that read off the language model's layers what an answer is made from. The weights are stored in
+float16.
 
 `python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or
 chosen on (a share of right answers; "shuffled" is the control in which every region gets another object's box):
@@ -53,6 +58,7 @@ def write_card(
     text = CARD.format(
         about=ABOUT,
         seed=seed,
+        minutes=sum(phase["minutes"] for phase in took.values()),
         phases="\n".join(
             f"- {name}: {phase['steps']:,.0f} steps, {phase['minutes']:.0f} minutes on {phase['threads']:.0f} thread(s)"
             for name, phase in took.items()
