@@ -20,7 +20,7 @@ minutes on a CPU, and some more to draw the scenes:
 {phases}
 
 What comes before "stage1" gives the tower and the language model something to start from; its halves, vision and the
-lessons after it, do not wait for one another. "finish" and "polish" go on with the second stage. In the stages train
+lessons after it, do not wait for one another. What comes after "stage2" goes on with it. In the stages train
 the parts that `gpt4roi_nb.train` trains, but in a loop of their own, with many questions about a picture in a row, and
 with throw-away heads that read off the language model's layers what an answer is made from. The weights are stored in
 float16.

@@ -27,7 +27,15 @@ from gpt4roi_nb.demo.alignment import align
 from gpt4roi_nb.demo.bank import SceneBank, load_or_draw
 from gpt4roi_nb.demo.card import write_card
 from gpt4roi_nb.demo.check import Figures, measure, measure_on, model_answerer, table
-from gpt4roi_nb.demo.curriculum import ALL_FAMILIES, FINISH_FAMILIES, LESSONS, POLISH_FAMILIES, Lesson, Mix
+from gpt4roi_nb.demo.curriculum import (
+    ALL_FAMILIES,
+    FINISH_FAMILIES,
+    LESSONS,
+    POLISH_FAMILIES,
+    TALK_FAMILIES,
+    Lesson,
+    Mix,
+)
 from gpt4roi_nb.demo.hidden import HiddenStates
 from gpt4roi_nb.demo.language import Talking, Understanding, decision_weights, scale_words, stage_step, symbol_step
 from gpt4roi_nb.demo.loop import run_phase
@@ -155,6 +163,7 @@ def make(
         ("stage2", 2, ALL_FAMILIES, recipe.stage2),
         ("finish", 2, FINISH_FAMILIES, recipe.finish),
         ("polish", 2, POLISH_FAMILIES, recipe.polish),
+        ("talk", 2, TALK_FAMILIES, recipe.talk),
     ):
         choose_parts(model, STAGES[number])
         model.language_model.set_attn_implementation(SHARED_PREFIX)

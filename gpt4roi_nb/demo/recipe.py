@@ -62,7 +62,8 @@ class Recipe:
     stage1: Phase = Phase(60, 6e-4)
     stage2: Phase = Phase(2000, 1e-3)
     finish: Phase = Phase(700, 8e-4)  # the second stage goes on
-    polish: Phase = Phase(500, 6e-4)
+    polish: Phase = Phase(1500, 8e-4)
+    talk: Phase = Phase(800, 8e-4)
     warmup_share: float = 0.04
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -99,6 +100,7 @@ class Recipe:
             stage2=Phase(2, 1e-3),
             finish=Phase(2, 1e-3),
             polish=Phase(2, 1e-3),
+            talk=Phase(2, 1e-3),
         )
 
 

@@ -9,25 +9,31 @@ import torch
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT
 from gpt4roi_nb.data.questions import ONE_REGION, compound, is_right
-from gpt4roi_nb.data.scenes import CATEGORIES, COLOURS, scenes
-from gpt4roi_nb.demo.check import measure, model_answerer
+from gpt4roi_nb.data.scenes import scenes
+from gpt4roi_nb.demo.check import JOINT, measure, model_answerer
+from gpt4roi_nb.demo.choices import QA, QAR
 from gpt4roi_nb.demo.curriculum import draw_conversation
 
 MEGABYTE = 1_000_000
-MARGIN_ABOVE_CHANCE = 0.15
-BARS = {"category": 0.95, "colour": 0.95, "material": 0.95, "size": 0.95, "phrase": 0.90}
-CHANCE = {"category": 1 / len(CATEGORIES), "colour": 1 / len(COLOURS)}
-SCENES = 150
+# Of right answers, on the 300 scenes that stand in its record.
+BARS = {
+    **dict.fromkeys(("category", "colour", "material", "size"), 0.98),
+    "phrase": 0.95,
+    "same": 0.97,
+    **dict.fromkeys(("larger", "left_right", "front_behind"), 0.93),
+    "count": 0.85,
+    QA: 0.80,
+    QAR: 0.80,
+    JOINT: 0.65,
+}
+MOST_LOST = {"in a conversation": 0.03, "with jittered boxes": 0.05}
+MARGIN_ABOVE_CHANCE = 0.10
+SCENES, SLACK = 150, 0.03  # of what is asked anew here: twice the standard deviation of 0.98 in 150 answers, and more
 
 
 @pytest.fixture(scope="module")
 def gpt4roi():
     return GPT4RoI.from_pretrained()
-
-
-@pytest.fixture(scope="module")
-def figures(gpt4roi):
-    return measure(model_answerer(gpt4roi.model, gpt4roi.processor), SCENES, seed=2024)
 
 
 def test_it_is_small():
@@ -43,10 +49,20 @@ def test_its_record_holds_the_recipe_and_its_figures():
     record = json.loads((DEMO_CHECKPOINT / "recipe.json").read_text())
 
     assert {"recipe", "seed", "steps", "check"} <= set(record)
+    assert record["check"]["scenes"] >= 300
+    hold(record["check"], slack=0)
+
+
+def hold(figures, slack):
+    """The bars of the demo checkpoint, less some slack for fewer scenes."""
     for kind, bar in BARS.items():
-        assert record["check"]["accuracy"][kind] >= bar
-    for kind, chance in CHANCE.items():
-        assert record["check"]["shuffled"][kind] <= chance + MARGIN_ABOVE_CHANCE
+        assert figures["accuracy"][kind] >= bar - slack, kind
+    for kind, jittered in figures["jittered"].items():
+        assert jittered >= figures["accuracy"][kind] - MOST_LOST["with jittered boxes"] - slack, kind
+    for kind in ("category", "colour"):
+        assert figures["shuffled"][kind] <= figures["chance"][kind] + MARGIN_ABOVE_CHANCE + slack, kind
+    turns = figures["turns"]
+    assert turns["third"] >= turns["first"] - MOST_LOST["in a conversation"] - slack
 
 
 def test_all_its_weights_are_finite(gpt4roi):
@@ -54,15 +70,9 @@ def test_all_its_weights_are_finite(gpt4roi):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ONE_REGION)
-def test_it_names_what_is_in_a_region(figures, kind):
-    assert figures["accuracy"][kind] >= BARS[kind]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", CHANCE)
-def test_with_another_box_it_names_something_else(figures, kind):
-    assert figures["shuffled"][kind] <= CHANCE[kind] + MARGIN_ABOVE_CHANCE
+def test_it_answers_as_its_record_says(gpt4roi):
+    """On scenes of another seed: nothing was chosen on these."""
+    hold(measure(model_answerer(gpt4roi.model, gpt4roi.processor), SCENES, seed=2024), SLACK)
 
 
 def test_it_answers_a_question_in_two_parts_about_two_regions(gpt4roi):
