@@ -111,7 +111,7 @@ def check_training(printed: str) -> None:
     falls = _LOSS.findall(printed)
     assert len(falls) == 2 and all(float(last) < 0.8 * float(first) for first, last in falls), falls
     ((before, after),) = _SHARE.findall(printed)
-    assert int(after) >= 60 and int(after) >= int(before) + 10, printed
+    assert int(after) >= 75 and int(after) >= int(before) + 25, printed
     own, others = map(int, re.search(r"with its own box (\d+)%, with another's (\d+)%", printed).groups())
     assert own >= others + 20
     assert re.search(r"^stopped at step 1\d of ", printed, re.MULTILINE)
