@@ -9,9 +9,11 @@ from typing import Any
 
 import annotation_files
 import numpy as np
+import torch
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
+from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.train import TrainingRun, train
@@ -65,6 +67,15 @@ def run(folder: Path, output: Path, *, mixed: bool = False, **options: Any) -> T
     """mixed: train on `mixture`, whose data know their pictures' folders, and not on `records`."""
     data, images = (mixture(folder), None) if mixed else (records(folder), folder)
     return train(tiny_gpt4roi(seed=1), data, images, output, **{**OPTIONS, **options})
+
+
+def copy_of(gpt4roi: GPT4RoI) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in gpt4roi.model.state_dict().items()}
+
+
+def changed_parts(gpt4roi: GPT4RoI, before: dict[str, torch.Tensor]) -> set[str]:
+    after = gpt4roi.model.state_dict()
+    return {name.partition(".")[0] for name in before if not after[name].equal(before[name])}
 
 
 def losses(run: TrainingRun) -> dict[int, float]:

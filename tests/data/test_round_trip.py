@@ -50,7 +50,7 @@ SHOWN = ("vg", "vg original", "panoptic")  # they have regions that are no singl
 
 @pytest.fixture(scope="module")
 def opened(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A function from the name of a set to the set; `split="val"` opens that of the same form."""
+    """A function from the name of a set, and more options of `load`, to the set."""
     cache = tmp_path_factory.mktemp("indexes")
 
     def opened(name: str, **more: Any) -> RegionDataset:

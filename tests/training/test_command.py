@@ -12,7 +12,7 @@ import annotation_files
 import pytest
 import torch
 import yaml
-from learnable import OPTIONS
+from learnable import OPTIONS, changed_parts, copy_of
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
@@ -35,15 +35,6 @@ def entry(given: annotation_files.Given, cache: Path, **more) -> dict:
         **{name: str(value) if name in FILE_OPTIONS else value for name, value in given.options.items()},
     }
     return {**whole, **more}
-
-
-def copy_of(gpt4roi) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in gpt4roi.model.state_dict().items()}
-
-
-def changed_parts(gpt4roi, before) -> set[str]:
-    after = gpt4roi.model.state_dict()
-    return {name.partition(".")[0] for name in before if not after[name].equal(before[name])}
 
 
 def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):

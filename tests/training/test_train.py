@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from learnable import BOX, OPTIONS, losses, records, run
+from learnable import BOX, OPTIONS, changed_parts, copy_of, losses, records, run
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
@@ -26,15 +26,6 @@ from gpt4roi_nb.train import Probes, begin_anew, train
 from gpt4roi_nb.training.trainer import checkpoints, last_checkpoint
 
 TESTS = Path(__file__).resolve().parents[1]
-
-
-def changed_parts(gpt4roi, before) -> set[str]:
-    after = gpt4roi.model.state_dict()
-    return {name.partition(".")[0] for name in before if not after[name].equal(before[name])}
-
-
-def copy_of(gpt4roi) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in gpt4roi.model.state_dict().items()}
 
 
 @pytest.mark.parametrize(
