@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,10 @@ class GPT4RoIPreTrainedModel(PreTrainedModel):
             init.kaiming_uniform_(module.weight, a=5**0.5)
 
 
+def _autocasts(device: torch.device) -> bool:
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
     """Image, boxes and text to text.
 
@@ -124,9 +129,12 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
 
     def _used_states(self, pixel_values: Tensor) -> list[Tensor]:
         weight = next(self.vision_tower.parameters())
-        hidden_states = self.vision_tower(
-            pixel_values.to(weight.device, weight.dtype), output_hidden_states=True
-        ).hidden_states
+        half = weight.dtype != torch.float32 and _autocasts(weight.device)
+        # A tower in half precision computes as it is: autocast to the other half precision refuses to join the two.
+        with torch.autocast(weight.device.type, enabled=False) if half else contextlib.nullcontext():
+            hidden_states = self.vision_tower(
+                pixel_values.to(weight.device, weight.dtype), output_hidden_states=True
+            ).hidden_states
         return [hidden_states[layer][:, -self.config.num_image_tokens :] for layer in self.config.used_layers]
 
     def _levels(self, used: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -138,14 +146,18 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
 
         pixel_values: (B, 3, S, S) float, normalised; or what `tower_states` has made of them.
         """
+        weight = self.multi_modal_projector.weight
         if tower_states is not None:
-            weight = self.multi_modal_projector.weight
             last, levels = self._levels(tower_states.to(weight.device).unbind(dim=1))
         elif pixel_values is not None:
             last, levels = self.hidden_levels(pixel_values)
         else:
             raise ValueError("an image is encoded from pixel_values or tower_states, but neither was given")
-        return ImageEncoding(self.multi_modal_projector(last), levels, self.region_encoder.fusion(levels))
+        # What trains may be of another dtype than the frozen parts before it. Autocast joins float32 with either half.
+        region_dtype = torch.float32 if _autocasts(weight.device) else next(self.region_encoder.parameters()).dtype
+        levels = [level.to(region_dtype) for level in levels]
+        image_features = self.multi_modal_projector(last.to(weight.dtype))
+        return ImageEncoding(image_features, levels, self.region_encoder.fusion(levels))
 
     def encode_regions(self, fused_maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """One vector a box. boxes: one (n_i, 4) an image, xyxy in [0, 1] → (sum of n_i, D), in order."""
@@ -162,7 +174,10 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
             (region_features, self.config.region_token_id),
         ):
             if features is not None:
-                rows = features.reshape(-1, features.shape[-1]).to(embeddings.device, embeddings.dtype)
+                rows = features.reshape(-1, features.shape[-1])
+                if _autocasts(embeddings.device):  # in float16 what the features learn would vanish
+                    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, rows.dtype))
+                rows = rows.to(embeddings.device, embeddings.dtype)
                 embeddings = embeddings.masked_scatter((input_ids == token_id)[..., None].to(rows.device), rows)
         return embeddings
 

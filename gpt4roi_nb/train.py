@@ -123,7 +123,8 @@ def train(
         augment: mirror and shift pictures by chance, where that leaves what is said of them true.
         tower_cache: a folder for the frozen tower's hidden states, so that each picture goes through it once. How large
             it gets is said beforehand; too large for the disk is an error. Not with `augment`.
-        resume: continue from the last whole checkpoint in `output_dir`, if there is one.
+        resume: continue from the last whole checkpoint in `output_dir`, if there is one. Where a training begins anew,
+            its first checkpoint takes the place of those of later steps.
         block: wait for the end; else return at once, and train in a thread.
         progress: show a progress bar.
         probes: regions that the model is asked about before the first step, every `probe_steps` (None: as often as a
@@ -134,8 +135,8 @@ def train(
 
     Raises:
         ValueError: for an unknown stage or part, data that are empty, cannot be read at all or do not know where their
-            pictures lie, a checkpoint of other parts, a tower cache where pixels or tower change, or lora or probes in
-            a sharded training.
+            pictures lie, a checkpoint of other parts or data, a frozen language model in float16 without autocast, a
+            tower cache where pixels or tower change, or lora or probes in a sharded training.
         BadRecord: if strict.
         OSError: too little disk for the tower cache.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
@@ -162,6 +163,11 @@ def train(
     print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
     if bf16 is None:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if not bf16 and not options.get("fp16") and _is_half(gpt4roi.model.language_model):
+        raise ValueError(
+            "a language model in float16 passes gradients on only under autocast, else they vanish: give bf16=True or "
+            'fp16=True, or load the model in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
+        )
     arguments = arguments_for(
         output,
         learning_rate=learning_rate,
@@ -200,8 +206,9 @@ def train(
     def work() -> None:
         checkpoint = last_checkpoint(output) if resume else None
         if checkpoint is not None:
+            print(f"goes on from {str(checkpoint)!r}; resume=False begins anew")  # noqa: T201
             run.history.extend(read_history(checkpoint))
-            run.answers.extend(read_answers(output))
+            run.answers.extend(read_answers(output, probes))
         elif trainer.args.should_save:
             output.mkdir(parents=True, exist_ok=True)
             problems.begin_with()
@@ -254,6 +261,10 @@ def _finish(gpt4roi: GPT4RoI, trainer: RegionTrainer, adapted: bool) -> None:
         shutil.rmtree(target, ignore_errors=True)
         partial.replace(target)
     trainer.accelerator.wait_for_everyone()
+
+
+def _is_half(module: torch.nn.Module) -> bool:
+    return any(parameter.dtype == torch.float16 for parameter in module.parameters())
 
 
 def _loggers() -> str:

@@ -52,15 +52,15 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def mixture(folder: Path) -> Mixture:
-    """Three data sets, as `load` opens them, 12 positions long."""
+def mixture(folder: Path, weight: float = 1) -> Mixture:
+    """Three data sets, as `load` opens them, 12 positions long. weight: of the first, where the others' are 1."""
     makers = (annotation_files.refcoco, annotation_files.vg_train, annotation_files.llava)
     given = [make(folder / make.__name__) for make in makers]
     sets = {
         each.format: load(each.format, each.annotations, each.images, cache=folder / "cache", **each.options)
         for each in given
     }
-    return Mixture(sets, seed=3, length=12)
+    return Mixture(sets, {name: 1 if number else weight for number, name in enumerate(sets)}, seed=3, length=12)
 
 
 def run(folder: Path, output: Path, *, mixed: bool = False, **options: Any) -> TrainingRun:

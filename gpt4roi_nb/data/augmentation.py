@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gpt4roi_nb.boxes import Boxes
+from gpt4roi_nb.data.instruction_texts import LETTER_REQUEST
 from gpt4roi_nb.data.record import Record
 
 FLIP = 0.5  # chance that a picture which may be mirrored is
@@ -20,12 +21,29 @@ MAX_SHIFT = 0.05  # of the picture's sides
 MIN_KEPT = 0.9  # share of every box's area that a shift must leave inside the picture
 
 _SIDE = re.compile(r"\b(left|right)", re.IGNORECASE)
-# Where the words mean sides: "on the left", "left of", "left hand", "rightmost", "far right", "bottom left".
-_BEFORE = r"(?:\b(?:the|to|far|top|bottom|upper|lower|front|back|middle|center|centre|most|her|his|its|their)[ -])"
-_AFTER = r"(?:[ -]?(?:most|hand|side|of|corner|edge|half|end|arm|leg|foot|eye|ear|shoulder|wing)\b)"
+# Where the words mean sides. "Right" has more meanings than "left", so it asks for more around it.
+_NO_SIDE_BEFORE = (
+    r"(?! (?:over|behind|alone|now|away|there|here|in|at|thing|time|way|before|after|then|ahead|answer|handed|on|up|"
+    r"off|to)\b)"
+)
+_WHOSE = r"(?:the|her|his|its|their)"
+_GOES_ON = (
+    r"(?=$|[.,;:!?)]| (?:and|is|are|was|were|has|have|with|who|that|which|wearing|holding|standing|sitting|facing|"
+    r"looking|next|near|from|by|as|in|of)\b)"
+)
+_NAMED = r"(?:most|hand|side|corner|edge|half|end|arm|leg|foot|eye|ear|shoulder|wing)\b"
 _MEANS_SIDE = re.compile(
-    rf"(?:{_BEFORE}(?:left|right)\b(?! (?:over|behind|alone|now|away|there|here|in|at|thing|time|way|before|after))"
-    rf"|\b(?:left|right){_AFTER}|^(?:left|right)\b(?= \w+$|$))",
+    rf"\b(?:far|top|bottom|upper|lower|front|back|middle|center|centre|most)[ -](?:left|right)\b{_NO_SIDE_BEFORE}"
+    rf"|\b{_WHOSE}[ -]left\b{_NO_SIDE_BEFORE}"
+    rf"|\b(?:on|to|at|from|towards?) {_WHOSE} right\b{_GOES_ON}"
+    rf"|\b(?:left|right)(?:[ -]?{_NAMED}| of\b)"
+    rf"|^(?:left|right)\b(?= \w+$|$){_NO_SIDE_BEFORE}",
+    re.IGNORECASE,
+)
+_OTHER_MEANING = re.compile(
+    r"(?:\b(?:is|are|was|were|be|been|has|have|had|he|she|they|who|what|all|much|little|nothing|anything|not)|'s|'ve)"
+    r" left\b|\bright of (?:way|passage|entry|return|access|appeal|the people)\b|\bright side (?:up|out)\b"
+    r"|\bright[ -]hand (?:man|woman)\b",
     re.IGNORECASE,
 )
 _NOT_MIRRORED = re.compile(
@@ -85,8 +103,8 @@ def _areas(boxes: Boxes) -> Boxes:
 
 
 def _may_be_exchanged(text: str) -> bool:
-    text = re.sub(r"<region\d+>", "it", text)
-    if _NOT_MIRRORED.search(text):
+    text = re.sub(r"<region\d+>", "it", text).replace(LETTER_REQUEST, "")
+    if _NOT_MIRRORED.search(text) or _OTHER_MEANING.search(text):
         return False
     sides = [match.span() for match in _MEANS_SIDE.finditer(text)]
     return all(any(start <= word.start() < end for start, end in sides) for word in _SIDE.finditer(text))

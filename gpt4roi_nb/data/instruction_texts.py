@@ -1,16 +1,19 @@
 """The wordings of questions and requests, several of each, so that a model learns what is meant and not one sentence.
 
-`{region}` is the reference to one region, `{regions}` a list of references.
+`{region}` is the reference to one region, `{regions}` a list of references. None speaks of words, letters or signs:
+a picture whose writing is spoken of is not mirrored (`augmentation`). `LETTER_REQUEST` is known there.
 """
 
 # The opening of VCR's protocol, to the letter; references are joined by commas.
 VCR_OPENING = "{regions} refers to specific areas within the photo along with their respective identifiers."
+# The end of a multiple-choice question.
+LETTER_REQUEST = "Reply with its letter."
 
 CATEGORY_QUESTIONS = (
     "What is {region}?",
     "Name the thing in {region}.",
     "Which kind of object does {region} show?",
-    "In a word or two, what is {region}?",
+    "Very briefly, what is {region}?",
     "What would you call the object at {region}?",
     "Tell me the category of {region}.",
     "{region}: what is it?",
@@ -18,61 +21,61 @@ CATEGORY_QUESTIONS = (
     "Give the name of what you see in {region}.",
     "Can you identify {region}?",
     "What object does {region} enclose?",
-    "Say what {region} is, briefly.",
+    "Answer briefly: what is {region}?",
 )
 EXPRESSION_QUESTIONS = (
     "How would you point out {region} to somebody without pointing?",
     "Give a phrase by which one finds {region} in this picture.",
     "Describe {region} so that it cannot be mistaken for anything else here.",
     "What short description picks out {region}?",
-    "Refer to {region} in a few words.",
+    "Refer to {region} briefly.",
     "How does {region} differ from the rest? Answer with a phrase.",
-    "By which words would a friend know that you mean {region}?",
+    "By which phrase would a friend know that you mean {region}?",
     "Tell {region} apart from everything around it in one phrase.",
-    "Write an expression that means {region} and nothing else.",
-    "If you had to ask for {region} by words alone, what would you say?",
+    "Give an expression that means {region} and nothing else.",
+    "If you had to ask a stranger for {region}, how would you call it?",
     "Which brief wording singles out {region}?",
     "Help me find {region}: what am I looking for?",
 )
 CAPTION_QUESTIONS = (
     "What can be seen in {region}?",
     "Describe {region} in a sentence.",
-    "Write a short caption for {region}.",
+    "Give a short caption for {region}.",
     "What is going on in {region}?",
     "Tell me about {region}.",
     "Look at {region} only. What is there?",
     "How would you caption the part of the picture marked {region}?",
-    "Put into words what {region} shows.",
+    "Explain what {region} shows.",
     "Sum up {region} briefly.",
     "What does the picture show at {region}?",
     "Give one remark about {region}.",
     "What do you notice in {region}?",
 )
 GROUNDING_QUESTIONS = (
-    "Describe the picture, and say where {regions} come in.",
+    "Describe the picture, and where {regions} come in.",
     "What happens in this picture? Mention {regions} as you go.",
-    "Write one sentence about the whole scene that refers to {regions}.",
+    "Give one sentence about the whole scene that refers to {regions}.",
     "Tell me what the picture shows, and what part {regions} play in it.",
-    "Caption this picture; put {regions} beside the words that mean them.",
+    "Caption this picture; put {regions} beside what they show.",
     "Sum up the scene and point at {regions} in your answer.",
     "With {regions} in mind, what is the picture about?",
     "Describe everything at once, and mark what {regions} are.",
     "Give a caption in which {regions} appear.",
     "How do {regions} fit into the scene? Describe it in a sentence.",
     "Look at {regions}, then describe the picture as a whole with them.",
-    "Say in a sentence what is to be seen, naming {regions}.",
+    "Tell in a sentence what is to be seen, naming {regions}.",
 )
 # What leads from an answer to its rationale.
 WHY_QUESTIONS = (
     "Why do you think so?",
-    "What makes you say that?",
+    "What makes you believe that?",
     "How can you tell?",
     "What in the picture supports this?",
     "Explain your answer.",
     "On what grounds?",
     "Give your reason.",
     "What leads you to this conclusion?",
-    "Which signs did you go by?",
+    "Which details did you go by?",
     "Please justify that.",
     "How did you arrive at it?",
     "What is that based on?",

@@ -125,7 +125,7 @@ def choice_question(count: int, question: str, options: Sequence[str], answer: s
     if answer is not None:
         lines.append(f"Answer: {answer}")
     asked = "Which option answers the question?" if answer is None else "Which option gives the reason for the answer?"
-    lines += [f"{asked} Reply with its letter."]
+    lines += [f"{asked} {texts.LETTER_REQUEST}"]
     lines += [f"{letter} {option}" for letter, option in zip(LETTERS, options, strict=True)]
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +43,17 @@ def run_phase(
         phase: number of steps and highest learning rate, after a short rise; it then falls to zero along a cosine.
 
     Raises:
-        ValueError: where the folder holds this phase of another recipe.
+        ValueError: where the folder holds this phase of another recipe, or of another seed.
     """
     path = folder / f"{name}.pt"
     training = {name: p for name, p in trained.named_parameters() if p.requires_grad}
     optimizers = make_optimizers(trained, recipe)
     spent, steps = 0.0, 0
+    made_as = {"seed": seed, **asdict(phase), **recipe.shared()}
     if path.exists():
         state = torch.load(path, weights_only=True)
-        if state["weights"].keys() != training.keys():
-            raise ValueError(f"{path} is of another recipe: other parameters train now; use another run folder")
+        if state["made as"] != made_as or state["weights"].keys() != training.keys():
+            raise ValueError(f"{path} is of another recipe or seed, {state['made as']}; use another run folder (--run)")
         trained.load_state_dict(state["weights"], strict=False)  # of what trains in this phase, and of nothing else
         spent, steps = state["spent"], state["steps"]
         if state["finished"]:
@@ -64,7 +66,7 @@ def run_phase(
     def save(finished: bool) -> None:
         weights = {name: parameter.detach() for name, parameter in training.items()}
         state = {"weights": weights, "spent": spent, "steps": steps, "finished": finished}
-        state["threads"] = torch.get_num_threads()
+        state |= {"threads": torch.get_num_threads(), "made as": made_as}
         if not finished:
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
         torch.save(state, path.with_suffix(".new"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -72,6 +73,10 @@ class Recipe:
     @property
     def grid(self) -> int:
         return self.image_size // self.patch_size
+
+    def shared(self) -> dict[str, Any]:
+        """What stands for every phase."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Phase)}
 
     def tiny(self) -> Recipe:
         """The same in miniature: every phase in seconds, to test the machinery."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,13 @@ import yaml
 
 from gpt4roi_nb.bundle import GPT4RoI
 from gpt4roi_nb.data import Mixture, RegionDataset, load
+
+
+class Loader(yaml.SafeLoader):
+    """Takes 1e-4 for a number, which YAML 1.1 asks to be written 1.0e-4."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def run_file(arguments: Sequence[str] | None, train: Callable[..., object]) -> None:
@@ -26,16 +35,21 @@ def run_file(arguments: Sequence[str] | None, train: Callable[..., object]) -> N
     parser.add_argument("config", type=Path, help="a YAML file; docs/training.md shows one")
     file = parser.parse_args(arguments).config
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except (OSError, yaml.YAMLError) as error:
         parser.error(f"{file} cannot be read: {error}")
     if not isinstance(config, dict) or not config.get("output_dir") or not config.get("data"):
         parser.error(f"{file} must give output_dir and data; docs/training.md shows a whole file")
+    begun: list[object] = []
     try:
         data = mixed(config.pop("data"), config.get("seed", 0))
         device, dtype = placement(os.environ, config.pop("dtype", None))
-        train(GPT4RoI.from_pretrained(config.pop("checkpoint", None), device=device, dtype=dtype), data, **config)
+        gpt4roi = GPT4RoI.from_pretrained(config.pop("checkpoint", None), device=device, dtype=dtype)
+        train(gpt4roi, data, **config, on_start=begun.append)
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
+        if begun:
+            traceback.print_exc()  # after hours of training, where it happened may be all there is to go by
+            parser.exit(1, f"{parser.prog}: {error}\n")
         parser.error(str(error))
 
 

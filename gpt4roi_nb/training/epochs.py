@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from gpt4roi_nb.data.collate import Collator
+from gpt4roi_nb.data.mixture import Mixture
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.training.tower_cache import TowerCache, cache_for, fill
@@ -37,6 +38,11 @@ class Epochs(Dataset[Record]):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def order(self) -> dict[str, Any]:
+        """What decides which record stands where."""
+        state = self.data.state_dict() if isinstance(self.data, Mixture) else {}
+        return {"records": len(self), **{name: value for name, value in state.items() if name != "position"}}
 
     def __getitem__(self, number: int) -> Record:
         if self.located:
@@ -82,8 +88,9 @@ def keep_tower_states(
 ) -> TowerCache:
     """A cache of the tower's hidden states of all pictures of a training, as training would compute them."""
     arguments, accelerator = trainer.args, trainer.accelerator
-    weights = next(gpt4roi.model.vision_tower.parameters()).dtype
-    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else weights
+    dtype = next(gpt4roi.model.vision_tower.parameters()).dtype
+    if dtype == torch.float32:  # half precision is left as it is by autocast
+        dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else dtype
     pixels = gpt4roi.processor.image_processor
     cache = cache_for(folder, gpt4roi.model, pixels, dtype)
     steps_an_epoch = max(1, len(trainer.get_train_dataloader()) // arguments.gradient_accumulation_steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -51,6 +51,10 @@ class Probes:
         self.truths = tuple(truths)
         self.question = question
         self.max_new_tokens = max_new_tokens
+
+    def about(self) -> dict[str, Any]:
+        """What the answers are about, as JSON has it."""
+        return {"question": self.question, "boxes": self.boxes.tolist()}
 
     def ask(self, gpt4roi: GPT4RoI) -> list[str]:
         """The model's present answers, greedy; it goes on training as it was."""

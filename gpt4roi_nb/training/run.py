@@ -147,7 +147,9 @@ class Watch(TrainerCallback):
             logger.warning("%s", self.run.report())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        line = {"step": state.global_step, **(logs or {})}
+        if not logs or "loss" not in logs:  # the Trainer's summary at the end
+            return
+        line = {"step": state.global_step, **logs}
         self.run.history.append(line)
         if self.report is not None:
             self.report(line)
@@ -157,21 +159,24 @@ class Watch(TrainerCallback):
         if self.ask is None or not state.is_world_process_zero:
             return
         self.run.answers.append((state.global_step, self.ask()))
-        lines = [json.dumps({"step": step, "answers": answers}) for step, answers in self.run.answers]
+        about = self.run.probes.about() if self.run.probes is not None else {}
+        lines = [json.dumps({"step": step, "answers": answers, **about}) for step, answers in self.run.answers]
         self.run.output_dir.mkdir(parents=True, exist_ok=True)
         (self.run.output_dir / ANSWERS_FILE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def read_answers(output_dir: Path) -> list[tuple[int, list[str]]]:
-    """What the probes were answered before an interruption."""
+def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, list[str]]]:
+    """What these probes were answered before an interruption; nothing of others."""
     file = output_dir / ANSWERS_FILE
-    if not file.is_file():
+    if probes is None or not file.is_file():
         return []
+    about = probes.about()
     found = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             break  # cut short by the interruption
-        found.append((int(entry["step"]), [str(answer) for answer in entry["answers"]]))
+        if {name: entry.get(name) for name in about} == about:
+            found.append((int(entry["step"]), [str(answer) for answer in entry["answers"]]))
     return found

@@ -155,7 +155,8 @@ def fill(
             f"the tower cache needs {in_words(needed)}, but {str(cache.folder)!r} has {in_words(free)} free; "
             "name a folder on another disk, or train without tower_cache"
         )
-    mine = absent[part::parts]
+    # Shares of all pictures: another process may have begun to write, and see others absent.
+    mine = sorted(set(distinct[part::parts]) & set(absent))
     if not mine:
         return
     device = next(model.vision_tower.parameters()).device

@@ -9,7 +9,7 @@ import warnings
 from collections import defaultdict
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +26,14 @@ from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.training.meter import Meter
 
 TRAINED_FILE = "trained.safetensors"
+ORDER_FILE = "order.json"
 BAD_BATCH_FILE = "bad_batch.json"
 UNFINISHED = ".unfinished"
 # What a checkpoint must hold to be continued from; the state, which is written last, says that the others are whole.
 STATE_FILE = "trainer_state.json"
 RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
-CHECKPOINT_FILES = (TRAINED_FILE, "scheduler.pt", STATE_FILE)
+CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, "scheduler.pt", STATE_FILE)
 
 
 class RegionTrainer(Trainer):
@@ -69,6 +70,8 @@ class RegionTrainer(Trainer):
         return sums.sum() / torch.as_tensor(items, device=sums.device).clamp(min=1)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        if self.state.global_step >= self.state.max_steps:  # it was finished within an epoch, and is called again
+            return [], None
         with self._meter.waiting(self.state.global_step):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
 
@@ -119,8 +122,10 @@ class RegionTrainer(Trainer):
             if self.args.should_save:
                 shutil.rmtree(folder / name, ignore_errors=True)
                 (self._staging / name).replace(folder / name)
-                for old in checkpoints(folder)[: -(self.args.save_total_limit or len(checkpoints(folder)))]:
-                    shutil.rmtree(old)
+                found = checkpoints(folder)
+                ours = found[: found.index(folder / name) + 1]  # later ones are of a training that was given up
+                for other in set(found) - set(ours[-(self.args.save_total_limit or len(ours)) :]):
+                    shutil.rmtree(other)
         finally:
             if self.args.should_save:
                 shutil.rmtree(self._staging, ignore_errors=True)
@@ -137,6 +142,13 @@ class RegionTrainer(Trainer):
         values = model.state_dict() if state_dict is None else state_dict
         trained = {name: values[name].detach().cpu().contiguous() for name in sorted(names)}
         save_file(trained, target / TRAINED_FILE, metadata={"format": "pt"})
+        write_json(target / ORDER_FILE, self._order())
+
+    def _order(self) -> dict[str, Any]:
+        """What the place in the data, of which a checkpoint holds only the step, means something in."""
+        args, data = self.args, cast(Any, self.train_dataset)
+        a_step = args.train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
+        return {"records a step": a_step, "training's seed": args.seed, **data.order()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model if model is None else model)
@@ -148,6 +160,14 @@ class RegionTrainer(Trainer):
                 f"{resume_from_checkpoint!r} was trained with other parts: {len(differing)} tensors differ, first "
                 f"{differing[0]}; choose the same stage, parts and lora, or another output_dir"
             )
+        order, known = self._order(), read_json(Path(resume_from_checkpoint) / ORDER_FILE)
+        for name in sorted(order.keys() | known.keys()):
+            if order.get(name) != known.get(name):
+                raise ValueError(
+                    f"{resume_from_checkpoint!r} was written on the way through other data: {name} was "
+                    f"{known.get(name)}, but is {order.get(name)}. Go on with the data and settings that it had, begin "
+                    "anew with resume=False, or name another output_dir"
+                )
         if self.is_fsdp_enabled:
             whole: dict[str, Any] = dict(stored)
             set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, strict=False))
@@ -194,15 +214,25 @@ def _damage(checkpoint: Path) -> str | None:
         with safe_globals():  # of numpy, whose random state is among them
             for name in random_states:
                 torch.load(checkpoint / name, map_location="cpu", weights_only=True)
-        read_json(checkpoint / STATE_FILE)
+        for name in (ORDER_FILE, STATE_FILE):
+            read_json(checkpoint / name)
     except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         return f"it is cut short ({error})"
     return None
 
 
+class OneDevice(TrainingArguments):
+    """transformers' arguments, with one GPU a process. It would copy the model to all that it sees and cut a batch into
+    as many parts, which a batch with boxes does not bear; a launcher starts a process a GPU."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
+
+
 def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> TrainingArguments:
     """transformers' arguments, with what this package's batches need."""
-    return TrainingArguments(
+    return OneDevice(
         output_dir=os.fspath(output_dir),
         remove_unused_columns=False,  # a batch is more than the model's arguments
         label_names=["labels"],
@@ -213,4 +243,4 @@ def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> Trainin
 def read_history(checkpoint: Path) -> list[dict[str, float]]:
     """The logged lines of a checkpoint."""
     history: list[dict[str, float]] = json.loads((checkpoint / STATE_FILE).read_text())["log_history"]
-    return history
+    return [line for line in history if "loss" in line]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4roi_nb.data import Record, augment
+from gpt4roi_nb.data import Record, augment, instruction_texts
 from gpt4roi_nb.data.augmentation import may_be_mirrored, mirror, shift
+from gpt4roi_nb.data.instructions import choice_question
 
 BOX = (10, 12, 30, 28)
 
@@ -36,7 +37,10 @@ def red(image: Image.Image) -> list[float]:
         ("left", "right"),
         ("left cow", "right cow"),
         ("the man on the left", "the man on the right"),
-        ("Left side, the RIGHT one", "Right side, the LEFT one"),
+        ("Left side, the one on the RIGHT", "Right side, the one on the LEFT"),
+        ("the left donut", "the right donut"),
+        ("top right cow", "top left cow"),
+        ("On the right is a cone, and to her left a ball.", "On the left is a cone, and to her right a ball."),
         ("leftmost zebra", "rightmost zebra"),
         ("giraffe to the right of the tree", "giraffe to the left of the tree"),
         ("bottom left corner", "bottom right corner"),
@@ -48,8 +52,7 @@ def test_left_and_right_are_exchanged_where_they_mean_sides(said: str, mirrored:
     image, made = mirror(picture(), record(said))
     assert made.turns[1][1] == mirrored
     assert made.boxes[0].tolist() == red(image) == [50, 12, 70, 28]
-    again = mirror(image, made)
-    assert again[1] == record(said)
+    assert mirror(image, made)[1] == record(said)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,17 @@ def test_left_and_right_are_exchanged_where_they_mean_sides(said: str, mirrored:
         "all right, yes",
         "the person who is right behind him",
         "nothing is left over",
+        "they came at the right moment",
+        "it takes the right balance and the right technique",
+        "steering in the right direction",
+        "a car that yields the right of way",
+        "women won the right to vote",
+        "he sat on the right chair by luck",
+        "what is left of the pizza",
+        "he left half of his lunch",
+        "she holds it right side up",
+        "Right away",
+        "left alone",
         "the sign says stop",
         'it reads "exit"',
         "number 23",
@@ -73,6 +87,24 @@ def test_what_would_not_be_true_of_a_mirror_image_is_not_mirrored(said: str) -> 
     for seed in range(20):
         image, _ = augment(picture(), record(said), seed, max_shift=0)
         assert red(image) == list(BOX)
+
+
+def test_no_wording_of_this_package_keeps_a_picture_from_being_mirrored() -> None:
+    wordings = [
+        wording.format(region="<region1>", regions="<region1>")
+        for name, group in vars(instruction_texts).items()
+        if name.isupper()
+        for wording in (group if isinstance(group, tuple) else (group,))
+    ]
+    wordings += [
+        choice_question(1, "Why?", ("a cat", "a dog", "a cow", "a cup"), answer)
+        for answer in (None, "It <region1> sits.")
+    ]
+    assert len(wordings) > 80
+    box = np.array([BOX], np.float32)
+    for wording in wordings:
+        turns = (("user", wording if "<region1>" in wording else f"<region1> {wording}"), ("assistant", "a cat"))
+        assert may_be_mirrored(Record("1.jpg", box, turns, "coco", "1")), wording
 
 
 def test_a_shift_moves_picture_and_boxes_alike() -> None:

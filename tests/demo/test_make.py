@@ -13,6 +13,7 @@ from gpt4roi_nb.demo import make as making
 from gpt4roi_nb.demo.answers import Asked, answer_all
 from gpt4roi_nb.demo.check import main as check
 from gpt4roi_nb.demo.curriculum import LESSONS
+from gpt4roi_nb.demo.recipe import Phase
 
 STAGES = ("stage1", "stage2", "finish", "polish", "talk")  # the second goes on in the last three
 
@@ -67,6 +68,11 @@ def test_a_run_folder_of_another_recipe_is_refused(made, recipe, tmp_path):
     with pytest.raises(ValueError, match="is of another recipe"):
         deeper = replace(recipe, text_layers=3)
         making.make(deeper, tmp_path / "out", tmp_path / "run", half="language", report=lambda text: None)
+    with pytest.raises(ValueError, match=r"is of another recipe or seed, \{'seed': 0,"):
+        making.make(recipe, tmp_path / "out", tmp_path / "run", seed=1, half="language", report=lambda text: None)
+    with pytest.raises(ValueError, match=r"vision\.pt is of another recipe"):
+        longer = replace(recipe, vision=Phase(4, 1e-3))
+        making.make(longer, tmp_path / "out", tmp_path / "run", half="vision", report=lambda text: None)
 
 
 def test_answers_in_a_batch_are_those_of_a_session(made):

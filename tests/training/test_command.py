@@ -81,6 +81,26 @@ def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
     assert "absent.json" in capsys.readouterr().err
 
 
+def test_a_number_may_be_written_without_a_dot_and_what_fails_in_training_keeps_its_place(tmp_path, capsys):
+    given = annotation_files.vg_train(tmp_path)
+    data = yaml.safe_dump([entry(given, tmp_path / "cache")])
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"output_dir: {tmp_path / 'out'}\nmax_steps: 1\nlearning_rate: 1e-4\nweight_decay: 1E-2\nreport_to: none\n"
+        f"data:\n{data}"
+    )
+    main([str(file)])
+    assert "0.0001" in capsys.readouterr().out
+    state = json.loads((tmp_path / "out" / "checkpoint-1" / "trainer_state.json").read_text())
+    assert state["global_step"] == 1
+    file.write_text(f"output_dir: {tmp_path / 'out'}\nstage: 2\nreport_to: none\ndata:\n{data}")
+    with pytest.raises(SystemExit) as stop:
+        main([str(file)])
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and "Traceback" in said and "usage" not in said
+    assert "was trained with other parts" in said.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("stage", "parts"),
     [(1, {"region_encoder"}), (2, {"region_encoder", "multi_modal_projector", "language_model"})],

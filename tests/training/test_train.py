@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from learnable import BOX, OPTIONS, changed_parts, copy_of, losses, records, run
+from learnable import BOX, OPTIONS, changed_parts, copy_of, losses, mixture, records, run
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
@@ -23,7 +23,8 @@ from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.train import Probes, begin_anew, train
-from gpt4roi_nb.training.trainer import checkpoints, last_checkpoint
+from gpt4roi_nb.training.trainer import arguments_for, checkpoints, last_checkpoint
+from gpt4roi_nb.widgets import TrainingMonitor
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -136,7 +137,7 @@ def two_checkpoints(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    "name", ["trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "order.json"]
 )
 def test_a_checkpoint_that_is_cut_short_or_lacks_a_file_is_skipped_with_a_word(two_checkpoints, name):
     older, newest = checkpoints(two_checkpoints)
@@ -173,6 +174,72 @@ def test_another_choice_of_parts_is_not_continued(tmp_path):
     run(tmp_path, tmp_path / "out", stage=1)
     with pytest.raises(ValueError, match="was trained with other parts"):
         run(tmp_path, tmp_path / "out", stage=2, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("mixed", "changes", "words"),
+    [
+        (False, {"batch_size": 3}, "records a step was 2, but is 3"),
+        (True, {"weight": 9}, "weights was .*, but is .*"),
+    ],
+)
+def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, monkeypatch, mixed, changes, words):
+    """Its place in the data would mean other records; the weights that were given are untouched."""
+    run(tmp_path, tmp_path / "out", mixed=mixed, epochs=1)
+    gpt4roi, options = tiny_gpt4roi(seed=2), {**OPTIONS, **changes}
+    data, images = (mixture(tmp_path, options.pop("weight")), None) if mixed else (records(tmp_path), tmp_path)
+    before = copy_of(gpt4roi)
+    with pytest.raises(ValueError, match=words) as refusal:
+        train(gpt4roi, data, images, tmp_path / "out", **options)
+    assert "resume=False" in str(refusal.value) and not changed_parts(gpt4roi, before)
+    with pytest.raises(ValueError, match="records was 12, but is 8"):
+        train(gpt4roi, records(tmp_path, 8), tmp_path, tmp_path / "out", **{**OPTIONS, "batch_size": 2})
+
+
+def test_what_begins_anew_keeps_its_own_checkpoints(tmp_path, capsys):
+    run(tmp_path, tmp_path / "out")
+    assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-9", "checkpoint-12"]
+    anew = run(tmp_path, tmp_path / "out", resume=False, max_steps=6)
+    assert "goes on" not in capsys.readouterr().out
+    assert list(losses(anew)) == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-3", "checkpoint-6"]
+    again = run(tmp_path, tmp_path / "out", max_steps=6)
+    assert losses(again) == losses(anew) and "goes on from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [None, "bf16"])
+@pytest.mark.parametrize(
+    ("trainable", "lora"),
+    [
+        (("region_encoder",), None),
+        (("region_encoder", "vision_tower"), None),
+        (("region_encoder", "multi_modal_projector", "language_model"), None),
+        (("region_encoder", "multi_modal_projector", "language_model"), {}),
+    ],
+)
+def test_parts_of_a_model_in_half_precision_learn_beside_the_rest(tmp_path, dtype, autocast, trainable, lora):
+    """As all of it does in float32, nearly."""
+    changes = {"trainable": trainable, "lora": lora, "batch_size": 12, "epochs": 8, "use_cpu": True}
+    exact = losses(run(tmp_path, tmp_path / "exact", **changes))
+    gpt4roi = tiny_gpt4roi(seed=1)
+    gpt4roi.model.to(dtype)
+    probes = Probes(picture(0), BOX, max_new_tokens=3)
+    options = {**OPTIONS, **changes, "probes": probes, "bf16": autocast is not None}
+    if dtype == torch.float16 and autocast is None and (lora is not None or "language_model" not in trainable):
+        with pytest.raises(ValueError, match="float16 passes gradients on only under autocast"):
+            train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **options)
+        return
+    done = train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **options)
+    assert list(losses(done).values()) == pytest.approx(list(exact.values()), rel=0.05)
+    assert len(done.answers) == len(exact) + 1
+    assert gpt4roi.session(picture(1)).ask("What is <region1>?", boxes=BOX, max_new_tokens=3).tokens
+
+
+def test_a_process_uses_one_of_the_gpus_that_it_sees(tmp_path):
+    arguments = arguments_for(tmp_path, per_device_train_batch_size=3)
+    arguments._n_gpu = 2  # as transformers sets it on such a machine
+    assert arguments.n_gpu == 1 and arguments.train_batch_size == 3
 
 
 def test_a_loss_that_is_no_number_names_its_records(tmp_path):
@@ -400,6 +467,19 @@ def test_probes_are_asked_without_changing_what_is_learnt(tmp_path):
     line = next(line for line in done.history if "loss" in line)
     assert line["tokens_per_second"] > 0 and 0 <= line["waiting"] < 1 and line["memory"] > 1e6
     assert line["seconds_left"] > 0 and done.step == done.max_steps == 6 and done.state == "done"
+    assert done.history[-1]["step"] == 6 and "loss" in done.history[-1]
+
+
+def test_what_other_probes_were_answered_is_not_shown_as_theirs(tmp_path):
+    few = {"max_steps": 3, "probe_steps": 1}
+    first = run(tmp_path, tmp_path / "out", probes=Probes(picture(0), BOX, max_new_tokens=3), **few)
+    same = run(tmp_path, tmp_path / "out", probes=Probes(picture(0), BOX, max_new_tokens=3), **few)
+    assert same.answers == first.answers and [step for step, _ in same.answers] == [0, 1, 2, 3]
+    more = Probes(picture(0), [*BOX, [20, 10, 60, 44]], max_new_tokens=3)
+    shown = []
+    other = run(tmp_path, tmp_path / "out", probes=more, on_start=lambda run: shown.append(TrainingMonitor(run)), **few)
+    assert [(step, len(answers)) for step, answers in other.answers] == [(3, 2)]
+    assert [len(probe["answers"]) for probe in shown[0].probes] == [1, 1]
 
 
 def test_probes_that_make_no_sense_are_refused():
