@@ -24,7 +24,7 @@ from gpt4roi_nb.training.epochs import Epochs, check_readable, keep_tower_states
 from gpt4roi_nb.training.parts import STAGES, begin_anew, choose_parts, merge_adapters, table
 from gpt4roi_nb.training.probes import Probes
 from gpt4roi_nb.training.run import TrainingRun, Watch, read_answers
-from gpt4roi_nb.training.trainer import RegionTrainer, arguments_for, last_checkpoint, read_history
+from gpt4roi_nb.training.trainer import RegionTrainer, arguments_for, checkpoints, last_checkpoint, read_history
 
 if TYPE_CHECKING:
     from gpt4roi_nb.bundle import GPT4RoI
@@ -152,6 +152,15 @@ def train(
     weight_decay = published.weight_decay if weight_decay is None else weight_decay
     if tower_cache is not None and (augment or "vision_tower" in (trainable or published.parts)):
         raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
+    if bf16 is None:
+        bf16 = not options.get("fp16") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    autocast = bf16 or options.get("fp16") or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    frozen = lora is not None or "language_model" not in (trainable or published.parts)
+    if frozen and not autocast and _is_half(gpt4roi.model.language_model):
+        raise ValueError(
+            "a frozen language model in float16 passes gradients on only under autocast, else they vanish: give "
+            'bf16=True or fp16=True, or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
+        )
     output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
     problems = Problems(output / SKIPPED_FILE, strict=strict)
     folders = Path() if images is None else images
@@ -161,13 +170,6 @@ def train(
     transformers.set_seed(seed)  # of the adapters' first weights, too
     parts = choose_parts(gpt4roi.model, trainable or published.parts, None if lora is None else dict(lora))
     print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
-    if bf16 is None:
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if not bf16 and not options.get("fp16") and _is_half(gpt4roi.model.language_model):
-        raise ValueError(
-            "a language model in float16 passes gradients on only under autocast, else they vanish: give bf16=True or "
-            'fp16=True, or load the model in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
-        )
     arguments = arguments_for(
         output,
         learning_rate=learning_rate,
@@ -205,6 +207,11 @@ def train(
 
     def work() -> None:
         checkpoint = last_checkpoint(output) if resume else None
+        if resume and checkpoint is None and checkpoints(output):
+            raise ValueError(
+                f"none of the checkpoints in {str(output)!r} is whole, as the warnings say; mend one, name another "
+                "output_dir, or begin anew with resume=False, which removes them in time"
+            )
         if checkpoint is not None:
             print(f"goes on from {str(checkpoint)!r}; resume=False begins anew")  # noqa: T201
             run.history.extend(read_history(checkpoint))

@@ -280,6 +280,10 @@ def test_an_incomplete_checkpoint_is_refused(language_model, vision_tower, tmp_p
         begin(language_model, tmp_path)
 
 
+def _shapes(gpt4roi):
+    return [(name, tensor.shape) for name, tensor in gpt4roi.model.multi_modal_projector.state_dict().items()]
+
+
 def test_the_page_on_other_models_runs_as_it_is_written(root, tmp_path, monkeypatch):
     """Its hub ids are folders here, since a folder comes before a hub id."""
     blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "other_models.md").read_text(), flags=re.DOTALL)
@@ -291,5 +295,12 @@ def test_the_page_on_other_models_runs_as_it_is_written(root, tmp_path, monkeypa
     Image.fromarray(picture()).save("kitchen.png")
     names: dict = {}
     for block in blocks:
+        if "mm_projector" in block:  # with LLaVA's names
+            projector = {f"model.mm_projector.{part}": torch.rand(shape) for part, shape in _shapes(names["gpt4roi"])}
+            (file,) = re.findall(r'torch.load\("(.*?)"', block)
+            torch.save(projector, file)
         exec(block, names)
+        if "mm_projector" in block:
+            found = names["gpt4roi"].model.multi_modal_projector.weight
+            assert found.cpu().equal(projector["model.mm_projector.weight"])
     assert blocks and names["losses"][-1] < names["losses"][0]

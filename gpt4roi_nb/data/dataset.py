@@ -175,8 +175,8 @@ def load(
         if not file.exists():
             raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
 
-    # What these formats' indexes say of boxes is read from the pictures' folder too, so a change there counts.
-    read_from = [*files, folder] if folder is not None and format in ("llava", "vcr") else files
+    # These formats' indexes say what was read from the pictures' folder too, so a change there counts.
+    read_from = [*files, folder] if folder is not None and format in ("llava", "vcr", "visual_genome") else files
     index = open_index(
         Path(cache) if cache is not None else Path.home() / ".cache" / "gpt4roi_nb",
         format,

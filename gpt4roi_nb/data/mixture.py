@@ -142,12 +142,13 @@ class Mixture:
     def state_dict(self) -> dict[str, Any]:
         """The position, and what it means something in."""
         sizes = {name: len(dataset) for name, dataset in self.datasets.items()}
-        return {"position": self.position, "seed": self.seed, "weights": dict(self.weights), "sizes": sizes}
+        order = {"datasets": list(self.datasets), "seed": self.seed, "weights": dict(self.weights), "sizes": sizes}
+        return {"position": self.position, **order}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where another mixture of the same data sets stood. Raises ValueError if it was of others."""
         mine = self.state_dict()
-        for key in ("seed", "weights", "sizes"):
+        for key in ("datasets", "seed", "weights", "sizes"):
             if state.get(key) != mine[key]:
                 raise ValueError(
                     f"the position was kept of a mixture whose {key} are {state.get(key)}, but here they are "

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import BadRecord, Problems, field, length_field, text_field
 from gpt4roi_nb.data.record import CAPTION, Annotation, as_boxes, plain
+
+ARCHIVES = ("VG_100K", "VG_100K_2")
 
 
 def read_visual_genome(
@@ -29,12 +32,13 @@ def read_visual_genome(
     """An annotation an image: its regions and a phrase for each.
 
     Args:
+        images: the folder of the pictures, or that above `ARCHIVES`.
         image_data: Visual Genome's `image_data.json`, from which `region_descriptions.json` gets the images' sizes and
             folders. Without it boxes are cut when the picture is opened.
         folder: where the images lie in the images' folder, if `image_data` is not given, such as "VG_100K".
     """
     if _is_coco_like(file, problems):
-        return _coco_like(file, problems, name)
+        return _coco_like(file, problems, name, images)
     return _original(file, problems, name, image_data, folder)
 
 
@@ -47,15 +51,24 @@ def _is_coco_like(file: Path, problems: Problems) -> bool:
     return False
 
 
-def _coco_like(file: Path, problems: Problems, name: str) -> Iterator[Annotation]:
+def _coco_like(file: Path, problems: Problems, name: str, images: Path | None) -> Iterator[Annotation]:
     coco = CocoFile(file, problems, keep=lambda entry: plain(text_field(entry, "caption")))
+    folders = {} if images is None else _folders(images)
     for image_id, image in coco.images.items():
         found = list(coco.boxes_of(image_id))
         if found:
             boxes, texts, _ = zip(*found, strict=True)
-            yield Annotation(CAPTION, image.file, as_boxes(boxes), texts, name, str(image_id))
+            picture = str(Path(folders.get(image.file, ""), image.file))
+            yield Annotation(CAPTION, picture, as_boxes(boxes), texts, name, str(image_id))
         else:
             problems.leave_out("images without a region")
+
+
+def _folders(images: Path) -> dict[str, str]:
+    """In which of the two folders that Visual Genome's archives make a picture lies; the file does not say it."""
+    return {
+        entry.name: folder for folder in ARCHIVES if (images / folder).is_dir() for entry in os.scandir(images / folder)
+    }
 
 
 def _original(file: Path, problems: Problems, name: str, image_data: Path | None, folder: str) -> Iterator[Annotation]:

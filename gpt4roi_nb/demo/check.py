@@ -193,7 +193,7 @@ def model_answerer(model: GPT4RoIForConditionalGeneration, processor: GPT4RoIPro
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.check", description=__doc__)
     parser.add_argument("--scenes", type=int, default=300, metavar="N", help="how many scenes (default: 300)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="which scenes (default: 1)")
+    parser.add_argument("--seed", type=int, default=123, metavar="S", help="which scenes (default: 123)")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)

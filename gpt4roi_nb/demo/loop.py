@@ -52,8 +52,10 @@ def run_phase(
     made_as = {"seed": seed, **asdict(phase), **recipe.shared()}
     if path.exists():
         state = torch.load(path, weights_only=True)
-        if state["made as"] != made_as or state["weights"].keys() != training.keys():
-            raise ValueError(f"{path} is of another recipe or seed, {state['made as']}; use another run folder (--run)")
+        if state.get("made as") != made_as or state["weights"].keys() != training.keys():
+            raise ValueError(
+                f"{path} is of another recipe or seed, {state.get('made as')}; use another run folder (--run)"
+            )
         trained.load_state_dict(state["weights"], strict=False)  # of what trains in this phase, and of nothing else
         spent, steps = state["spent"], state["steps"]
         if state["finished"]:

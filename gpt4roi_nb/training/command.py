@@ -18,10 +18,16 @@ from gpt4roi_nb.data import Mixture, RegionDataset, load
 
 
 class Loader(yaml.SafeLoader):
-    """Takes 1e-4 for a number, which YAML 1.1 asks to be written 1.0e-4."""
+    """Takes 1e-4 and 2e5 for numbers, which YAML 1.1 asks to be written 1.0e-4 and 200000."""
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+def _number(loader: Loader, node: yaml.ScalarNode) -> float:
+    value = float(node.value)
+    return int(value) if value.is_integer() else value
+
+
+Loader.add_implicit_resolver("!exponent", re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+Loader.add_constructor("!exponent", _number)
 
 
 def run_file(arguments: Sequence[str] | None, train: Callable[..., object]) -> None:

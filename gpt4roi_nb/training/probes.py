@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,8 @@ class Probes:
 
     def about(self) -> dict[str, Any]:
         """What the answers are about, as JSON has it."""
-        return {"question": self.question, "boxes": self.boxes.tolist()}
+        picture = hashlib.sha256(f"{self.image.size}".encode() + self.image.tobytes()).hexdigest()[:16]
+        return {"question": self.question, "boxes": self.boxes.tolist(), "picture": picture}
 
     def ask(self, gpt4roi: GPT4RoI) -> list[str]:
         """The model's present answers, greedy; it goes on training as it was."""

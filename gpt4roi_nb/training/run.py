@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,13 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.step, self.run.max_steps = state.global_step, state.max_steps
+        warmup = args.get_warmup_steps(state.max_steps)
+        if warmup >= state.max_steps:
+            logger.warning(
+                "the warm-up takes %d of the training's %d steps, so the learning rate never rises to %g; "
+                "give a share, as warmup=0.03",
+                warmup, state.max_steps, args.learning_rate,
+            )  # fmt: skip
         self.run.answers[:] = [(step, answers) for step, answers in self.run.answers if step < state.global_step]
         self._probe(state)
         self.run.changed()
@@ -159,24 +166,32 @@ class Watch(TrainerCallback):
         if self.ask is None or not state.is_world_process_zero:
             return
         self.run.answers.append((state.global_step, self.ask()))
-        about = self.run.probes.about() if self.run.probes is not None else {}
-        lines = [json.dumps({"step": step, "answers": answers, **about}) for step, answers in self.run.answers]
+        about = {} if self.run.probes is None else self.run.probes.about()
+        entries = [entry for entry in _entries(self.run.output_dir) if not _is_about(entry, about)]
+        entries += [{"step": step, "answers": answers, **about} for step, answers in self.run.answers]
         self.run.output_dir.mkdir(parents=True, exist_ok=True)
-        (self.run.output_dir / ANSWERS_FILE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        (self.run.output_dir / ANSWERS_FILE).write_text(lines, encoding="utf-8")
 
 
 def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, list[str]]]:
     """What these probes were answered before an interruption; nothing of others."""
-    file = output_dir / ANSWERS_FILE
-    if probes is None or not file.is_file():
+    if probes is None:
         return []
     about = probes.about()
+    return [(int(entry["step"]), entry["answers"]) for entry in _entries(output_dir) if _is_about(entry, about)]
+
+
+def _entries(output_dir: Path) -> list[dict[str, Any]]:
+    file = output_dir / ANSWERS_FILE
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
-            entry = json.loads(line)
+            found.append(json.loads(line))
         except json.JSONDecodeError:
             break  # cut short by the interruption
-        if {name: entry.get(name) for name in about} == about:
-            found.append((int(entry["step"]), [str(answer) for answer in entry["answers"]]))
     return found
+
+
+def _is_about(entry: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+    return all(entry.get(name) == value for name, value in about.items())

@@ -148,7 +148,7 @@ class RegionTrainer(Trainer):
         """What the place in the data, of which a checkpoint holds only the step, means something in."""
         args, data = self.args, cast(Any, self.train_dataset)
         a_step = args.train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
-        return {"records a step": a_step, "training's seed": args.seed, **data.order()}
+        return {"records a step": a_step, "training's seeds": [args.seed, args.data_seed], **data.order()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model if model is None else model)
@@ -181,7 +181,9 @@ class RegionTrainer(Trainer):
 
 def checkpoints(folder: Path) -> list[Path]:
     """Folders `checkpoint-N`, lowest step first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[1].isdigit()]
+    found = [
+        path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name[len("checkpoint-") :].isdigit()
+    ]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 

@@ -38,7 +38,10 @@ def red(image: Image.Image) -> list[float]:
         ("left cow", "right cow"),
         ("the man on the left", "the man on the right"),
         ("Left side, the one on the RIGHT", "Right side, the one on the LEFT"),
-        ("the left donut", "the right donut"),
+        ("man on left", "man on right"),
+        ("the woman on the left in a red dress", "the woman on the right in a red dress"),
+        ("the man's left hand and the cat's right ear", "the man's right hand and the cat's left ear"),
+        ("the cup is left of the plate", "the cup is right of the plate"),
         ("top right cow", "top left cow"),
         ("On the right is a cone, and to her left a ball.", "On the left is a cone, and to her right a ball."),
         ("leftmost zebra", "rightmost zebra"),
@@ -52,7 +55,7 @@ def test_left_and_right_are_exchanged_where_they_mean_sides(said: str, mirrored:
     image, made = mirror(picture(), record(said))
     assert made.turns[1][1] == mirrored
     assert made.boxes[0].tolist() == red(image) == [50, 12, 70, 28]
-    assert mirror(image, made)[1] == record(said)
+    assert may_be_mirrored(made) and mirror(image, made)[1] == record(said)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,17 @@ def test_left_and_right_are_exchanged_where_they_mean_sides(said: str, mirrored:
         "he left half of his lunch",
         "she holds it right side up",
         "Right away",
+        "guy on rt",
+        "<region1> left half of her sandwich",
+        "the guests left most of the food",
+        "only one slice left of the pizza",
+        "her left-overs",
+        "standing in front right next to him",
+        "start on the right foot",
+        "respect the right of pedestrians",
+        "a ring on her left hand, so she is married",
+        "cars keep to the left side of the road",
+        "on the right side of history, in her own right",
         "left alone",
         "the sign says stop",
         'it reads "exit"',

@@ -14,7 +14,7 @@ from annotation_files import Given
 from gpt4roi_nb.data import RegionDataset, load
 from gpt4roi_nb.data.coco import CROWDS
 from gpt4roi_nb.data.pickles import read_pickle
-from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.problems import NO_IMAGE, Problems
 from gpt4roi_nb.data.record import ANSWER_CHOICE, Annotation
 from gpt4roi_nb.data.vcr import read_vcr
 
@@ -78,6 +78,30 @@ def test_flickr_numbers_regions_as_one_reads(tmp_path: Path) -> None:
     (annotation,) = facts(files.flickr(tmp_path))
     assert annotation.texts == ("a man (<region1>) in blue with two dogs (<region2> and <region3>)",)
     np.testing.assert_allclose(annotation.boxes[:, 0], [1, 41, 51])
+
+
+def test_visual_genomes_pictures_are_found_in_both_folders_of_its_archives(tmp_path: Path) -> None:
+    content = json.loads(files.vg_train(tmp_path / "given").annotations.read_text())
+    content["images"].append({**content["images"][0], "id": 3, "file_name": "3.jpg"})
+    content["annotations"].append({**content["annotations"][0], "id": 9, "image_id": 3})
+    annotations = files.write(tmp_path / "train.json", content)
+    files.pictures(tmp_path / "vg" / "VG_100K", "2.jpg")
+    few = load("visual_genome", annotations, tmp_path / "vg", cache=tmp_path / "cache")
+    assert [record.image for record in few] == ["VG_100K/2.jpg"] and few.problems.counts() == {NO_IMAGE: 1}
+    files.pictures(tmp_path / "vg" / "VG_100K_2", "3.jpg")  # the second archive, unpacked later
+    both = load("visual_genome", annotations, tmp_path / "vg", cache=tmp_path / "cache")
+    assert [record.image for record in both] == ["VG_100K/2.jpg", "VG_100K_2/3.jpg"]
+    assert not both.problems.counts() and all(both.read(number) for number in range(2))
+
+
+def test_a_small_file_of_ones_own_is_read_as_visual_genomes(tmp_path: Path) -> None:
+    """As docs/data.md shows it."""
+    files.pictures(tmp_path / "pictures", "a.jpg")
+    image = {"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}
+    region = {"id": 1, "image_id": 1, "bbox": [1, 2, 30, 20], "caption": "a cracked cup"}
+    mine = files.write(tmp_path / "mine.json", {"images": [image], "annotations": [region]})
+    dataset = load("visual_genome", mine, tmp_path / "pictures", name="mine", cache=tmp_path / "cache")
+    assert dataset[0].source == "mine" and dataset[0].turns[1] == ("assistant", "a cracked cup")
 
 
 def test_visual_genome_reads_both_forms_and_strips_phrases(tmp_path: Path) -> None:

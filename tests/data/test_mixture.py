@@ -86,6 +86,9 @@ def test_a_position_of_another_mixture_is_refused() -> None:
     for other, what in ((mixture(seed=1), "seed"), (mixture(weights={"a": 1, "b": 1}), "weights")):
         with pytest.raises(ValueError, match=f"whose {what} are"):
             other.load_state_dict(state)
+    turned = Mixture({"b": Numbers("b", 7000), "a": Numbers("a", 100)}, {"b": 1, "a": 3})
+    with pytest.raises(ValueError, match="whose datasets are"):
+        turned.load_state_dict(state)
     smaller = Mixture({"a": Numbers("a", 99), "b": Numbers("b", 7000)}, {"a": 3, "b": 1})
     with pytest.raises(ValueError, match="whose sizes are"):
         smaller.load_state_dict(state)

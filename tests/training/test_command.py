@@ -18,6 +18,7 @@ from tiny import tiny_gpt4roi
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
 from gpt4roi_nb.data.dataset import FILE_OPTIONS
+from gpt4roi_nb.data.world.write import write_world
 from gpt4roi_nb.train import main
 from gpt4roi_nb.training.command import mixed, placement
 from gpt4roi_nb.training.trainer import checkpoints
@@ -39,8 +40,6 @@ def entry(given: annotation_files.Given, cache: Path, **more) -> dict:
 
 def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
     """The world's own COCO and VG files, the demo checkpoint, one step."""
-    from gpt4roi_nb.data.world.write import write_world  # as `python -m gpt4roi_nb.data.scenes` does
-
     world = tmp_path / "world"
     write_world(world, 4, seed=1, workers=1)
     annotations = world / "coco" / "annotations" / "instances_train2017.json"
@@ -86,7 +85,7 @@ def test_a_number_may_be_written_without_a_dot_and_what_fails_in_training_keeps_
     data = yaml.safe_dump([entry(given, tmp_path / "cache")])
     file = tmp_path / "config.yaml"
     file.write_text(
-        f"output_dir: {tmp_path / 'out'}\nmax_steps: 1\nlearning_rate: 1e-4\nweight_decay: 1E-2\nreport_to: none\n"
+        f"output_dir: {tmp_path / 'out'}\nmax_steps: 1e0\nlearning_rate: 1e-4\nweight_decay: 1E-2\nreport_to: none\n"
         f"data:\n{data}"
     )
     main([str(file)])
@@ -154,37 +153,21 @@ def test_a_weight_says_how_often_each_record_is_drawn(tmp_path):
             mixed(entries, seed=0)
 
 
-MAKERS = {
-    "instances_train2017.json": annotation_files.coco,
-    "finetune_refcoco_train.json": annotation_files.refcoco,
-    "finetune_refcoco+_train.json": annotation_files.refcoco,
-    "finetune_refcocog_train.json": annotation_files.refcoco,
-    "final_flickr_separateGT_train.json": annotation_files.flickr,
-    "train.json": annotation_files.vg_train,
-    "train.jsonl": annotation_files.vcr,
-    "llava_instruct_150k.json": annotation_files.llava,
-}
-
-
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_shipped_stage_trains_on_files_of_its_formats(tmp_path, stage):
+def test_a_shipped_stage_trains_on_data_laid_out_as_the_generated_world_is(tmp_path, monkeypatch, stage):
     config = yaml.safe_load((ROOT / "gpt4roi_nb" / "training" / f"stage{stage}.yaml").read_text())
     assert config["stage"] == stage
-    entries = []
-    for number, shipped in enumerate(config["data"]):
-        given = MAKERS[Path(shipped["annotations"]).name](tmp_path / str(number))
-        files = {name: str(given.options[name]) for name in FILE_OPTIONS if name in shipped}
-        places = {"annotations": str(given.annotations), "images": str(given.images), "cache": str(tmp_path / "cache")}
-        entries.append({**shipped, **places, **files})
-    assert {entry["format"] for entry in entries} == (
+    assert {entry["format"] for entry in config["data"]} == (
         {"coco", "refcoco"} if stage == 1 else {"refcoco", "flickr30k", "visual_genome", "vcr", "llava"}
     )
+    write_world(tmp_path / "data", 6, seed=1, workers=1, progress=False)
     tiny_gpt4roi(seed=1).save_pretrained(tmp_path / "tiny")
     small = {"max_steps": 1, "max_length": 4096, "workers": 0, "progress": False, "report_to": "none"}
-    places = {"checkpoint": str(tmp_path / "tiny"), "output_dir": str(tmp_path / "out")}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, **places, **small, "data": entries}))
-    main([str(tmp_path / "config.yaml")])
-    assert (tmp_path / "out" / "model" / "model.safetensors").exists()
+    places = {"checkpoint": "tiny", "data": [{**entry, "cache": "cache"} for entry in config["data"]]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, **places, **small}))
+    monkeypatch.chdir(tmp_path)
+    main(["config.yaml"])
+    assert (tmp_path / config["output_dir"] / "model" / "model.safetensors").exists()
 
 
 def test_two_data_sets_that_tell_one_source_are_read_each_from_its_folder(tmp_path):

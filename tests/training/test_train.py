@@ -180,6 +180,7 @@ def test_another_choice_of_parts_is_not_continued(tmp_path):
     ("mixed", "changes", "words"),
     [
         (False, {"batch_size": 3}, "records a step was 2, but is 3"),
+        (False, {"count": 8}, "records was 12, but is 8"),
         (True, {"weight": 9}, "weights was .*, but is .*"),
     ],
 )
@@ -187,13 +188,26 @@ def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, monkeypatch, mixe
     """Its place in the data would mean other records; the weights that were given are untouched."""
     run(tmp_path, tmp_path / "out", mixed=mixed, epochs=1)
     gpt4roi, options = tiny_gpt4roi(seed=2), {**OPTIONS, **changes}
-    data, images = (mixture(tmp_path, options.pop("weight")), None) if mixed else (records(tmp_path), tmp_path)
+    given = records(tmp_path, options.pop("count", 12))
+    data, images = (mixture(tmp_path, options.pop("weight")), None) if mixed else (given, tmp_path)
     before = copy_of(gpt4roi)
     with pytest.raises(ValueError, match=words) as refusal:
         train(gpt4roi, data, images, tmp_path / "out", **options)
     assert "resume=False" in str(refusal.value) and not changed_parts(gpt4roi, before)
-    with pytest.raises(ValueError, match="records was 12, but is 8"):
-        train(gpt4roi, records(tmp_path, 8), tmp_path, tmp_path / "out", **{**OPTIONS, "batch_size": 2})
+
+
+def test_where_no_checkpoint_is_whole_nothing_is_begun_over_them(tmp_path):
+    run(tmp_path, tmp_path / "out")
+    shutil.copytree(tmp_path / "out" / "checkpoint-12", tmp_path / "out" / "checkpoint-12-mine")
+    for checkpoint in checkpoints(tmp_path / "out"):
+        (checkpoint / "order.json").unlink()
+    before = sorted((tmp_path / "out").rglob("*"))
+    with pytest.warns(UserWarning, match="it lacks order.json"), pytest.raises(ValueError, match="resume=False"):
+        run(tmp_path, tmp_path / "out")
+    assert sorted((tmp_path / "out").rglob("*")) == before
+    run(tmp_path, tmp_path / "out", resume=False, max_steps=6)
+    assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-3", "checkpoint-6"]
+    assert (tmp_path / "out" / "checkpoint-12-mine").is_dir()
 
 
 def test_what_begins_anew_keeps_its_own_checkpoints(tmp_path, capsys):
@@ -234,6 +248,14 @@ def test_parts_of_a_model_in_half_precision_learn_beside_the_rest(tmp_path, dtyp
     assert list(losses(done).values()) == pytest.approx(list(exact.values()), rel=0.05)
     assert len(done.answers) == len(exact) + 1
     assert gpt4roi.session(picture(1)).ask("What is <region1>?", boxes=BOX, max_new_tokens=3).tokens
+
+
+def test_a_warm_up_as_long_as_the_training_is_warned_of(tmp_path, caplog):
+    run(tmp_path, tmp_path / "out", max_steps=2, warmup=None)  # 3000 steps in the second stage
+    assert "the warm-up takes 3000 of the training's 2 steps" in caplog.text
+    caplog.clear()
+    run(tmp_path, tmp_path / "other", max_steps=2, warmup=1)
+    assert "warm-up" not in caplog.text
 
 
 def test_a_process_uses_one_of_the_gpus_that_it_sees(tmp_path):
@@ -479,6 +501,10 @@ def test_what_other_probes_were_answered_is_not_shown_as_theirs(tmp_path):
     shown = []
     other = run(tmp_path, tmp_path / "out", probes=more, on_start=lambda run: shown.append(TrainingMonitor(run)), **few)
     assert [(step, len(answers)) for step, answers in other.answers] == [(3, 2)]
+    elsewhere = Probes(picture(1), BOX, max_new_tokens=3)
+    assert len(run(tmp_path, tmp_path / "out", probes=elsewhere, **few).answers) == 1
+    again = run(tmp_path, tmp_path / "out", probes=Probes(picture(0), BOX, max_new_tokens=3), **few)
+    assert again.answers == first.answers  # theirs are kept beside the others'
     assert [len(probe["answers"]) for probe in shown[0].probes] == [1, 1]
 
 
