@@ -33,7 +33,7 @@ EXPRESSION_QUESTIONS = (
     "By which phrase would a friend know that you mean {region}?",
     "Tell {region} apart from everything around it in one phrase.",
     "Give an expression that means {region} and nothing else.",
-    "If you had to ask a stranger for {region}, how would you call it?",
+    "If you had to ask a stranger for {region}, what would you call it?",
     "Which brief wording singles out {region}?",
     "Help me find {region}: what am I looking for?",
 )
