@@ -205,20 +205,21 @@ def train(
     # It stands in for the progress bar, and says the same as `history`.
     trainer.remove_callback(transformers.PrinterCallback)
 
+    checkpoint = last_checkpoint(output) if resume else None
+    if resume and checkpoint is None and checkpoints(output):
+        raise ValueError(
+            f"none of the checkpoints in {str(output)!r} is whole, as the warnings say; mend one, name another "
+            "output_dir, or begin anew with resume=False, which removes them in time"
+        )
+    if checkpoint is not None:
+        print(f"goes on from {str(checkpoint)!r}; resume=False begins anew")  # noqa: T201
+        run.history.extend(read_history(checkpoint))
+        run.answers.extend(read_answers(output, probes))
+    elif trainer.args.should_save:
+        output.mkdir(parents=True, exist_ok=True)
+        problems.begin_with()
+
     def work() -> None:
-        checkpoint = last_checkpoint(output) if resume else None
-        if resume and checkpoint is None and checkpoints(output):
-            raise ValueError(
-                f"none of the checkpoints in {str(output)!r} is whole, as the warnings say; mend one, name another "
-                "output_dir, or begin anew with resume=False, which removes them in time"
-            )
-        if checkpoint is not None:
-            print(f"goes on from {str(checkpoint)!r}; resume=False begins anew")  # noqa: T201
-            run.history.extend(read_history(checkpoint))
-            run.answers.extend(read_answers(output, probes))
-        elif trainer.args.should_save:
-            output.mkdir(parents=True, exist_ok=True)
-            problems.begin_with()
         try:
             if tower_cache is not None:
                 collator.kept = keep_tower_states(trainer, gpt4roi, reader, Path(tower_cache).expanduser(), progress)
