@@ -107,6 +107,7 @@ def _take_off_adapters(model: GPT4RoIForConditionalGeneration) -> None:
     if any(LORA_MARK in name for name, _ in model.language_model.named_parameters()):
         for parent, name, layer in _adapted_layers(model):
             setattr(parent, name, layer.get_base_layer())
+        vars(model.language_model).pop("peft_config", None)  # peft would warn of adapters that are gone
 
 
 def _adapted_layers(model: GPT4RoIForConditionalGeneration) -> Iterator[tuple[nn.Module, str, Any]]:
