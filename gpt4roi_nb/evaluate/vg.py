@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.data.visual_genome import read_visual_genome
+from gpt4roi_nb.data.visual_genome import ARCHIVES, read_visual_genome
 from gpt4roi_nb.evaluate.captions import JUDGES, MAX_NEW_TOKENS, PROMPT, CaptionedRegion, caption_items, score
 from gpt4roi_nb.evaluate.item import Item, Setting
 from gpt4roi_nb.evaluate.published import Published
@@ -46,7 +46,7 @@ PUBLISHED = (
     Published(f"{_SOURCE}, 7B fine-tuned on VG", _PROTOCOL, {"METEOR": 17.4, "CIDEr": 145.2}),
     Published(f"{_SOURCE}, 13B fine-tuned on VG", _PROTOCOL, {"METEOR": 17.6, "CIDEr": 146.8}),
 )
-FOLDERS = ("", "VG_100K", "VG_100K_2", "images")  # where a picture may lie
+FOLDERS = ("", *ARCHIVES, "images")  # where a picture may lie
 
 
 def files(root: Path, split: str) -> dict[str, Path]:

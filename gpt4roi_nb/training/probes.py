@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +54,7 @@ class Probes:
         self.question = question
         self.max_new_tokens = max_new_tokens
 
+    @cached_property
     def about(self) -> dict[str, Any]:
         """What the answers are about, as JSON has it."""
         picture = hashlib.sha256(f"{self.image.size}".encode() + self.image.tobytes()).hexdigest()[:16]

@@ -166,7 +166,7 @@ class Watch(TrainerCallback):
         if self.ask is None or not state.is_world_process_zero:
             return
         self.run.answers.append((state.global_step, self.ask()))
-        about = {} if self.run.probes is None else self.run.probes.about()
+        about = {} if self.run.probes is None else self.run.probes.about
         entries = [entry for entry in _entries(self.run.output_dir) if not _is_about(entry, about)]
         entries += [{"step": step, "answers": answers, **about} for step, answers in self.run.answers]
         self.run.output_dir.mkdir(parents=True, exist_ok=True)
@@ -178,8 +178,8 @@ def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, lis
     """What these probes were answered before an interruption; nothing of others."""
     if probes is None:
         return []
-    about = probes.about()
-    return [(int(entry["step"]), entry["answers"]) for entry in _entries(output_dir) if _is_about(entry, about)]
+    entries = [entry for entry in _entries(output_dir) if _is_about(entry, probes.about)]
+    return [(int(entry["step"]), entry["answers"]) for entry in entries]
 
 
 def _entries(output_dir: Path) -> list[dict[str, Any]]:

@@ -184,7 +184,7 @@ def test_another_choice_of_parts_is_not_continued(tmp_path):
         (True, {"weight": 9}, "weights was .*, but is .*"),
     ],
 )
-def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, monkeypatch, mixed, changes, words):
+def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, mixed, changes, words):
     """Its place in the data would mean other records; the weights that were given are untouched."""
     run(tmp_path, tmp_path / "out", mixed=mixed, epochs=1)
     gpt4roi, options = tiny_gpt4roi(seed=2), {**OPTIONS, **changes}
