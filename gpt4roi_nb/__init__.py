@@ -1,47 +1,17 @@
 """GPT4RoI in a notebook: point at parts of an image and talk with a model about them.
 
-Importing this is quick. What is heavy (the model, and transformers' Auto classes, with which it is registered) comes
-with the first of these names that is used.
+Importing this is quick. The public names, listed in `__init__.pyi`, are imported with their first use.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module as _import_module
 
-from gpt4roi_nb.lazy import lazily
+import lazy_loader as _lazy_loader
 
-if TYPE_CHECKING:
-    from gpt4roi_nb.bundle import GPT4RoI
-    from gpt4roi_nb.config import GPT4RoIConfig
-    from gpt4roi_nb.conversation import Answer, Region, Turn
-    from gpt4roi_nb.draw import draw_regions
-    from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
-    from gpt4roi_nb.processor import GPT4RoIProcessor
-    from gpt4roi_nb.session import RegionSession
+_resolve, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = [
-    "Answer",
-    "GPT4RoI",
-    "GPT4RoIConfig",
-    "GPT4RoIForConditionalGeneration",
-    "GPT4RoIProcessor",
-    "Region",
-    "RegionSession",
-    "Turn",
-    "draw_regions",
-]
 
-# All of the model comes first, so that the Auto classes know it whichever name came first.
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "Answer": "conversation",
-        "GPT4RoI": "bundle",
-        "GPT4RoIConfig": "config",
-        "GPT4RoIForConditionalGeneration": "model",
-        "GPT4RoIProcessor": "processor",
-        "Region": "conversation",
-        "RegionSession": "session",
-        "Turn": "conversation",
-        "draw_regions": "draw",
-    },
-    first="bundle",
-)
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        # Registers configuration, processor and model with transformers' Auto classes, whichever name comes first.
+        _import_module("gpt4roi_nb.session")
+    return _resolve(name)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from gpt4roi_nb.bundle import GPT4RoI
+    from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 PROG = "python -m gpt4roi_nb"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -125,10 +125,10 @@ def _ask(given: argparse.Namespace) -> int:
 
 
 def _load(given: argparse.Namespace) -> GPT4RoI:
-    from gpt4roi_nb.bundle import GPT4RoI
-    from gpt4roi_nb.checkpoint import no_progress_bar
+    from gpt4roi_nb.checkpoint.load import no_progress_bar
     from gpt4roi_nb.processor import check_references
     from gpt4roi_nb.prompt import references
+    from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
     try:
         if not given.question.strip():

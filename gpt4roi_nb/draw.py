@@ -9,7 +9,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import ImageLike, load_image
-from gpt4roi_nb.palette import region_color
+
+# Ten hues, each at least 3:1 against both white and JupyterLab's dark background (#111111), and told apart by
+# people with the common colour deficiencies when next to the region's number (a colour never stands alone).
+REGION_COLORS: tuple[str, ...] = (
+    "#e8590c",
+    "#1c7ed6",
+    "#2f9e44",
+    "#c2255c",
+    "#9c36b5",
+    "#0c8599",
+    "#a86500",
+    "#5c7cfa",
+    "#d6336c",
+    "#6a8000",
+)
 
 # Sizes follow from the image, so that a region looks alike at any size: a line is a 180th of the geometric mean of the
 # sides, but at least 2 pixels; the white edge on both its sides, which sets it off from any background, is a third.
@@ -155,3 +169,8 @@ def _place_for(
         places,
         key=lambda place: (sum(place.overlap(other) for other in taken), max(place.overlap(frame) - spared, 0)),
     )
+
+
+def region_color(number: int) -> str:
+    """Hex colour of region `number` (1-based); colours repeat after ten regions."""
+    return REGION_COLORS[(number - 1) % len(REGION_COLORS)]

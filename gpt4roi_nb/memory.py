@@ -19,8 +19,8 @@ import psutil
 import torch
 from torch import nn
 
-from gpt4roi_nb.cache import ROOM
 from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.inference.cache import ROOM
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.quantization import QUANTIZATIONS, check_packing, quantised_bytes, quantised_linears
 

@@ -13,7 +13,7 @@ from tiny import tiny_config, tiny_model, tiny_processor
 from torch import Tensor
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.keys import to_original
+from gpt4roi_nb.checkpoint.keys import to_original
 from gpt4roi_nb.processor import CLIP_MEAN
 
 TOKENIZER = Path(__file__).parent / "golden" / "tokenizer"

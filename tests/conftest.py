@@ -101,7 +101,7 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongo]:
 @pytest.fixture()
 def fiftyone(mongo: Mongo) -> Iterator[Any]:
     """The module, connected to `mongo`; datasets are gone afterwards."""
-    from gpt4roi_nb.database import connect
+    from gpt4roi_nb.failures.database import connect
 
     fo = connect()
     assert fo.config.database_uri == mongo.uri

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpt4roi_nb.keys import to_original
+from gpt4roi_nb.checkpoint.keys import to_original
 
 GOLDEN = Path(__file__).parent / "golden"
 

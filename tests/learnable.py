@@ -16,7 +16,7 @@ from tiny import picture, tiny_gpt4roi
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
 from gpt4roi_nb.data.record import Record
-from gpt4roi_nb.train import TrainingRun, train
+from gpt4roi_nb.train.loop import TrainingRun, train
 
 BOX = np.array([[3, 4, 30, 40]], dtype=np.float32)
 PICTURES = 6

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.world.masks import rgb_ids
-from gpt4roi_nb.evaluate.mapping import one_hot
-from gpt4roi_nb.evaluate.outputs import instances, panoptic, semantic
-from gpt4roi_nb.evaluate.panoptic_files import PanopticData, regions_of
-from gpt4roi_nb.evaluate.segmentation import SegmentationJudge
+from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
+from gpt4roi_nb.evaluate.benchmarks.panoptic_files import PanopticData, regions_of
+from gpt4roi_nb.evaluate.metrics.mapping import one_hot
+from gpt4roi_nb.evaluate.metrics.outputs import instances, panoptic, semantic
+from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationJudge
 
 Wrong = dict[tuple[str, int], int | None]  # (image id, segment id) to the class index that it is taken for
 CAR_A = {("city_000000_000000", 26000): 2}

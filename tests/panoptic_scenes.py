@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.world.masks import bounds, rgb_ids
+from gpt4roi_nb.data.scenes.formats.masks import bounds, rgb_ids
 
 HEIGHT, WIDTH = 40, 100
 ROAD, SKY, PERSON, CAR = 7, 23, 24, 26

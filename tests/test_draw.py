@@ -5,8 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from gpt4roi_nb.boxes import BoxClippedWarning
-from gpt4roi_nb.draw import draw_regions
-from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.draw import draw_regions, region_color
 
 SIZE = (320, 240)
 BOXES = [(40, 60, 140, 180), (200, 60, 300, 190)]

@@ -15,7 +15,7 @@ from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI, RegionSession, draw_regions
 from gpt4roi_nb.__main__ import main
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 
 SCENE = make_scene(seed=5)
 ONE, TWO = (tuple(map(float, thing.box)) for thing in SCENE.objects[:2])

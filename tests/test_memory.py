@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, memory
-from gpt4roi_nb.cache import new_cache
+from gpt4roi_nb.inference.cache import new_cache
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 DTYPES = (torch.float32, torch.float16)

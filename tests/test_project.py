@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,24 +18,42 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 
-# Imports point down only. A module belongs to the layer of its longest entry here, and to the core without one.
-CORE, SESSION, TRAINING, WIDGETS = range(4)
-LAYERS = {
-    "gpt4roi_nb": CORE,
-    "gpt4roi_nb.session": SESSION,
-    "gpt4roi_nb.talk": SESSION,
-    "gpt4roi_nb.bundle": SESSION,
-    "gpt4roi_nb.__main__": SESSION,
-    "gpt4roi_nb.train": TRAINING,
-    "gpt4roi_nb.training": TRAINING,
-    "gpt4roi_nb.evaluate": TRAINING,
-    "gpt4roi_nb.failures": TRAINING,
-    "gpt4roi_nb.browsing": TRAINING,
-    "gpt4roi_nb.database": TRAINING,
-    "gpt4roi_nb.demo": TRAINING,
-    "gpt4roi_nb.widgets": WIDGETS,
-}
-LAYER_NAMES = ("core", "session", "training and evaluation", "widgets")
+# Every room in order: a module imports from its own room and from rooms above it in this list, never from one below.
+# A module belongs to the room of its longest entry here. A front door (`__init__`) belongs to the last room it opens.
+ROOMS = (
+    "gpt4roi_nb.files",
+    "gpt4roi_nb.logs",
+    "gpt4roi_nb.config",
+    "gpt4roi_nb.boxes",
+    "gpt4roi_nb.images",
+    "gpt4roi_nb.draw",
+    "gpt4roi_nb.roi",
+    "gpt4roi_nb.model",
+    "gpt4roi_nb.tokenizer",
+    "gpt4roi_nb.prompt",
+    "gpt4roi_nb.chat_template",
+    "gpt4roi_nb.processor",
+    "gpt4roi_nb.quantization",
+    "gpt4roi_nb.memory",
+    "gpt4roi_nb.checkpoint",
+    "gpt4roi_nb.inference",
+    "gpt4roi_nb.capture",
+    "gpt4roi_nb.session",
+    "gpt4roi_nb",
+    "gpt4roi_nb.__main__",
+    "gpt4roi_nb.data",
+    "gpt4roi_nb.data.scenes",
+    "gpt4roi_nb.data.scenes.formats",
+    "gpt4roi_nb.data.scenes.__main__",
+    "gpt4roi_nb.train",
+    "gpt4roi_nb.evaluate.metrics",
+    "gpt4roi_nb.evaluate.benchmarks",
+    "gpt4roi_nb.evaluate",
+    "gpt4roi_nb.demo",
+    "gpt4roi_nb.demo.recipe",
+    "gpt4roi_nb.failures",
+    "gpt4roi_nb.widgets",
+)
 
 MAX_PUBLIC_NAMES = 12
 IMPORT_SECONDS = 0.3
@@ -55,56 +73,84 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, names: set[str]) -> Iterator[str]:
-    """Modules that a file imports when it runs, at any depth; those for annotations alone do not count."""
-    nodes = [ast.parse(path.read_text())]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            nodes += node.orelse
-            continue
-        nodes += ast.iter_child_nodes(node)
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.relative_to(ROOT)} imports relatively; write the whole module name"
-            for alias in node.names:
-                submodule = f"{node.module}.{alias.name}"
-                yield submodule if submodule in names else str(node.module)
+def imports(path: Path, names: set[str], package: str = "") -> set[str]:
+    """Modules that a file names in imports, at any depth: inside functions, and for annotations alone, too.
+
+    A front door that resolves its names from a stub (`__init__.pyi`) imports what the stub does.
+    """
+    found = set()
+    for file in (path, path.with_suffix(".pyi")):
+        for node in ast.walk(ast.parse(file.read_text())) if file.exists() else ():
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0 or file.suffix == ".pyi", (
+                    f"{file} imports relatively; write the whole module name"
+                )
+                module = f"{package}.{node.module}" if node.level else str(node.module)
+                submodules = {f"{module}.{alias.name}" for alias in node.names} & names
+                found |= submodules or {module}
+    return found
 
 
-def layer(module: str) -> int:
+def room(module: str) -> int:
     parts = module.split(".")
-    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next(LAYERS[prefix] for prefix in prefixes if prefix in LAYERS)
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 1, -1))
+    return ROOMS.index(next((prefix for prefix in prefixes if prefix in ROOMS), "gpt4roi_nb"))
+
+
+def own_imports() -> dict[str, set[str]]:
+    """Each module of the package, and the modules of the package that it imports."""
+    known = modules()
+    return {
+        module: {name for name in imports(path, set(known), module) if name.split(".")[0] in ("gpt4roi_nb", "widgets")}
+        for module, path in known.items()
+    }
 
 
 def names_of(requirements: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(r.name): r for r in map(Requirement, requirements)}
 
 
-def test_imports_point_down() -> None:
+def test_every_room_is_listed_and_exists() -> None:
+    """A new flat module or package of the package's top must be given its place."""
     known = modules()
-    wrong = []
-    for module, path in known.items():
-        for imported in imports(path, set(known)):
-            # The front door opens core and session, so neither of the two comes in through it.
-            upward = imported == "gpt4roi_nb" and layer(module) <= SESSION
-            if imported.startswith("gpt4roi_nb") and module != "gpt4roi_nb":
-                upward |= layer(imported) > layer(module)
-            if imported == "widgets" or imported.startswith("widgets.") or upward:
-                wrong.append(f"{module} ({LAYER_NAMES[layer(module)]}) imports {imported}")
+    assert [name for name in ROOMS if name not in known] == []
+    top = {".".join(module.split(".")[:2]) for module in known}
+    assert top - {*ROOMS} == set() and len(set(ROOMS)) == len(ROOMS)
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{module} (room {ROOMS[room(module)]}) imports {imported}, which is above it"
+        for module, several in own_imports().items()
+        for imported in sorted(several)
+        if imported.split(".")[0] == "widgets" or room(imported) > room(module)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_front_door_never_imports_widgets() -> None:
-    known = modules()
-    if "gpt4roi_nb" in known:
-        assert not [
-            name
-            for name in imports(known["gpt4roi_nb"], set(known))
-            if name.startswith("gpt4roi_nb") and layer(name) == WIDGETS
-        ]
+def test_no_modules_import_one_another_in_a_ring() -> None:
+    """Neither for annotations alone nor inside functions: any file can be read after those it names."""
+    graph = {module: several - {module} for module, several in own_imports().items()}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"these import one another in a ring: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from gpt4roi_nb.session import GPT4RoI",
+        "if TYPE_CHECKING:\n    import gpt4roi_nb.train",
+        "def f():\n    import widgets",
+    ],
+)
+def test_imports_are_seen_at_any_depth(tmp_path: Path, line: str) -> None:
+    (tmp_path / "module.py").write_text(line)
+    (found,) = imports(tmp_path / "module.py", set())
+    assert found in {"gpt4roi_nb.session", "gpt4roi_nb.train", "widgets"}
 
 
 def test_importing_is_quick_and_lazy() -> None:
@@ -148,13 +194,14 @@ def test_every_package_folder_is_packaged() -> None:
         for folder in folders
         for depth in (len(folder.relative_to(ROOT).parts),)
     }
-    assert packages == set(PYPROJECT["tool"]["setuptools"]["packages"])
+    # What makes the demo checkpoint is in the repository, not in the wheel.
+    assert packages - {"gpt4roi_nb.demo.recipe"} == set(PYPROJECT["tool"]["setuptools"]["packages"])
 
 
 def test_every_third_party_import_is_declared() -> None:
     declared = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names_of(PROJECT["dependencies"])}
     known = modules()
-    used = {name.split(".")[0] for path in known.values() for name in imports(path, set(known))}
+    used = {name.split(".")[0] for module, path in known.items() for name in imports(path, set(known), module)}
     # IPython comes with ipywidgets, pymongo and its bson with FiftyOne; what is optional is asked for in words.
     optional = {"bitsandbytes", "peft", "cityscapesscripts", "pycocotools", "sentence_transformers"}
     brought = {"IPython", "bson", "pymongo"}

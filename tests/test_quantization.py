@@ -11,8 +11,8 @@ from tiny import picture, tiny_config, tiny_gpt4roi
 from torch import nn
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, memory
-from gpt4roi_nb.checkpoint import _dtype
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.checkpoint.load import _dtype
+from gpt4roi_nb.data.scenes.scene import make_scene
 from gpt4roi_nb.quantization import QUANTIZATIONS, quantised_linears
 
 BOX = (3, 4, 30, 40)

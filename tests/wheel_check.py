@@ -8,7 +8,7 @@ from pathlib import Path
 import gpt4roi_nb
 import gpt4roi_nb.widgets
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 
 for module in (gpt4roi_nb, gpt4roi_nb.widgets):
     place = Path(str(module.__file__)).resolve()

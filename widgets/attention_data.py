@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4roi_nb.capture import Attention
-from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets.display_image import display_image
 
 Floats = NDArray[np.float32]

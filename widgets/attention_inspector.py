@@ -12,7 +12,7 @@ import traitlets
 
 from gpt4roi_nb import Answer
 from gpt4roi_nb.capture import Attention
-from gpt4roi_nb.inside.ablation import HOWS, How
+from gpt4roi_nb.capture.ablation import HOWS, How
 from gpt4roi_nb.widgets.attention_data import METHODS, AttentionData, Maps
 from gpt4roi_nb.widgets.colormaps import SHARES, color_table
 from gpt4roi_nb.widgets.errors import in_words, let_go

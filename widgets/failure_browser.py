@@ -11,12 +11,12 @@ from ipywidgets import Image as ImageWidget
 from ipywidgets import VBox
 
 from gpt4roi_nb import Answer, GPT4RoI
-from gpt4roi_nb.browsing.app import App
-from gpt4roi_nb.browsing.rows import HASH_LENGTH, ResultLike, field_of, rows_of
-from gpt4roi_nb.browsing.slices import DIMENSIONS, Slices
-from gpt4roi_nb.browsing.tags import items_of, labels_of, open_dataset, read_tags, tag
 from gpt4roi_nb.draw import draw_regions
-from gpt4roi_nb.failures import to_fiftyone
+from gpt4roi_nb.failures.app import App
+from gpt4roi_nb.failures.rows import HASH_LENGTH, ResultLike, field_of, rows_of
+from gpt4roi_nb.failures.slices import DIMENSIONS, Slices
+from gpt4roi_nb.failures.tags import items_of, labels_of, open_dataset, read_tags, tag
+from gpt4roi_nb.failures.to_fiftyone import to_fiftyone
 from gpt4roi_nb.widgets.display_image import display_image
 from gpt4roi_nb.widgets.errors import in_words, let_go
 from gpt4roi_nb.widgets.failure_card import card, summary

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def card(row: dict[str, Any]) -> dict[str, Any]:
-    """A prediction as the panel shows it. row: see `gpt4roi_nb.browsing.rows.rows_of`."""
+    """A prediction as the panel shows it. row: see `gpt4roi_nb.failures.rows.rows_of`."""
     return {
         "id": row["id"],
         "question": row["question"],

@@ -9,7 +9,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 from gpt4roi_nb.widgets.display_image import encode
 from gpt4roi_nb.widgets.esm import module
 

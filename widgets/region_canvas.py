@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from gpt4roi_nb.boxes import check_boxes, from_bbox_widget, to_bbox_widget
-from gpt4roi_nb.palette import REGION_COLORS
+from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.widgets.display_image import DisplayImage, display_image
 from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.regions import Box, DrawnRegion, RegionBook

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from gpt4roi_nb import Answer, GPT4RoI, RegionSession
 from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike
-from gpt4roi_nb.palette import REGION_COLORS
 from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.controls import Controls
 from gpt4roi_nb.widgets.conversation import Conversation

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.capture import RoIFeatures
-from gpt4roi_nb.inside.ablation import How
-from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.capture.ablation import How
+from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table
 from gpt4roi_nb.widgets.display_image import display_image
 from gpt4roi_nb.widgets.errors import in_words, let_go

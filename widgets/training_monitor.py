@@ -12,10 +12,9 @@ from typing import Any
 import anywidget
 import traitlets
 
-from gpt4roi_nb.draw import draw_regions
+from gpt4roi_nb.draw import REGION_COLORS, draw_regions, region_color
 from gpt4roi_nb.memory import in_words
-from gpt4roi_nb.palette import REGION_COLORS, region_color
-from gpt4roi_nb.train import Probes, TrainingRun
+from gpt4roi_nb.train.loop import Probes, TrainingRun
 from gpt4roi_nb.widgets.esm import module
 
 _HERE = Path(__file__).parent

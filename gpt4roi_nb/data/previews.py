@@ -17,8 +17,7 @@ from PIL import Image
 
 from gpt4roi_nb.data.mixture import Pictured
 from gpt4roi_nb.data.record import Record
-from gpt4roi_nb.draw import draw_regions
-from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.draw import draw_regions, region_color
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
 

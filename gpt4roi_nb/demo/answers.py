@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt4roi_nb.cache import branch, new_cache
-from gpt4roi_nb.decoding import AnswerText
+from gpt4roi_nb.inference.cache import branch, new_cache
+from gpt4roi_nb.inference.decode import AnswerText
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import Prompt, Turns

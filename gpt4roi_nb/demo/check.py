@@ -17,8 +17,8 @@ import torch
 from tqdm import tqdm
 
 from gpt4roi_nb.boxes import normalise
-from gpt4roi_nb.data.question_kinds import VALUES, value_of
-from gpt4roi_nb.data.questions import (
+from gpt4roi_nb.data.scenes.question_kinds import VALUES, value_of
+from gpt4roi_nb.data.scenes.questions import (
     KINDS,
     ONE_REGION,
     TWO_REGIONS,
@@ -28,10 +28,10 @@ from gpt4roi_nb.data.questions import (
     followup,
     is_right,
 )
-from gpt4roi_nb.data.scenes import Scene, scenes
+from gpt4roi_nb.data.scenes.scene import Scene, scenes
+from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
 from gpt4roi_nb.demo.answers import Asked, answer_all
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs, is_letter
-from gpt4roi_nb.demo.recipe import FIRST_RESERVED_SERIES
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import Turns

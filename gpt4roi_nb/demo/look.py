@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gpt4roi_nb.bundle import GPT4RoI
 from gpt4roi_nb.capture import HOWS, MAPS, Faithfulness, faithfulness
-from gpt4roi_nb.conversation import Answer
-from gpt4roi_nb.data.questions import ONE_REGION, Question, ask, is_right
-from gpt4roi_nb.data.scenes import Scene, make_scene, scene_seed
-from gpt4roi_nb.demo.recipe import FIRST_RESERVED_SERIES
+from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question, ask, is_right
+from gpt4roi_nb.data.scenes.scene import Scene, make_scene, scene_seed
+from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
+from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 MAX_NEW_TOKENS = 48
 # Which questions the maps are measured on, and over which tokens.

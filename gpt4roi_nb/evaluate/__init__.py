@@ -3,27 +3,6 @@
 `python -m gpt4roi_nb.evaluate vcr --checkpoint … --root …` does the same without a notebook.
 """
 
-from typing import TYPE_CHECKING
+import lazy_loader as _lazy_loader
 
-from gpt4roi_nb.lazy import lazily
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.evaluate.card import ProtocolCard
-    from gpt4roi_nb.evaluate.comparison import Comparison, compare
-    from gpt4roi_nb.evaluate.registry import BENCHMARKS
-    from gpt4roi_nb.evaluate.result import Result
-    from gpt4roi_nb.evaluate.run import evaluate
-
-__all__ = ["BENCHMARKS", "Comparison", "ProtocolCard", "Result", "compare", "evaluate"]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "BENCHMARKS": "registry",
-        "Comparison": "comparison",
-        "ProtocolCard": "card",
-        "Result": "result",
-        "compare": "comparison",
-        "evaluate": "run",
-    },
-)
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

@@ -1,8 +1,135 @@
-"""`python -m gpt4roi_nb.evaluate`."""
+"""The command line: `python -m gpt4roi_nb.evaluate vcr --checkpoint … --root …`."""
 
+from __future__ import annotations
+
+import argparse
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from gpt4roi_nb.evaluate.command import main
+from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS, benchmark, check_files
+from gpt4roi_nb.evaluate.result import Result
+from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
+from gpt4roi_nb.evaluate.scorers import check_judges
+from gpt4roi_nb.evaluate.tables import markdown
+from gpt4roi_nb.evaluate.worlds import own_world
+
+ALL = "all"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+INTERRUPTED = 130  # as a shell has it
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    made = argparse.ArgumentParser(prog="python -m gpt4roi_nb.evaluate", description=__doc__)
+    made.add_argument(
+        "benchmarks", nargs="+", choices=(*BENCHMARKS, ALL), metavar="benchmark", help=", ".join(BENCHMARKS)
+    )
+    made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the embedded demo)")
+    made.add_argument("--root", type=Path, help="folder of the data (default: a small generated world)")
+    made.add_argument("--split", help="default: each benchmark's own")
+    made.add_argument("--limit", type=int, metavar="N", help="at most so many images, or annotations of VCR")
+    made.add_argument("--seed", type=int, default=0, metavar="S", help="of what limit draws (default: 0)")
+    made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
+    made.add_argument("--question", help="instead of the benchmark's own, where its protocol leaves that open")
+    made.add_argument("--mapping-model", metavar="PATH", help="sentence embedder (default: all-MiniLM-L6-v2)")
+    made.add_argument("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=f"default: {BATCH_SIZE}")
+    made.add_argument(
+        "--out", type=Path, default=Path("evaluations"), metavar="DIR",
+        help="answers and results are kept in DIR/BENCHMARK, and a run goes on from there (default: evaluations)",
+    )  # fmt: skip
+    made.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model")
+    made.add_argument("--dtype", help="of the weights, such as float16")
+    made.add_argument("--device", help="such as cuda:1")
+    made.add_argument("--check", action="store_true", help="only say whether the data is complete")
+    made.add_argument("--markdown", action="store_true", help="one table of all figures in Markdown")
+    made.add_argument("--into", type=Path, metavar="PAGE", help="write that table into a page, between its two marks")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, and prints a table a benchmark; 0 when all went well."""
+    options = parser().parse_args(arguments)
+    names = list(BENCHMARKS) if ALL in options.benchmarks else list(dict.fromkeys(options.benchmarks))
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks
+    try:
+        if options.into:
+            write_into(options.into)  # is refused now or not at all
+        root = options.root
+        if root is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            root = own_world()
+        for name in names if root is not None else ():  # a look at everything before anything takes long
+            check_files(name, root.expanduser().absolute(), options.split or benchmark(name).SPLITS[0])
+        for judge in dict.fromkeys(judge for name in names for judge in benchmark(name).JUDGES) if first else ():
+            check_judges([judge], options.mapping_model)
+        if options.check:
+            print(f"complete for {', '.join(names)}: {root}")
+            return 0
+        results = _measured(names, root, options, first)
+    except (ValueError, OSError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stopped:
+        print(stopped or "stopped", file=sys.stderr)
+        return INTERRUPTED
+    if first and (options.markdown or options.into):
+        table = markdown([(result.benchmark, result.card, result.metrics, result.intervals) for result in results])
+        if options.into:
+            write_into(options.into, table)
+        else:
+            print(table)
+    return 0 if all(result.card.complete for result in results) else INTERRUPTED
+
+
+def write_into(page: Path, table: str | None = None) -> None:
+    """Puts a table between a page's marks. Without one, it only raises ValueError where the page lacks them."""
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{str(page)!r} must hold the marks {BEGIN!r} and, after it, {END!r}")
+    if table is not None:
+        page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
+
+
+def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespace, first: bool) -> list[Result]:
+    from gpt4roi_nb import GPT4RoI
+
+    gpt4roi = GPT4RoI.from_pretrained(
+        options.checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
+    )
+    results = []
+    for name in names:
+        result = evaluate(
+            name,
+            gpt4roi,
+            root,
+            split=options.split,
+            limit=options.limit,
+            seed=options.seed,
+            scorer=options.scorer,
+            question=options.question,
+            mapping_model=options.mapping_model,
+            batch_size=options.batch_size,
+            folder=options.out / name,
+        )
+        results.append(result)
+        if first and not (options.markdown or options.into):
+            print(f"{result.table()}\n\n{result.card}\n\nkept in {result.folder}\n", flush=True)
+        if not result.card.complete:
+            break
+    return results
+
+
+def _device(given: str | None) -> str | None:
+    """Each process of a launcher has a GPU of its own, where there are any."""
+    import torch
+
+    if given is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    return given
+
 
 if __name__ == "__main__":
     sys.exit(main())

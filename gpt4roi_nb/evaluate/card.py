@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gpt4roi_nb.bundle import GPT4RoI
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 VERSIONS = ("gpt4roi_nb", "torch", "transformers")
 HASH_LENGTH = 12

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from gpt4roi_nb.evaluate.metrics.statistics import mcnemar
 from gpt4roi_nb.evaluate.result import Result
-from gpt4roi_nb.evaluate.statistics import mcnemar
 from gpt4roi_nb.evaluate.tables import Table, shown
 
 _KEPT = ("id", "image", "question", "target", "kind", "size_bin", "boxes", "region")

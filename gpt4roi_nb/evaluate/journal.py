@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
-from gpt4roi_nb.evaluate.asking import Outcome
-from gpt4roi_nb.evaluate.item import Prediction
+from gpt4roi_nb.evaluate.benchmarks.item import Prediction
+from gpt4roi_nb.evaluate.predict import Outcome
 from gpt4roi_nb.files import write_json
 
 RUN = "run.json"

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from gpt4roi_nb.bundle import GPT4RoI
 from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
-from gpt4roi_nb.evaluate.asking import Picture
-from gpt4roi_nb.evaluate.item import Item
+from gpt4roi_nb.evaluate.benchmarks.item import Item
+from gpt4roi_nb.evaluate.predict import Picture
 from gpt4roi_nb.images import load_image
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 READERS = 2
 AHEAD = 2  # windows that are read while one is asked about

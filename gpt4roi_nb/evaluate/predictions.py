@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpt4roi_nb.evaluate.item import Item, Prediction, Scores
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores
 
 SCHEMA = pa.schema(
     [

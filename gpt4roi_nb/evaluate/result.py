@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from gpt4roi_nb.evaluate.benchmarks.registry import benchmark
 from gpt4roi_nb.evaluate.card import ProtocolCard
 from gpt4roi_nb.evaluate.predictions import read_predictions, write_predictions
-from gpt4roi_nb.evaluate.registry import benchmark
 from gpt4roi_nb.evaluate.tables import Column, Table, table_of
 from gpt4roi_nb.files import read_json, write_json
 

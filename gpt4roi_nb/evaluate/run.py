@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from gpt4roi_nb.bundle import GPT4RoI
 from gpt4roi_nb.data.image_files import missing
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate.asking import Asker, Outcome
+from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, Item, Prediction, Setting
+from gpt4roi_nb.evaluate.benchmarks.registry import Benchmark, benchmark, check_files
 from gpt4roi_nb.evaluate.card import ProtocolCard, checkpoint_hash, device_name, versions
-from gpt4roi_nb.evaluate.item import EMPTY_ANSWER, Item, Prediction, Setting
 from gpt4roi_nb.evaluate.journal import Journal
-from gpt4roi_nb.evaluate.judges import check_judges, mapping_of
+from gpt4roi_nb.evaluate.metrics.statistics import intervals
 from gpt4roi_nb.evaluate.pictures import Window, read_ahead, windows
+from gpt4roi_nb.evaluate.predict import Asker, Outcome
 from gpt4roi_nb.evaluate.predictions import predictions_table
-from gpt4roi_nb.evaluate.registry import Benchmark, benchmark, check_files
 from gpt4roi_nb.evaluate.result import Result
-from gpt4roi_nb.evaluate.statistics import intervals
+from gpt4roi_nb.evaluate.scorers import check_judges, mapping_of
 from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.files import write_json
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 if TYPE_CHECKING:
     from accelerate import PartialState

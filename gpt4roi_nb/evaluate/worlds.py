@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from gpt4roi_nb.data.world.write import LAYOUT, write_world
+from gpt4roi_nb.data.scenes.formats.write import LAYOUT, write_world
 
 IMAGES = 400  # every tenth is for validation
 PATIENCE = 600  # seconds that another process may take to write it

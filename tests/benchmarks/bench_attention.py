@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 
 REPEATS = 25
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 
 BOXES = 16
 REPEATS = 15

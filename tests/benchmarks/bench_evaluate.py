@@ -16,11 +16,11 @@ import torch
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.data.world.write import write_world
-from gpt4roi_nb.evaluate.asking import Asker, Picture
-from gpt4roi_nb.evaluate.item import Item, Prediction, Setting
+from gpt4roi_nb.data.scenes.formats.write import write_world
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Setting
+from gpt4roi_nb.evaluate.benchmarks.vcr import items
 from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.evaluate.vcr import items
+from gpt4roi_nb.evaluate.predict import Asker, Picture
 from gpt4roi_nb.images import load_image
 
 PICTURES = 40  # of which 4 are for validation

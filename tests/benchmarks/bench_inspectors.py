@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 from gpt4roi_nb.widgets import AttentionInspector, RoIInspector
 
 REPEATS = 5

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers.initialization import no_init_weights
 
 from gpt4roi_nb import GPT4RoIConfig, GPT4RoIForConditionalGeneration
-from gpt4roi_nb.keys import to_original
+from gpt4roi_nb.checkpoint.keys import to_original
 
 TOKENIZER = Path(__file__).parents[1] / "golden" / "tokenizer"
 SHARD_BYTES = 5_000_000_000
@@ -117,7 +117,7 @@ def _tokenizer(folder: Path, pieces: int) -> None:
 # The kernel's own mark of the highest resident memory, files that are mapped included.
 CHILD = """
 import sys
-from gpt4roi_nb.conversion.command import main
+from gpt4roi_nb.checkpoint.__main__ import main
 status = main(sys.argv[1:])
 print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1])
 sys.exit(status)

@@ -14,9 +14,9 @@ from torch.optim import AdamW
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, Record, load, scene_records
 from gpt4roi_nb.data.collate import Collator
-from gpt4roi_nb.data.world.write import write_world
-from gpt4roi_nb.train import train
-from gpt4roi_nb.training.parts import choose_parts
+from gpt4roi_nb.data.scenes.formats.write import write_world
+from gpt4roi_nb.train.loop import train
+from gpt4roi_nb.train.parts import choose_parts
 
 SCENES, BATCH, STEPS, WARM_UP = 16, 8, 8, 2
 FILES = 60  # pictures of the generated world

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpt4roi_nb.data.world.write import write_world
+from gpt4roi_nb.data.scenes.formats.write import write_world
 
 IMAGES = 400
 WORKERS = 2

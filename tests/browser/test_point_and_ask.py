@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from browser.lab import Notebook
 
-from gpt4roi_nb.data.scenes import Scene, SceneObject, make_scene
+from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene
 
 # A scene that nothing was trained on or chosen by.
 SEED = 7_000_000

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from playwright.sync_api import expect
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 
 Open = Callable[..., Notebook]
 SEED = 5

@@ -8,7 +8,7 @@ from pathlib import Path
 from browser.lab import Notebook
 from playwright.sync_api import expect
 
-from gpt4roi_nb.data.scenes import make_scene
+from gpt4roi_nb.data.scenes.scene import make_scene
 
 Open = Callable[..., Notebook]
 TRAIN_MS = 240_000  # a quiet machine needs ten seconds
@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import scene_records
-from gpt4roi_nb.data.scenes import make_scene
-from gpt4roi_nb.train import Probes, train
+from gpt4roi_nb.data.scenes.scene import make_scene
+from gpt4roi_nb.train.loop import Probes, train
 from gpt4roi_nb.widgets import TrainingMonitor
 gpt4roi = GPT4RoI.from_pretrained()
 folder = Path(tempfile.mkdtemp())

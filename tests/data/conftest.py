@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpt4roi_nb.data.scenes import Scene, scenes
-from gpt4roi_nb.data.world.write import write_world
+from gpt4roi_nb.data.scenes.formats.write import write_world
+from gpt4roi_nb.data.scenes.scene import Scene, scenes
 
 WORLD_IMAGES, WORLD_SEED = 40, 7
 

@@ -10,7 +10,7 @@ import annotation_files as files
 import numpy as np
 
 from gpt4roi_nb.data import load, preview
-from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE
 

@@ -13,7 +13,7 @@ import pytest
 from gpt4roi_nb.data import Mixture, RegionDataset, load
 from gpt4roi_nb.data.dataset import FILE_OPTIONS
 from gpt4roi_nb.data.record import regions_of
-from gpt4roi_nb.data.scenes import Scene
+from gpt4roi_nb.data.scenes.scene import Scene
 
 COCO, REFERRING = "coco/train2017", "coco/train2014"
 SETS: dict[str, tuple[str, str, str, dict[str, Any]]] = {

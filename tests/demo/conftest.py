@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from gpt4roi_nb.demo.bank import load_or_draw
-from gpt4roi_nb.demo.recipe import Recipe, model_config
-from gpt4roi_nb.demo.vocabulary import generation_config, make_processor
+from gpt4roi_nb.demo.recipe.bank import load_or_draw
+from gpt4roi_nb.demo.recipe.recipe import Recipe, model_config
+from gpt4roi_nb.demo.recipe.vocabulary import generation_config, make_processor
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from gpt4roi_nb.data.question_kinds import VALUES
-from gpt4roi_nb.data.questions import KINDS
+from gpt4roi_nb.data.scenes.question_kinds import VALUES
+from gpt4roi_nb.data.scenes.questions import KINDS
+from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
 from gpt4roi_nb.demo.check import main, measure, table
-from gpt4roi_nb.demo.recipe import FIRST_RESERVED_SERIES
 
 
 def has_the_right_boxes(query):

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT
-from gpt4roi_nb.data.questions import ONE_REGION, compound, is_right
-from gpt4roi_nb.data.scenes import scenes
+from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT
+from gpt4roi_nb.data.scenes.questions import ONE_REGION, compound, is_right
+from gpt4roi_nb.data.scenes.scene import scenes
 from gpt4roi_nb.demo.check import JOINT, measure, model_answerer
 from gpt4roi_nb.demo.choices import QA, QAR
-from gpt4roi_nb.demo.curriculum import draw_conversation
+from gpt4roi_nb.demo.recipe.curriculum import draw_conversation
 
 MEGABYTE = 1_000_000
 # Of right answers, on the 300 scenes that stand in its record.

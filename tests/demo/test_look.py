@@ -5,9 +5,8 @@ import pytest
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.capture import HOWS, MAPS
-from gpt4roi_nb.data.scenes import make_scene, scene_seed
-from gpt4roi_nb.demo import look
-from gpt4roi_nb.demo.recipe import FIRST_RESERVED_SERIES
+from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
+from gpt4roi_nb.demo import FIRST_RESERVED_SERIES, look
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_config, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data.world.write import write_world
+from gpt4roi_nb.data.scenes.formats.write import write_world
 
 IMAGES = 32  # pictures 1, 11, 21 and 31 are for validation
 

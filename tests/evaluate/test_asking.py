@@ -10,9 +10,9 @@ from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import BadRecord
-from gpt4roi_nb.evaluate.asking import TOO_LONG, Asker, Picture
-from gpt4roi_nb.evaluate.item import Item, Prediction
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.options import choice
+from gpt4roi_nb.evaluate.predict import TOO_LONG, Asker, Picture
 from gpt4roi_nb.images import load_image
 
 LETTERS = ("(A)", "(B)", "(C)", "(D)")

@@ -13,12 +13,12 @@ import pytest
 
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate import BENCHMARKS, Result, coco, evaluate, lvis, paco, vcr
-from gpt4roi_nb.evaluate.asking import Asker
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Setting
+from gpt4roi_nb.evaluate.benchmarks.letters import letter_of
+from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
 from gpt4roi_nb.evaluate.command import main
-from gpt4roi_nb.evaluate.item import Item, Prediction, Setting
-from gpt4roi_nb.evaluate.letters import letter_of
-from gpt4roi_nb.evaluate.registry import benchmark, check_files
-from gpt4roi_nb.evaluate.sentences import packaged_model
+from gpt4roi_nb.evaluate.metrics.sentences import packaged_model
+from gpt4roi_nb.evaluate.predict import Asker
 
 ONE_WORKER = pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once a process
 WRONG = {"(A)": "(B)", "(B)": "(C)", "(C)": "(D)", "(D)": "(A)"}

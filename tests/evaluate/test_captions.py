@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate import caption_scores, refcocog, vg
-from gpt4roi_nb.evaluate.caption_scores import METRICS, CaptionScores, score_captions
-from gpt4roi_nb.evaluate.caption_tools import Meteor, java, meteor, meteor_of_sums, tokenized, without_chunks_of_perfect
-from gpt4roi_nb.evaluate.captions import caption_figures, score
-from gpt4roi_nb.evaluate.item import Prediction, Setting
+from gpt4roi_nb.evaluate.benchmarks.captions import caption_figures, score
+from gpt4roi_nb.evaluate.benchmarks.item import Prediction, Setting
+from gpt4roi_nb.evaluate.metrics import caption_scores, refcocog, vg
+from gpt4roi_nb.evaluate.metrics.caption_scores import METRICS, CaptionScores, score_captions
+from gpt4roi_nb.evaluate.metrics.caption_tools import (
+    Meteor,
+    java,
+    meteor,
+    meteor_of_sums,
+    tokenized,
+    without_chunks_of_perfect,
+)
 
 pytestmark = pytest.mark.xdist_group("captions")  # METEOR takes seconds to start, and memory: in one worker
 

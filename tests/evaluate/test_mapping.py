@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt4roi_nb.evaluate.class_names import ADE20K, CITYSCAPES, class_names
-from gpt4roi_nb.evaluate.mapping import (
+from gpt4roi_nb.evaluate.metrics.class_names import ADE20K, CITYSCAPES, class_names
+from gpt4roi_nb.evaluate.metrics.mapping import (
     TEMPLATE,
     Disagreement,
     LexicalMapping,
@@ -17,7 +17,7 @@ from gpt4roi_nb.evaluate.mapping import (
     one_hot,
     region_probabilities,
 )
-from gpt4roi_nb.evaluate.sentences import Sentences, embedder, packaged_model, similarity
+from gpt4roi_nb.evaluate.metrics.sentences import Sentences, embedder, packaged_model, similarity
 
 pytestmark = pytest.mark.xdist_group("sentences")  # importing sentence-transformers takes seconds: in one worker
 

@@ -14,8 +14,8 @@ from panoptic_answers import BED_A, CAR_A, Wrong, chosen, judged, metrics, writt
 from panoptic_scenes import ROOM, write_ade20k, write_cityscapes
 from PIL import Image
 
-from gpt4roi_nb.evaluate.outputs import panoptic
-from gpt4roi_nb.evaluate.panoptic_files import PanopticData, read_panoptic, regions_of
+from gpt4roi_nb.evaluate.benchmarks.panoptic_files import PanopticData, read_panoptic, regions_of
+from gpt4roi_nb.evaluate.metrics.outputs import panoptic
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt4roi_nb.evaluate.outputs import Segment, instances, panoptic, semantic
+from gpt4roi_nb.evaluate.metrics.outputs import Segment, instances, panoptic, semantic
 
 THINGS = (True, False, False)  # of classes 0, 1, 2; column 3 is void
 

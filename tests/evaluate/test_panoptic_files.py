@@ -7,7 +7,7 @@ import pytest
 from panoptic_scenes import STREET, YARD, write_cityscapes
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate.panoptic_files import PanopticData, read_panoptic, regions_of, truth_of
+from gpt4roi_nb.evaluate.benchmarks.panoptic_files import PanopticData, read_panoptic, regions_of, truth_of
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_missing_files_are_all_named_with_the_command_that_makes_them(tmp_path: 
 
 
 def test_too_many_regions_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt4roi_nb.evaluate.panoptic_files.MAX_REGIONS", 2)
+    monkeypatch.setattr("gpt4roi_nb.evaluate.benchmarks.panoptic_files.MAX_REGIONS", 2)
     data, problems = read_panoptic(write_cityscapes(tmp_path, [STREET]), "cityscapes"), Problems()
     assert regions_of(data.images[0], data.classes, problems).ids.tolist() == [7, 26]
     assert sum(problems.left_out.values()) == 2

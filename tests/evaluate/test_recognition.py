@@ -7,10 +7,10 @@ import pytest
 from panoptic_answers import BED_A, CAR_A, Wrong, judged, metrics
 from panoptic_scenes import ROOM, STREET, YARD, YARD_ROOM, write_ade20k, write_cityscapes
 
-from gpt4roi_nb.evaluate.mapping import region_probabilities
-from gpt4roi_nb.evaluate.panoptic_files import PanopticData, read_panoptic, regions_of
-from gpt4roi_nb.evaluate.segmentation import SegmentationJudge, confusion
-from gpt4roi_nb.evaluate.statistics import intervals
+from gpt4roi_nb.evaluate.benchmarks.panoptic_files import PanopticData, read_panoptic, regions_of
+from gpt4roi_nb.evaluate.metrics.mapping import region_probabilities
+from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationJudge, confusion
+from gpt4roi_nb.evaluate.metrics.statistics import intervals
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.data.world.write import write_world
-from gpt4roi_nb.evaluate import ade20k, cityscapes
-from gpt4roi_nb.evaluate.item import Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.registry import Benchmark, benchmark
-from gpt4roi_nb.evaluate.statistics import intervals
+from gpt4roi_nb.data.scenes.formats.write import write_world
+from gpt4roi_nb.evaluate.benchmarks import ade20k, cityscapes
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores, Setting
+from gpt4roi_nb.evaluate.benchmarks.registry import Benchmark, benchmark
+from gpt4roi_nb.evaluate.metrics.statistics import intervals
 
 pytestmark = pytest.mark.xdist_group("sentences")  # importing sentence-transformers takes seconds: in one worker
 

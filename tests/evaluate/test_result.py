@@ -11,9 +11,9 @@ from PIL import Image
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb.evaluate import Result, compare, evaluate
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores
 from gpt4roi_nb.evaluate.card import checkpoint_hash
 from gpt4roi_nb.evaluate.gallery import Gallery
-from gpt4roi_nb.evaluate.item import Item, Prediction, Scores
 from gpt4roi_nb.evaluate.predictions import COLUMNS, margin, predictions_table, size_bin
 from gpt4roi_nb.evaluate.tables import Column, table_of
 
@@ -186,8 +186,8 @@ def test_the_gallery_survives_a_picture_that_is_gone_and_no_rows_at_all(result):
 
 
 def test_the_gallery_draws_regions_in_their_colours(result, tmp_path: Path):
+    from gpt4roi_nb.draw import region_color
     from gpt4roi_nb.evaluate.gallery import _picture
-    from gpt4roi_nb.palette import region_color
 
     Image.new("RGB", (100, 80), "white").save(tmp_path / "white.png")
     row = result.predictions.iloc[0].copy()

@@ -17,11 +17,11 @@ import pytest
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb.evaluate import Result, evaluate
-from gpt4roi_nb.evaluate.asking import Asker
+from gpt4roi_nb.evaluate.benchmarks.vcr import HEAD, SUBMISSION, check_submission
 from gpt4roi_nb.evaluate.command import main
 from gpt4roi_nb.evaluate.journal import Journal
+from gpt4roi_nb.evaluate.predict import Asker
 from gpt4roi_nb.evaluate.run import draw
-from gpt4roi_nb.evaluate.vcr import HEAD, SUBMISSION, check_submission
 
 SMALL = {"batch_size": 4, "progress": False}
 
@@ -252,7 +252,7 @@ def test_a_limit_draws_whole_groups_by_seed(world, gpt4roi, whole):
 
 
 def test_drawing_does_not_depend_on_the_order():
-    from gpt4roi_nb.evaluate.item import Item
+    from gpt4roi_nb.evaluate.benchmarks.item import Item
 
     items = [Item(str(number), "", (), "?") for number in range(50)]
     chosen = {item.id for item in draw(items, 10, 3)}

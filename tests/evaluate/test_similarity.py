@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4roi_nb.evaluate.similarity import (
+from gpt4roi_nb.evaluate.metrics.similarity import (
     chose_right,
     clean_answer,
     clean_name,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gpt4roi_nb.evaluate.statistics import Figure, interval, mcnemar, mean_figure
+from gpt4roi_nb.evaluate.metrics.statistics import Figure, interval, mcnemar, mean_figure
 
 
 def test_the_mean_is_of_all_items_and_its_resamples_are_of_whole_units():

@@ -10,7 +10,7 @@ import torch
 from fake_inside import GRID, HEADS, LAYERS, REGION, SINKS, TOKENS, FakeAttention, fake_answer
 from matplotlib import colormaps
 
-from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets import AttentionInspector, attention_data
 from gpt4roi_nb.widgets.attention_data import AttentionData
 

@@ -15,12 +15,12 @@ import pytest
 from fakes import FakeGPT4RoI
 from predictions import make_images, make_predictions
 
-from gpt4roi_nb.browsing import app as app_of_fiftyone
-from gpt4roi_nb.browsing.app import HUB_PREFIX, NO_LOGIN, App
-from gpt4roi_nb.browsing.rows import rows_of
-from gpt4roi_nb.database import WAYS_OUT, NoDatabase
 from gpt4roi_nb.evaluate import Result
-from gpt4roi_nb.failures import add_attention, add_features
+from gpt4roi_nb.failures import app as app_of_fiftyone
+from gpt4roi_nb.failures.app import HUB_PREFIX, NO_LOGIN, App
+from gpt4roi_nb.failures.database import WAYS_OUT, NoDatabase
+from gpt4roi_nb.failures.rows import rows_of
+from gpt4roi_nb.failures.to_fiftyone import add_attention, add_features
 from gpt4roi_nb.widgets import FailureBrowser
 from gpt4roi_nb.widgets import failure_browser as module
 
@@ -158,7 +158,7 @@ def test_the_databases_folder_is_told_to_whatever_connects(result, monkeypatch, 
         raise NoDatabase("none here")
 
     monkeypatch.setattr("gpt4roi_nb.failures.connect", connect)
-    monkeypatch.setattr("gpt4roi_nb.browsing.tags.connect", connect)
+    monkeypatch.setattr("gpt4roi_nb.failures.tags.connect", connect)
     browser = FailureBrowser(result, database_folder=tmp_path)
     vectors = {item: [1.0] for item in result.predictions["id"]}
     for use in (

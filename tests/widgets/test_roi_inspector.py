@@ -10,7 +10,7 @@ import torch
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import RegionSession
-from gpt4roi_nb.palette import region_color
+from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets import RoIInspector
 from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, likeness
 

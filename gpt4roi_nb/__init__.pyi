@@ -1,0 +1,9 @@
+from .config import GPT4RoIConfig as GPT4RoIConfig
+from .draw import draw_regions as draw_regions
+from .model import GPT4RoIForConditionalGeneration as GPT4RoIForConditionalGeneration
+from .processor import GPT4RoIProcessor as GPT4RoIProcessor
+from .session import Answer as Answer
+from .session import GPT4RoI as GPT4RoI
+from .session import Region as Region
+from .session import RegionSession as RegionSession
+from .session import Turn as Turn

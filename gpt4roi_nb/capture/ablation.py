@@ -1,0 +1,243 @@
+"""Something about a region is changed, and the same answer scored again: the check that a map has to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+from gpt4roi_nb.boxes import check_boxes, normalise
+from gpt4roi_nb.capture.replay import Box, Replay
+
+How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
+HOWS: tuple[How, ...] = get_args(How)
+BASELINES = ("mean", "zero")
+MORE_TOKENS = 16  # of a new answer than the old one had
+REFERENCE_SIDES = (2, 3, 4)  # the picture is cut into so many boxes a side, and all of them are reference boxes
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """An answer before and after something about a region was changed.
+
+    how, region, baseline: what was changed. box: the box whose token took its place, where one did (pixel xyxy).
+    tokens: text of each of the answer's A tokens.
+    before, after: (A,) float32, log-probability (natural) of each of them, given the answer before it.
+    answer: what the model says now; None where it was not asked to.
+    """
+
+    how: str
+    region: int
+    baseline: str
+    box: Box | None
+    tokens: list[str]
+    before: Tensor
+    after: Tensor
+    answer: str | None
+
+    @property
+    def change(self) -> Tensor:
+        """(A,) after - before: negative where the answer needed what was changed."""
+        return self.after - self.before
+
+    def verdict(self, token: int | None = None) -> str:
+        """In words: "without region 1 the log-probability of 'red' falls by 3.1". None takes the whole answer."""
+        change = float(self.change.sum() if token is None else self.change[token])
+        of = "the answer" if token is None else repr(self.tokens[token].strip())
+        if abs(change) < 0.05:
+            return f"{_CONDITIONS[self.how].format(self.region)} the log-probability of {of} stays ({change:+.2f})"
+        moved = "falls" if change < 0 else "rises"
+        return f"{_CONDITIONS[self.how].format(self.region)} the log-probability of {of} {moved} by {abs(change):.1f}"
+
+
+_CONDITIONS = {
+    "remove": "without region {}",
+    "blur": "with region {} blurred",
+    "swap": "with another region's token for region {}",
+    "move": "with region {} moved elsewhere",
+    "position_only": "with only the position of region {}",
+    "feature_only": "without the position of region {}",
+}
+
+
+@torch.inference_mode()
+def ablate(
+    replay: Replay,
+    region: int,
+    how: str,
+    *,
+    baseline: str = "mean",
+    other: int | None = None,
+    box: Box | None = None,
+    generate: bool = True,
+    max_new_tokens: int | None = None,
+) -> Ablation:
+    """See `Answer.ablate`."""
+    if how not in HOWS:
+        raise ValueError(f"how must be one of {', '.join(HOWS)}, but is {how!r}")
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, but is {baseline!r}")
+    _check_unused(how, other, box)
+    position, own = replay.region(region)
+    prompt = replay.embeddings()
+    changed = prompt.clone()
+    target: Box | None = None
+    if how == "blur":
+        changed = replay.encoded.of(blurred(replay.encoded.image, own)).embed(replay.prompt, replay.boxes)
+    elif how == "swap" and box is None:
+        there, target = _other(replay, region, other)
+        changed[:, [position, there]] = prompt[:, [there, position]]
+    elif how in ("swap", "move"):
+        target = _checked(replay, box) if box is not None else farthest_corner(own, replay.encoded.size)
+        changed[:, position] = replay.encoded.region_tokens([target]).to(changed.dtype)
+    else:
+        changed[:, position] = _region_token(replay, own, how, baseline).to(changed.device, changed.dtype)
+    before, after = replay.log_probabilities(torch.cat([prompt, changed]))
+    answer = None
+    if generate:
+        answer = replay.answer(changed, len(replay.ids) + MORE_TOKENS if max_new_tokens is None else max_new_tokens)
+    return Ablation(how, region, baseline, target, list(replay.tokens), _own(before), _own(after), answer)
+
+
+def _check_unused(how: str, other: int | None, box: Box | None) -> None:
+    if other is not None and (how != "swap" or box is not None):
+        raise ValueError('other=… goes with how="swap" alone, and not together with box=…')
+    if box is not None and how not in ("swap", "move"):
+        raise ValueError(f'box=… goes with how="swap" or "move", but how is {how!r}')
+
+
+def _other(replay: Replay, region: int, other: int | None) -> tuple[int, Box]:
+    """Prompt position and box of the region to exchange with."""
+    regions = sorted(replay.prompt.regions)
+    if other is None:
+        if len(regions) < 2:
+            raise ValueError(
+                'the prompt has one region only, so that there is none to swap it with; give box=…, or use how="move"'
+            )
+        other = regions[(regions.index(region) + 1) % len(regions)]
+    if other == region:
+        raise ValueError(f"region {region} cannot be swapped with itself; give another number as other=…")
+    return replay.region(other)
+
+
+def _checked(replay: Replay, box: Box) -> Box:
+    (checked,) = check_boxes([box], *replay.encoded.size, what="box").tolist()
+    return tuple(checked)
+
+
+def farthest_corner(box: Box, size: tuple[int, int]) -> Box:
+    """A box of the same size in the corner of the picture that is farthest from it."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    left, top = 0.0 if x1 + x2 > width else width - (x2 - x1), 0.0 if y1 + y2 > height else height - (y2 - y1)
+    return left, top, left + x2 - x1, top + y2 - y1
+
+
+def blurred(image: Image.Image, box: Box) -> Image.Image:
+    """The picture, blurred inside a box so strongly that nothing but its mean colours is left."""
+    left, top = int(np.floor(box[0])), int(np.floor(box[1]))
+    right, bottom = int(np.ceil(box[2])), int(np.ceil(box[3]))
+    # Only what lies inside is mixed, so that neighbours do not leak into it.
+    inside = image.crop((left, top, right, bottom))
+    copy = image.copy()
+    # Along each side by as much as it is long, or a long box would keep what there is along it.
+    radius = (inside.width / 2, inside.height / 2)
+    copy.paste(inside.filter(ImageFilter.GaussianBlur(radius)), (left, top))
+    return copy
+
+
+def reference_boxes(size: tuple[int, int], away_from: Box) -> list[Box]:
+    """A regular set of boxes of a picture that do not touch a box; all of the set where every one does."""
+    width, height = size
+    boxes = [
+        (width * column / side, height * row / side, width * (column + 1) / side, height * (row + 1) / side)
+        for side in REFERENCE_SIDES
+        for row in range(side)
+        for column in range(side)
+    ]
+    x1, y1, x2, y2 = away_from
+    free = [box for box in boxes if box[2] <= x1 or box[0] >= x2 or box[3] <= y1 or box[1] >= y2]
+    return free or boxes
+
+
+def mean_region(replay: Replay, away_from: Box) -> Tensor:
+    """(1, D): the mean region token of the reference boxes."""
+    return replay.encoded.region_tokens(reference_boxes(replay.encoded.size, away_from)).mean(dim=0, keepdim=True)
+
+
+def _region_token(replay: Replay, own: Box, how: str, baseline: str) -> Tensor:
+    """(1, D): the region's token with a part of it, or all of it, replaced by the baseline."""
+    mean = baseline == "mean"
+    if how == "remove":
+        token = mean_region(replay, own)
+        return token if mean else torch.zeros_like(token)
+    head = replay.encoded.gpt4roi.model.region_encoder.head
+    boxes = [own, *(reference_boxes(replay.encoded.size, own) if mean else [])]
+    maps = replay.encoded.encoding.fused_maps
+    given = [torch.from_numpy(normalise(boxes, *replay.encoded.size)).to(maps[0].device)]
+    content = head.content(head.pool(maps, given))
+    position = head.position(given, content.dtype)
+
+    def instead(values: Tensor) -> Tensor:
+        return values[1:].mean(dim=0, keepdim=True) if mean else torch.zeros_like(values[:1])
+
+    if how == "position_only":
+        return head.output_projection(instead(content) + position[:1])
+    return head.output_projection(content[:1] + instead(position))
+
+
+@torch.inference_mode()
+def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: int) -> Tensor:
+    """See `Answer.occlusion`."""
+    encoded = replay.encoded
+    grid = encoded.gpt4roi.model.config.grid_size
+    if isinstance(patch, bool) or not isinstance(patch, int) or not 1 <= patch <= grid:
+        raise ValueError(f"patch must be a whole number of places, from 1 to {grid}, but is {patch!r}")
+    count = len(replay.tokens)
+    if not (token is None or token == "each" or (isinstance(token, int) and -count <= token < count)):
+        raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {token!r}')
+    starts = range(0, grid, patch)
+    boxes = [(column, row, min(column + patch, grid), min(row + patch, grid)) for row in starts for column in starts]
+    (whole,) = replay.log_probabilities(replay.embeddings())
+    drops = []
+    for start in range(0, len(boxes), batch_size):
+        pictures = [_covered(encoded.image, box, grid) for box in boxes[start : start + batch_size]]
+        drops.append(whole - replay.log_probabilities(embed_pictures(replay, pictures), batch_size))
+    each = _own(torch.cat(drops).T.reshape(count, len(starts), len(starts)))
+    if token == "each":
+        return each
+    return _own(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]
+
+
+def embed_pictures(replay: Replay, pictures: Sequence[Image.Image]) -> Tensor:
+    """(B, P, D): the prompt about each of B pictures of the same size."""
+    gpt4roi = replay.encoded.gpt4roi
+    model, processor = gpt4roi.model, gpt4roi.processor.image_processor
+    encoding = model.encode_image(torch.stack([processor.picture(picture) for picture in pictures]))
+    regions = None
+    if replay.boxes:
+        boxes = torch.from_numpy(normalise(replay.boxes, *replay.encoded.size))
+        regions = model.encode_regions(encoding.fused_maps, [boxes] * len(pictures))
+    ids = torch.tensor([replay.prompt.input_ids] * len(pictures), device=gpt4roi.device)
+    return model.embed(ids, encoding.image_features, regions)
+
+
+def _covered(image: Image.Image, places: tuple[int, int, int, int], grid: int) -> Image.Image:
+    """The picture with a rectangle of places painted in its mean colour."""
+    width, height = image.size
+    left, right = round(places[0] * width / grid), round(places[2] * width / grid)
+    top, bottom = round(places[1] * height / grid), round(places[3] * height / grid)
+    mean = np.asarray(image).reshape(-1, 3).mean(axis=0).round().astype(int)
+    copy = image.copy()
+    copy.paste(tuple(mean.tolist()), (left, top, right, bottom))
+    return copy
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor that can be used outside inference mode."""
+    with torch.inference_mode(False):
+        return tensor.clone()

@@ -1,0 +1,243 @@
+"""How an answer's tokens attend to the prompt, with named parts, and what can be read off it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from gpt4roi_nb.capture.flow import relevancies, rollout
+from gpt4roi_nb.capture.recording import attention_bytes, check_size, chosen, record
+from gpt4roi_nb.capture.replay import Box, Replay
+from gpt4roi_nb.capture.sinks import Sink, Sinks, find_sinks
+from gpt4roi_nb.capture.spans import ANSWER_SO_FAR, named_spans
+from gpt4roi_nb.capture.storage import read, small_picture, write
+from gpt4roi_nb.tokenizer import token_texts
+
+KIND = "attention"
+_TENSORS = ("weights", "to_answer", "logprobs")
+_ABOUT = ("tokens", "prompt_tokens", "spans", "layers", "heads", "grid", "image_size")
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """How an answer's A tokens attend to its P prompt tokens, in L layers and H heads.
+
+    A raw map is no explanation by itself: most of its mass may lie on tokens that could be removed without effect. Look
+    at `mass`, `sinks` and `relevancy` beside it, and at `Answer.ablate`.
+
+    weights: (L, H, A, P) in the dtype that was asked for. Row t is the step that wrote answer token t.
+    to_answer: (L, H, A, G - 1), the same rows' attention to the tokens that the model had written before; 0 for later
+        ones. The G written tokens are the role, where it writes one, and the answer. Rows of both together sum to 1.
+    tokens, prompt_tokens: text of each answer token and of each prompt token.
+    spans: prompt positions by name; each position in one of them. See `spans.named_spans`.
+    logprobs: (A,) float32, log-probability of each answer token, recomputed in this pass.
+    layers, heads: the model's numbers of those that were recorded; arguments called layer and head are such numbers.
+    grid: image tokens a side. image_size: (width, height) in pixels. image: the picture, at most 1024 pixels a side.
+    regions: box of each region of the prompt by number, pixel xyxy in the original image.
+    """
+
+    weights: Tensor
+    to_answer: Tensor
+    tokens: list[str]
+    prompt_tokens: list[str]
+    spans: dict[str, list[int]]
+    logprobs: Tensor
+    layers: list[int]
+    heads: list[int]
+    grid: int
+    image_size: tuple[int, int]
+    image: Image.Image = field(repr=False)
+    regions: dict[int, Box]
+    _replay: Replay | None = field(default=None, repr=False)
+    _found: dict[str, Any] = field(default_factory=dict, repr=False)  # what was computed once
+
+    def span_mass(self, span: str) -> Tensor:
+        """Attention to a span, or to "answer so far": (L, H, A) float32, between 0 and 1."""
+        if span == ANSWER_SO_FAR:
+            return self.to_answer.float().sum(dim=-1)
+        return self.weights[..., self._positions(span)].float().sum(dim=-1)
+
+    def mass(self, layer: int | None = None, head: int | None = None) -> dict[str, Tensor]:
+        """Share of the attention on each span and on the answer so far: (A,) float32 each; for every token they sum
+        to 1. layer, head: None takes the mean over those that were recorded."""
+        return {span: self._mean(self.span_mass(span), layer, head) for span in (*self.spans, ANSWER_SO_FAR)}
+
+    def matrix(self, span: str, token: int | None = None) -> Tensor:
+        """Attention to a span in each layer and head: (L, H) float32; of one answer token, or the mean of all."""
+        mass = self.span_mass(span)
+        return mass.mean(dim=-1) if token is None else mass[..., self.token(token)]
+
+    def row(self, token: int, layer: int | None = None, head: int | None = None) -> Tensor:
+        """(P,) float32: the attention of one answer token."""
+        return self._mean(self.weights[:, :, self.token(token)].float(), layer, head)
+
+    def to_image(self, token: int, layer: int | None = None, head: int | None = None) -> Tensor:
+        """(grid, grid) float32, from the picture's top left: the attention of one answer token to each place.
+
+        The grid covers the whole picture. Nothing is rescaled: the sum is the token's mass on the image.
+        """
+        return self.on_image(self.row(token, layer, head))
+
+    def on_image(self, scores: Tensor) -> Tensor:
+        """(P,), one number a prompt token, as a `rollout` or `relevancy` row → (grid, grid)."""
+        return rearrange(scores[self.spans["image"]], "(h w) -> h w", h=self.grid)
+
+    def sinks(self) -> list[Sink]:
+        """Prompt tokens that draw attention independently of content, the strongest first; see `sinks.find_sinks`."""
+        return self._once("sinks", lambda replay: find_sinks(replay, self.spans, self.prompt_tokens)).sinks
+
+    @property
+    def sink_thresholds(self) -> dict[str, float]:
+        """What `sinks` demanded of this model's attention, and, beside it, what activations would be outliers."""
+        self.sinks()
+        return dict(self._found["sinks"].thresholds)
+
+    def rollout(self) -> Tensor:
+        """(A, P) float32: attention followed through all layers (Abnar & Zuidema 2020), heads averaged.
+
+        Each layer counts half for what it attends to and half for its residual connection. All layers and heads are
+        used, whatever was recorded. A row lacks to 1 what goes to the answer so far.
+        """
+        return self._once("rollout", rollout)
+
+    def relevancy(self, token: int) -> Tensor:
+        """(P,) float32, at least 0: relevancy of each prompt token for one answer token (Chefer et al. 2021).
+
+        Gradient-weighted: a layer contributes the mean over heads of the positive part of attention × the gradient of
+        the token's logit; all layers and heads are used. It is not normalised, and a token's own step is left out.
+
+        Raises:
+            RuntimeError: where the model gives no gradients, as some quantised ones, or for a token whose relevancy
+                was not saved.
+        """
+        index = self.token(token)
+        known: dict[int, Tensor] = self._found.setdefault("relevancy", {})
+        if index not in known:
+            known.update(relevancies(self._live("the relevancy of this token"), [index]))
+        return known[index]
+
+    def token(self, token: int) -> int:
+        """Checked index of an answer token; negative ones count from the end."""
+        count = len(self.tokens)
+        if isinstance(token, bool) or not isinstance(token, int):
+            raise TypeError(f"token must be an index into the {count} answer tokens, but is {token!r}")
+        if not -count <= token < count:
+            raise IndexError(f"the answer has {count} tokens, numbered from 0, but token is {token}")
+        return token % count
+
+    def save(self, path: str | os.PathLike[str], *, relevancy: bool = True) -> None:
+        """Writes all that is needed to draw it again as `.npz` or `.safetensors`, rollout and sinks included.
+
+        relevancy: that of every token, too: a backward pass each. After the model was unloaded, what was computed by
+            then is written.
+        """
+        if self._replay is not None and self._replay.loaded:
+            self.rollout()
+            self.sinks()
+            if relevancy:
+                known = self._found.setdefault("relevancy", {})
+                known.update(relevancies(self._replay, [t for t in range(len(self.tokens)) if t not in known]))
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        about: dict[str, Any] = {name: getattr(self, name) for name in _ABOUT}
+        about["regions"] = [[number, list(box)] for number, box in self.regions.items()]
+        if "rollout" in self._found:
+            tensors["rollout"] = self._found["rollout"]
+        if "sinks" in self._found:
+            about["sinks"] = asdict(self._found["sinks"])
+        tensors |= {f"relevancy {index}": scores for index, scores in self._found.get("relevancy", {}).items()}
+        write(path, KIND, tensors, self.image, about)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Attention:
+        """What `save` wrote. What was not computed by then is an error when asked for.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such file, or it is none of these.
+        """
+        tensors, image, about = read(path, KIND)
+        found: dict[str, Any] = {
+            "relevancy": {int(n.split()[1]): scores for n, scores in tensors.items() if n.startswith("relevancy ")}
+        }
+        if "rollout" in tensors:
+            found["rollout"] = tensors["rollout"]
+        if "sinks" in about:
+            found["sinks"] = Sinks([Sink(**sink) for sink in about["sinks"]["sinks"]], about["sinks"]["thresholds"])
+        values = {name: about[name] for name in _ABOUT} | {name: tensors[name] for name in _TENSORS}
+        values["image_size"] = tuple(values["image_size"])
+        return cls(**values, image=image, regions={n: tuple(box) for n, box in about["regions"]}, _found=found)
+
+    def _positions(self, span: str) -> list[int]:
+        if span not in self.spans:
+            raise KeyError(f"there is no span {span!r}; there are {', '.join((*self.spans, ANSWER_SO_FAR))}")
+        return self.spans[span]
+
+    def _mean(self, values: Tensor, layer: int | None, head: int | None) -> Tensor:
+        """(L, H, …) → (…): one layer or their mean, one head or their mean."""
+        return _one_or_mean(_one_or_mean(values, layer, self.layers, "layer"), head, self.heads, "head")
+
+    def _live(self, what: str) -> Replay:
+        if self._replay is None:
+            raise RuntimeError(f"{what} was not saved with this attention; ask the model again to compute it")
+        return self._replay
+
+    def _once(self, name: str, compute: Callable[[Replay], Any]) -> Any:
+        if name not in self._found:
+            self._found[name] = compute(self._live(name))
+        return self._found[name]
+
+
+def _one_or_mean(values: Tensor, number: int | None, known: Sequence[int], what: str) -> Tensor:
+    if number is None:
+        return values.mean(dim=0)
+    if number not in known:
+        raise IndexError(f"{what} {number!r} was not recorded; recorded are {', '.join(map(str, known))}")
+    return values[known.index(number)]
+
+
+def attention_of(
+    replay: Replay,
+    layers: Sequence[int] | int | None,
+    heads: Sequence[int] | int | None,
+    dtype: torch.dtype,
+    limit: float,
+) -> Attention:
+    """See `Answer.attention`."""
+    encoded, prompt = replay.encoded, replay.prompt
+    model = encoded.gpt4roi.model
+    layers, heads, size = wanted_and_size(replay, layers, heads, dtype)
+    check_size(size, limit, layers, heads, dtype)
+    weights, logprobs = record(replay, layers, heads, dtype)
+    return Attention(
+        weights=weights[..., : replay.length],
+        to_answer=weights[..., replay.length :],
+        tokens=list(replay.tokens),
+        prompt_tokens=token_texts(prompt.input_ids, encoded.gpt4roi.processor.tokenizer),
+        spans=named_spans(prompt),
+        logprobs=logprobs,
+        layers=layers,
+        heads=heads,
+        grid=model.config.grid_size,
+        image_size=encoded.size,
+        image=small_picture(encoded.image),
+        regions=dict(sorted(zip(prompt.regions, replay.boxes, strict=True))),
+        _replay=replay,
+    )
+
+
+def wanted_and_size(
+    replay: Replay, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype
+) -> tuple[list[int], list[int], int]:
+    """Checked layers and heads, and the bytes that recording them needs."""
+    if dtype not in (torch.float16, torch.float32):
+        raise ValueError(f"dtype must be torch.float16 or torch.float32, but is {dtype}")
+    text = replay.encoded.gpt4roi.model.config.text_config
+    layers = chosen(layers, text.num_hidden_layers, "layers")
+    heads = chosen(heads, text.num_attention_heads, "heads")
+    return layers, heads, attention_bytes(replay, layers, heads, dtype)

@@ -1,0 +1,52 @@
+"""A region token in parts that add up to it: what each level, the position and the constants give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.capture.roi_features import RoIFeatures
+
+
+@torch.inference_mode()
+def contributions(model: GPT4RoIForConditionalGeneration, features: RoIFeatures) -> dict[str, Tensor]:
+    """See `RoIFeatures.contribution`. Computed in float32 on the model's device."""
+    head = model.region_encoder.head
+    weight = head.output_projection.weight
+    out = weight.float()
+    flatten = head.flatten_projection.weight.float()
+    outputs = [each.to(weight.device) for each in features.head_outputs]
+    passed = (torch.stack(outputs).sum(dim=0) > 0).float()  # the ReLU's active set
+
+    def through(grid: Tensor) -> Tensor:
+        return rearrange(grid * passed, "n c h w -> n (c h w)") @ flatten.T @ out.T
+
+    constants = [conv.bias.float()[:, None, None] for conv in head.level_convs]  # type: ignore[index, operator, union-attr]
+    parts = {
+        f"level {level}": through(grid - constant)
+        for level, (grid, constant) in enumerate(zip(outputs, constants, strict=True))
+    }
+    parts["position"] = features.position_embedding.to(weight.device) @ out.T
+    bias = head.flatten_projection.bias.float() @ out.T + head.output_projection.bias.float()
+    parts["bias"] = through(torch.stack(constants).sum(dim=0).expand_as(outputs[0])) + bias
+    return {name: _plain(part) for name, part in parts.items()}
+
+
+def shares(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """(N, D) parts → (N,) lengths along their sum, as shares of it."""
+    token = torch.stack(list(parts.values())).sum(dim=0)
+    along = F.normalize(token, dim=-1)
+    length = token.norm(dim=-1)
+    return {name: (part * along).sum(dim=-1) / length for name, part in parts.items()}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    with torch.inference_mode(False):
+        return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -1,0 +1,235 @@
+"""Which map explains this model: deletion and insertion curves over a set of answers, against random maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from gpt4roi_nb.capture.ablation import mean_region
+from gpt4roi_nb.capture.replay import Replay
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.session.conversation import Answer
+
+RANDOM = "random"
+OVER = ("image", "regions", "both")
+
+# An answer and the tokens in question → (P,), a score for each prompt token, the most important the highest.
+Map = Callable[["Answer", Sequence[int]], Tensor]
+
+
+def raw_attention(answer: Answer, tokens: Sequence[int]) -> Tensor:
+    """The mean of all layers and heads."""
+    return answer.attention().weights[:, :, list(tokens)].mean(dim=(0, 1, 2))
+
+
+def attention_rollout(answer: Answer, tokens: Sequence[int]) -> Tensor:
+    return answer.attention(layers=0, heads=0).rollout()[list(tokens)].mean(dim=0)
+
+
+def gradient_relevancy(answer: Answer, tokens: Sequence[int]) -> Tensor:
+    attention = answer.attention(layers=0, heads=0)
+    return torch.stack([attention.relevancy(token) for token in tokens]).mean(dim=0)
+
+
+MAPS: dict[str, Map] = {
+    "raw attention": raw_attention,
+    "rollout": attention_rollout,
+    "relevancy": gradient_relevancy,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness:
+    """Deletion and insertion curves of maps, and of random ones.
+
+    The value of a curve is the probability of the tokens in question: the geometric mean over them, then the mean over
+    the answers. Deletion takes prompt tokens away, those that the map calls important first; a faithful map's curve
+    falls early, so that a *small* area is good. Insertion puts them back in that order; a *large* area is good.
+
+    fractions: (S,) share of the tokens that were taken away or put back, 0 to 1.
+    deletion, insertion: (S,) a map, by name; "random" is the control, the mean over several random maps an answer.
+    deletion_areas, insertion_areas: (answers,) area under each answer's curve, a map; the same order for all maps.
+    over: which tokens. baseline: what an image token becomes is the picture's mean image token, a region token the mean
+    token of boxes elsewhere in the picture.
+    """
+
+    fractions: Tensor
+    deletion: dict[str, Tensor]
+    insertion: dict[str, Tensor]
+    deletion_areas: dict[str, Tensor]
+    insertion_areas: dict[str, Tensor]
+    over: str
+
+    @property
+    def deletion_area(self) -> dict[str, float]:
+        """Mean area of each map: the smaller, the better."""
+        return {name: float(areas.mean()) for name, areas in self.deletion_areas.items()}
+
+    @property
+    def insertion_area(self) -> dict[str, float]:
+        """Mean area of each map: the larger, the better."""
+        return {name: float(areas.mean()) for name, areas in self.insertion_areas.items()}
+
+    def against_random(self, name: str) -> dict[str, tuple[float, float]]:
+        """By how much a map is better than the random ones, answer by answer: {"deletion": (mean, standard error),
+        "insertion": …}; positive is better. The error is that of the mean over the answers."""
+        better = {
+            "deletion": self.deletion_areas[RANDOM] - self.deletion_areas[name],
+            "insertion": self.insertion_areas[name] - self.insertion_areas[RANDOM],
+        }
+        errors = {kind: each.std() / len(each) ** 0.5 if len(each) > 1 else torch.nan for kind, each in better.items()}
+        return {kind: (float(each.mean()), float(errors[kind])) for kind, each in better.items()}
+
+    def table(self) -> str:
+        """Areas as lines of text, with the gain over random maps and its standard error."""
+        lines = [f"{'map':16}{'deletion':>9}{'gain':>16}{'insertion':>11}{'gain':>16}"]
+        for name, area in self.deletion_area.items():
+            if name == RANDOM:
+                gains = ["", ""]
+            else:
+                gains = [f"{mean:+.3f} ± {error:.3f}" for mean, error in self.against_random(name).values()]
+            lines.append(f"{name:16}{area:9.3f}{gains[0]:>16}{self.insertion_area[name]:11.3f}{gains[1]:>16}")
+        return "\n".join(lines)
+
+
+@torch.inference_mode(False)
+def faithfulness(
+    maps: Sequence[str] | Mapping[str, Map],
+    answers: Sequence[Answer],
+    *,
+    over: str = "image",
+    steps: int = 12,
+    tokens: Callable[[Answer], Sequence[int]] | None = None,
+    random_maps: int = 5,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> Faithfulness:
+    """Deletion and insertion curves of maps over a set of answers, with random maps as the control.
+
+    Args:
+        maps: names from `MAPS`, or functions by name, each taking an answer and the indices of its tokens in question
+            and returning a score for each of the P prompt tokens.
+        answers: of sessions whose model is loaded; each needs at least one token.
+        over: which prompt tokens are taken away: those of the "image", of the "regions", or "both".
+        steps: how many points a curve has beyond the first.
+        tokens: which of an answer's tokens are in question; None takes all.
+        random_maps: of each answer; the control is their mean.
+        batch_size: prompts at a time. progress: show a progress bar.
+
+    Raises:
+        ValueError: for an unknown map, no answers, or a map of the wrong shape.
+        RuntimeError: for answers that were loaded from a file.
+    """
+    named = _named(maps)
+    if over not in OVER:
+        raise ValueError(f"over must be one of {', '.join(OVER)}, but is {over!r}")
+    for what, value in (("steps", steps), ("random_maps", random_maps)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{what} must be a whole number of at least 1, but is {value!r}")
+    if not answers:
+        raise ValueError("there are no answers to measure the maps on; give at least one")
+    fractions = torch.linspace(0, 1, steps + 1)
+    curves: dict[str, list[Tensor]] = {name: [] for name in (*named, RANDOM)}  # (2, S) an answer
+    bar = tqdm(answers, unit="answer", leave=False, disable=None if progress else True)
+    for number, answer in enumerate(bar):
+        replay = answer.live("the faithfulness of maps")
+        asked = list(range(len(answer.tokens)) if tokens is None else tokens(answer))
+        if not asked:
+            raise ValueError(f"answer {number} ({answer.text!r}) has no tokens in question; leave it out")
+        units = _units(replay, over)
+        ranked = {name: [_order(scored(answer, asked), units, replay, name)] for name, scored in named.items()}
+        generator = torch.Generator().manual_seed(seed + number)
+        shuffles = (torch.randperm(len(units), generator=generator) for _ in range(random_maps))
+        ranked[RANDOM] = [units[order] for order in shuffles]
+        orders = [order for several in ranked.values() for order in several]
+        found = iter(_curves(replay, orders, asked, fractions, batch_size))
+        for name, several in ranked.items():
+            curves[name].append(torch.stack([next(found) for _ in several]).mean(dim=0))
+    stacked = {name: torch.stack(each) for name, each in curves.items()}  # (answers, 2, S)
+    areas = {name: torch.trapezoid(each, fractions, dim=-1) for name, each in stacked.items()}
+    return Faithfulness(
+        fractions,
+        {name: each[:, 0].mean(dim=0) for name, each in stacked.items()},
+        {name: each[:, 1].mean(dim=0) for name, each in stacked.items()},
+        {name: each[:, 0] for name, each in areas.items()},
+        {name: each[:, 1] for name, each in areas.items()},
+        over,
+    )
+
+
+def _named(maps: Sequence[str] | Mapping[str, Map]) -> dict[str, Map]:
+    if isinstance(maps, str):
+        maps = [maps]
+    if not isinstance(maps, Mapping):
+        unknown = [name for name in maps if name not in MAPS]
+        if unknown:
+            raise ValueError(f"there is no map {unknown[0]!r}; there are {', '.join(MAPS)}, or give a function by name")
+        maps = {name: MAPS[name] for name in maps}
+    if not maps or RANDOM in maps:
+        raise ValueError(f"give at least one map, by another name than {RANDOM!r}, which is the control")
+    return dict(maps)
+
+
+def _units(replay: Replay, over: str) -> Tensor:
+    """Prompt positions that are taken away."""
+    spans = replay.prompt.spans
+    regions = [spans[f"region{number}"][0] for number in replay.prompt.regions]
+    chosen = {"image": spans["image"], "regions": regions, "both": [*spans["image"], *regions]}[over]
+    if not chosen:
+        raise ValueError('an answer without regions cannot be measured with over="regions"; use over="image"')
+    return torch.tensor(chosen)
+
+
+def _order(scores: Tensor, units: Tensor, replay: Replay, name: str) -> Tensor:
+    """The units, the most important first; what is scored alike stays in the order of the prompt."""
+    if scores.shape != (replay.length,):
+        raise ValueError(
+            f"the map {name!r} must give one score for each of {replay.length} prompt tokens, but gave a tensor of "
+            f"shape {tuple(scores.shape)}"
+        )
+    return units[scores.float().cpu()[units].argsort(descending=True, stable=True)]
+
+
+@torch.inference_mode()
+def _curves(
+    replay: Replay, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch_size: int
+) -> list[Tensor]:
+    """(2, S) float32 for each order: the deletion curve and the insertion curve."""
+    prompt = replay.embeddings()[0]
+    nothing = prompt.clone()
+    image = replay.prompt.spans["image"]
+    nothing[image] = prompt[image].mean(dim=0)
+    for number in replay.prompt.regions:
+        position, box = replay.region(number)
+        nothing[position] = mean_region(replay, box)[0].to(nothing.device, nothing.dtype)
+    counts = (fractions * len(orders[0])).round().int().tolist()
+
+    def value(order: Tensor, gone: Sequence[slice]) -> Tensor:
+        rows = torch.zeros(len(gone), replay.length, dtype=torch.bool)
+        for row, part in enumerate(gone):
+            rows[row, order[part]] = True
+        prompts = torch.where(rows[..., None].to(prompt.device), nothing, prompt)
+        return replay.log_probabilities(prompts, batch_size)[:, list(asked)].mean(dim=-1).exp()
+
+    whole, empty = value(orders[0], [slice(0), slice(None)])  # the same for every order
+    between = counts[1:-1]
+    found = []
+    for order in orders:
+        values = value(order, [slice(count) for count in between] + [slice(count, None) for count in between])
+        deletion, insertion = values.split(len(between)) if between else (values, values)
+        found.append(
+            torch.stack(
+                [
+                    torch.cat([whole[None], deletion, empty[None]]),
+                    torch.cat([empty[None], insertion, whole[None]]),
+                ]
+            )
+        )
+    return found

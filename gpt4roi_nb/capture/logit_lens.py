@@ -1,0 +1,87 @@
+"""The logit lens: the words nearest to a region token or image token after each layer of the language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gpt4roi_nb.capture.replay import Box
+from gpt4roi_nb.tokenizer import token_texts
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.inference.encoded_image import EncodedImage
+
+QUESTION = "What is <region1>?"
+CAVEAT = (
+    "The logit lens reads every layer with the last one's dictionary. Layers before that write in directions of their "
+    "own, so that early words may mean nothing, and a position is trained to say what comes next, not what stands "
+    "there (nostalgebraist 2020; Belrose et al. 2023, arXiv 2303.08112; for image tokens Neo et al. 2024, arXiv "
+    "2410.07149, who find words of the objects from the middle layers on)."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LogitLens:
+    """words: [layer][row][k], the likeliest first; layer 0 is the embedding itself, before the first layer.
+    probabilities: (layers + 1, rows, k) float32. caveat: what it does not show."""
+
+    words: list[list[list[str]]]
+    probabilities: Tensor
+    caveat: str = CAVEAT
+
+
+@torch.inference_mode()
+def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> LogitLens:
+    """boxes: pixel xyxy. of: "regions" or "image"; see `RoIFeatures.logit_lens`."""
+    gpt4roi = encoded.gpt4roi
+    model, processor = gpt4roi.model, gpt4roi.processor
+    k = min(k, model.config.text_config.vocab_size)
+    prompt = processor.prompt([("user", QUESTION)])
+    asked: list[Box | None] = [None] if of == "image" else [*boxes]
+    positions = prompt.spans["image" if of == "image" else "region1"]
+    end = positions[-1] + 1  # what comes behind cannot change it
+    norm, read = _final_norm(model.language_model), model.language_model.get_output_embeddings()
+    values, indices = [], []
+    for box in asked:
+        if box is None:
+            ids = torch.tensor([prompt.input_ids[:end]], device=gpt4roi.device)
+            embeddings = model.embed(ids, encoded.encoding.image_features, None)
+        else:
+            embeddings = encoded.embed(prompt, [box])[:, :end]
+        with gpt4roi.running:
+            states = model.language_model.get_decoder()(
+                inputs_embeds=embeddings, use_cache=False, output_hidden_states=True
+            ).hidden_states
+        found = []
+        for layer, state in enumerate(states):
+            chosen = state[0, positions]
+            # transformers gives the last state with the final norm already applied
+            logits = read(chosen if layer == len(states) - 1 else norm(chosen.to(read.weight.device)))
+            # Of each layer at once: all places × the whole vocabulary of all layers would be gigabytes.
+            found.append(logits.float().cpu().softmax(dim=-1).topk(k, dim=-1))
+        values.append(torch.stack([layer_found.values for layer_found in found]))
+        indices.append(torch.stack([layer_found.indices for layer_found in found]))
+    layers = model.config.text_config.num_hidden_layers + 1
+    if not values:
+        return LogitLens([[] for _ in range(layers)], torch.zeros(layers, 0, k))
+    with torch.inference_mode(False):
+        probabilities = torch.cat(values, dim=1).clone()
+    words = [[token_texts(row, processor.tokenizer) for row in layer] for layer in torch.cat(indices, dim=1).tolist()]
+    return LogitLens(words, probabilities)
+
+
+def _final_norm(language_model: nn.Module) -> nn.Module:
+    """The norm between the last layer and the vocabulary.
+
+    Raises:
+        NotImplementedError: where the language model has none by a known name.
+    """
+    decoder = language_model.get_decoder()  # type: ignore[operator]
+    for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm"):
+        if isinstance(found := getattr(decoder, name, None), nn.Module):
+            return found
+    raise NotImplementedError(f"{type(decoder).__name__} has no final norm of a known name; the lens cannot read it")

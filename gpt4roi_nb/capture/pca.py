@@ -1,0 +1,78 @@
+"""Main components of feature maps, shared over levels and pictures, so that their colours compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.capture.roi_features import RoIFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class PCA:
+    """Main components of features.
+
+    of: which features. components: (n, C) orthonormal rows, the strongest first; the greatest entry of each is
+    positive. mean: (C,). explained: (n,) share of the variance. low, high: (n,) range of the values that it was fitted
+    to; maps are scaled to it. maps: (n, S, S) a level, or (N, n, o, o) of pooled grids, in [0, 1] by that range.
+    """
+
+    of: str
+    components: Tensor
+    mean: Tensor
+    explained: Tensor
+    low: Tensor
+    high: Tensor
+    maps: list[Tensor]
+
+    def project(self, features: RoIFeatures) -> list[Tensor]:
+        """(…, n, S, S) a level: the values along the components, not scaled."""
+        return [_along(each, self.mean, self.components) for each in getattr(features, self.of)]
+
+    def maps_of(self, features: RoIFeatures) -> list[Tensor]:
+        """The maps of other features in the same components and range, cut to [0, 1]."""
+        return [_scaled(each, self.low, self.high) for each in self.project(features)]
+
+
+def fit_components(several: Sequence[RoIFeatures], of: str, n: int) -> PCA:
+    """Components of all levels of all features together; `maps` are those of the first."""
+    vectors = torch.cat([_vectors(each) for features in several for each in getattr(features, of)])
+    if not isinstance(n, int) or not 1 <= n <= vectors.shape[1]:
+        raise ValueError(f"n must be between 1 and the {vectors.shape[1]} channels, but is {n!r}")
+    if len(vectors) < 2:
+        raise ValueError(f"components need at least 2 vectors, but {of} holds {len(vectors)}; give a box")
+    mean = vectors.mean(dim=0)
+    centred = (vectors - mean).double()
+    # From the covariance: there are many more places than channels.
+    values, axes = torch.linalg.eigh(centred.T @ centred)
+    order = values.argsort(descending=True)[:n]
+    components = axes[:, order].T
+    # The sign of a component means nothing; fixed, so that colours are the same each time.
+    signs = components.gather(1, components.abs().argmax(dim=1, keepdim=True)).sign()
+    components = (components * signs).float()
+    along = (vectors - mean) @ components.T
+    low, high = along.amin(dim=0), along.amax(dim=0)
+    maps = [_scaled(_along(each, mean, components), low, high) for each in getattr(several[0], of)]
+    total = values.clamp(min=0).sum()
+    explained = (values[order].clamp(min=0) / total).float() if total > 0 else torch.zeros(n)
+    return PCA(of, components, mean, explained, low, high, maps)
+
+
+def _vectors(maps: Tensor) -> Tensor:
+    """(C, h, w) or (N, C, h, w) → (places, C)."""
+    return rearrange(maps if maps.ndim == 4 else maps[None], "n c h w -> (n h w) c")
+
+
+def _along(maps: Tensor, mean: Tensor, components: Tensor) -> Tensor:
+    return torch.einsum("kc,...chw->...khw", components, maps - mean[:, None, None])
+
+
+def _scaled(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    width = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    return ((values - low[:, None, None]) / width[:, None, None]).clamp(0, 1)

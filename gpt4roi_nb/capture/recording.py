@@ -1,0 +1,171 @@
+"""Passes in which attention weights can be seen, without ever holding more of them than is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from gpt4roi_nb.capture.replay import Replay
+from gpt4roi_nb.memory import in_words
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+
+LIMIT = 2_000_000_000  # bytes
+
+
+@contextmanager
+def eager_attention(model: GPT4RoIForConditionalGeneration) -> Iterator[None]:
+    """Attention weights exist in eager mode only: switches the language model to it and back, also after an error."""
+    before = model.language_model.config._attn_implementation
+    model.language_model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.language_model.set_attn_implementation(before)
+
+
+def attention_modules(model: GPT4RoIForConditionalGeneration) -> list[nn.Module]:
+    """The attention of each of the language model's layers, in order.
+
+    Raises:
+        NotImplementedError: where the language model is built in another way than transformers' usual one.
+    """
+    found = [
+        module
+        for module in model.language_model.modules()
+        if "Attention" in type(module).__name__ and isinstance(getattr(module, "layer_idx", None), int)
+    ]
+    layers = model.config.text_config.num_hidden_layers
+    if [module.layer_idx for module in found] != list(range(layers)):
+        raise NotImplementedError(
+            f"expected one attention module for each of {layers} layers, but {type(model.language_model).__name__} "
+            f"has {len(found)}; its attention cannot be recorded"
+        )
+    return found
+
+
+@contextmanager
+def watched(
+    model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None], layers: Sequence[int] | None = None
+) -> Iterator[None]:
+    """Within it, `look(layer, weights)` sees the (B, heads, T, T) weights of each pass, a layer at a time."""
+    modules = attention_modules(model)
+
+    def hook(layer: int) -> Callable[..., None]:
+        def see(module: nn.Module, given: tuple[Tensor, ...], output: tuple[Tensor, Tensor | None]) -> None:
+            weights = output[1]
+            if weights is None:
+                raise NotImplementedError(f"{type(module).__name__} returns no attention weights in eager mode")
+            look(layer, weights)
+
+        return see
+
+    chosen = range(len(modules)) if layers is None else layers
+    with eager_attention(model):
+        handles = [modules[layer].register_forward_hook(hook(layer)) for layer in chosen]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def entering(model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Within it, `look(layer, states)` sees the (B, T, D) hidden states that go into each layer of a pass."""
+    attention = attention_modules(model)
+    layers = [
+        module for module in model.language_model.modules() if any(child in attention for child in module.children())
+    ]
+
+    def hook(layer: int) -> Callable[..., None]:
+        def see(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            look(layer, given[0] if given else named["hidden_states"])
+
+        return see
+
+    handles = [layer.register_forward_pre_hook(hook(index), with_kwargs=True) for index, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def chosen(given: Sequence[int] | int | None, count: int, what: str) -> list[int]:
+    """Checked indices of layers or heads; None means all, negative ones count from the end."""
+    if given is None:
+        return list(range(count))
+    wanted = [given] if isinstance(given, int) else list(given)
+    wrong = [index for index in wanted if not isinstance(index, int) or not -count <= index < count]
+    if wrong or not wanted:
+        raise ValueError(
+            f"{what} must be some of 0 to {count - 1}, or None for all, but "
+            + (f"holds {wrong[0]!r}" if wrong else "is empty")
+        )
+    return list(dict.fromkeys(index % count for index in wanted))
+
+
+def attention_bytes(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> int:
+    """What recording needs: the weights that are kept, and those of one whole layer that pass by."""
+    model = replay.encoded.gpt4roi.model
+    written, answer = len(replay.ids), len(replay.tokens)
+    return sizes(model.config, replay.length, written, answer, len(layers), len(heads), dtype, model.dtype)
+
+
+def sizes(
+    config: PreTrainedConfig,
+    prompt: int,
+    written: int,
+    answer: int,
+    layers: int,
+    heads: int,
+    dtype: torch.dtype,
+    model_dtype: torch.dtype,
+) -> int:
+    """As `attention_bytes`, for so many tokens of the prompt, written, and of the answer among them."""
+    total = prompt + max(written - 1, 0)
+    computed = torch.float32.itemsize + model_dtype.itemsize  # softmax is taken in float32
+    whole_layer = config.text_config.num_attention_heads * total * total * computed
+    return layers * heads * answer * total * dtype.itemsize + whole_layer
+
+
+def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> None:
+    """Raises MemoryError where a recording would be larger than allowed."""
+    if size > limit:
+        half = "" if dtype == torch.float16 else ", dtype=torch.float16"
+        raise MemoryError(
+            f"the attention would take {in_words(size)}, but the limit is {in_words(limit)}; narrow it with "
+            f"layers=… (now {len(layers)}), heads=… (now {len(heads)}){half}, or raise limit=…"
+        )
+
+
+@torch.inference_mode()
+def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """One teacher-forced pass in eager mode over a finished answer.
+
+    Returns:
+        (layers, heads, A, P + G - 1) weights of the steps that wrote each answer token, and (A,) float32
+        log-probabilities of the tokens, recomputed in this pass; both on the CPU.
+    """
+    gpt4roi = replay.encoded.gpt4roi
+    steps, count = replay.steps, len(replay.tokens)
+    kept: dict[int, Tensor] = {}
+    picked = torch.tensor(list(heads))
+
+    def look(layer: int, weights: Tensor) -> None:
+        kept[layer] = weights[0, :, steps][picked.to(weights.device)].to("cpu", dtype)
+
+    embeddings = replay.forced(replay.embeddings())
+    with gpt4roi.running, watched(gpt4roi.model, look, layers):
+        logits = gpt4roi.model.language_model(
+            inputs_embeds=embeddings, use_cache=False, logits_to_keep=max(count, 1)
+        ).logits[0]
+    weights = torch.stack([kept[layer] for layer in layers])
+    if not count:
+        return weights, torch.zeros(0)
+    wanted = torch.tensor(list(replay.ids[replay.first :]))
+    return weights, logits.float().log_softmax(dim=-1).cpu().gather(-1, wanted[:, None]).squeeze(-1)

@@ -1,0 +1,112 @@
+"""A finished answer that can be run again, as it was or with something changed in its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gpt4roi_nb.inference.cache import new_cache
+from gpt4roi_nb.inference.decode import AnswerText, Sampling, decode
+from gpt4roi_nb.prompt import Prompt
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.inference.encoded_image import EncodedImage
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """What an answer came from: with P prompt tokens, G written tokens, of which the last A are the answer.
+
+    encoded: the image. prompt: the P tokens. boxes: pixel xyxy of its `<bbox>` tokens, in order.
+    ids: the G written tokens up to the last one that is kept; those before `first` = G - A are the role.
+    tokens: text of each of the A answer tokens.
+    """
+
+    encoded: EncodedImage
+    prompt: Prompt
+    boxes: Sequence[Box]
+    ids: Sequence[int]
+    first: int
+    tokens: list[str]
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is still there."""
+        return self.encoded.gpt4roi.is_loaded
+
+    @property
+    def length(self) -> int:
+        """P."""
+        return len(self.prompt.input_ids)
+
+    @property
+    def steps(self) -> slice:
+        """The A positions whose step wrote each answer token."""
+        return slice(self.length + self.first - 1, self.length + len(self.ids) - 1)
+
+    def on(self, encoded: EncodedImage) -> Replay:
+        """The same about another image."""
+        return replace(self, encoded=encoded)
+
+    def region(self, number: int) -> tuple[int, Box]:
+        """Prompt position and box of a region.
+
+        Raises:
+            ValueError: where the prompt has no such region.
+        """
+        if number not in self.prompt.regions:
+            known = " and ".join(map(str, self.prompt.regions)) or "none"
+            raise ValueError(f"the answer's prompt has no region {number!r}; its regions are: {known}")
+        index = self.prompt.regions.index(number)
+        return self.prompt.spans[f"region{number}"][0], self.boxes[index]
+
+    def embeddings(self) -> Tensor:
+        """(1, P, D) of the prompt."""
+        return self.encoded.embed(self.prompt, self.boxes)
+
+    @torch.inference_mode()
+    def forced(self, prompts: Tensor) -> Tensor:
+        """prompts: (B, P, D) → (B, P + G - 1, D) with the written tokens behind, but for the last, which is only read.
+
+        Without written tokens (B, P, D).
+        """
+        model = self.encoded.gpt4roi.model
+        ids = torch.tensor([list(self.ids[:-1])], dtype=torch.long, device=prompts.device)
+        written = model.get_input_embeddings()(ids).expand(len(prompts), -1, -1)
+        return torch.cat([prompts, written.to(prompts.dtype)], dim=1)
+
+    @torch.inference_mode()
+    def log_probabilities(self, prompts: Tensor, batch_size: int = 16) -> Tensor:
+        """Of each answer token, given the prompt and the answer before it: (B, P, D) → (B, A) float32 on the CPU."""
+        gpt4roi = self.encoded.gpt4roi
+        count = len(self.tokens)
+        if not count or not len(prompts):
+            return torch.zeros(len(prompts), count)
+        wanted = torch.tensor(list(self.ids[self.first :]))
+        found = []
+        for batch in prompts.split(batch_size):
+            with gpt4roi.running:
+                logits = gpt4roi.model.language_model(
+                    inputs_embeds=self.forced(batch), use_cache=False, logits_to_keep=count
+                ).logits
+            log_probabilities = logits.float().log_softmax(dim=-1).cpu()
+            found.append(log_probabilities.gather(-1, wanted.expand(len(batch), -1)[..., None]).squeeze(-1))
+        return torch.cat(found)
+
+    @torch.inference_mode()
+    def answer(self, prompt: Tensor, max_new_tokens: int) -> str:
+        """The greedy answer to a prompt. prompt: (1, P, D)."""
+        gpt4roi = self.encoded.gpt4roi
+        writing = AnswerText(gpt4roi.processor, gpt4roi.model.generation_config.eos_token_id)
+        steps = decode(gpt4roi, prompt, new_cache(), Sampling())
+        while len(writing.ids) < max_new_tokens and not writing.finished:
+            (token,), (logprob,) = next(steps)
+            writing.push(token, logprob)
+        writing.rest()
+        return writing.text

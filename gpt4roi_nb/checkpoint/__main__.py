@@ -1,0 +1,56 @@
+"""`python -m gpt4roi_nb.checkpoint`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from gpt4roi_nb.checkpoint.convert import DEFAULT_TOWER, DTYPES, convert_original
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m gpt4roi_nb.checkpoint`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.checkpoint", description="Checkpoints of GPT4RoI.")
+    command = parser.add_subparsers(required=True).add_parser(
+        "convert", help="the authors' checkpoint, or their delta and LLaMA, to this package's layout"
+    )
+    command.add_argument("source", help="the authors' checkpoint or delta: a folder or a hub id")
+    command.add_argument("target", help="the folder to be written")
+    command.add_argument("--base", help="LLaMA-7B's first version, where the source is a delta: a folder or a hub id")
+    command.add_argument("--vision", help=f"the vision tower, {DEFAULT_TOWER}: a folder or a hub id")
+    command.add_argument("--dtype", choices=list(DTYPES), help="of the result (default: as the source)")
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="load the result, or what was converted before, and let it give one greedy answer",
+    )
+    command.add_argument("--table", action="store_true", help="print what became of every tensor")
+    options = parser.parse_args(arguments)
+    try:
+        report = convert_original(
+            options.source,
+            options.target,
+            base=options.base,
+            vision=options.vision,
+            dtype=options.dtype,
+            verify=options.verify,
+        )
+    except (ValueError, OSError, MemoryError) as error:
+        words = error.strerror if isinstance(error, OSError) and error.filename is None else None
+        print(f"gpt4roi_nb.checkpoint: {words or error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"gpt4roi_nb.checkpoint: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("gpt4roi_nb.checkpoint: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    if options.table:
+        print(report.table())
+    print(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The whole conversion. Memory holds one tensor and the file that is being filled, whatever the model's size."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from PIL import Image, ImageDraw
+
+from gpt4roi_nb.checkpoint import original
+from gpt4roi_nb.checkpoint.load import INDEX_FILE, check_checkpoint, load_checkpoint
+from gpt4roi_nb.checkpoint.plan import holds_tower, make_plan
+from gpt4roi_nb.checkpoint.report import ConversionReport, Fate
+from gpt4roi_nb.checkpoint.shards import Shards
+from gpt4roi_nb.checkpoint.work import (
+    PROGRESS_FILE,
+    assign,
+    begun,
+    check_disk,
+    fingerprint,
+    finished_files,
+    write_tensors,
+)
+from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.tokenizer import ADDED_TOKENS
+
+PARTIAL = ".partial"  # what the target's name ends in until it is whole
+REPORT_FILE = "conversion.json"
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DEFAULT_TOWER = "openai/clip-vit-large-patch14"
+# What is got of a hub id: the small files, then the weights in the first of these forms that it has.
+HUB_FILES = ("*.json", "*.model")
+HUB_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def convert_original(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    vision: str | os.PathLike[str] | None = None,
+    dtype: str | torch.dtype | None = None,
+    verify: bool = False,
+    progress: bool = True,
+) -> ConversionReport:
+    """The authors' checkpoint, or their delta and its base, to this package's layout. Needs little memory.
+
+    A conversion that was stopped, by whatever, is continued by the same call; until it is whole its folder is called
+    `target` + ".partial".
+
+    Args:
+        source: the authors' files, a folder or a hub id: config.json, the weights as `pytorch_model*.bin` or
+            safetensors, in shards or not, and tokenizer.model or tokenizer.json.
+        target: the folder to be written; it must not exist, or be empty.
+        base: where the source is a delta, LLaMA-7B's first version: a folder or a hub id.
+        vision: the vision tower, which the authors' files do not hold: a folder or a hub id. None takes the folder
+            that their config.json names.
+        dtype: "float16", "bfloat16" or "float32"; None keeps the source's, and float16 with a base.
+        verify: load the result and let it give one greedy answer.
+        progress: show a progress bar.
+
+    Returns:
+        What became of every tensor; also written to `target`/conversion.json.
+
+    Raises:
+        FileNotFoundError: a folder, a file or a shard is missing (says which).
+        FileExistsError: the target exists.
+        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's; values are NaN or
+            infinite; a file is truncated, or could run code when it is read.
+        OSError: the disk is too small, or full.
+    """
+    started = time.perf_counter()
+    goal = Path(target).expanduser().resolve()
+    if goal.is_mount():
+        raise ValueError(
+            f"{str(goal)!r} is where a disk is mounted; choose a folder on it, such as {str(goal / 'GPT4RoI')!r}"
+        )
+    if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
+        if verify and (goal / REPORT_FILE).is_file():
+            return _verify(goal, _read_report(goal))
+        raise FileExistsError(f"{str(goal)!r} exists already; remove it, or choose another target")
+    source_folder = folder_of(source, "source")
+    base_folder = None if base is None else folder_of(base, "base")
+    shards = Shards(source_folder)
+    vision_folder, tower = _tower(vision, source_folder, shards)
+    base_shards = None if base_folder is None else Shards(base_folder)
+
+    tokenizer = original.tokenizer_of(source_folder, shards)
+    if base_folder is not None and base_shards is not None:
+        vocabulary = len(tokenizer) - len(ADDED_TOKENS)
+        original.check_base(base_folder, source_folder, base_shards, vocabulary)
+    into = dtype_of(dtype, torch.float16 if base is not None else shards.tensors[original.EMBEDDINGS].dtype)
+    vision_config = GPT4RoIConfig().vision_config if vision_folder is None else original.vision_config_of(vision_folder)
+    config = original.config_of(source_folder, shards, tokenizer, vision_config, into)
+    steps, ignored = make_plan(config, shards, tower, base_shards)
+    if base is None:
+        original.check_whole(shards)
+
+    processor = original.processor_of(config, tokenizer, vision_folder)
+
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    partial = goal.with_name(goal.name + PARTIAL)
+    files = assign(steps, into)
+    plan = {"files": list(files), "sources": fingerprint(into, shards, tower, base_shards)}
+    finished = finished_files(partial, plan)
+    resumed = len(finished)
+    needed = sum(step.bytes(into) for file in files if file not in finished for step in files[file])
+    check_disk(goal.parent, partial, finished, needed)
+    with begun(partial, plan, finished):
+        adder = write_tensors(partial, files, finished, into, progress)
+        config.save_pretrained(partial)
+        original.generation_config_of(tokenizer).save_pretrained(partial)
+        processor.save_pretrained(partial)
+        write_json(
+            partial / INDEX_FILE,
+            {
+                "metadata": {"total_size": sum(step.bytes(into) for step in steps)},
+                "weight_map": {step.fate.name: file for file, group in files.items() for step in group},
+            },
+        )
+        report = ConversionReport(
+            source=os.fspath(source),
+            target=str(goal),
+            base=None if base is None else os.fspath(base),
+            vision=str(tower.folder),
+            dtype=name_of(into),
+            fates=[*(step.fate for step in steps), *ignored],
+            seconds=time.perf_counter() - started,
+            resumed_files=resumed,
+            base_checked=len(adder.checked),
+        )
+        write_json(partial / REPORT_FILE, asdict(report))
+        check_checkpoint(partial)
+        partial.replace(goal)
+        (goal / PROGRESS_FILE).unlink()
+    return _verify(goal, report) if verify else report
+
+
+def _read_report(folder: Path) -> ConversionReport:
+    content = read_json(folder / REPORT_FILE)
+    fates = [Fate(**{**fate, "shape": tuple(fate["shape"])}) for fate in content.pop("fates")]
+    return ConversionReport(fates=fates, **content)
+
+
+def _verify(folder: Path, report: ConversionReport) -> ConversionReport:
+    """Lets a converted checkpoint answer, and puts that into its report.
+
+    Raises:
+        RuntimeError: it does not load, or does not answer; the conversion itself is whole.
+    """
+    try:
+        report.verified = greedy_answer(folder, DTYPES[report.dtype])
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        raise RuntimeError(
+            f"{str(folder)!r} is converted, but could not be verified: {error}. The same command verifies it again"
+        ) from error
+    write_json(folder / REPORT_FILE, asdict(report))
+    return report
+
+
+def folder_of(name: str | os.PathLike[str], what: str) -> Path:
+    """A folder as it is; a hub id is got from the hub, or from its cache where HF_HUB_OFFLINE is set."""
+    given = os.fspath(name)
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ValueError(f"the {what} {given!r} is a file; expected a folder, or a hub id")
+    if folder.is_absolute() or given.startswith((".", "~")) or given.count("/") != 1:
+        raise FileNotFoundError(f"no {what} at {given!r}; expected a folder, or a hub id such as name/model")
+    try:
+        for weights in HUB_WEIGHTS:
+            got = Path(snapshot_download(given, allow_patterns=[*HUB_FILES, weights]))
+            if list(got.glob(weights)):
+                return got
+        raise ValueError(f"it has no {' or '.join(HUB_WEIGHTS)}")
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"no {what} at {given!r}: there is no such folder, and it could not be got as a hub id ({error})"
+        ) from error
+
+
+def dtype_of(given: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
+    """The dtype to write. Raises ValueError for one that a checkpoint is not kept in."""
+    dtype = default if given is None else DTYPES.get(given) if isinstance(given, str) else given
+    if dtype is None or dtype not in DTYPES.values():
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, but is {given if given is not None else default}")
+    return dtype
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _tower(vision: str | os.PathLike[str] | None, source_folder: Path, source: Shards) -> tuple[Path | None, Shards]:
+    """The vision tower's folder (None where it lies in the source) and its tensors."""
+    if vision is not None:
+        folder = folder_of(vision, "vision tower")
+        return folder, Shards(folder)
+    if any(holds_tower(name) for name in source.tensors):
+        return None, source
+    named = read_json(source_folder / "config.json").get("mm_vision_tower") or DEFAULT_TOWER
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"the authors' files do not hold the vision tower; their config.json names {named!r}, which is no folder "
+            "here, and nothing is fetched unasked. Say where it is with `vision` (--vision): a folder, or "
+            f"{DEFAULT_TOWER} to get it from the hub"
+        )
+    return folder, Shards(folder)
+
+
+def greedy_answer(folder: Path, dtype: torch.dtype) -> str:
+    """What a converted model, which is kept in `dtype`, says of a region of a drawn picture, greedily.
+
+    Raises:
+        ValueError: its logits are not finite.
+    """
+    # On a CPU float16 is unusably slow, and float32 would need twice the memory.
+    slow = dtype == torch.float16 and not torch.cuda.is_available()
+    model, processor = load_checkpoint(folder, dtype=torch.bfloat16 if slow else dtype)
+    picture = Image.new("RGB", (224, 224), "white")
+    ImageDraw.Draw(picture).ellipse((60, 60, 160, 160), fill="red")
+    inputs = processor(picture, "What is <region1>?", [(50, 50, 170, 170)])
+    boxes = [image_boxes.to(model.device) for image_boxes in inputs.pop("boxes")]
+    inputs.pop("labels")
+    prompt = inputs["input_ids"].shape[1]
+    generated: Any = model.generate(  # type: ignore[misc]
+        **inputs.to(model.device),
+        boxes=boxes,
+        max_new_tokens=24,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    if not all(torch.isfinite(logits).all() for logits in generated.logits):
+        raise ValueError(f"{str(folder)!r} loads, but its logits are NaN or infinite; the weights are damaged")
+    text = processor.tokenizer.decode(generated.sequences[0, prompt:], skip_special_tokens=True)
+    return text.strip()

@@ -1,0 +1,143 @@
+"""Carrying a plan out: file by file into a folder beside the target, so that it can be stopped and continued."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from gpt4roi_nb.checkpoint.delta import Adder
+from gpt4roi_nb.checkpoint.plan import Step
+from gpt4roi_nb.checkpoint.shards import Shards
+from gpt4roi_nb.files import read_json, write_json
+
+MAX_SHARD_BYTES = 1_000_000_000
+MARGIN_BYTES = 50_000_000  # for the small files
+PROGRESS_FILE = "progress.json"
+
+
+def assign(steps: Sequence[Step], dtype: torch.dtype) -> dict[str, list[Step]]:
+    """File name → the tensors that go into it, in order, up to `MAX_SHARD_BYTES` a file."""
+    groups: list[list[Step]] = [[]]
+    size = 0
+    for step in steps:
+        if groups[-1] and size + step.bytes(dtype) > MAX_SHARD_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(step)
+        size += step.bytes(dtype)
+    return {f"model-{n:05}-of-{len(groups):05}.safetensors": group for n, group in enumerate(groups, start=1)}
+
+
+def fingerprint(dtype: torch.dtype, *several: Shards | None) -> list[Any]:
+    """What an unfinished conversion must have in common with this one to be continued."""
+    states = [(file, file.stat()) for shards in several if shards is not None for file in shards.files]
+    return [str(dtype), *([str(file.resolve()), state.st_size, state.st_mtime_ns] for file, state in states)]
+
+
+def finished_files(partial: Path, plan: dict[str, Any]) -> dict[str, int]:
+    """The files that an interrupted run of the same conversion has finished, with their sizes.
+
+    Raises:
+        FileExistsError: what lies there is no unfinished conversion.
+    """
+    progress = partial / PROGRESS_FILE
+    if not progress.is_file():
+        left = [] if not partial.exists() else [path.name for path in partial.iterdir()] if partial.is_dir() else ["."]
+        if [name for name in left if name != f"{PROGRESS_FILE}.part"]:
+            raise FileExistsError(f"{str(partial)!r} is in the way and is no unfinished conversion; move it away")
+        return {}
+    written = read_json(progress)
+    if written.get("plan") != plan:
+        return {}  # of other files, or to another dtype: nothing of it can be used
+    finished: dict[str, int] = written["finished"]
+    return {
+        file: size
+        for file, size in finished.items()
+        if (partial / file).is_file() and (partial / file).stat().st_size == size
+    }
+
+
+def check_disk(folder: Path, partial: Path, finished: dict[str, int], needed: int) -> None:
+    """Raises OSError where a folder's disk has not room for so many bytes more.
+
+    What an earlier run has left unfinished in `partial` is given up, so it counts as free.
+    """
+    old = [path for path in partial.iterdir() if path.name not in finished] if partial.is_dir() else []
+    left = sum(path.stat().st_size for path in old)
+    free = shutil.disk_usage(folder).free + left
+    if free < needed + MARGIN_BYTES:
+        raise OSError(
+            errno.ENOSPC,
+            f"the conversion needs {(needed + MARGIN_BYTES) / 1e9:.2f} GB more in {str(folder)!r}, but "
+            f"{free / 1e9:.2f} GB are free; free some, or choose another target",
+        )
+
+
+@contextmanager
+def begun(partial: Path, plan: dict[str, Any], finished: dict[str, int]) -> Iterator[None]:
+    """The folder of the work, with what is finished in it and nothing else, while it belongs to this process alone."""
+    partial.mkdir(parents=True, exist_ok=True)
+    folder = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another conversion is writing to {str(partial)!r}; wait for it to end") from None
+        for path in partial.iterdir():
+            if path.name not in finished and path.name != PROGRESS_FILE:
+                path.unlink()  # half a file of a run that was killed
+        write_json(partial / PROGRESS_FILE, {"plan": plan, "finished": finished})
+        yield
+    finally:
+        os.close(folder)
+
+
+def write_tensors(
+    partial: Path, files: dict[str, list[Step]], finished: dict[str, int], dtype: torch.dtype, progress: bool
+) -> Adder:
+    """Makes the files that are not finished."""
+    plan = read_json(partial / PROGRESS_FILE)["plan"]
+    adder = Adder()
+    total = sum(step.bytes(dtype) for group in files.values() for step in group)
+    with tqdm(total=total, unit="B", unit_scale=True, disable=not progress, desc="converting") as bar:
+        for file, group in files.items():
+            if file not in finished:
+                tensors = {}
+                for step in group:
+                    tensors[step.fate.name] = step.run(dtype, adder)
+                    bar.update(step.bytes(dtype))
+                finished[file] = _write_file(partial / file, tensors)
+                write_json(partial / PROGRESS_FILE, {"plan": plan, "finished": finished})
+            else:
+                bar.update(sum(step.bytes(dtype) for step in group))
+    return adder
+
+
+def _write_file(file: Path, tensors: dict[str, Tensor]) -> int:
+    """Writes under another name first, so that a file of this name is whole. Returns its size."""
+    unfinished = file.with_name(file.name + ".part")
+    try:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())  # on the disk before it has its name
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(
+            errno.EIO,
+            f"{file.name} could not be written ({error}); see that the disk has room, and run the same command again: "
+            f"what is finished stays in {str(file.parent)!r}",
+        ) from error
+    unfinished.replace(file)
+    return file.stat().st_size

@@ -1,0 +1,87 @@
+"""Cityscapes' layout: gtFine's label and instance PNGs, and the panoptic PNGs with their list.
+
+Ids are Cityscapes' own, so that its tools read the files; the names are this world's. `instanceIds` is 16-bit: an
+object is id × 1000 + n, a crowd its id, and so is stuff; 0 is unlabelled. Pictures are JPEG, as everywhere here.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.formats.coco import COLOURS
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
+from gpt4roi_nb.data.scenes.formats.masks import bounds, rgb_ids
+from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
+from gpt4roi_nb.data.scenes.scene import CATEGORIES
+
+THING_IDS = dict(zip(CATEGORIES, (24, 25, 26, 27, 28, 31, 33), strict=True))
+STUFF_IDS = {"table": 7, "wall": 12}
+LABELS = THING_IDS | STUFF_IDS
+INSTANCES = 1000
+CITY = "generated"
+
+FILES = tuple(
+    JsonFile(
+        f"cityscapes/gtFine/cityscapes_panoptic_{split}.json",
+        ("images", "annotations"),
+        {
+            "categories": [
+                {
+                    "id": number,
+                    "name": name,
+                    "color": list(COLOURS[name]),
+                    "supercategory": "solid" if name in THING_IDS else "surroundings",
+                    "isthing": int(name in THING_IDS),
+                }
+                for name, number in LABELS.items()
+            ]
+        },
+    )
+    for split in SPLITS
+)
+
+
+def regions(picture: Picture) -> Iterator[tuple[str, int, np.ndarray, bool]]:
+    """(name, instance id, mask (H, W) bool, whether it is a crowd) of everything that is labelled."""
+    counts: Counter[str] = Counter()
+    for segment in picture.segments:
+        number = THING_IDS[segment.category]
+        if not segment.is_crowd:
+            number = number * INSTANCES + counts[segment.category]
+            counts[segment.category] += 1
+        yield segment.category, number, segment.mask, segment.is_crowd
+    for name, mask in picture.stuff.items():
+        yield name, STUFF_IDS[name], mask, False
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture's three PNGs and its entry."""
+    stem = f"{CITY}_{picture.number:06d}_000000"
+    folder = f"cityscapes/gtFine/{picture.split}/{CITY}"
+    added.links.append(f"cityscapes/leftImg8bit/{picture.split}/{CITY}/{stem}_leftImg8bit.jpg")
+    labels = np.zeros((picture.height, picture.width), np.uint8)
+    instances = np.zeros((picture.height, picture.width), np.uint16)
+    infos = []
+    for name, number, mask, is_crowd in regions(picture):
+        labels[mask], instances[mask] = LABELS[name], number
+        info = {
+            "id": number,
+            "category_id": LABELS[name],
+            "area": int(mask.sum()),
+            "bbox": bounds(mask),
+            "iscrowd": int(is_crowd),
+        }
+        infos.append(info)
+    added.pngs[f"{folder}/{stem}_gtFine_labelIds.png"] = labels
+    added.pngs[f"{folder}/{stem}_gtFine_instanceIds.png"] = instances
+    file_name = f"{stem}_gtFine_panoptic.png"
+    added.pngs[f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}/{file_name}"] = rgb_ids(
+        instances.astype(np.int32)
+    )
+    file = f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}.json"
+    # The official tool makes this name of the instance file's, and no picture is called so: readers go by the id.
+    unreal = f"{stem}_gtFine_leftImg8bit.png"
+    image = {"id": stem, "width": picture.width, "height": picture.height, "file_name": unreal}
+    added.row(file, "images", image)
+    added.row(file, "annotations", {"image_id": stem, "file_name": file_name, "segments_info": infos})

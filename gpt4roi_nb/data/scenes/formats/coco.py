@@ -1,0 +1,121 @@
+"""COCO 2017: instances and panoptic segmentation.
+
+A crowd (see `picture.CROWD`) is one annotation with uncompressed run lengths, everything else polygons. Panoptic PNGs
+hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
+"""
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
+from gpt4roi_nb.data.scenes.formats.masks import bounds, rgb_ids, run_lengths
+from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, xywh
+from gpt4roi_nb.data.scenes.scene import CATEGORIES
+
+# With gaps, as COCO's ids have them.
+CATEGORY_IDS = dict(zip(CATEGORIES, (1, 2, 4, 5, 7, 11, 13), strict=True))
+STUFF_IDS = {"table": 189, "wall": 199}
+COLOURS = {
+    **{name: (220 - 20 * k, 20 + 30 * k, 60) for k, name in enumerate(CATEGORIES)},
+    "table": (150, 120, 90),
+    "wall": (70, 90, 120),
+}
+URL = "http://generated.invalid"  # names no host: nothing is to be downloaded
+
+INFO = {
+    "description": "generated table-top scenes",
+    "url": URL,
+    "version": "1.0",
+    "year": 2017,
+    "contributor": "gpt4roi_nb.data.scenes.formats",
+    "date_created": "2017/09/01",
+}
+LICENSES = [{"url": URL, "id": 1, "name": "none: generated"}]
+THINGS = [{"supercategory": "solid", "id": CATEGORY_IDS[name], "name": name} for name in CATEGORIES]
+PANOPTIC = [
+    {
+        "supercategory": "solid" if name in CATEGORY_IDS else "surroundings",
+        "color": list(COLOURS[name]),
+        "isthing": int(name in CATEGORY_IDS),
+        "id": number,
+        "name": name,
+    }
+    for name, number in (CATEGORY_IDS | STUFF_IDS).items()
+]
+
+FOLDER = "coco"
+INSTANCES = {split: f"{FOLDER}/annotations/instances_{split}2017.json" for split in SPLITS}
+SEGMENTS = {split: f"{FOLDER}/annotations/panoptic_{split}2017.json" for split in SPLITS}
+HEAD: Record = {"info": INFO, "licenses": LICENSES}
+FILES = (
+    *(JsonFile(path, ("images", "annotations"), HEAD | {"categories": THINGS}) for path in INSTANCES.values()),
+    *(JsonFile(path, ("images", "annotations"), HEAD | {"categories": PANOPTIC}) for path in SEGMENTS.values()),
+)
+
+
+def image_record(picture: Picture, file_name: str) -> Record:
+    """An entry of a COCO file's `images`."""
+    return {
+        "license": 1,
+        "file_name": file_name,
+        "coco_url": f"{URL}/{picture.split}2017/{picture.stem}.jpg",
+        "height": picture.height,
+        "width": picture.width,
+        "date_captured": "2017-09-01 00:00:00",
+        "flickr_url": f"{URL}/{picture.stem}.jpg",
+        "id": picture.number,
+    }
+
+
+def object_record(picture: Picture, index: int) -> Record:
+    """An entry of a COCO file's `annotations` for one object, by polygons."""
+    thing = picture.objects[index]
+    return {
+        "segmentation": picture.polygons[index],
+        "area": float(picture.areas[index]),
+        "iscrowd": 0,
+        "image_id": picture.number,
+        "bbox": xywh(thing.box),
+        "category_id": CATEGORY_IDS[thing.category],
+        "id": picture.object_id(index),
+    }
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture to instances and panoptic files."""
+    file_name = f"{picture.stem}.jpg"
+    added.links.append(f"{FOLDER}/{picture.split}2017/{file_name}")
+    added.row(INSTANCES[picture.split], "images", image_record(picture, file_name))
+    for segment in picture.segments:
+        record = object_record(picture, segment.members[0])
+        if segment.is_crowd:
+            record["segmentation"] = run_lengths(segment.mask)
+            record["area"] = float(segment.mask.sum())
+            record["bbox"] = xywh(segment.box)
+            record["iscrowd"] = 1
+        added.row(INSTANCES[picture.split], "annotations", record)
+    _add_panoptic(picture, added)
+
+
+def _add_panoptic(picture: Picture, added: Added) -> None:
+    ids = np.zeros((picture.height, picture.width), np.int32)
+    infos = []
+    stuff = [(name, mask, False) for name, mask in picture.stuff.items()]
+    things = [(segment.category, segment.mask, segment.is_crowd) for segment in picture.segments]
+    for index, (name, mask, is_crowd) in enumerate(things + stuff):
+        red, green, blue = COLOURS[name]
+        number = red + 256 * green + 65536 * (blue + index)  # the category's colour, and no other segment's
+        ids[mask] = number
+        infos.append(
+            {
+                "area": int(mask.sum()),
+                "category_id": (CATEGORY_IDS | STUFF_IDS)[name],
+                "iscrowd": int(is_crowd),
+                "id": number,
+                "bbox": bounds(mask),
+            }
+        )
+    file_name = f"{picture.stem}.png"
+    added.pngs[f"{FOLDER}/annotations/panoptic_{picture.split}2017/{file_name}"] = rgb_ids(ids)
+    added.row(SEGMENTS[picture.split], "images", image_record(picture, f"{picture.stem}.jpg"))
+    annotation = {"segments_info": infos, "file_name": file_name, "image_id": picture.number}
+    added.row(SEGMENTS[picture.split], "annotations", annotation)

@@ -1,0 +1,132 @@
+"""Referring expressions: words that pick exactly one object of a scene, checked against all the others."""
+
+from dataclasses import dataclass
+from itertools import chain, combinations
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.question_kinds import DEPTH_MARGIN, SIDE_MARGIN, comparable, pick, value_of
+from gpt4roi_nb.data.scenes.scene import Scene, SceneObject
+
+ATTRIBUTES = ("size", "colour", "material", "category")  # in the order in which English names them
+PLACES = ("left", "right", "front", "back")
+RELATIONS = {
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+    "front": ("in front of", "closer than"),
+    "back": ("behind", "further back than"),
+}
+PLACE_WORDS = {
+    "left": ("left {}", "leftmost {}", "{} on the far left", "{} furthest left"),
+    "right": ("right {}", "rightmost {}", "{} on the far right", "{} furthest right"),
+    "front": ("front {}", "closest {}", "{} in front", "{} nearest to us"),
+    "back": ("back {}", "furthest {}", "{} at the back", "{} furthest away"),
+}
+OPPOSITE = {"left": "right", "right": "left", "front": "back", "back": "front"}
+_SUBSETS = tuple(chain.from_iterable(combinations(ATTRIBUTES, count) for count in range(1, 5)))
+
+
+@dataclass(frozen=True)
+class Expression:
+    """How an object is told from the others.
+
+    values: (attribute, value) pairs that it has. place: of the objects with these values, the one furthest to that
+    side. relation: it stands on that side of the object that the other expression picks.
+    """
+
+    values: tuple[tuple[str, str], ...]
+    place: str | None = None
+    relation: "tuple[str, Expression] | None" = None
+
+    def noun(self) -> str:
+        """The words for its values alone: "red cone", "small metal thing"."""
+        words = [value for _, value in self.values]
+        return " ".join(words if self.values[-1:] and self.values[-1][0] == "category" else [*words, "thing"])
+
+    def words(self, rng: np.random.Generator) -> str:
+        """The whole expression in English, in one of several wordings, without an article of its own."""
+        text = self.noun()
+        if self.place:
+            text = pick(rng, PLACE_WORDS[self.place]).format(text)
+        if self.relation:
+            text += f" {pick(rng, RELATIONS[self.relation[0]])} the {self.relation[1].words(rng)}"
+        return text
+
+    def chosen(self, scene: Scene) -> list[int]:
+        """Indices of the objects that it fits. Empty also where a side is too close to call."""
+        fits = [
+            index
+            for index, thing in enumerate(scene.objects)
+            if all(value_of(thing, attribute) == value for attribute, value in self.values)
+        ]
+        if self.relation:
+            side, other = self.relation
+            others = other.chosen(scene)
+            if len(others) != 1:
+                return []
+            (landmark,) = others
+            near = [index for index in fits if index != landmark]
+            kind = "left_right" if side in ("left", "right") else "front_behind"
+            if not all(comparable(scene, kind, index, landmark) for index in near):
+                return []
+            fits = [index for index in near if stands(scene, index, side, landmark)]
+        if self.place and len(fits) > 1:
+            fits.sort(key=lambda index: reach(scene.objects[index], self.place or ""))
+            lead = reach(scene.objects[fits[-1]], self.place) - reach(scene.objects[fits[-2]], self.place)
+            margin = SIDE_MARGIN * scene.image.shape[1] if self.place in ("left", "right") else DEPTH_MARGIN
+            return fits[-1:] if lead >= margin else []
+        return fits
+
+
+def reach(thing: SceneObject, side: str) -> float:
+    """How far an object lies to a side: pixels of its box's middle for left and right, else table units."""
+    if side in ("left", "right"):
+        middle = (thing.box[0] + thing.box[2]) / 2
+        return middle if side == "right" else -middle
+    return thing.position[1] if side == "back" else -thing.position[1]
+
+
+def stands(scene: Scene, index: int, side: str, landmark: int) -> bool:
+    """Whether an object stands on that side of another, as the viewer sees it."""
+    return reach(scene.objects[index], side) > reach(scene.objects[landmark], side)
+
+
+def _valued(thing: SceneObject, attributes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((attribute, value_of(thing, attribute)) for attribute in attributes)
+
+
+def by_looks(scene: Scene, index: int) -> list[Expression]:
+    """Every choice of attributes that picks the object, without a word on where it is; shortest first."""
+    thing = scene.objects[index]
+    shared = [
+        {attribute for attribute in ATTRIBUTES if value_of(other, attribute) == value_of(thing, attribute)}
+        for k, other in enumerate(scene.objects)
+        if k != index
+    ]
+    telling = (attributes for attributes in _SUBSETS if not any(same.issuperset(attributes) for same in shared))
+    return [Expression(_valued(thing, attributes)) for attributes in telling]
+
+
+def by_place(scene: Scene, index: int) -> list[Expression]:
+    """Expressions that pick the object by its side among its like, who are two or more."""
+    drafts = [
+        Expression(_valued(scene.objects[index], attributes), place)
+        for attributes in (("category",), ("colour",), ("colour", "category"), ("size",), ("material",))
+        for place in PLACES
+    ]
+    return [
+        draft for draft in drafts if draft.chosen(scene) == [index] and len(Expression(draft.values).chosen(scene)) > 1
+    ]
+
+
+def by_neighbour(scene: Scene, index: int, rng: np.random.Generator) -> list[Expression]:
+    """Expressions that pick the object by its looks and its side of another, which its own looks pick."""
+    found = []
+    thing = scene.objects[index]
+    for landmark in range(len(scene.objects)):
+        names = by_looks(scene, landmark) if landmark != index else []
+        if names:
+            other = pick(rng, names[:4])
+            for attributes in (("colour", "category"), ("size", "colour", "material", "category")):
+                found += [Expression(_valued(thing, attributes), None, (side, other)) for side in RELATIONS]
+    return [draft for draft in found if draft.chosen(scene) == [index]]

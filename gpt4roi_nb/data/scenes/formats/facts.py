@@ -1,0 +1,31 @@
+"""What is so in every picture, in this package's own words: `objects.jsonl`, and each object's mask in `masks/`."""
+
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
+from gpt4roi_nb.data.scenes.formats.picture import Picture
+
+OBJECTS = "objects.jsonl"
+FILES = (JsonFile(OBJECTS, lines=True),)
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture's line, and its mask PNG: 0 where no object is seen, k + 1 where object k is."""
+    added.pngs[f"masks/{picture.stem}.png"] = picture.owners
+    record = {
+        "image": f"images/{picture.stem}.jpg",
+        "mask": f"masks/{picture.stem}.png",
+        "split": picture.split,
+        "seed": picture.scene.seed,  # make_scene(seed, …) draws it again
+        "objects": [
+            {
+                "category": thing.category,
+                "colour": thing.colour,
+                "material": thing.material,
+                "size": thing.size,
+                "box": thing.box,  # pixel xyxy
+                "position": thing.position,
+                "rotation": thing.rotation,
+            }
+            for thing in picture.objects
+        ],
+    }
+    added.row(OBJECTS, "", record)

@@ -1,0 +1,146 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: UNC's `refs` and `instances` files, and the MDETR files.
+
+Every expression picks exactly one object of its picture. RefCOCO has words of place, RefCOCO+ has none, RefCOCOg has
+longer sentences. All pictures lie in one `train2014` folder, as theirs do; `split` says what belongs to validation.
+"""
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.formats.coco import CATEGORY_IDS, HEAD, THINGS, image_record, object_record
+from gpt4roi_nb.data.scenes.formats.expressions import Expression, by_looks, by_neighbour, by_place
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, Record, pickled
+from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, xywh
+from gpt4roi_nb.data.scenes.question_kinds import an, pick
+
+REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+SENTENCES = 3  # most of one object
+PLACE_SHARE = 0.6  # of RefCOCO's expressions
+SHOUTED_SHARE = 0.05  # of raw expressions in capitals
+MDETR_HEAD: Record = {
+    "info": [],
+    "licenses": [],
+    "categories": [{"supercategory": "object", "id": 1, "name": "object"}],
+}
+
+
+def mdetr(dataset: str, split: str) -> str:
+    """The name of an MDETR file."""
+    return f"{dataset}/finetune_{dataset}_{split}.json"
+
+
+def _refs(dataset: str) -> str:
+    return f"{dataset}/{REFS[dataset]}"
+
+
+FILES = tuple(
+    file
+    for dataset in REFS
+    for file in (
+        JsonFile(f"{dataset}/instances.json", ("images", "annotations"), HEAD | {"categories": THINGS}),
+        ObjectFile(_refs(dataset), _refs(dataset), pickled),
+        *(JsonFile(mdetr(dataset, split), ("images", "annotations"), MDETR_HEAD) for split in SPLITS),
+    )
+)
+
+
+def image_name(picture: Picture) -> str:
+    """The name of its file in `coco/train2014`."""
+    return f"COCO_train2014_{picture.stem}.jpg"
+
+
+def expressions(picture: Picture, dataset: str, index: int, rng: np.random.Generator) -> list[tuple[Expression, str]]:
+    """Up to `SENTENCES` expressions for an object with their words; none where it cannot be told from the others."""
+    scene = picture.scene
+    looks = by_looks(scene, index)
+    if dataset == "refcoco":
+        places = by_place(scene, index)
+        pools = [places, looks] if rng.random() < PLACE_SHARE else [looks, places]
+    elif dataset == "refcoco+":
+        pools = [looks]
+    else:
+        pools = [by_neighbour(scene, index, rng)]
+    pool = next((found for found in pools if found), [])
+    count = min(len(pool), int(rng.integers(1, SENTENCES + 1)))
+    drawn = [pool[k] for k in rng.choice(len(pool), count, replace=False)] if count else []
+    worded = []
+    for expression in drawn:
+        words = expression.words(rng)
+        if dataset == "refcocog":
+            words = pick(
+                rng, (f"the {words}", an(words), f"{an(expression.noun())} that is{_after(words, expression)}")
+            )
+        elif rng.random() < 0.2:
+            words = f"the {words}"
+        worded.append((expression, words))
+    return worded
+
+
+def _after(words: str, expression: Expression) -> str:
+    return words.removeprefix(expression.noun())
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture to the files of all three."""
+    added.links.append(f"coco/train2014/{image_name(picture)}")
+    for dataset in REFS:
+        rng = picture.rng(dataset)
+        added.row(f"{dataset}/instances.json", "images", image_record(picture, image_name(picture)))
+        for index in range(len(picture.objects)):
+            added.row(f"{dataset}/instances.json", "annotations", object_record(picture, index))
+            worded = expressions(picture, dataset, index, rng)
+            if worded:
+                _add_ref(picture, added, dataset, index, [words for _, words in worded], rng)
+
+
+def _add_ref(
+    picture: Picture, added: Added, dataset: str, index: int, sentences: list[str], rng: np.random.Generator
+) -> None:
+    number = picture.object_id(index)
+    sent_ids = [number * SENTENCES + k for k in range(len(sentences))]
+    ref = {
+        "sent_ids": sent_ids,
+        # The published files name the annotation in it: no image has this name.
+        "file_name": f"COCO_train2014_{picture.stem}_{number}.jpg",
+        "ann_id": number,
+        "ref_id": number,
+        "image_id": picture.number,
+        "split": picture.split,
+        "sentences": [
+            {
+                "tokens": words.split(),
+                "raw": words.upper() if rng.random() < SHOUTED_SHARE else words,
+                "sent_id": sent_id,
+                "sent": words,
+            }
+            for words, sent_id in zip(sentences, sent_ids, strict=True)
+        ],
+        "category_id": CATEGORY_IDS[picture.objects[index].category],
+    }
+    added.row(_refs(dataset), "", ref)
+    file = mdetr(dataset, picture.split)
+    for words, sent_id in zip(sentences, sent_ids, strict=True):
+        added.row(
+            file,
+            "images",
+            {
+                "file_name": image_name(picture),
+                "height": picture.height,
+                "width": picture.width,
+                "id": sent_id,
+                "original_id": picture.number,
+                "caption": words,
+                "dataset_name": dataset,
+                "tokens_negative": [[0, len(words)]],
+            },
+        )
+        annotation = {
+            "area": float(picture.areas[index]),
+            "iscrowd": 0,
+            "image_id": sent_id,
+            "category_id": 1,
+            "id": sent_id,
+            "bbox": xywh(picture.objects[index].box),
+            "original_id": number,
+            "tokens_positive": [[0, len(words)]],
+        }
+        added.row(file, "annotations", annotation)

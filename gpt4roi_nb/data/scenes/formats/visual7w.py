@@ -1,0 +1,103 @@
+"""Visual-7W: pointing, where four boxes are offered, and telling, where four texts are.
+
+`answer` is the right choice, `multiple_choices` are the three wrong ones: box ids or texts.
+"""
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.formats.expressions import by_looks, by_place
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
+from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.question_kinds import an, pick, value_of
+from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
+
+POINTING = "visual7w/dataset_v7w_pointing.json"
+TELLING = "visual7w/dataset_v7w_telling.json"
+FILES = (
+    JsonFile(POINTING, ("boxes", "images"), {"dataset": "visual7w-pointing"}),
+    JsonFile(TELLING, ("images",), {"dataset": "visual7w-telling"}),
+)
+CHOICES = 4
+WRONG = CHOICES - 1
+QUESTIONS = 2  # of each kind and picture, at most
+
+WHICH = ("Which thing is the {}?", "Which one is the {}?", "Which is the {}?")
+ASKED = {
+    "category": ("What kind of thing is the {}?", CATEGORIES),
+    "colour": ("What colour is the {}?", COLOURS),
+}
+COUNT = "How many things are there?"
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture to both files."""
+    rng = picture.rng("visual7w")
+    file_name = f"v7w_{picture.number}.jpg"
+    added.links.append(f"visual7w/images/{file_name}")
+    image = {"filename": file_name, "image_id": picture.number, "split": picture.split}
+    for index, thing in enumerate(picture.objects):
+        x1, y1, x2, y2 = thing.box
+        box = {
+            "box_id": picture.object_id(index),
+            "name": thing.category,
+            "height": y2 - y1,
+            "width": x2 - x1,
+            "y": y1,
+            "x": x1,
+            "image_id": picture.number,
+        }
+        added.row(POINTING, "boxes", box)
+    added.row(POINTING, "images", image | {"qa_pairs": _pointing(picture, rng)})
+    added.row(TELLING, "images", image | {"qa_pairs": _telling(picture, rng)})
+
+
+def _pair(picture: Picture, k: int, kind: str, question: str, answer: object, wrong: list[object]) -> Record:
+    return {
+        "qa_id": picture.number * QUESTIONS + k,
+        "image_id": picture.number,
+        "question": question,
+        "answer": answer,
+        "multiple_choices": wrong,
+        "type": kind,
+    }
+
+
+def _pointing(picture: Picture, rng: np.random.Generator) -> list[Record]:
+    """Questions that one object answers; the wrong boxes are those of others."""
+    pairs: list[Record] = []
+    if len(picture.objects) < CHOICES:
+        return pairs
+    for index in rng.permutation(len(picture.objects)).tolist():
+        names = by_place(picture.scene, index) or by_looks(picture.scene, index)
+        if names:
+            others = [k for k in range(len(picture.objects)) if k != index]
+            wrong = [picture.object_id(k) for k in rng.permutation(others).tolist()[:WRONG]]
+            question = pick(rng, WHICH).format(pick(rng, names).words(rng))
+            pairs.append(_pair(picture, len(pairs), "which", question, picture.object_id(index), [*wrong]))
+        if len(pairs) == QUESTIONS:
+            break
+    return pairs
+
+
+def _telling(picture: Picture, rng: np.random.Generator) -> list[Record]:
+    """A question about an attribute of an object that others of its attributes pick out, and one that counts."""
+    pairs: list[Record] = []
+    asked = pick(rng, tuple(ASKED))
+    wording, values = ASKED[asked]
+    for index in rng.permutation(len(picture.objects)).tolist():
+        names = [name for name in by_looks(picture.scene, index) if asked not in dict(name.values)]
+        if names:
+            right = value_of(picture.objects[index], asked)
+            wrong = rng.permutation([value for value in values if value != right]).tolist()[:WRONG]
+            texts = [_answer(asked, value) for value in (right, *wrong)]
+            pairs.append(_pair(picture, 0, "what", wording.format(pick(rng, names).noun()), texts[0], [*texts[1:]]))
+            break
+    number = len(picture.objects)
+    wrong = rng.permutation([k for k in range(max(1, number - 2), number + 3) if k != number]).tolist()[:WRONG]
+    pairs.append(_pair(picture, len(pairs), "how", COUNT, f"{number}.", [f"{k}." for k in wrong]))
+    return pairs
+
+
+def _answer(asked: str, value: str) -> str:
+    text = an(value) if asked == "category" else value
+    return f"{text[0].upper()}{text[1:]}."

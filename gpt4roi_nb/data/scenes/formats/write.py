@@ -1,0 +1,282 @@
+"""Writes a world: the pictures in parallel, then the annotation files from what each picture added.
+
+Everything is written into `OUT.part`, which gets its name when it is whole: a folder `OUT` is always complete. A run
+that was broken off is taken up by the next for the same world: what each shard of pictures added is kept until the end.
+"""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import PIL
+from PIL import Image
+from tqdm import tqdm
+
+from gpt4roi_nb.data.scenes.formats import (
+    ade20k,
+    captions,
+    cityscapes,
+    coco,
+    facts,
+    llava,
+    lvis,
+    paco,
+    referring,
+    vcr,
+    visual7w,
+)
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps
+from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
+from gpt4roi_nb.files import read_json, write_json
+
+FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
+FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
+
+LAYOUT = 2  # of the folder; changes when files move or records change their form
+WORLD = "world.json"
+PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
+LOCK = ".lock"
+SHARDS = ".shards"  # what each finished shard added to the annotation files
+SPOOLS = ".spools"
+SHARD = 32  # pictures that a worker draws at a time
+
+# JPEG, since the datasets' names end in .jpg, at a quality that shows no traces and with full colour: a fifth of a PNG.
+JPEG = {"quality": 95, "subsampling": 0}
+PNG_LEVEL = 3
+BYTES_PER_PICTURE = 200_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
+SIZE = 336
+SPARE = 1.2  # of free disk over what will be used
+
+Spool = tuple[str, str]  # file or source, and the list within it
+
+
+class Shard(NamedTuple):
+    """Pictures `first` to `last` (from 1, both included) of a world that is being written in `folder`."""
+
+    folder: str
+    seed: int
+    size: int
+    n_objects: tuple[int, int]
+    first: int
+    last: int
+
+
+def picture(seed: int, number: int, size: int = SIZE, n_objects: tuple[int, int] = (3, 7)) -> Picture:
+    """Picture `number`, from 1, of the world of a seed: scene `number - 1` of the series `scenes(seed, …)`."""
+    return Picture(number, make_scene(scene_seed(seed, number - 1), size=size, n_objects=n_objects))
+
+
+def added_by(one: Picture) -> Added:
+    """What a picture adds to all the files."""
+    added = Added()
+    for module in FORMATS:
+        module.add(one, added)
+    return added
+
+
+def _parent(path: Path, known: set[Path]) -> Path:
+    if path.parent not in known:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known.add(path.parent)
+    return path
+
+
+def _link(source: Path, name: Path) -> None:
+    """A hard link, which costs no space; a relative symbolic one where the file system has no hard links."""
+    try:
+        os.link(source, name)
+    except FileExistsError:  # of a run that was broken off
+        name.unlink()
+        _link(source, name)
+    except OSError:
+        name.unlink(missing_ok=True)
+        name.symlink_to(os.path.relpath(source, name.parent))
+
+
+def _write_shard(shard: Shard) -> None:
+    """Writes the files of some pictures, and then their records, one JSON line each, as the shard's own file."""
+    folder, known = Path(shard.folder), set[Path]()
+    lines: dict[Spool, list[bytes]] = defaultdict(list)
+    for number in range(shard.first, shard.last + 1):
+        one = picture(shard.seed, number, shard.size, shard.n_objects)
+        added = added_by(one)
+        image = _parent(folder / "images" / f"{one.stem}.jpg", known)
+        Image.fromarray(one.scene.image).save(image, "JPEG", **JPEG)
+        for name in added.links:
+            _link(image, _parent(folder / name, known))
+        for name, array in added.pngs.items():
+            Image.fromarray(array).save(_parent(folder / name, known), "PNG", compress_level=PNG_LEVEL)
+        for name, content in added.texts.items():
+            _parent(folder / name, known).write_bytes(dumps(content))
+        for file, part, record in added.rows:
+            lines[file, part].append(dumps(record) + b"\n")
+    head = [[file, part, sum(map(len, rows))] for (file, part), rows in lines.items()]
+    target = _shard_file(folder, shard)
+    partial = target.with_name(f"{target.name}.part")
+    partial.write_bytes(b"".join([dumps(head), b"\n", *(row for rows in lines.values() for row in rows)]))
+    partial.replace(target)
+
+
+def _shard_file(folder: Path, shard: Shard) -> Path:
+    return folder / SHARDS / f"{shard.first}.jsonl"
+
+
+def _added_by_shard(file: Path) -> Iterator[tuple[Spool, bytes]]:
+    """What a shard's file holds: records, one JSON line each, by spool."""
+    with file.open("rb") as stream:
+        for name, part, size in json.loads(stream.readline()):
+            yield (name, part), stream.read(size)
+
+
+def _shards(folder: Path, images: int, seed: int, size: int, n_objects: tuple[int, int]) -> list[Shard]:
+    firsts = range(1, images + 1, SHARD)
+    return [Shard(str(folder), seed, size, n_objects, k, min(k + SHARD - 1, images)) for k in firsts]
+
+
+def _written(shards: list[Shard], workers: int) -> Generator[Shard, None, None]:
+    """Writes shards, in this process or in several; yields each when it is done."""
+    if workers < 1 or not shards:
+        for shard in shards:
+            _write_shard(shard)
+            yield shard
+        return
+    # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for shard, _ in zip(shards, pool.imap(_write_shard, shards), strict=True):
+            yield shard
+
+
+def _check_disk(folder: Path, images: int, size: int) -> None:
+    needed = images * BYTES_PER_PICTURE * max(0.5, (size / SIZE) ** 2) * SPARE
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{images} images of {size} pixels need about {needed / 1e9:.2g} GB, but {str(folder)!r} has "
+            f"{free / 1e9:.2g} GB free; ask for fewer or smaller images, or write to another disk"
+        )
+
+
+@contextmanager
+def _taken(partial: Path, plan: dict[str, Any]) -> Iterator[None]:
+    """The folder that is being written, for this run alone; begun anew, or taken up where it is of the same world."""
+    partial.mkdir(exist_ok=True)
+    with (partial / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back, however the run ends
+        except OSError as error:
+            raise FileExistsError(f"{str(partial)!r} is being written by another run; wait for it") from error
+        file = partial / PLAN
+        if not file.exists():
+            if any(path.name != LOCK for path in partial.iterdir()):
+                raise FileExistsError(f"{str(partial)!r} is no world that was cut short; remove it, or name another")
+            write_json(file, plan)
+        elif (before := read_json(file)) != plan:
+            differing = sorted(key for key in plan if before.get(key) != plan[key])
+            raise FileExistsError(
+                f"{str(partial)!r} is a part of another world: {', '.join(differing)} differ; give the same to go on "
+                "with it, remove it, or name another folder"
+            )
+        yield
+
+
+def write_world(
+    folder: str | Path,
+    images: int,
+    *,
+    seed: int = 1,
+    size: int = SIZE,
+    n_objects: tuple[int, int] = (3, 7),
+    workers: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Write a world of `images` pictures with the annotation files of every dataset.
+
+    What was broken off (killed, interrupted, out of disk) stays as `folder`.part; the same call goes on with it.
+
+    Args:
+        folder: is made here, and must not exist.
+        images: how many pictures, from 2 up. Every tenth is for validation, beginning with the first.
+        seed: the same seed, number, size and n_objects give the same bytes, for any number of workers.
+        size: side of the square pictures in pixels.
+        n_objects: least and most objects of a picture, both included; at least 2.
+        workers: processes; 0 draws in this one.
+        progress: show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the folder exists; or its part is being written, or is another world's.
+        OSError: too little free disk; checked before anything is written.
+        ValueError: an argument is out of range.
+    """
+    if images < 2:
+        raise ValueError(f"images must be at least 2, one for validation and one for training; got {images}")
+    if n_objects[0] < 2:
+        raise ValueError(f"n_objects must begin at 2 or more, since many questions compare two; got {n_objects}")
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".part")
+    if folder.exists():
+        raise FileExistsError(f"{str(folder)!r} exists already; name a new folder, or remove that one first")
+    make_scene(scene_seed(seed, 0), size=size, n_objects=n_objects)  # refuses wrong arguments before there is a folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shards = _shards(partial, images, seed, size, n_objects)
+    missing = [shard for shard in shards if not _shard_file(partial, shard).exists()]
+    _check_disk(folder.parent, sum(shard.last - shard.first + 1 for shard in missing), size)
+    plan = {
+        "layout": LAYOUT,
+        "seed": seed,
+        "images": images,
+        "size": size,
+        "n_objects": list(n_objects),
+        "versions": {"gpt4roi_nb": version("gpt4roi_nb"), "numpy": np.__version__, "pillow": PIL.__version__},
+    }
+    with _taken(partial, plan):
+        counts = _fill(partial, shards, images, workers, progress)
+        records = {file: dict(sorted(parts.items())) for file, parts in sorted(counts.items())}
+        write_json(partial / WORLD, {**plan, "records": records})
+        for name in (PLAN, LOCK):
+            (partial / name).unlink()
+        partial.replace(folder)
+    return folder
+
+
+def _fill(partial: Path, shards: list[Shard], images: int, workers: int, progress: bool) -> dict[str, Counter[str]]:
+    """Writes everything but `world.json`; returns how many records each file's lists have."""
+    (partial / SHARDS).mkdir(exist_ok=True)
+    missing = [shard for shard in shards if not _shard_file(partial, shard).exists()]
+    there = images - sum(shard.last - shard.first + 1 for shard in missing)
+    bar = tqdm(total=images, initial=there, unit="image", disable=not progress)
+    with bar, closing(_written(missing, workers)) as written:  # after an interrupt, ends the processes
+        for shard in written:
+            bar.update(shard.last - shard.first + 1)
+    spools: dict[str, dict[str, Path]] = defaultdict(dict)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    shutil.rmtree(partial / SPOOLS, ignore_errors=True)
+    (partial / SPOOLS).mkdir()
+    with ExitStack() as stack:
+        handles: dict[Spool, BinaryIO] = {}
+        for shard in shards:
+            for (file, part), rows in _added_by_shard(_shard_file(partial, shard)):
+                if (file, part) not in handles:
+                    spools[file][part] = partial / SPOOLS / f"{len(handles)}.jsonl"
+                    handles[file, part] = stack.enter_context(spools[file][part].open("wb"))
+                handles[file, part].write(rows)
+                counts[file][part or "records"] += rows.count(b"\n")
+    known: set[Path] = set()
+    for entry in FILES:
+        source = entry.source if isinstance(entry, ObjectFile) else entry.path
+        entry.write(_parent(partial / entry.path, known), spools.get(source, {}))
+    shutil.rmtree(partial / SPOOLS)
+    shutil.rmtree(partial / SHARDS)
+    return counts

@@ -1,0 +1,261 @@
+"""What can be asked about a scene of the generated world: one function a kind of question.
+
+Each returns a `Draft`: the question in its plain spelling, the model answer, and the target, the words that decide
+whether an answer is right.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes import wordings
+from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, SIZES, Scene, SceneObject
+
+KINDS: tuple[str, ...] = (
+    "category",
+    "colour",
+    "material",
+    "size",
+    "phrase",
+    "same",
+    "larger",
+    "left_right",
+    "front_behind",
+    "count",
+    "which",
+)
+ONE_REGION: tuple[str, ...] = KINDS[:5]
+TWO_REGIONS: tuple[str, ...] = KINDS[5:9]
+NO_REGION: tuple[str, ...] = KINDS[9:]
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "category": CATEGORIES,
+    "colour": COLOURS,
+    "material": MATERIALS,
+    "size": SIZES,
+}
+SAME_OF_ONE = {"category": wordings.SAME_KIND, "material": wordings.SAME_MADE}
+STUFF = {"wooden": "wood"}  # the noun, where it differs from the adjective
+
+# Clear margins, below which a person might hesitate.
+SIDE_MARGIN = 0.06  # between box centres, as a share of the picture's side
+DEPTH_MARGIN = 0.9  # between table positions, in table units (a large cube is 1.8 wide)
+
+YES_NO_SHARE = 0.15  # of attribute questions that propose a value ("is it red?")
+LIST_SHARE = 0.4  # of "which" questions that ask for the whole list
+DIFFERENT_SHARE = 0.1  # of "same" questions that ask for a difference
+SAME_OF_ONE_SHARE = 0.3  # of "same" questions in a wording that fits one attribute only
+COUNT_ALL_SHARE = 0.35  # of "count" questions about all objects
+COUNT_PRESENT_SHARE = 0.75  # of the other "count" questions about something present: else most answers would be 0
+
+
+class Draft(NamedTuple):
+    """One question before its text is roughened: wording, model answer, and the words that decide."""
+
+    text: str
+    answer: str
+    target: str
+
+
+Option = TypeVar("Option")
+
+
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+    """One of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def value_of(thing: SceneObject, attribute: str) -> str:
+    """The value of one of the attributes in `VALUES`."""
+    return str(getattr(thing, attribute))
+
+
+def an(words: str) -> str:
+    """The words with "a" or "an" before them."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def article_for(attribute: str, value: str) -> str:
+    """The value as an answer gives it: "a cone", but "red"."""
+    return an(value) if attribute == "category" else value
+
+
+def plural(value: str) -> str:
+    """The plural of a category."""
+    return value + "s"
+
+
+# ---------------------------------------------------------------------------------------------- one region
+
+
+def _answer(kind: str, value: str) -> str:
+    return STUFF.get(value, value) if kind == "material" else article_for(kind, value)
+
+
+def plain(thing: SceneObject, kind: str) -> tuple[str, str]:
+    """(answer, target) of the plain question of a one-region kind, which proposes no value."""
+    if kind == "phrase":
+        return f"a {thing.phrase}", thing.phrase
+    value = value_of(thing, kind)
+    return _answer(kind, value), value
+
+
+def one_region(thing: SceneObject, kind: str, rng: np.random.Generator, mention: str) -> Draft:
+    """A question about one object: its category, colour, material, size or whole phrase."""
+    if kind != "phrase" and rng.random() < YES_NO_SHARE:
+        value = value_of(thing, kind)
+        asked = value if rng.random() < 0.5 else pick(rng, [other for other in VALUES[kind] if other != value])
+        verdict = "yes" if asked == value else "no"
+        wording = pick(rng, getattr(wordings, f"{kind.upper()}_CHECK"))
+        text = wording.format(a=mention, value=asked, stuff=STUFF.get(asked, asked))
+        return Draft(text, f"{verdict}, it is {article_for(kind, value)}", f"{verdict} {value}")
+    answer, target = plain(thing, kind)
+    return Draft(pick(rng, getattr(wordings, kind.upper())).format(a=mention), answer, target)
+
+
+# ---------------------------------------------------------------------------------------------- two regions
+
+
+class Pair(NamedTuple):
+    """Two objects in the order in which a question names them.
+
+    mentions: how the text names them (`<region1>`); names: how an answer does (`region1`).
+    """
+
+    first: SceneObject
+    second: SceneObject
+    mentions: tuple[str, str]
+    names: tuple[str, str]
+
+
+def same_attribute(rng: np.random.Generator, first: SceneObject, second: SceneObject) -> str:
+    """An attribute to compare, such that yes and no come about equally often where the pair allows it."""
+    equal = [name for name in VALUES if value_of(first, name) == value_of(second, name)]
+    unequal = [name for name in VALUES if name not in equal]
+    options = equal if (rng.random() < 0.5 and equal) or not unequal else unequal
+    weights = np.array([2.0 if name == "colour" else 1.0 for name in options])  # what people ask about most
+    return options[int(rng.choice(len(options), p=weights / weights.sum()))]
+
+
+def both_are(attribute: str, value: str) -> str:
+    """What two objects share: "both are red", "both are cones"."""
+    return f"both are {plural(value) if attribute == 'category' else value}"
+
+
+def same(pair: Pair, rng: np.random.Generator, it: bool) -> Draft:
+    """Whether two objects have the same colour, category, material or size; `it`: the first is called "it"."""
+    attribute = same_attribute(rng, pair.first, pair.second)
+    one, two = value_of(pair.first, attribute), value_of(pair.second, attribute)
+    options: Sequence[str] = wordings.SAME
+    agree = one == two
+    if it:
+        options = wordings.SAME_IT
+    elif rng.random() < DIFFERENT_SHARE:
+        options, agree = wordings.DIFFERENT, one != two
+    elif attribute in SAME_OF_ONE and rng.random() < SAME_OF_ONE_SHARE:
+        options = SAME_OF_ONE[attribute]
+    text = pick(rng, options).format(a=pair.mentions[0], b=pair.mentions[1], noun=wordings.NOUNS[attribute])
+    verdict = "yes" if agree else "no"
+    if one == two:
+        return Draft(text, f"{verdict}, {both_are(attribute, one)}", f"{verdict} {one}")
+    one_is, two_is = article_for(attribute, one), article_for(attribute, two)
+    answer = f"{verdict}, {pair.names[0]} is {one_is} and {pair.names[1]} is {two_is}"
+    return Draft(text, answer, f"{verdict} {one} {two}")
+
+
+def _ordered(
+    pair: Pair,
+    rng: np.random.Generator,
+    first_has_it: bool,
+    words: tuple[str, str],
+    tables: Sequence[Sequence[str]],
+) -> Draft:
+    """A question about an ordered pair.
+
+    `words`: what the first region is if `first_has_it`, and else. `tables`: wordings for "one or the other?", "is it
+    the one?", "is it the other?", "which is the one?", "which is the other?".
+    """
+    lengths = np.array([len(table) for table in tables])
+    table = int(rng.choice(len(tables), p=lengths / lengths.sum()))
+    text = pick(rng, tables[table]).format(a=pair.mentions[0], b=pair.mentions[1])
+    if table == 0:
+        answer = words[0] if first_has_it else words[1]
+    elif table < 3:
+        answer = "yes" if first_has_it == (table == 1) else "no"
+    else:
+        answer = pair.names[0] if first_has_it == (table == 3) else pair.names[1]
+    return Draft(text, answer, answer.removeprefix("in "))
+
+
+def _centre_x(thing: SceneObject) -> float:
+    return (thing.box[0] + thing.box[2]) / 2
+
+
+def comparable(scene: Scene, kind: str, first: int, second: int) -> bool:
+    """Whether a question of a two-region kind about these two objects has one clear answer."""
+    a, b = scene.objects[first], scene.objects[second]
+    if kind == "larger":
+        return a.size != b.size
+    if kind == "left_right":
+        return bool(abs(_centre_x(a) - _centre_x(b)) >= SIDE_MARGIN * scene.image.shape[1])
+    if kind == "front_behind":
+        return abs(a.position[1] - b.position[1]) >= DEPTH_MARGIN
+    return True
+
+
+def two_regions(pair: Pair, kind: str, rng: np.random.Generator, it: bool = False) -> Draft:
+    """A question about two objects that are `comparable`."""
+    first, second = pair.first, pair.second
+    w = wordings
+    tables: Sequence[Sequence[str]]
+    if kind == "same":
+        return same(pair, rng, it)
+    if kind == "larger":
+        tables = ((), w.LARGER_CHECK, w.SMALLER_CHECK, w.LARGER_WHICH, w.SMALLER_WHICH)
+        return _ordered(pair, rng, first.size == "large", ("", ""), tables)
+    if kind == "left_right":
+        tables = (w.LEFT_RIGHT, w.LEFT_CHECK, w.RIGHT_CHECK, w.LEFT_WHICH, w.RIGHT_WHICH)
+        return _ordered(pair, rng, _centre_x(first) < _centre_x(second), ("left", "right"), tables)
+    tables = (w.FRONT_BEHIND, w.FRONT_CHECK, w.BEHIND_CHECK, w.FRONT_WHICH, w.BEHIND_WHICH)
+    return _ordered(pair, rng, first.position[1] < second.position[1], ("in front", "behind"), tables)
+
+
+# ---------------------------------------------------------------------------------------------- the whole image
+
+
+def count(scene: Scene, rng: np.random.Generator) -> Draft:
+    """How many objects there are, of all or of one category, colour, material or size."""
+    wording = pick(rng, wordings.COUNT)
+    if rng.random() < COUNT_ALL_SHARE:
+        number = str(len(scene.objects))
+        return Draft(wording.format(things=pick(rng, wordings.THINGS)), number, number)
+    attribute = pick(rng, tuple(VALUES))
+    if rng.random() < COUNT_PRESENT_SHARE:
+        value = value_of(scene.objects[int(rng.integers(len(scene.objects)))], attribute)
+    else:
+        value = pick(rng, VALUES[attribute])
+    number = str(sum(value_of(thing, attribute) == value for thing in scene.objects))
+    things = plural(value) if attribute == "category" else f"{value} {pick(rng, wordings.THINGS)}"
+    return Draft(wording.format(things=things), number, number)
+
+
+def _short(thing: SceneObject) -> str:
+    return f"{thing.colour} {thing.category}"
+
+
+def which(scene: Scene, rng: np.random.Generator) -> Draft:
+    """Which objects there are, from left to right, or whether there is a certain one."""
+    if rng.random() < LIST_SHARE:
+        things = [an(_short(thing)) for thing in sorted(scene.objects, key=_centre_x)]
+        listed = ", ".join(things[:-1]) + (" and " if len(things) > 1 else "") + things[-1]
+        target = " ".join(sorted(_short(thing) for thing in scene.objects))
+        return Draft(pick(rng, wordings.WHICH), listed, target)
+    there = sorted({_short(thing) for thing in scene.objects})
+    near = {f"{one.colour} {two.category}" for one in scene.objects for two in scene.objects}
+    absent = sorted(near - set(there))  # colours and shapes that are there, but not together
+    if absent and rng.random() < 0.5:
+        asked, verdict = pick(rng, absent), "no"
+    else:
+        asked, verdict = pick(rng, there), "yes"
+    return Draft(pick(rng, wordings.THERE_IS).format(value=an(asked)), verdict, verdict)

@@ -1,0 +1,178 @@
+"""Solids traced once a process: what each looks like from the camera, and the shadow it throws on the table.
+
+A parallel camera looks down at an angle, so a solid looks the same wherever it stands, and `render.py` only has to
+colour and place what is traced here. World frame: x to the right, y away from the viewer, z up; the table is z = 0.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from gpt4roi_nb.data.scenes.shapes import ANGLES, BOUND_CENTRE_Z, BOUND_RADIUS, SOLIDS, Solid
+
+ELEVATION = math.radians(40.0)  # of the camera above the table
+
+VIEW = np.array([0.0, math.cos(ELEVATION), -math.sin(ELEVATION)], np.float32)  # direction of sight
+UP = np.array([0.0, math.sin(ELEVATION), math.cos(ELEVATION)], np.float32)  # the picture's upward direction
+
+SUPERSAMPLES = 3  # rays a pixel, along each axis
+MAX_STEPS = 64
+HIT_DISTANCE = 0.004
+
+# Where the lamp may stand: bearing from the viewer's direction, in degrees (negative: left), at one height.
+LAMP_BEARINGS = (-85.0, -60.0, -35.0, 35.0, 60.0, 85.0)
+LAMP_HEIGHT = math.radians(48.0)
+SHADOW_STEPS = 26
+SHADOW_SOFTNESS = 5.0  # smaller is softer
+SHADOW_REACH = 3.0  # half-width, in the solid's units, of the table patch that a solid can darken
+SHADOW_GRID = 96  # columns of that patch when traced; it is enlarged smoothly
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One solid at one angle and scale: its covered pixels as flat arrays of M entries.
+
+    rows, cols: int32, relative to the pixel under which the solid's centre stands on the table.
+    alpha: float32 coverage in (0, 1]; normals: (3, M) float32; points: (3, M) float32 in the solid's own
+    frame, and places: the same points turned into the world's, from the solid's foot;
+    openness: float32, share of the surroundings that the surface sees; box: rows and columns (top, left, bottom,
+    right), relative and exclusive at the end, of the pixels that are at least half covered; area: the number of those.
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+    alpha: np.ndarray
+    normals: np.ndarray
+    points: np.ndarray
+    places: np.ndarray
+    openness: np.ndarray
+    box: tuple[int, int, int, int]
+    area: int
+
+
+def lamp_direction(lamp: int) -> np.ndarray:
+    """Unit vector (3,) float32 towards lamp number `lamp`."""
+    bearing = math.radians(LAMP_BEARINGS[lamp])
+    flat = math.cos(LAMP_HEIGHT)
+    return np.array([math.sin(bearing) * flat, -math.cos(bearing) * flat, math.sin(LAMP_HEIGHT)], np.float32)
+
+
+def _rotated(points: np.ndarray, angle: float) -> np.ndarray:
+    """Points (3, M) turned by `angle` about z."""
+    cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    return np.stack([cos * points[0] - sin * points[1], sin * points[0] + cos * points[1], points[2]])
+
+
+def _march(solid: Solid, origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Follow parallel rays to a solid: (hit (M,) bool, points (3, M) float32 where they end)."""
+    offset = origins - np.array([[0.0], [0.0], [BOUND_CENTRE_Z]], np.float32)
+    along = (offset * direction[:, None]).sum(0)
+    inside = along**2 - (offset**2).sum(0) + BOUND_RADIUS**2
+    active = np.flatnonzero(inside > 0)
+    reach = np.sqrt(inside[active])
+    travelled = (-along[active] - reach).astype(np.float32)
+    end = -along[active] + reach
+    hit = np.zeros(origins.shape[1], bool)
+    points = np.zeros_like(origins)
+    for _ in range(MAX_STEPS):
+        here = origins[:, active] + travelled * direction[:, None]
+        distance = solid(here)
+        found = distance < HIT_DISTANCE
+        hit[active[found]] = True
+        points[:, active[found]] = here[:, found]
+        keep = ~found & (travelled < end)
+        active, end = active[keep], end[keep]
+        travelled = travelled[keep] + distance[keep]
+        if not active.size:
+            break
+    return hit, points
+
+
+def _gradient(solid: Solid, points: np.ndarray) -> np.ndarray:
+    """Unit surface normals (3, M) float32 from four samples of the distance around each point."""
+    corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
+    normal = np.zeros_like(points)
+    for corner in corners:
+        normal += corner[:, None] * solid(points + corner[:, None] * 0.006)
+    return normal / np.maximum(np.sqrt((normal**2).sum(0)), 1e-6)
+
+
+def _openness(solid: Solid, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """(M,) float32 in [0, 1]: how little the solid and the table crowd each surface point."""
+    crowding = np.zeros(points.shape[1], np.float32)
+    for step, weight in ((0.12, 1.6), (0.3, 0.9), (0.6, 0.45)):
+        probe = points + normals * step
+        nearest = np.minimum(solid(probe), probe[2])
+        crowding += weight * np.maximum(step - nearest, 0)
+    return np.clip(1 - crowding, 0.15, 1)
+
+
+@cache
+def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
+    """Trace one solid; `pixels` is the number of pixels for one of the solid's units."""
+    solid = SOLIDS[shape]
+    angle = ANGLES[shape][angle_index]
+    side = math.ceil(1.35 * pixels)
+    above, below = math.ceil((2.0 * UP[2] + 0.75) * pixels), math.ceil(0.95 * pixels)
+    fine = SUPERSAMPLES
+    cols = (np.arange(-side * fine, side * fine, dtype=np.float32) + 0.5) / (fine * pixels)
+    heights = -(np.arange(-above * fine, below * fine, dtype=np.float32) + 0.5) / (fine * pixels)
+    v, u = (grid.ravel() for grid in np.meshgrid(heights, cols, indexing="ij"))
+    origins = UP[:, None] * v
+    origins[0] = u
+    hit, points = _march(solid, _rotated(origins, -angle), _rotated(VIEW[:, None], -angle)[:, 0])
+    own = points[:, hit]
+    normals = _gradient(solid, own)
+    channels = np.zeros((8, v.size), np.float32)
+    channels[0, hit] = 1
+    channels[1:4, hit] = _rotated(normals, angle)
+    channels[4:7, hit] = own
+    channels[7, hit] = _openness(solid, own, normals)
+    rows, columns = above + below, 2 * side
+    channels = channels.reshape(8, rows, fine, columns, fine).mean((2, 4)).reshape(8, -1)
+    covered = np.flatnonzero(channels[0] > 0)
+    alpha = channels[0, covered]
+    rest = channels[1:, covered] / alpha
+    row, col = (covered // columns - above).astype(np.int32), (covered % columns - side).astype(np.int32)
+    firm = alpha >= 0.5
+    box = (int(row[firm].min()), int(col[firm].min()), int(row[firm].max()) + 1, int(col[firm].max()) + 1)
+    unit = rest[:3] / np.maximum(np.sqrt((rest[:3] ** 2).sum(0)), 1e-6)
+    return Sprite(row, col, alpha, unit, rest[3:6], _rotated(rest[3:6], angle), rest[6], box, int(firm.sum()))
+
+
+@cache
+def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, np.ndarray]:
+    """(lamplight, ambient light), each (rows, SHADOW_GRID) float32 in [0, 1], on the table around one solid."""
+    solid, angle = SOLIDS[shape], ANGLES[shape][angle_index]
+    columns, rows = SHADOW_GRID, round(SHADOW_GRID * UP[1])
+    x = ((np.arange(columns, dtype=np.float32) + 0.5) / columns * 2 - 1) * SHADOW_REACH
+    y = -((np.arange(rows, dtype=np.float32) + 0.5) / rows * 2 - 1) * SHADOW_REACH
+    ground = np.stack([*np.meshgrid(x, y), np.zeros((rows, columns), np.float32)]).reshape(3, -1)
+    ground = _rotated(ground, -angle)
+    ray = _rotated(lamp_direction(lamp)[:, None], -angle)
+    near = solid(ground)
+    ambient = 1 - 0.75 * np.square(np.clip(1 - near / 0.7, 0, 1))
+    lit = np.ones(ground.shape[1], np.float32)
+    travelled = np.full(ground.shape[1], 0.03, np.float32)
+    for _ in range(SHADOW_STEPS):
+        distance = solid(ground + ray * travelled)
+        lit = np.minimum(lit, 0.5 + 0.5 * SHADOW_SOFTNESS * distance / (travelled + 0.25))
+        travelled += np.clip(distance, 0.05, 0.4)
+    lit = np.clip(lit, 0, 1)
+    lit = lit * lit * (3 - 2 * lit)
+    return lit.reshape(rows, columns), ambient.reshape(rows, columns)
+
+
+@cache
+def trace_shadow(shape: str, angle_index: int, lamp: int, pixels: float) -> tuple[np.ndarray, np.ndarray]:
+    """(lamplight, ambient light) shares, each (2a, 2b) float32, on the table patch centred on a solid's foot."""
+    half_cols = round(SHADOW_REACH * pixels)
+    half_rows = round(SHADOW_REACH * pixels * UP[1])
+    lamplight, ambient = (
+        np.asarray(Image.fromarray(grid).resize((2 * half_cols, 2 * half_rows), Image.Resampling.BICUBIC))
+        for grid in _shadow_grid(shape, angle_index, lamp)
+    )
+    return np.clip(lamplight, 0, 1), np.clip(ambient, 0, 1)

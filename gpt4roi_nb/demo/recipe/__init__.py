@@ -1,0 +1,1 @@
+"""What makes the demo checkpoint; in the repository, not in the wheel."""

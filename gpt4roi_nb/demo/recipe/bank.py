@@ -1,0 +1,111 @@
+"""Scenes drawn once and kept on disk: what the demo checkpoint trains on, read back in any order at memory speed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene, scenes
+
+# A patch belongs to the object that covers most of it, if that is at least this share of the patch.
+PATCH_SHARE = 0.3
+NO_OBJECT = -1
+REPORT_EVERY = 1000
+
+
+@dataclass(frozen=True)
+class SceneBank:
+    """N scenes at one size.
+
+    images: (N, S, S, 3) uint8 RGB. owners: (N, grid, grid) int8, the object that each patch shows, or `NO_OBJECT`.
+    objects: for each scene what is in it; boxes are pixels of the kept picture.
+    """
+
+    images: np.ndarray
+    owners: np.ndarray
+    objects: Sequence[tuple[SceneObject, ...]]
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def scene(self, index: int) -> Scene:
+        """Scene `index`, for asking questions about; its masks are not kept."""
+        image = self.images[index]
+        return Scene(image, np.zeros((0, *image.shape[:2]), bool), self.objects[index], seed=-1)
+
+
+def world_fingerprint(size: int) -> str:
+    """Changes whenever the generated world draws other pictures for the same seeds."""
+    digest = hashlib.sha256()
+    for seed in range(4):
+        digest.update(make_scene(seed, size=size).image.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_or_draw(
+    folder: Path,
+    series: int,
+    count: int,
+    *,
+    size: int,
+    grid: int,
+    n_objects: tuple[int, int],
+    workers: int = 0,
+    report: Callable[[str], None] = print,
+) -> SceneBank:
+    """The bank in `folder`, drawn first where it is not there or is another one.
+
+    Args:
+        series, count, n_objects, workers: as `data.scenes.scenes` takes them.
+        size: side of the pictures in pixels. grid: patches along a side.
+    """
+    about = {
+        "series": series,
+        "count": count,
+        "size": size,
+        "grid": grid,
+        "n_objects": list(n_objects),
+        "world": world_fingerprint(size),
+    }
+    if not (folder / "objects.json").exists() or json.loads((folder / "about.json").read_text()) != about:
+        _draw(folder, about, workers, report)
+    listed = json.loads((folder / "objects.json").read_text())
+    objects = [tuple(_object(values) for values in scene) for scene in listed]
+    return SceneBank(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "owners.npy"), objects)
+
+
+def _draw(folder: Path, about: dict, workers: int, report: Callable[[str], None]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "objects.json").unlink(missing_ok=True)  # written last: its presence says that the bank is whole
+    count, size, grid = about["count"], about["size"], about["grid"]
+    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+    owners = np.empty((count, grid, grid), np.int8)
+    objects = []
+    drawn = scenes(about["series"], count, size=size, n_objects=tuple(about["n_objects"]), workers=workers)
+    for index, scene in enumerate(drawn):
+        images[index] = scene.image
+        owners[index] = patch_owners(scene.masks, grid)
+        objects.append([asdict(thing) for thing in scene.objects])
+        if (index + 1) % REPORT_EVERY == 0:
+            report(f"{folder.name}: {index + 1} of {count} scenes drawn")
+    images.flush()
+    np.save(folder / "owners.npy", owners)
+    (folder / "about.json").write_text(json.dumps(about))
+    (folder / "objects.json").write_text(json.dumps(objects))
+
+
+def patch_owners(masks: np.ndarray, grid: int) -> np.ndarray:
+    """masks: (N, S, S) bool, disjoint → (grid, grid) int8: index of the object that a patch shows, or `NO_OBJECT`."""
+    count, size, _ = masks.shape
+    patch = size // grid
+    shares = masks.reshape(count, grid, patch, grid, patch).mean(axis=(2, 4))
+    return np.where(shares.max(0) >= PATCH_SHARE, shares.argmax(0), NO_OBJECT).astype(np.int8)
+
+
+def _object(values: dict) -> SceneObject:
+    return SceneObject(**{**values, "box": tuple(values["box"]), "position": tuple(values["position"])})

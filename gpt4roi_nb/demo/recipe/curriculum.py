@@ -1,0 +1,219 @@
+"""What the language model is asked while it learns: conversations about the scenes of a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.questions import Question, ask, compound, followup
+from gpt4roi_nb.data.scenes.scene import Scene
+from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
+from gpt4roi_nb.prompt import Turns
+
+COMPOUND = "compound"
+Shares = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Conversations of about one length, since the longest of a batch sets the room that each one takes.
+
+    shares: of the kinds of the first question. rows, questions: images a batch, and conversations about each. turns:
+    fewest and most. followups: shares of the kinds of later questions, if not `FOLLOWUPS`.
+    """
+
+    shares: Shares
+    rows: int
+    questions: int
+    turns: tuple[int, int] = (1, 1)
+    followups: Shares | None = None
+
+
+Mix = tuple[tuple[Family, float], ...]  # families, and the share of the batches that each one has
+
+
+SHORT: Shares = {
+    "category": 0.12,
+    "colour": 0.08,
+    "material": 0.08,
+    "size": 0.06,
+    "phrase": 0.08,
+    "larger": 0.14,
+    "left_right": 0.22,
+    "front_behind": 0.22,
+}
+REGION_FOLLOWUPS: Shares = {**SHORT, "same": 0.25, "phrase": 0.2}
+FOLLOWUPS: Shares = {**REGION_FOLLOWUPS, "count": 0.1, "which": 0.04}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the language model is asked in a phase of its own, about scenes that are told in symbols."""
+
+    families: Mix
+    image_tokens: bool = False  # without them, nothing can be asked but regions, and a step takes half the time
+
+
+# Families that lessons and stages share.
+CHOOSING = Family({QA: 0.5, QAR: 0.5}, 7, 5)
+TALKING = Family({**SHORT, "count": 0.15, "which": 0.02, "same": 0.3}, 8, 7, (2, 3))
+TALKING_OF_REGIONS = Family({**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS)
+COUNTING = Family({"count": 0.9, "which": 0.1}, 8, 14)
+LIKENING = Family({"same": 0.7, COMPOUND: 0.3}, 8, 12)
+ORDERING = Family({"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14)
+NAMING = Family({"category": 0.35, "colour": 0.1, "material": 0.2, "size": 0.2, "phrase": 0.15}, 8, 14)
+EVEN_FOLLOWUPS: Shares = {
+    "category": 0.12,
+    "colour": 0.12,
+    "material": 0.12,
+    "size": 0.12,
+    "phrase": 0.2,
+    "count": 0.08,
+    "which": 0.02,
+    "larger": 0.25,
+    "left_right": 0.2,
+    "front_behind": 0.2,
+    "same": 0.2,
+}
+TALKING_ON = Family(EVEN_FOLLOWUPS, 8, 7, (3, 3), followups=EVEN_FOLLOWUPS)
+PAIRS: Shares = {"larger": 0.3, "left_right": 0.25, "front_behind": 0.25, "same": 0.2}
+TALKING_OF_PAIRS = Family(PAIRS, 8, 7, (3, 3), followups={**EVEN_FOLLOWUPS, **PAIRS})  # of four regions, mostly
+COUNTING_MORE = Family({"count": 0.95, "which": 0.05}, 12, 8)  # of more pictures
+ALL_FAMILIES: Mix = ((TALKING, 0.35), (COUNTING, 0.25), (CHOOSING, 0.18), (ORDERING, 0.12), (LIKENING, 0.1))
+# Of the second stage's end, in three parts. Which region is nearer, or further left, is said last; lest all else be
+# lost over that, some of everything again, most of all numbers and third questions; and then comparisons with a fourth
+# region, which only a third question can name.
+FINISH_FAMILIES: Mix = ((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (LIKENING, 0.07))
+POLISH_FAMILIES: Mix = (
+    (TALKING_ON, 0.38),
+    (COUNTING_MORE, 0.28),
+    (NAMING, 0.14),
+    (ORDERING, 0.08),
+    (CHOOSING, 0.07),
+    (LIKENING, 0.05),
+)
+TALK_FAMILIES: Mix = (
+    (TALKING_OF_PAIRS, 0.4),
+    (TALKING_ON, 0.2),
+    (COUNTING_MORE, 0.2),
+    (NAMING, 0.1),
+    (CHOOSING, 0.05),
+    (LIKENING, 0.05),
+)
+LESSONS = {
+    "regions": Lesson(
+        (
+            (Family(SHORT, 12, 14), 0.3),
+            (Family({"same": 0.7, COMPOUND: 0.3}, 12, 9), 0.15),
+            (Family({QA: 0.5, QAR: 0.5}, 9, 4), 0.2),
+            (TALKING_OF_REGIONS, 0.35),
+        )
+    ),
+    # Whether two regions share a colour, a shape, a material: not learnt among other questions, and in 400 steps alone.
+    "likeness": Lesson(((Family({"same": 0.85, COMPOUND: 0.15}, 6, 20), 1.0),)),
+    "choices": Lesson(((Family({QA: 0.5, QAR: 0.5}, 6, 5), 0.65), (TALKING_OF_REGIONS, 0.35))),
+    "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
+}
+RARE_TRIES = 40  # draws until one has the rare form
+REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """turns: as `processor.prompt` takes them, answers included. objects[k]: index of the object of region k + 1.
+    last: the question of the last turn but one, which the last turn answers."""
+
+    turns: Turns
+    objects: tuple[int, ...]
+    last: Question
+
+
+def draw_kind(shares: Shares, rng: np.random.Generator) -> str:
+    weights = np.array(list(shares.values()))
+    return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+
+
+def draw_family(mix: Mix, rng: np.random.Generator) -> Family:
+    shares = np.array([share for _, share in mix])
+    return mix[int(rng.choice(len(mix), p=shares / shares.sum()))][0]
+
+
+def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Question:
+    """A first question; of the next kind drawn where the scene has none of a kind."""
+    while True:
+        kind = draw_kind(shares, rng)
+        question: Question | None
+        if kind in (QA, QAR):
+            return draw_pairs(scene, 1, rng)[0][(QA, QAR).index(kind)]
+        if kind == COMPOUND:
+            return compound(scene, rng)
+        question = draw_form(kind, partial(ask, scene, kind, rng), rng)
+        if question is not None:
+            return question
+
+
+def proposes(question: Question) -> bool:
+    """Whether the answer begins with yes or no."""
+    return question.answer.startswith(("yes", "no"))
+
+
+def is_answered_by_a_region(question: Question) -> bool:
+    """As "which is further left?" is."""
+    return question.answer.startswith("region")
+
+
+def asks_for_a_difference(question: Question) -> bool:
+    """As "do they differ in colour?" does."""
+    return "differ" in question.text
+
+
+Form = tuple[float, Callable[[Question], bool]]
+# Forms of a question that are rare, but harder to learn than the others: share of the questions of a kind, at least.
+RARE_FORMS: dict[str, Form] = {
+    **dict.fromkeys(("category", "colour", "material", "size"), (0.4, proposes)),
+    **dict.fromkeys(("larger", "left_right", "front_behind"), (0.4, is_answered_by_a_region)),
+    "same": (0.25, asks_for_a_difference),
+}
+
+
+def draw_form(kind: str, draw: Callable[[], Question | None], rng: np.random.Generator) -> Question | None:
+    """What `draw` gives for a kind, in its rare form often enough; None where it gives nothing at first."""
+    question = draw()
+    share, is_rare = RARE_FORMS.get(kind, (0.0, proposes))
+    if question is not None and rng.random() < share:
+        for _ in range(RARE_TRIES):
+            if is_rare(question):
+                break
+            question = draw() or question
+    return question
+
+
+def draw_conversation(
+    scene: Scene,
+    turns: int,
+    rng: np.random.Generator,
+    shares: Shares,
+    followups: Shares | None = None,
+) -> Conversation:
+    """A conversation of so many questions (fewer where the scene offers no clear follow-up), each with its answer.
+
+    shares: of the kinds of the first question. followups: of the kinds of later questions, if not `FOLLOWUPS`.
+    """
+    question = draw_question(scene, rng, shares)
+    said = [("user", question.text), ("assistant", question.answer)]
+    # After "What is <region1>, and …", "And <region3>?" asks for a phrase.
+    objects, previous = question.objects, "phrase" if question.kind == COMPOUND else question.kind
+    followups = followups or FOLLOWUPS
+    for _ in range(turns - 1):
+        kind = previous if previous in followups and rng.random() < REPEAT_SHARE else None
+        kind = kind or draw_kind(followups, rng)
+        known = dict(enumerate(objects, start=1))
+        later = draw_form(kind, partial(followup, scene, kind, rng, known, previous=previous), rng)
+        if later is None:
+            continue
+        said += [("user", later.text), ("assistant", later.answer)]
+        objects, previous, question = later.objects, later.kind, later
+    return Conversation(tuple(said), objects, question)

@@ -1,0 +1,106 @@
+"""Where a conversation names regions and values: what throw-away heads are taught to read there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from gpt4roi_nb.data.scenes.question_kinds import STUFF, VALUES, plural
+from gpt4roi_nb.data.scenes.wordings import THINGS
+from gpt4roi_nb.prompt import token_id_of
+from gpt4roi_nb.tokenizer import REGION_TOKEN
+
+BOTH = "▁both"  # "region1 and region2 are both red"
+
+
+class Name(NamedTuple):
+    """The token at `place` names region `number`: its `<bbox>`, or its number where the `<bbox>` stands earlier."""
+
+    place: int
+    number: int
+
+
+class Pair(NamedTuple):
+    """The token at `place` names region `second` after region `first` was named."""
+
+    place: int
+    first: int
+    second: int
+
+
+class ValueWord(NamedTuple):
+    """The word at `place` says a value of regions `numbers`, those that were named last; `attribute` and `value` are
+    indices into `VALUES`."""
+
+    place: int
+    numbers: tuple[int, ...]
+    attribute: int
+    value: int
+
+
+class Marks(NamedTuple):
+    """All of a conversation, in order."""
+
+    names: tuple[Name, ...]
+    pairs: tuple[Pair, ...]
+    values: tuple[ValueWord, ...]
+
+
+class Marker:
+    """Finds them in token ids."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        vocabulary = tokenizer.get_vocab()
+        self.pieces = {number: piece.replace("▁", " ") for piece, number in vocabulary.items()}
+        self.values = value_pieces(vocabulary)
+        self.region = token_id_of(REGION_TOKEN, tokenizer)
+        self.both = vocabulary.get(BOTH)
+        self.things = {token_id_of(f"▁{word}", tokenizer) for word in THINGS}
+
+    def marks(self, input_ids: Sequence[int]) -> Marks:
+        text, number, meant = "", 0, 1  # meant: how many of the last names a value is said of
+        names: list[Name] = []
+        values = []
+        seen: set[int] = set()
+        for place, token in enumerate(input_ids):
+            text = (text + self.pieces[token])[-len("region 1") :]
+            mention = re.search(r"region ?([1-9])\Z", text)  # `$` would also match before a line's end
+            if mention:
+                number = int(mention.group(1))
+            if token == self.region or (mention and number in seen):
+                seen.add(number)
+                names.append(Name(place, number))
+                meant = 1
+            elif token == self.both:
+                meant = 2
+            elif names and token in self.values:
+                values.append(ValueWord(place, tuple(name.number for name in names[-meant:]), *self.values[token]))
+        pairs = [Pair(b.place, a.number, b.number) for a, b in pairwise(names) if a.number != b.number]
+        return Marks(tuple(names), tuple(pairs), tuple(values))
+
+    def counted(self, input_ids: Sequence[int], question: Sequence[int]) -> int:
+        """The place, among those of a question, of the word that says what it counts: a value, or else "objects".
+
+        Raises:
+            ValueError: where there is none.
+        """
+        for words in (self.values, self.things):
+            for place in question:
+                if input_ids[place] in words:
+                    return place
+        text = "".join(self.pieces[input_ids[place]] for place in question)
+        raise ValueError(f"a question that is answered by a number should say what is counted; got {text!r}")
+
+
+def value_pieces(vocabulary: Mapping[str, int]) -> dict[int, tuple[int, int]]:
+    """Token ids of the words that name a value, to the indices of attribute and value in `VALUES`."""
+    found = {}
+    for attribute, values in enumerate(VALUES.values()):
+        for index, value in enumerate(values):
+            words = {value, plural(value), STUFF.get(value, value)}
+            found.update({vocabulary[f"▁{word}"]: (attribute, index) for word in words if f"▁{word}" in vocabulary})
+    return found

@@ -1,0 +1,205 @@
+"""Many conversations about one image in one row: they share the image's tokens and do not see each other.
+
+Exactly what one conversation a row would give (a test compares the losses) at a fraction of the cost, since the opening
+of the prompt, with all image tokens, is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from operator import and_
+
+import torch
+from torch import Tensor
+
+from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.data.scenes.scene import Scene
+from gpt4roi_nb.demo.recipe.curriculum import Conversation
+from gpt4roi_nb.demo.recipe.marks import Marker, Marks
+from gpt4roi_nb.demo.recipe.symbols import symbols_of, tally
+from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.prompt import IGNORE, Turns, build_prompt
+
+CACHED_SEGMENTS = 200_000
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A conversation after the opening: ids, labels, and the number of the region behind each `<bbox>`.
+
+    marks: of all turns. asked: how many tokens come before the first answer. option_bounds: of a multiple-choice
+    question, places of the tokens that end the options, after the one that ends the line before them. counted: of
+    each question that asks how many, the place of the word that says of what, and the number.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    regions: tuple[int, ...]
+    marks: Marks
+    asked: int
+    option_bounds: tuple[int, ...]
+    counted: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """B images, each with the opening of P tokens and then Q slots of L tokens, one conversation a slot.
+
+    input_ids, labels: (B, P + Q·L) int64. position_ids: (1, P + Q·L); every slot goes on where the opening ends.
+    attributes: (objects of all images, 4) int64; places: (objects of all images, 5), as `symbols.places` has them.
+    regions: index of each `<bbox>`, in order, among all objects of all images.
+
+    tallies: (B, grid², 20) float32, as `symbols.tally` has them, or (B, 0, 20) without image tokens; the first of these
+    is token `image_start`.
+
+    What else can be read where, each with (n, 2) int64 row and column of n tokens: name_objects (n,) is the object of
+    each `Name`; pair_objects (n, 2) are those of each `Pair`; claim_true (n,) bool says of each `ValueWord` of a first
+    question whether it is true; so_far_true (n,) bool, at those in an option, whether all are up to there; option_right
+    (n,) bool, whether the option that ends there is the right one; counts (n,) is the answer to each question that asks
+    how many, at the word that says of what.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    position_ids: Tensor
+    prefix_length: int
+    slot_length: int
+    attributes: Tensor
+    places: Tensor
+    regions: Tensor
+    image_start: int
+    tallies: Tensor
+    name_at: Tensor
+    name_objects: Tensor
+    pair_at: Tensor
+    pair_objects: Tensor
+    claim_at: Tensor
+    claim_true: Tensor
+    so_far_at: Tensor
+    so_far_true: Tensor
+    option_at: Tensor
+    option_right: Tensor
+    count_at: Tensor
+    counts: Tensor
+
+
+class RowBuilder:
+    """Conversations to rows, with the processor's own prompt builder.
+
+    image_tokens: whether the opening holds them. Without, rows are shorter and every position is as before: enough, and
+    quicker, to learn to read region vectors.
+    """
+
+    def __init__(self, processor: GPT4RoIProcessor, *, image_tokens: bool = True) -> None:
+        self.processor = processor
+        self.image_tokens = image_tokens
+        whole = processor.prompt([("user", "?")])
+        self.opening_length = whole.spans["system"][-1] + 1
+        self.image_start = whole.spans["image"][0]
+        kept = [k for k in range(self.opening_length) if image_tokens or k not in set(whole.spans["image"])]
+        self.positions = torch.tensor(kept)
+        self.prefix = [whole.input_ids[k] for k in kept]
+        pieces = processor.tokenizer.get_vocab()
+        self.line_ends = {number for piece, number in pieces.items() if piece.startswith(".\n")}
+        self.marker = Marker(processor.tokenizer)
+        self.segment = lru_cache(CACHED_SEGMENTS)(self._segment)
+
+    def _segment(self, turns: Turns) -> Segment:
+        processor = self.processor
+        # The image's tokens are the same in every prompt: without them, building one takes half the time.
+        prompt = build_prompt(turns, processor.tokenizer, 0, closing=processor.closing, system=processor.system)
+        start = prompt.spans["system"][-1] + 1
+        if self.opening_length != start + processor.num_image_tokens:
+            raise ValueError(f"the opening of a prompt depends on its question, {turns[0][1]!r}; rows cannot share it")
+        input_ids, labels = prompt.input_ids[start:], prompt.labels[start:]
+        answer = next(k for k, label in enumerate(labels) if label != IGNORE)
+        bounds: list[int] = []
+        if turns[1][1] in LETTERS:
+            bounds = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) - 1 :]
+            if len(bounds) <= len(LETTERS):
+                raise ValueError(f"{len(LETTERS)} options, a line each, should follow the question {turns[0][1]!r}")
+        counted = tuple(
+            (self.marker.counted(input_ids, [place - start for place in prompt.spans[f"question{turn}"]]), int(said))
+            for turn, (_, said) in enumerate(turns[1::2], start=1)
+            if said.isdigit()
+        )
+        return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds), counted)
+
+    def rows(self, conversations: Sequence[Sequence[Conversation]], scenes: Sequence[Scene]) -> Rows:
+        """One row a scene. conversations: the same number for each."""
+        segments = [[self.segment(talk.turns) for talk in talks] for talks in conversations]
+        slot = max(len(segment.input_ids) for row in segments for segment in row)
+        prefix, pad = len(self.prefix), self.processor.tokenizer.pad_token_id
+        input_ids = torch.full((len(segments), prefix + len(segments[0]) * slot), pad)
+        labels = torch.full_like(input_ids, IGNORE)
+        input_ids[:, :prefix] = torch.tensor(self.prefix)
+        regions: list[int] = []
+        name_at, name_objects, pair_at, pair_objects = [], [], [], []
+        claim_at, so_far_at, option_at, option_right = [], [], [], []
+        count_at, counts = [], []
+        claim_true: list[bool] = []
+        so_far_true: list[bool] = []
+        size, grid = scenes[0].image.shape[1], round(self.processor.num_image_tokens**0.5)
+        attributes, placed, centres = symbols_of([scene.objects for scene in scenes], size, grid)
+        values = attributes.tolist()
+        first = 0
+        for row, (scene, talks, row_segments) in enumerate(zip(scenes, conversations, segments, strict=True)):
+            for k, (talk, segment) in enumerate(zip(talks, row_segments, strict=True)):
+                start = prefix + k * slot
+                input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
+                labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
+                behind = {number: first + index for number, index in enumerate(talk.objects, start=1)}
+                regions += [behind[number] for number in segment.regions]
+                name_at += [(row, start + name.place) for name in segment.marks.names]
+                name_objects += [behind[name.number] for name in segment.marks.names]
+                pair_at += [(row, start + pair.place) for pair in segment.marks.pairs]
+                pair_objects += [(behind[pair.first], behind[pair.second]) for pair in segment.marks.pairs]
+                verdicts = {
+                    word.place: all(values[behind[number]][word.attribute] == word.value for number in word.numbers)
+                    for word in segment.marks.values
+                    if word.place < segment.asked
+                }
+                claim_at += [(row, start + place) for place in verdicts]
+                claim_true += verdicts.values()
+                count_at += [(row, start + place) for place, _ in segment.counted]
+                counts += [number for _, number in segment.counted]
+                for letter, (before, end) in zip(LETTERS, pairwise(segment.option_bounds), strict=False):
+                    own = [place for place in verdicts if before < place < end]
+                    so_far_at += [(row, start + place) for place in own]
+                    so_far_true += accumulate((verdicts[place] for place in own), and_)
+                    option_at.append((row, start + end))
+                    option_right.append(talk.turns[1][1] == letter)
+            first += len(scene.objects)
+        slots = torch.arange(self.opening_length, self.opening_length + slot).repeat(len(segments[0]))
+        position_ids = torch.cat([self.positions, slots])[None]
+
+        def numbers(found: Sequence[object], *shape: int) -> Tensor:
+            return torch.tensor(found, dtype=torch.long).reshape(-1, *shape)
+
+        return Rows(
+            input_ids=input_ids,
+            labels=labels,
+            position_ids=position_ids,
+            prefix_length=prefix,
+            slot_length=slot,
+            attributes=attributes,
+            places=placed,
+            regions=numbers(regions),
+            image_start=self.image_start,
+            tallies=tally(centres)[:, : None if self.image_tokens else 0],
+            name_at=numbers(name_at, 2),
+            name_objects=numbers(name_objects),
+            pair_at=numbers(pair_at, 2),
+            pair_objects=numbers(pair_objects, 2),
+            claim_at=numbers(claim_at, 2),
+            claim_true=torch.tensor(claim_true, dtype=torch.bool),
+            so_far_at=numbers(so_far_at, 2),
+            so_far_true=torch.tensor(so_far_true, dtype=torch.bool),
+            option_at=numbers(option_at, 2),
+            option_right=torch.tensor(option_right, dtype=torch.bool),
+            count_at=numbers(count_at, 2),
+            counts=numbers(counts),
+        )

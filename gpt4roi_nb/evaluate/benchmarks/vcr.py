@@ -1,0 +1,167 @@
+"""VCR: which of four answers is right, and which of four reasons; val with labels, test for the leaderboard.
+
+Q→A asks with the four answers, QA→R with the right answer and four rationales. Q→AR counts an annotation only when both
+are right. The test split tells no right ones: the rationale is asked for after each answer, and the probabilities are
+written into the file that the leaderboard takes.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from gpt4roi_nb.data.instructions import LETTERS, choice_question
+from gpt4roi_nb.data.json_stream import lines
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.record import ANSWER_CHOICE, Annotation
+from gpt4roi_nb.data.vcr import OPTIONS, UNLABELLED, read_vcr
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores, Setting
+from gpt4roi_nb.evaluate.benchmarks.letters import is_right, letter_of
+from gpt4roi_nb.evaluate.benchmarks.published import Published
+from gpt4roi_nb.evaluate.benchmarks.registry import part
+from gpt4roi_nb.evaluate.metrics.statistics import mean_figure
+from gpt4roi_nb.prompt import references
+
+DATASET = "VCR"
+SPLITS = ("val", "test", "train")
+SCORERS = ("likelihood", "generate")
+PROMPT = choice_question(1, "… <region1> …?", ["…", "…", "…", "…"]) + '\n(QA→R: with "Answer: …" before the options)'
+FIXED_PROMPT = True
+MAPPING = "the first option letter of the answer"
+MAX_NEW_TOKENS = 16
+JUDGES = ()
+PUBLISHED = (
+    Published(
+        "GPT4RoI-7B", "val, fine-tuned to the answer format, generate", {"Q→A": 87.4, "QA→R": 89.6, "Q→AR": 78.6}
+    ),
+    Published("GPT4RoI-13B", "test, fine-tuned to the answer format", {"Q→A": 89.4, "QA→R": 91.0, "Q→AR": 81.6}),
+)
+SUBMISSION = "vcr_test_submission.csv"
+GROUPS = ("answer", *(f"rationale_conditioned_on_a{k}" for k in range(OPTIONS)))
+HEAD = ("annot_id", *(f"{group}_{k}" for group in GROUPS for k in range(OPTIONS)))
+GUESS = (1 / OPTIONS,) * OPTIONS
+SUM_TOLERANCE = 1e-3
+_KINDS = {"Q→A": "qa", "QA→R": "qar"}
+
+
+def files(root: Path, split: str) -> dict[str, Path]:
+    """The annotations, and the folder of the pictures with their metadata."""
+    folder = part(root, "vcr")
+    return {"annotations": folder / f"{split}.jsonl", "pictures and metadata": folder / "vcr1images"}
+
+
+def items(setting: Setting, problems: Problems) -> Iterator[Item]:
+    """Two questions an annotation; of the test split, five."""
+    found = files(setting.root, setting.split)
+    if setting.split == "test" and setting.scorer != "likelihood":
+        raise ValueError("the leaderboard takes probabilities: VCR's test split needs scorer='likelihood'")
+    if setting.split == "test" and not setting.keep:
+        raise ValueError(f"VCR's test split has no figures, only {SUBMISSION}: give the folder to write it into")
+    images = found["pictures and metadata"]
+    rendering = UNLABELLED if setting.split == "test" else "choice"
+    for annotation in read_vcr(found["annotations"], problems, images, rendering=rendering):
+        yield _item(annotation, images)
+
+
+def _item(annotation: Annotation, images: Path) -> Item:
+    group, _, asked = annotation.id.rpartition("/")
+    first = annotation.kind == ANSWER_CHOICE
+    question, *rest = annotation.texts
+    answer = None if first else rest.pop(0)
+    cited = references(question)
+    kind = "qa" if first else "qar"
+    suffix = kind if first or asked == "rationale" else asked  # "rationale2": after answer 2, of the test split
+    return Item(
+        id=f"vcr/{group}/{suffix}",
+        image=str(images / annotation.image),
+        boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in annotation.boxes.tolist()),
+        question=choice_question(len(annotation.boxes), question, rest, answer),
+        target=LETTERS[annotation.choice] if annotation.choice >= 0 else "",
+        options=LETTERS,
+        region=cited[0] if cited else 0,
+        kind=kind,
+        group=group,
+        facts={"choice": annotation.choice, "part": suffix},
+    )
+
+
+def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+    """Q→A, QA→R and, on annotations that have both, Q→AR. For the test split the submission is written instead."""
+    if setting.split == "test":
+        return _submitted(items, predictions, setting)
+    right = [is_right(one.answer, item.facts["choice"]) for item, one in zip(items, predictions, strict=True)]
+    figures = {}
+    for name, kind in _KINDS.items():
+        chosen = [k for k, item in enumerate(items) if item.kind == kind]
+        figures[name] = mean_figure([right[k] for k in chosen], [items[k].image for k in chosen])
+    both: dict[str, dict[str, int]] = {}
+    for k, item in enumerate(items):
+        both.setdefault(item.group, {})[item.kind] = k
+    whole = [parts for parts in both.values() if len(parts) == len(_KINDS)]
+    figures["Q→AR"] = mean_figure(
+        [all(right[k] for k in parts.values()) for parts in whole], [items[parts["qa"]].image for parts in whole]
+    )
+    silent = sum(letter_of(one.answer) is None for one in predictions)
+    return Scores(
+        figures,
+        {"correct": list(right)},
+        {"answers without a letter": silent} if silent else {},
+        ["guessing gives 25, 25 and 6.25"],
+    )
+
+
+def _submitted(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+    """Writes a row for each annotation of the file, so that the leaderboard takes it; guesses where none was asked."""
+    rows: dict[str, dict[str, tuple[float, ...]]] = {}
+    for item, one in zip(items, predictions, strict=True):
+        name = "answer" if item.kind == "qa" else f"rationale_conditioned_on_a{item.facts['part'][-1]}"
+        rows.setdefault(item.group, {})[name] = tuple(map(math.exp, one.option_logprobs or ()))
+    file = setting.folder / SUBMISSION
+    names = list(rows) if setting.limit is not None else _annotations(files(setting.root, "test")["annotations"])
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(HEAD)
+        for name in dict.fromkeys((*names, *rows)):
+            given = [rows.get(name, {}).get(group, GUESS) for group in GROUPS]
+            writer.writerow([name, *(f"{value:.8f}" for group in given for value in group)])
+    check_submission(file, names)
+    counts = {"rows of the submission": len(names)}
+    notes = [f"the split has no labels: {SUBMISSION} holds the probabilities for the leaderboard"]
+    guessed = sum(len(rows.get(name, {})) < len(GROUPS) for name in names)
+    if guessed:
+        counts["annotations with guesses in the submission"] = guessed
+        notes.append(f"{guessed} annotations lack answers; {SUBMISSION} has {GUESS[0]} for each option there")
+    return Scores({}, {}, counts, notes)
+
+
+def _annotations(file: Path) -> list[str]:
+    """The names of all annotations of a file, those that cannot be asked about too."""
+    entries = (entry for _, entry in lines(file, Problems()))
+    names = (entry.get("annot_id") for entry in entries if isinstance(entry, dict))
+    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
+def check_submission(file: Path, annotations: Iterable[str]) -> None:
+    """Checks a leaderboard file: its head, one row an annotation, and probabilities that sum to 1 in every group.
+
+    Raises ValueError, which names the first row that is wrong.
+    """
+    with file.open(newline="", encoding="utf-8") as stream:
+        head, *rows = list(csv.reader(stream))
+    if tuple(head) != HEAD:
+        raise ValueError(f"{file.name}: the head must be {', '.join(HEAD)}, but is {', '.join(head)}")
+    expected = list(annotations)
+    names = [row[0] for row in rows if row]
+    if sorted(names) != sorted(expected):
+        odd = sorted({*names} ^ {*expected}) or sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{file.name}: there must be one row an annotation; see {odd[0]!r}")
+    for row in rows:
+        values = [float(cell) for cell in row[1:]]
+        if len(values) != len(HEAD) - 1 or not all(0 <= value <= 1 for value in values):
+            raise ValueError(f"{file.name}: row {row[0]!r} must hold {len(HEAD) - 1} probabilities")
+        for place, group in enumerate(GROUPS):
+            total = sum(values[place * OPTIONS : (place + 1) * OPTIONS])
+            if abs(total - 1) > SUM_TOLERANCE:
+                raise ValueError(f"{file.name}: row {row[0]!r}: {group} must sum to 1, but sums to {total:.4f}")

@@ -1,0 +1,1 @@
+"""Scores of answers: captions, panoptic segmentation, the mapping to class names, and statistics."""

@@ -1,0 +1,29 @@
+"""Predictions of a `Result` in FiftyOne: look at them, sort, search, select, tag.
+
+FiftyOne shows and selects; the model stays in the kernel. docs/failures.md shows how the parts fit.
+"""
+
+from gpt4roi_nb.failures.database import NoDatabase, connect
+from gpt4roi_nb.failures.error_kinds import ERROR_KINDS, error_kinds
+from gpt4roi_nb.failures.features import Vectors, add_features
+from gpt4roi_nb.failures.heat_maps import add_attention
+from gpt4roi_nb.failures.rows import field_of
+from gpt4roi_nb.failures.tags import DatasetGone, label_ids, open_dataset, read_tags, tag
+from gpt4roi_nb.failures.to_fiftyone import to_fiftyone
+
+__all__ = [
+    "ERROR_KINDS",
+    "DatasetGone",
+    "NoDatabase",
+    "Vectors",
+    "add_attention",
+    "add_features",
+    "connect",
+    "error_kinds",
+    "field_of",
+    "label_ids",
+    "open_dataset",
+    "read_tags",
+    "tag",
+    "to_fiftyone",
+]

@@ -1,0 +1,139 @@
+"""The FiftyOne App of one dataset: on a port of its own, reached through the hub where there is one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+from gpt4roi_nb.failures.database import connect
+from gpt4roi_nb.logs import quiet
+
+# Only programs on this machine reach the App, and the browser through the hub's proxy or a tunnel.
+ADDRESS = "127.0.0.1"
+START_SECONDS = 300
+CONNECT_SECONDS = 120
+HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"
+NO_LOGIN = (
+    "The App has no login of its own. The hub lets only you to it, but whoever runs programs on the same host can "
+    "reach its port {port}, and through it every file that you can read. Where users share one host, close the App "
+    "when you are done."
+)
+
+
+class App:
+    """The App on a free port of 127.0.0.1, without a login.
+
+    session: FiftyOne's. url: as the user's browser finds it; on a JupyterHub a path below the hub. note: what a user of
+    a shared host has to know, "" elsewhere.
+
+    Args:
+        dataset: what it shows.
+        view: of the dataset; None shows all of it.
+        port: None takes a free one.
+    """
+
+    def __init__(self, dataset: Any, view: Any = None, port: int | None = None) -> None:
+        fo = connect()
+        import fiftyone.core.context as context
+
+        self.port = free_port() if port is None else port
+        prefix = os.environ.get(HUB_PREFIX)
+        config = fo.app_config.copy()
+        if prefix:
+            # Else the frame would look for the port on the machine of the browser.
+            config.proxy_url = f"{prefix.rstrip('/')}/proxy/{self.port}/"
+        with _quietly(), _patiently():
+            self.session = fo.launch_app(
+                dataset,
+                view=view,
+                port=self.port,
+                address=ADDRESS,
+                remote=not context.is_notebook_context(),  # else FiftyOne opens a browser on this machine
+                auto=False,  # else the App vanishes when a callback sets its view
+                config=config,
+            )
+        try:
+            _wait_until_connected(self.session)
+        except RuntimeError:
+            self.close()
+            raise
+        self.url: str = self.session.url
+        self.note = NO_LOGIN.format(port=self.port) if prefix else ""
+
+    @property
+    def selected(self) -> tuple[list[str], list[str]]:
+        """(ids of labels, ids of samples or patches) that are selected in the App, in the order of the clicks."""
+        return [label["label_id"] for label in self.session.selected_labels], list(self.session.selected)
+
+    def show(self, dataset: Any, view: Any = None) -> None:
+        """Shows another dataset, or a view of it; None shows all of it.
+
+        Raises:
+            RuntimeError: the App does not answer.
+        """
+        # FiftyOne keeps what is set while the connection is broken, though it raises, and sends it when it connects
+        # again. With a dataset that was deleted it never could.
+        if view is None or self.session.dataset is not dataset:
+            with suppress(RuntimeError):
+                self.session.dataset = dataset
+        with suppress(RuntimeError):
+            self.session.view = view
+        _wait_until_connected(self.session)
+
+    def refresh(self) -> None:
+        """Reads the dataset again. Raises RuntimeError where the App does not answer."""
+        _wait_until_connected(self.session)
+        self.session.refresh()
+
+    def close(self) -> None:
+        """Ends the App's server."""
+        with _quietly():
+            self.session.close()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_connected(session: Any) -> None:
+    """FiftyOne connects to the App's server in a thread, and again 10 s after the connection broke; a view or a
+    selection that is set before is an error."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while not session._client._connected:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the App did not answer within {CONNECT_SECONDS} seconds; close it and open it again")
+        time.sleep(0.05)
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """The App's server imports all of FiftyOne, for which a busy machine needs more than FiftyOne's own minute."""
+    from fiftyone.core import service
+
+    plain = service.Service._wait_for_child_port
+
+    def wait(self: Any, port: int | None = None, timeout: float = START_SECONDS) -> int:
+        return int(plain(self, port=port, timeout=timeout))
+
+    service.Service._wait_for_child_port = wait
+    try:
+        yield
+    except service.ServiceListenTimeout as error:
+        raise RuntimeError(
+            f"the App's server did not start within {START_SECONDS} seconds; the machine may be very busy, so try again"
+        ) from error
+    finally:
+        service.Service._wait_for_child_port = plain
+
+
+def _quietly() -> AbstractContextManager[None]:
+    """Without FiftyOne's banner and its advice on `session.show()`."""
+    return quiet("fiftyone", logging.WARNING)

@@ -1,0 +1,81 @@
+"""The table of a `Result` as plain rows, with what browsing adds: kinds of error, and whether the mappings agree."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gpt4roi_nb.failures.error_kinds import error_kinds
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Without these columns there is nothing to show; others may be missing.
+COLUMNS = ("id", "image", "width", "height", "question", "answer", "target", "correct", "boxes", "region")
+MAX_NAME = 40
+HASH_LENGTH = 6
+
+
+class ResultLike(Protocol):
+    """What is read of a `Result`."""
+
+    @property
+    def benchmark(self) -> str: ...
+
+    @property
+    def card(self) -> Any: ...
+
+    @property
+    def predictions(self) -> DataFrame: ...
+
+
+def rows_of(result: ResultLike) -> list[dict[str, Any]]:
+    """One dictionary a prediction, in the table's order; missing values are None.
+
+    Adds `error_kind` (see `error_kinds`) and, where both mappings chose a class, `mappings_agree`.
+
+    Raises:
+        ValueError: a column is missing, or two rows have one id.
+    """
+    table = result.predictions
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise ValueError(f"the result's table has no column {', '.join(missing)}; is it the table of a Result?")
+    doubled = table["id"][table["id"].duplicated()]
+    if len(doubled):
+        raise ValueError(f"ids must be unique within a result, but {len(doubled)} are not, such as {doubled.iloc[0]!r}")
+    rows: list[dict[str, Any]] = table.to_dict("records")
+    for row, kind in zip(rows, error_kinds(table), strict=True):
+        for column, value in row.items():
+            if _is_missing(value):
+                row[column] = None
+        if row["correct"] is not None:
+            row["correct"] = bool(row["correct"])
+        row["error_kind"] = kind
+        first, second = row.get("mapped_sbert"), row.get("mapped_lexical")
+        row["mappings_agree"] = first == second if first and second else None
+    return rows
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN or pandas' NA; a list or array is none of them."""
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return isinstance(value, float) and value != value
+
+
+def field_of(result: ResultLike) -> str:
+    """The name of the field that holds the predictions of a result's checkpoint: letters, digits and underscores."""
+    name = re.sub(r"[^a-z0-9]+", "_", Path(result.card.checkpoint_name).name.lower()).strip("_")
+    # Names repeat ("checkpoint-500"); the hash of the weights does not.
+    return f"predictions_{name[:MAX_NAME]}_{result.card.checkpoint[:HASH_LENGTH]}"
+
+
+def fingerprint(rows: list[dict[str, Any]]) -> str:
+    """Tells one result of a checkpoint from another."""
+    digest = hashlib.sha256()
+    for row in sorted(rows, key=lambda row: str(row["id"])):
+        digest.update(repr((row["id"], row["question"], row["answer"], row["target"], row["correct"])).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,58 @@
+"""The saved views of a dataset of failures: what one looks at first, named alike for each checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gpt4roi_nb.failures.error_kinds import WRONG_REGION
+
+# So many of the failures that the model was surest of; a screenful or two, to be read one by one.
+MOST_CONFIDENT = 100
+# A view a slice, the most frequent first: more do not fit a menu.
+MAX_SLICES = 100
+
+
+def view_name(field: str, title: str) -> str:
+    """What a saved view of a field is called."""
+    return f"{field}: {title}"
+
+
+def make_views(fo: Any, dataset: Any, field: str, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """(name, view) for each saved view of one checkpoint's field.
+
+    Each shows the images that hold such a label, and of the labels only these; the ground truth stays.
+    """
+    F = fo.ViewField
+    wrong = F("correct") == False  # noqa: E712  # an expression, not a comparison
+
+    def only(condition: Any) -> Any:
+        return dataset.filter_labels(field, condition)
+
+    yield "failures", only(wrong)
+    yield "wrong region", only(F("error_kind") == WRONG_REGION)
+    limit = _least_of_most_confident(rows)
+    if limit is not None:
+        surest = F(f"{field}.detections").map(F("logprob")).max()
+        yield "most confident failures", only(wrong & (F("logprob") >= limit)).sort_by(surest, reverse=True)
+    if any(row.get("mappings_agree") is False for row in rows):
+        yield "the two mappings disagree", only(F("mappings_agree") == False)  # noqa: E712
+    yield "small boxes", only(F("size_bin") == "small")
+    for value in slices(rows):
+        yield f"slice {value}", only(F("kind") == value)
+
+
+def slices(rows: list[dict[str, Any]]) -> list[str]:
+    """The values of `kind`, the most frequent first, at most `MAX_SLICES`."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        if kind := str(row.get("kind") or ""):
+            counts[kind] = counts.get(kind, 0) + 1
+    return sorted(counts, key=lambda kind: (-counts[kind], kind))[:MAX_SLICES]
+
+
+def _least_of_most_confident(rows: list[dict[str, Any]]) -> float | None:
+    surest = sorted(
+        (row["logprob"] for row in rows if row["correct"] is False and row.get("logprob") is not None), reverse=True
+    )
+    return surest[:MOST_CONFIDENT][-1] if surest else None

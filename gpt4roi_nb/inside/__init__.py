@@ -1,1 +1,0 @@
-"""What `capture` is made of: attention, ablations, faithfulness and region features."""

@@ -1,0 +1,211 @@
+"""`GPT4RoI`: a model and its processor, loaded together and given back together."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from gpt4roi_nb.checkpoint.from_parts import begin
+from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
+from gpt4roi_nb.config import GPT4RoIRegionConfig
+from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.memory import let_go
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.session.region_session import RegionSession
+
+
+class GPT4RoI:
+    """A model to talk with about regions of images.
+
+    Attributes:
+        model: a `GPT4RoIForConditionalGeneration`, an ordinary transformers model in evaluation mode.
+        processor: its `GPT4RoIProcessor`.
+        source: where it was loaded from.
+
+    Also a context manager, which unloads at the end, after an error too.
+    """
+
+    def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
+        self._model: GPT4RoIForConditionalGeneration | None = model.eval()
+        self.processor = processor
+        self.source = source
+        self.running = threading.Lock()  # held for each pass: none may begin in one attention mode and end in another
+        self._sessions: weakref.WeakSet[RegionSession] = weakref.WeakSet()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        quantization: str | None = None,
+        attn_implementation: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        check_free_memory: bool = True,
+        **kwargs: Any,
+    ) -> GPT4RoI:
+        """Loads a checkpoint of this package's layout.
+
+        Args:
+            path: a folder or a hub id. None loads the embedded demo checkpoint, offline: a teaching model for
+                generated scenes, not for photographs.
+            device: where to; None takes a GPU where there is one, else the CPU.
+            dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU or with `device_map`.
+                With `quantization` it is that of the other parts, and None takes half precision.
+            quantization: "8bit" or "4bit" for the language model (needs bitsandbytes). See docs/memory.md.
+            attn_implementation: None leaves the choice to transformers (SDPA).
+            device_map: as transformers takes it, instead of `device`.
+            check_free_memory: compare what is needed with what is free before weights are read.
+            kwargs: passed on to transformers' `from_pretrained`.
+
+        Raises:
+            FileNotFoundError, ValueError: where the checkpoint is missing, incomplete, truncated or another model's;
+                the message names the file or tensor.
+            MemoryError: where the model and a session do not fit; the message names the smallest change that would.
+            ImportError: where quantization is asked for without bitsandbytes.
+        """
+        source = DEMO_CHECKPOINT if path is None else path
+        model, processor = load_checkpoint(
+            source,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+            check_free_memory=check_free_memory,
+            **kwargs,
+        )
+        return cls(model, processor, os.fspath(source))
+
+    @classmethod
+    def from_parts(
+        cls,
+        language_model: str | os.PathLike[str],
+        vision_tower: str | os.PathLike[str],
+        *,
+        region_config: GPT4RoIRegionConfig | dict[str, Any] | None = None,
+        chat_format: str | None = None,
+        system: str | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> GPT4RoI:
+        """A GPT4RoI to be trained, from a pretrained language model and a pretrained vision tower.
+
+        The projector and the region encoder are fresh: untrained, it answers as if blind. `torch.manual_seed` before
+        makes them repeatable. See docs/other_models.md.
+
+        Args:
+            language_model: folder or hub id of a causal language model with a fast tokenizer. GPT4RoI's tokens are
+                added to it; their rows begin as the mean of the others.
+            vision_tower: folder or hub id of a tower whose hidden states are a square grid of patches (CLIP, SigLIP,
+                DINOv2, ViT), or of a whole model that has one, as CLIP's and SigLIP's are.
+            region_config: sizes of the region encoder; None takes GPT4RoI-7B's.
+            chat_format: "template", the tokenizer's own chat template, or "gpt4roi"; None takes the template where
+                there is one.
+            system: the system message; None takes none with a template, and GPT4RoI's sentence without.
+            image_mean, image_std: of the three channels; None takes those of the tower's preprocessor_config.json.
+            device: where to; None takes a GPU where there is one, else the CPU.
+            dtype: of all weights; None takes float32 on a CPU, and the language model's own on a GPU, as "auto" does.
+
+        Raises:
+            FileNotFoundError, ValueError: where a part is missing, incomplete or of a kind that does not fit.
+        """
+        model, processor = begin(
+            language_model,
+            vision_tower,
+            region_config=region_config,
+            chat_format=chat_format,
+            system=system,
+            image_mean=image_mean,
+            image_std=image_std,
+            device=device,
+            dtype=dtype,
+        )
+        return cls(model, processor, f"{os.fspath(language_model)} and {os.fspath(vision_tower)}")
+
+    def save_pretrained(self, folder: str | os.PathLike[str], state: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes model and processor into a folder, from which `from_pretrained` loads them.
+
+        state: all weights, where the model itself has a part of them only.
+        """
+        self.model.save_pretrained(folder, state_dict=state)
+        self.processor.save_pretrained(folder)
+
+    @property
+    def model(self) -> GPT4RoIForConditionalGeneration:
+        self.check_loaded()
+        return self._model  # type: ignore[return-value]
+
+    @property
+    def is_loaded(self) -> bool:
+        """False after `unload`."""
+        return self._model is not None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the embedded demo checkpoint."""
+        return self.source == os.fspath(DEMO_CHECKPOINT)
+
+    @property
+    def about(self) -> str:
+        """One sentence on what this checkpoint is."""
+        return self.model.config.about or f"GPT4RoI from {self.source or 'memory'}"
+
+    def session(self, image: ImageLike) -> RegionSession:
+        """A conversation about an image, which is encoded here, once.
+
+        image: a path, the bytes of an image file, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Its
+            EXIF orientation is applied; boxes refer to the upright image at its original size.
+        """
+        return RegionSession(self, image)
+
+    def remember(self, session: RegionSession) -> None:
+        """So that `unload` gives this session's memory back as well."""
+        self._sessions.add(session)
+
+    def check_loaded(self) -> None:
+        """Raises RuntimeError after `unload`."""
+        if self._model is None:
+            raise RuntimeError(
+                "this model has been unloaded; load it again with GPT4RoI.from_pretrained(…) and make a new session"
+            )
+
+    def unload(self) -> None:
+        """Gives the memory back: the model's and that of its sessions. Asking afterwards is an error.
+
+        After an error the notebook keeps its traceback, whose frames hold tensors: those are emptied too.
+        """
+        for session in list(self._sessions):
+            session.release()
+        self._model = None
+        let_go(getattr(sys, "last_value", None))
+
+    def __enter__(self) -> GPT4RoI:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unload()
+        if error is not None:
+            let_go(error)
+
+    def __repr__(self) -> str:
+        if self._model is None:
+            return f"GPT4RoI({self.source!r}, unloaded)"
+        return f"GPT4RoI({self.source!r}, {self._model.num_parameters():,} parameters, {self.device})"

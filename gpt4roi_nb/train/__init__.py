@@ -1,0 +1,13 @@
+"""Training: `train` runs the two published stages, or any choice of parts; `Probes` are asked while it learns."""
+
+from gpt4roi_nb.quantization import without_advice
+
+with without_advice():  # the trainer imports bitsandbytes, where it is installed
+    import transformers.trainer  # noqa: F401
+
+from gpt4roi_nb.train.loop import PUBLISHED, train
+from gpt4roi_nb.train.parts import begin_anew
+from gpt4roi_nb.train.probes import Probes
+from gpt4roi_nb.train.run import TrainingRun
+
+__all__ = ["PUBLISHED", "Probes", "TrainingRun", "begin_anew", "train"]

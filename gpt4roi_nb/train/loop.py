@@ -1,0 +1,278 @@
+"""Training: the two published stages, or any choice of parts, with transformers' Trainer underneath."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from gpt4roi_nb.data.collate import Collator, ImageFolders
+from gpt4roi_nb.data.mixture import Pictured
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.memory import is_out_of_memory
+from gpt4roi_nb.train.epoch_dataset import Epochs, check_readable, keep_tower_states
+from gpt4roi_nb.train.parts import STAGES, choose_parts, merge_adapters, table
+from gpt4roi_nb.train.probes import Probes
+from gpt4roi_nb.train.run import TrainingRun, Watch, read_answers
+from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for, checkpoints, last_checkpoint, read_history
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.session.gpt4roi import GPT4RoI
+
+SKIPPED_FILE = "skipped.jsonl"  # in the output folder: records that could not be used
+MODEL_FOLDER = "model"  # in the output folder: the trained model, whole
+OUT_OF_MEMORY = (
+    "training ran out of memory; lower batch_size (and raise gradient_accumulation_steps by as much), or max_length, "
+    "set gradient_checkpointing=True, or train the language model by lora={}. The last checkpoint is untouched"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The published settings of a stage (arXiv 2307.03601 and its code, commit 00273ad).
+
+    batch_size: records a device.
+    warmup: a share of all steps below 1, a number of steps from 1 on.
+    """
+
+    parts: tuple[str, ...]
+    batch_size: int
+    weight_decay: float
+    warmup: float
+
+
+PUBLISHED = {
+    1: Stage(STAGES[1], batch_size=1, weight_decay=0.01, warmup=0.003),
+    2: Stage(STAGES[2], batch_size=2, weight_decay=0.0, warmup=3000),
+}
+
+
+def train(
+    gpt4roi: GPT4RoI,
+    data: Sized,
+    images: ImageFolders | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+    *,
+    stage: int = 1,
+    trainable: Sequence[str] | None = None,
+    lora: Mapping[str, Any] | None = None,
+    learning_rate: float = 2e-5,
+    weight_decay: float | None = None,
+    warmup: float | None = None,
+    epochs: float = 2,
+    max_steps: int = -1,
+    batch_size: int | None = None,
+    gradient_accumulation_steps: int = 1,
+    max_length: int = 2048,
+    bf16: bool | None = None,
+    gradient_checkpointing: bool = False,
+    seed: int = 0,
+    save_steps: int = 500,
+    keep: int = 2,
+    logging_steps: int = 10,
+    workers: int = 0,
+    strict: bool = False,
+    augment: bool = False,
+    tower_cache: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    block: bool = True,
+    progress: bool = True,
+    probes: Probes | None = None,
+    probe_steps: int | None = None,
+    on_start: Callable[[TrainingRun], object] | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+    **options: Any,
+) -> TrainingRun:
+    """Trains a model, in place; the defaults are the published settings.
+
+    An interrupted training is continued by the same call: from the last checkpoint that is whole, with optimiser,
+    schedule, place in the data and random state.
+
+    Args:
+        gpt4roi: the model. After training with adapters it is an ordinary model again, which has learnt. One that was
+            stopped or failed leaves its adapters on the model; the next call takes them off, and goes on with those of
+            the last checkpoint.
+        data: `Record`s by index, with a length.
+        images: the folder of the records' pictures, or one for each source. None asks the data, which know it if
+            `load` or a `Mixture` made them.
+        output_dir: for checkpoints, logs, and at the end the whole model in the folder `model`; None is
+            `runs/stage1` or `runs/stage2`.
+        stage: 1 trains the region encoder; 2 the region encoder, the projector and the language model.
+        trainable: other parts than the stage's, of `training.parts.PARTS`.
+        lora: adapters in place of the language model's own weights: options of peft's `LoraConfig`, {} for defaults.
+        weight_decay, batch_size, warmup: None takes the stage's. batch_size is a device's; warmup is a share of all
+            steps below 1, a number of steps from 1 on.
+        max_length: tokens; a longer conversation loses its last questions.
+        bf16: compute in bfloat16; None does where there is a GPU that can.
+        save_steps, keep: how often a checkpoint is written, and how many are kept.
+        workers: processes that read pictures.
+        strict: stop at the first record that cannot be used, such as one whose picture is damaged. Otherwise nothing is
+            learnt of it, and it is counted and listed: `TrainingRun.report`, and `skipped.jsonl` in `output_dir`.
+        augment: mirror and shift pictures by chance, where that leaves what is said of them true.
+        tower_cache: a folder for the frozen tower's hidden states, so that each picture goes through it once. How large
+            it gets is said beforehand; too large for the disk is an error. Not with `augment`.
+        resume: continue from the last whole checkpoint in `output_dir`, if there is one. Where a training begins anew,
+            its first checkpoint takes the place of those of later steps.
+        block: wait for the end; else return at once, and train in a thread.
+        progress: show a progress bar.
+        probes: regions that the model is asked about before the first step, every `probe_steps` (None: as often as a
+            line is logged) and after the last; the answers are in `TrainingRun.answers`.
+        on_start: called with the run before it begins, as `lambda run: display(TrainingMonitor(run))`.
+        report: called with each logged line.
+        options: passed on to transformers' `TrainingArguments`.
+
+    Raises:
+        ValueError: for an unknown stage or part, data that are empty, cannot be read at all or do not know where their
+            pictures lie, a checkpoint of other parts or data, a frozen language model in float16 without autocast, a
+            tower cache where pixels or tower change, or lora or probes in a sharded training.
+        BadRecord: if strict.
+        OSError: too little disk for the tower cache.
+        FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
+        MemoryError: out of memory; says what to lower.
+    """
+    if stage not in PUBLISHED:
+        raise ValueError(f"stage must be 1 or 2, but is {stage!r}; for other parts give trainable")
+    if not len(data):
+        raise ValueError("there is no data to train on: its length is 0")
+    if images is None and not isinstance(data, Pictured):
+        raise ValueError("the data do not know where their pictures lie; name their folder: train(…, images=folder)")
+    published = PUBLISHED[stage]
+    weight_decay = published.weight_decay if weight_decay is None else weight_decay
+    if tower_cache is not None and (augment or "vision_tower" in (trainable or published.parts)):
+        raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
+    if bf16 is None:
+        bf16 = not options.get("fp16") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    autocast = bf16 or options.get("fp16") or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    frozen = lora is not None or "language_model" not in (trainable or published.parts)
+    if frozen and not autocast and _is_half(gpt4roi.model.language_model):
+        raise ValueError(
+            "a frozen language model in float16 passes gradients on only under autocast, else they vanish: give "
+            'bf16=True or fp16=True, or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
+        )
+    output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
+    problems = Problems(output / SKIPPED_FILE, strict=strict)
+    folders = Path() if images is None else images
+    collator = Collator(gpt4roi.processor, folders, max_length, problems=problems, augmented=seed if augment else None)
+    reader = Epochs(data, collator, located=images is None)
+    check_readable(reader)
+    transformers.set_seed(seed)  # of the adapters' first weights, too
+    parts = choose_parts(gpt4roi.model, trainable or published.parts, None if lora is None else dict(lora))
+    print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
+    arguments = arguments_for(
+        output,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup_steps=published.warmup if warmup is None else warmup,
+        lr_scheduler_type="cosine",
+        num_train_epochs=epochs,
+        max_steps=max_steps,
+        per_device_train_batch_size=batch_size or published.batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        bf16=bf16,
+        seed=seed,
+        save_steps=save_steps,
+        save_total_limit=keep,
+        logging_steps=logging_steps,
+        dataloader_num_workers=workers,
+        disable_tqdm=not progress,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_nan_inf_filter=False,
+        **{"report_to": _loggers(), **({"gradient_checkpointing": True} if gradient_checkpointing else {}), **options},
+    )
+    run = TrainingRun(output, parts, problems, probes, _data=data)
+    ask = None if probes is None else partial(probes.ask, gpt4roi)
+    trainer = RegionTrainer(
+        model=gpt4roi.model,
+        args=arguments,
+        train_dataset=reader,
+        data_collator=collator,
+        callbacks=[Watch(run, collator, ask, probe_steps or logging_steps, report)],
+    )
+    if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
+        raise ValueError("a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded")
+    # It stands in for the progress bar, and says the same as `history`.
+    trainer.remove_callback(transformers.PrinterCallback)
+
+    checkpoint = last_checkpoint(output) if resume else None
+    if resume and checkpoint is None and checkpoints(output):
+        raise ValueError(
+            f"none of the checkpoints in {str(output)!r} is whole, as the warnings say; mend one, name another "
+            "output_dir, or begin anew with resume=False, which removes them in time"
+        )
+    if checkpoint is not None:
+        print(f"goes on from {str(checkpoint)!r}; resume=False begins anew")  # noqa: T201
+        run.history.extend(read_history(checkpoint))
+        run.answers.extend(read_answers(output, probes))
+    elif trainer.args.should_save:
+        output.mkdir(parents=True, exist_ok=True)
+        problems.begin_with()
+
+    def work() -> None:
+        try:
+            if tower_cache is not None:
+                collator.kept = keep_tower_states(trainer, gpt4roi, reader, Path(tower_cache).expanduser(), progress)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except (RuntimeError, MemoryError) as error:  # a CPU that has none left raises a plain RuntimeError
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryError(OUT_OF_MEMORY) from error
+        finally:
+            gpt4roi.model.eval()
+        if not run._stop.is_set():
+            _finish(gpt4roi, trainer, lora is not None)
+
+    def watched() -> None:
+        try:
+            work()
+        except BaseException as error:
+            run.ended(error)
+            raise
+        run.ended()
+
+    if on_start is not None:
+        on_start(run)
+    if block:
+        watched()
+        return run
+
+    def in_thread() -> None:
+        with contextlib.suppress(BaseException):  # `wait` raises it in the caller's thread
+            watched()
+
+    run._thread = threading.Thread(target=in_thread, name="gpt4roi-train", daemon=True)
+    run._thread.start()
+    return run
+
+
+def _finish(gpt4roi: GPT4RoI, trainer: RegionTrainer, adapted: bool) -> None:
+    """Writes the whole model, under another name first."""
+    if adapted:
+        merge_adapters(gpt4roi.model)
+    state = trainer.whole_state()
+    if trainer.args.should_save:
+        target = Path(str(trainer.args.output_dir)) / MODEL_FOLDER
+        partial = target.with_name(f"{MODEL_FOLDER}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        gpt4roi.save_pretrained(partial, state)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _is_half(module: torch.nn.Module) -> bool:
+    return any(parameter.dtype == torch.float16 for parameter in module.parameters())
+
+
+def _loggers() -> str:
+    """TensorBoard, where it is installed."""
+    return "tensorboard" if importlib.util.find_spec("tensorboard") else "none"

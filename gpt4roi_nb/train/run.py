@@ -1,0 +1,197 @@
+"""A training as its caller sees it: what was logged, what was answered, what was left out, and a way to stop it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from gpt4roi_nb.data.collate import Collator
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.train.parts import Part
+from gpt4roi_nb.train.probes import Probes
+
+ANSWERS_FILE = "answers.jsonl"
+RUNNING, STOPPED, FAILED, DONE = "running", "stopped", "failed", "done"
+
+logger = logging.getLogger(__name__)
+Listener = Callable[["TrainingRun"], None]
+
+
+@dataclass
+class TrainingRun:
+    """A training that runs, or has run.
+
+    Attributes:
+        output_dir: checkpoints, logs, and at the end the model.
+        parts: what trains.
+        problems: records that could not be used, counted and listed.
+        probes: regions that the model is asked about while it learns.
+        history: what was logged, oldest first: "step", "loss", "loss/SOURCE", "learning_rate", "grad_norm", "epoch",
+            "tokens_per_second", "images_per_second", "seconds_left", "memory" (bytes), and "waiting", the share of the
+            time in which the next batch was waited for.
+        answers: (step, the probes' answers), oldest first.
+        step, max_steps: how far it is.
+    """
+
+    output_dir: Path
+    parts: list[Part]
+    problems: Problems = field(default_factory=Problems)
+    probes: Probes | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    answers: list[tuple[int, list[str]]] = field(default_factory=list)
+    step: int = 0
+    max_steps: int = 0
+    _data: Any = field(default=None, repr=False)
+    _listeners: list[Listener] = field(default_factory=list, repr=False)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _ended: threading.Event = field(default_factory=threading.Event, repr=False)
+    _thread: threading.Thread | None = field(default=None, repr=False)
+    _error: BaseException | None = field(default=None, repr=False)
+
+    def stop(self) -> None:
+        """Ends it after the present step, with a checkpoint."""
+        self._stop.set()
+
+    def wait(self, timeout: float | None = None) -> TrainingRun:
+        """Waits for the end, at most `timeout` seconds. Raises what made it fail."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if self._error is not None:
+            raise self._error
+        return self
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` ended it."""
+        return self._stop.is_set() and not self.running
+
+    @property
+    def state(self) -> str:
+        """ "running", "stopped", "failed" or "done"."""
+        if self.running:
+            return RUNNING
+        return FAILED if self._error is not None else STOPPED if self._stop.is_set() else DONE
+
+    @property
+    def error(self) -> BaseException | None:
+        """What made it fail."""
+        return self._error
+
+    def report(self) -> str:
+        """Records that could not be used and why, in training and when the data were loaded, as tables."""
+        said = [self.problems.table("records that training could not use")]
+        if hasattr(self._data, "report"):
+            said.append(self._data.report())
+        return "\n".join(said)
+
+    def listen(self, listener: Listener) -> None:
+        """Has a function called with the run, in the training's thread, after each step and at the end."""
+        self._listeners.append(listener)
+
+    def changed(self) -> None:
+        """Tells the listeners."""
+        for listener in self._listeners:
+            listener(self)
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """Says that it is over, and why where it failed."""
+        self._error = error
+        self._ended.set()
+        self.changed()
+
+
+class Watch(TrainerCallback):
+    """Passes what happens on to a run, the run's stop to the Trainer, and the epoch to the data."""
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        collator: Collator,
+        ask: Callable[[], list[str]] | None,
+        probe_steps: int,
+        report: Callable[[dict[str, float]], None] | None,
+    ) -> None:
+        self.run, self.collator, self.ask, self.report = run, collator, ask, report
+        self.probe_steps = probe_steps
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.run.step, self.run.max_steps = state.global_step, state.max_steps
+        warmup = args.get_warmup_steps(state.max_steps)
+        if warmup >= state.max_steps:
+            logger.warning(
+                "the warm-up takes %d of the training's %d steps, so the learning rate never rises to %g; "
+                "give a share, as warmup=0.03",
+                warmup, state.max_steps, args.learning_rate,
+            )  # fmt: skip
+        self.run.answers[:] = [(step, answers) for step, answers in self.run.answers if step < state.global_step]
+        self._probe(state)
+        self.run.changed()
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.collator.epoch = int(state.epoch or 0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.run.step = state.global_step
+        if state.global_step % self.probe_steps == 0 or state.global_step == state.max_steps:
+            self._probe(state)
+        if self.run._stop.is_set():
+            control.should_training_stop = control.should_save = True
+        self.run.changed()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and self.run.problems.counts():
+            logger.warning("%s", self.run.report())
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:  # the Trainer's summary at the end
+            return
+        line = {"step": state.global_step, **logs}
+        self.run.history.append(line)
+        if self.report is not None:
+            self.report(line)
+        self.run.changed()
+
+    def _probe(self, state: Any) -> None:
+        if self.ask is None or not state.is_world_process_zero:
+            return
+        self.run.answers.append((state.global_step, self.ask()))
+        about = {} if self.run.probes is None else self.run.probes.about
+        entries = [entry for entry in _entries(self.run.output_dir) if not _is_about(entry, about)]
+        entries += [{"step": step, "answers": answers, **about} for step, answers in self.run.answers]
+        self.run.output_dir.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        (self.run.output_dir / ANSWERS_FILE).write_text(lines, encoding="utf-8")
+
+
+def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, list[str]]]:
+    """What these probes were answered before an interruption; nothing of others."""
+    if probes is None:
+        return []
+    entries = [entry for entry in _entries(output_dir) if _is_about(entry, probes.about)]
+    return [(int(entry["step"]), entry["answers"]) for entry in entries]
+
+
+def _entries(output_dir: Path) -> list[dict[str, Any]]:
+    file = output_dir / ANSWERS_FILE
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # cut short by the interruption
+    return found
+
+
+def _is_about(entry: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+    return all(entry.get(name) == value for name, value in about.items())

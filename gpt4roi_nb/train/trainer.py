@@ -1,0 +1,248 @@
+"""transformers' Trainer with a loss for each source, checkpoints that are whole or absent, and a stop at NaN."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import safe_globals
+
+from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.prompt import IGNORE
+from gpt4roi_nb.train.meter import Meter
+
+TRAINED_FILE = "trained.safetensors"
+ORDER_FILE = "order.json"
+BAD_BATCH_FILE = "bad_batch.json"
+UNFINISHED = ".unfinished"
+# What a checkpoint must hold to be continued from; the state, which is written last, says that the others are whole.
+STATE_FILE = "trainer_state.json"
+RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
+OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
+CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, "scheduler.pt", STATE_FILE)
+
+
+class RegionTrainer(Trainer):
+    """Stores only what trains; the frozen parts of a checkpoint are those that training began with."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, compute_loss_func=self._loss)
+        self._staging: Path | None = None
+        self._ids: list[str] = []
+        self._sources: list[str] = []
+        self._losses: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # source → [sum, tokens]
+        self._meter = Meter()
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        inputs = dict(inputs)
+        self._ids, self._sources = inputs.pop("ids"), inputs.pop("sources")
+        self._meter.add(inputs["attention_mask"].numel(), len(self._ids))
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        value = loss[0] if isinstance(loss, tuple) else loss
+        if not torch.isfinite(value):
+            self._stop_at(value)
+        return loss
+
+    def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """The mean over all labelled tokens of the step, on every device and in every accumulated batch."""
+        logits, targets = outputs.logits[:, :-1].float(), labels[:, 1:].to(outputs.logits.device)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none")
+        sums = losses.view(targets.shape).sum(dim=1)
+        counts = (targets != IGNORE).sum(dim=1)
+        for source, total, count in zip(self._sources, sums.detach().tolist(), counts.tolist(), strict=True):
+            self._losses[source][0] += total
+            self._losses[source][1] += count
+        items = counts.sum() if num_items_in_batch is None else num_items_in_batch
+        return sums.sum() / torch.as_tensor(items, device=sums.device).clamp(min=1)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        if self.state.global_step >= self.state.max_steps:  # it was finished within an epoch, and is called again
+            return [], None
+        with self._meter.waiting(self.state.global_step):
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """With the mean loss of each source since the last line, and how fast it goes."""
+        if "loss" in logs:
+            logs |= self._loss_of_each_source()
+            logs |= self._meter.read(self.state.global_step, self.state.max_steps, self.accelerator.num_processes)
+        super().log(logs, *args, **kwargs)
+
+    def _loss_of_each_source(self) -> dict[str, float]:
+        """Since the last line, on all processes."""
+        whole: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for losses in gather_object([dict(self._losses)]):  # type: ignore[no-untyped-call]
+            for source, (total, tokens) in losses.items():
+                whole[source][0] += total
+                whole[source][1] += tokens
+        self._losses.clear()
+        return {f"loss/{source}": total / tokens for source, (total, tokens) in sorted(whole.items()) if tokens}
+
+    def _stop_at(self, loss: Tensor) -> None:
+        file = Path(str(self.args.output_dir)) / BAD_BATCH_FILE
+        step = self.state.global_step
+        records = [{"source": source, "id": id} for source, id in zip(self._sources, self._ids, strict=True)]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"step": step, "loss": str(loss.item()), "records": records})
+        raise FloatingPointError(
+            f"the loss of step {step} is {loss.item()}; the records of its batch are listed in {str(file)!r}. Look at "
+            "them, lower the learning rate, or train in float32; the last checkpoint is untouched"
+        )
+
+    # ------------------------------------------------------------------------------------------- checkpoints
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)  # type: ignore[no-untyped-call]
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Into a folder of another name, which is renamed when all of it is written."""
+        folder = Path(str(self.args.output_dir))
+        name = f"checkpoint-{self.state.global_step}"
+        self._staging = folder / UNFINISHED
+        if self.args.should_save:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                shutil.rmtree(folder / name, ignore_errors=True)
+                (self._staging / name).replace(folder / name)
+                found = checkpoints(folder)
+                ours = found[: found.index(folder / name) + 1]  # later ones are of a training that was given up
+                for other in set(found) - set(ours[-(self.args.save_total_limit or len(ours)) :]):
+                    shutil.rmtree(other)
+        finally:
+            if self.args.should_save:
+                shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging = None
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        target = Path(output_dir or str(self.args.output_dir))
+        target.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model)
+        names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        values = model.state_dict() if state_dict is None else state_dict
+        trained = {name: values[name].detach().cpu().contiguous() for name in sorted(names)}
+        save_file(trained, target / TRAINED_FILE, metadata={"format": "pt"})
+        write_json(target / ORDER_FILE, self._order())
+
+    def _order(self) -> dict[str, Any]:
+        """What the place in the data, of which a checkpoint holds only the step, means something in."""
+        args, data = self.args, cast(Any, self.train_dataset)
+        a_step = args.train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
+        return {"records a step": a_step, "training's seeds": [args.seed, args.data_seed], **data.order()}
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.accelerator.unwrap_model(self.model if model is None else model)
+        stored = load_file(Path(resume_from_checkpoint) / TRAINED_FILE)
+        names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if set(stored) != names:
+            differing = sorted(set(stored) ^ names)
+            raise ValueError(
+                f"{resume_from_checkpoint!r} was trained with other parts: {len(differing)} tensors differ, first "
+                f"{differing[0]}; choose the same stage, parts and lora, or another output_dir"
+            )
+        order, known = self._order(), read_json(Path(resume_from_checkpoint) / ORDER_FILE)
+        for name in sorted(order.keys() | known.keys()):
+            if order.get(name) != known.get(name):
+                raise ValueError(
+                    f"{resume_from_checkpoint!r} was written on the way through other data: {name} was "
+                    f"{known.get(name)}, but is {order.get(name)}. Go on with the data and settings that it had, begin "
+                    "anew with resume=False, or name another output_dir"
+                )
+        if self.is_fsdp_enabled:
+            whole: dict[str, Any] = dict(stored)
+            set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, strict=False))
+        else:
+            model.load_state_dict(stored, strict=False)
+
+    def whole_state(self) -> dict[str, Tensor] | None:
+        """All weights, gathered from all processes, where they are divided among them; else None."""
+        return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Folders `checkpoint-N`, lowest step first."""
+    found = [
+        path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name[len("checkpoint-") :].isdigit()
+    ]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; says which newer ones are not."""
+    for path in reversed(checkpoints(folder)):
+        problem = _damage(path)
+        if problem is None:
+            return path
+        warnings.warn(f"{str(path)!r} is left out: {problem}; going back to the one before it", stacklevel=2)
+    return None
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None where nothing is."""
+    for name in CHECKPOINT_FILES:
+        if not (checkpoint / name).is_file():
+            return f"it lacks {name}"
+    optimizers = [name for name in OPTIMIZER_FILES if (checkpoint / name).is_file()]
+    if not optimizers:
+        return f"it lacks {OPTIMIZER_FILES[0]}"
+    random_states = sorted(file.name for file in checkpoint.glob(RANDOM_FILES))
+    if not random_states:
+        return f"it lacks {RANDOM_FILE}"
+    try:
+        with safe_open(checkpoint / TRAINED_FILE, framework="pt"):
+            pass
+        for name in (*optimizers, "scheduler.pt"):
+            torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
+        with safe_globals():  # of numpy, whose random state is among them
+            for name in random_states:
+                torch.load(checkpoint / name, map_location="cpu", weights_only=True)
+        for name in (ORDER_FILE, STATE_FILE):
+            read_json(checkpoint / name)
+    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+        return f"it is cut short ({error})"
+    return None
+
+
+class OneDevice(TrainingArguments):
+    """transformers' arguments, with one GPU a process. It would copy the model to all that it sees and cut a batch into
+    as many parts, which a batch with boxes does not bear; a launcher starts a process a GPU."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
+
+
+def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> TrainingArguments:
+    """transformers' arguments, with what this package's batches need."""
+    return OneDevice(
+        output_dir=os.fspath(output_dir),
+        remove_unused_columns=False,  # a batch is more than the model's arguments
+        label_names=["labels"],
+        **options,
+    )
+
+
+def read_history(checkpoint: Path) -> list[dict[str, float]]:
+    """The logged lines of a checkpoint."""
+    history: list[dict[str, float]] = json.loads((checkpoint / STATE_FILE).read_text())["log_history"]
+    return [line for line in history if "loss" in line]

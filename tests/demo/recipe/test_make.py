@@ -1,0 +1,104 @@
+"""The whole recipe in miniature: it runs, goes on where it was, and what it makes can be talked with."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.data.scenes.scene import make_scene
+from gpt4roi_nb.demo.answers import Asked, answer_all
+from gpt4roi_nb.demo.check import main as check
+from gpt4roi_nb.demo.recipe import make as making
+from gpt4roi_nb.demo.recipe.curriculum import LESSONS
+from gpt4roi_nb.demo.recipe.recipe import Phase
+
+STAGES = ("stage1", "stage2", "finish", "polish", "talk")  # the second goes on in the last three
+
+
+@pytest.fixture(scope="module")
+def made(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "REPORTED_SCENES", 2)
+        figures = making.make(recipe, folder / "out", folder / "run", report=lambda text: None)
+    return folder, figures
+
+
+def test_every_phase_runs_and_the_record_stands_beside_the_weights(made):
+    folder, figures = made
+
+    assert {"accuracy", "shuffled", "n"} <= set(figures)
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "recipe.json", "README.md"} <= names
+    record = json.loads((folder / "out/recipe.json").read_text())
+    assert record["steps"] == {"vision": 3, **dict.fromkeys((*LESSONS, *STAGES), 2)}
+
+
+def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
+    folder, figures = made
+    monkeypatch.setattr(making, "REPORTED_SCENES", 2)
+    said = []
+
+    again = making.make(recipe, folder / "again", folder / "run", report=said.append)
+
+    assert sum("finished before" in line for line in said) == 1 + len(LESSONS) + len(STAGES)
+    assert again == figures
+    assert (folder / "again/model.safetensors").read_bytes() == (folder / "out/model.safetensors").read_bytes()
+
+
+def test_the_halves_can_be_made_apart(made, recipe, tmp_path):
+    whole = made[0] / "run"
+    for half, phases in (("language", set(LESSONS)), ("vision", {"vision"})):
+        run = tmp_path / half
+        assert making.make(recipe, tmp_path / "out", run, half=half, report=lambda text: None) is None
+        assert {path.stem for path in run.glob("*.pt")} == phases
+        for phase in phases:
+            found, wanted = (
+                torch.load(folder / f"{phase}.pt", weights_only=True)["weights"] for folder in (run, whole)
+            )
+            torch.testing.assert_close(found, wanted)
+
+
+def test_a_run_folder_of_another_recipe_is_refused(made, recipe, tmp_path):
+    shutil.copytree(made[0] / "run", tmp_path / "run")
+
+    with pytest.raises(ValueError, match="is of another recipe"):
+        deeper = replace(recipe, text_layers=3)
+        making.make(deeper, tmp_path / "out", tmp_path / "run", half="language", report=lambda text: None)
+    with pytest.raises(ValueError, match=r"is of another recipe or seed, \{'seed': 0,"):
+        making.make(recipe, tmp_path / "out", tmp_path / "run", seed=1, half="language", report=lambda text: None)
+    with pytest.raises(ValueError, match=r"vision\.pt is of another recipe"):
+        longer = replace(recipe, vision=Phase(4, 1e-3))
+        making.make(longer, tmp_path / "out", tmp_path / "run", half="vision", report=lambda text: None)
+
+
+def test_answers_in_a_batch_are_those_of_a_session(made):
+    gpt4roi = GPT4RoI.from_pretrained(made[0] / "out")
+    scene = make_scene(4)
+    session = gpt4roi.session(scene.image)
+    boxes = [thing.box for thing in scene.objects]
+    texts = ["What is <region1>?", "Is <region1> the same colour as <region2>?", "How many objects are there?"]
+    used = [boxes[:1], boxes[1:3], []]
+    alone = []
+    for text, own in zip(texts, used, strict=True):
+        alone.append(session.ask(text, own, max_new_tokens=12).text)
+        session.reset()
+
+    encoding = gpt4roi.model.encode_image(gpt4roi.processor.image_processor(scene.image)["pixel_values"])
+    width = scene.image.shape[1]
+    asked = [Asked([("user", text)], _normalised(own, width)) for text, own in zip(texts, used, strict=True)]
+    assert answer_all(gpt4roi.model, gpt4roi.processor, encoding, asked, max_new_tokens=12) == alone
+
+
+def _normalised(boxes, width):
+    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) / width
+
+
+def test_check_prints_one_json_object(made, capsys):
+    check(["--checkpoint", str(made[0] / "out"), "--scenes", "1", "--seed", "3", "--json"])
+
+    figures = json.loads(capsys.readouterr().out)
+    assert {"accuracy", "shuffled", "n"} <= set(figures)

@@ -1,0 +1,187 @@
+"""Tokens become text that can be shown as it comes; the next token is chosen as asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tiny import tiny_config, tiny_processor
+from tiny_parts import TOKENIZERS
+
+from gpt4roi_nb.inference.decode import AnswerText, Sampling
+from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
+from gpt4roi_nb.prompt import plain_encoding
+from gpt4roi_nb.tokenizer import add_gpt4roi_tokens
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor(tiny_config())
+
+
+def ids_of(processor, text):
+    return [token_id for token_id, _ in plain_encoding(text, processor.tokenizer)]
+
+
+def written(processor, ids):
+    """The writing after some tokens, and the pieces that were shown; stops where the answer ends by itself."""
+    writing, pieces = AnswerText(processor), []
+    for token_id in ids:
+        pieces.append(writing.push(token_id, -1.0))
+        if writing.finished:
+            break
+    pieces.append(writing.rest())
+    return writing, pieces
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("Assistant: A red cup.\n###", "A red cup."),
+        ("Assistant: A red cup.", "A red cup."),
+        ("A red cup.\n### Human: And", "A red cup."),
+        ("Assistant:A red cup.  \n\n###", "A red cup."),
+        ("A", "A"),
+        ("Assistant: Assistant: yes", "Assistant: yes"),
+        ("Assistant: two\nlines\n###", "two\nlines"),
+        ("Assistant: # one ## two\n###", "# one ## two"),
+        ("Assistant: 🦊 and שלום 👩‍👩‍👧‍👦!\n###", "🦊 and שלום 👩‍👩‍👧‍👦!"),
+        ("Assistant:\n###", ""),
+        ("###", ""),
+        ("Assistant: a   b\n###", "a   b"),
+    ],
+)
+def test_the_answer_is_what_stands_between_role_and_stop_mark(processor, said, text):
+    writing, pieces = written(processor, ids_of(processor, said))
+    assert writing.text == text == "".join(pieces) == "".join(writing.tokens)
+    assert writing.finished == ("###" in said)
+    first, last = writing.kept
+    assert len(writing.tokens) == last - first
+    assert len(writing.ids) == len(writing.logprobs)
+
+
+def test_end_of_sequence_ends_the_answer(processor):
+    ids = [*ids_of(processor, "A cup"), processor.tokenizer.eos_token_id, *ids_of(processor, "more")]
+    writing, pieces = written(processor, ids)
+    assert writing.finished and writing.text == "A cup" == "".join(pieces)
+    assert processor.tokenizer.eos_token_id not in writing.ids[slice(*writing.kept)]
+
+
+def test_neither_role_nor_stop_mark_is_ever_shown(processor):
+    shown = ""
+    writing = AnswerText(processor)
+    for token_id in ids_of(processor, "Assistant: A # cup.\n###"):
+        shown += writing.push(token_id, -1.0)
+        assert "A # cup.".startswith(shown)
+    assert shown == "A # cup."
+
+
+def test_a_character_is_shown_when_it_is_whole(processor):
+    writing = AnswerText(processor)
+    pieces = [writing.push(token_id, -1.0) for token_id in ids_of(processor, "a 🦊 b")]
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert "".join(pieces) + writing.rest() == "a 🦊 b"
+
+
+@given(st.lists(st.one_of(st.integers(0, 999), st.integers(3, 258)), max_size=30))
+@example([198, 172, 243])  # é, and one byte of another character: the whole run of bytes becomes unreadable
+@example([243, 162, 137, 131, 260])  # a character of four bytes, and a word
+@example([198, 1, 172])  # a token without text within a character
+def test_pieces_and_tokens_make_the_text_whatever_the_tokens(processor, ids):
+    writing, pieces = written(processor, ids)
+    assert "".join(pieces) == writing.text
+    assert "".join(writing.tokens) == writing.text
+    first, last = writing.kept
+    assert 0 <= first <= last <= len(writing.ids) and len(writing.tokens) == last - first
+    assert "###" not in writing.text and writing.text == writing.text.strip()
+
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.5, -1.0]])
+
+
+def test_temperature_zero_takes_the_likeliest():
+    assert Sampling().choose(LOGITS, None).tolist() == [0]
+
+
+def draws(sampling, count=400):
+    generator = sampling.generator(torch.device("cpu"))
+    return sampling.choose(LOGITS.expand(count, -1), generator).tolist()
+
+
+def test_sampling_follows_the_probabilities():
+    shares = torch.bincount(torch.tensor(draws(Sampling(1.0, seed=0), 20_000)), minlength=4) / 20_000
+    torch.testing.assert_close(shares, LOGITS[0].softmax(-1), atol=0.02, rtol=0)
+
+
+def test_a_seed_makes_draws_repeatable():
+    assert draws(Sampling(1.0, seed=7)) == draws(Sampling(1.0, seed=7)) != draws(Sampling(1.0, seed=8))
+
+
+def test_top_p_leaves_the_smallest_set_that_reaches_it():
+    probabilities = LOGITS[0].softmax(-1)  # 0.60, 0.22, 0.13, 0.03
+    assert set(draws(Sampling(1.0, top_p=float(probabilities[0]) - 0.01, seed=0))) == {0}
+    assert set(draws(Sampling(1.0, top_p=float(probabilities[0]) + 0.01, seed=0))) == {0, 1}
+    assert set(draws(Sampling(1.0, top_p=0.9, seed=0))) == {0, 1, 2}
+    assert set(draws(Sampling(1.0, top_p=1.0, seed=0))) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
+def test_bad_temperatures_are_explained(temperature):
+    with pytest.raises(ValueError, match=r"temperature must be 0 \(greedy\) or a positive number, but is"):
+        Sampling(temperature)
+
+
+@pytest.mark.parametrize("top_p", [0.0, -1.0, 1.1, float("nan")])
+def test_bad_top_p_is_explained(top_p):
+    with pytest.raises(ValueError, match="top_p must be above 0 and at most 1, but is"):
+        Sampling(1.0, top_p)
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3", "brackets"])
+def template_processor(request):
+    tokenizer = TOKENIZERS[request.param]()
+    add_gpt4roi_tokens(tokenizer)
+    return GPT4RoIProcessor(GPT4RoIImageProcessor(32), tokenizer, num_image_tokens=16, chat_format="template")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A red cup.",
+        "Assistant: A red cup.",
+        "Assistant",
+        "### Human: no",
+        "Three marks: ###",
+        "# one\n\n## two\n### three",
+        "🦊 and שלום 👩‍👩‍👧‍👦!",
+        "",
+    ],
+)
+def test_with_a_template_an_answer_ends_at_its_token_only(template_processor, text):
+    end = template_processor.tokenizer.convert_tokens_to_ids(template_processor.end_of_turn)
+    writing, pieces = written(
+        template_processor, [*ids_of(template_processor, text), end, *ids_of(template_processor, "more")]
+    )
+    assert writing.finished and writing.ids[-1] == end
+    assert writing.text == text == "".join(pieces) == "".join(writing.tokens)
+    unfinished, pieces = written(template_processor, ids_of(template_processor, text))
+    assert unfinished.text == text == "".join(pieces) and not unfinished.finished
+
+
+def test_any_end_of_sequence_of_the_model_ends_the_answer(template_processor):
+    ids = ids_of(template_processor, "A red cup")
+    for eos_token_id in (ids[-1], [5, ids[-1]]):
+        writing = AnswerText(template_processor, eos_token_id)
+        for token_id in ids:
+            assert not writing.finished
+            writing.push(token_id, -1.0)
+        assert writing.finished
+
+
+@given(st.lists(st.one_of(st.integers(0, 341), st.integers(0, 258)), max_size=30))
+def test_with_a_template_pieces_and_tokens_make_the_text_whatever_the_tokens(template_processor, ids):
+    writing, pieces = written(template_processor, ids)
+    assert "".join(pieces) == writing.text == "".join(writing.tokens)
+    first, last = writing.kept
+    assert 0 <= first <= last <= len(writing.ids) and len(writing.tokens) == last - first

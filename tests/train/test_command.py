@@ -1,0 +1,232 @@
+"""The command line of training: a file says what is trained on what, by one process or several."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import annotation_files
+import pytest
+import torch
+import yaml
+from learnable import OPTIONS, changed_parts, copy_of
+from tiny import tiny_gpt4roi
+
+from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.data import Mixture, load
+from gpt4roi_nb.data.dataset import FILE_OPTIONS
+from gpt4roi_nb.data.scenes.formats.write import write_world
+from gpt4roi_nb.train.__main__ import mixed, placement
+from gpt4roi_nb.train.loop import main
+from gpt4roi_nb.train.trainer import checkpoints
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def entry(given: annotation_files.Given, cache: Path, **more) -> dict:
+    """As a training file names a data set."""
+    whole = {
+        "format": given.format,
+        "annotations": str(given.annotations),
+        "images": str(given.images),
+        "cache": str(cache),
+        **{name: str(value) if name in FILE_OPTIONS else value for name, value in given.options.items()},
+    }
+    return {**whole, **more}
+
+
+def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
+    """The world's own COCO and VG files, the demo checkpoint, one step."""
+    world = tmp_path / "world"
+    write_world(world, 4, seed=1, workers=1)
+    annotations = world / "coco" / "annotations" / "instances_train2017.json"
+    config = {
+        "output_dir": str(tmp_path / "out"),
+        "max_steps": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "data": [
+            {
+                "format": "coco",
+                "annotations": str(annotations),
+                "images": str(world / "coco" / "train2017"),
+                "cache": str(tmp_path),
+            },
+            {
+                "format": "visual_genome",
+                "annotations": str(world / "vg" / "train.json"),
+                "images": str(world / "vg" / "VG_100K"),
+                "weight": 100,
+                "cache": str(tmp_path),
+            },
+        ],
+    }
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({**config, "batch_size": 4}))
+    main([str(file)])
+    assert "region_encoder" in capsys.readouterr().out
+    assert GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu").model.config.text_config.num_hidden_layers
+    for content, words in (("[", "cannot be read"), ("stage: 1", "must give output_dir and data"), ("", "must give")):
+        file.write_text(content)
+        with pytest.raises(SystemExit):
+            main([str(file)])
+        assert words in capsys.readouterr().err
+    file.write_text(yaml.safe_dump({**config, "data": [{"format": "coco", "annotations": "absent.json"}]}))
+    with pytest.raises(SystemExit):
+        main([str(file)])
+    assert "absent.json" in capsys.readouterr().err
+
+
+def test_a_number_may_be_written_without_a_dot_and_what_fails_in_training_keeps_its_place(tmp_path, capsys):
+    given = annotation_files.vg_train(tmp_path)
+    data = yaml.safe_dump([entry(given, tmp_path / "cache")])
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"output_dir: {tmp_path / 'out'}\nmax_steps: 1e0\nlearning_rate: 1e-4\nweight_decay: 1E-2\nreport_to: none\n"
+        f"data:\n{data}"
+    )
+    main([str(file)])
+    assert "0.0001" in capsys.readouterr().out
+    state = json.loads((tmp_path / "out" / "checkpoint-1" / "trainer_state.json").read_text())
+    assert state["global_step"] == 1
+    file.write_text(f"output_dir: {tmp_path / 'out'}\nstage: 2\nreport_to: none\ndata:\n{data}")
+    with pytest.raises(SystemExit) as stop:
+        main([str(file)])
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and "Traceback" in said and "usage" not in said
+    assert "was trained with other parts" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"),
+    [(1, {"region_encoder"}), (2, {"region_encoder", "multi_modal_projector", "language_model"})],
+)
+def test_each_data_set_of_a_file_has_its_own_folder_in_either_stage(tmp_path, stage, parts):
+    """Two of COCO's files, which tell the same source, and one that tells another source than its format's name."""
+    coco = annotation_files.coco(tmp_path / "one")
+    other = annotation_files.coco(tmp_path / "two")
+    other.annotations.write_text(other.annotations.read_text().replace("0000000000", "1111111111"))
+    for picture_file in list(other.images.iterdir()):
+        picture_file.rename(picture_file.with_name(picture_file.name.replace("0000000000", "1111111111")))
+    given = (coco, annotation_files.refcoco(tmp_path / "three"), other)
+    tiny_gpt4roi(seed=1).save_pretrained(tmp_path / "tiny")
+    before = copy_of(GPT4RoI.from_pretrained(tmp_path / "tiny", device="cpu"))
+    config = {
+        "checkpoint": str(tmp_path / "tiny"),
+        "output_dir": str(tmp_path / "out"),
+        "data": [
+            {
+                "format": each.format,
+                "annotations": str(each.annotations),
+                "images": str(each.images),
+                "cache": str(tmp_path / "cache"),
+            }
+            for each in given
+        ],
+        **OPTIONS,
+        "stage": stage,
+        "epochs": 8,
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    main([str(tmp_path / "config.yaml")])
+    assert (tmp_path / "out" / "skipped.jsonl").read_text() == ""
+    state = json.loads((checkpoints(tmp_path / "out")[-1] / "trainer_state.json").read_text())
+    assert {"loss/coco", "loss/refcoco+"} <= {key for line in state["log_history"] for key in line}
+    assert changed_parts(GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu"), before) == parts
+
+
+def test_a_weight_says_how_often_each_record_is_drawn(tmp_path):
+    one, two = (make(tmp_path / make.__name__) for make in (annotation_files.refcoco, annotation_files.unc_refs))
+    sizes = [len(load(g.format, g.annotations, g.images, cache=tmp_path / "cache", **g.options)) for g in (one, two)]
+    mixture = mixed([entry(one, tmp_path / "cache"), entry(two, tmp_path / "cache", weight=3)], seed=0)
+    share = sizes[0] / (sizes[0] + 3 * sizes[1])
+    assert list(mixture.weights.values()) == pytest.approx([share, 1 - share])
+    for entries, words in (
+        ([entry(one, tmp_path / "cache", weight="2")], "weight must be a number"),
+        ([entry(one, tmp_path / "cache", weight=0)], "weights must be positive numbers"),
+        (["coco"], "an entry of data must name what load takes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            mixed(entries, seed=0)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_shipped_stage_trains_on_data_laid_out_as_the_generated_world_is(tmp_path, monkeypatch, stage):
+    config = yaml.safe_load((ROOT / "gpt4roi_nb" / "training" / f"stage{stage}.yaml").read_text())
+    assert config["stage"] == stage
+    assert {entry["format"] for entry in config["data"]} == (
+        {"coco", "refcoco"} if stage == 1 else {"refcoco", "flickr30k", "visual_genome", "vcr", "llava"}
+    )
+    write_world(tmp_path / "data", 6, seed=1, workers=1, progress=False)
+    tiny_gpt4roi(seed=1).save_pretrained(tmp_path / "tiny")
+    small = {"max_steps": 1, "max_length": 4096, "workers": 0, "progress": False, "report_to": "none"}
+    places = {"checkpoint": "tiny", "data": [{**entry, "cache": "cache"} for entry in config["data"]]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, **places, **small}))
+    monkeypatch.chdir(tmp_path)
+    main(["config.yaml"])
+    assert (tmp_path / config["output_dir"] / "model" / "model.safetensors").exists()
+
+
+def test_two_data_sets_that_tell_one_source_are_read_each_from_its_folder(tmp_path):
+    sets = {}
+    for name in ("one", "two"):
+        given = annotation_files.coco(tmp_path / name)
+        sets[name] = load(given.format, given.annotations, given.images, cache=tmp_path / "cache")
+    mixture = Mixture(sets, length=20)
+    for position in range(20):
+        picture, record = mixture.read(position)
+        located = mixture.located(position)
+        assert Path(located.image).parts[-3] == mixture.place(position).name and Path(located.image).is_file()
+        assert located.turns == record.turns and picture.size == (annotation_files.WIDTH, annotation_files.HEIGHT)
+    with pytest.raises(ValueError, match="'one' does not know where its pictures lie"):
+        Mixture({"one": [1, 2]}).located(0)
+
+
+def test_each_of_several_processes_loads_what_its_launcher_can_place(monkeypatch):
+    several, divided = {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}
+    assert placement({}, None) == (None, None) and placement({}, "float16") == (None, "float16")
+    assert placement(several, None) == ("cpu", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert placement(several, None) == ("cpu", "auto")  # 2 bytes a parameter that does not train, not 4
+    assert placement(divided, None) == ("cpu", None)  # FSDP divides weights of one dtype, in which Adam can step
+    assert placement(divided, "bfloat16") == ("cpu", "bfloat16")
+
+
+@pytest.mark.slow
+def test_two_launched_processes_train_as_one_does(tmp_path):
+    """Over gloo on the CPU: a mixture of two sources, half of each batch in each process.
+
+    By torchrun, which `accelerate launch` calls for several GPUs; on a CPU it starts a single process without MPI.
+    """
+    makers = (annotation_files.refcoco, annotation_files.llava)
+    sets = [entry(make(tmp_path / make.__name__), tmp_path) for make in makers]
+    tiny_gpt4roi(seed=1).save_pretrained(tmp_path / "tiny")
+    config = {"checkpoint": str(tmp_path / "tiny"), "data": sets, **OPTIONS, "epochs": 4, "learning_rate": 1e-3}
+    lines = {}
+    for processes in (1, 2):
+        output = tmp_path / f"out{processes}"
+        file = tmp_path / f"{processes}.yaml"
+        # Of indexes of their own, so that two processes build one at the same time.
+        data = [{**each, "cache": str(tmp_path / f"cache{processes}")} for each in sets]
+        whole = {**config, "data": data, "output_dir": str(output), "batch_size": 2 // processes}
+        file.write_text(yaml.safe_dump(whole))
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        done = subprocess.run(
+            [*launcher, "-m", "gpt4roi_nb.train", str(file)],
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        state = json.loads((checkpoints(output)[-1] / "trainer_state.json").read_text())
+        lines[processes] = [line for line in state["log_history"] if "loss" in line]
+        assert (output / "model" / "model.safetensors").exists()
+    assert len(lines[1]) == len(lines[2]) > 4
+    for one, two in zip(lines[1], lines[2], strict=True):
+        losses = {name: value for name, value in one.items() if name.startswith("loss")}
+        assert {name: two[name] for name in losses} == pytest.approx(losses, rel=1e-4)
+    assert {"loss/refcoco+", "loss/llava"} <= {name for line in lines[2] for name in line}
