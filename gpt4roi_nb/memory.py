@@ -193,7 +193,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
 
 
-def let_go(error: BaseException | None) -> None:
+def clear_frames(error: BaseException | None) -> None:
     """Empties the frames of an error that is over: their variables would keep tensors alive as long as it is known."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:

@@ -12,10 +12,10 @@ import traitlets
 
 from gpt4roi_nb import Answer
 from gpt4roi_nb.capture import Attention
-from gpt4roi_nb.capture.ablation import HOWS, How
+from gpt4roi_nb.capture.ablation import ABLATIONS, How
 from gpt4roi_nb.widgets.attention_data import METHODS, AttentionData, Maps
 from gpt4roi_nb.widgets.colormaps import SHARES, color_table
-from gpt4roi_nb.widgets.errors import in_words, let_go
+from gpt4roi_nb.widgets.errors import in_words, strip_traceback
 from gpt4roi_nb.widgets.esm import module
 
 _HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ class AttentionView(anywidget.AnyWidget):
     token, second: which token is looked at on either side. compare: whether there are two sides.
     layer, head: numbers in the model, -1 for the mean. method: of METHODS. scale: of SCALES.
     hide_sinks: leave sinks out of maps and shares. span: which part of the prompt the matrix is about.
-    how: of HOWS. ablations: [{"side", "how", "region", "change": one a token, "verdicts": one a token, "generated":
+    how: of ABLATIONS. ablations: [{"side", "how", "region", "change": one a token, "verdicts": one a token, "generated":
     whether the model was asked what it says then, "said", "problem"}].
 
     Messages from the browser: {"type": "map", "side", "method", "layer", "head", "token"},
@@ -55,8 +55,8 @@ class AttentionView(anywidget.AnyWidget):
     scale = traitlets.Enum(SCALES, SCALES[0]).tag(sync=True)
     hide_sinks = traitlets.Bool(False).tag(sync=True)
     span = traitlets.Unicode("image").tag(sync=True)
-    how = traitlets.Enum(HOWS, HOWS[0]).tag(sync=True)
-    hows = traitlets.List(list(HOWS)).tag(sync=True)
+    how = traitlets.Enum(ABLATIONS, ABLATIONS[0]).tag(sync=True)
+    hows = traitlets.List(list(ABLATIONS)).tag(sync=True)
 
 
 class AttentionInspector:
@@ -88,7 +88,7 @@ class AttentionInspector:
         self.view.span = "region1" if "region1" in self._data[0].spans else "image"
         for side in range(len(self._sources)):
             if len(self.attentions[side].regions) <= ABLATIONS_AT_OPENING:
-                self._ablate(side, HOWS[0], generate=False)
+                self._ablate(side, ABLATIONS[0], generate=False)
         self.show(self._neediest(0) if token is None else token)
         self.view.second = self._neediest(len(self._data) - 1)
         self.view.on_msg(self._told)
@@ -172,7 +172,7 @@ class AttentionInspector:
             maps = data.rollout() if wanted["method"] == "rollout" else data.relevancy(int(wanted["token"]))
         except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
             self.view.send({**wanted, "type": "failed", "problem": in_words(error)})
-            let_go(error)
+            strip_traceback(error)
             return
         self.view.send({**wanted, **_shares(maps)}, [_bytes(maps.maps)])
 
@@ -201,7 +201,7 @@ class AttentionInspector:
             ablation = source.ablate(region=region, how=cast(How, how), generate=generate)
         except Exception as error:  # noqa: BLE001  # a map can still be looked at; the reason stands beside it
             problem = in_words(error)
-            let_go(error)
+            strip_traceback(error)
             return {**empty, "problem": problem}
         return {
             **empty,

@@ -32,7 +32,7 @@ def in_words(error: Exception, *, expected: bool = True) -> str:
     return f"Something unexpected went wrong: {type(error).__name__}: {error}. The log has the details."
 
 
-def let_go(error: Exception) -> Exception:
+def strip_traceback(error: Exception) -> Exception:
     """The exception without its traceback, whose frames would keep the tensors of the failed computation alive.
 
     An exception for want of memory also empties the caches that hold memory back.

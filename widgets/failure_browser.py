@@ -18,7 +18,7 @@ from gpt4roi_nb.failures.slices import DIMENSIONS, Slices
 from gpt4roi_nb.failures.tags import items_of, labels_of, open_dataset, read_tags, tag
 from gpt4roi_nb.failures.to_fiftyone import to_fiftyone
 from gpt4roi_nb.widgets.display_image import display_image
-from gpt4roi_nb.widgets.errors import in_words, let_go
+from gpt4roi_nb.widgets.errors import in_words, strip_traceback
 from gpt4roi_nb.widgets.failure_card import card, summary
 from gpt4roi_nb.widgets.failure_panel import AppFrame, FailurePanel
 from gpt4roi_nb.widgets.region_chat import RegionChat
@@ -326,7 +326,7 @@ class FailureBrowser:
             action()
         except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
             self.panel.problem = in_words(error)
-            let_go(error)
+            strip_traceback(error)
         finally:
             self.panel.busy = ""
 

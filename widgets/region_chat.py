@@ -20,7 +20,7 @@ from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.controls import Controls
 from gpt4roi_nb.widgets.conversation import Conversation
-from gpt4roi_nb.widgets.errors import in_words, let_go
+from gpt4roi_nb.widgets.errors import in_words, strip_traceback
 from gpt4roi_nb.widgets.examples import example_questions
 from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene
 from gpt4roi_nb.widgets.inspections import Inspections
@@ -267,7 +267,7 @@ class RegionChat:
         self.refresh()
         self._rest()
         if failure is not None:
-            raise let_go(failure) from None
+            raise strip_traceback(failure) from None
         return self._session.history[-1].answer if kept else None
 
     def _wait(self, answering: Future[Answer | None]) -> Answer | None:
@@ -294,7 +294,7 @@ class RegionChat:
         except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
             self.conversation.notice = ""
             self.conversation.problem = in_words(error)
-            let_go(error)
+            strip_traceback(error)
 
     def in_background(self, words: str, action: Callable[[], object]) -> None:
         """Runs an action in the worker, with words for what is going on; nothing happens while something else does."""

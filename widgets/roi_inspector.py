@@ -18,7 +18,7 @@ from gpt4roi_nb.capture.ablation import How
 from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table
 from gpt4roi_nb.widgets.display_image import display_image
-from gpt4roi_nb.widgets.errors import in_words, let_go
+from gpt4roi_nb.widgets.errors import in_words, strip_traceback
 from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.region_canvas import ADDED_SHARE, RegionCanvas
 from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, likeness
@@ -161,7 +161,7 @@ class RoIInspector:
                     self._show_inside([region.box for region in regions])
         except Exception as error:  # noqa: BLE001  # a move of the mouse led here, and nobody else would see it
             view.problem = in_words(error)
-            let_go(error)
+            strip_traceback(error)
         self.update_seconds = time.perf_counter() - started
 
     def _show_regions(self) -> None:
@@ -210,7 +210,7 @@ class RoIInspector:
                 self.view.send(content, [values.tobytes()])
         except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
             self.view.problem = in_words(error)
-            let_go(error)
+            strip_traceback(error)
 
 
 def _middle(width: int, height: int) -> tuple[float, ...]:

@@ -4,7 +4,7 @@
 says which map explains a model, with a number.
 """
 
-from gpt4roi_nb.capture.ablation import HOWS, Ablation
+from gpt4roi_nb.capture.ablation import ABLATIONS, Ablation
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.faithfulness import MAPS, Faithfulness, faithfulness
 from gpt4roi_nb.capture.logit_lens import LogitLens
@@ -15,7 +15,7 @@ from gpt4roi_nb.capture.similarity import Neighbours
 from gpt4roi_nb.capture.sinks import Sink
 
 __all__ = [
-    "HOWS",
+    "ABLATIONS",
     "MAPS",
     "PCA",
     "Ablation",

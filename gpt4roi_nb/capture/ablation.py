@@ -15,7 +15,7 @@ from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.capture.replay import Box, Replay
 
 How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
-HOWS: tuple[How, ...] = get_args(How)
+ABLATIONS: tuple[How, ...] = get_args(How)
 BASELINES = ("mean", "zero")
 MORE_TOKENS = 16  # of a new answer than the old one had
 REFERENCE_SIDES = (2, 3, 4)  # the picture is cut into so many boxes a side, and all of them are reference boxes
@@ -78,8 +78,8 @@ def ablate(
     max_new_tokens: int | None = None,
 ) -> Ablation:
     """See `Answer.ablate`."""
-    if how not in HOWS:
-        raise ValueError(f"how must be one of {', '.join(HOWS)}, but is {how!r}")
+    if how not in ABLATIONS:
+        raise ValueError(f"how must be one of {', '.join(ABLATIONS)}, but is {how!r}")
     if baseline not in BASELINES:
         raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, but is {baseline!r}")
     _check_unused(how, other, box)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gpt4roi_nb.capture.recording import watched
+from gpt4roi_nb.capture.recording import capture_attention
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.quantization import unpack
 
@@ -24,7 +24,7 @@ def rollout(replay: Replay) -> Tensor:
         attended = weights[0].float().mean(dim=0).cpu()
         flow = (flow + attended @ flow) / 2  # half for the residual connection
 
-    with gpt4roi.running, watched(gpt4roi.model, look):
+    with gpt4roi.running, capture_attention(gpt4roi.model, look):
         gpt4roi.model.language_model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=1)
     return flow[replay.steps, : replay.length].contiguous()
 
@@ -47,7 +47,7 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
         maps.append(weights)
 
     found = {}
-    with torch.inference_mode(False), torch.enable_grad(), gpt4roi.running, watched(model, look):
+    with torch.inference_mode(False), torch.enable_grad(), gpt4roi.running, capture_attention(model, look):
         unpack(model)
         embeddings = computed.clone().requires_grad_()  # a tensor that was made in inference mode has no gradient
         logits = model.language_model(

@@ -48,7 +48,7 @@ def attention_modules(model: GPT4RoIForConditionalGeneration) -> list[nn.Module]
 
 
 @contextmanager
-def watched(
+def capture_attention(
     model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None], layers: Sequence[int] | None = None
 ) -> Iterator[None]:
     """Within it, `look(layer, weights)` sees the (B, heads, T, T) weights of each pass, a layer at a time."""
@@ -74,7 +74,7 @@ def watched(
 
 
 @contextmanager
-def entering(model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None]) -> Iterator[None]:
+def capture_layer_inputs(model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Within it, `look(layer, states)` sees the (B, T, D) hidden states that go into each layer of a pass."""
     attention = attention_modules(model)
     layers = [
@@ -160,7 +160,7 @@ def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: t
         kept[layer] = weights[0, :, steps][picked.to(weights.device)].to("cpu", dtype)
 
     embeddings = replay.forced(replay.embeddings())
-    with gpt4roi.running, watched(gpt4roi.model, look, layers):
+    with gpt4roi.running, capture_attention(gpt4roi.model, look, layers):
         logits = gpt4roi.model.language_model(
             inputs_embeds=embeddings, use_cache=False, logits_to_keep=max(count, 1)
         ).logits[0]

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json
-from gpt4roi_nb.memory import check_memory, let_go, skeleton
+from gpt4roi_nb.memory import check_memory, clear_frames, skeleton
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.quantization import check_quantization, quantization_config, stored_quantization
@@ -93,7 +93,7 @@ def load_checkpoint(
                 **kwargs,
             )
         except (MemoryError, torch.OutOfMemoryError) as error:
-            let_go(error)  # of what was loaded so far
+            clear_frames(error)  # of what was loaded so far
             raise
     model, info = loaded
     _check_tensors(path, info)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gpt4roi_nb.capture import HOWS, MAPS, Faithfulness, faithfulness
+from gpt4roi_nb.capture import ABLATIONS, MAPS, Faithfulness, faithfulness
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question, ask, is_right
 from gpt4roi_nb.data.scenes.scene import Scene, make_scene, scene_seed
 from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
@@ -64,7 +64,7 @@ def ablation_study(gpt4roi: GPT4RoI, count: int, seed: int) -> dict[str, Any]:
 
     Changes are those of the whole right answer's log-probability (natural).
     """
-    changes: dict[str, dict[str, list[float]]] = {how: {"asked": [], "other": []} for how in HOWS}
+    changes: dict[str, dict[str, list[float]]] = {how: {"asked": [], "other": []} for how in ABLATIONS}
     right = 0
     kinds = sorted(ONE_REGION)
     drawn = zip(range(count), drawn_scenes(seed), strict=False)
@@ -73,7 +73,7 @@ def ablation_study(gpt4roi: GPT4RoI, count: int, seed: int) -> dict[str, Any]:
         if answer is None:
             continue
         right += 1
-        for how in HOWS:
+        for how in ABLATIONS:
             if how == "swap":  # with the box of a third thing, so that only the one region changes
                 third = next((o.box for o in scene.objects if o.box not in answer_boxes(answer)), None)
                 if third is None:

@@ -16,7 +16,7 @@ from gpt4roi_nb.checkpoint.from_parts import begin
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.images import ImageLike
-from gpt4roi_nb.memory import let_go
+from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.session.region_session import RegionSession
@@ -193,7 +193,7 @@ class GPT4RoI:
         for session in list(self._sessions):
             session.release()
         self._model = None
-        let_go(getattr(sys, "last_value", None))
+        clear_frames(getattr(sys, "last_value", None))
 
     def __enter__(self) -> GPT4RoI:
         return self
@@ -203,7 +203,7 @@ class GPT4RoI:
     ) -> None:
         self.unload()
         if error is not None:
-            let_go(error)
+            clear_frames(error)
 
     def __repr__(self) -> str:
         if self._model is None:

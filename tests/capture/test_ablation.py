@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
-from gpt4roi_nb.capture import HOWS
+from gpt4roi_nb.capture import ABLATIONS
 from gpt4roi_nb.capture.ablation import blurred, farthest_corner, reference_boxes
 
 BOX, OTHER_BOX, THIRD_BOX = (3.0, 4.0, 30.0, 40.0), (20.0, 8.0, 60.0, 44.0), (40.0, 2.0, 60.0, 20.0)
@@ -138,7 +138,7 @@ def test_the_new_answer_is_what_the_model_says_then(gpt4roi, answer):
 
 def test_every_way_leaves_the_answer_and_the_conversation_alone(session, answer):
     before = session.history, answer.logprobs
-    for how in HOWS:
+    for how in ABLATIONS:
         ablation = answer.ablate(2, how, generate=False)
         assert ablation.how == how and ablation.change.abs().max() > 0 and len(ablation.change) == len(answer.tokens)
         ablation.change.requires_grad_()  # an ordinary tensor

@@ -131,7 +131,7 @@ def test_no_more_than_one_layer_is_held(gpt4roi, answer):
     import gc
     import weakref
 
-    from gpt4roi_nb.capture.recording import record, watched
+    from gpt4roi_nb.capture.recording import record, capture_attention
 
     seen = []
 
@@ -141,7 +141,7 @@ def test_no_more_than_one_layer_is_held(gpt4roi, answer):
         passed.append((layer, weakref.ref(weights)))
 
     passed = []
-    with watched(gpt4roi.model, look):
+    with capture_attention(gpt4roi.model, look):
         record(answer.replay, [0], [0], torch.float32)
     assert seen == [(0, []), (1, [False])]
 

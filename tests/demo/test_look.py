@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.capture import HOWS, MAPS
+from gpt4roi_nb.capture import ABLATIONS, MAPS
 from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
 from gpt4roi_nb.demo import FIRST_RESERVED_SERIES, look
 
@@ -38,13 +38,13 @@ def test_the_study_reports_every_way_and_every_map(gpt4roi, monkeypatch):
     monkeypatch.setattr(look, "is_right", lambda question, text: True)
     monkeypatch.setattr(look, "STEPS", 2)
     found = look.study(gpt4roi, 2, 1, seed=2)
-    assert set(found["ablation"]["change"]) == set(HOWS) and found["ablation"]["n"] == 2
+    assert set(found["ablation"]["change"]) == set(ABLATIONS) and found["ablation"]["n"] == 2
     mean, error = found["ablation"]["change"]["remove"]["asked"]
     assert mean != 0 and error >= 0
     assert [(one["kind"], one["over"], one["n"]) for one in found["maps"]] == [(*each, 1) for each in look.SETTINGS]
     assert all(set(one["maps"]) == {*MAPS, "random"} for one in found["maps"])
     text = look.report(found)
-    assert all(name in text for name in (*HOWS, *MAPS, "2 right answers of 2"))
+    assert all(name in text for name in (*ABLATIONS, *MAPS, "2 right answers of 2"))
 
 
 def test_scenes_of_training_are_refused(gpt4roi):
