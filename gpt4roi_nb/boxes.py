@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Boxes = NDArray[np.float32]
+Boxes = NDArray[np.float32]  # (N, 4)
+Box = tuple[float, float, float, float]
 
 # Below one pixel a side there is nothing to look at: the box would be read between the pixels.
 MIN_SIDE = 1.0

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from gpt4roi_nb.boxes import check_boxes, normalise
-from gpt4roi_nb.capture.replay import Box, Replay
+from gpt4roi_nb.boxes import Box, check_boxes, normalise
+from gpt4roi_nb.capture.replay import Replay
 
 How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
 ABLATIONS: tuple[How, ...] = get_args(How)
@@ -175,7 +175,7 @@ def _region_token(replay: Replay, own: Box, how: str, baseline: str) -> Tensor:
     if how == "remove":
         token = mean_region(replay, own)
         return token if mean else torch.zeros_like(token)
-    head = replay.encoded.gpt4roi.model.region_encoder.head
+    head = replay.loaded.model.region_encoder.head
     boxes = [own, *(reference_boxes(replay.encoded.size, own) if mean else [])]
     maps = replay.encoded.encoding.fused_maps
     given = [torch.from_numpy(normalise(boxes, *replay.encoded.size)).to(maps[0].device)]
@@ -194,7 +194,7 @@ def _region_token(replay: Replay, own: Box, how: str, baseline: str) -> Tensor:
 def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: int) -> Tensor:
     """See `Answer.occlusion`."""
     encoded = replay.encoded
-    grid = encoded.gpt4roi.model.config.grid_size
+    grid = encoded.loaded.model.config.grid_size
     if isinstance(patch, bool) or not isinstance(patch, int) or not 1 <= patch <= grid:
         raise ValueError(f"patch must be a whole number of places, from 1 to {grid}, but is {patch!r}")
     count = len(replay.tokens)
@@ -215,15 +215,16 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
 
 def embed_pictures(replay: Replay, pictures: Sequence[Image.Image]) -> Tensor:
     """(B, P, D): the prompt about each of B pictures of the same size."""
-    gpt4roi = replay.encoded.gpt4roi
-    model, processor = gpt4roi.model, gpt4roi.processor.image_processor
-    encoding = model.encode_image(torch.stack([processor.picture(picture) for picture in pictures]))
-    regions = None
-    if replay.boxes:
-        boxes = torch.from_numpy(normalise(replay.boxes, *replay.encoded.size))
-        regions = model.encode_regions(encoding.fused_maps, [boxes] * len(pictures))
-    ids = torch.tensor([replay.prompt.input_ids] * len(pictures), device=gpt4roi.device)
-    return model.embed(ids, encoding.image_features, regions)
+    processor = replay.loaded.processor.image_processor
+    pixel_values = torch.stack([processor.picture(picture) for picture in pictures])
+    with replay.loaded.inference() as model:
+        encoding = model.encode_image(pixel_values)
+        regions = None
+        if replay.boxes:
+            boxes = torch.from_numpy(normalise(replay.boxes, *replay.encoded.size))
+            regions = model.encode_regions(encoding.fused_maps, [boxes] * len(pictures))
+        ids = torch.tensor([replay.prompt.input_ids] * len(pictures), device=replay.loaded.device)
+        return model.embed(ids, encoding.image_features, regions)
 
 
 def _covered(image: Image.Image, places: tuple[int, int, int, int], grid: int) -> Image.Image:

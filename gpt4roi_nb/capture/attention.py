@@ -12,9 +12,10 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.capture.flow import relevancies, rollout
 from gpt4roi_nb.capture.recording import attention_bytes, check_size, chosen, record
-from gpt4roi_nb.capture.replay import Box, Replay
+from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.capture.sinks import Sink, Sinks, find_sinks
 from gpt4roi_nb.capture.spans import ANSWER_SO_FAR, named_spans
 from gpt4roi_nb.capture.storage import read, small_picture, write
@@ -138,7 +139,7 @@ class Attention:
         relevancy: that of every token, too: a backward pass each. After the model was unloaded, what was computed by
             then is written.
         """
-        if self._replay is not None and self._replay.loaded:
+        if self._replay is not None and self._replay.loaded.is_loaded:
             self.rollout()
             self.sinks()
             if relevancy:
@@ -210,7 +211,7 @@ def attention_of(
 ) -> Attention:
     """See `Answer.attention`."""
     encoded, prompt = replay.encoded, replay.prompt
-    model = encoded.gpt4roi.model
+    model = encoded.loaded.model
     layers, heads, size = wanted_and_size(replay, layers, heads, dtype)
     check_size(size, limit, layers, heads, dtype)
     weights, logprobs = record(replay, layers, heads, dtype)
@@ -218,7 +219,7 @@ def attention_of(
         weights=weights[..., : replay.length],
         to_answer=weights[..., replay.length :],
         tokens=list(replay.tokens),
-        prompt_tokens=token_texts(prompt.input_ids, encoded.gpt4roi.processor.tokenizer),
+        prompt_tokens=token_texts(prompt.input_ids, encoded.loaded.processor.tokenizer),
         spans=named_spans(prompt),
         logprobs=logprobs,
         layers=layers,
@@ -237,7 +238,7 @@ def wanted_and_size(
     """Checked layers and heads, and the bytes that recording them needs."""
     if dtype not in (torch.float16, torch.float32):
         raise ValueError(f"dtype must be torch.float16 or torch.float32, but is {dtype}")
-    text = replay.encoded.gpt4roi.model.config.text_config
+    text = replay.loaded.model.config.text_config
     layers = chosen(layers, text.num_hidden_layers, "layers")
     heads = chosen(heads, text.num_attention_heads, "heads")
     return layers, heads, attention_bytes(replay, layers, heads, dtype)

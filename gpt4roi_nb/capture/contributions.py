@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.capture.roi_features import RoIFeatures
+from gpt4roi_nb.roi import RegionHead
 
 
 @torch.inference_mode()
-def contributions(model: GPT4RoIForConditionalGeneration, features: RoIFeatures) -> dict[str, Tensor]:
-    """See `RoIFeatures.contribution`. Computed in float32 on the model's device."""
-    head = model.region_encoder.head
+def contributions(head: RegionHead, head_outputs: list[Tensor], position_embedding: Tensor) -> dict[str, Tensor]:
+    """See `RoIFeatures.contribution`, also for the shapes. Computed in float32 on the head's device."""
     weight = head.output_projection.weight
     out = weight.float()
     flatten = head.flatten_projection.weight.float()
-    outputs = [each.to(weight.device) for each in features.head_outputs]
+    outputs = [each.to(weight.device) for each in head_outputs]
     passed = (torch.stack(outputs).sum(dim=0) > 0).float()  # the ReLU's active set
 
     def through(grid: Tensor) -> Tensor:
@@ -33,7 +27,7 @@ def contributions(model: GPT4RoIForConditionalGeneration, features: RoIFeatures)
         f"level {level}": through(grid - constant)
         for level, (grid, constant) in enumerate(zip(outputs, constants, strict=True))
     }
-    parts["position"] = features.position_embedding.to(weight.device) @ out.T
+    parts["position"] = position_embedding.to(weight.device) @ out.T
     bias = head.flatten_projection.bias.float() @ out.T + head.output_projection.bias.float()
     parts["bias"] = through(torch.stack(constants).sum(dim=0).expand_as(outputs[0])) + bias
     return {name: _plain(part) for name, part in parts.items()}

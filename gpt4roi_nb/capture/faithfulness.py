@@ -4,35 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.capture.ablation import mean_region
+from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.replay import Replay
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.session.conversation import Answer
 
 RANDOM = "random"
 OVER = ("image", "regions", "both")
 
+
+class TracedAnswer(Protocol):
+    """What is measured: a session's `Answer`."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> list[str]: ...
+    def attention(self, layers: Any = None, heads: Any = None) -> Attention: ...
+    def live(self, what: str) -> Replay: ...
+
+
 # An answer and the tokens in question → (P,), a score for each prompt token, the most important the highest.
-Map = Callable[["Answer", Sequence[int]], Tensor]
+Map = Callable[[Any, Sequence[int]], Tensor]
 
 
-def raw_attention(answer: Answer, tokens: Sequence[int]) -> Tensor:
+def raw_attention(answer: TracedAnswer, tokens: Sequence[int]) -> Tensor:
     """The mean of all layers and heads."""
     return answer.attention().weights[:, :, list(tokens)].mean(dim=(0, 1, 2))
 
 
-def attention_rollout(answer: Answer, tokens: Sequence[int]) -> Tensor:
+def attention_rollout(answer: TracedAnswer, tokens: Sequence[int]) -> Tensor:
     return answer.attention(layers=0, heads=0).rollout()[list(tokens)].mean(dim=0)
 
 
-def gradient_relevancy(answer: Answer, tokens: Sequence[int]) -> Tensor:
+def gradient_relevancy(answer: TracedAnswer, tokens: Sequence[int]) -> Tensor:
     attention = answer.attention(layers=0, heads=0)
     return torch.stack([attention.relevancy(token) for token in tokens]).mean(dim=0)
 
@@ -101,11 +111,11 @@ class Faithfulness:
 @torch.inference_mode(False)
 def faithfulness(
     maps: Sequence[str] | Mapping[str, Map],
-    answers: Sequence[Answer],
+    answers: Sequence[TracedAnswer],
     *,
     over: str = "image",
     steps: int = 12,
-    tokens: Callable[[Answer], Sequence[int]] | None = None,
+    tokens: Callable[[Any], Sequence[int]] | None = None,
     random_maps: int = 5,
     seed: int = 0,
     batch_size: int = 16,

@@ -15,7 +15,6 @@ from gpt4roi_nb.quantization import unpack
 @torch.inference_mode()
 def rollout(replay: Replay) -> Tensor:
     """(A, P) float32; see `Attention.rollout`. One (T, T) matrix is held, whatever the number of layers."""
-    gpt4roi = replay.encoded.gpt4roi
     embeddings = replay.forced(replay.embeddings())
     flow = torch.eye(embeddings.shape[1])
 
@@ -24,8 +23,8 @@ def rollout(replay: Replay) -> Tensor:
         attended = weights[0].float().mean(dim=0).cpu()
         flow = (flow + attended @ flow) / 2  # half for the residual connection
 
-    with gpt4roi.running, capture_attention(gpt4roi.model, look):
-        gpt4roi.model.language_model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=1)
+    with replay.loaded.inference() as model, capture_attention(model, look):
+        model.language_model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=1)
     return flow[replay.steps, : replay.length].contiguous()
 
 
@@ -37,8 +36,6 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
     """
     if not tokens:
         return {}
-    gpt4roi = replay.encoded.gpt4roi
-    model = gpt4roi.model
     with torch.inference_mode():
         computed = replay.forced(replay.embeddings())
     maps: list[Tensor] = []
@@ -47,7 +44,12 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
         maps.append(weights)
 
     found = {}
-    with torch.inference_mode(False), torch.enable_grad(), gpt4roi.running, capture_attention(model, look):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        replay.loaded.inference() as model,
+        capture_attention(model, look),
+    ):
         unpack(model)
         embeddings = computed.clone().requires_grad_()  # a tensor that was made in inference mode has no gradient
         logits = model.language_model(

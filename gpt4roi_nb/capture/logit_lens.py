@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from gpt4roi_nb.capture.replay import Box
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.tokenizer import token_texts
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.inference.encoded_image import EncodedImage
 
 QUESTION = "What is <region1>?"
 CAVEAT = (
@@ -37,8 +34,7 @@ class LogitLens:
 @torch.inference_mode()
 def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> LogitLens:
     """boxes: pixel xyxy. of: "regions" or "image"; see `RoIFeatures.logit_lens`."""
-    gpt4roi = encoded.gpt4roi
-    model, processor = gpt4roi.model, gpt4roi.processor
+    model, processor = encoded.loaded.model, encoded.loaded.processor
     k = min(k, model.config.text_config.vocab_size)
     prompt = processor.prompt([("user", QUESTION)])
     asked: list[Box | None] = [None] if of == "image" else [*boxes]
@@ -48,11 +44,11 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
     values, indices = [], []
     for box in asked:
         if box is None:
-            ids = torch.tensor([prompt.input_ids[:end]], device=gpt4roi.device)
+            ids = torch.tensor([prompt.input_ids[:end]], device=encoded.loaded.device)
             embeddings = model.embed(ids, encoded.encoding.image_features, None)
         else:
             embeddings = encoded.embed(prompt, [box])[:, :end]
-        with gpt4roi.running:
+        with encoded.loaded.inference():
             states = model.language_model.get_decoder()(
                 inputs_embeds=embeddings, use_cache=False, output_hidden_states=True
             ).hidden_states

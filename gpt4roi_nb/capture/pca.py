@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gpt4roi_nb.capture.roi_features import RoIFeatures
+
+class FeatureMaps(Protocol):
+    """What components are fitted to: one tensor per level, (C, S, S) maps or (N, C, o, o) pooled grids."""
+
+    @property
+    def levels(self) -> list[Tensor]: ...
+    @property
+    def input_convs(self) -> list[Tensor]: ...
+    @property
+    def fused_maps(self) -> list[Tensor]: ...
+    @property
+    def pooled(self) -> list[Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +41,16 @@ class PCA:
     high: Tensor
     maps: list[Tensor]
 
-    def project(self, features: RoIFeatures) -> list[Tensor]:
+    def project(self, features: FeatureMaps) -> list[Tensor]:
         """(…, n, S, S) a level: the values along the components, not scaled."""
         return [_along(each, self.mean, self.components) for each in getattr(features, self.of)]
 
-    def maps_of(self, features: RoIFeatures) -> list[Tensor]:
+    def maps_of(self, features: FeatureMaps) -> list[Tensor]:
         """The maps of other features in the same components and range, cut to [0, 1]."""
         return [_scaled(each, self.low, self.high) for each in self.project(features)]
 
 
-def fit_components(several: Sequence[RoIFeatures], of: str, n: int) -> PCA:
+def fit_components(several: Sequence[FeatureMaps], of: str, n: int) -> PCA:
     """Components of all levels of all features together; `maps` are those of the first."""
     vectors = torch.cat([_vectors(each) for features in several for each in getattr(features, of)])
     if not isinstance(n, int) or not 1 <= n <= vectors.shape[1]:

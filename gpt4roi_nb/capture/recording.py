@@ -111,7 +111,7 @@ def chosen(given: Sequence[int] | int | None, count: int, what: str) -> list[int
 
 def attention_bytes(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> int:
     """What recording needs: the weights that are kept, and those of one whole layer that pass by."""
-    model = replay.encoded.gpt4roi.model
+    model = replay.loaded.model
     written, answer = len(replay.ids), len(replay.tokens)
     return sizes(model.config, replay.length, written, answer, len(layers), len(heads), dtype, model.dtype)
 
@@ -151,7 +151,6 @@ def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: t
         (layers, heads, A, P + G - 1) weights of the steps that wrote each answer token, and (A,) float32
         log-probabilities of the tokens, recomputed in this pass; both on the CPU.
     """
-    gpt4roi = replay.encoded.gpt4roi
     steps, count = replay.steps, len(replay.tokens)
     kept: dict[int, Tensor] = {}
     picked = torch.tensor(list(heads))
@@ -160,10 +159,8 @@ def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: t
         kept[layer] = weights[0, :, steps][picked.to(weights.device)].to("cpu", dtype)
 
     embeddings = replay.forced(replay.embeddings())
-    with gpt4roi.running, capture_attention(gpt4roi.model, look, layers):
-        logits = gpt4roi.model.language_model(
-            inputs_embeds=embeddings, use_cache=False, logits_to_keep=max(count, 1)
-        ).logits[0]
+    with replay.loaded.inference() as model, capture_attention(model, look, layers):
+        logits = model.language_model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=max(count, 1)).logits[0]
     weights = torch.stack([kept[layer] for layer in layers])
     if not count:
         return weights, torch.zeros(0)

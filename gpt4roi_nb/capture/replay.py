@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.inference.cache import new_cache
-from gpt4roi_nb.inference.decode import AnswerText, Sampling, decode
+from gpt4roi_nb.inference.decode import decode, detokenizers
+from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import Prompt
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.inference.encoded_image import EncodedImage
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +33,9 @@ class Replay:
     tokens: list[str]
 
     @property
-    def loaded(self) -> bool:
-        """Whether the model is still there."""
-        return self.encoded.gpt4roi.is_loaded
+    def loaded(self) -> LoadedModel:
+        """The model that the answer is of."""
+        return self.encoded.loaded
 
     @property
     def length(self) -> int:
@@ -76,7 +73,7 @@ class Replay:
 
         Without written tokens (B, P, D).
         """
-        model = self.encoded.gpt4roi.model
+        model = self.loaded.model
         ids = torch.tensor([list(self.ids[:-1])], dtype=torch.long, device=prompts.device)
         written = model.get_input_embeddings()(ids).expand(len(prompts), -1, -1)
         return torch.cat([prompts, written.to(prompts.dtype)], dim=1)
@@ -84,29 +81,23 @@ class Replay:
     @torch.inference_mode()
     def log_probabilities(self, prompts: Tensor, batch_size: int = 16) -> Tensor:
         """Of each answer token, given the prompt and the answer before it: (B, P, D) → (B, A) float32 on the CPU."""
-        gpt4roi = self.encoded.gpt4roi
         count = len(self.tokens)
         if not count or not len(prompts):
             return torch.zeros(len(prompts), count)
         wanted = torch.tensor(list(self.ids[self.first :]))
         found = []
         for batch in prompts.split(batch_size):
-            with gpt4roi.running:
-                logits = gpt4roi.model.language_model(
+            with self.loaded.inference() as model:
+                logits = model.language_model(
                     inputs_embeds=self.forced(batch), use_cache=False, logits_to_keep=count
                 ).logits
             log_probabilities = logits.float().log_softmax(dim=-1).cpu()
             found.append(log_probabilities.gather(-1, wanted.expand(len(batch), -1)[..., None]).squeeze(-1))
         return torch.cat(found)
 
-    @torch.inference_mode()
     def answer(self, prompt: Tensor, max_new_tokens: int) -> str:
         """The greedy answer to a prompt. prompt: (1, P, D)."""
-        gpt4roi = self.encoded.gpt4roi
-        writing = AnswerText(gpt4roi.processor, gpt4roi.model.generation_config.eos_token_id)
-        steps = decode(gpt4roi, prompt, new_cache(), Sampling())
-        while len(writing.ids) < max_new_tokens and not writing.finished:
-            (token,), (logprob,) = next(steps)
-            writing.push(token, logprob)
-        writing.rest()
-        return writing.text
+        rows = detokenizers(self.loaded, 1)
+        for _ in decode(self.loaded, rows, prompt, new_cache(), max_new_tokens=max_new_tokens):
+            pass
+        return rows[0].text

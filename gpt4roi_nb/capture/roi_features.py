@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from gpt4roi_nb.boxes import normalise
+from gpt4roi_nb.boxes import Box, normalise
 from gpt4roi_nb.capture.contributions import contributions, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
 from gpt4roi_nb.capture.pca import PCA, fit_components
-from gpt4roi_nb.capture.replay import Box
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
 from gpt4roi_nb.capture.storage import read, small_picture, write
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.inference.encoded_image import EncodedImage
 
 KIND = "region features"
 LISTS = ("levels", "input_convs", "fused_maps", "pooled", "head_outputs")
@@ -119,7 +116,12 @@ class RoIFeatures:
         left without it. "bias" is all that the levels' and projections' constants give; "position" is the box's place
         through the last projection.
         """
-        return self._once("contribution", lambda encoded: contributions(encoded.gpt4roi.model, self))
+        return self._once(
+            "contribution",
+            lambda encoded: contributions(
+                encoded.loaded.model.region_encoder.head, self.head_outputs, self.position_embedding
+            ),
+        )
 
     def shares(self) -> dict[str, Tensor]:
         """Length of each part of `contribution` along the token, divided by the token's: (N,) each; they sum to 1.
@@ -149,7 +151,7 @@ class RoIFeatures:
 
         Of `logit_lens`, what was asked for before is written, and after `unload` of all else, too.
         """
-        if self._encoded is not None and self._encoded.gpt4roi.is_loaded:
+        if self._encoded is not None and self._encoded.loaded.is_loaded:
             self.contribution()
         tensors = {name: getattr(self, name) for name in _SINGLE}
         for name in LISTS:
@@ -207,7 +209,7 @@ class RoIFeatures:
 @torch.inference_mode()
 def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: bool = False) -> RoIFeatures:
     """Features of boxes on one encoded image. boxes: pixel xyxy, checked. rounds: keep each round's maps."""
-    model, encoding = encoded.gpt4roi.model, encoded.encoding
+    model, encoding = encoded.loaded.model, encoded.encoding
     fusion, head = model.region_encoder.fusion, model.region_encoder.head
     normalised = torch.from_numpy(normalise(boxes, *encoded.size))
     given = [normalised.to(encoding.fused_maps[0].device)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.capture.ablation import mean_region
-from gpt4roi_nb.capture.recording import attention_modules, capture_layer_inputs, capture_attention
+from gpt4roi_nb.capture.recording import attention_modules, capture_attention, capture_layer_inputs
 from gpt4roi_nb.capture.replay import Replay
 
 FENCE = 3.0  # Tukey's outer fence: what lies so many interquartile ranges above the upper quartile is "far out"
@@ -104,7 +104,7 @@ def _contents(replay: Replay, spans: Mapping[str, Sequence[int]]) -> list[Tensor
 def _look(replay: Replay, prompt: Tensor) -> tuple[Tensor, Tensor]:
     """(P,) attention that each position draws from the answer's steps, as a multiple of its even share, and (layers, P)
     greatest absolute activation going into each layer."""
-    gpt4roi, steps = replay.encoded.gpt4roi, replay.steps
+    steps = replay.steps
     visible = torch.arange(steps.start, steps.stop) + 1
     drawn: dict[int, Tensor] = {}
     going_in: dict[int, Tensor] = {}
@@ -116,9 +116,13 @@ def _look(replay: Replay, prompt: Tensor) -> tuple[Tensor, Tensor]:
     def enter(layer: int, states: Tensor) -> None:
         going_in[layer] = states[0, : replay.length].abs().amax(dim=-1).float().cpu()
 
-    with gpt4roi.running, capture_attention(gpt4roi.model, look), capture_layer_inputs(gpt4roi.model, enter):
-        gpt4roi.model.language_model(inputs_embeds=replay.forced(prompt), use_cache=False, logits_to_keep=1)
-    layers = range(len(attention_modules(gpt4roi.model)))
+    with (
+        replay.loaded.inference() as model,
+        capture_attention(model, look),
+        capture_layer_inputs(model, enter),
+    ):
+        model.language_model(inputs_embeds=replay.forced(prompt), use_cache=False, logits_to_keep=1)
+    layers = range(len(attention_modules(model)))
     return torch.stack([drawn[layer] for layer in layers]).mean(dim=0), torch.stack(
         [going_in[layer] for layer in layers]
     )

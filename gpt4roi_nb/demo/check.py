@@ -30,16 +30,17 @@ from gpt4roi_nb.data.scenes.questions import (
 )
 from gpt4roi_nb.data.scenes.scene import Scene, scenes
 from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
-from gpt4roi_nb.demo.answers import Asked, answer_all
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs, is_letter
-from gpt4roi_nb.model import GPT4RoIForConditionalGeneration, ImageEncoding
-from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.inference.decode import decode, detokenizers
+from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
 JOINT = "qaqr-joint"
 ONE_REGION_QUESTIONS = 2  # of each one-region kind about each scene; one of every other kind
 CONVERSATIONS = 2  # about each scene
+MAX_NEW_TOKENS = 48  # longer than any answer of the generated world; a list of seven things has about 35
 JITTER = 0.1  # by which each edge of a box is moved at most, as a share of the box's side
 Figures = dict[str, dict[str, float]]
 
@@ -171,21 +172,39 @@ def _converse(answer: Answerer, scene: Scene, rng: np.random.Generator) -> list[
     return verdicts
 
 
-def model_answerer(model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor) -> Answerer:
-    """Answers with a model: the picture and boxes go the way that a session's go."""
-    latest: list[tuple[Scene, ImageEncoding]] = []
+def model_answerer(loaded: LoadedModel) -> Answerer:
+    """Answers with a model, greedily: what a session on the scene would say to each question, asked alone.
 
-    @torch.inference_mode()
+    The image and what all prompts begin with are read once per scene.
+    """
+    latest: list[tuple[Scene, SharedOpening]] = []
+
     def answer(scene: Scene, queries: Sequence[Query]) -> list[str]:
+        if not queries:
+            return []
         height, width = scene.image.shape[:2]
-        if not latest or latest[0][0] is not scene:
-            latest[:] = [(scene, model.encode_image(processor.image_processor(scene.image)["pixel_values"]))]
-        asked = []
-        for query in queries:
-            exact = [scene.objects[k].box for k in query.objects]
-            boxes = normalise(exact if query.jittered is None else query.jittered, width, height)
-            asked.append(Asked([*query.earlier, ("user", query.question.text)], torch.from_numpy(boxes)))
-        return answer_all(model, processor, latest[0][1], asked)
+        with loaded.hold_weights():
+            if not latest or latest[0][0] is not scene:
+                pixel_values = loaded.processor.image_processor(scene.image)["pixel_values"]
+                latest[:] = [(scene, SharedOpening(loaded, pixel_values))]
+            prompts = [loaded.processor.prompt([*query.earlier, ("user", query.question.text)]) for query in queries]
+            boxes = []
+            for query, prompt in zip(queries, prompts, strict=True):
+                exact = [scene.objects[k].box for k in query.objects]
+                given = torch.from_numpy(normalise(exact if query.jittered is None else query.jittered, width, height))
+                boxes.append(given[[number - 1 for number in prompt.regions]])
+            batch = latest[0][1].read(prompts, [0] * len(queries), boxes)
+            rows = detokenizers(loaded, len(queries))
+            for _ in decode(
+                loaded,
+                rows,
+                batch.inputs_embeds,
+                batch.cache,
+                max_new_tokens=MAX_NEW_TOKENS,
+                attention_mask=batch.attention_mask,
+            ):
+                pass
+        return [row.text for row in rows]
 
     return answer
 
@@ -204,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--scenes must be at least 1, but is {options.scenes}")
     try:
         gpt4roi = GPT4RoI.from_pretrained(options.checkpoint)
-        figures = measure(model_answerer(gpt4roi.model, gpt4roi.processor), options.scenes, options.seed)
+        figures = measure(model_answerer(gpt4roi), options.scenes, options.seed)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     print(json.dumps(figures) if options.json else table(figures))

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, Prompt
 
@@ -48,15 +45,3 @@ def _to_the_end(prompt: Prompt) -> list[int]:
     """The prompt's ids to the last that is learnt: what ends the answer's turn."""
     learnt = [place for place, label in enumerate(prompt.labels) if label != IGNORE]
     return prompt.input_ids[: learnt[-1] + 1]
-
-
-def padded(rows: Sequence[Sequence[int]], filler: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of ids as (B, T) int64, and their mask, 0 for padding."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), filler, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for k, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[k, place] = torch.tensor(row, dtype=torch.long)
-        mask[k, place] = 1
-    return ids.to(device), mask.to(device)

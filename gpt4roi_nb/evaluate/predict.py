@@ -15,21 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
+from torch.nn.utils.rnn import pad_sequence
 
 from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
-from gpt4roi_nb.evaluate.options import choice, padded
-from gpt4roi_nb.inference.cache import gather, new_cache
-from gpt4roi_nb.inference.decode import AnswerText, Sampling, decode, masked_positions
-from gpt4roi_nb.model import ImageEncoding
+from gpt4roi_nb.evaluate.options import choice
+from gpt4roi_nb.inference.cache import gather
+from gpt4roi_nb.inference.decode import decode, detokenizers, masked_positions
+from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
 from gpt4roi_nb.processor import check_references
 from gpt4roi_nb.prompt import Prompt
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 TOO_LONG = "prompt longer than the model's context"
-GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class _Question:
 Outcome = Prediction | tuple[str, BadRecord]  # or the id of an item that cannot be asked, and why
 
 
-class Asker:
+class BatchedPredictor:
     """Answers items with a model.
 
     scorer: "generate" writes an answer greedily; "likelihood" takes the likeliest of the item's options.
@@ -84,7 +83,10 @@ class Asker:
         read = {path: picture for path, picture in pictures.items() if isinstance(picture, Picture)}
         rows = {path: row for row, path in enumerate(read)}
         started = time.perf_counter()
-        shared = _Shared(self.gpt4roi, list(read.values())) if read else None
+        shared = None
+        if read:
+            pixel_values = torch.stack([picture.pixel_values for picture in read.values()])
+            shared = SharedOpening(self.gpt4roi, pixel_values)
         shared_seconds = (time.perf_counter() - started) / max(1, sum(map(len, batches)))
         for batch in batches:
             started = time.perf_counter()
@@ -133,60 +135,53 @@ class Asker:
         boxes = torch.from_numpy(normalise(checked, *size))[[number - 1 for number in prompt.regions]]
         return _Question(item, row, prompt, boxes, continuations)
 
-    def _read(self, questions: Sequence[_Question], shared: _Shared) -> tuple[Tensor, Tensor, Cache]:
-        """Embeddings (B, T, D) of what the prompts have of their own, mask (B, shared + T), and cache of the rest."""
-        model = self.gpt4roi.model
-        device = self.gpt4roi.device
-        length = shared.common([question.prompt for question in questions])
-        own = [question.prompt.input_ids[length:] for question in questions]
-        ids, mask = padded(own, self._pad, left=True, device=device)
-        mask = torch.cat([mask.new_ones(len(mask), length), mask], dim=1)
-        # The gap between what is shared and a short prompt's own part is masked out, so it takes no position.
-        pictures = torch.tensor([question.picture for question in questions])
-        vectors = shared.regions(questions)
-        return model.embed(ids, None, vectors), mask, gather(shared.cache(length), length, pictures)
+    def _read(self, questions: Sequence[_Question], shared: SharedOpening) -> PromptBatch:
+        return shared.read(
+            [question.prompt for question in questions],
+            [question.picture for question in questions],
+            [question.boxes for question in questions],
+        )
 
     def _write(
-        self, questions: Sequence[_Question], shared: _Shared
+        self, questions: Sequence[_Question], shared: SharedOpening
     ) -> list[tuple[str, float | None, tuple[float, ...] | None]]:
-        embeddings, mask, cache = self._read(questions, shared)
+        batch = self._read(questions, shared)
         context = self.gpt4roi.model.config.text_config.max_position_embeddings
-        end = self.gpt4roi.model.generation_config.eos_token_id
-        writing = [AnswerText(self.gpt4roi.processor, end) for _ in questions]
         room = min(self.max_new_tokens, context - max(len(question.prompt.input_ids) for question in questions))
-        steps = decode(self.gpt4roi, embeddings, cache, GREEDY, attention_mask=None if mask.all() else mask)
-        for _ in range(room):
-            for one, token, logprob in zip(writing, *next(steps), strict=True):
-                if not one.finished:
-                    one.push(token, logprob)
-            if all(one.finished for one in writing):
-                break
+        rows = detokenizers(self.gpt4roi, len(questions))
+        for _ in decode(
+            self.gpt4roi,
+            rows,
+            batch.inputs_embeds,
+            batch.cache,
+            max_new_tokens=room,
+            attention_mask=batch.attention_mask,
+        ):
+            pass
         answers: list[tuple[str, float | None, tuple[float, ...] | None]] = []
-        for one in writing:
-            one.rest()
-            first, last = one.kept
-            logprobs = one.logprobs[first:last]
-            answers.append((one.text, sum(logprobs) / len(logprobs) if logprobs else None, None))
+        for row in rows:
+            logprobs = row.logprobs[slice(*row.kept)]
+            answers.append((row.text, sum(logprobs) / len(logprobs) if logprobs else None, None))
         return answers
 
     def _choose(
-        self, questions: Sequence[_Question], shared: _Shared
+        self, questions: Sequence[_Question], shared: SharedOpening
     ) -> list[tuple[str, float | None, tuple[float, ...] | None]]:
-        embeddings, mask, cache = self._read(questions, shared)
-        with self.gpt4roi.running:
-            logits = self.gpt4roi.model.language_model(
-                inputs_embeds=embeddings,
-                past_key_values=cache,
+        batch = self._read(questions, shared)
+        with self.gpt4roi.inference() as model:
+            logits = model.language_model(
+                inputs_embeds=batch.inputs_embeds,
+                past_key_values=batch.cache,
                 use_cache=True,
                 logits_to_keep=1,
-                **masked_positions(mask, embeddings.shape[1]),
+                **masked_positions(batch.attention_mask, batch.inputs_embeds.shape[1]),
             ).logits[:, -1]
         first = logits.float().log_softmax(-1)
         owners = [row for row, question in enumerate(questions) for _ in question.continuations]
         rests = [rest for question in questions for rest in question.continuations]
         likely = first[owners, [rest[0] for rest in rests]].cpu()
         if max(map(len, rests)) > 1:
-            likely = likely + self._rest(owners, rests, mask, cache).cpu()
+            likely = likely + self._rest(owners, rests, batch).cpu()
         answers: list[tuple[str, float | None, tuple[float, ...] | None]] = []
         start = 0
         for question in questions:
@@ -197,84 +192,30 @@ class Asker:
             answers.append((question.item.options[best], normalised[best], tuple(normalised)))
         return answers
 
-    def _rest(self, owners: list[int], rests: Sequence[Sequence[int]], mask: Tensor, cache: Cache) -> Tensor:
+    def _rest(self, owners: list[int], rests: Sequence[Sequence[int]], batch: PromptBatch) -> Tensor:
         """(options,) log-probability of what follows each option's first token."""
         device = self.gpt4roi.device
-        model = self.gpt4roi.model
         rows = torch.tensor(owners, device=device)
-        ids, known = padded(rests, self._pad, left=False, device=device)
-        length = mask.shape[1]
+        tokens = [torch.tensor(rest) for rest in rests]
+        ids = pad_sequence(tokens, batch_first=True, padding_value=self._pad).to(device)
+        known = pad_sequence([torch.ones_like(each) for each in tokens], batch_first=True).to(device)
+        length = batch.cache.get_seq_length()
+        mask = batch.attention_mask
+        if mask is None:
+            mask = known.new_ones(len(batch.inputs_embeds), length)
         sums = []
         # As many options at a time as there are rows to a batch: keys and values are copied for each.
         for start in range(0, len(owners), max(1, self.batch_size)):
             part = slice(start, start + max(1, self.batch_size))
             inputs, valid = ids[part, :-1], known[part]
             whole = torch.cat([mask[rows[part]], valid[:, :-1]], dim=1)
-            with self.gpt4roi.running:
+            with self.gpt4roi.inference() as model:
                 logits = model.language_model(
                     inputs_embeds=model.get_input_embeddings()(inputs),
-                    past_key_values=gather(cache, length, rows[part]),
+                    past_key_values=gather(batch.cache, length, rows[part]),
                     use_cache=True,
                     **masked_positions(whole, inputs.shape[1]),
                 ).logits
             each = logits.to(device).float().log_softmax(-1).gather(-1, ids[part, 1:, None]).squeeze(-1)
             sums.append((each * valid[:, 1:]).sum(-1))
         return torch.cat(sums)
-
-
-class _Shared:
-    """What the questions about some pictures share: their encodings, and keys and values of the prompts' beginning."""
-
-    def __init__(self, gpt4roi: GPT4RoI, pictures: Sequence[Picture]) -> None:
-        self._gpt4roi = gpt4roi
-        pixel_values = torch.stack([picture.pixel_values for picture in pictures])
-        self._encoding: ImageEncoding = gpt4roi.model.encode_image(pixel_values)
-        self._opening = _opening(gpt4roi)
-        self._cache: Cache | None = None
-
-    def common(self, prompts: Sequence[Prompt]) -> int:
-        """With how many tokens of the opening all the prompts begin."""
-        count = len(self._opening)
-        for prompt in prompts:
-            while prompt.input_ids[:count] != self._opening[:count]:
-                count -= 1
-        return count
-
-    def cache(self, length: int) -> Cache:
-        """Keys and values of the opening, a row a picture; `length` of it is needed."""
-        if self._cache is None:
-            count = len(self._encoding.image_features)
-            ids = torch.tensor([self._opening] * count, device=self._gpt4roi.device)
-            model = self._gpt4roi.model
-            self._cache = new_cache()
-            embeddings = model.embed(ids, self._encoding.image_features, None)
-            with self._gpt4roi.running:
-                model.language_model(
-                    inputs_embeds=embeddings, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-                )
-        return self._cache
-
-    def regions(self, questions: Sequence[_Question]) -> Tensor | None:
-        """(all regions, D), in the order of the questions' `<bbox>` tokens. A box that comes again is computed once."""
-        count = len(self._encoding.image_features)
-        known: list[dict[tuple[float, ...], int]] = [{} for _ in range(count)]
-        places: list[tuple[int, int]] = []
-        for question in questions:
-            boxes = known[question.picture]
-            for box in question.boxes.tolist():
-                places.append((question.picture, boxes.setdefault(tuple(box), len(boxes))))
-        if not places:
-            return None
-        per_picture = [torch.tensor(list(boxes), dtype=torch.float32).reshape(-1, 4) for boxes in known]
-        vectors = self._gpt4roi.model.encode_regions(self._encoding.fused_maps, per_picture)
-        starts = np.cumsum([0, *map(len, per_picture)])
-        return vectors[[int(starts[picture]) + row for picture, row in places]]
-
-
-def _opening(gpt4roi: GPT4RoI) -> list[int]:
-    """The tokens that every prompt begins with, whatever is asked."""
-    one, other = (gpt4roi.processor.prompt([("user", text)]).input_ids for text in ("What?", "<region1>"))
-    count = 0
-    while one[count] == other[count]:
-        count += 1
-    return one[:count]

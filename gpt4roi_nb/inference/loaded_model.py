@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -15,45 +17,77 @@ from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 
+PAUSE = 1.0  # seconds that a reader of a streamed answer may take for each piece before training goes on
+
 
 class WeightsChangedError(RuntimeError):
     """The weights changed between two steps of one answer."""
 
 
 class ForwardLock:
-    """One pass at a time, in whatever thread; a question goes before the next training step.
+    """Who may use the model: one pass at a time, in whatever thread, and no training step within an answer.
 
-    Reentrant within a thread, so that an answer of many passes can hold it as a whole.
+    Answers may be written side by side, pass by pass. A training step waits until none is being written, and those that
+    wait go before it.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._turn = threading.Condition()
-        self._waiting = 0  # passes that wait; a training step lets them go first
+        self._pass = threading.RLock()
+        self._changed = threading.Condition()
+        self._holding: Counter[int] = Counter()  # by thread: blocks that need the weights as they are
+        self._training: int | None = None  # the thread that changes them
+        self._reserved_until = 0.0  # by the monotonic clock: an answer's next step may come until then
 
     @contextmanager
-    def inference(self) -> Iterator[None]:
-        """Hold the lock for a pass, or for an answer of several passes."""
-        with self._turn:
-            self._waiting += 1
+    def hold_weights(self) -> Iterator[None]:
+        """Keep the next training step waiting; reentrant."""
+        me = threading.get_ident()
+        with self._changed:
+            self._holding[me] += 1
         try:
-            self._lock.acquire()
-        finally:
-            with self._turn:
-                self._waiting -= 1
-                self._turn.notify_all()
-        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._training in (None, me))
             yield
         finally:
-            self._lock.release()
+            with self._changed:
+                self._holding[me] -= 1
+                self._holding += Counter()  # leaves out what is zero
+                self._changed.notify_all()
+
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Run a pass alone; reentrant."""
+        with self.hold_weights(), self._pass:
+            yield
 
     @contextmanager
     def training_step(self) -> Iterator[None]:
-        """Hold the lock for a training step, when nobody waits to ask."""
-        with self._turn:
-            self._turn.wait_for(lambda: self._waiting == 0)
-        with self._lock:
-            yield
+        """Change the weights, when no other thread needs them as they are; reentrant."""
+        me = threading.get_ident()
+        with self._changed:
+            before = self._training
+            while left := self._seconds_to_wait(me):
+                self._changed.wait(left)
+            self._training = me
+        try:
+            with self._pass:
+                yield
+        finally:
+            with self._changed:
+                self._training = before
+                self._changed.notify_all()
+
+    def _seconds_to_wait(self, me: int) -> float:
+        """Until a training step may be tried again; 0 where it may begin."""
+        if self._training not in (None, me) or any(thread != me for thread in self._holding):
+            return threading.TIMEOUT_MAX  # until it is told
+        return 0.0 if self._training == me else max(0.0, self._reserved_until - time.monotonic())
+
+    def reserve(self, seconds: float = PAUSE) -> None:
+        """Keep the next training step waiting for so long, since an answer's next step will come; 0 ends that."""
+        with self._changed:
+            self._reserved_until = time.monotonic() + seconds if seconds else 0.0
+            self._changed.notify_all()
 
 
 class Releasable(Protocol):
@@ -66,13 +100,14 @@ class Releasable(Protocol):
 class LoadedModel:
     """A model and its processor.
 
-    Every pass runs within `inference()`, and every training step within `training_step()`.
+    Every pass runs within `inference()`, an answer of several passes within `hold_weights()`, and every training step
+    within `training_step()`.
 
     Attributes:
         model: a `GPT4RoIForConditionalGeneration`, an ordinary transformers model in evaluation mode.
         processor: its `GPT4RoIProcessor`.
         source: where it was loaded from.
-        forward_lock: one pass at a time. None may begin in one attention mode and end in another.
+        forward_lock: who may use the model. No pass begins in one attention mode and ends in another.
     """
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
@@ -99,13 +134,19 @@ class LoadedModel:
         return self.model.device
 
     @contextmanager
+    def hold_weights(self) -> Iterator[None]:
+        """Keep training waiting, so that all passes within the block use the same weights."""
+        with self.forward_lock.hold_weights():
+            yield
+
+    @contextmanager
     def inference(self) -> Iterator[GPT4RoIForConditionalGeneration]:
-        """Run passes of the model alone and in evaluation mode, also while it trains.
+        """Run a pass of the model alone and in evaluation mode, also while it trains.
 
         Other threads wait, training's next step among them. Afterwards the model is in the mode in which it was.
         """
-        model = self.model
-        with self.forward_lock.inference():
+        with self.forward_lock.one_pass():
+            model = self.model
             # Without evaluation mode LoRA drops out, and gradient checkpointing turns the key/value cache off.
             training = [] if self._depth else [module for module in model.modules() if module.training]
             if training:
@@ -120,8 +161,8 @@ class LoadedModel:
 
     @contextmanager
     def training_step(self) -> Iterator[None]:
-        """Change the weights alone: answers that are being written are finished first, and questions that wait go
-        before it. What was encoded with the weights before is encoded again where it is used."""
+        """Change the weights alone: answers that are being written are finished first, and those that wait go before
+        it. What was encoded with the weights before is encoded again where it is used."""
         with self.forward_lock.training_step():
             try:
                 yield

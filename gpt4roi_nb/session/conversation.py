@@ -9,10 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.capture.ablation import Ablation, How, ablate, occlusion
 from gpt4roi_nb.capture.attention import Attention, attention_of, wanted_and_size
 from gpt4roi_nb.capture.recording import LIMIT
-from gpt4roi_nb.capture.replay import Box, Replay
+from gpt4roi_nb.capture.replay import Replay
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
+from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,35 @@ class Answer:
     stopped: bool = False
     replay: Replay | None = field(default=None, repr=False, compare=False)
 
+    @classmethod
+    def of(
+        cls,
+        row: StreamingDetokenizer,
+        encoded: EncodedImage,
+        prompt: Prompt,
+        boxes: Sequence[Box],
+        *,
+        reused_tokens: int,
+        seconds: float,
+    ) -> Answer:
+        """What was written, as an answer that can be looked into.
+
+        boxes: pixel xyxy of the prompt's `<bbox>` tokens, in order.
+        """
+        first, last = row.kept
+        ids, tokens = row.ids[:last], row.tokens
+        return cls(
+            text=row.text,
+            tokens=tokens,
+            token_ids=ids[first:],
+            logprobs=row.logprobs[first:last],
+            prompt_tokens=len(prompt.input_ids),
+            reused_tokens=reused_tokens,
+            seconds=seconds,
+            stopped=row.stopped,
+            replay=Replay(encoded, prompt, tuple(boxes), ids, first, tokens),
+        )
+
     def __str__(self) -> str:
         return self.text
 
@@ -71,7 +104,9 @@ class Answer:
             MemoryError: where it would take more; the message says how to narrow it.
             RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
         """
-        return attention_of(self.live("its attention"), layers, heads, dtype, limit)
+        replay = self.live("its attention")
+        with replay.loaded.hold_weights():
+            return attention_of(replay, layers, heads, dtype, limit)
 
     def attention_size(
         self,
@@ -119,16 +154,18 @@ class Answer:
             ValueError: for a region that the prompt does not have, or a way that needs more than was given.
             RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
         """
-        return ablate(
-            self.live("ablations"),
-            region,
-            how,
-            baseline=baseline,
-            other=other,
-            box=box,
-            generate=generate,
-            max_new_tokens=max_new_tokens,
-        )
+        replay = self.live("ablations")
+        with replay.loaded.hold_weights():
+            return ablate(
+                replay,
+                region,
+                how,
+                baseline=baseline,
+                other=other,
+                box=box,
+                generate=generate,
+                max_new_tokens=max_new_tokens,
+            )
 
     def occlusion(self, patch: int = 2, token: int | Literal["each"] | None = None, *, batch_size: int = 16) -> Tensor:
         """By how much the answer's log-probability drops when a part of the picture is covered: (g, g) float32.
@@ -139,7 +176,9 @@ class Answer:
 
         token: None takes the whole answer (the sum over its tokens), an index one token, "each" all: (A, g, g).
         """
-        return occlusion(self.live("its occlusion map"), patch, token, batch_size)
+        replay = self.live("its occlusion map")
+        with replay.loaded.hold_weights():
+            return occlusion(replay, patch, token, batch_size)
 
     def live(self, what: str) -> Replay:
         """What the answer came from, to run it again; `what` is what for.
@@ -149,7 +188,7 @@ class Answer:
         """
         if self.replay is None:
             raise RuntimeError(f"this answer was loaded from a file; ask again to look at {what}")
-        self.replay.encoded.gpt4roi.check_loaded()
+        self.replay.loaded.check_loaded()
         return self.replay
 
 

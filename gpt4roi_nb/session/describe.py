@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,12 @@ from dataclasses import replace
 import torch
 from transformers.cache_utils import Cache
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.inference.cache import branch
-from gpt4roi_nb.inference.decode import AnswerText, Sampling, decode
+from gpt4roi_nb.inference.decode import Sampling, decode, detokenizers
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.prompt import Prompt
-from gpt4roi_nb.session.conversation import Answer, Box
+from gpt4roi_nb.session.conversation import Answer
 
 
 def describe_batches(
@@ -40,7 +42,7 @@ def describe_batches(
         return
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
-    generator = sampling.generator(encoded.gpt4roi.device)
+    generator = sampling.generator(encoded.loaded.device)
     for start in range(0, len(boxes), batch_size):
         if stop is not None and stop.is_set():
             return
@@ -53,15 +55,12 @@ def describe_batches(
 
 @torch.inference_mode()
 def _read(encoded: EncodedImage, prompt: Prompt, cut: int, cache: Cache) -> None:
-    """Fills the cache with the prompt before position `cut`."""
+    """Fill the cache with the prompt before position `cut`."""
     known = cache.get_seq_length()
     if known < cut:
-        before = replace(prompt, input_ids=prompt.input_ids[:cut])
-        embeddings = encoded.embed(before, [], known)
-        with encoded.gpt4roi.running:
-            encoded.gpt4roi.model.language_model(
-                inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
+        embeddings = encoded.embed(replace(prompt, input_ids=prompt.input_ids[:cut]), [], known)
+        with encoded.loaded.inference() as model:
+            model.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
 
 @torch.inference_mode()
@@ -77,28 +76,24 @@ def _describe(
     stop: threading.Event | None,
 ) -> list[Answer]:
     started = time.perf_counter()
-    gpt4roi = encoded.gpt4roi
-    model = gpt4roi.model
-    ids = torch.tensor([prompt.input_ids[cut:]] * len(batch), device=gpt4roi.device)
-    embeddings = model.embed(ids, None, encoded.region_tokens(batch))
-    steps = decode(gpt4roi, embeddings, branch(known, cut, len(batch)), sampling, generator)
-    writing = [AnswerText(gpt4roi.processor, model.generation_config.eos_token_id) for _ in batch]
-    stopped = False
-    try:
-        for _ in range(max_new_tokens):
-            for row, token, logprob in zip(writing, *next(steps), strict=True):
-                if not row.finished:
-                    row.push(token, logprob)
-            if all(row.finished for row in writing):
-                break
-            if stopped := stop is not None and stop.is_set():
-                break
-    except KeyboardInterrupt:
-        stopped = True  # what was written is kept, as with a stop
+    loaded = encoded.loaded
+    ids = torch.tensor([prompt.input_ids[cut:]] * len(batch), device=loaded.device)
+    embeddings = loaded.model.embed(ids, None, encoded.region_tokens(batch))
+    rows = detokenizers(loaded, len(batch))
+    with contextlib.suppress(KeyboardInterrupt):  # what was written is kept, as with a stop
+        for _ in decode(
+            loaded,
+            rows,
+            embeddings,
+            branch(known, cut, len(batch)),
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            generator=generator,
+            stop=stop,
+        ):
+            pass
     seconds = (time.perf_counter() - started) / len(batch)
-    for row in writing:
-        row.rest()
     return [
-        encoded.answer(row, prompt, [box], reused_tokens=cut, seconds=seconds, stopped=stopped and not row.finished)
-        for row, box in zip(writing, batch, strict=True)
+        Answer.of(row, encoded, prompt, [box], reused_tokens=cut, seconds=seconds)
+        for row, box in zip(rows, batch, strict=True)
     ]

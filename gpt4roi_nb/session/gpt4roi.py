@@ -1,11 +1,8 @@
-"""`GPT4RoI`: a model and its processor, loaded together and given back together."""
+"""`GPT4RoI`: load a model with its processor, open sessions on images, give the memory back."""
 
 from __future__ import annotations
 
 import os
-import sys
-import threading
-import weakref
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -16,13 +13,12 @@ from gpt4roi_nb.checkpoint.from_parts import begin
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import clear_frames
-from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
-from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.session.region_session import RegionSession
 
 
-class GPT4RoI:
+class GPT4RoI(LoadedModel):
     """A model to talk with about regions of images.
 
     Attributes:
@@ -32,13 +28,6 @@ class GPT4RoI:
 
     Also a context manager, which unloads at the end, after an error too.
     """
-
-    def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
-        self._model: GPT4RoIForConditionalGeneration | None = model.eval()
-        self.processor = processor
-        self.source = source
-        self.running = threading.Lock()  # held for each pass: none may begin in one attention mode and end in another
-        self._sessions: weakref.WeakSet[RegionSession] = weakref.WeakSet()
 
     @classmethod
     def from_pretrained(
@@ -143,20 +132,6 @@ class GPT4RoI:
         self.processor.save_pretrained(folder)
 
     @property
-    def model(self) -> GPT4RoIForConditionalGeneration:
-        self.check_loaded()
-        return self._model  # type: ignore[return-value]
-
-    @property
-    def is_loaded(self) -> bool:
-        """False after `unload`."""
-        return self._model is not None
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
     def is_demo(self) -> bool:
         """Whether this is the embedded demo checkpoint."""
         return self.source == os.fspath(DEMO_CHECKPOINT)
@@ -173,27 +148,6 @@ class GPT4RoI:
             EXIF orientation is applied; boxes refer to the upright image at its original size.
         """
         return RegionSession(self, image)
-
-    def remember(self, session: RegionSession) -> None:
-        """So that `unload` gives this session's memory back as well."""
-        self._sessions.add(session)
-
-    def check_loaded(self) -> None:
-        """Raises RuntimeError after `unload`."""
-        if self._model is None:
-            raise RuntimeError(
-                "this model has been unloaded; load it again with GPT4RoI.from_pretrained(…) and make a new session"
-            )
-
-    def unload(self) -> None:
-        """Gives the memory back: the model's and that of its sessions. Asking afterwards is an error.
-
-        After an error the notebook keeps its traceback, whose frames hold tensors: those are emptied too.
-        """
-        for session in list(self._sessions):
-            session.release()
-        self._model = None
-        clear_frames(getattr(sys, "last_value", None))
 
     def __enter__(self) -> GPT4RoI:
         return self

@@ -9,24 +9,22 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from gpt4roi_nb.boxes import check_boxes
-from gpt4roi_nb.capture.roi_features import RoIFeatures
+from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.capture.roi_features import RoIFeatures, record_roi_features
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.cache import branch, new_cache
-from gpt4roi_nb.inference.decode import AnswerText, Sampling, decode
+from gpt4roi_nb.inference.decode import Sampling, decode, detokenizers
 from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.processor import check_references
 from gpt4roi_nb.prompt import Prompt, references
-from gpt4roi_nb.session.conversation import Answer, Box, Region, Turn
+from gpt4roi_nb.session.conversation import Answer, Region, Turn
 from gpt4roi_nb.session.describe import describe_batches
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.saving import read_conversation, write_conversation
 
 DEFAULT_QUESTION = "What is <region1>?"
 BUSY = (
@@ -44,22 +42,31 @@ class RegionSession:
     keys and values are kept and cut back to the longest common prefix.
     """
 
-    def __init__(self, gpt4roi: GPT4RoI, image: ImageLike) -> None:
-        self._gpt4roi = gpt4roi
+    def __init__(self, loaded: LoadedModel, image: ImageLike) -> None:
+        self._loaded = loaded
         self.source = os.path.abspath(os.path.expanduser(image)) if isinstance(image, str | os.PathLike) else None
         self.image = load_image(image)
-        self._encoded = EncodedImage(gpt4roi, self.image)
+        self._encoded = EncodedImage(loaded, self.image)
         self._turns: list[Turn] = []
         self._regions: list[Region] = []
+        self._cached_version: int | None = None  # of the weights that the cache was computed with
         self._history_version = 0  # grows with every turn that comes or goes
         self._busy = threading.Lock()
         self._forget()
-        gpt4roi.remember(self)
+        loaded.remember(self)
 
     def _forget(self) -> None:
-        """Empties the key/value cache."""
+        """Empty the key/value cache."""
         self._cache = new_cache()
         self._cached: list[_Key] = []
+
+    def _check_weights(self) -> int:
+        """Return the version of the weights; keys and values of others are of no use."""
+        version = self._loaded.weights_version
+        if version != self._cached_version:
+            self._forget()
+            self._cached_version = version
+        return version
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -97,14 +104,15 @@ class RegionSession:
                 than the model's context. Nothing has changed then.
             RuntimeError: after `unload()`, or while another answer is being written.
         """
-        answering = self.stream(
-            text, boxes, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
-        )
-        while True:
-            try:
-                next(answering)
-            except StopIteration as done:
-                return done.value
+        with self._loaded.hold_weights():  # the whole answer is of the same weights, also while the model trains
+            answering = self.stream(
+                text, boxes, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
+            )
+            while True:
+                try:
+                    next(answering)
+                except StopIteration as done:
+                    return done.value
 
     def stream(
         self,
@@ -120,7 +128,8 @@ class RegionSession:
         """As `ask`, but yields the answer piece by piece. Afterwards `history[-1].answer` is the whole of it.
 
         Bad input raises here, before the first piece. An iteration that is left early keeps the answer so far, as a
-        Stop does.
+        Stop does. So does one that pauses for more than a second while the model trains: it ends with a
+        `WeightsChangedError`, since the rest would come from other weights.
         """
         sampling = Sampling(temperature, top_p, seed)
         with self._alone():
@@ -146,9 +155,9 @@ class RegionSession:
 
     def _prepare(self, text: str, boxes: ArrayLike, max_new_tokens: int) -> tuple[list[Region], Prompt, int]:
         """Checks a question: its new regions, the whole prompt, and how many tokens can be written."""
-        self._gpt4roi.check_loaded()
+        self._loaded.check_loaded()
         new = self._new_regions(text, boxes)
-        prompt = self._gpt4roi.processor.prompt([*self._spoken(), ("user", text)])
+        prompt = self._loaded.processor.prompt([*self._spoken(), ("user", text)])
         return new, prompt, self._room(prompt, max_new_tokens)
 
     @contextmanager
@@ -185,7 +194,7 @@ class RegionSession:
             raise TypeError(f"max_new_tokens must be a whole number, but is {max_new_tokens!r}")
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, but is {max_new_tokens}")
-        context = self._gpt4roi.model.config.text_config.max_position_embeddings
+        context = self._loaded.model.config.text_config.max_position_embeddings
         room = context - len(prompt.input_ids)
         if room < 1:
             earlier = any(name.startswith("answer") for name in prompt.spans)
@@ -208,50 +217,56 @@ class RegionSession:
     ) -> Generator[str, None, Answer]:
         regions = [*self._regions, *new]
         boxes = [regions[number - 1].box for number in prompt.regions]
-        writing = AnswerText(self._gpt4roi.processor, self._gpt4roi.model.generation_config.eos_token_id)
+        (row,) = rows = detokenizers(self._loaded, 1)
+        keys = _keys(prompt, boxes)
         reused = 0
 
-        def answer(stopped: bool) -> Answer:
-            return self._encoded.answer(
-                writing,
+        def keep() -> Answer:
+            answer = Answer.of(
+                row,
+                self._encoded,
                 prompt,
                 boxes,
                 reused_tokens=reused,
                 seconds=time.perf_counter() - started,
-                stopped=stopped,
             )
-
-        def keep(finished: Answer) -> None:
-            self._turns.append(Turn(question, finished, tuple(region.number for region in new)))
-            self._regions = regions
-            self._history_version += 1
+            if answer.text or not answer.stopped:
+                self._turns.append(Turn(question, answer, tuple(region.number for region in new)))
+                self._regions = regions
+                self._history_version += 1
+            return answer
 
         try:
-            keys = _keys(prompt, boxes)
-            reused = self._cut_back(keys)
-            embeddings = self._encoded.embed(prompt, boxes, reused)
+            with self._loaded.hold_weights():
+                version = self._check_weights()
+                reused = self._cut_back(keys)
+                embeddings = self._encoded.embed(prompt, boxes, reused)
             generator = sampling.generator(embeddings.device)
-            steps = decode(self._gpt4roi, embeddings, self._cache, sampling, generator)
-            while len(writing.ids) < max_new_tokens and not writing.finished:
-                if stop is not None and stop.is_set():
-                    break
-                (token,), (logprob,) = next(steps)
-                self._cached = [*keys, *((written, None) for written in writing.ids)]
-                if piece := writing.push(token, logprob):
+            for (piece,) in decode(
+                self._loaded,
+                rows,
+                embeddings,
+                self._cache,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling,
+                generator=generator,
+                stop=stop,
+                weights_version=version,
+            ):
+                if piece:
                     yield piece
-            if rest := writing.rest():
-                yield rest
-            done = answer(stopped=stop is not None and stop.is_set() and not writing.finished)
-            if done.text or not done.stopped:
-                keep(done)
-            return done
+            return keep()
         except BaseException as error:
             if not isinstance(error, GeneratorExit):
                 self._forget()  # in the middle of a step: some layers' keys and values may have grown, others not
-            # The reader went away, or the kernel was interrupted: as with a Stop, what was written is kept.
-            if isinstance(error, GeneratorExit | KeyboardInterrupt) and writing.text:
-                keep(answer(stopped=True))
+            # The reader went away or paused, or the kernel was interrupted: as with a Stop, what was written is kept.
+            if isinstance(error, GeneratorExit | KeyboardInterrupt | WeightsChangedError):
+                row.stopped = True
+                keep()
             raise
+        finally:
+            known = [*keys, *((token_id, None) for token_id in row.ids)]
+            self._cached = known[: self._cache.get_seq_length()]
 
     def _cut_back(self, keys: list[_Key]) -> int:
         """Cuts the cache back to what it has in common with a prompt; returns how many tokens that is."""
@@ -309,14 +324,19 @@ class RegionSession:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
         sampling = Sampling(temperature, top_p, seed)
-        prompt = self._gpt4roi.processor.prompt([("user", text)])
+        prompt = self._loaded.processor.prompt([("user", text)])
         max_new_tokens = self._room(prompt, max_new_tokens)
         before_region = [(token_id, None) for token_id in prompt.input_ids[: prompt.spans["region1"][0]]]
         if progress is None:
             progress = len(checked) > batch_size
         answers: list[Answer] = []
         try:
-            with self._alone(), tqdm(total=len(checked), disable=not progress, unit="region") as bar:
+            with (
+                self._alone(),
+                self._loaded.hold_weights(),
+                tqdm(total=len(checked), disable=not progress, unit="region") as bar,
+            ):
+                self._check_weights()
                 known = branch(self._cache, self._in_common(before_region))
                 for batch in describe_batches(
                     self._encoded, prompt, checked, batch_size, max_new_tokens, sampling, known, stop
@@ -340,7 +360,8 @@ class RegionSession:
         boxes: (N, 4) pixel xyxy in the original image. rounds: keep the fused maps after each round as well.
         """
         checked = check_boxes(boxes, *self.image.size)
-        return self._encoded.roi_features([tuple(box) for box in checked.tolist()], rounds=rounds)
+        with self._loaded.inference():
+            return record_roi_features(self._encoded, [tuple(box) for box in checked.tolist()], rounds=rounds)
 
     def undo(self) -> Turn:
         """Takes the last turn back, with the regions that it introduced, and returns it.
@@ -372,12 +393,12 @@ class RegionSession:
 
         An image that did not come from a file is written beside it, as PNG.
         """
-        from gpt4roi_nb.session.saving import save_talk
-
-        save_talk(self, path)
+        write_conversation(path, self.image, self.source, self._regions, self._turns)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], gpt4roi: GPT4RoI, *, image: ImageLike | None = None) -> RegionSession:
+    def load(
+        cls, path: str | os.PathLike[str], gpt4roi: LoadedModel, *, image: ImageLike | None = None
+    ) -> RegionSession:
         """A saved conversation, to be continued.
 
         Args:
@@ -391,9 +412,11 @@ class RegionSession:
         Warns:
             UserWarning: where the image has the right size, but other pixels than the conversation's.
         """
-        from gpt4roi_nb.session.saving import load_talk
-
-        return load_talk(cls, path, gpt4roi, image)
+        saved = read_conversation(path)
+        session = cls(gpt4roi, saved.find_image() if image is None else image)
+        saved.check_image(session.image)
+        session.restore(saved.regions, saved.turns)
+        return session
 
     def restore(self, regions: Sequence[Region], turns: Sequence[Turn]) -> None:
         """Puts a conversation in the place of the present one; it is read by the model with the next question."""

@@ -131,7 +131,7 @@ def test_no_more_than_one_layer_is_held(gpt4roi, answer):
     import gc
     import weakref
 
-    from gpt4roi_nb.capture.recording import record, capture_attention
+    from gpt4roi_nb.capture.recording import capture_attention, record
 
     seen = []
 

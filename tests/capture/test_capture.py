@@ -10,6 +10,8 @@ from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.capture import eager_attention
+from gpt4roi_nb.inference.decode import Sampling
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 FEW = {"max_new_tokens": 8}
@@ -101,24 +103,19 @@ def test_weights_are_those_of_transformers(talk, gpt4roi):
 
 def raw_ids(gpt4roi, answer):
     """All generated tokens up to the last kept one, from a repeated greedy conversation."""
-    import gpt4roi_nb.session
-
     written = []
     session = gpt4roi.session(picture())
-    real = gpt4roi_nb.session.AnswerText
+    push = StreamingDetokenizer.push
 
-    class Recorded(real):
-        def push(self, token_id, logprob):
-            written.append(token_id)
-            return super().push(token_id, logprob)
+    def recording(row, token_id, logprob):
+        written.append(token_id)
+        return push(row, token_id, logprob)
 
-    gpt4roi_nb.session.AnswerText = Recorded
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StreamingDetokenizer, "push", recording)
         session.ask("What is <region1>?", [BOX], **FEW)
         written.clear()
         assert session.ask("Is <region2> like region 1?", [OTHER_BOX], **FEW).token_ids == answer.token_ids
-    finally:
-        gpt4roi_nb.session.AnswerText = real
     for first in range(len(written)):
         last = first + len(answer.token_ids)
         if written[first:last] == answer.token_ids:
@@ -186,7 +183,9 @@ def test_an_answer_can_be_looked_into_after_undo(gpt4roi):
 
 def test_an_empty_answer_has_no_rows(gpt4roi, monkeypatch):
     end = gpt4roi.processor.tokenizer.eos_token_id
-    monkeypatch.setattr("gpt4roi_nb.session.decode", lambda *args: iter([([end], [-0.1])]))
+    monkeypatch.setattr(
+        Sampling, "choose", lambda self, logits, generator: logits.new_full((1,), end, dtype=torch.int64)
+    )
     answer = gpt4roi.session(picture()).ask("What is <region1>?", [BOX])
     assert answer.text == "" and not answer.stopped
     attention = answer.attention()

@@ -72,7 +72,7 @@ def test_all_its_weights_are_finite(gpt4roi):
 @pytest.mark.slow
 def test_it_answers_as_its_record_says(gpt4roi):
     """On scenes of another seed: nothing was chosen on these."""
-    hold(measure(model_answerer(gpt4roi.model, gpt4roi.processor), SCENES, seed=2024), SLACK)
+    hold(measure(model_answerer(gpt4roi), SCENES, seed=2024), SLACK)
 
 
 def test_it_answers_a_question_in_two_parts_about_two_regions(gpt4roi):

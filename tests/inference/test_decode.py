@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tiny import tiny_config, tiny_processor
 from tiny_parts import TOKENIZERS
 
-from gpt4roi_nb.inference.decode import AnswerText, Sampling
+from gpt4roi_nb.inference.decode import Sampling
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import plain_encoding
 from gpt4roi_nb.tokenizer import add_gpt4roi_tokens
@@ -26,7 +27,7 @@ def ids_of(processor, text):
 
 def written(processor, ids):
     """The writing after some tokens, and the pieces that were shown; stops where the answer ends by itself."""
-    writing, pieces = AnswerText(processor), []
+    writing, pieces = StreamingDetokenizer(processor), []
     for token_id in ids:
         pieces.append(writing.push(token_id, -1.0))
         if writing.finished:
@@ -70,7 +71,7 @@ def test_end_of_sequence_ends_the_answer(processor):
 
 def test_neither_role_nor_stop_mark_is_ever_shown(processor):
     shown = ""
-    writing = AnswerText(processor)
+    writing = StreamingDetokenizer(processor)
     for token_id in ids_of(processor, "Assistant: A # cup.\n###"):
         shown += writing.push(token_id, -1.0)
         assert "A # cup.".startswith(shown)
@@ -78,7 +79,7 @@ def test_neither_role_nor_stop_mark_is_ever_shown(processor):
 
 
 def test_a_character_is_shown_when_it_is_whole(processor):
-    writing = AnswerText(processor)
+    writing = StreamingDetokenizer(processor)
     pieces = [writing.push(token_id, -1.0) for token_id in ids_of(processor, "a 🦊 b")]
     assert not any("\ufffd" in piece for piece in pieces)
     assert "".join(pieces) + writing.rest() == "a 🦊 b"
@@ -172,7 +173,7 @@ def test_with_a_template_an_answer_ends_at_its_token_only(template_processor, te
 def test_any_end_of_sequence_of_the_model_ends_the_answer(template_processor):
     ids = ids_of(template_processor, "A red cup")
     for eos_token_id in (ids[-1], [5, ids[-1]]):
-        writing = AnswerText(template_processor, eos_token_id)
+        writing = StreamingDetokenizer(template_processor, eos_token_id)
         for token_id in ids:
             assert not writing.finished
             writing.push(token_id, -1.0)

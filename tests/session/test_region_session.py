@@ -13,8 +13,8 @@ import pytest
 import torch
 from tiny import picture, tiny_config, tiny_gpt4roi, tiny_model, tiny_processor
 
-import gpt4roi_nb.session
 from gpt4roi_nb import GPT4RoI, RegionSession
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
@@ -73,7 +73,7 @@ def test_an_answer_tells_its_text_tokens_and_cost(session):
     assert "".join(answer.tokens) == answer.text
     assert len(answer.tokens) == len(answer.token_ids) == len(answer.logprobs) <= 10
     assert all(logprob < 0 for logprob in answer.logprobs)
-    assert answer.prompt_tokens == len(session._gpt4roi.processor.prompt([("user", QUESTION)]).input_ids)
+    assert answer.prompt_tokens == len(session._loaded.processor.prompt([("user", QUESTION)]).input_ids)
     assert answer.reused_tokens == 0 and not answer.stopped and answer.seconds > 0
 
 
@@ -141,15 +141,13 @@ def test_reused_and_recomputed_logits_agree(gpt4roi):
 
 def test_reused_tokens_are_the_longest_common_prefix(gpt4roi, monkeypatch):
     raw = []
+    push = StreamingDetokenizer.push
 
-    def recording(*args):
-        raw.clear()
-        for tokens, logprobs in decode(*args):
-            raw.extend(tokens)
-            yield tokens, logprobs
+    def recording(row, token_id, logprob):
+        raw.append(token_id)
+        return push(row, token_id, logprob)
 
-    decode = gpt4roi_nb.session.decode
-    monkeypatch.setattr(gpt4roi_nb.session, "decode", recording)
+    monkeypatch.setattr(StreamingDetokenizer, "push", recording)
     session = gpt4roi.session(picture())
     cached, last = [], -1
     turns = []
@@ -159,6 +157,7 @@ def test_reused_tokens_are_the_longest_common_prefix(gpt4roi, monkeypatch):
         common = 0
         while common < min(len(cached), len(ids) - 1) and cached[common] == ids[common]:
             common += 1
+        raw.clear()
         answer = session.ask(text, boxes, **FEW)
         assert answer.reused_tokens == common > last
         assert answer.prompt_tokens == len(ids)
@@ -331,7 +330,7 @@ def test_a_stop_before_the_first_token_leaves_no_turn(session):
     assert answer.stopped and answer.text == "" and answer.token_ids == []
     assert session.history == session.regions == ()
     assert words(session.ask(QUESTION, [BOX], **FEW)) == words(
-        session._gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
+        session._loaded.session(picture()).ask(QUESTION, [BOX], **FEW)
     )
 
 

@@ -51,6 +51,7 @@ from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.recipe.symbols import Code
 from gpt4roi_nb.demo.recipe.vocabulary import generation_config, make_processor
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -128,7 +129,7 @@ def make(
     def glimpse() -> None:
         model.language_model.set_attn_implementation("sdpa")
         few = map(banks.validation.scene, range(min(GLIMPSE, len(banks.validation))))
-        report(table(measure_on(model_answerer(model.eval(), processor), few, seed)))
+        report(table(measure_on(model_answerer(LoadedModel(model, processor)), few, seed)))
 
     code, weights = Code(recipe.width), decision_weights(processor)
     seeing = vision.Seeing(model)
@@ -179,7 +180,7 @@ def make(
         glimpse()
         export(model, processor, out)
     kept = GPT4RoI.from_pretrained(out, device="cpu")  # as it is stored, in float16
-    figures = measure(model_answerer(kept.model, kept.processor), REPORTED_SCENES, REPORTED_SEED)
+    figures = measure(model_answerer(kept), REPORTED_SCENES, REPORTED_SEED)
     check = {"scenes": REPORTED_SCENES, "seed": REPORTED_SEED}
     write_card(recipe, seed, took, figures, check, out)
     return figures

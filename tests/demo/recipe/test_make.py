@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.demo.answers import Asked, answer_all
+from gpt4roi_nb.demo.check import MAX_NEW_TOKENS, Query, model_answerer
 from gpt4roi_nb.demo.check import main as check
 from gpt4roi_nb.demo.recipe import make as making
 from gpt4roi_nb.demo.recipe.curriculum import LESSONS
@@ -79,22 +80,18 @@ def test_answers_in_a_batch_are_those_of_a_session(made):
     gpt4roi = GPT4RoI.from_pretrained(made[0] / "out")
     scene = make_scene(4)
     session = gpt4roi.session(scene.image)
-    boxes = [thing.box for thing in scene.objects]
     texts = ["What is <region1>?", "Is <region1> the same colour as <region2>?", "How many objects are there?"]
-    used = [boxes[:1], boxes[1:3], []]
+    used = [(0,), (1, 2), ()]
     alone = []
-    for text, own in zip(texts, used, strict=True):
-        alone.append(session.ask(text, own, max_new_tokens=12).text)
+    for text, objects in zip(texts, used, strict=True):
+        boxes = [scene.objects[k].box for k in objects]
+        alone.append(session.ask(text, boxes, max_new_tokens=MAX_NEW_TOKENS).text)
         session.reset()
 
-    encoding = gpt4roi.model.encode_image(gpt4roi.processor.image_processor(scene.image)["pixel_values"])
-    width = scene.image.shape[1]
-    asked = [Asked([("user", text)], _normalised(own, width)) for text, own in zip(texts, used, strict=True)]
-    assert answer_all(gpt4roi.model, gpt4roi.processor, encoding, asked, max_new_tokens=12) == alone
-
-
-def _normalised(boxes, width):
-    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) / width
+    answer = model_answerer(gpt4roi)
+    queries = [Query(Question("", text, "", objects, ""), objects) for text, objects in zip(texts, used, strict=True)]
+    assert answer(scene, queries) == alone
+    assert answer(scene, queries[1:2]) == alone[1:2]  # the opening was read before
 
 
 def test_check_prints_one_json_object(made, capsys):

@@ -1,0 +1,145 @@
+"""From token ids to the text of an answer, token by token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.prompt import ROLES, TURN_MARK
+
+_UNFINISHED_CHARACTER = "\ufffd"
+# Bytes become characters as a whole run: one more byte can change the reading of those before it.
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_ROLE = f"{ROLES['assistant']}:"
+
+EosTokenId = int | Sequence[int] | None  # as a generation_config has it
+
+
+@dataclass
+class StreamingDetokenizer:
+    """Collects the tokens of one answer and makes text of them.
+
+    It drops the role in front and ends at the mark of the next turn. With a chat template there is neither role nor
+    mark in the text: `###` is text then, and a token ends the answer. Each token is decoded with the few before it that
+    it may change, so that the whole work is linear in the length of the answer.
+
+    Attributes:
+        eos_token_id: of the model's `generation_config`; those ids end the answer, and the tokenizer's own.
+        ids, logprobs: of every token that came, also those of the role and the stop mark.
+        finished: whether the answer ended by itself.
+        stopped: whether a Stop or an interrupt ended it before.
+    """
+
+    processor: GPT4RoIProcessor
+    eos_token_id: EosTokenId = None
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: bool = False
+    stopped: bool = False
+    _ends: list[int] = field(default_factory=list)  # length of the decoded text after each token
+    _text: str = ""
+    _shown: int = 0
+    # Tokens from `_open` on may still change how they read; those from `_context` to there are decoded with them, since
+    # the first token of a text may lose a space that it has within one.
+    _context: int = 0
+    _context_length: int = 0
+    _open: int = 0
+    _settled: int = 0  # length of the text that cannot change any more
+
+    def __post_init__(self) -> None:
+        tokenizer = self.processor.tokenizer
+        own_format = self.processor.end_of_turn is None
+        self._role, self._mark = (_ROLE, TURN_MARK) if own_format else ("", "")
+        self._special_ids = frozenset(tokenizer.all_special_ids)
+        end = None if own_format else tokenizer.convert_tokens_to_ids(self.processor.end_of_turn)
+        given = [self.eos_token_id] if isinstance(self.eos_token_id, int) else self.eos_token_id or []
+        self._end_ids = frozenset([tokenizer.eos_token_id, end, *given]) - {None}
+
+    def push(self, token_id: int, logprob: float) -> str:
+        """Take a token; return the text that can be shown now and was not shown before."""
+        self.ids.append(token_id)
+        self.logprobs.append(logprob)
+        may_change = self._read(token_id)
+        mark = self._mark and self._text.find(self._mark, max(0, self._settled - len(self._mark))) >= 0
+        self.finished = token_id in self._end_ids or bool(mark)
+        if not may_change and len(self._text) > self._settled:
+            self._settle()
+        text = self.text
+        if self.finished:
+            ready = len(text)
+        elif may_change or self._role.startswith(self._text.strip()):
+            ready = self._shown  # half a character, or half of "Assistant:"
+        else:
+            ready = len(text.rstrip(self._mark).rstrip())  # these may yet turn out to be the stop mark
+        piece = text[self._shown : ready]
+        self._shown = max(self._shown, ready)
+        return piece
+
+    def _read(self, token_id: int) -> bool:
+        """Append the last token's text; return whether the text so far may read otherwise with the next token."""
+        tokenizer = self.processor.tokenizer
+        self._text = self._text[: self._settled] + self._decode(self._context)[self._context_length :]
+        # A character of several bytes is shorter than its parts were: it belongs to the first of its tokens.
+        for index in range(self._open, len(self._ends)):
+            self._ends[index] = min(self._ends[index], len(self._text))
+        self._ends.append(len(self._text))
+        return (
+            self._text.endswith(_UNFINISHED_CHARACTER)
+            or token_id in self._special_ids  # leaves no text, so that it ends no run of bytes
+            or _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(token_id) or "") is not None
+        )
+
+    def _settle(self) -> None:
+        """What was read so far cannot change any more; the last of it is the context of what comes."""
+        self._context, self._context_length = self._open, len(self._decode(self._open))
+        self._open, self._settled = len(self.ids), len(self._text)
+
+    def _decode(self, start: int) -> str:
+        return self.processor.tokenizer.decode(
+            self.ids[start:], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def rest(self) -> str:
+        """Return what was held back, when no further token will come."""
+        if self._text.strip() == self._role.removesuffix(":"):
+            self._text = ""  # stopped before the colon of "Assistant:", which is no answer
+        piece = self.text[self._shown :]
+        self._shown += len(piece)
+        return piece
+
+    @property
+    def _bounds(self) -> tuple[int, int]:
+        """Where the answer begins and ends in the decoded text."""
+        start = len(self._text) - len(self._text.lstrip())
+        if self._text.startswith(self._role, start):
+            start += len(self._role)
+        mark = self._text.find(self._mark) if self._mark else -1
+        body = self._text[start : mark if mark >= 0 else len(self._text)]
+        start += len(body) - len(body.lstrip())
+        return start, start + len(body.strip())
+
+    @property
+    def text(self) -> str:
+        start, end = self._bounds
+        return self._text[start:end]
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Indices [first, last) of the tokens that make up `text`."""
+        start, end = self._bounds
+        kept = [index for index, stop in enumerate(self._ends) if stop > start and self._begin(index) < end]
+        return (kept[0], kept[-1] + 1) if kept else (0, 0)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The text of each token in `kept`; together they are `text`."""
+        start, end = self._bounds
+        first, last = self.kept
+        return [
+            self._text[max(start, self._begin(index)) : min(end, self._ends[index])] for index in range(first, last)
+        ]
+
+    def _begin(self, index: int) -> int:
+        return self._ends[index - 1] if index else 0

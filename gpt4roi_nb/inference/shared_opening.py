@@ -1,0 +1,102 @@
+"""Prompts about some images, read together: what all of them begin with is read once per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import Cache
+
+from gpt4roi_nb.inference.cache import gather, new_cache
+from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.model import ImageEncoding
+from gpt4roi_nb.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """B prompts, ready for the language model.
+
+    inputs_embeds: (B, T, D), what each prompt has of its own, padded on the left.
+    attention_mask: (B, cached + T) int64, 0 for padding; None where there is none.
+    cache: keys and values of what the prompts share, one row per prompt.
+    """
+
+    inputs_embeds: Tensor
+    attention_mask: Tensor | None
+    cache: Cache
+
+
+class SharedOpening:
+    """The encodings of some images, and keys and values of the opening that every prompt about them has."""
+
+    def __init__(self, loaded: LoadedModel, pixel_values: Tensor) -> None:
+        """pixel_values: (images, 3, S, S) float32."""
+        self._loaded = loaded
+        with loaded.inference() as model, torch.inference_mode():
+            self._encoding: ImageEncoding = model.encode_image(pixel_values)
+        one, other = (loaded.processor.prompt([("user", text)]).input_ids for text in ("What?", "<region1>"))
+        self._ids = one[: _common_length(one, other)]
+        self._cache: Cache | None = None
+
+    @torch.inference_mode()
+    def read(self, prompts: Sequence[Prompt], images: Sequence[int], boxes: Sequence[Tensor]) -> PromptBatch:
+        """Embed prompts behind their common opening.
+
+        Args:
+            prompts: B of them.
+            images: for each, the row of its image in `pixel_values`.
+            boxes: for each, (n, 4) float32 xyxy in [0, 1], as its `<bbox>` tokens.
+        """
+        length = min((_common_length(prompt.input_ids, self._ids) for prompt in prompts), default=0)
+        own = [torch.tensor(prompt.input_ids[length:]) for prompt in prompts]
+        pad = self._loaded.processor.tokenizer.pad_token_id or 0
+        with self._loaded.inference() as model:
+            device = self._loaded.device
+            ids = pad_sequence(own, batch_first=True, padding_value=pad, padding_side="left").to(device)
+            mask = pad_sequence([torch.ones_like(row) for row in own], batch_first=True, padding_side="left").to(device)
+            # The gap between what is shared and a short prompt's own part is masked out, so it takes no position.
+            mask = torch.cat([mask.new_ones(len(mask), length), mask], dim=1)
+            embeddings = model.embed(ids, None, self._regions(images, boxes))
+            cache = gather(self._read_opening(), length, torch.tensor(images))
+        return PromptBatch(embeddings, None if mask.all() else mask, cache)
+
+    def _read_opening(self) -> Cache:
+        """Keys and values of the opening, one row per image."""
+        if self._cache is None:
+            features = self._encoding.image_features
+            ids = torch.tensor([self._ids] * len(features), device=self._loaded.device)
+            model, cache = self._loaded.model, new_cache()
+            model.language_model(
+                inputs_embeds=model.embed(ids, features, None), past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            self._cache = cache
+        return self._cache
+
+    def _regions(self, images: Sequence[int], boxes: Sequence[Tensor]) -> Tensor | None:
+        """(all regions, D), in the order of the prompts' `<bbox>` tokens. A box that comes again is computed once."""
+        count = len(self._encoding.image_features)
+        known: list[dict[tuple[float, ...], int]] = [{} for _ in range(count)]
+        places = [
+            (image, known[image].setdefault(tuple(box), len(known[image])))
+            for image, several in zip(images, boxes, strict=True)
+            for box in several.tolist()
+        ]
+        if not places:
+            return None
+        per_image = [torch.tensor(list(several), dtype=torch.float32).reshape(-1, 4) for several in known]
+        vectors = self._loaded.model.encode_regions(self._encoding.fused_maps, per_image)
+        starts = np.cumsum([0, *map(len, per_image)])
+        return vectors[[int(starts[image]) + row for image, row in places]]
+
+
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """With how many tokens both begin."""
+    count = 0
+    while count < min(len(one), len(other)) and one[count] == other[count]:
+        count += 1
+    return count
