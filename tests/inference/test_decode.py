@@ -186,3 +186,45 @@ def test_with_a_template_pieces_and_tokens_make_the_text_whatever_the_tokens(tem
     assert "".join(pieces) == writing.text == "".join(writing.tokens)
     first, last = writing.kept
     assert 0 <= first <= last <= len(writing.ids) and len(writing.tokens) == last - first
+
+
+@given(st.lists(st.integers(min_value=0, max_value=1000), max_size=40))
+@example([0, 3 + 0xE2, 3 + 0x82, 3 + 0xAC, 500])
+@example([3 + 0x41, 3 + 0xE2, 500, 3 + 0x41])
+def test_text_grows_as_the_whole_would_be_decoded(processor, ids):
+    """Token by token, with few of them decoded at a time, and still what decoding all of them at once gives."""
+    tokenizer = processor.tokenizer
+    writing = StreamingDetokenizer(processor)
+    for count, token_id in enumerate(ids, start=1):
+        writing.push(token_id, -1.0)
+        whole = tokenizer.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert writing._text == whole
+
+
+@given(st.lists(st.one_of(st.integers(0, 341), st.integers(0, 258)), max_size=30))
+def test_with_a_template_text_grows_as_the_whole_would_be_decoded(template_processor, ids):
+    tokenizer = template_processor.tokenizer
+    writing = StreamingDetokenizer(template_processor)
+    for count, token_id in enumerate(ids, start=1):
+        writing.push(token_id, -1.0)
+        whole = tokenizer.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert writing._text == whole
+
+
+@pytest.mark.parametrize("times", [1, 10])
+def test_the_work_is_linear_in_the_length(template_processor, processor, monkeypatch, times):
+    """Ten times the tokens take ten times the decoding, not a hundred times."""
+    for each in (processor, template_processor):
+        ids, decoded = ids_of(each, "A red cup stands on the small table, שלום 🦊. "), []
+        real = type(each.tokenizer).decode
+
+        def counting(self, token_ids, *args, real=real, decoded=decoded, **kwargs):
+            decoded.append(len(token_ids))
+            return real(self, token_ids, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(each.tokenizer), "decode", counting)
+            writing = StreamingDetokenizer(each)
+            for token_id in ids * times:
+                writing.push(token_id, -1.0)
+        assert sum(decoded) < 25 * len(ids) * times
