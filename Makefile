@@ -2,11 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab hub-proxy test test-lowest lint types format bench wheel browser java clean
+.PHONY: help setup lab hub-proxy test test-quick test-lowest lint types format bench wheel browser java clean
 
 PORT ?= 8888
 NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
-WORKERS ?= 2
+# One more than there are cores: the worker that runs the browser tests waits for most of its time.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+WORKERS ?= $(shell expr $(CORES) + 1)
 PYTEST_ARGS ?=
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 …` chooses another for a new .venv.
@@ -75,7 +77,10 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 		$(if $(IS_ROOT),--allow-root) $(if $(HAS_SCREEN),,--no-browser)
 
 test: $(READY) browser java hub-proxy  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 15 $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 20 $(PYTEST_ARGS)
+
+test-quick: $(READY)  ## the tests without a browser that are not slow, in about three minutes
+	$(PY) -m pytest -n $(CORES) --dist loadgroup --durations 20 -m "not browser and not slow" $(PYTEST_ARGS)
 
 test-lowest: $(READY) browser java hub-proxy  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest

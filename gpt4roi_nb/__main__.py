@@ -1,7 +1,8 @@
-"""Questions without a notebook: `python -m gpt4roi_nb ask photo.jpg "What is <region1>?" --box 40 30 210 180`.
+"""The command line: `python -m gpt4roi_nb --help` lists the commands.
 
-Exit codes: 0 for an answer, 2 for bad input, 1 for another failure, 130 after an interrupt. What is wrong is said in
-one line on the error stream.
+`python -m gpt4roi_nb ask photo.jpg "What is <region1>?" --box 40 30 210 180` asks without a notebook. Its exit codes: 0
+for an answer, 2 for bad input, 1 for another failure, 130 after an interrupt. What is wrong is said in one line on the
+error stream. Every other command is a module of its own, `python -m gpt4roi_nb.evaluate`, and runs as that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import io
 import json
 import re
+import runpy
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 PROG = "python -m gpt4roi_nb"
+# Beside `ask`: what each does, and the module that does it.
+MODULES = {
+    "checkpoint": ("convert the authors' checkpoint to this package's layout", "gpt4roi_nb.checkpoint"),
+    "memory": ("what a model needs, and what fits this machine", "gpt4roi_nb.memory"),
+    "scenes": ("write generated images with annotation files", "gpt4roi_nb.data.scenes"),
+    "train": ("train as a YAML file says", "gpt4roi_nb.train"),
+    "evaluate": ("measure a model on a benchmark", "gpt4roi_nb.evaluate"),
+    "demo-check": ("how good the demo checkpoint is on fresh scenes", "gpt4roi_nb.demo.check"),
+    "demo-look": ("where the demo checkpoint looks", "gpt4roi_nb.demo.look"),
+}
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 
@@ -36,11 +48,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code."""
+    """Run a command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in MODULES:
+        before, sys.argv = sys.argv, [f"{PROG} {words[0]}", *words[1:]]
+        try:
+            runpy.run_module(MODULES[words[0]][1], run_name="__main__", alter_sys=True)
+        finally:
+            sys.argv = before
+        return 0
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # catch_warnings puts it back
         try:
-            return _ask(_parser().parse_args(_gather(sys.argv[1:] if argv is None else argv)))
+            return _ask(_parser().parse_args(_gather(words)))
         except _BadInput as error:
             return _fail(error, BAD_INPUT)
         except (MemoryError, ImportError, OSError) as error:
@@ -50,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROG, description="Talk about regions of an image, without a notebook.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ask")
+    parser = _Parser(prog=PROG, description="GPT4RoI: ask about regions of images, and all that belongs to it.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = commands.add_parser("ask", help="ask about boxes on an image")
     ask.add_argument("image", help="an image file")
     ask.add_argument("question", help='such as "What is <region1>?"; <region1> is the first box')
@@ -69,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--device", help="cpu, cuda, cuda:1, …; without it, a GPU where there is one")
     ask.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights")
     ask.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model (needs bitsandbytes)")
+    for name, (help, _) in MODULES.items():
+        commands.add_parser(name, help=help, add_help=False)  # `main` runs the module before this parser is asked
     return parser
 
 

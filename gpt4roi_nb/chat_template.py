@@ -110,16 +110,16 @@ def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[st
 def _add_own_text(
     parts: PromptParts, text: str, tokenizer: PreTrainedTokenizerBase, *, ends_answer: bool = False
 ) -> None:
-    """The template's own text; after an answer it is learnt up to the first token, which ends the turn."""
+    """The template's own text; after an answer it counts in the loss up to the first token, which ends the turn."""
     pieces = _cut_at_tokens(text, tokenizer)
-    learnt = ends_answer and any(is_token for _, is_token in pieces)
+    in_loss = ends_answer and any(is_token for _, is_token in pieces)
     for piece, is_token in pieces:
         if is_token:
             first = piece == tokenizer.bos_token and not ends_answer
-            parts.add_token(piece, "system" if first else "marks", learnt)
-            learnt = False
+            parts.add_token(piece, "system" if first else "marks", in_loss)
+            in_loss = False
         else:
-            parts.add(piece, "marks", learnt)
+            parts.add(piece, "marks", in_loss)
 
 
 def _cut_at_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:

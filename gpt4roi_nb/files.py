@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,26 @@ def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Write a file under another name, so that an interrupted write leaves no half file.
+
+    Args:
+        file: takes its name, and the place of a file that has it, when the block ends without an error.
+        shared: several processes may write the same file at once; each then writes under a name of its own.
+
+    Returns:
+        The name to write to, `file` + ".part"; it is removed where the block raises.
+    """
+    partial = file.with_name(f"{file.name}.part{os.getpid() if shared else ''}")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(file: Path, content: dict[str, Any], indent: int | None = 1) -> None:
-    """Writes under another name first, so that an interrupted write leaves no half file."""
-    partial = file.with_name(file.name + ".part")
-    partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
-    partial.replace(file)
+    """Write a JSON object as a whole file or not at all (see `replacing`)."""
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")

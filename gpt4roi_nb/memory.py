@@ -1,4 +1,6 @@
-"""How much memory a model and a session need, computed from the configuration alone, and how much is free.
+"""How much memory a model and a session need, by the configuration alone, and how much is free.
+
+Weights, keys and values are computed; what else a session takes is a headroom that was measured (`HEADROOM`).
 
 `python -m gpt4roi_nb.memory` prints the tables of docs/memory.md. 1 GB is 10⁹ bytes.
 """
@@ -20,7 +22,6 @@ import torch
 from torch import nn
 
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.inference.cache import ROOM
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.quantization import QUANTIZATIONS, check_packing, quantised_bytes, quantised_linears
 
@@ -30,6 +31,12 @@ UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 TEXT_TOKENS = 96
 TOKENS_PER_REGION = 6
 ANSWER_TOKENS = 256  # what `RegionSession.ask` writes at most, unless told otherwise
+
+# What a session takes beside its keys and values, in numbers of the model's dtype: the encoded image, region tokens,
+# space that the cache makes ahead, and what a forward pass needs for a moment. Measured on GPT4RoI-7B with 64 regions
+# (131 million, half of them with one region); tests/test_memory.py measures it again. A smaller model takes less, at
+# most as much as its weights.
+HEADROOM = 140_000_000
 
 # Copies that a matrix passes through while it is quantised, in bytes a weight. On a CPU: measured with bitsandbytes
 # 0.50 on matrices of 4096 × 11008; on a GPU its kernels need the original alone.
@@ -44,32 +51,6 @@ CGROUP_FILES = (
     ("", "memory.max", "memory.current", ("inactive_file", "active_file")),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 )
-
-
-@dataclass(frozen=True)
-class SessionMemory:
-    """Bytes of a session beside the weights.
-
-    image: the encoded image: image tokens, the region levels' hidden states, fused maps.
-    regions: the region tokens.
-    cache: keys and values of a prompt with these regions and an answer.
-    encoding: what the session needs while its image is encoded, `image` included.
-    answering: what a question needs for the moment, beside `kept`.
-    """
-
-    image: int
-    regions: int
-    cache: int
-    encoding: int
-    answering: int
-
-    @property
-    def kept(self) -> int:
-        return self.image + self.regions + self.cache
-
-    @property
-    def peak(self) -> int:
-        return max(self.encoding, self.kept + self.answering)
 
 
 def skeleton(config: GPT4RoIConfig) -> GPT4RoIForConditionalGeneration:
@@ -95,61 +76,29 @@ def loading_bytes(model: nn.Module, quantization: str | None, device_type: str) 
     return a_weight * max((linear.weight.numel() for linear in quantised_linears(model).values()), default=0)
 
 
-def session_bytes(
-    config: GPT4RoIConfig, dtype: torch.dtype, regions: int = 1, quantization: str | None = None
-) -> SessionMemory:
-    """Bytes of a session in which one question names so many regions, and is answered in `ANSWER_TOKENS`.
+def cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype, regions: int = 1) -> int:
+    """Bytes of the keys and values of a question that names so many regions, and of its answer.
 
-    Counted are the tensors of a pass with SDPA; what a convolution uses inside is the device's own affair.
+    TEXT_TOKENS, TOKENS_PER_REGION and ANSWER_TOKENS say how long these are.
     """
-    text, vision, region = config.text_config, config.vision_config, config.region_config
-    size, full = dtype.itemsize, torch.float32.itemsize
-    width, patches = text.hidden_size, config.num_image_tokens
-    inner = getattr(text, "intermediate_size", None) or 4 * width
-    tower_inner = getattr(vision, "intermediate_size", None) or 4 * vision.hidden_size
-    # Hidden states are kept whole: with CLS where the tower has one, which one token more accounts for.
-    hidden = (patches + 1) * vision.hidden_size * size
-    levels = len({*config.feature_layers})
-    maps = [region.hidden_size * side**2 for side in config.level_sizes]  # numbers in each fused map
-    wide = [vision.hidden_size * side**2 for side in config.level_sizes]  # and in what is projected to it
-    image = patches * width * size + levels * hidden + sum(maps) * size
-
-    pixels = 3 * vision.image_size**2 * full
-    # All hidden states, one more on the way, and three tensors of the widest layer; the pixels in the tower's dtype.
-    tower = (vision.num_hidden_layers + 2) * hidden + 3 * (patches + 1) * tower_inner * size
-    tower += 0 if size == full else 3 * vision.image_size**2 * size
-    # A level is resized in float32 and cast back; coordinates are appended in a copy; the convolution writes a third.
-    projecting = max(
-        sum(maps[:level]) * size + max(wide[level] * (full + size), 2 * wide[level] * size + maps[level] * size)
-        for level in range(len(maps))
-    )
-    # Two of each map (before and after mixing), the new ones so far, and two more of the level at work.
-    rounds = max(2 * sum(maps) * size + sum(maps[:level]) * size + 2 * maps[level] * size for level in range(len(maps)))
-    encoding = pixels + max(tower, levels * hidden + patches * width * size + max(projecting, rounds))
-
-    grid = regions * region.hidden_size * region.output_size**2  # numbers in the RoIAlign grids of one level
-    cast = 0 if size == full else 1  # RoIAlign computes in float32: half precision needs copies
-    pooling = max(
-        level * grid * size + grid * full + max(cast * maps[level] * full, cast * grid * size)
-        for level in range(len(maps))
-    )
-    combining = (len(maps) + 3) * grid * size
-
-    prompt = patches + TEXT_TOKENS + regions * TOKENS_PER_REGION
-    tokens = min(prompt + ANSWER_TOKENS, max(text.max_position_embeddings, prompt)) + ROOM
+    text = config.text_config
+    prompt = config.num_image_tokens + TEXT_TOKENS + regions * TOKENS_PER_REGION
+    tokens = min(prompt + ANSWER_TOKENS, max(text.max_position_embeddings, prompt))
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head = getattr(text, "head_dim", None) or width // text.num_attention_heads
-    a_token = 2 * heads * head * size  # its key and value in one layer
-    reading = 3 * prompt * (inner + width) * size + 4 * text.vocab_size * full  # tensors of a layer; one row of logits
-    if quantization == "4bit":
-        reading += inner * width * size  # a matrix at a time is expanded
-    return SessionMemory(
-        image=image,
-        regions=regions * width * size,
-        cache=text.num_hidden_layers * tokens * a_token,
-        encoding=encoding,
-        answering=max(pooling, combining, reading),
-    )
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return text.num_hidden_layers * tokens * 2 * heads * head_dim * dtype.itemsize
+
+
+def session_bytes(model: nn.Module, dtype: torch.dtype, regions: int = 1, quantization: str | None = None) -> int:
+    """Bytes that a session takes beside the weights, at most: `cache_bytes` and a headroom.
+
+    Args:
+        model: a `skeleton`, or any GPT4RoI that is not quantised.
+        regions: how many the question names.
+    """
+    config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
+    headroom = min(HEADROOM * dtype.itemsize, weight_bytes(model, dtype, quantization))
+    return cache_bytes(config, dtype, regions) + headroom
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -206,7 +155,7 @@ def clear_frames(error: BaseException | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _LoadOption:
     """One way to load a model, and what it takes."""
 
     words: str
@@ -234,7 +183,7 @@ def check_memory(
     needed = _needed(model, dtype, quantization, devices[0].type)
     if free is None or needed <= free:
         return
-    session = session_bytes(config, dtype, quantization=quantization).peak
+    session = session_bytes(model, dtype, quantization=quantization)
     raise MemoryError(
         f"{os.fspath(source) or 'this model'!r} needs {in_words(needed)}"
         f" ({in_words(weight_bytes(model, dtype, quantization))} for the weights"
@@ -244,11 +193,8 @@ def check_memory(
     )
 
 
-def _needed(
-    model: GPT4RoIForConditionalGeneration, dtype: torch.dtype, quantization: str | None, device_type: str
-) -> int:
-    config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
-    session = session_bytes(config, dtype, quantization=quantization).peak
+def _needed(model: nn.Module, dtype: torch.dtype, quantization: str | None, device_type: str) -> int:
+    session = session_bytes(model, dtype, quantization=quantization)
     loading = loading_bytes(model, quantization, device_type)
     return weight_bytes(model, dtype, quantization) + max(session, loading)
 
@@ -259,28 +205,28 @@ def _sum_free(devices: Sequence[torch.device]) -> int | None:
 
 
 def _advice(
-    model: GPT4RoIForConditionalGeneration,
+    model: nn.Module,
     devices: Sequence[torch.device],
     dtype: torch.dtype,
     quantization: str | None,
     free: int,
 ) -> str:
-    """The first of the settings, from the smallest change to the largest, that would fit."""
+    """The first way to load it that would fit, from the smallest change to the largest."""
     half = dtype if dtype.itemsize == torch.bfloat16.itemsize else torch.bfloat16
     cpu = torch.device("cpu")
     places = [("", devices[0], free)]
     if cpu not in devices and (in_ram := free_bytes(cpu)) is not None:
         places.append(('device="cpu", ', cpu, in_ram))
-    settings = []
+    options = []
     for where, device, room in places:
         kind = torch.bfloat16 if device == cpu else half  # a convolution in float16 takes minutes on a CPU
         for bits in (None, *QUANTIZATIONS):
             words = where + (f'quantization="{bits}", ' if bits else "") + f'dtype="{_name(kind)}"'
-            settings.append(_Setting(words, _needed(model, kind, bits, device.type), room))
-    for setting in settings:
-        if setting.needed <= setting.free:
-            return f"the smallest change that fits: {setting.words}, which needs {in_words(setting.needed)}"
-    least = min(settings, key=lambda setting: setting.needed)
+            options.append(_LoadOption(words, _needed(model, kind, bits, device.type), room))
+    for option in options:
+        if option.needed <= option.free:
+            return f"the smallest change that fits: {option.words}, which needs {in_words(option.needed)}"
+    least = min(options, key=lambda option: option.needed)
     return (
         f"nothing smaller fits either ({least.words} needs {in_words(least.needed)}): give memory back"
         " (gpt4roi.unload(), other notebooks), or take a smaller model or a larger machine"
@@ -310,21 +256,18 @@ def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: S
         ("4-bit", dtype, "4bit"),
     ):
         weights = weight_bytes(model, kind, bits)
-        peaks = [session_bytes(config, kind, count, bits).peak for count in regions]
-        rows.append(f"| {name} | " + " | ".join(map(in_words, [weights, *peaks, weights + peaks[-1]])) + " |")
-    sessions = [session_bytes(config, dtype, count) for count in regions]
+        sessions = [session_bytes(model, kind, count, bits) for count in regions]
+        rows.append(f"| {name} | " + " | ".join(map(in_words, [weights, *sessions, weights + sessions[-1]])) + " |")
     rows += ["", f"| a session in {_name(dtype)} | {count_of.removeprefix('a session with ')} |"]
     rows.append("|---" * (len(regions) + 1) + "|")
-    for what, attribute in (
-        ("the encoded image", "image"),
-        ("region tokens", "regions"),
-        (f"keys and values, {ANSWER_TOKENS} tokens of answer included", "cache"),
-        ("**kept**", "kept"),
-        ("for a moment, while the image is encoded", "encoding"),
-        ("for a moment, while a question is read", "answering"),
-        ("**at most**", "peak"),
+    caches = [cache_bytes(config, dtype, count) for count in regions]
+    sessions = [session_bytes(model, dtype, count) for count in regions]
+    for what, sizes in (
+        (f"keys and values, {ANSWER_TOKENS} tokens of answer included", caches),
+        ("headroom for all else", [session - cache for session, cache in zip(sessions, caches, strict=True)]),
+        ("**at most**", sessions),
     ):
-        rows.append(f"| {what} | " + " | ".join(in_words(getattr(each, attribute)) for each in sessions) + " |")
+        rows.append(f"| {what} | " + " | ".join(map(in_words, sizes)) + " |")
     return "\n".join(rows)
 
 

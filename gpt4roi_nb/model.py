@@ -206,7 +206,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
             boxes: for each row (n_i, 4) float, xyxy in [0, 1]; row i holds n_i `<bbox>` tokens, in this order.
             image_features: (B, grid², D) instead of `pixel_values`, from `encode_image`.
             region_features: (sum of n_i, D) instead of `boxes`, from `encode_regions`.
-            labels: (B, T) int64, -100 where nothing is learnt.
+            labels: (B, T) int64, -100 outside the loss.
             inputs_embeds: (B, T, D) instead of `input_ids`; nothing is spliced into it.
             logits_to_keep: compute only the last so many logits (0: all), or those at these positions.
             tower_states: (B, L, grid², C) instead of `pixel_values`, from the method of this name.

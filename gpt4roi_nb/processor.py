@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -16,7 +17,7 @@ from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.chat_template import build_template_prompt, end_of_turn
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.images import ImageLike, image_to_pixel_values, load_image
-from gpt4roi_nb.prompt import IGNORE, SYSTEM, TURN_MARK, Prompt, Turns, build_prompt
+from gpt4roi_nb.prompt import IGNORE, SYSTEM, TURN_MARK, Prompt, Turns, build_prompt, listed
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -155,17 +156,15 @@ class GPT4RoIProcessor(ProcessorMixin):
 
         padding_side: "left" or "right"; None takes the tokenizer's.
         """
-        length = max(len(prompt.input_ids) for prompt in prompts)
-        left = (padding_side or self.tokenizer.padding_side) == "left"
+        side = padding_side or self.tokenizer.padding_side
 
-        def padded(values: list[int], filler: int) -> list[int]:
-            padding = [filler] * (length - len(values))
-            return padding + values if left else values + padding
+        def padded(rows: list[list[int]], filler: int) -> Tensor:
+            return pad_sequence([*map(torch.tensor, rows)], batch_first=True, padding_value=filler, padding_side=side)
 
         return {
-            "input_ids": torch.tensor([padded(prompt.input_ids, self.tokenizer.pad_token_id) for prompt in prompts]),
-            "attention_mask": torch.tensor([padded([1] * len(prompt.input_ids), 0) for prompt in prompts]),
-            "labels": torch.tensor([padded(prompt.labels, IGNORE) for prompt in prompts]),
+            "input_ids": padded([prompt.input_ids for prompt in prompts], self.tokenizer.pad_token_id),
+            "attention_mask": padded([[1] * len(prompt.input_ids) for prompt in prompts], 0),
+            "labels": padded([prompt.labels for prompt in prompts], IGNORE),
         }
 
 
@@ -175,10 +174,6 @@ def check_references(named: Sequence[int], given: Sequence[int], known: int = 0)
     known: how many regions the conversation already has; they may be named or not.
     """
     named = [number for number in named if not 1 <= number <= known]
-
-    def listed(numbers: Sequence[int]) -> str:
-        names = [f"<region{number}>" for number in numbers]
-        return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
     unknown = [number for number in named if number not in given]
     unnamed = [number for number in given if number not in named]

@@ -16,11 +16,12 @@ from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.tokenizer import ADDED_TOKENS, IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN, REGION_TOKEN
 
-IGNORE = -100
+IGNORE = -100  # the label of a token outside the loss
+DEFAULT_QUESTION = "What is <region1>?"
 REFERENCE = re.compile(r"<region(\d{1,6})>")
 # What a person types who means a reference; as plain text it would be answered from the whole picture.
 _LIKE_A_REFERENCE = re.compile(r"<\s*region[\s_-]*\d*\s*>|<region\d+(?![\d>])", re.IGNORECASE)
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # as a browser sends when an emoji is cut in two
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # as a browser sends when an emoji is cut in two
 
 # Fixed strings that a released checkpoint depends on (GPT4RoI, commit 00273ad; golden/prompts.json).
 SYSTEM = (
@@ -52,7 +53,7 @@ class Prompt:
 
 @dataclass
 class _Run:
-    """Text between two special tokens, with what each stretch of it is: (start, end, span, learnt, from a user)."""
+    """Text between two special tokens, with what each stretch of it is: (start, end, span, in_loss, from a user)."""
 
     text: str = ""
     stretches: list[tuple[int, int, str, bool, bool]] = field(default_factory=list)
@@ -64,12 +65,23 @@ class _Token:
 
     token: str
     span: str
-    learnt: bool = False
+    in_loss: bool = False
 
 
 def references(text: str) -> list[int]:
     """Numbers of the regions that a text names as `<regionN>`, in order, each once."""
     return list(dict.fromkeys(int(number) for number in REFERENCE.findall(text)))
+
+
+def region(number: int) -> str:
+    """The reference to a region, counted from 1."""
+    return f"<region{number}>"
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """References as a person would list them: `<region1>, <region2> and <region3>`."""
+    names = [region(number) for number in numbers]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def check_turns(turns: Turns) -> None:
@@ -88,7 +100,7 @@ def check_turns(turns: Turns) -> None:
             )
         if not isinstance(text, str):
             raise TypeError(f"the text of turn {index} must be a string, but is a {type(text).__name__}")
-        if _HALF_CHARACTER.search(text):
+        if HALF_CHARACTER.search(text):
             raise ValueError(f"the text of turn {index} is not valid text: it holds a lone surrogate, half a character")
         if role == "user" and not text.strip():
             raise ValueError(f"the question of turn {index} is empty; write what you want to know")
@@ -131,14 +143,14 @@ def build_prompt(
     parts.add(f"{system}\n\n" if system else "", "system")
     for index, (role, text) in enumerate(turns):
         answering = role == "assistant"
-        parts.add(TURN_MARK, "marks", learnt=index > 0 and not answering)  # the mark that stops the answer before
-        parts.add(f" {ROLES[role]}: ", "marks", learnt=answering)
+        parts.add(TURN_MARK, "marks", in_loss=index > 0 and not answering)  # the mark that stops the answer before
+        parts.add(f" {ROLES[role]}: ", "marks", in_loss=answering)
         if index == 0:
             parts.add_image(num_image_tokens)
         parts.add_turn(index, text)
-        parts.add("\n", "marks", learnt=answering)
+        parts.add("\n", "marks", in_loss=answering)
     if turns[-1][0] == "assistant":
-        parts.add(TURN_MARK, "marks", learnt=True)
+        parts.add(TURN_MARK, "marks", in_loss=True)
         parts.add(" ", "marks")
     else:
         parts.add(closing, "marks")
@@ -152,12 +164,12 @@ class PromptParts:
         self._parts: list[_Run | _Token] = []
         self._regions: list[int] = []
 
-    def add(self, text: str, span: str, learnt: bool = False, user: bool = False) -> None:
+    def add(self, text: str, span: str, in_loss: bool = False, user: bool = False) -> None:
         """Text in which nothing is a special token. user: whether somebody else than the format wrote it."""
         if not self._parts or not isinstance(self._parts[-1], _Run):
             self._parts.append(_Run())
         run: _Run = self._parts[-1]  # type: ignore[assignment]
-        run.stretches.append((len(run.text), len(run.text) + len(text), span, learnt, user))
+        run.stretches.append((len(run.text), len(run.text) + len(text), span, in_loss, user))
         run.text += text
 
     def cut(self) -> None:
@@ -165,8 +177,8 @@ class PromptParts:
         if self._parts and isinstance(self._parts[-1], _Run):
             self._parts.append(_Run())
 
-    def add_token(self, token: str, span: str, learnt: bool = False) -> None:
-        self._parts.append(_Token(token, span, learnt))
+    def add_token(self, token: str, span: str, in_loss: bool = False) -> None:
+        self._parts.append(_Token(token, span, in_loss))
 
     def add_image(self, num_image_tokens: int) -> None:
         """The opening sentence, which holds the image."""
@@ -184,14 +196,14 @@ class PromptParts:
         text = text.strip()
         for reference in REFERENCE.finditer(text):
             number = int(reference.group(1))
-            self.add(text[position : reference.start()], span, learnt=answering, user=True)
-            self.add(f"region{number}", span, learnt=answering)
+            self.add(text[position : reference.start()], span, in_loss=answering, user=True)
+            self.add(f"region{number}", span, in_loss=answering)
             if not answering and number not in self._regions:
                 self._regions.append(number)
                 self.add(" ", span)
                 self.add_token(REGION_TOKEN, f"region{number}")
             position = reference.end()
-        self.add(text[position:], span, learnt=answering, user=True)
+        self.add(text[position:], span, in_loss=answering, user=True)
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, *, template: bool = False) -> Prompt:
         """The parts in tokens.
@@ -205,11 +217,11 @@ class PromptParts:
         added = tokenizer.added_tokens_decoder
         encoding_of_run = _continued_encoding if template else plain_encoding
 
-        def append(ids: Iterable[int], span: str, learnt: bool) -> None:
+        def append(ids: Iterable[int], span: str, in_loss: bool) -> None:
             for token_id in ids:
                 spans.setdefault(span, []).append(len(input_ids))
                 input_ids.append(token_id)
-                labels.append(token_id if learnt else IGNORE)
+                labels.append(token_id if in_loss else IGNORE)
 
         def drops(neighbour: int, side: str) -> bool:
             part = self._parts[neighbour] if 0 <= neighbour < len(self._parts) else None
@@ -219,7 +231,7 @@ class PromptParts:
 
         for index, part in enumerate(self._parts):
             if isinstance(part, _Token):
-                append([token_id_of(part.token, tokenizer)], part.span, part.learnt)
+                append([token_id_of(part.token, tokenizer)], part.span, part.in_loss)
                 continue
             # White space that touches a special token is dropped where that token says so, as GPT4RoI's all do.
             start = len(part.text) - len(part.text.lstrip()) if drops(index - 1, "rstrip") else 0
@@ -234,9 +246,9 @@ class PromptParts:
                 place = max(token_start, token_end - 1) + start
                 while place >= stretch[1]:
                     stretch = next(stretches)
-                _, _, span, learnt, user = stretch
+                _, _, span, in_loss, user = stretch
                 ids = _harmless(token_id, tokenizer, added, marks=not template) if user else [token_id]
-                append(ids, span, learnt)
+                append(ids, span, in_loss)
         return Prompt(input_ids, labels, tuple(self._regions), spans)
 
 

@@ -16,7 +16,7 @@ from tiny import picture, tiny_gpt4roi
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
 from gpt4roi_nb.data.record import Record
-from gpt4roi_nb.train.loop import TrainingRun, train
+from gpt4roi_nb.train import TrainingRun, train
 
 BOX = np.array([[3, 4, 30, 40]], dtype=np.float32)
 PICTURES = 6
@@ -42,7 +42,7 @@ def records(folder: Path, count: int = 12) -> list[Record]:
 OPTIONS: dict[str, Any] = {
     "stage": 2,
     "learning_rate": 3e-3,
-    "warmup": 0,
+    "warmup_steps": 0,
     "batch_size": 2,
     "epochs": 2,
     "save_steps": 3,

@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
-from gpt4roi_nb.evaluate.benchmarks.panoptic_files import PanopticData, regions_of
+from gpt4roi_nb.evaluate.benchmarks.panoptic_files import regions_of, truth_of
+from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
 from gpt4roi_nb.evaluate.metrics.mapping import one_hot
 from gpt4roi_nb.evaluate.metrics.outputs import instances, panoptic, semantic
-from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationJudge
+from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationEvaluator
 
 Wrong = dict[tuple[str, int], int | None]  # (image id, segment id) to the class index that it is taken for
 CAR_A = {("city_000000_000000", 26000): 2}
@@ -30,15 +31,15 @@ def chosen(data: PanopticData, wrong: Wrong) -> Any:
         yield image, regions.masks, one_hot(np.array(scores, float))
 
 
-def judged(data: PanopticData, wrong: Wrong | None = None) -> SegmentationJudge:
-    judge = SegmentationJudge(data)
+def evaluated(data: PanopticData, wrong: Wrong | None = None) -> SegmentationEvaluator:
+    evaluator = SegmentationEvaluator(data)
     for image, masks, probabilities in chosen(data, wrong or {}):
-        judge.add(image, masks, probabilities)
-    return judge
+        evaluator.add(image, masks, probabilities, truth_of(image, data.classes))
+    return evaluator
 
 
-def metrics(judge: SegmentationJudge) -> dict[str, float]:
-    return {name: figure.value for name, figure in judge.figures().items()}
+def metrics(evaluator: SegmentationEvaluator) -> dict[str, float]:
+    return {name: metric.value for name, metric in evaluator.metrics().items()}
 
 
 def written(data: PanopticData, wrong: Wrong, folder: Path) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_recipe import GOLDEN, fill, read_json, summary
+from golden_recipe import GOLDEN, encode_each_image_once, fill, read_json, summary
 from transformers.initialization import no_init_weights
 
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIImageProcessor
 
-pytestmark = pytest.mark.slow
+# One worker makes the 400 million weights, and encodes the image.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("golden_model")]
 
 TEXT_SIZES = (
     "vocab_size",
@@ -54,6 +55,7 @@ def model() -> GPT4RoIForConditionalGeneration:
     keys = read_json("e2e_keys.json")
     expected = {name for part in ("model", "vision_tower") for name, _, _, kind in keys[part] if kind == "param"}
     assert fill(model) == expected
+    encode_each_image_once(model)
     return model.eval()
 
 

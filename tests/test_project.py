@@ -227,9 +227,9 @@ def test_environment_yml_installs_what_pyproject_says() -> None:
     assert {"lab", "evaluate", "train"} <= set(PROJECT["optional-dependencies"])
 
 
-def readme_tree() -> dict[str, str]:
-    """Path → description of the README's tree: the code block whose first line is a folder of the project."""
-    blocks = re.findall(r"```[a-z]*\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def documented_tree() -> dict[str, str]:
+    """Path → description of the tree in docs/how_it_works.md: the code block whose first line is the package."""
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", (ROOT / "docs/how_it_works.md").read_text(), flags=re.DOTALL)
     (block,) = [text for text in blocks if text.startswith("gpt4roi_nb/")]
     tree: dict[str, str] = {}
     folders: list[str] = []
@@ -244,17 +244,17 @@ def readme_tree() -> dict[str, str]:
     return tree
 
 
-def test_the_readme_tree_names_what_is_there() -> None:
-    tree = readme_tree()
+def test_the_documented_tree_names_what_is_there() -> None:
+    tree = documented_tree()
     for path, description in tree.items():
-        assert (ROOT / path).exists(), f"the README's tree names {path}, which does not exist"
+        assert (ROOT / path).exists(), f"the documented tree names {path}, which does not exist"
         assert (ROOT / path).is_dir() == path.endswith("/"), f"a folder ends with a slash, a file does not: {path}"
-        assert description, f"the README's tree says nothing about {path}"
+        assert description, f"the documented tree says nothing about {path}"
 
 
 @pytest.mark.parametrize("folder", ["gpt4roi_nb", "widgets", "notebooks"])
-def test_the_readme_tree_lists_every_module_and_notebook(folder: str) -> None:
-    tree = readme_tree()
+def test_the_documented_tree_lists_every_module_and_notebook(folder: str) -> None:
+    tree = documented_tree()
     missing = []
     for path in sorted((ROOT / folder).rglob("*")):
         relative = path.relative_to(ROOT)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpt4roi_nb.capture import Attention
 from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets.display_image import display_image
+from gpt4roi_nb.widgets.wire import float32_bytes, region_rows
 
 Floats = NDArray[np.float32]
 
@@ -149,16 +150,13 @@ class AttentionData:
             "layers": list(attention.layers),
             "heads": list(attention.heads),
             "spans": [{"name": name, "color": span_color(name)} for name in self.spans],
-            "regions": [
-                {"number": number, "color": region_color(number), "box": [float(edge) for edge in box]}
-                for number, box in sorted(attention.regions.items())
-            ],
+            "regions": region_rows(sorted(attention.regions.items())),
             "size": list(attention.image_size),
             "image": display_image(attention.image).data,
             "sinks": self.sinks,
-            "mass": _bytes(mass),
-            "on_sinks": _bytes(on_sinks),
-            "peaks": _bytes(self.peaks()),
+            "mass": float32_bytes(mass),
+            "on_sinks": float32_bytes(on_sinks),
+            "peaks": float32_bytes(self.peaks()),
             "sent": [[-1 if layer is None else layer, -1 if head is None else head] for layer, head in sent],
             "maps": self._packed(sent),
         }
@@ -170,7 +168,7 @@ class AttentionData:
             if layer not in layers:
                 layers[layer] = self._layer(layer)[..., self._image]
         heads: list[int | None] = [None, *self.attention.heads]
-        return b"".join(_bytes(layers[layer][heads.index(head)]) for layer, head in numbers)
+        return b"".join(float32_bytes(layers[layer][heads.index(head)]) for layer, head in numbers)
 
 
 def span_color(name: str) -> str:
@@ -187,7 +185,3 @@ def _with_means(values: Floats) -> Floats:
 
 def _numpy(tensor: Any) -> Floats:
     return tensor.detach().float().cpu().numpy()
-
-
-def _bytes(values: Floats) -> bytes:
-    return np.ascontiguousarray(values, dtype="<f4").tobytes()

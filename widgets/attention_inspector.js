@@ -167,8 +167,9 @@ function render({ model, el }) {
   const table = bytes(model.get("colors"));
   const answers = model.get("answers").map((payload) => new AnswerData(payload));
   const dataOf = (side) => answers[Math.min(side, answers.length - 1)];
-  const asked = new Set(); // requests, as JSON
+  let awaited = null; // the request for maps that the kernel is at, as JSON: a hand is quicker than a kernel
   const failed = new Map(); // such a request → why
+  const tested = {}; // side of an answer → the test that was asked for last
   let hovered = null; // {side, token}
 
   const talk = {
@@ -205,29 +206,29 @@ function render({ model, el }) {
     textContent:
       "Attention says where a token was read from, not why it was chosen: believe a map only as far as the test beside it goes.",
   });
-  const root = node("div", { className: "gpt4roi-attention" }, controls, node("div", { className: "sides" }, ...sides.map(({ root: side }) => side)), note);
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-
-  const ask = (request) => {
-    if (asked.has(request)) return;
-    asked.add(request);
-    model.send(JSON.parse(request));
-  };
+  const [problem, status, wordListeners] = makeWords(model);
+  controls.append(status);
+  const root = node("div", { className: "gpt4roi-attention" }, controls, node("div", { className: "sides" }, ...sides.map(({ root: side }) => side)), problem, note);
   // What failed is asked for again once somebody chooses something: memory may have been short for the moment.
   const forgetFailures = (changes) => {
-    failed.forEach((_, request) => asked.delete(request));
     failed.clear();
     if (!("how" in changes)) return;
-    model.get("ablations").forEach(({ side, how, problem }) => problem && asked.delete(testRequest(side, how)));
+    model.get("ablations").forEach(({ side, problem: words }) => words && delete tested[side]);
   };
   const answerOf = (side) => Math.min(side, answers.length - 1);
   const askFor = (side, wanted) => {
-    if (!dataOf(side).look(wanted)) ask(mapRequest(answerOf(side), wanted));
+    const request = mapRequest(answerOf(side), wanted);
+    if (!awaited && !failed.has(request) && !dataOf(side).look(wanted)) {
+      awaited = request;
+      model.send(JSON.parse(request));
+    }
     // The tests made at opening do not say yet what the model would answer.
     const done = talk.ablations(side).filter(({ generated }) => generated).length;
-    if (done < dataOf(side).regions.length) ask(testRequest(answerOf(side), model.get("how")));
+    const how = model.get("how");
+    if (done < dataOf(side).regions.length && tested[answerOf(side)] !== how) {
+      tested[answerOf(side)] = how;
+      model.send({ type: "ablate", side: answerOf(side), how });
+    }
   };
   const showAll = () => {
     const shown = model.get("compare") ? [0, 1] : [0];
@@ -251,18 +252,20 @@ function render({ model, el }) {
     } else if (content.type === "failed") {
       failed.set(mapRequest(content.side, content), content.problem);
     } else return;
+    awaited = null;
     showAll();
   };
+  const stopWaiting = () => model.get("problem") && (awaited = null); // perhaps for maps that will not come
   const names = ["token", "second", "compare", "layer", "head", "method", "scale", "hide_sinks", "span", "how", "ablations"];
-  const changes = names.map((name) => `change:${name}`);
-  changes.forEach((name) => model.on(name, showAll));
-  model.on("msg:custom", receive);
+  const unmount = mount(model, el, root, [
+    ...names.map((name) => [`change:${name}`, showAll]),
+    ...Object.entries(wordListeners), ["change:problem", stopWaiting], ["msg:custom", receive],
+  ]);
   talk.setOpacity(opacity());
   showAll();
   root.dataset.ready = "true";
   return () => {
-    changes.forEach((name) => model.off(name, showAll));
-    model.off("msg:custom", receive);
+    unmount();
     sides.forEach(({ end }) => end());
   };
 }
@@ -270,10 +273,6 @@ function render({ model, el }) {
 /** side: of the answer. */
 function mapRequest(side, wanted) {
   return JSON.stringify({ type: "map", side, ...plain(wanted) });
-}
-
-function testRequest(side, how) {
-  return JSON.stringify({ type: "ablate", side, how });
 }
 
 /** What a request is about: parts that its kind of map does not depend on are left open. */

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import anywidget
 import numpy as np
 import traitlets
 
@@ -15,8 +15,10 @@ from gpt4roi_nb.capture import Attention
 from gpt4roi_nb.capture.ablation import ABLATIONS, How
 from gpt4roi_nb.widgets.attention_data import METHODS, AttentionData, Maps
 from gpt4roi_nb.widgets.colormaps import SHARES, color_table
-from gpt4roi_nb.widgets.errors import in_words, strip_traceback
+from gpt4roi_nb.widgets.errors import in_words
 from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.wire import float32_bytes
+from gpt4roi_nb.widgets.worker import Worker, WorkingView, problems_shown
 
 _HERE = Path(__file__).parent
 MEAN = -1  # the number of a layer or head that stands for the mean of all of them
@@ -25,15 +27,15 @@ SCALES = ("absolute", "relative")
 ABLATIONS_AT_OPENING = 4
 
 
-class AttentionView(anywidget.AnyWidget):
+class AttentionView(WorkingView):
     """The inspector's page. Holds numbers and choices; what is computed is `AttentionInspector`'s business.
 
     answers: one or two of `AttentionData.payload()`. colors: 256 × RGB.
     token, second: which token is looked at on either side. compare: whether there are two sides.
     layer, head: numbers in the model, -1 for the mean. method: of METHODS. scale: of SCALES.
     hide_sinks: leave sinks out of maps and shares. span: which part of the prompt the matrix is about.
-    how: of ABLATIONS. ablations: [{"side", "how", "region", "change": one a token, "verdicts": one a token, "generated":
-    whether the model was asked what it says then, "said", "problem"}].
+    how: of ABLATIONS. ablations: [{"side", "how", "region", "change" and "verdicts": one per token, "generated":
+    whether the model was asked what it says then, "said", "problem"}]. busy, problem: in words.
 
     Messages from the browser: {"type": "map", "side", "method", "layer", "head", "token"},
     {"type": "ablate", "side", "how"}. The reply to the first is the same with "spans", "on_sinks" and "total" for each
@@ -63,6 +65,7 @@ class AttentionInspector:
     """Where an answer looks. Show it as the last line of a cell; hover over the answer's tokens.
 
     A map is never alone: beside it stand its share of the whole attention, the sinks, and the ablation that tests it.
+    The attention is recorded at once; what tests it is computed in the background, and shown as it comes.
 
     Args:
         answer: an `Answer`, or an `Attention` (which may come from a file; nothing can be ablated then).
@@ -86,12 +89,16 @@ class AttentionInspector:
             compare=other is not None,
         )
         self.view.span = "region1" if "region1" in self._data[0].spans else "image"
+        self._worker = Worker(self.view)
+        self._undecided: set[str] = set()  # which tokens nobody chose yet
+        self.show(token or 0)
         for side in range(len(self._sources)):
             if len(self.attentions[side].regions) <= ABLATIONS_AT_OPENING:
                 self._ablate(side, ABLATIONS[0], generate=False)
-        self.show(self._neediest(0) if token is None else token)
-        self.view.second = self._neediest(len(self._data) - 1)
-        self.view.on_msg(self._told)
+        self._undecided |= {"second"} if token is not None else {"token", "second"}
+        self.view.observe(lambda change: self._undecided.discard(change["name"]), ["token", "second"])
+        self._worker.submit("", lambda: None, lambda _: self._decide())
+        self.view.on_msg(self._on_message)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.view._repr_mimebundle_(**kwargs)
@@ -140,7 +147,8 @@ class AttentionInspector:
                 raise ValueError(f"expected {name} to be one of {', '.join(allowed)}, but got {value!r}")
         given = {"method": method, "scale": scale, "hide_sinks": hide_sinks, "span": span}
         changes |= {name: value for name, value in given.items() if value is not None}
-        with self.view.hold_sync():
+        with self._worker.lock, self.view.hold_sync():
+            self._undecided -= changes.keys()
             for name, value in changes.items():
                 setattr(self.view, name, value)
 
@@ -149,67 +157,105 @@ class AttentionInspector:
         self.attentions[0].save(path)
 
     def close(self) -> None:
-        """Takes the inspector off the page."""
+        """Takes the inspector off the page; what is being computed is not shown any more."""
+        self._worker.close()
         self.view.close()
 
     # -------------------------------------------------------------------------------------- from the browser
 
-    def _told(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         kind = content.get("type")
-        if kind == "map":
-            self._send_map(content)
-        elif kind == "ablate":
-            self._ablate(int(content["side"]), str(content["how"]), generate=True)
+        self.view.problem = ""
+        with problems_shown(self.view):
+            if kind == "map":
+                self._send_map(content)
+            elif kind == "ablate":
+                side, how = int(content["side"]), str(content["how"])
+                for other in {*ABLATIONS} - {how}:
+                    self._worker.drop(_topic(side, other))
+                self._ablate(side, how, generate=True, topic=_topic(side, how))
 
     def _send_map(self, wanted: dict[str, Any]) -> None:
         """Answers a request for maps that the browser does not have."""
         data = self._data[int(wanted["side"])]
-        try:
-            if wanted["method"] == "raw":
-                layer, head = (None if wanted[axis] == MEAN else int(wanted[axis]) for axis in ("layer", "head"))
-                self.view.send(wanted, [_bytes(data.raw(layer, head))])
-                return
-            maps = data.rollout() if wanted["method"] == "rollout" else data.relevancy(int(wanted["token"]))
-        except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
-            self.view.send({**wanted, "type": "failed", "problem": in_words(error)})
-            strip_traceback(error)
+        if wanted["method"] == "raw":  # it is recorded, and need not wait for what is being computed
+            layer, head = (None if wanted[axis] == MEAN else int(wanted[axis]) for axis in ("layer", "head"))
+            self.view.send(wanted, [float32_bytes(data.raw(layer, head))])
             return
-        self.view.send({**wanted, **_shares(maps)}, [_bytes(maps.maps)])
+        rollout = wanted["method"] == "rollout"
+        self._worker.submit(
+            f"Computing the {wanted['method']}…",
+            data.rollout if rollout else partial(data.relevancy, int(wanted["token"])),
+            lambda maps: self.view.send({**wanted, **_shares(maps)}, [float32_bytes(maps.maps)]),
+            failed=lambda error: self.view.send({**wanted, "type": "failed", "problem": in_words(error)}),
+        )
 
-    def _ablate(self, side: int, how: str, *, generate: bool) -> None:
+    def _ablate(self, side: int, how: str, *, generate: bool, topic: str = "") -> None:
         """Tests every region of an answer, unless that was done before. generate: with what the model says then."""
-        known = {(entry["side"], entry["how"], entry["region"]): entry for entry in self.view.ablations}
+        source = self._sources[side]
         for region in sorted(self.attentions[side].regions):
             key = (side, how, region)
-            if key not in known or not known[key]["generated"]:
-                tested = self._tested(side, how, region, generate)
-                known[key] = {"side": side, "how": how, "region": region, **tested}
-        self.view.ablations = list(known.values())
+            if isinstance(source, Attention):
+                problem = "Nothing can be tested on an attention by itself; open the answer instead."
+                self._keep(_test(key, problem=problem))
+                continue
+            self._worker.submit(
+                f"Testing region {region} ({how.replace('_', ' ')})…",
+                partial(self._tested, source, key, generate),
+                self._keep,
+                failed=partial(self._keep_failure, key),
+                topic=topic,
+            )
+
+    def _tested(self, source: Answer, key: tuple[int, str, int], generate: bool) -> dict[str, Any] | None:
+        """One ablation in numbers and words; None where it was made before."""
+        if self._tests().get(key, {}).get("generated"):
+            return None
+        _, how, region = key
+        ablation = source.ablate(region=region, how=cast(How, how), generate=generate)
+        return _test(
+            key,
+            change=[round(float(value), 4) for value in ablation.change],
+            verdicts=[ablation.verdict(token) for token in range(len(ablation.tokens))],
+            generated=generate,
+            said=ablation.answer if generate else "",
+        )
+
+    def _tests(self) -> dict[tuple[int, str, int], dict[str, Any]]:
+        return {(entry["side"], entry["how"], entry["region"]): entry for entry in self.view.ablations}
+
+    def _keep(self, test: dict[str, Any] | None) -> None:
+        if test is not None:
+            with self._worker.lock:
+                key = (test["side"], test["how"], test["region"])
+                self.view.ablations = list({**self._tests(), key: test}.values())
+
+    def _keep_failure(self, key: tuple[int, str, int], error: Exception) -> None:
+        """A map can still be looked at; the reason stands beside it."""
+        self._keep(_test(key, problem=in_words(error)))
+
+    def _decide(self) -> None:
+        """Shows the tokens that lose most without one of the regions, where nobody chose others."""
+        for name, side in (("token", 0), ("second", len(self._data) - 1)):
+            if name in self._undecided:
+                setattr(self.view, name, self._neediest(side))
+        self._undecided = set()
 
     def _neediest(self, side: int) -> int:
         """The token that loses most without one of the regions; the first where that is not known."""
         changes = [entry["change"] for entry in self.view.ablations if entry["side"] == side and entry["change"]]
         return int(np.argmin(np.min(changes, axis=0))) if changes else 0
 
-    def _tested(self, side: int, how: str, region: int, generate: bool) -> dict[str, Any]:
-        """One ablation in numbers and words, or why there is none."""
-        empty: dict[str, Any] = {"change": [], "verdicts": [], "generated": False, "said": "", "problem": ""}
-        source = self._sources[side]
-        if isinstance(source, Attention):
-            return {**empty, "problem": "Nothing can be tested on an attention by itself; open the answer instead."}
-        try:
-            ablation = source.ablate(region=region, how=cast(How, how), generate=generate)
-        except Exception as error:  # noqa: BLE001  # a map can still be looked at; the reason stands beside it
-            problem = in_words(error)
-            strip_traceback(error)
-            return {**empty, "problem": problem}
-        return {
-            **empty,
-            "change": [round(float(value), 4) for value in ablation.change],
-            "verdicts": [ablation.verdict(token) for token in range(len(ablation.tokens))],
-            "generated": generate,
-            "said": ablation.answer if generate else "",
-        }
+
+def _test(key: tuple[int, str, int], **found: Any) -> dict[str, Any]:
+    """One of `AttentionView.ablations`. key: side, how, region."""
+    side, how, region = key
+    empty: dict[str, Any] = {"change": [], "verdicts": [], "generated": False, "said": "", "problem": ""}
+    return {"side": side, "how": how, "region": region, **empty, **found}
+
+
+def _topic(side: int, how: str) -> str:
+    return f"{how} {side}"
 
 
 def _attention(source: Answer | Attention) -> Attention:
@@ -242,7 +288,3 @@ def _shares(maps: Maps) -> dict[str, Any]:
         "on_sinks": maps.on_sinks.tolist(),
         "total": maps.totals.tolist(),
     }
-
-
-def _bytes(values: np.ndarray) -> bytes:
-    return np.ascontiguousarray(values, dtype="<f4").tobytes()

@@ -255,17 +255,10 @@ function render({ model, el }) {
     { className: "gpt4roi-conversation" },
     log, problem, question.line, status, chips, examples, toolbar, about,
   );
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-
   const listeners = [logListeners, question.listeners, helperListeners, wordListeners, toolbarListeners].flatMap(
     Object.entries,
   );
-  for (const [event, listener] of listeners) model.on(event, listener);
-  return () => {
-    for (const [event, listener] of listeners) model.off(event, listener);
-  };
+  return mount(model, el, root, listeners);
 }
 
 export default { render };

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
+from gpt4roi_nb import Turn
 from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.worker import WorkingView
 
 _HERE = Path(__file__).parent
 
 
-class Conversation(anywidget.AnyWidget):
+class Conversation(WorkingView):
     """What is said about an image. Holds text and colors only; what to do about it is `RegionChat`'s business.
 
     turns: [{"question", "answer", "stopped", "regions": how many regions the conversation had then}], oldest first.
@@ -36,14 +38,24 @@ class Conversation(anywidget.AnyWidget):
     pending = traitlets.Unicode().tag(sync=True)
     streaming = traitlets.Unicode().tag(sync=True)
     regions: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    busy = traitlets.Unicode().tag(sync=True)
     stoppable = traitlets.Bool(False).tag(sync=True)
-    problem = traitlets.Unicode().tag(sync=True)
     notice = traitlets.Unicode().tag(sync=True)
     draft = traitlets.Unicode().tag(sync=True)
     examples = traitlets.List(traitlets.Unicode()).tag(sync=True)
     about = traitlets.Unicode().tag(sync=True)
     colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    def set_history(self, history: Iterable[Turn]) -> None:
+        """Shows these turns, oldest first."""
+        turns: list[dict[str, Any]] = []
+        regions = 0
+        for turn in history:
+            regions += len(turn.regions)
+            answer = turn.answer
+            turns.append(
+                {"question": turn.question, "answer": answer.text, "stopped": answer.stopped, "regions": regions}
+            )
+        self.turns = turns
 
     def put_line(self, text: str, instead_of: str = "") -> None:
         """Puts a text into the question line, if that holds what it is to replace; else somebody is typing there.

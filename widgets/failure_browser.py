@@ -13,21 +13,20 @@ from ipywidgets import VBox
 from gpt4roi_nb import Answer, GPT4RoI
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.failures.app import App
+from gpt4roi_nb.failures.dataset import to_fiftyone
 from gpt4roi_nb.failures.rows import HASH_LENGTH, ResultLike, field_of, rows_of
 from gpt4roi_nb.failures.slices import DIMENSIONS, Slices
 from gpt4roi_nb.failures.tags import items_of, labels_of, open_dataset, read_tags, tag
-from gpt4roi_nb.failures.to_fiftyone import to_fiftyone
+from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.display_image import display_image
-from gpt4roi_nb.widgets.errors import in_words, strip_traceback
 from gpt4roi_nb.widgets.failure_card import card, summary
 from gpt4roi_nb.widgets.failure_panel import AppFrame, FailurePanel
 from gpt4roi_nb.widgets.region_chat import RegionChat
+from gpt4roi_nb.widgets.roi_inspector import RoIInspector
+from gpt4roi_nb.widgets.worker import Worker, problems_shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
-    from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 
 # So many are loaded at a time: they are gone through one by one.
 MAX_LOADED = 50
@@ -81,7 +80,8 @@ class FailureBrowser:
         self._talk = VBox([])
         self.widget = VBox([self.panel, self.frame, self._talk])
         self.widget.add_class("gpt4roi-browser")
-        self.panel.on_msg(self._told)
+        self._worker = Worker(self.panel)
+        self.panel.on_msg(self._on_message)
         self._count()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -99,7 +99,8 @@ class FailureBrowser:
     @property
     def current(self) -> str | None:
         """Id of the prediction that is shown."""
-        return self._loaded[self.panel.current] if self._loaded else None
+        index = self.panel.current
+        return self._loaded[index] if 0 <= index < len(self._loaded) else None
 
     @property
     def loaded(self) -> list[str]:
@@ -181,6 +182,10 @@ class FailureBrowser:
             DatasetGone: the dataset was deleted.
             ValueError: there is nothing to load.
         """
+        return self._load_first(self._selection())
+
+    def _selection(self) -> list[str]:
+        """Ids of what is selected in the App, or else of the failures that the filters leave."""
         ids: list[str] = []
         if self.app is not None:
             dataset = self._dataset()
@@ -199,6 +204,9 @@ class FailureBrowser:
             ids = [row["id"] for row in wrong]
         if not ids:
             raise ValueError("the filters leave no failure to load")
+        return ids
+
+    def _load_first(self, ids: list[str]) -> list[str]:
         loaded = self.load(ids[:MAX_LOADED])
         left_out = f"{len(loaded)} of {len(ids)} are loaded; filter, or select fewer, to get at the others."
         note = self.app.note if self.app is not None else ""
@@ -231,7 +239,11 @@ class FailureBrowser:
             self._talk.children = (ImageWidget(value=boxed.data, width=boxed.width),)
             return
         if self.chat is None:
-            self.chat = RegionChat(self.model, row["image"])
+            chat = RegionChat(self.model, row["image"])
+            if self._worker.closed:  # while the image was encoded
+                chat.close()
+                return
+            self.chat = chat
             self._talk.children = (self.chat.widget,)
             self.panel.inspectors = [{"name": name, "title": title} for name, title in INSPECTORS.items()]
         else:
@@ -298,37 +310,48 @@ class FailureBrowser:
 
     def close(self) -> None:
         """Ends the App and takes the widget off the page."""
+        self._worker.close()
         self.close_app()
         if self.chat is not None:
-            self.chat.inspections.close()
             self.chat.close()
         self.widget.close()
 
     # ---------------------------------------------------------------------------------------- from the browser
 
-    def _told(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         kind = content.get("type")
-        actions: dict[Any, tuple[str, Callable[[], object]]] = {
-            "toggle": ("", lambda: self._toggle(str(content["dimension"]), str(content["value"]))),
-            "clear": ("", self.where),
-            "open": ("" if self.app else "Opening FiftyOne; the first time takes half a minute…", self.open_app),
-            "close": ("Closing the App…", self.close_app),
-            "load": ("Loading…", self.load_selection),
-            "show": ("Loading…", lambda: self.show(int(content["index"]))),
-            "inspect": ("Looking inside…", lambda: self.inspect(str(content["name"]))),
-            "tag": ("Tagging…", lambda: self._tag_clicked(str(content["name"]), bool(content["all"]))),
-        }
-        if kind not in actions:
-            return
-        words, action = actions[kind]
-        self.panel.problem, self.panel.busy = "", words
-        try:
+        with problems_shown(self.panel):
+            if kind == "toggle":
+                self._at_once("", lambda: self._toggle(str(content["dimension"]), str(content["value"])))
+            elif kind == "clear":
+                self._at_once("", self.where)
+            elif kind == "open":
+                words = "" if self.app else "Opening FiftyOne; the first time takes half a minute…"
+                self._at_once(words, self.open_app)
+            elif kind == "close":
+                self._at_once("Closing the App…", self.close_app)
+            elif kind == "tag":
+                self._at_once("Tagging…", lambda: self._tag_clicked(str(content["name"]), bool(content["all"])))
+            elif kind == "load":
+                with self._worker.occupied("Loading…"):
+                    ids = self._selection()
+                self._in_background("Loading…", lambda: self._load_first(ids))
+            elif kind == "show":
+                self._in_background("Loading…", lambda: self.show(int(content["index"])))
+            elif kind == "inspect":
+                self._in_background("Looking inside…", lambda: self.inspect(str(content["name"])))
+
+    def _at_once(self, words: str, action: Callable[[], object]) -> None:
+        self.panel.problem = ""
+        with self._worker.occupied(words):
             action()
-        except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
-            self.panel.problem = in_words(error)
-            strip_traceback(error)
-        finally:
-            self.panel.busy = ""
+
+    def _in_background(self, words: str, action: Callable[[], object]) -> None:
+        """Runs what the model computes in the worker; nothing happens while something else does."""
+        with self._worker.lock:
+            if not self._worker.working:
+                self.panel.problem = ""
+                self._worker.submit(words, action)
 
     def _toggle(self, dimension: str, value: str) -> None:
         self._slices.toggle(dimension, value)

@@ -147,18 +147,11 @@ function render({ model, el }) {
     node("div", { className: "head" }, title, summary),
     charts, toolbar, problem, status, card,
   );
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-
   const listeners = [
     { "change:title": showTitle, "change:summary": showTitle },
     chartListeners, toolbarListeners, cardListeners, wordListeners,
   ].flatMap(Object.entries);
-  for (const [event, listener] of listeners) model.on(event, listener);
-  return () => {
-    for (const [event, listener] of listeners) model.off(event, listener);
-  };
+  return mount(model, el, root, listeners);
 }
 
 export default { render };

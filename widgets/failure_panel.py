@@ -9,11 +9,12 @@ import anywidget
 import traitlets
 
 from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.worker import WorkingView
 
 _HERE = Path(__file__).parent
 
 
-class FailurePanel(anywidget.AnyWidget):
+class FailurePanel(WorkingView):
     """Counts by slice that filter, and what to do with the selected. Holds values only; `FailureBrowser` acts.
 
     title: of the result. summary: how many are wrong of those that the filters leave.
@@ -39,15 +40,13 @@ class FailurePanel(anywidget.AnyWidget):
     loaded: traitlets.List[Any] = traitlets.List().tag(sync=True)
     current = traitlets.Int(-1).tag(sync=True)
     inspectors: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    busy = traitlets.Unicode().tag(sync=True)
-    problem = traitlets.Unicode().tag(sync=True)
     notice = traitlets.Unicode().tag(sync=True)
 
 
 class AppFrame(anywidget.AnyWidget):
     """A frame in the notebook that shows a page of `url`; nothing where that is "". height: in pixels."""
 
-    _esm = _HERE / "app_frame.js"
+    _esm = module("app_frame.js")
     _css = _HERE / "failure_panel.css"
 
     url = traitlets.Unicode().tag(sync=True)

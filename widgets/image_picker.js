@@ -22,9 +22,6 @@ function render({ model, el }) {
     node("div", { className: "head" }, node("strong", { textContent: "Another image" }), more, close),
     scenes, drop, words,
   );
-  root.dataset.lmSuppressShortcuts = "true";
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
 
   const upload = async (chosen) => {
     if (!chosen) return;
@@ -74,12 +71,11 @@ function render({ model, el }) {
     root.hidden = !model.get("opened");
     words.textContent = "";
   };
-  const listeners = { "change:thumbnails": showScenes, "change:opened": showOpened };
-  for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
+  const unmount = mount(model, el, root, [["change:thumbnails", showScenes], ["change:opened", showOpened]]);
   showScenes();
   showOpened();
   return () => {
-    for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
+    unmount();
     forget();
   };
 }

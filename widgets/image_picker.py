@@ -38,13 +38,14 @@ class ImagePicker(anywidget.AnyWidget):
     thumbnails: traitlets.List[Any] = traitlets.List().tag(sync=True)
     max_bytes = traitlets.Int(MAX_UPLOAD_BYTES).tag(sync=True)
 
-    def show_more(self) -> None:
-        """Renders the next page of scenes, which appear one by one."""
-        first = max((thumbnail["seed"] + 1 for thumbnail in self.thumbnails), default=FIRST_GALLERY_SEED)
-        page: list[dict[str, Any]] = []
-        for seed in range(first, first + SCENES_A_PAGE):
-            page = [*page, {"seed": seed, "data": _thumbnail(gallery_scene(seed))}]
-            self.thumbnails = page
+
+def show_more_scenes(picker: ImagePicker) -> None:
+    """Render the next page of scenes; they appear one by one, in the place of those before."""
+    first = max((thumbnail["seed"] + 1 for thumbnail in picker.thumbnails), default=FIRST_GALLERY_SEED)
+    page: list[dict[str, Any]] = []
+    for seed in range(first, first + SCENES_A_PAGE):
+        page = [*page, {"seed": seed, "data": _thumbnail(gallery_scene(seed))}]
+        picker.thumbnails = page
 
 
 def gallery_scene(seed: int = FIRST_GALLERY_SEED) -> Image.Image:

@@ -28,3 +28,14 @@ function makeWords(model) {
   show();
   return [problem, status, { "change:problem": show, "change:busy": show, "change:notice": show }];
 }
+
+/** Puts a widget's page into the notebook. listeners: [event, listener] of the model. Returns what takes them off. */
+function mount(model, el, root, listeners) {
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
+  for (const [event, listener] of listeners) model.on(event, listener);
+  return () => {
+    for (const [event, listener] of listeners) model.off(event, listener);
+  };
+}

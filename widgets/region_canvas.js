@@ -218,9 +218,6 @@ function render({ model, el }) {
   add.addEventListener("click", () => model.send({ type: "add" }));
   const details = node("details", {}, node("summary", { textContent: "Regions as numbers" }), rows, add);
   const root = node("div", { className: "gpt4roi-table" }, notice, details);
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
 
   const showNotice = () => {
     notice.textContent = model.get("notice") || "Draw a box around what you want to ask about.";
@@ -231,9 +228,11 @@ function render({ model, el }) {
     rows.replaceChildren(...model.get("regions").map((region) => regionRow(model, region)));
     if (at?.[1]) rows.querySelector(`[data-region="${at[0]}"] [data-edge="${at[1]}"]`)?.focus();
   };
-  model.on("change:notice", showNotice);
-  model.on("change:regions", showRows);
-  model.on("msg:custom", showRows); // numbers that were refused are put back
+  const unmount = mount(model, el, root, [
+    ["change:notice", showNotice],
+    ["change:regions", showRows],
+    ["msg:custom", showRows], // numbers that were refused are put back
+  ]);
   showNotice();
   showRows();
 
@@ -247,9 +246,7 @@ function render({ model, el }) {
   return () => {
     cancelAnimationFrame(handle);
     leave();
-    model.off("change:notice", showNotice);
-    model.off("change:regions", showRows);
-    model.off("msg:custom", showRows);
+    unmount();
   };
 }
 

@@ -18,11 +18,11 @@ from jupyter_bbox_widget import BBoxWidget
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from gpt4roi_nb.boxes import check_boxes, from_bbox_widget, to_bbox_widget
-from gpt4roi_nb.draw import REGION_COLORS
+from gpt4roi_nb.boxes import Box, check_boxes, from_bbox_widget, to_bbox_widget
+from gpt4roi_nb.draw import REGION_COLORS, region_color
 from gpt4roi_nb.widgets.display_image import DisplayImage, display_image
 from gpt4roi_nb.widgets.esm import module
-from gpt4roi_nb.widgets.regions import Box, DrawnRegion, RegionBook
+from gpt4roi_nb.widgets.regions import DrawnRegion, RegionBook
 
 _HERE = Path(__file__).parent
 # The box widget colors a box by the place of its label in this list, and forgets its label when the list changes. So
@@ -86,8 +86,8 @@ class RegionCanvas:
         self._pushing = False
         # The user draws in the kernel's main thread while a worker may lock the regions of an answer.
         self._lock = threading.RLock()
-        self.bbox.observe(self._drawn, names="bboxes")
-        self.table.on_msg(self._told)
+        self.bbox.observe(self._on_bboxes, names="bboxes")
+        self.table.on_msg(self._on_message)
 
     @property
     def regions(self) -> tuple[DrawnRegion, ...]:
@@ -151,7 +151,7 @@ class RegionCanvas:
         self.table.regions = [
             {
                 "number": region.number,
-                "color": REGION_COLORS[(region.number - 1) % len(REGION_COLORS)],
+                "color": region_color(region.number),
                 "box": [round(edge) for edge in region.box],
                 "asked": region.asked,
                 "key": region.key,
@@ -169,7 +169,7 @@ class RegionCanvas:
 
     # ----------------------------------------------------------------------------------- from the browser
 
-    def _drawn(self, change: dict[str, Any]) -> None:
+    def _on_bboxes(self, change: dict[str, Any]) -> None:
         """The box widget's raw state came in; none of it is taken at its word."""
         with self._lock:
             if self._pushing:
@@ -219,7 +219,7 @@ class RegionCanvas:
         boxes, _ = from_bbox_widget([entry], *self._image, self._shown.scale)
         return tuple(boxes[0].tolist()) if len(boxes) else None
 
-    def _told(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         """A message of the table: number fields, buttons, and when the mouse goes down and up."""
         if content.get("type") == "inspect":
             number = next((region.number for region in self.regions if region.key == content["key"]), None)

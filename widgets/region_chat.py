@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
-from IPython import get_ipython
-from ipywidgets import HBox, VBox
+from ipywidgets import HBox, VBox, Widget
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb import Answer, GPT4RoI, RegionSession
@@ -18,19 +17,22 @@ from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
-from gpt4roi_nb.widgets.controls import Controls
+from gpt4roi_nb.widgets.cells import after_each_cell
 from gpt4roi_nb.widgets.conversation import Conversation
-from gpt4roi_nb.widgets.errors import in_words, strip_traceback
+from gpt4roi_nb.widgets.errors import in_words
 from gpt4roi_nb.widgets.examples import example_questions
-from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene
+from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene, show_more_scenes
 from gpt4roi_nb.widgets.inspections import Inspections
 from gpt4roi_nb.widgets.region_canvas import RegionCanvas
-from gpt4roi_nb.widgets.regions import DrawnRegion
+from gpt4roi_nb.widgets.regions import DrawnRegion, mentions, unnamed_notice
 from gpt4roi_nb.widgets.roi_inspector import RoIInspector
+from gpt4roi_nb.widgets.worker import Worker, problems_shown
 
 # As often a second new words are shown: more is not read, and each is a message to the browser.
 UPDATES_PER_SECOND = 20
 MAX_NEW_TOKENS = 256
+_OPENING = "Looking at the image…"
+_RENDERING = "Setting scenes up…"
 
 
 class RegionChat:
@@ -55,7 +57,7 @@ class RegionChat:
         if not hasattr(gpt4roi, "session"):
             raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(gpt4roi).__name__} came first")
         self.gpt4roi = gpt4roi
-        self.canvas = RegionCanvas(self._regions_changed, on_inspect=lambda number: self._controls.region(number))
+        self.canvas = RegionCanvas(self._regions_changed, on_inspect=self._on_inspect_region)
         self.conversation = Conversation(about=gpt4roi.about, colors=list(REGION_COLORS))
         self.picker = ImagePicker()
         self.canvas.widget.layout.width = "auto"
@@ -66,15 +68,13 @@ class RegionChat:
         self.inspections = Inspections()
         self.widget = VBox([self.picker, sides, self.inspections.widget])
         self.widget.add_class("gpt4roi-chat")
-        self._lock = threading.RLock()
-        self._working = False
-        self._closed = False
         self._stop = threading.Event()
-        # One thread that stays: each new one would start the threads of torch's own pool anew.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt4roi-chat")
-        self._controls = Controls(self)
-        self.open(gallery_scene() if image is None else image)
-        self._follow_cells()
+        self._worker = Worker(self.conversation)
+        self._warned: tuple[int, ...] = ()  # keys of the regions that the user knows to be unnamed
+        self._open(gallery_scene() if image is None else image)
+        self.conversation.on_msg(self._on_conversation_message)
+        self.picker.on_msg(self._on_picker_message)
+        after_each_cell(self._follow_cell)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.widget._repr_mimebundle_(**kwargs)
@@ -125,7 +125,7 @@ class RegionChat:
             self._check_idle()
             self.canvas.set_boxes([*checked.tolist(), *drawn])
         try:
-            answering = self.start(text, given, max_new_tokens, temperature)
+            answering = self._start(text, given, max_new_tokens, temperature)
         except (ValueError, RuntimeError, TypeError) as error:
             if given:
                 self.canvas.set_boxes(drawn)
@@ -159,8 +159,10 @@ class RegionChat:
 
     def set_image(self, image: ImageLike) -> None:
         """Begins a conversation about another image."""
-        self._check_idle()
-        self.open(image)
+        with self._worker.lock:
+            self._check_idle()
+            opening = self._worker.submit(_OPENING, lambda: self._open(image))
+        opening.result()
 
     def inspect_answer(self, number: int = -1) -> AttentionInspector:
         """Shows below the picture where an answer looked. number: index into `answers`; the last one by default.
@@ -171,7 +173,7 @@ class RegionChat:
         if not -len(answers) <= number < len(answers):
             raise IndexError(f"there are {len(answers)} answers, numbered from 0, but number is {number}")
         inspector = AttentionInspector(answers[number])
-        self.inspections.open(f"Inside answer {number % len(answers) + 1}", inspector, inspector.view)
+        self._show_inspector(f"Inside answer {number % len(answers) + 1}", inspector, inspector.view)
         return inspector
 
     def inspect_region(self, number: int) -> RoIInspector:
@@ -180,41 +182,28 @@ class RegionChat:
         Raises ValueError where there is no such region.
         """
         inspector = RoIInspector(self._session, [region.box for region in self.regions], region=number)
-        self.inspections.open(f"Inside region {number}", inspector, inspector.widget)
+        self._show_inspector(f"Inside region {number}", inspector, inspector.widget)
         return inspector
 
     def refresh(self) -> None:
         """Shows the session as it is, for instance after `chat.session.ask(...)`. Happens by itself after a cell."""
-        history = self._session.history
-        counted = 0
-        turns = []
-        for turn in history:
-            counted += len(turn.regions)
-            turns.append(
-                {
-                    "question": turn.question,
-                    "answer": turn.answer.text,
-                    "stopped": turn.answer.stopped,
-                    "regions": counted,
-                }
-            )
         self.canvas.set_asked([region.box for region in self._session.regions])
-        self.conversation.turns = turns
+        self.conversation.set_history(self._session.history)
 
     def close(self) -> None:
-        """Takes the widget off the page and ends its thread."""
-        self._closed = True
+        """Takes the widget off the page and ends its thread; an answer that is being written ends there."""
         self.stop()
-        self._worker.shutdown(wait=True)
+        self._worker.close()
+        self.inspections.close()
         self.widget.close()
 
     # --------------------------------------------------------------------------------------------- answering
 
     def _check_idle(self) -> None:
-        if self._working:
+        if self._worker.working:
             raise RuntimeError("an answer is being written; wait for it, or stop it first")
 
-    def start(
+    def _start(
         self,
         text: str,
         given: int = 0,
@@ -222,7 +211,7 @@ class RegionChat:
         temperature: float = 0.0,
         typed: bool = False,
     ) -> Future[Answer | None]:
-        with self._lock:
+        with self._worker.lock:
             self._check_idle()
             question = self.canvas.book.question(text, given)
             stop = threading.Event()
@@ -230,7 +219,6 @@ class RegionChat:
                 question.text, question.boxes, max_new_tokens=max_new_tokens, temperature=temperature, stop=stop
             )
             self._stop = stop
-            self._working = True
             moved = [(old, new) for old, new in question.moved if old > new]
             self.canvas.reorder(question.order)
             talk = self.conversation
@@ -239,36 +227,35 @@ class RegionChat:
                 f"Region {old} is now region {new}: regions are numbered in the order in which they are asked about."
                 for old, new in moved
             )
-            talk.streaming, talk.pending = "", question.text
-            talk.busy, talk.stoppable = "Answering…", True
+            talk.streaming, talk.pending, talk.stoppable = "", question.text, True
             if typed:
                 talk.put_line("", instead_of=text)  # before the worker begins: a failure puts the question back
-            return self._worker.submit(self._write, pieces, question.text)
+            written = partial(self._written, question.text, len(self._session.history))
+            return self._worker.submit("Answering…", lambda: self._write(pieces), written, failed=written)
 
-    def _write(self, pieces: Iterator[str], question: str) -> Answer | None:
+    def _write(self, pieces: Iterator[str]) -> Answer | None:
         """In the worker: streams the answer. Returns None where it was stopped before its first word."""
         before = len(self._session.history)
         text, shown = "", 0.0
-        failure: Exception | None = None
-        try:
-            for piece in pieces:
-                text += piece
-                now = time.monotonic()
-                if now - shown >= 1 / UPDATES_PER_SECOND:
-                    self.conversation.streaming, shown = text, now
-        except Exception as error:  # noqa: BLE001  # whatever it is, the user is told, and `ask` raises it
-            self.conversation.problem = in_words(error, expected=False)
-            failure = error
-        kept = len(self._session.history) > before
-        if not kept:
-            if failure is None:
-                self.conversation.notice = "Stopped before the first word; the question is back in its line."
-            self.conversation.put_line(question)
+        for piece in pieces:
+            text += piece
+            now = time.monotonic()
+            if now - shown >= 1 / UPDATES_PER_SECOND and not self._worker.closed:
+                self.conversation.streaming, shown = text, now
+        return self._session.history[-1].answer if len(self._session.history) > before else None
+
+    def _written(self, question: str, before: int, outcome: Answer | Exception | None) -> None:
+        """Shows how the answer ended. before: how many turns there were when it was asked."""
+        talk = self.conversation
+        if isinstance(outcome, Exception):
+            talk.problem = in_words(outcome, expected=False)
+        elif outcome is None:
+            talk.notice = "Stopped before the first word; the question is back in its line."
+        if len(self._session.history) == before:
+            talk.put_line(question)
         self.refresh()
-        self._rest()
-        if failure is not None:
-            raise strip_traceback(failure) from None
-        return self._session.history[-1].answer if kept else None
+        talk.pending = talk.streaming = ""
+        talk.stoppable = False
 
     def _wait(self, answering: Future[Answer | None]) -> Answer | None:
         try:
@@ -278,42 +265,68 @@ class RegionChat:
             answering.exception()  # what was written is kept before the cell ends
             raise
 
-    def _rest(self) -> None:
-        talk = self.conversation
-        with self._lock:
-            self._working = False
-            talk.pending = talk.streaming = talk.busy = ""
-            talk.stoppable = False
+    # ----------------------------------------------------------------------------------- from the browser
 
-    # ------------------------------------------------------------------------------------- for the controls
+    def _on_conversation_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+        kind = content.get("type")
+        if kind == "ask":
+            self._at_once(lambda: self._ask_typed(str(content.get("text", ""))))
+        elif kind == "stop":
+            self.stop()
+        elif kind == "undo":
+            self._at_once(self.undo)
+        elif kind == "new":
+            self._at_once(self.new_conversation)
+        elif kind == "inspect":
+            turn = int(content["turn"])
+            self._in_background("Looking inside the answer…", lambda: self.inspect_answer(turn))
+        elif kind == "image":
+            self.picker.opened = not self.picker.opened
+            if self.picker.opened and not self.picker.thumbnails:
+                self._in_background(_RENDERING, lambda: show_more_scenes(self.picker))
 
-    def guard(self, action: Callable[[], object]) -> None:
-        """Runs an action; what goes wrong is shown in words."""
-        try:
+    def _on_picker_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+        kind = content.get("type")
+        if kind == "more":
+            self._in_background(_RENDERING, lambda: show_more_scenes(self.picker))
+        elif kind == "scene":
+            seed = int(content["seed"])
+            self._in_background(_OPENING, lambda: self._open(gallery_scene(seed)))
+        elif kind == "file":
+            data = bytes(buffers[0])
+            self._in_background(_OPENING, lambda: self._open(data))
+
+    def _on_inspect_region(self, number: int) -> None:
+        self._in_background("Looking inside the region…", lambda: self.inspect_region(number))
+
+    def _at_once(self, action: Callable[[], object]) -> None:
+        """Runs what is quick; what goes wrong is shown in words."""
+        self.conversation.notice = ""
+        with problems_shown(self.conversation):
             action()
-        except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
-            self.conversation.notice = ""
-            self.conversation.problem = in_words(error)
-            strip_traceback(error)
 
-    def in_background(self, words: str, action: Callable[[], object]) -> None:
+    def _in_background(self, words: str, action: Callable[[], object]) -> None:
         """Runs an action in the worker, with words for what is going on; nothing happens while something else does."""
+        with self._worker.lock:
+            if not self._worker.working:
+                self.conversation.problem = self.conversation.notice = ""
+                self._worker.submit(words, action)
 
-        def work() -> None:
-            self.guard(action)
-            self._rest()
-
-        with self._lock:
-            if self._working:
-                return
-            self._working = True
-            self.conversation.problem = self.conversation.notice = ""
-            self.conversation.busy = words
-            self._worker.submit(work)
+    def _ask_typed(self, text: str) -> None:
+        """Asks what was typed. On any error the text stays in its line."""
+        new = self.canvas.book.new
+        unnamed = tuple(region.key for region in new)
+        if text.strip() and unnamed and unnamed != self._warned and not mentions(text):
+            # Neither silently about the whole image, nor silently about the box.
+            self._warned = unnamed
+            self.conversation.problem = ""
+            self.conversation.notice = unnamed_notice([region.number for region in new])
+            return
+        self._start(text, typed=True)
 
     # --------------------------------------------------------------------------------------------- what shows
 
-    def open(self, image: ImageLike) -> None:
+    def _open(self, image: ImageLike) -> None:
         """Encodes an image and begins a conversation about it."""
         self._session = self.gpt4roi.session(image)
         self.canvas.set_image(self._session.image)
@@ -321,6 +334,12 @@ class RegionChat:
         self.picker.opened = False
         self.inspections.close()
         self.refresh()
+
+    def _show_inspector(self, title: str, inspector: AttentionInspector | RoIInspector, view: Widget) -> None:
+        if self._worker.closed:  # while it was being made
+            inspector.close()
+        else:
+            self.inspections.open(title, inspector, view)
 
     def _regions_changed(self) -> None:
         asked, new = self.canvas.book.asked, self.canvas.book.new
@@ -331,18 +350,8 @@ class RegionChat:
             [region.number for region in asked], [region.number for region in new]
         )
 
-    def _follow_cells(self) -> None:
-        """Shows what a cell did with the session, once it has run."""
-        shell = get_ipython()
-        if shell is None:
-            return
-        chat = weakref.ref(self)
-
-        def after_cell(*_: Any) -> None:
-            alive = chat()
-            if alive is None or alive._closed:
-                shell.events.unregister("post_run_cell", after_cell)
-            elif not alive._working:
-                alive.refresh()
-
-        shell.events.register("post_run_cell", after_cell)
+    def _follow_cell(self) -> bool:
+        """Shows what a cell did with the session, once it has run. Returns whether to go on."""
+        if not (self._worker.working or self._worker.closed):
+            self.refresh()
+        return not self._worker.closed

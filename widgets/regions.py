@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-Box = tuple[float, float, float, float]
+from gpt4roi_nb.boxes import Box
 
 # A person writes "region 2" or "Region2" as readily as "<region2>".
 MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)
@@ -142,6 +142,18 @@ class RegionBook:
 def mentions(text: str) -> list[int]:
     """Numbers of the regions that a text names, as `<region1>` or "region 1", in order, each once."""
     return list(dict.fromkeys(_number(match) for match in MENTION.finditer(text)))
+
+
+def unnamed_notice(numbers: Sequence[int]) -> str:
+    """What to tell somebody who drew new regions, and asks without naming any. numbers: of the regions."""
+    if len(numbers) == 1:
+        drawn, it = f"region {numbers[0]}", "it"
+    else:
+        drawn, it = f"regions {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}", "them"
+    return (
+        f"You drew {drawn}, but the question does not name {it}. Insert {it} with the buttons below, or press Enter "
+        "again to ask about the whole image."
+    )
 
 
 def _number(match: re.Match[str]) -> int:

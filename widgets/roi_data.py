@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4roi_nb.capture import RoIFeatures
+from gpt4roi_nb.widgets.wire import float32_bytes
 
 # How maps are coloured, and in words.
 COLORINGS = {
@@ -20,7 +19,7 @@ COLORINGS = {
     "component 2": "second main component",
     "component 3": "third main component",
     "three components": "three main components as red, green and blue",
-    "similarity": "likeness to the region",
+    "similarity": "similarity to the region",
 }
 COMPONENTS = 3
 # Of a component, a cosine: both signs mean something, so that 0 has no place of its own in a norm's scale.
@@ -59,15 +58,15 @@ def box_rows(features: RoIFeatures, region: int, coloring: str) -> list[dict[str
     ]
 
 
-def likeness(features: RoIFeatures, of: int, level: int, row: int, column: int) -> NDArray[np.float32]:
-    """(S, S) cosines between one place of a map and all places of it, less what all places share.
+def similarity_to_place(features: RoIFeatures, of: int, level: int, row: int, column: int) -> Tensor:
+    """(S, S) float cosines between one place of a map and all places of it, less what all places share.
 
     of: which stage, by its place among `image_rows`. level, row, column: the place.
     """
     _, _, maps = _stages(features)[of]
     centred = maps[level] - maps[level].mean(dim=(1, 2), keepdim=True)
     units = torch.nn.functional.normalize(centred, dim=0)
-    return torch.einsum("chw,c->hw", units, units[:, row, column]).numpy()
+    return torch.einsum("chw,c->hw", units, units[:, row, column])
 
 
 def bars(features: RoIFeatures, region: int) -> list[dict[str, Any]]:
@@ -122,7 +121,7 @@ def _row(name: str, of: str, coloring: str, shown: Sequence[Tensor]) -> dict[str
                 "of": of,
                 "level": level,
                 "columns": each.shape[1],
-                "values": np.ascontiguousarray(each.numpy(), dtype="<f4").tobytes(),
+                "values": float32_bytes(each.numpy()),
             }
             for level, each in enumerate(shown)
         ],

@@ -1,4 +1,4 @@
-// The region inspector's page: small multiples in the picture's and the box's frame, bars, likeness, control.
+// The region inspector's page: small multiples in the picture's and the box's frame, bars, similarity, control.
 
 const RGB = "three components";
 
@@ -89,7 +89,7 @@ function render({ model, el }) {
   const talk = { url, maps: [], hover: null };
   const send = (place) => {
     waiting = true;
-    model.send({ type: "like", ...place });
+    model.send({ type: "similarity", ...place });
   };
   // One request at a time, and of those that came meanwhile the last: a hand is quicker than a kernel.
   let last = "";
@@ -98,7 +98,7 @@ function render({ model, el }) {
     last = JSON.stringify(place);
     if (place === null) {
       next = null;
-      talk.maps.forEach(({ draw, view }) => (draw(), delete view.canvas.dataset.like));
+      talk.maps.forEach(({ draw, view }) => (draw(), delete view.canvas.dataset.similarity));
       words.textContent = HINT;
     } else if (waiting) next = place;
     else send(place);
@@ -109,7 +109,7 @@ function render({ model, el }) {
   const coloring = choices("coloring", "How maps are coloured", model.get("colorings").map(([name, what]) => [name, what]), (name) =>
     model.send({ type: "coloring", name }),
   );
-  const problem = node("div", { className: "problem", role: "alert" });
+  const [problem, status, wordListeners] = makeWords(model);
   const words = node("div", { className: "hint", textContent: HINT });
   const [inImage, showImage] = makeMultiples(model, talk);
   const [inBox, showBox] = makeMultiples(model, talk);
@@ -123,15 +123,11 @@ function render({ model, el }) {
   const root = node(
     "div",
     { className: "gpt4roi-attention gpt4roi-roi" },
-    node("div", { className: "controls" }, regions, coloring), problem, summary,
+    node("div", { className: "controls" }, regions, coloring, status), problem, summary,
     head("What the token is made of"), parts, head("Is it the place, or what is seen there?"), control,
     head("In the frame of the box"), inBox, head("In the frame of the picture"), words, inImage,
     head("How alike the regions’ tokens are"), alike,
   );
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-
   const drawRegions = () => {
     regions.replaceChildren(
       ...model.get("regions").map(({ number, color }) => {
@@ -153,7 +149,7 @@ function render({ model, el }) {
   };
   const drawAlike = () => {
     const all = model.get("regions");
-    alike.replaceChildren(...model.get("likeness").map((value, i) => all[i] && barRow(`region ${all[i].number}`, value, all[i].color, `cosine ${value.toFixed(3)}`)));
+    alike.replaceChildren(...model.get("similarity").map((value, i) => all[i] && barRow(`region ${all[i].number}`, value, all[i].color, `cosine ${value.toFixed(3)}`)));
     alike.previousElementSibling.hidden = alike.hidden = all.length < 2;
   };
   const drawControl = () => {
@@ -164,8 +160,6 @@ function render({ model, el }) {
   };
   const drawWords = () => {
     if (model.get("problem")) waiting = false; // perhaps for an answer that will not come
-    problem.hidden = !model.get("problem");
-    problem.textContent = model.get("problem");
     summary.textContent = model.get("summary");
     coloring.value = model.get("coloring");
   };
@@ -182,19 +176,19 @@ function render({ model, el }) {
   };
   const draws = {
     regions: [drawRegions, moveBoxes, drawBoxFrame, drawAlike, drawControl], region: [drawRegions, drawBoxFrame], rows: [drawImage],
-    box_rows: [drawBoxFrame], bars: [drawParts], likeness: [drawAlike], controls: [drawControl],
+    box_rows: [drawBoxFrame], bars: [drawParts], similarity: [drawAlike], controls: [drawControl],
     problem: [drawWords], summary: [drawWords], coloring: [drawWords],
   };
   const listeners = Object.entries(draws).flatMap(([name, each]) => each.map((draw) => [`change:${name}`, soon(draw)]));
   const receive = (content, buffers) => {
-    if (content.type !== "like") return;
+    if (content.type !== "similarity") return;
     waiting = false;
     if (last !== "null" && last) {
       const found = talk.maps.find(({ stage, level }) => stage === content.stage && level === content.level);
       if (found) {
         const values = floats(buffers[0]);
         paint(found.view.canvas, values, Math.sqrt(values.length), -1, 1, bytes(model.get("signed")));
-        found.view.canvas.dataset.like = `${content.row} ${content.column}`;
+        found.view.canvas.dataset.similarity = `${content.row} ${content.column}`;
         words.textContent = `How like the place under the mouse each place is: cosines from −1 to 1 (row ${content.row + 1}, column ${content.column + 1}).`;
       }
     }
@@ -202,13 +196,11 @@ function render({ model, el }) {
     next = null;
     if (place) send(place);
   };
-  for (const [event, listener] of listeners) model.on(event, listener);
-  model.on("msg:custom", receive);
+  const unmount = mount(model, el, root, [...listeners, ...Object.entries(wordListeners), ["msg:custom", receive]]);
   [drawRegions, drawImage, drawParts, drawAlike, drawControl, drawWords, drawBoxFrame].forEach((draw) => draw());
   root.dataset.ready = "true";
   return () => {
-    for (const [event, listener] of listeners) model.off(event, listener);
-    model.off("msg:custom", receive);
+    unmount();
     URL.revokeObjectURL(url);
   };
 }

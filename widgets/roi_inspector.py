@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import anywidget
-import numpy as np
 import traitlets
 from ipywidgets import HBox, VBox
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb import RegionSession
-from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.capture import RoIFeatures
 from gpt4roi_nb.capture.ablation import How
-from gpt4roi_nb.draw import region_color
+from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table
 from gpt4roi_nb.widgets.display_image import display_image
-from gpt4roi_nb.widgets.errors import in_words, strip_traceback
 from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.region_canvas import ADDED_SHARE, RegionCanvas
-from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, likeness
+from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, similarity_to_place
+from gpt4roi_nb.widgets.wire import float32_bytes, region_rows
+from gpt4roi_nb.widgets.worker import Worker, WorkingView, problems_shown
 
-QUESTION = "What is <region1>?"
 # What a region token is cut down to, and how that is called.
 CONTROLS: dict[How, str] = {"position_only": "its position alone", "feature_only": "its features alone"}
+# Topics of the worker's jobs.
+_FEATURES, _CONTROL = "features", "control"
+# Traits of the view while there is no box.
+_NOTHING: dict[str, Any] = {
+    "box_rows": [], "bars": [], "similarity": [], "summary": "Draw a box to see what it is made of.",
+}  # fmt: skip
+# Traits of the view, the features behind them, and what the picture's maps depend on.
+_Inside = tuple[dict[str, Any], RoIFeatures | None, tuple[Any, ...]]
 
 
-class RoIView(anywidget.AnyWidget):
+class RoIView(WorkingView):
     """The inspector's page beside the picture. Holds numbers; what is computed is `RoIInspector`'s business.
 
     image, size: picture, and size of the original in pixels. regions: [{"number", "color", "box"}].
     region: the number of the one that is looked at; 0 without any. coloring: of `roi_data.COLORINGS`.
-    rows: in the picture's frame. box_rows: in the box's. bars: [{"name", "share"}]. likeness: cosine of the token with
-    that of each region. controls: [{"name", "said"}], what the model says of the region, and of parts of it.
-    shares, signed: 256 × RGB. summary: what is seen, in words. problem: what went wrong.
+    rows: in the picture's frame. box_rows: in the box's. bars: [{"name", "share"}]. similarity: cosine of the token
+    with that of each region. controls: [{"name", "said"}], what the model says of the region, and of parts of it.
+    shares, signed: 256 × RGB. summary: what is seen. busy, problem: in words.
 
     Messages from the browser: {"type": "region", "number"}, {"type": "coloring", "name"}, {"type": "control"},
-    {"type": "like", "stage", "level", "row", "column"}, which is answered with the same and a float32 buffer (S, S).
+    {"type": "similarity", "stage", "level", "row", "column"}: answered with the same and a float32 buffer (S, S).
     """
 
     _esm = module("map_canvas.js", "roi_inspector.js")
@@ -53,18 +58,18 @@ class RoIView(anywidget.AnyWidget):
     rows: traitlets.List[Any] = traitlets.List().tag(sync=True)
     box_rows: traitlets.List[Any] = traitlets.List().tag(sync=True)
     bars: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    likeness: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    similarity: traitlets.List[Any] = traitlets.List().tag(sync=True)
     controls: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    question = traitlets.Unicode(QUESTION).tag(sync=True)
+    question = traitlets.Unicode(DEFAULT_QUESTION).tag(sync=True)
     shares = traitlets.Bytes().tag(sync=True)
     signed = traitlets.Bytes().tag(sync=True)
     summary = traitlets.Unicode().tag(sync=True)
-    problem = traitlets.Unicode().tag(sync=True)
 
 
 class RoIInspector:
     """What a region holds. Show it as the last line of a cell; move the box, and everything follows.
 
+    It is computed in the background, and shown as it comes; `features` waits for it.
     The session's conversation stays as it is: boxes here are for looking only.
 
     Args:
@@ -83,7 +88,7 @@ class RoIInspector:
         boxes: ArrayLike | None = None,
         *,
         region: int = 1,
-        question: str = QUESTION,
+        question: str = DEFAULT_QUESTION,
     ) -> None:
         self.session = session
         picture = display_image(session.image)
@@ -94,10 +99,10 @@ class RoIInspector:
             shares=color_table(SHARES),
             signed=color_table(SIGNED),
         )
-        self.features: RoIFeatures | None = None
-        self.update_seconds = 0.0  # of the last update, for a move of the box
+        self._features: RoIFeatures | None = None
         self._shown: tuple[Any, ...] = ()  # what the picture's maps depend on, as they are shown
-        self._controlled: Any = None  # the box that the model was asked about
+        self._controlled: Box | None = None  # the box that the model was asked about
+        self._worker = Worker(self.view)
         self.canvas = RegionCanvas()
         self.canvas.set_image(session.image)
         given = [known.box for known in session.regions] if boxes is None else check_boxes(boxes, *session.image.size)
@@ -108,7 +113,7 @@ class RoIInspector:
         self.canvas.set_boxes(chosen)
         self._update()
         self.canvas.on_change = self._update
-        self.view.on_msg(self._told)
+        self.view.on_msg(self._on_message)
         self.canvas.widget.layout.width = "auto"
         inside = VBox([self.view])
         inside.add_class("gpt4roi-talk")
@@ -118,6 +123,12 @@ class RoIInspector:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.widget._repr_mimebundle_(**kwargs)
+
+    @property
+    def features(self) -> RoIFeatures | None:
+        """What the boxes hold, when it has been computed; None where there was no box yet."""
+        self._worker.wait()
+        return self._features
 
     def set_boxes(self, boxes: ArrayLike) -> None:
         """Moves the boxes: (N, 4) pixel xyxy in the original image."""
@@ -133,84 +144,90 @@ class RoIInspector:
         self.view.coloring = coloring or self.view.coloring
         self._update()
 
-    def control(self) -> None:
-        """Asks the model about the region as it is, and with its position or its features alone."""
-        box = self.canvas.regions[self.view.region - 1].box
-        (answer,) = self.session.describe([box], self.view.question, progress=False)
-        said: list[dict[str, str | None]] = [{"name": "the whole region token", "said": answer.text}]
-        for how, name in CONTROLS.items():
-            said.append({"name": name, "said": answer.ablate(region=1, how=how).answer})
-        self.view.controls, self._controlled = said, box
-
     def close(self) -> None:
-        """Takes the inspector off the page."""
+        """Takes the inspector off the page; what is being computed is not shown any more."""
+        self._worker.close()
         self.widget.close()
 
     # ------------------------------------------------------------------------------------------ what shows
 
     def _update(self) -> None:
-        """Computes what the boxes, the chosen region and the coloring ask for; what stays the same is not sent."""
-        started = time.perf_counter()
-        regions = self.canvas.regions
-        view = self.view
-        try:
-            with view.hold_sync():
-                view.problem = ""
-                self._show_regions()
-                if regions:
-                    self._show_inside([region.box for region in regions])
-        except Exception as error:  # noqa: BLE001  # a move of the mouse led here, and nobody else would see it
-            view.problem = in_words(error)
-            strip_traceback(error)
-        self.update_seconds = time.perf_counter() - started
-
-    def _show_regions(self) -> None:
+        """Shows what the boxes, the chosen region and the coloring ask for; what stays the same is not sent."""
         view, regions = self.view, self.canvas.regions
-        view.regions = [
-            {"number": region.number, "color": region_color(region.number), "box": list(region.box)}
-            for region in regions
-        ]
-        view.region = min(max(view.region, 1), len(regions))
-        if not regions:
-            view.box_rows = view.bars = view.likeness = []
-        if not regions or regions[view.region - 1].box != self._controlled:
-            view.controls = []
-        if not regions:
-            view.summary = "Draw a box to see what it is made of."
+        boxes = [region.box for region in regions]
+        with self._worker.lock, view.hold_sync():
+            view.problem = ""
+            view.regions = region_rows((region.number, region.box) for region in regions)
+            view.region = min(max(view.region, 1), len(boxes))
+            if not boxes or boxes[view.region - 1] != self._controlled:
+                self._worker.drop(_CONTROL)
+                view.controls, self._controlled = [], None
+            index, coloring = view.region - 1, view.coloring
+        self._worker.drop(_FEATURES)
+        self._worker.submit(
+            "Computing the region’s features…",
+            lambda: self._inside(boxes, index, coloring) if boxes else ({**_NOTHING}, self._features, self._shown),
+            self._show_inside,
+            topic=_FEATURES,
+        )
 
-    def _show_inside(self, boxes: list[Any]) -> None:
-        view = self.view
-        self.features = features = self.session.roi_features(boxes, rounds=True)
-        region = view.region - 1
-        # The picture's maps depend on a box only where they are coloured by likeness to it.
-        shown = (view.coloring, boxes[region] if view.coloring == "similarity" else None)
+    def _inside(self, boxes: list[Box], index: int, coloring: str) -> _Inside:
+        """In the worker: what there is to see of the region with this index."""
+        features = self.session.roi_features(boxes, rounds=True)
+        parts = bars(features, index)
+        traits: dict[str, Any] = {
+            "box_rows": box_rows(features, index, coloring),
+            "bars": parts,
+            "similarity": [round(float(value), 4) for value in features.similarity()[index]],
+            "summary": _words(index + 1, boxes[index], parts, features),
+        }
+        # The picture's maps depend on a box only where they are coloured by similarity to it.
+        shown = (coloring, boxes[index] if coloring == "similarity" else None)
         if shown != self._shown:
-            view.rows, self._shown = image_rows(features, region, view.coloring), shown
-        view.box_rows = box_rows(features, region, view.coloring)
-        view.bars = bars(features, region)
-        similar = features.similarity()[region]
-        view.likeness = [round(float(value), 4) for value in similar]
-        view.summary = _words(view.region, boxes[region], view.bars, features)
+            traits["rows"] = image_rows(features, index, coloring)
+        return traits, features, shown
+
+    def _show_inside(self, inside: _Inside) -> None:
+        traits, self._features, self._shown = inside
+        with self.view.hold_sync():
+            for name, value in traits.items():
+                setattr(self.view, name, value)
 
     # -------------------------------------------------------------------------------------- from the browser
 
-    def _told(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         kind = content.get("type")
-        try:
+        with problems_shown(self.view):
             if kind == "region":
                 self.show(region=int(content["number"]))
             elif kind == "coloring":
                 self.show(coloring=str(content["name"]))
             elif kind == "control":
-                self.view.problem = ""
-                self.control()
-            elif kind == "like" and self.features is not None:
+                self._control()
+            elif kind == "similarity" and self._features is not None:
                 place = [int(content[name]) for name in ("stage", "level", "row", "column")]
-                values = np.ascontiguousarray(likeness(self.features, *place), dtype="<f4")
-                self.view.send(content, [values.tobytes()])
-        except Exception as error:  # noqa: BLE001  # nobody else would see what a click led to
-            self.view.problem = in_words(error)
-            strip_traceback(error)
+                self.view.send(content, [float32_bytes(similarity_to_place(self._features, *place))])
+
+    def _control(self) -> None:
+        """Asks the model about the region as it is, and with its position or its features alone."""
+        with self._worker.lock:
+            box = self.canvas.regions[self.view.region - 1].box
+            self.view.problem, self.view.controls, self._controlled = "", [], box
+            self._worker.drop(_CONTROL)
+            self._worker.submit("Asking the model…", lambda: self._ask(box), self._show_controls, topic=_CONTROL)
+
+    def _ask(self, box: Box) -> list[dict[str, str | None]]:
+        """In the worker: the answers, as far as the box stays where it is."""
+        (answer,) = self.session.describe([box], self.view.question, progress=False)
+        said: list[dict[str, str | None]] = [{"name": "the whole region token", "said": answer.text}]
+        for how, name in CONTROLS.items():
+            if self._controlled != box:
+                break
+            said.append({"name": name, "said": answer.ablate(region=1, how=how).answer})
+        return said
+
+    def _show_controls(self, said: list[dict[str, str | None]]) -> None:
+        self.view.controls = said
 
 
 def _middle(width: int, height: int) -> tuple[float, ...]:

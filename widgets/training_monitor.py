@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import threading
 import time
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-from gpt4roi_nb.draw import REGION_COLORS, draw_regions, region_color
+from gpt4roi_nb.draw import draw_regions, region_color
 from gpt4roi_nb.memory import in_words
-from gpt4roi_nb.train.loop import Probes, TrainingRun
+from gpt4roi_nb.train import Probes, TrainingRun
+from gpt4roi_nb.widgets.display_image import encode
 from gpt4roi_nb.widgets.esm import module
 
 _HERE = Path(__file__).parent
@@ -72,16 +72,16 @@ class TrainingMonitor(anywidget.AnyWidget):
         if run.probes is not None:
             self.picture = _drawn(run.probes)
             self.question = run.probes.question.replace("<region1>", "region N")
-        self.on_msg(self._heard)
-        self.refresh()
+        self.on_msg(self._on_message)
+        self._refresh()
         run.listen(self._follow)
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Ends the training after the present step, with a checkpoint."""
         self.stopping = True
         self.run.stop()
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Shows the run as it is. Happens by itself twice a second."""
         run = self.run
         with self._lock, self.hold_sync():
@@ -117,21 +117,19 @@ class TrainingMonitor(anywidget.AnyWidget):
         if run.running and now - self._shown < 1 / UPDATES_PER_SECOND:
             return
         self._shown = now
-        self.refresh()
+        self._refresh()
 
-    def _heard(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         if content.get("type") == "stop":
-            self.stop()
-            self.refresh()
+            self._stop()
+            self._refresh()
 
 
 def _drawn(probes: Probes) -> str:
     """The probes' picture with its numbered regions, as an address that holds the data."""
     drawn = draw_regions(probes.image, probes.boxes)
     drawn.thumbnail((MAX_SIDE, MAX_SIDE))
-    stream = io.BytesIO()
-    drawn.save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(encode(drawn)).decode()
 
 
 def _thinned(lines: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -190,5 +188,5 @@ def _probes(run: TrainingRun) -> list[dict[str, Any]]:
                 right = truth.lower() in said[index].lower() if truth else None
                 changes.append({"step": step, "text": said[index], "right": right})
         number = index + 1
-        found.append({"number": number, "color": REGION_COLORS[index], "truth": truth, "answers": changes})
+        found.append({"number": number, "color": region_color(number), "truth": truth, "answers": changes})
     return found

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.tokenizer import token_texts
 
-QUESTION = "What is <region1>?"
 CAVEAT = (
     "The logit lens reads every layer with the last one's dictionary. Layers before that write in directions of their "
     "own, so that early words may mean nothing, and a position is trained to say what comes next, not what stands "
@@ -36,7 +36,7 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
     """boxes: pixel xyxy. of: "regions" or "image"; see `RoIFeatures.logit_lens`."""
     model, processor = encoded.loaded.model, encoded.loaded.processor
     k = min(k, model.config.text_config.vocab_size)
-    prompt = processor.prompt([("user", QUESTION)])
+    prompt = processor.prompt([("user", DEFAULT_QUESTION)])
     asked: list[Box | None] = [None] if of == "image" else [*boxes]
     positions = prompt.spans["image" if of == "image" else "region1"]
     end = positions[-1] + 1  # what comes behind cannot change it

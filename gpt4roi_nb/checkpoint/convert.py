@@ -28,6 +28,7 @@ from gpt4roi_nb.checkpoint.work import (
 )
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 PARTIAL = ".partial"  # what the target's name ends in until it is whole
@@ -227,7 +228,7 @@ def greedy_answer(folder: Path, dtype: torch.dtype) -> str:
     model, processor = load_checkpoint(folder, dtype=torch.bfloat16 if slow else dtype)
     picture = Image.new("RGB", (224, 224), "white")
     ImageDraw.Draw(picture).ellipse((60, 60, 160, 160), fill="red")
-    inputs = processor(picture, "What is <region1>?", [(50, 50, 170, 170)])
+    inputs = processor(picture, DEFAULT_QUESTION, [(50, 50, 170, 170)])
     boxes = [image_boxes.to(model.device) for image_boxes in inputs.pop("boxes")]
     inputs.pop("labels")
     prompt = inputs["input_ids"].shape[1]

@@ -32,7 +32,7 @@ _Path = str | os.PathLike[str]
 _SHOWN_NAMES = 5
 
 
-def begin(
+def assemble_from_parts(
     language_model: _Path,
     vision_tower: _Path,
     *,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from gpt4roi_nb.checkpoint.delta import Adder
 from gpt4roi_nb.checkpoint.plan import Step
 from gpt4roi_nb.checkpoint.shards import Shards
-from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.files import read_json, replacing, write_json
 
 MAX_SHARD_BYTES = 1_000_000_000
 MARGIN_BYTES = 50_000_000  # for the small files
@@ -126,18 +126,16 @@ def write_tensors(
 
 
 def _write_file(file: Path, tensors: dict[str, Tensor]) -> int:
-    """Writes under another name first, so that a file of this name is whole. Returns its size."""
-    unfinished = file.with_name(file.name + ".part")
+    """Write a file as a whole or not at all. Returns its size."""
     try:
-        save_file(tensors, unfinished, metadata={"format": "pt"})
-        with unfinished.open("rb") as written:
-            os.fsync(written.fileno())  # on the disk before it has its name
+        with replacing(file) as partial:
+            save_file(tensors, partial, metadata={"format": "pt"})
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())  # on the disk before it has its name
     except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
         raise OSError(
             errno.EIO,
             f"{file.name} could not be written ({error}); see that the disk has room, and run the same command again: "
             f"what is finished stays in {str(file.parent)!r}",
         ) from error
-    unfinished.replace(file)
     return file.stat().st_size

@@ -6,4 +6,3 @@ from .mixture import Mixture as Mixture
 from .previews import preview as preview
 from .problems import BadRecord as BadRecord
 from .record import Record as Record
-from .scenes.records import scene_records as scene_records

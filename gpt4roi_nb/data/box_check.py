@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpt4roi_nb.boxes import MIN_SIDE, TOLERANCE
+from gpt4roi_nb.boxes import MIN_SIDE, TOLERANCE, Box
 from gpt4roi_nb.data.problems import OUTSIDE, WRONG_TYPE, ZERO_AREA, BadRecord
-
-Box = tuple[float, float, float, float]
 
 
 def box_from_xywh(values: Any, width: int = 0, height: int = 0) -> Box:

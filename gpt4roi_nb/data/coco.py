@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from gpt4roi_nb.data.box_check import Box, box_from_xywh
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, field, length_field
 from gpt4roi_nb.data.record import CATEGORY, Annotation, as_boxes, plain

@@ -161,14 +161,14 @@ class Collator:
         return Example(prompt, boxes[[number - 1 for number in prompt.regions]], *pixel_values, **features)
 
     def _nothing(self, like: Example | None) -> Example:
-        """A row of which nothing is learnt. It has a region, so that gradients reach whatever trains."""
+        """A row without loss. It has a region, so that gradients reach whatever trains."""
         prompt = self.processor.prompt([("user", "<region1>"), ("assistant", "-")])
-        unlearnt = dataclasses.replace(prompt, labels=[IGNORE] * len(prompt.labels))
+        without_loss = dataclasses.replace(prompt, labels=[IGNORE] * len(prompt.labels))
         box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
         if like is not None and like.tower_states is not None:
-            return Example(unlearnt, box, tower_states=torch.zeros_like(like.tower_states))
+            return Example(without_loss, box, tower_states=torch.zeros_like(like.tower_states))
         side = self.processor.image_processor.image_size
-        return Example(unlearnt, box, torch.zeros(3, side, side))
+        return Example(without_loss, box, torch.zeros(3, side, side))
 
 
 def _opened(file: Path) -> Any:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.data.box_check import Box
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, text_field
-from gpt4roi_nb.data.record import GROUNDING, Annotation, as_boxes, listed, plain, unbracketed
+from gpt4roi_nb.data.record import GROUNDING, Annotation, as_boxes, plain, unbracketed
+from gpt4roi_nb.prompt import listed
 
 Span = tuple[int, int]
 

@@ -21,10 +21,9 @@ from gpt4roi_nb.data.record import (
     REASONING,
     Annotation,
     Record,
-    listed,
-    region,
     regions_of,
 )
+from gpt4roi_nb.prompt import listed, region
 
 MAX_REGIONS = 15  # of an image in one conversation, where each region has its own turn
 LETTERS = ("(A)", "(B)", "(C)", "(D)")

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt4roi_nb.data.box_check import Box, box_from_xyxy
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xyxy
 from gpt4roi_nb.data.image_files import image_size
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.pickles import PICKLES, read_pickle

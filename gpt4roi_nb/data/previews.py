@@ -117,12 +117,12 @@ def _tokens(record: Record, processor: GPT4RoIProcessor) -> str:
             runs.append((label != IGNORE, []))
         runs[-1][1].append(token_id)
     pieces = []
-    for learnt, ids in runs:
+    for in_loss, ids in runs:
         # A vocabulary that begins words with "▁" loses the first blank in decoding.
         blank = " " if tokenizer.convert_ids_to_tokens(ids[0]).startswith("▁") else ""
         text = blank + tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         shown = _escaped(text.replace(IMAGE_TOKEN, f"{IMAGE_TOKEN} × {images}"))
-        pieces.append(f"<mark>{shown}</mark>" if learnt else shown)
+        pieces.append(f"<mark>{shown}</mark>" if in_loss else shown)
     return "".join(pieces).replace(html.escape(REGION_TOKEN), f"<b>{html.escape(REGION_TOKEN)}</b>")
 
 

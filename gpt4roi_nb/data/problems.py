@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
+
+from gpt4roi_nb.files import replacing
 
 T = TypeVar("T")
 
@@ -77,9 +78,8 @@ class Problems:
         if self.file is None:
             self._lines = lines
             return
-        partial = self.file.with_name(f"{self.file.name}.part{os.getpid()}")
-        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        partial.replace(self.file)
+        with replacing(self.file, shared=True) as partial:
+            partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def leave_out(self, what: str) -> None:
         """Counts an entry that is fine, but of no use here."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt4roi_nb.boxes import Boxes
-from gpt4roi_nb.prompt import check_turns, references
+from gpt4roi_nb.prompt import HALF_CHARACTER, check_turns, references
 
 # What the facts of an annotation are, which decides how `instructions.py` words them.
 CATEGORY = "category"  # texts: a name a box
@@ -24,7 +24,6 @@ KINDS = (CATEGORY, EXPRESSION, CAPTION, GROUNDING, DIALOGUE, REASONING, ANSWER_C
 
 _BLANKS = re.compile(r"\s+")
 _LIKE_A_REFERENCE = re.compile(r"<\s*region", re.IGNORECASE)
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +97,6 @@ def regions_of(texts: Iterable[str]) -> list[int]:
     return list(dict.fromkeys(number for text in texts for number in references(text)))
 
 
-def region(number: int) -> str:
-    """The reference to a region, counted from 1."""
-    return f"<region{number}>"
-
-
-def listed(numbers: Sequence[int]) -> str:
-    """References as a person would list them: `<region1>, <region2> and <region3>`."""
-    names = [region(number) for number in numbers]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
 def plain(text: str) -> str:
     """A text of a file on one line, in which nothing is a reference to a region."""
     return _BLANKS.sub(" ", harmless(text)).strip()
@@ -116,12 +104,12 @@ def plain(text: str) -> str:
 
 def harmless(text: str) -> str:
     """As `plain`, with its line breaks and blanks."""
-    return (unbracketed(text) if _LIKE_A_REFERENCE.search(text) else _HALF_CHARACTER.sub("\ufffd", text)).strip()
+    return (unbracketed(text) if _LIKE_A_REFERENCE.search(text) else HALF_CHARACTER.sub("\ufffd", text)).strip()
 
 
 def unbracketed(text: str) -> str:
     """A text of the same length without angle brackets, so that no piece of it can become part of a reference."""
-    return _HALF_CHARACTER.sub("\ufffd", text.replace("<", "(").replace(">", ")"))
+    return HALF_CHARACTER.sub("\ufffd", text.replace("<", "(").replace(">", ")"))
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:

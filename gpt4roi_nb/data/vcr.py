@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.data.box_check import Box, box_from_xyxy
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xyxy
 from gpt4roi_nb.data.json_stream import lines
 from gpt4roi_nb.data.problems import (
     BROKEN_JSON,
@@ -26,7 +27,8 @@ from gpt4roi_nb.data.problems import (
     length_field,
     text_field,
 )
-from gpt4roi_nb.data.record import ANSWER_CHOICE, RATIONALE_CHOICE, REASONING, Annotation, as_boxes, listed, unbracketed
+from gpt4roi_nb.data.record import ANSWER_CHOICE, RATIONALE_CHOICE, REASONING, Annotation, as_boxes, unbracketed
+from gpt4roi_nb.prompt import listed
 
 # all: every object of the picture is listed. single: questions and answers that cite one object, and it alone; the
 # rationale follows if it cites no other. several: those that cite more, and these objects alone. choice: all are

@@ -29,7 +29,7 @@ from gpt4roi_nb.data.scenes.questions import (
     is_right,
 )
 from gpt4roi_nb.data.scenes.scene import Scene, scenes
-from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
+from gpt4roi_nb.demo import check_seed
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs, is_letter
 from gpt4roi_nb.inference.decode import decode, detokenizers
 from gpt4roi_nb.inference.loaded_model import LoadedModel
@@ -91,11 +91,7 @@ def measure(answer: Answerer, count: int, seed: int) -> Figures:
     Raises:
         ValueError: for a seed that belongs to the scenes of training.
     """
-    if not 0 <= seed < FIRST_RESERVED_SERIES:
-        raise ValueError(
-            f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}: the scenes of higher seeds "
-            "may have been trained on"
-        )
+    check_seed(seed)
     return measure_on(answer, tqdm(scenes(seed, count), total=count, unit="scene", leave=False, disable=None), seed)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gpt4roi_nb.data.instructions import LETTERS, choice_question
-from gpt4roi_nb.data.record import listed
 from gpt4roi_nb.data.scenes.formats.claims import Choice, Item, Tokens, items
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import Scene, make_scene
+from gpt4roi_nb.prompt import listed
 
 QA, QAR = "qa", "qar"  # the answer is asked for, or the rationale of the right answer
 

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from gpt4roi_nb.capture import ABLATIONS, MAPS, Faithfulness, faithfulness
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question, ask, is_right
 from gpt4roi_nb.data.scenes.scene import Scene, make_scene, scene_seed
-from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
+from gpt4roi_nb.demo import check_seed
+from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
@@ -45,7 +46,7 @@ def ask_about_the_second(gpt4roi: GPT4RoI, scene: Scene, rng: np.random.Generato
     (asked,) = question.objects
     other = int(rng.choice([index for index in range(len(scene.objects)) if index != asked]))
     session = gpt4roi.session(scene.image)
-    session.ask("What is <region1>?", [scene.objects[other].box], max_new_tokens=MAX_NEW_TOKENS)
+    session.ask(DEFAULT_QUESTION, [scene.objects[other].box], max_new_tokens=MAX_NEW_TOKENS)
     text = question.text.replace("<region1>", "<region2>")
     answer = session.ask(text, [scene.objects[asked].box], max_new_tokens=MAX_NEW_TOKENS)
     # The examiner's target speaks of region1 where it names a region at all.
@@ -125,11 +126,7 @@ def study(gpt4roi: GPT4RoI, scenes: int, answers: int, seed: int) -> dict[str, A
     Raises:
         ValueError: for a seed that belongs to the scenes of training.
     """
-    if not 0 <= seed < FIRST_RESERVED_SERIES:
-        raise ValueError(
-            f"seed must lie between 0 and {FIRST_RESERVED_SERIES - 1}, but is {seed}: the scenes of higher seeds may "
-            "have been trained on"
-        )
+    check_seed(seed)
     found: dict[str, Any] = {"ablation": ablation_study(gpt4roi, scenes, seed), "maps": []}
     for kind, over in SETTINGS:
         measured = map_study(gpt4roi, answers, seed, kind, over)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS, benchmark, check_files
+from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
-from gpt4roi_nb.evaluate.scorers import check_judges
 from gpt4roi_nb.evaluate.tables import markdown
 from gpt4roi_nb.evaluate.worlds import own_world
 
@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if root is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
             root = own_world()
         for name in names if root is not None else ():  # a look at everything before anything takes long
-            check_files(name, root.expanduser().absolute(), options.split or benchmark(name).SPLITS[0])
-        for judge in dict.fromkeys(judge for name in names for judge in benchmark(name).JUDGES) if first else ():
-            check_judges([judge], options.mapping_model)
+            check_files(name, root.expanduser().absolute(), options.split or benchmark(name).splits[0])
+        for scorer in dict.fromkeys(scorer for name in names for scorer in benchmark(name).scorers) if first else ():
+            check_scorers([scorer], options.mapping_model)
         if options.check:
             print(f"complete for {', '.join(names)}: {root}")
             return 0

@@ -1,4 +1,4 @@
-"""The protocol card: what a figure is a figure of. Without it a figure cannot be compared with another."""
+"""The protocol card: what each number measures. Without it a number cannot be compared with another."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def checkpoint_hash(gpt4roi: GPT4RoI) -> str:
     return digest.hexdigest()[:HASH_LENGTH]
 
 
-def versions(judges: Sequence[str] = ()) -> dict[str, str]:
-    """Of what computes the answers, and of the packages that judge them."""
-    return {name: version(name) for name in (*VERSIONS, *judges)}
+def versions(scorers: Sequence[str] = ()) -> dict[str, str]:
+    """Of what computes the answers, and of the packages that score them."""
+    return {name: version(name) for name in (*VERSIONS, *scorers)}
 
 
 def device_name(gpt4roi: GPT4RoI) -> str:

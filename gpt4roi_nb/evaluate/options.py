@@ -42,6 +42,6 @@ def choice(processor: GPT4RoIProcessor, question: str, options: Sequence[str]) -
 
 
 def _to_the_end(prompt: Prompt) -> list[int]:
-    """The prompt's ids to the last that is learnt: what ends the answer's turn."""
-    learnt = [place for place, label in enumerate(prompt.labels) if label != IGNORE]
-    return prompt.input_ids[: learnt[-1] + 1]
+    """The prompt's ids to the last that counts in the loss: what ends the answer's turn."""
+    in_loss = [place for place, label in enumerate(prompt.labels) if label != IGNORE]
+    return prompt.input_ids[: in_loss[-1] + 1]

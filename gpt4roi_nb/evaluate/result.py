@@ -56,8 +56,8 @@ class Result:
             for number, one in enumerate((self, *others), 1)
         ]
         columns += [
-            Column("published", f"published: {entry.source}; {entry.protocol}", entry.figures)
-            for entry in benchmark(self.benchmark).PUBLISHED
+            Column("published", f"published: {entry.source}; {entry.protocol}", entry.metrics)
+            for entry in benchmark(self.benchmark).published
         ]
         notes = list(dict.fromkeys(note for one in (self, *others) for note in one.notes))
         return table_of(f"{self.card.dataset}, {self.card.split}", columns, notes)

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.data.image_files import missing
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, Item, Prediction, Setting
-from gpt4roi_nb.evaluate.benchmarks.registry import Benchmark, benchmark, check_files
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
+from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, EvalConfig, Item, Prediction
+from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
 from gpt4roi_nb.evaluate.card import ProtocolCard, checkpoint_hash, device_name, versions
 from gpt4roi_nb.evaluate.journal import Journal
+from gpt4roi_nb.evaluate.metrics.scorers import check_scorers, mapping_of
 from gpt4roi_nb.evaluate.metrics.statistics import intervals
 from gpt4roi_nb.evaluate.pictures import Window, read_ahead, windows
-from gpt4roi_nb.evaluate.predict import Asker, Outcome
+from gpt4roi_nb.evaluate.predict import BatchedPredictor, Outcome
 from gpt4roi_nb.evaluate.predictions import predictions_table
+from gpt4roi_nb.evaluate.processes import RunFolder, data_root, processes
 from gpt4roi_nb.evaluate.result import Result
-from gpt4roi_nb.evaluate.scorers import check_judges, mapping_of
-from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.files import write_json
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 BATCH_SIZE = 16
-LONGEST = timedelta(days=7)  # that one process may wait for another
 LEFT_OUT = "left_out.json"
 
 
@@ -82,32 +78,32 @@ def evaluate(
 
     Raises:
         FileNotFoundError: data is missing, and the message names each file; or Java or the embedder is.
-        ImportError: a package that judges the answers is missing.
+        ImportError: a package that scores the answers is missing.
         ValueError: an argument does not fit, or the folder holds another run.
         RuntimeError: `stop` came before anything had a figure.
     """
-    module = benchmark(name)
+    chosen = benchmark(name)
     mapping_model = None if mapping_model is None else os.fspath(mapping_model)
-    split = _chosen("split", split, module.SPLITS)
-    scorer = _chosen("scorer", scorer, module.SCORERS)
+    split = _chosen("split", split, chosen.splits)
+    scorer = _chosen("scorer", scorer, chosen.scoring)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all, but is {limit}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, or None for the benchmark's own, but is {max_new_tokens}")
-    if question is not None and module.FIXED_PROMPT:
-        raise ValueError(f"the protocol of {name} fixes its wording, {module.PROMPT!r}; leave question out")
-    state = _processes()
-    place = _root(root, state)
+    if question is not None and chosen.fixed_prompt:
+        raise ValueError(f"the protocol of {name} fixes its wording, {chosen.prompt!r}; leave question out")
+    state = processes()
+    place = data_root(root, state)
     check_files(name, place, split)
     if state is None or state.is_main_process:  # the one that scores
-        check_judges(module.JUDGES, mapping_model)
-    with _Folder(folder, state) as kept:
-        setting = Setting(
+        check_scorers(chosen.scorers, mapping_model)
+    with RunFolder(folder, state) as kept:
+        config = EvalConfig(
             place, split, seed, scorer, question, mapping_model, kept, keep=folder is not None, limit=limit
         )
-        run = _Run(name, module, gpt4roi, setting, batch_size, max_new_tokens or module.MAX_NEW_TOKENS)
+        run = _Run(chosen, gpt4roi, config, batch_size, max_new_tokens or chosen.max_new_tokens)
         return run.result(state, stop=stop, progress=progress)
 
 
@@ -119,79 +115,30 @@ def _chosen(what: str, given: str | None, known: Sequence[str]) -> str:
     return given
 
 
-def _processes() -> PartialState | None:
-    """The processes of `accelerate launch` (or torchrun), or None where this is the only one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return None
-    from accelerate import PartialState
-
-    # Without cpu=True processes that have no accelerator would each take themselves for the only one.
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST)
-
-
-def _root(given: str | os.PathLike[str] | None, state: PartialState | None) -> Path:
-    if given is not None:
-        return Path(given).expanduser().absolute()
-    if state is None:
-        return own_world()
-    with state.main_process_first():
-        return own_world()
-
-
-class _Folder:
-    """The folder of a run; without a name one that is removed at the end. All processes have the same."""
-
-    def __init__(self, given: str | os.PathLike[str] | None, state: PartialState | None) -> None:
-        self._given = given
-        self._state = state
-        self._path: Path | None = None
-
-    def __enter__(self) -> Path:
-        if self._given is not None:
-            self._path = Path(self._given).expanduser().absolute()
-        elif self._state is None:
-            self._path = Path(tempfile.mkdtemp(prefix="gpt4roi_nb-"))
-        else:
-            from accelerate.utils import broadcast_object_list
-
-            made = [tempfile.mkdtemp(prefix="gpt4roi_nb-") if self._state.is_main_process else ""]
-            self._path = Path(broadcast_object_list(made)[0])
-        return self._path
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if self._given is None and self._path is not None:
-            if self._state is not None and kind is None:  # after an error the others would wait for ever
-                self._state.wait_for_everyone()
-            if self._state is None or self._state.is_main_process:
-                shutil.rmtree(self._path, ignore_errors=True)
-
-
 class _Run:
-    """One benchmark, one model, one setting."""
+    """One benchmark, one model, one configuration."""
 
     def __init__(
         self,
-        name: str,
-        module: Benchmark,
+        benchmark: Benchmark,
         gpt4roi: GPT4RoI,
-        setting: Setting,
+        config: EvalConfig,
         batch_size: int,
         max_new_tokens: int,
     ) -> None:
-        self.name = name
-        self.module = module
+        self.benchmark = benchmark
         self.gpt4roi = gpt4roi
-        self.setting = setting
+        self.config = config
         self.max_new_tokens = max_new_tokens
         self.problems = Problems()
-        self.asker = Asker(gpt4roi, setting.scorer, batch_size, max_new_tokens)
+        self.predictor = BatchedPredictor(gpt4roi, config.scorer, batch_size, max_new_tokens)
         self.checkpoint = checkpoint_hash(gpt4roi)
         # Sorted: what an answer shares a batch with does not depend on the order of the file.
-        items = draw(list(module.items(setting, self.problems)), setting.limit, setting.seed)
+        items = draw(list(benchmark.items(config, self.problems)), config.limit, config.seed)
         self.items = sorted(items, key=lambda item: (item.image, item.id))
         if not self.items:
             raise ValueError(
-                f"{name} ({setting.split}) has no question that can be asked in {str(setting.root)!r}\n"
+                f"{benchmark.name} ({config.split}) has no question that can be asked in {str(config.root)!r}\n"
                 + self.problems.table()
             )
         self.windows = windows(self.items, batch_size)
@@ -213,12 +160,12 @@ class _Run:
         for item in self.items:
             asked.update(f"{item.id}\n{item.question}\n{item.boxes}\n{item.options}\n".encode())
         return {
-            "benchmark": self.name,
-            "split": self.setting.split,
-            "limit": self.setting.limit,
-            "seed": self.setting.seed,
-            "scorer": self.setting.scorer,
-            "batch_size": self.asker.batch_size,
+            "benchmark": self.benchmark.name,
+            "split": self.config.split,
+            "limit": self.config.limit,
+            "seed": self.config.seed,
+            "scorer": self.config.scorer,
+            "batch_size": self.predictor.batch_size,
             "max_new_tokens": self.max_new_tokens,
             "checkpoint": self.checkpoint,
             "questions": asked.hexdigest()[:12],
@@ -226,7 +173,7 @@ class _Run:
 
     def result(self, state: PartialState | None, *, stop: threading.Event | None, progress: bool) -> Result:
         rank, count = (0, 1) if state is None else (state.process_index, state.num_processes)
-        journal = Journal(self.setting.folder, rank)
+        journal = Journal(self.config.folder, rank)
         if rank == 0:
             journal.begin(self.identity())
             self.look()
@@ -245,11 +192,11 @@ class _Run:
             state.wait_for_everyone()
         if rank == 0:
             result = self._judged(journal.done(), interrupted)
-            if self.setting.keep or state is not None:
-                result.save(self.setting.folder)
+            if self.config.keep or state is not None:
+                result.save(self.config.folder)
         if state is not None:
             state.wait_for_everyone()
-        return result if rank == 0 else Result.load(self.setting.folder)
+        return result if rank == 0 else Result.load(self.config.folder)
 
     def _ask(
         self,
@@ -269,12 +216,12 @@ class _Run:
             total=total,
             initial=total - left,
             unit="question",
-            desc=self.name,
+            desc=self.benchmark.name,
             disable=not progress or rank > 0,
         ) as bar:
             for window, pictures in read_ahead(self.gpt4roi, open_):
                 wanted = [(name, items) for name, items in batches[window.index] if name not in settled]
-                answers = self.asker.answer([items for _, items in wanted], pictures)
+                answers = self.predictor.answer([items for _, items in wanted], pictures)
                 for (name, items), outcomes in zip(wanted, answers, strict=True):
                     journal.add(name, outcomes)
                     bar.update(len(items))
@@ -282,7 +229,7 @@ class _Run:
                         return
 
     def _batches(self, window: Window) -> list[tuple[str, list[Item]]]:
-        parts = self.asker.batches(window.items)
+        parts = self.predictor.batches(window.items)
         return [(f"{window.index}.{number}", part) for number, part in enumerate(parts)]
 
     def _judged(self, done: dict[str, list[Outcome]], interrupted: bool) -> Result:
@@ -293,7 +240,7 @@ class _Run:
             if unfinished == {item.group or item.id for item in self.items}:
                 early = f"stopped after {len(outcomes)} of {len(self.items)} questions, too few for figures"
                 raise KeyboardInterrupt(early) if interrupted else RuntimeError(early)
-            warnings.warn(message + ("; the same call goes on from there" if self.setting.keep else ""), stacklevel=4)
+            warnings.warn(message + ("; the same call goes on from there" if self.config.keep else ""), stacklevel=4)
         items, predictions, left_out = [], [], Counter(self.problems.counts())
         details = list(self.problems)
         for item in self.items:
@@ -308,23 +255,23 @@ class _Run:
         if not items:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in left_out.items())
             raise ValueError(f"none of the {len(self.items)} questions could be asked: {reasons}; {details[-1]}")
-        if self.setting.keep:
-            (self.setting.folder / LEFT_OUT).unlink(missing_ok=True)  # of an earlier call, which lacked more
+        if self.config.keep:
+            (self.config.folder / LEFT_OUT).unlink(missing_ok=True)  # of an earlier call, which lacked more
             if details:
-                write_json(self.setting.folder / LEFT_OUT, {"left_out": details})
-        scores = self.module.score(items, predictions, self.setting)
+                write_json(self.config.folder / LEFT_OUT, {"left_out": details})
+        scores = self.benchmark.score(items, predictions, self.config)
         empty = sum(not prediction.answer for prediction in predictions)
         if empty:
             scores.counts.setdefault(EMPTY_ANSWER, empty)
         left_out.update(self.problems.left_out)
         return Result(
-            benchmark=self.name,
-            metrics={name: figure.value for name, figure in scores.figures.items()},
-            intervals=intervals(scores.figures, self.setting.seed),
+            benchmark=self.benchmark.name,
+            metrics={name: metric.value for name, metric in scores.metrics.items()},
+            intervals=intervals(scores.metrics, self.config.seed),
             card=self._card(items, predictions, dict(left_out), scores.counts, complete=not unfinished),
             predictions=predictions_table(items, predictions, scores),
             notes=scores.notes,
-            folder=self.setting.folder if self.setting.keep else None,
+            folder=self.config.folder if self.config.keep else None,
         )
 
     def _card(
@@ -335,27 +282,27 @@ class _Run:
         counts: dict[str, int],
         complete: bool,
     ) -> ProtocolCard:
-        likely = self.setting.scorer == "likelihood"
+        likely = self.config.scorer == "likelihood"
         greedy = f"greedy, at most {self.max_new_tokens} tokens"
         return ProtocolCard(
-            benchmark=self.name,
-            dataset=self.module.DATASET,
-            split=self.setting.split,
+            benchmark=self.benchmark.name,
+            dataset=self.benchmark.title,
+            split=self.config.split,
             images=len({item.image for item in items}),
             regions=len({(item.image, box) for item in items for box in item.boxes}),
             questions=len(items),
-            limit=self.setting.limit,
-            seed=self.setting.seed,
-            prompt=self.setting.question or self.module.PROMPT,
-            scorer=self.setting.scorer,
+            limit=self.config.limit,
+            seed=self.config.seed,
+            prompt=self.config.question or self.benchmark.prompt,
+            scorer=self.config.scorer,
             decoding="log-probability of the options after one shared prefix" if likely else greedy,
             # With likelihoods nothing is mapped: the answer is one of the options.
-            mapping="" if likely else mapping_of(self.module.MAPPING, self.setting.mapping_model),
+            mapping="" if likely else mapping_of(self.benchmark.mapping, self.config.mapping_model),
             checkpoint=self.checkpoint,
             checkpoint_name="demo" if self.gpt4roi.is_demo else self.gpt4roi.source,
             dtype=str(self.gpt4roi.model.dtype).removeprefix("torch."),
             device=device_name(self.gpt4roi),
-            versions=versions(self.module.JUDGES),
+            versions=versions(self.benchmark.scorers),
             seconds=sum(prediction.seconds for prediction in predictions),
             complete=complete,
             left_out=left_out,

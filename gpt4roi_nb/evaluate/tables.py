@@ -1,4 +1,4 @@
-"""Figures side by side, each column under the card that its figures were come by with."""
+"""Metrics side by side, one column per protocol."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ class Table(str):
 
 @dataclass(frozen=True)
 class Column:
-    """Figures of one origin.
+    """Metrics of one origin.
 
-    card: what they are figures of, in a line; two columns of one card are an error of who makes them.
+    card: what they measure, in a line; two columns of one card are an error of who makes them.
     """
 
     title: str
     card: str
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def shown(value: float, interval: tuple[float, float] | None = None) -> str:
-    """A figure of a table, with its interval."""
+    """A metric of a table, with its interval."""
     if math.isnan(value):
         return NOTHING
     return f"{value:.1f}" if interval is None else f"{value:.1f} ({interval[0]:.1f}–{interval[1]:.1f})"
 
 
 def table_of(title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> Table:
-    """A row a figure, a column an origin, and below it each column's card."""
-    names = list(dict.fromkeys(name for column in columns for name in column.figures))
+    """One row per metric, one column per origin, and below it each column's card."""
+    names = list(dict.fromkeys(name for column in columns for name in column.metrics))
     head = [["", *(f"{column.title} [{number}]" for number, column in enumerate(columns, 1))]]
     body = [
         [
             name,
             *(
-                shown(column.figures[name], column.intervals.get(name)) if name in column.figures else NOTHING
+                shown(column.metrics[name], column.intervals.get(name)) if name in column.metrics else NOTHING
                 for column in columns
             ),
         ]
@@ -71,16 +71,16 @@ def table_of(title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -
 def markdown(
     entries: Sequence[tuple[str, ProtocolCard, Mapping[str, float], Mapping[str, tuple[float, float]]]],
 ) -> str:
-    """A row a benchmark: its figures with their intervals, and what they are figures of. For a page of documents."""
+    """One row per benchmark: its metrics with their intervals, and what they measure. For a page of documents."""
     lines = [
         "| benchmark | figures (%, 95% interval) | asked | scorer and mapping | seconds |",
         "|---|---|---|---|---|",
     ]
     for name, card, metrics, bounds in entries:
-        figures = "<br>".join(f"{metric} {shown(value, bounds.get(metric))}" for metric, value in metrics.items())
+        values = "<br>".join(f"{metric} {shown(value, bounds.get(metric))}" for metric, value in metrics.items())
         asked = f"{card.questions:,} questions, {card.regions:,} regions, {card.images:,} images of {card.split}"
         how = "; ".join(part for part in (f"{card.scorer}: {card.decoding}", card.mapping) if part)
-        lines.append(f"| {name} | {figures} | {asked} | {how} | {card.seconds:,.0f} |")
+        lines.append(f"| {name} | {values} | {asked} | {how} | {card.seconds:,.0f} |")
     cards = {(card.checkpoint, card.checkpoint_name, card.dtype) for _, card, _, _ in entries}
     lines += ["", *(f"Checkpoint {number} ({name}), {dtype}." for number, name, dtype in sorted(cards))]
     return "\n".join(lines)

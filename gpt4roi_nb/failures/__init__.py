@@ -4,12 +4,12 @@ FiftyOne shows and selects; the model stays in the kernel. docs/failures.md show
 """
 
 from gpt4roi_nb.failures.database import NoDatabase, connect
+from gpt4roi_nb.failures.dataset import to_fiftyone
 from gpt4roi_nb.failures.error_kinds import ERROR_KINDS, error_kinds
 from gpt4roi_nb.failures.features import Vectors, add_features
 from gpt4roi_nb.failures.heat_maps import add_attention
 from gpt4roi_nb.failures.rows import field_of
 from gpt4roi_nb.failures.tags import DatasetGone, label_ids, open_dataset, read_tags, tag
-from gpt4roi_nb.failures.to_fiftyone import to_fiftyone
 
 __all__ = [
     "ERROR_KINDS",

@@ -171,7 +171,7 @@ def _is_format(said: str, question: str, options: Sequence[str]) -> bool:
 def _is_offered(said: str, options: Sequence[str]) -> bool:
     if set(options) <= set(LETTERS):
         return letter_of(said) is not None
-    return _plain(said) in {_plain(option) for option in options}
+    return _normalised(said) in {_normalised(option) for option in options}
 
 
 def _chose_another_region(row: dict[str, Any], options: Sequence[str]) -> bool:
@@ -202,9 +202,9 @@ def _fits_another_region(row: dict[str, Any], answer: frozenset[str], right: fro
 
 def _names_other_regions(said: str, target: str) -> bool:
     """Whether two texts are alike but for the numbers of the regions that they name."""
-    if not _REGION.search(said) or _plain(said) == _plain(target):
+    if not _REGION.search(said) or _normalised(said) == _normalised(target):
         return False
-    return _plain(_REGION.sub("region", said)) == _plain(_REGION.sub("region", target))
+    return _normalised(_REGION.sub("region", said)) == _normalised(_REGION.sub("region", target))
 
 
 def _yes_no_or_count(answer: list[str], right: list[str]) -> str | None:
@@ -228,7 +228,7 @@ def _options(row: dict[str, Any]) -> list[str]:
     return [] if options is None or isinstance(options, float) else [str(option) for option in options]
 
 
-def _plain(text: str) -> str:
+def _normalised(text: str) -> str:
     return " ".join(_words(text, keep=True))
 
 

@@ -65,10 +65,9 @@ class ForwardLock:
         """Change the weights, when no other thread needs them as they are; reentrant."""
         me = threading.get_ident()
         with self._changed:
-            before = self._training
             while left := self._seconds_to_wait(me):
                 self._changed.wait(left)
-            self._training = me
+            before, self._training = self._training, me
         try:
             with self._pass:
                 yield
@@ -79,9 +78,11 @@ class ForwardLock:
 
     def _seconds_to_wait(self, me: int) -> float:
         """Until a training step may be tried again; 0 where it may begin."""
-        if self._training not in (None, me) or any(thread != me for thread in self._holding):
+        if self._training == me:
+            return 0.0
+        if self._training is not None or any(thread != me for thread in self._holding):
             return threading.TIMEOUT_MAX  # until it is told
-        return 0.0 if self._training == me else max(0.0, self._reserved_until - time.monotonic())
+        return max(0.0, self._reserved_until - time.monotonic())
 
     def reserve(self, seconds: float = PAUSE) -> None:
         """Keep the next training step waiting for so long, since an answer's next step will come; 0 ends that."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gpt4roi_nb.checkpoint.from_parts import begin
+from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.images import ImageLike
@@ -110,7 +110,7 @@ class GPT4RoI(LoadedModel):
         Raises:
             FileNotFoundError, ValueError: where a part is missing, incomplete or of a kind that does not fit.
         """
-        model, processor = begin(
+        model, processor = assemble_from_parts(
             language_model,
             vision_tower,
             region_config=region_config,

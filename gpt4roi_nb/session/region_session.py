@@ -21,12 +21,11 @@ from gpt4roi_nb.inference.decode import Sampling, decode, detokenizers
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.processor import check_references
-from gpt4roi_nb.prompt import Prompt, references
+from gpt4roi_nb.prompt import DEFAULT_QUESTION, Prompt, references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
 from gpt4roi_nb.session.describe import describe_batches
 from gpt4roi_nb.session.saving import read_conversation, write_conversation
 
-DEFAULT_QUESTION = "What is <region1>?"
 BUSY = (
     "another answer is being written in this session; wait for it or stop it first (a stream that was begun is read to "
     "its end, or ended with its close())"

@@ -32,7 +32,7 @@ Loader.add_constructor("!exponent", _number)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains as the file that the command line names says.
+    """Train as the file that the command line names says.
 
     The file names `checkpoint` (absent: the demo checkpoint), `dtype` (in which it is loaded; absent: as
     `GPT4RoI.from_pretrained` does), `data` (a list of what `gpt4roi_nb.data.load` takes, each with an optional
@@ -81,12 +81,12 @@ def placement(environment: Mapping[str, str], dtype: str | None) -> tuple[str | 
     """The device that the model is loaded to, and its dtype, in a process that a launcher started or not.
 
     One of several processes loads into its own memory, and leaves it to the launcher what goes where. What does not
-    train then keeps the checkpoint's dtype on a GPU; weights that are divided (FSDP) are all of one, float32.
+    train then keeps the checkpoint's dtype on a GPU; weights that are sharded (FSDP) are all of one, float32.
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         return None, dtype
-    divided = environment.get("ACCELERATE_USE_FSDP", "false") == "true"
-    if dtype is None and not divided and torch.cuda.is_available():
+    sharded = environment.get("ACCELERATE_USE_FSDP", "false") == "true"
+    if dtype is None and not sharded and torch.cuda.is_available():
         dtype = "auto"
     return "cpu", dtype
 

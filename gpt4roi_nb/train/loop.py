@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
-import shutil
-import threading
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
 
 from gpt4roi_nb.data.collate import Collator, ImageFolders
-from gpt4roi_nb.data.mixture import Pictured
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.memory import is_out_of_memory
-from gpt4roi_nb.train.epoch_dataset import Epochs, check_readable, keep_tower_states
-from gpt4roi_nb.train.parts import STAGES, choose_parts, merge_adapters, table
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.train.checks import check_data, check_gradients, check_options, check_tower_cache
+from gpt4roi_nb.train.epoch_dataset import EpochDataset
+from gpt4roi_nb.train.execute import execute, prepare_output
+from gpt4roi_nb.train.parts import STAGES, choose_parts, table
 from gpt4roi_nb.train.probes import Probes
-from gpt4roi_nb.train.run import TrainingRun, Watch, read_answers
-from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for, checkpoints, last_checkpoint, read_history
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.train.run import RunCallback, TrainingRun
+from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for
 
 SKIPPED_FILE = "skipped.jsonl"  # in the output folder: records that could not be used
-MODEL_FOLDER = "model"  # in the output folder: the trained model, whole
-OUT_OF_MEMORY = (
-    "training ran out of memory; lower batch_size (and raise gradient_accumulation_steps by as much), or max_length, "
-    "set gradient_checkpointing=True, or train the language model by lora={}. The last checkpoint is untouched"
-)
 
 
 @dataclass(frozen=True)
 class Stage:
     """The published settings of a stage (arXiv 2307.03601 and its code, commit 00273ad).
 
-    batch_size: records a device.
-    warmup: a share of all steps below 1, a number of steps from 1 on.
+    batch_size: records per device.
+    warmup_steps: a number of steps, or below 1 a share of all steps.
     """
 
     parts: tuple[str, ...]
     batch_size: int
     weight_decay: float
-    warmup: float
+    warmup_steps: float
 
 
 PUBLISHED = {
-    1: Stage(STAGES[1], batch_size=1, weight_decay=0.01, warmup=0.003),
-    2: Stage(STAGES[2], batch_size=2, weight_decay=0.0, warmup=3000),
+    1: Stage(STAGES[1], batch_size=1, weight_decay=0.01, warmup_steps=0.003),
+    2: Stage(STAGES[2], batch_size=2, weight_decay=0.0, warmup_steps=3000),
 }
 
 
@@ -68,7 +58,7 @@ def train(
     lora: Mapping[str, Any] | None = None,
     learning_rate: float = 2e-5,
     weight_decay: float | None = None,
-    warmup: float | None = None,
+    warmup_steps: float | None = None,
     epochs: float = 2,
     max_steps: int = -1,
     batch_size: int | None = None,
@@ -110,8 +100,8 @@ def train(
         stage: 1 trains the region encoder; 2 the region encoder, the projector and the language model.
         trainable: other parts than the stage's, of `training.parts.PARTS`.
         lora: adapters in place of the language model's own weights: options of peft's `LoraConfig`, {} for defaults.
-        weight_decay, batch_size, warmup: None takes the stage's. batch_size is a device's; warmup is a share of all
-            steps below 1, a number of steps from 1 on.
+        weight_decay, batch_size, warmup_steps: None takes the stage's. batch_size is a device's; warmup_steps is a
+            number of steps, or below 1 a share of all steps.
         max_length: tokens; a longer conversation loses its last questions.
         bf16: compute in bfloat16; None does where there is a GPU that can.
         save_steps, keep: how often a checkpoint is written, and how many are kept.
@@ -123,7 +113,8 @@ def train(
             it gets is said beforehand; too large for the disk is an error. Not with `augment`.
         resume: continue from the last whole checkpoint in `output_dir`, if there is one. Where a training begins anew,
             its first checkpoint takes the place of those of later steps.
-        block: wait for the end; else return at once, and train in a thread.
+        block: wait for the end; else return at once, and train in a thread. The model may be asked meanwhile: each
+            answer comes from one state of the weights, and the next step waits for it.
         progress: show a progress bar.
         probes: regions that the model is asked about before the first step, every `probe_steps` (None: as often as a
             line is logged) and after the last; the answers are in `TrainingRun.answers`.
@@ -132,6 +123,7 @@ def train(
         options: passed on to transformers' `TrainingArguments`.
 
     Raises:
+        TypeError: for `warmup`, the former name of `warmup_steps`.
         ValueError: for an unknown stage or part, data that are empty, cannot be read at all or do not know where their
             pictures lie, a checkpoint of other parts or data, a frozen language model in float16 without autocast, a
             tower cache where pixels or tower change, or lora or probes in a sharded training.
@@ -140,39 +132,37 @@ def train(
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
         MemoryError: out of memory; says what to lower.
     """
+    check_options(options)
     if stage not in PUBLISHED:
         raise ValueError(f"stage must be 1 or 2, but is {stage!r}; for other parts give trainable")
-    if not len(data):
-        raise ValueError("there is no data to train on: its length is 0")
-    if images is None and not isinstance(data, Pictured):
-        raise ValueError("the data do not know where their pictures lie; name their folder: train(…, images=folder)")
     published = PUBLISHED[stage]
+    trainable = trainable or published.parts
     weight_decay = published.weight_decay if weight_decay is None else weight_decay
-    if tower_cache is not None and (augment or "vision_tower" in (trainable or published.parts)):
-        raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
     if bf16 is None:
         bf16 = not options.get("fp16") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    autocast = bf16 or options.get("fp16") or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
-    frozen = lora is not None or "language_model" not in (trainable or published.parts)
-    if frozen and not autocast and _is_half(gpt4roi.model.language_model):
-        raise ValueError(
-            "a frozen language model in float16 passes gradients on only under autocast, else they vanish: give "
-            'bf16=True or fp16=True, or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
-        )
+    check_data(data, images)
+    if tower_cache is not None:
+        check_tower_cache(trainable, augment)
+    if lora is not None or "language_model" not in trainable:
+        check_gradients(gpt4roi.model, bf16 or bool(options.get("fp16")))
+
     output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
     problems = Problems(output / SKIPPED_FILE, strict=strict)
     folders = Path() if images is None else images
     collator = Collator(gpt4roi.processor, folders, max_length, problems=problems, augmented=seed if augment else None)
-    reader = Epochs(data, collator, located=images is None)
-    check_readable(reader)
+    dataset = EpochDataset(data, collator, located=images is None)
+    dataset.check_readable()
     transformers.set_seed(seed)  # of the adapters' first weights, too
-    parts = choose_parts(gpt4roi.model, trainable or published.parts, None if lora is None else dict(lora))
+    with gpt4roi.training_step():
+        parts = choose_parts(gpt4roi.model, trainable, None if lora is None else dict(lora))
     print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
+
+    run = TrainingRun(output, parts, problems, probes, _data=data)
     arguments = arguments_for(
         output,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        warmup_steps=published.warmup if warmup is None else warmup,
+        warmup_steps=published.warmup_steps if warmup_steps is None else warmup_steps,
         lr_scheduler_type="cosine",
         num_train_epochs=epochs,
         max_steps=max_steps,
@@ -187,90 +177,37 @@ def train(
         disable_tqdm=not progress,
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_nan_inf_filter=False,
-        **{"report_to": _loggers(), **({"gradient_checkpointing": True} if gradient_checkpointing else {}), **options},
+        # Of the name that both transformers 5.17 and later ones know; those warn of it, whatever its value.
+        **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
+        **{"report_to": _loggers(), **options},
     )
-    run = TrainingRun(output, parts, problems, probes, _data=data)
-    ask = None if probes is None else partial(probes.ask, gpt4roi)
     trainer = RegionTrainer(
-        model=gpt4roi.model,
+        gpt4roi,
         args=arguments,
-        train_dataset=reader,
+        train_dataset=dataset,
         data_collator=collator,
-        callbacks=[Watch(run, collator, ask, probe_steps or logging_steps, report)],
+        callbacks=[RunCallback(run, gpt4roi, collator, probe_steps or logging_steps, report)],
     )
     if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
         raise ValueError("a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded")
     # It stands in for the progress bar, and says the same as `history`.
     trainer.remove_callback(transformers.PrinterCallback)
 
-    checkpoint = last_checkpoint(output) if resume else None
-    if resume and checkpoint is None and checkpoints(output):
-        raise ValueError(
-            f"none of the checkpoints in {str(output)!r} is whole, as the warnings say; mend one, name another "
-            "output_dir, or begin anew with resume=False, which removes them in time"
-        )
-    if checkpoint is not None:
-        print(f"goes on from {str(checkpoint)!r}; resume=False begins anew")  # noqa: T201
-        run.history.extend(read_history(checkpoint))
-        run.answers.extend(read_answers(output, probes))
-    elif trainer.args.should_save:
-        output.mkdir(parents=True, exist_ok=True)
-        problems.begin_with()
-
-    def work() -> None:
-        try:
-            if tower_cache is not None:
-                collator.kept = keep_tower_states(trainer, gpt4roi, reader, Path(tower_cache).expanduser(), progress)
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        except (RuntimeError, MemoryError) as error:  # a CPU that has none left raises a plain RuntimeError
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryError(OUT_OF_MEMORY) from error
-        finally:
-            gpt4roi.model.eval()
-        if not run._stop.is_set():
-            _finish(gpt4roi, trainer, lora is not None)
-
-    def watched() -> None:
-        try:
-            work()
-        except BaseException as error:
-            run.ended(error)
-            raise
-        run.ended()
-
+    work = partial(
+        execute,
+        gpt4roi,
+        trainer,
+        dataset,
+        run,
+        checkpoint=prepare_output(trainer, run, resume),
+        tower_cache=None if tower_cache is None else Path(tower_cache).expanduser(),
+        adapted=lora is not None,
+        progress=progress,
+    )
     if on_start is not None:
         on_start(run)
-    if block:
-        watched()
-        return run
-
-    def in_thread() -> None:
-        with contextlib.suppress(BaseException):  # `wait` raises it in the caller's thread
-            watched()
-
-    run._thread = threading.Thread(target=in_thread, name="gpt4roi-train", daemon=True)
-    run._thread.start()
+    run.start(work, block=block)
     return run
-
-
-def _finish(gpt4roi: GPT4RoI, trainer: RegionTrainer, adapted: bool) -> None:
-    """Writes the whole model, under another name first."""
-    if adapted:
-        merge_adapters(gpt4roi.model)
-    state = trainer.whole_state()
-    if trainer.args.should_save:
-        target = Path(str(trainer.args.output_dir)) / MODEL_FOLDER
-        partial = target.with_name(f"{MODEL_FOLDER}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        gpt4roi.save_pretrained(partial, state)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
-    trainer.accelerator.wait_for_everyone()
-
-
-def _is_half(module: torch.nn.Module) -> bool:
-    return any(parameter.dtype == torch.float16 for parameter in module.parameters())
 
 
 def _loggers() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
@@ -72,10 +73,13 @@ def table(parts: Sequence[Part], learning_rate: float, weight_decay: float) -> s
     return "\n".join(lines)
 
 
-def begin_anew(model: GPT4RoIForConditionalGeneration, parts: Sequence[str] = ADDED, *, seed: int = 0) -> None:
-    """Gives parts fresh weights, so that what they have learnt must be learnt again.
+def begin_anew(
+    model: LoadedModel | GPT4RoIForConditionalGeneration, parts: Sequence[str] = ADDED, *, seed: int = 0
+) -> None:
+    """Give parts fresh weights, so that what they have learnt must be learnt again.
 
     Args:
+        model: a `GPT4RoI`, whose answers that are being written are finished first; or its model, if nobody asks it.
         parts: of `ADDED`, what GPT4RoI adds to a language model and a tower; these two are trained elsewhere.
         seed: of the weights.
 
@@ -85,6 +89,10 @@ def begin_anew(model: GPT4RoIForConditionalGeneration, parts: Sequence[str] = AD
     unknown = [name for name in parts if name not in ADDED]
     if unknown or not parts:
         raise ValueError(f"parts must name some of {', '.join(ADDED)}, but is {list(parts)}")
+    if isinstance(model, LoadedModel):
+        with model.training_step():
+            begin_anew(model.model, parts, seed=seed)
+        return
     config: Any = model.config  # transformers declares its base class
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

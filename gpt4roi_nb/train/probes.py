@@ -1,23 +1,20 @@
-"""A few regions of one picture that a model is asked about while it learns, to see its answers change."""
+"""A few regions of one image that a model is asked about while it learns, to see its answers change."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike, load_image
+from gpt4roi_nb.prompt import DEFAULT_QUESTION
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
-if TYPE_CHECKING:
-    from gpt4roi_nb.session.gpt4roi import GPT4RoI
-
-QUESTION = "What is <region1>?"
 MAX_NEW_TOKENS = 32
 
 
@@ -41,7 +38,7 @@ class Probes:
         boxes: ArrayLike,
         truths: Sequence[str] = (),
         *,
-        question: str = QUESTION,
+        question: str = DEFAULT_QUESTION,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> None:
         self.image = load_image(image)
@@ -62,18 +59,8 @@ class Probes:
 
     def ask(self, gpt4roi: GPT4RoI) -> list[str]:
         """The model's present answers, greedy; it goes on training as it was."""
-        model = gpt4roi.model
-        training = [module for module in model.modules() if module.training]
-        model.eval()
-        try:
-            with torch.no_grad():
-                session = gpt4roi.session(self.image)
-                answers = session.describe(
-                    self.boxes, self.question, max_new_tokens=self.max_new_tokens, progress=False
-                )
-        finally:
-            for module in training:
-                module.training = True
+        session = gpt4roi.session(self.image)
+        answers = session.describe(self.boxes, self.question, max_new_tokens=self.max_new_tokens, progress=False)
         return [answer.text for answer in answers]
 
     def share(self, answers: Sequence[str]) -> float:

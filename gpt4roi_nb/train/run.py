@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -14,6 +15,8 @@ from transformers import TrainerCallback
 
 from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.files import replacing
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.parts import Part
 from gpt4roi_nb.train.probes import Probes
 
@@ -55,6 +58,26 @@ class TrainingRun:
     _thread: threading.Thread | None = field(default=None, repr=False)
     _error: BaseException | None = field(default=None, repr=False)
 
+    def start(self, work: Callable[[], None], *, block: bool) -> None:
+        """Does the training's work in this thread, or in one of its own, and says when it is over."""
+        if block:
+            self._work(work)
+        else:
+            self._thread = threading.Thread(target=self._work_quietly, args=(work,), name="gpt4roi-train", daemon=True)
+            self._thread.start()
+
+    def _work(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.ended(error)
+            raise
+        self.ended()
+
+    def _work_quietly(self, work: Callable[[], None]) -> None:
+        with contextlib.suppress(BaseException):  # `wait` raises it in the caller's thread
+            self._work(work)
+
     def stop(self) -> None:
         """Ends it after the present step, with a checkpoint."""
         self._stop.set()
@@ -72,16 +95,21 @@ class TrainingRun:
         return not self._ended.is_set()
 
     @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    @property
     def stopped(self) -> bool:
         """Whether `stop` ended it."""
-        return self._stop.is_set() and not self.running
+        return self.stopping and not self.running
 
     @property
     def state(self) -> str:
         """ "running", "stopped", "failed" or "done"."""
         if self.running:
             return RUNNING
-        return FAILED if self._error is not None else STOPPED if self._stop.is_set() else DONE
+        return FAILED if self._error is not None else STOPPED if self.stopping else DONE
 
     @property
     def error(self) -> BaseException | None:
@@ -111,19 +139,19 @@ class TrainingRun:
         self.changed()
 
 
-class Watch(TrainerCallback):
+class RunCallback(TrainerCallback):
     """Passes what happens on to a run, the run's stop to the Trainer, and the epoch to the data."""
 
     def __init__(
         self,
         run: TrainingRun,
+        gpt4roi: GPT4RoI,
         collator: Collator,
-        ask: Callable[[], list[str]] | None,
         probe_steps: int,
         report: Callable[[dict[str, float]], None] | None,
     ) -> None:
-        self.run, self.collator, self.ask, self.report = run, collator, ask, report
-        self.probe_steps = probe_steps
+        self.run, self.gpt4roi, self.collator = run, gpt4roi, collator
+        self.probe_steps, self.report = probe_steps, report
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.step, self.run.max_steps = state.global_step, state.max_steps
@@ -131,7 +159,7 @@ class Watch(TrainerCallback):
         if warmup >= state.max_steps:
             logger.warning(
                 "the warm-up takes %d of the training's %d steps, so the learning rate never rises to %g; "
-                "give a share, as warmup=0.03",
+                "give a share, as warmup_steps=0.03",
                 warmup, state.max_steps, args.learning_rate,
             )  # fmt: skip
         self.run.answers[:] = [(step, answers) for step, answers in self.run.answers if step < state.global_step]
@@ -145,7 +173,7 @@ class Watch(TrainerCallback):
         self.run.step = state.global_step
         if state.global_step % self.probe_steps == 0 or state.global_step == state.max_steps:
             self._probe(state)
-        if self.run._stop.is_set():
+        if self.run.stopping:
             control.should_training_stop = control.should_save = True
         self.run.changed()
 
@@ -163,15 +191,15 @@ class Watch(TrainerCallback):
         self.run.changed()
 
     def _probe(self, state: Any) -> None:
-        if self.ask is None or not state.is_world_process_zero:
+        probes = self.run.probes
+        if probes is None or not state.is_world_process_zero:
             return
-        self.run.answers.append((state.global_step, self.ask()))
-        about = {} if self.run.probes is None else self.run.probes.about
-        entries = [entry for entry in _entries(self.run.output_dir) if not _is_about(entry, about)]
-        entries += [{"step": step, "answers": answers, **about} for step, answers in self.run.answers]
+        self.run.answers.append((state.global_step, probes.ask(self.gpt4roi)))
+        entries = [entry for entry in _entries(self.run.output_dir) if not _is_about(entry, probes.about)]
+        entries += [{"step": step, "answers": answers, **probes.about} for step, answers in self.run.answers]
         self.run.output_dir.mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-        (self.run.output_dir / ANSWERS_FILE).write_text(lines, encoding="utf-8")
+        with replacing(self.run.output_dir / ANSWERS_FILE) as partial:
+            partial.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
 
 
 def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, list[str]]]:

@@ -1,7 +1,7 @@
-"""Hidden states of a frozen vision tower on disk, so that each picture goes through the tower once and not each epoch.
+"""Hidden states of a frozen vision tower on disk, so that each image goes through the tower once and not each epoch.
 
-A picture's file is found by the picture's path, and holds its size and time of change: of a picture that has changed
-since, nothing is kept. What another tower, other layers or other pixels would give lies in another folder.
+An image's file is found by the image's path, and holds its size and time of change: of an image that has changed since,
+nothing is kept. What another tower, other layers or other pixels would give lies in another folder.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.files import replacing
 from gpt4roi_nb.images import load_image
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import in_words
-from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIImageProcessor
 
-BATCH = 16  # pictures that go through the tower together
+BATCH_SIZE = 16  # images that go through the tower together
 SPARE = 1.05  # of free disk over what will be written
 HEADER = 512  # bytes of a file beside its numbers
 STATES = "states"
@@ -38,10 +39,10 @@ STATES = "states"
 
 @dataclass(frozen=True)
 class TowerCache:
-    """What is kept of pictures. It can be handed to any number of workers.
+    """What is kept of images. It can be handed to any number of workers.
 
     folder: of this tower, these layers and this way of making pixels.
-    shape: (L, grid², C) of a picture's hidden states. dtype: theirs.
+    shape: (L, grid², C) of an image's hidden states. dtype: theirs.
     """
 
     folder: Path
@@ -49,38 +50,37 @@ class TowerCache:
     dtype: torch.dtype
 
     @property
-    def bytes_a_picture(self) -> int:
+    def bytes_per_image(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize + HEADER
 
-    def get(self, picture: Path) -> tuple[Tensor, tuple[int, int]] | None:
-        """(L, grid², C), and the picture's width and height; None where there is nothing of the picture as it is."""
-        with self._opened(picture) as (file, size):
+    def get(self, image: Path) -> tuple[Tensor, tuple[int, int]] | None:
+        """(L, grid², C), and the image's width and height; None where there is nothing of the image as it is."""
+        with self._opened(image) as (file, size):
             return None if file is None else (file.get_tensor(STATES), size)
 
-    def has(self, picture: Path) -> bool:
-        """Whether something is kept of the picture as it is."""
-        with self._opened(picture) as (file, _):
+    def has(self, image: Path) -> bool:
+        """Whether something is kept of the image as it is."""
+        with self._opened(image) as (file, _):
             return file is not None
 
-    def put(self, picture: Path, states: Tensor, size: tuple[int, int]) -> None:
-        """Keeps a picture's hidden states: under another name, which is then changed, so that a file is whole."""
-        target = self._file(picture)
+    def put(self, image: Path, states: Tensor, size: tuple[int, int]) -> None:
+        """Keep an image's hidden states, in a file that is whole or absent."""
+        target = self._file(image)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.part{os.getpid()}")
-        facts = {"picture": str(picture), "stamp": _stamp(picture), "size": json.dumps(size)}
-        save_file({STATES: states.to(self.dtype).cpu().contiguous()}, partial, metadata=facts)
-        partial.replace(target)
+        facts = {"image": str(image), "stamp": _stamp(image), "size": json.dumps(size)}
+        with replacing(target, shared=True) as partial:
+            save_file({STATES: states.to(self.dtype).cpu().contiguous()}, partial, metadata=facts)
 
-    def _file(self, picture: Path) -> Path:
-        name = hashlib.sha256(os.fsencode(picture.resolve())).hexdigest()[:40]
+    def _file(self, image: Path) -> Path:
+        name = hashlib.sha256(os.fsencode(image.resolve())).hexdigest()[:40]
         return self.folder / name[:2] / f"{name[2:]}.safetensors"
 
     @contextlib.contextmanager
-    def _opened(self, picture: Path) -> Iterator[tuple[Any, tuple[int, int]]]:
+    def _opened(self, image: Path) -> Iterator[tuple[Any, tuple[int, int]]]:
         absent = (None, (0, 0))
         try:
-            stamp = _stamp(picture)
-            opened = safe_open(self._file(picture), framework="pt")
+            stamp = _stamp(image)
+            opened = safe_open(self._file(image), framework="pt")
         except (OSError, SafetensorError):  # not there, or cut short
             yield absent
             return
@@ -93,13 +93,12 @@ class TowerCache:
             yield file, (int(width), int(height))
 
 
-def cache_for(
-    folder: Path, model: GPT4RoIForConditionalGeneration, pixels: GPT4RoIImageProcessor, dtype: torch.dtype
-) -> TowerCache:
+def cache_for(folder: Path, loaded: LoadedModel, dtype: torch.dtype) -> TowerCache:
     """The cache of a model's tower below `folder`.
 
     dtype: that the tower computes in; it is kept in the same, so that nothing is lost.
     """
+    model, pixels = loaded.model, loaded.processor.image_processor
     config = model.config
     digest = hashlib.sha256()
     facts = [
@@ -118,36 +117,35 @@ def cache_for(
 
 def fill(
     cache: TowerCache,
-    model: GPT4RoIForConditionalGeneration,
-    pixels: GPT4RoIImageProcessor,
-    pictures: Iterable[Path],
+    loaded: LoadedModel,
+    images: Iterable[Path],
     *,
-    say: Callable[[str], object],
-    compute: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    report: Callable[[str], object],
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     workers: int = 0,
     progress: bool = True,
-    part: int = 0,
-    parts: int = 1,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> None:
-    """Has the tower look at those pictures of which nothing is kept. Damaged ones are passed over.
+    """Run the tower on those images of which nothing is kept. Damaged ones are passed over.
 
     Args:
-        pictures: paths; any of them more than once.
-        say: told beforehand how many there are, and how large it will be.
-        compute: the context in which training computes, such as autocast.
-        workers: processes that read pictures.
-        part, parts: this process's share, where several fill a cache.
+        images: paths; any of them more than once.
+        report: told beforehand how many there are, and how large it will be.
+        autocast: the context in which training computes.
+        workers: processes that read images.
+        process_index, num_processes: this process's share, where several fill a cache.
 
     Raises:
         OSError: too little free disk; before anything is written.
     """
-    distinct = sorted(set(pictures))
-    absent = [picture for picture in distinct if not cache.has(picture)]
+    distinct = sorted(set(images))
+    absent = [image for image in distinct if not cache.has(image)]
     cache.folder.mkdir(parents=True, exist_ok=True)
-    needed, free = len(absent) * cache.bytes_a_picture, shutil.disk_usage(cache.folder).free
+    needed, free = len(absent) * cache.bytes_per_image, shutil.disk_usage(cache.folder).free
     missing = f"{len(absent):,} are still to be encoded, {in_words(needed)}" if absent else "all are there"
-    say(
-        f"tower cache: {len(distinct):,} pictures take {in_words(len(distinct) * cache.bytes_a_picture)}; {missing}. "
+    report(
+        f"tower cache: {len(distinct):,} images take {in_words(len(distinct) * cache.bytes_per_image)}; {missing}. "
         f"{in_words(free)} are free for {str(cache.folder)!r}"
     )
     if needed * SPARE > free:
@@ -155,41 +153,42 @@ def fill(
             f"the tower cache needs {in_words(needed)}, but {str(cache.folder)!r} has {in_words(free)} free; "
             "name a folder on another disk, or train without tower_cache"
         )
-    # Shares of all pictures: another process may have begun to write, and see others absent.
-    mine = sorted(set(distinct[part::parts]) & set(absent))
+    # Shares of all images: another process may have begun to write, and see others absent.
+    mine = sorted(set(distinct[process_index::num_processes]) & set(absent))
     if not mine:
         return
-    device = next(model.vision_tower.parameters()).device
-    loader: Any = DataLoader(_Pictures(mine, pixels), batch_size=BATCH, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
-    with tqdm(total=len(mine), unit="picture", desc="tower cache", disable=not progress) as bar:
+    pixels = ImagePixels(mine, loaded.processor.image_processor)
+    loader: Any = DataLoader(pixels, batch_size=BATCH_SIZE, num_workers=workers, collate_fn=list)
+    with tqdm(total=len(mine), unit="image", desc="tower cache", disable=not progress) as bar:
         for batch in loader:
             whole = [entry for entry in batch if entry is not None]
             if whole:
-                with torch.no_grad(), compute():
-                    states = model.tower_states(torch.stack([values for _, values, _ in whole]).to(device))
-                for (picture, _, size), kept in zip(whole, states, strict=True):
-                    cache.put(picture, kept, size)
+                values = torch.stack([pixel_values for _, pixel_values, _ in whole])
+                with loaded.inference() as model, torch.no_grad(), autocast():
+                    states = model.tower_states(values.to(next(model.vision_tower.parameters()).device))
+                for (image, _, size), kept in zip(whole, states, strict=True):
+                    cache.put(image, kept, size)
             bar.update(len(batch))
 
 
-class _Pictures:
-    """(path, pixel values, (width, height)) by number; None for a damaged picture."""
+class ImagePixels(Dataset[tuple[Path, Tensor, tuple[int, int]] | None]):
+    """(path, pixel values, (width, height)) by number; None for a damaged image."""
 
-    def __init__(self, pictures: Sequence[Path], pixels: GPT4RoIImageProcessor) -> None:
-        self.pictures, self.pixels = pictures, pixels
+    def __init__(self, images: Sequence[Path], processor: GPT4RoIImageProcessor) -> None:
+        self.images, self.processor = images, processor
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, number: int) -> tuple[Path, Tensor, tuple[int, int]] | None:
         try:
-            picture = load_image(self.pictures[number])
+            image = load_image(self.images[number])
         except (OSError, ValueError, BadRecord):  # training notes it, with the record that names it
             return None
-        return self.pictures[number], self.pixels.picture(picture), picture.size
+        return self.images[number], self.processor.picture(image), image.size
 
 
-def _stamp(picture: Path) -> str:
-    """What differs when a picture is another one. Raises OSError where there is none."""
-    facts = picture.stat()
+def _stamp(image: Path) -> str:
+    """What differs when an image is another one. Raises OSError where there is none."""
+    facts = image.stat()
     return f"{facts.st_size} {facts.st_mtime_ns}"

@@ -7,6 +7,8 @@ import os
 import shutil
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -18,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
 from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.train.meter import Meter
 
@@ -36,16 +39,49 @@ OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all proc
 CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, "scheduler.pt", STATE_FILE)
 
 
-class RegionTrainer(Trainer):
-    """Stores only what trains; the frozen parts of a checkpoint are those that training began with."""
+class AfterOptimizerStep(TrainerCallback):
+    """Calls a function when the optimizer has changed the weights."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs, compute_loss_func=self._loss)
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self.call()
+
+
+class RegionTrainer(Trainer):
+    """Trains a loaded model, which may be asked meanwhile.
+
+    Stores only what trains; the frozen parts of a checkpoint are those that training began with.
+    """
+
+    def __init__(self, loaded: LoadedModel, **kwargs: Any) -> None:
+        super().__init__(loaded.model, **kwargs, compute_loss_func=self._loss)
+        self.loaded = loaded
+        self._changing = ExitStack()  # holds the lock from the last forward pass of a step to the optimizer's step
+        self.add_callback(AfterOptimizerStep(self._changing.close))
         self._staging: Path | None = None
         self._ids: list[str] = []
         self._sources: list[str] = []
         self._losses: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # source → [sum, tokens]
         self._meter = Meter()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with self._changing:  # given back after an error within a step too
+            return super().train(*args, **kwargs)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Alone from the forward pass to the optimizer's step, so that no answer is written with two states of weights.
+
+        Of accumulated batches only the last changes weights; between the others the model may be asked. This method is
+        the Trainer's documented place to change a step, and puts the model into training mode; the optimizer's step
+        follows outside of it, and its end is known from the callback `on_optimizer_step`.
+        """
+        if self.accelerator.sync_gradients:
+            self._changing.enter_context(self.loaded.training_step())
+            return super().training_step(model, inputs, *args, **kwargs)
+        with self.loaded.forward_lock.training_step():
+            return super().training_step(model, inputs, *args, **kwargs)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         inputs = dict(inputs)
@@ -168,14 +204,15 @@ class RegionTrainer(Trainer):
                     f"{known.get(name)}, but is {order.get(name)}. Go on with the data and settings that it had, begin "
                     "anew with resume=False, or name another output_dir"
                 )
-        if self.is_fsdp_enabled:
-            whole: dict[str, Any] = dict(stored)
-            set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, strict=False))
-        else:
-            model.load_state_dict(stored, strict=False)
+        with self.loaded.training_step():
+            if self.is_fsdp_enabled:
+                whole: dict[str, Any] = dict(stored)
+                set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, strict=False))
+            else:
+                model.load_state_dict(stored, strict=False)
 
-    def whole_state(self) -> dict[str, Tensor] | None:
-        """All weights, gathered from all processes, where they are divided among them; else None."""
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        """All weights, gathered from all processes, where they are sharded (FSDP); else None."""
         return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
 
 
@@ -223,9 +260,9 @@ def _damage(checkpoint: Path) -> str | None:
     return None
 
 
-class OneDevice(TrainingArguments):
-    """transformers' arguments, with one GPU a process. It would copy the model to all that it sees and cut a batch into
-    as many parts, which a batch with boxes does not bear; a launcher starts a process a GPU."""
+class SingleDeviceArguments(TrainingArguments):
+    """transformers' arguments, with one GPU per process. Its Trainer would copy the model to all GPUs that it sees and
+    split each batch among them, which a batch with boxes does not bear; a launcher starts one process per GPU."""
 
     @property
     def n_gpu(self) -> int:
@@ -234,7 +271,7 @@ class OneDevice(TrainingArguments):
 
 def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> TrainingArguments:
     """transformers' arguments, with what this package's batches need."""
-    return OneDevice(
+    return SingleDeviceArguments(
         output_dir=os.fspath(output_dir),
         remove_unused_columns=False,  # a batch is more than the model's arguments
         label_names=["labels"],

@@ -17,10 +17,10 @@ from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.scenes.formats.write import write_world
-from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Setting
-from gpt4roi_nb.evaluate.benchmarks.vcr import items
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction
+from gpt4roi_nb.evaluate.benchmarks.vcr import VCR
 from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.evaluate.predict import Asker, Picture
+from gpt4roi_nb.evaluate.predict import BatchedPredictor, Picture
 from gpt4roi_nb.images import load_image
 
 PICTURES = 40  # of which 4 are for validation
@@ -60,9 +60,9 @@ def plain(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, Picture], *, 
 
 def shared(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, Picture], batch_size: int) -> Answers:
     """As `evaluate` asks."""
-    asker = Asker(gpt4roi, "likelihood", batch_size, 16)
+    predictor = BatchedPredictor(gpt4roi, "likelihood", batch_size, 16)
     found: Answers = {}
-    for outcomes in asker.answer(asker.batches(asked), pictures):  # type: ignore[arg-type]
+    for outcomes in predictor.answer(predictor.batches(asked), pictures):  # type: ignore[arg-type]
         for outcome in outcomes:
             if not isinstance(outcome, Prediction):
                 raise RuntimeError(f"a question of the world could not be asked: {outcome}")
@@ -74,7 +74,7 @@ def run() -> list[dict[str, object]]:
     gpt4roi = GPT4RoI.from_pretrained()
     with tempfile.TemporaryDirectory() as folder:
         world = write_world(Path(folder) / "world", PICTURES, seed=606, progress=False)
-        asked = list(items(Setting(world, "val", scorer="likelihood"), Problems()))
+        asked = list(VCR.items(EvalConfig(world, "val", scorer="likelihood"), Problems()))
         images = {path: load_image(path) for path in dict.fromkeys(item.image for item in asked)}
     transform = gpt4roi.processor.image_processor.picture
     pictures = {path: Picture(transform(image), image.size) for path, image in images.items()}

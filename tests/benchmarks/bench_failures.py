@@ -51,7 +51,7 @@ def run() -> list[dict[str, object]]:
 def measured(folder: Path) -> list[dict[str, object]]:
     import numpy as np
 
-    from gpt4roi_nb.failures.to_fiftyone import add_features, connect, field_of, tag, to_fiftyone
+    from gpt4roi_nb.failures import add_features, connect, field_of, tag, to_fiftyone
 
     images = make_images(folder / "images", IMAGES)
     first = make_predictions(images, REGIONS, classes=True)

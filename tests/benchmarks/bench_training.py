@@ -12,10 +12,11 @@ import torch
 from torch.optim import AdamW
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data import Mixture, Record, load, scene_records
+from gpt4roi_nb.data import Mixture, Record, load
 from gpt4roi_nb.data.collate import Collator
+from gpt4roi_nb.data.scenes import scene_records
 from gpt4roi_nb.data.scenes.formats.write import write_world
-from gpt4roi_nb.train.loop import train
+from gpt4roi_nb.train import train
 from gpt4roi_nb.train.parts import choose_parts
 
 SCENES, BATCH, STEPS, WARM_UP = 16, 8, 8, 2
@@ -51,7 +52,7 @@ def ours(records: list[Record], folder: Path, out: Path) -> tuple[float, float, 
         times: list[float] = []
         with contextlib.redirect_stdout(io.StringIO()):
             run = train(
-                gpt4roi, records, folder, out / name, stage=1, learning_rate=RATE, warmup=0, batch_size=BATCH,
+                gpt4roi, records, folder, out / name, stage=1, learning_rate=RATE, warmup_steps=0, batch_size=BATCH,
                 max_steps=WARM_UP + STEPS, logging_steps=1, save_steps=1000, tower_cache=cache, progress=False,
                 report_to="none", report=lambda _, times=times: times.append(time.process_time()),
             )  # fmt: skip
@@ -76,7 +77,7 @@ def from_files(folder: Path) -> float:
     gpt4roi = GPT4RoI.from_pretrained(device="cpu", dtype="float32")
     with contextlib.redirect_stdout(io.StringIO()):
         done = train(
-            gpt4roi, mixture, None, folder / "files", stage=2, learning_rate=RATE, warmup=0, batch_size=BATCH,
+            gpt4roi, mixture, None, folder / "files", stage=2, learning_rate=RATE, warmup_steps=0, batch_size=BATCH,
             max_length=gpt4roi.model.config.text_config.max_position_embeddings, max_steps=WARM_UP + STEPS,
             logging_steps=1, save_steps=1000, workers=1, progress=False, report_to="none",
         )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -127,10 +126,6 @@ class Hub:
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.files / name)
         return name
-
-    def copy(self, notebook: Path) -> None:
-        """Puts a notebook of the project among `files`."""
-        shutil.copy(notebook, self.files)
 
     def address(self, user: str, notebook: str) -> str:
         """Where the browser finds a notebook, once the user is logged in."""

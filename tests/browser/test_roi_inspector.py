@@ -64,18 +64,18 @@ def test_maps_are_the_features_and_follow_the_box(open_notebook: Open, demo: GPT
     canvas = page.locator("canvas[data-of='levels'][data-level='0']")
     frame = canvas.bounding_box()
     canvas.hover(position={"x": frame["width"] * 3.5 / grid, "y": frame["height"] * 5.5 / grid})
-    expect(canvas).to_have_attribute("data-like", "5 3")
+    expect(canvas).to_have_attribute("data-similarity", "5 3")
     centred = features.levels[0] - features.levels[0].mean((1, 2), keepdim=True)
     units = (centred / centred.norm(dim=0)).numpy()
     assert np.abs(pixels(canvas) - colors(np.einsum("chw,c->hw", units, units[:, 5, 3]), -1, 1, "cividis")).max() <= 2
     page.locator("h4").first.hover()
-    expect(canvas).not_to_have_attribute("data-like", "5 3")
+    expect(canvas).not_to_have_attribute("data-similarity", "5 3")
 
     page.locator("button[data-action='control']").click()
     expect(page.locator(".control li")).to_have_count(3, timeout=KERNEL_MS)
     expect(page.locator(".control li").first).to_contain_text(session.describe([box])[0].text)
     page.locator("select[data-choice='coloring']").select_option("similarity")
-    expect(page.get_by_text("likeness to the region, -1").first).to_be_visible()
+    expect(page.get_by_text("similarity to the region, -1").first).to_be_visible()
     expect(page.locator(".control li")).to_have_count(3)  # they are about the same box
     notebook.page.screenshot(path=shots / "roi.png")
 

@@ -18,16 +18,16 @@ TRAIN = f"""
 import tempfile
 from pathlib import Path
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data import scene_records
+from gpt4roi_nb.data.scenes import scene_records
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.train.loop import Probes, train
+from gpt4roi_nb.train import Probes, train
 from gpt4roi_nb.widgets import TrainingMonitor
 gpt4roi = GPT4RoI.from_pretrained()
 folder = Path(tempfile.mkdtemp())
 records = scene_records(folder / "names", 12, seed=11)
 scene = make_scene({SEED})
 probes = Probes(scene.image, [thing.box for thing in scene.objects], [thing.phrase for thing in scene.objects])
-settings = dict(stage=1, learning_rate=1e-4, warmup=2, batch_size=2, logging_steps=1, probes=probes, progress=False)
+settings = dict(stage=1, learning_rate=1e-4, warmup_steps=2, batch_size=2, logging_steps=1, probes=probes, progress=False)
 """
 
 

@@ -17,10 +17,9 @@ from tiny import picture
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.checkpoint import convert as convert_module
-from gpt4roi_nb.checkpoint import work
+from gpt4roi_nb.checkpoint import convert_original, work
 from gpt4roi_nb.checkpoint.__main__ import main
 from gpt4roi_nb.checkpoint.keys import to_original
-from gpt4roi_nb.checkpoint.load import convert_original
 
 BOX = (3, 4, 30, 40)
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -511,7 +510,7 @@ def test_a_conversion_that_was_killed_goes_on_where_it_was(source, clip, tmp_pat
     script = f"""
 import os, signal
 from gpt4roi_nb.checkpoint import work
-from gpt4roi_nb.checkpoint.load import convert_original
+from gpt4roi_nb.checkpoint import convert_original
 work.MAX_SHARD_BYTES = 100_000
 real, written = work.save_file, []
 def save_file(tensors, file, metadata):

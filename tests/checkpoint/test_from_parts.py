@@ -39,7 +39,7 @@ PARTS = {
 }
 
 
-def begin(language_model, vision_tower, **options):
+def assemble(language_model, vision_tower, **options):
     torch.manual_seed(0)
     return GPT4RoI.from_parts(language_model, vision_tower, region_config=REGION, device="cpu", **options)
 
@@ -63,8 +63,8 @@ def vision_tower(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def begun(parts):
-    return begin(*parts)
+def assembled(parts):
+    return assemble(*parts)
 
 
 def conversation(gpt4roi):
@@ -74,18 +74,18 @@ def conversation(gpt4roi):
     return first, second
 
 
-def test_it_answers_and_describes(begun):
-    first, second = conversation(begun)
+def test_it_answers_and_describes(assembled):
+    first, second = conversation(assembled)
     assert first.token_ids and second.token_ids
     assert second.reused_tokens >= first.prompt_tokens - len("<think>\n\n</think>\n\n")
-    described = begun.session(picture()).describe([BOX, OTHER_BOX], QUESTION, **FEW)
+    described = assembled.session(picture()).describe([BOX, OTHER_BOX], QUESTION, **FEW)
     assert described[0].token_ids == first.token_ids and len(described) == 2
     assert first.attention().span_mass("image").shape[-1] == len(first.token_ids)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_training_step_lowers_the_loss(parts, stage):
-    model, processor = (gpt4roi := begin(*parts)).model, gpt4roi.processor
+    model, processor = (gpt4roi := assemble(*parts)).model, gpt4roi.processor
     learning = ["region_encoder", "multi_modal_projector", "language_model"][: stage + 1]
     model.requires_grad_(False)
     for name in learning:
@@ -104,30 +104,31 @@ def test_a_training_step_lowers_the_loss(parts, stage):
     assert changed == set(learning)
 
 
-def test_it_comes_back_from_a_folder(begun, tmp_path):
-    begun.save_pretrained(tmp_path)
+def test_it_comes_back_from_a_folder(assembled, tmp_path):
+    assembled.save_pretrained(tmp_path)
     loaded = GPT4RoI.from_pretrained(tmp_path, device="cpu")
-    ours, theirs = begun.model.state_dict(), loaded.model.state_dict()
+    ours, theirs = assembled.model.state_dict(), loaded.model.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    for one, other in zip(conversation(begun), conversation(loaded), strict=True):
+    for one, other in zip(conversation(assembled), conversation(loaded), strict=True):
         assert (one.text, one.token_ids, one.reused_tokens) == (other.text, other.token_ids, other.reused_tokens)
     assert (loaded.processor.chat_format, loaded.processor.system) == ("template", "")
     assert (
         loaded.processor.conversation(TURNS)["labels"].tolist()
-        == begun.processor.conversation(TURNS)["labels"].tolist()
+        == assembled.processor.conversation(TURNS)["labels"].tolist()
     )
-    assert loaded.model.generation_config.eos_token_id == begun.model.generation_config.eos_token_id
+    assert loaded.model.generation_config.eos_token_id == assembled.model.generation_config.eos_token_id
 
 
-def test_generate_gives_the_sessions_answer(begun):
-    first, _ = conversation(begun)
-    inputs = begun.processor(picture(), QUESTION, [BOX])
+def test_generate_gives_the_sessions_answer(assembled):
+    first, _ = conversation(assembled)
+    inputs = assembled.processor(picture(), QUESTION, [BOX])
     inputs.pop("labels")
     never = sorted(
-        set(range(begun.model.config.text_config.vocab_size)) - set(begun.processor.tokenizer.get_vocab().values())
+        set(range(assembled.model.config.text_config.vocab_size))
+        - set(assembled.processor.tokenizer.get_vocab().values())
     )
-    never += begun.processor.tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS[1:]))
-    generated = begun.model.generate(**inputs, max_new_tokens=10, do_sample=False, suppress_tokens=never)
+    never += assembled.processor.tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS[1:]))
+    generated = assembled.model.generate(**inputs, max_new_tokens=10, do_sample=False, suppress_tokens=never)
     ids = generated[0, inputs["input_ids"].shape[1] :].tolist()
     assert ids[: len(first.token_ids)] == first.token_ids or first.token_ids in [
         ids[start : start + len(first.token_ids)] for start in range(len(ids))
@@ -136,7 +137,7 @@ def test_generate_gives_the_sessions_answer(begun):
 
 def test_the_pretrained_weights_are_kept(parts):
     language, tower = parts
-    model = begin(language, tower).model
+    model = assemble(language, tower).model
     original = AutoTokenizer.from_pretrained(language)
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -151,9 +152,9 @@ def test_the_pretrained_weights_are_kept(parts):
         assert torch.equal(model.vision_tower.get_parameter(name), tensor), name
 
 
-def test_added_tokens_have_ids_of_the_tokenizer_and_ordinary_rows(begun, parts):
+def test_added_tokens_have_ids_of_the_tokenizer_and_ordinary_rows(assembled, parts):
     original = AutoTokenizer.from_pretrained(parts[0])
-    tokenizer, model = begun.processor.tokenizer, begun.model
+    tokenizer, model = assembled.processor.tokenizer, assembled.model
     assert model.config.image_token_id == tokenizer.convert_tokens_to_ids("<im_patch>")
     assert model.config.region_token_id == tokenizer.convert_tokens_to_ids("<bbox>")
     assert tokenizer.get_vocab().items() >= original.get_vocab().items()
@@ -169,11 +170,11 @@ def test_added_tokens_have_ids_of_the_tokenizer_and_ordinary_rows(begun, parts):
         torch.testing.assert_close(embeddings.weight[new], mean.expand(len(new), -1))
 
 
-def test_the_fresh_parts_begin_as_those_of_a_new_model(begun):
+def test_the_fresh_parts_begin_as_those_of_a_new_model(assembled):
     from gpt4roi_nb import GPT4RoIForConditionalGeneration
 
-    new = GPT4RoIForConditionalGeneration(begun.model.config)
-    for name, ours in begun.model.named_parameters():
+    new = GPT4RoIForConditionalGeneration(assembled.model.config)
+    for name, ours in assembled.model.named_parameters():
         if name.startswith(("region_encoder.", "multi_modal_projector.")):
             theirs = new.get_parameter(name)
             assert ours.isfinite().all() and ours.dtype == torch.float32 and ours.shape == theirs.shape
@@ -183,13 +184,13 @@ def test_the_fresh_parts_begin_as_those_of_a_new_model(begun):
                 assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.3), name
 
 
-def test_tied_embeddings_stay_tied(begun):
-    inputs, outputs = begun.model.get_input_embeddings().weight, begun.model.get_output_embeddings().weight
-    assert (inputs is outputs) == begun.model.config.text_config.tie_word_embeddings
+def test_tied_embeddings_stay_tied(assembled):
+    inputs, outputs = assembled.model.get_input_embeddings().weight, assembled.model.get_output_embeddings().weight
+    assert (inputs is outputs) == assembled.model.config.text_config.tie_word_embeddings
 
 
 def test_an_answer_ends_where_the_language_model_ends_it(language_model, vision_tower):
-    gpt4roi = begin(language_model, vision_tower)
+    gpt4roi = assemble(language_model, vision_tower)
     ends = gpt4roi.processor.tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"])
     assert gpt4roi.model.generation_config.eos_token_id == ends
     free = gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
@@ -201,18 +202,18 @@ def test_an_answer_ends_where_the_language_model_ends_it(language_model, vision_
 
 
 def test_pictures_are_normalised_as_the_tower_learnt_it(language_model, vision_tower, tmp_path):
-    images = begin(language_model, vision_tower).processor.image_processor
+    images = assemble(language_model, vision_tower).processor.image_processor
     assert (images.image_mean, images.image_std, images.image_size) == ([0.5] * 3, [0.5] * 3, 32)
-    images = begin(language_model, save_clip(tmp_path / "clip")).processor.image_processor
+    images = assemble(language_model, save_clip(tmp_path / "clip")).processor.image_processor
     assert (images.image_mean, images.image_std) == (list(CLIP_MEAN), list(CLIP_STD))
-    given = begin(language_model, vision_tower, image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 1])
+    given = assemble(language_model, vision_tower, image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 1])
     assert given.processor.image_processor.image_mean == [0.1, 0.2, 0.3]
 
 
 def test_a_tower_alone_serves_as_well_as_a_whole_model(language_model, vision_tower, tmp_path):
-    whole = begin(language_model, vision_tower)
+    whole = assemble(language_model, vision_tower)
     whole.model.vision_tower.save_pretrained(tmp_path)
-    alone = begin(language_model, tmp_path, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    alone = assemble(language_model, tmp_path, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     assert [answer.token_ids for answer in conversation(whole)] == [answer.token_ids for answer in conversation(alone)]
 
 
@@ -221,33 +222,33 @@ def test_without_a_template_the_format_is_gpt4rois(language_model, vision_tower,
     tokenizer.chat_template = None
     LlamaForCausalLM.from_pretrained(language_model).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    gpt4roi = begin(tmp_path, vision_tower)
+    gpt4roi = assemble(tmp_path, vision_tower)
     assert (gpt4roi.processor.chat_format, gpt4roi.processor.system) == ("gpt4roi", SYSTEM)
     assert conversation(gpt4roi)[1].reused_tokens > 0
     with pytest.raises(ValueError, match="needs a tokenizer with a chat template, but this one has none"):
-        begin(tmp_path, vision_tower, chat_format="template")
+        assemble(tmp_path, vision_tower, chat_format="template")
 
 
 def test_format_and_system_message_are_as_asked_for(language_model, vision_tower):
-    own = begin(language_model, vision_tower, chat_format="gpt4roi")
+    own = assemble(language_model, vision_tower, chat_format="gpt4roi")
     assert "### Human:" in own.processor.tokenizer.decode(own.processor.prompt([("user", "Why?")]).input_ids)
-    told = begin(language_model, vision_tower, system="Be brief.")
+    told = assemble(language_model, vision_tower, system="Be brief.")
     ids = told.processor.prompt([("user", "Why?")]).input_ids
     assert "system<|end_header_id|>\n\nBe brief.<|eot_id|>" in told.processor.tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "auto"])
 def test_all_weights_have_one_dtype(language_model, vision_tower, dtype):
-    model = begin(language_model, vision_tower, dtype=dtype).model
+    model = assemble(language_model, vision_tower, dtype=dtype).model
     assert {weight.dtype for weight in model.parameters()} == {torch.float32 if dtype == "auto" else torch.bfloat16}
 
 
 @pytest.mark.parametrize("path", ["/absent/model", "./absent"])
 def test_a_missing_part_is_named(language_model, vision_tower, path):
     with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder or a hub id"):
-        begin(path, vision_tower)
+        assemble(path, vision_tower)
     with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder or a hub id"):
-        begin(language_model, path)
+        assemble(language_model, path)
 
 
 def test_a_tower_without_a_grid_is_refused(language_model, tmp_path):
@@ -255,19 +256,19 @@ def test_a_tower_without_a_grid_is_refused(language_model, tmp_path):
     with pytest.raises(
         ValueError, match=r"cannot be the vision tower: its configuration \(swin\) must give image_size"
     ):
-        begin(language_model, tmp_path)
+        assemble(language_model, tmp_path)
 
 
 def test_a_tower_that_is_not_deep_enough_is_refused(language_model, tmp_path):
     SiglipVisionConfig(**{**TOWER, "num_hidden_layers": 2}).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="need a deeper tower than 2 layers"):
-        begin(language_model, tmp_path)
+        assemble(language_model, tmp_path)
 
 
 def test_unknown_statistics_of_pictures_are_asked_for(language_model, tmp_path):
     SiglipVisionModel(SiglipVisionConfig(**TOWER)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"must say in its preprocessor_config\.json how pictures are normalised"):
-        begin(language_model, tmp_path)
+        assemble(language_model, tmp_path)
 
 
 def test_an_incomplete_checkpoint_is_refused(language_model, vision_tower, tmp_path):
@@ -277,7 +278,7 @@ def test_an_incomplete_checkpoint_is_refused(language_model, vision_tower, tmp_p
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"must hold all weights of a SiglipVisionModel, but \d+ tensors are missing"):
-        begin(language_model, tmp_path)
+        assemble(language_model, tmp_path)
 
 
 def _shapes(gpt4roi):

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from authors import write_authors, write_base, write_tower
-from golden_recipe import GOLDEN, read_json, recipe
+from golden_recipe import GOLDEN, encode_each_image_once, read_json, recipe
 from safetensors import safe_open
 
 from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.checkpoint import convert_original
 from gpt4roi_nb.checkpoint.keys import to_original
-from gpt4roi_nb.checkpoint.load import convert_original
 
-pytestmark = pytest.mark.slow
+# One worker makes the 400 million weights.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("golden_convert")]
 
 KEYS = read_json("e2e_keys.json")
 CONFIG = read_json("e2e_config.json")
@@ -52,6 +53,7 @@ def test_a_converted_checkpoint_gives_the_recorded_numbers(state, clip, tmp_path
 
     golden = np.load(GOLDEN / "e2e_A.npz")
     gpt4roi = GPT4RoI.from_pretrained(tmp_path / "target", device="cpu", dtype=torch.float32)
+    encode_each_image_once(gpt4roi.model)
     pixel_values = gpt4roi.processor.image_processor(GOLDEN / "image0.png")["pixel_values"]
     with torch.no_grad():
         outputs = gpt4roi.model(

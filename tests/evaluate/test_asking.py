@@ -12,7 +12,7 @@ from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.evaluate.predict import TOO_LONG, Asker, Picture
+from gpt4roi_nb.evaluate.predict import TOO_LONG, BatchedPredictor, Picture
 from gpt4roi_nb.images import load_image
 
 LETTERS = ("(A)", "(B)", "(C)", "(D)")
@@ -38,9 +38,9 @@ def answers(gpt4roi, asked, scorer, batch_size=8, given=None) -> dict[str, objec
     loaded = {
         name: Picture(gpt4roi.processor.image_processor.picture(image), image.size) for name, image in images().items()
     }
-    asker = Asker(gpt4roi, scorer, batch_size, 12)
+    predictor = BatchedPredictor(gpt4roi, scorer, batch_size, 12)
     found = {}
-    for outcomes in asker.answer(asker.batches(asked), loaded | (given or {})):
+    for outcomes in predictor.answer(predictor.batches(asked), loaded | (given or {})):
         for outcome in outcomes:
             name = outcome.id if isinstance(outcome, Prediction) else outcome[0]
             found[name] = outcome

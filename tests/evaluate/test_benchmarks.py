@@ -12,23 +12,26 @@ import numpy as np
 import pytest
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate import BENCHMARKS, Result, coco, evaluate, lvis, paco, vcr
-from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Setting
+from gpt4roi_nb.evaluate import BENCHMARKS, Result, evaluate
+from gpt4roi_nb.evaluate.__main__ import main
+from gpt4roi_nb.evaluate.benchmarks.coco import COCO, mean_average_precision
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction
 from gpt4roi_nb.evaluate.benchmarks.letters import letter_of
+from gpt4roi_nb.evaluate.benchmarks.naming import LVIS, PACO
 from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
-from gpt4roi_nb.evaluate.command import main
-from gpt4roi_nb.evaluate.metrics.sentences import packaged_model
-from gpt4roi_nb.evaluate.predict import Asker
+from gpt4roi_nb.evaluate.benchmarks.vcr import VCR
+from gpt4roi_nb.evaluate.metrics.similarity import packaged_model
+from gpt4roi_nb.evaluate.predict import BatchedPredictor
 
 ONE_WORKER = pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once a process
 WRONG = {"(A)": "(B)", "(B)": "(C)", "(C)": "(D)", "(D)": "(A)"}
 
 
-def listed(name: str, root: Path, **setting) -> tuple[list[Item], Problems]:
-    module = benchmark(name)
+def listed(name: str, root: Path, **config) -> tuple[list[Item], Problems]:
+    chosen = benchmark(name)
     problems = Problems()
-    given = {"split": module.SPLITS[0], "scorer": module.SCORERS[0], **setting}
-    return list(module.items(Setting(root, **given), problems)), problems
+    given = {"split": chosen.splits[0], "scorer": chosen.scoring[0], **config}
+    return list(chosen.items(EvalConfig(root, **given), problems)), problems
 
 
 def said(items: list[Item], answers: list[str]) -> list[Prediction]:
@@ -36,9 +39,9 @@ def said(items: list[Item], answers: list[str]) -> list[Prediction]:
 
 
 def values(name: str, items: list[Item], answers: list[str], root: Path) -> dict[str, float]:
-    module = benchmark(name)
-    scores = module.score(items, said(items, answers), Setting(root, module.SPLITS[0]))
-    return {key: figure.value for key, figure in scores.figures.items()}
+    chosen = benchmark(name)
+    scores = chosen.score(items, said(items, answers), EvalConfig(root, chosen.splits[0]))
+    return {key: figure.value for key, figure in scores.metrics.items()}
 
 
 @pytest.mark.parametrize(
@@ -64,9 +67,9 @@ def test_vcr_counts_an_annotation_only_when_both_are_right(world):
     assert values("vcr", items, answers, world) == pytest.approx(
         {"Q→A": 100 * (n - 2) / n, "QA→R": 100 * (n - 2) / n, "Q→AR": 100 * (n - 3) / n}
     )
-    silent = vcr.score(items, said(items, ["I do not know"] * len(items)), Setting(world, "val"))
+    silent = VCR.score(items, said(items, ["I do not know"] * len(items)), EvalConfig(world, "val"))
     assert silent.counts == {"answers without a letter": len(items)}
-    assert [figure.value for figure in silent.figures.values()] == [0, 0, 0]
+    assert [figure.value for figure in silent.metrics.values()] == [0, 0, 0]
 
 
 def test_vcr_asks_in_the_protocols_words(world):
@@ -130,9 +133,9 @@ def test_coco_is_right_on_exactly_the_name(world):
     assert not list(problems) and n >= 8
     answers = [item.target for item in items]
     answers[:4] = [f"A {items[0].target.upper()}.", f" the {items[1].target} ", f"red {items[2].target}", "dragon"]
-    scores = coco.score(items, said(items, answers), Setting(world, "val"))
+    scores = COCO.score(items, said(items, answers), EvalConfig(world, "val"))
     assert scores.columns["correct"] == [True, True, False, False] + [True] * (n - 4)
-    assert scores.figures["accuracy"].value == pytest.approx(100 * (n - 2) / n)
+    assert scores.metrics["accuracy"].value == pytest.approx(100 * (n - 2) / n)
     assert scores.counts == {"category unknown to the mapping": 2}
 
 
@@ -146,18 +149,18 @@ def test_mean_average_precision_worked_by_hand():
     items = [item(1, 0, 1), item(1, 100, 1), item(2, 0, 2), item(2, 100, 1)]
     # Of cups: 2 of 3 found, and nothing else called so: precision 1 up to recall 2/3, that is 67 of 101 points.
     # Of rings: found, but one more is called so, at the same score; the true one comes first in the list.
-    figure = coco.mean_average_precision(items, [1, 1, 2, 2])
+    figure = mean_average_precision(items, [1, 1, 2, 2])
     assert figure.value == pytest.approx(100 * (67 / 101 + 1) / 2)
     assert figure.units == ("1", "2")
-    assert figure.of(np.array([1, 1])) == pytest.approx(figure.value)
-    assert figure.of(np.array([2, 0])) == pytest.approx(100)  # both cups of image 1, twice; no ring
+    assert figure.of_samples(np.array([[1, 1]])) == pytest.approx(figure.value)
+    assert figure.of_samples(np.array([[2, 0]])) == pytest.approx(100)  # both cups of image 1, twice; no ring
     # Image 2 twice: of rings right, wrong, right, wrong: precision 1 to recall 1/2 (51 points), then 2/3. No cup.
-    assert figure.of(np.array([0, 2])) == pytest.approx(100 * ((51 + 50 * 2 / 3) / 101 + 0) / 2)
-    assert coco.mean_average_precision(items, [None] * 4).value == 0
+    assert figure.of_samples(np.array([[0, 2]])) == pytest.approx(100 * ((51 + 50 * 2 / 3) / 101 + 0) / 2)
+    assert mean_average_precision(items, [None] * 4).value == 0
 
 
 def test_coco_map_is_what_pycocotools_says_of_the_file(world, tmp_path, capsys):
-    from pycocotools.coco import COCO
+    from pycocotools.coco import COCO as Annotations
     from pycocotools.cocoeval import COCOeval
 
     root, place = tmp_path, "coco/annotations/instances_val2017.json"
@@ -173,7 +176,7 @@ def test_coco_map_is_what_pycocotools_says_of_the_file(world, tmp_path, capsys):
         content["annotations"].append(crowd)
     (root / place).parent.mkdir(parents=True)
     (root / place).write_text(json.dumps(content))
-    truth = COCO(str(root / place))
+    truth = Annotations(str(root / place))
     found = []
     for item, category in zip(items, guessed, strict=True):
         x1, y1, x2, y2 = item.boxes[0]
@@ -183,29 +186,29 @@ def test_coco_map_is_what_pycocotools_says_of_the_file(world, tmp_path, capsys):
     official.evaluate()
     official.accumulate()
     official.summarize()
-    assert coco.score(items, said(items, spoken), Setting(root, "val")).figures["mAP"].value == pytest.approx(
+    assert COCO.score(items, said(items, spoken), EvalConfig(root, "val")).metrics["mAP"].value == pytest.approx(
         100 * official.stats[0]
     )
     # A wrong name within a crowd of that name does not count: without the crowd it would.
-    assert coco.mean_average_precision(items, guessed).value < 100 * official.stats[0] - 1e-3
+    assert mean_average_precision(items, guessed).value < 100 * official.stats[0] - 1e-3
 
 
 @ONE_WORKER
 def test_lvis_and_paco_worked_by_hand(world):
-    for module in (lvis, paco):
-        items, problems = listed(module.__name__.rpartition(".")[2], world)
+    for chosen in (LVIS, PACO):
+        items, problems = listed(chosen.name, world)
         assert not list(problems)
         by_kind = {asked: [item for item in items if item.facts["asked"] == asked] for asked in ("name", "choice")}
         assert len(by_kind["name"]) == len(by_kind["choice"])
         first = by_kind["name"][0]
         assert first.question == "What is the category of <region1>? Using only one word or phrase."
         words = first.target.split()
-        setting = Setting(world, "val")
+        config = EvalConfig(world, "val")
         # The text after the colon counts; one word of two, and one that is not, is an IoU of 1/(n + 1).
-        scores = module.score([first], said([first], [f"Category: {words[0].upper()}, quux."]), setting)
-        assert scores.figures["S-IoU"].value == pytest.approx(100 / (len(words) + 1))
-        assert scores.figures["SS"].value < 95 and scores.columns["correct"] == [False]
-        assert math.isnan(scores.figures["binary choice"].value)
+        scores = chosen.score([first], said([first], [f"Category: {words[0].upper()}, quux."]), config)
+        assert scores.metrics["S-IoU"].value == pytest.approx(100 / (len(words) + 1))
+        assert scores.metrics["SS"].value < 95 and scores.columns["correct"] == [False]
+        assert math.isnan(scores.metrics["binary choice"].value)
         for item in by_kind["choice"]:
             true, false = item.facts["true"], item.facts["false"]
             assert item.question == "Is the object <region1> of the image a {} or a {}?".format(*item.options)
@@ -215,9 +218,9 @@ def test_lvis_and_paco_worked_by_hand(world):
         true, false = item.facts["true"][0], item.facts["false"][0]
         answers = {f"a {true}": True, false: False, f"a {true}, not a {false}": True}
         answers |= {f"{true} or {false}": False, "": False}
-        scores = module.score([item] * len(answers), said([item] * len(answers), list(answers)), setting)
+        scores = chosen.score([item] * len(answers), said([item] * len(answers), list(answers)), config)
         assert scores.columns["correct"] == list(answers.values())
-        assert scores.figures["binary choice"].value == 40
+        assert scores.metrics["binary choice"].value == 40
 
 
 @pytest.mark.parametrize("damage", [lambda one: one.pop("id"), lambda one: one.update(name=7)])
@@ -266,7 +269,9 @@ def test_false_names_are_not_in_the_picture_and_come_first_half_the_time(world):
 def perfect(monkeypatch):
     """A model that says what is right."""
     monkeypatch.setattr(
-        Asker, "_write", lambda self, asked, shared: [(question.item.target, -0.1, None) for question in asked]
+        BatchedPredictor,
+        "_write",
+        lambda self, asked, shared: [(question.item.target, -0.1, None) for question in asked],
     )
 
     def choose(self, asked, shared):
@@ -274,7 +279,7 @@ def perfect(monkeypatch):
         rows = [[math.log(0.9) if option == one.item.target else even for option in one.item.options] for one in asked]
         return [(one.item.target, math.log(0.9), tuple(row)) for one, row in zip(asked, rows, strict=True)]
 
-    monkeypatch.setattr(Asker, "_choose", choose)
+    monkeypatch.setattr(BatchedPredictor, "_choose", choose)
 
 
 @ONE_WORKER
@@ -346,14 +351,14 @@ def test_genuine_records_are_asked_about_and_scored(samples, tmp_path, name, fil
     shutil.copy(source, target)
     items, problems = listed(name, tmp_path)
     assert items and not problems.counts()
-    module = benchmark(name)
+    chosen = benchmark(name)
     if name == "coco":
-        scores = module.score(items, said(items, [item.target for item in items]), Setting(tmp_path, "val"))
-        assert {key: figure.value for key, figure in scores.figures.items()} == pytest.approx(
+        scores = chosen.score(items, said(items, [item.target for item in items]), EvalConfig(tmp_path, "val"))
+        assert {key: figure.value for key, figure in scores.metrics.items()} == pytest.approx(
             {"accuracy": 100, "mAP": 100}
         )
     else:
-        chosen = [item for item in items if item.facts["asked"] == "choice"]
-        answers = [item.facts["true"][0] for item in chosen]
-        scores = module.score(chosen, said(chosen, answers), Setting(tmp_path, "val"))
-        assert scores.figures["binary choice"].value == 100
+        choices = [item for item in items if item.facts["asked"] == "choice"]
+        answers = [item.facts["true"][0] for item in choices]
+        scores = chosen.score(choices, said(choices, answers), EvalConfig(tmp_path, "val"))
+        assert scores.metrics["binary choice"].value == 100

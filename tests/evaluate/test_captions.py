@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate.benchmarks.captions import caption_figures, score
-from gpt4roi_nb.evaluate.benchmarks.item import Prediction, Setting
-from gpt4roi_nb.evaluate.metrics import caption_scores, refcocog, vg
-from gpt4roi_nb.evaluate.metrics.caption_scores import METRICS, CaptionScores, score_captions
-from gpt4roi_nb.evaluate.metrics.caption_tools import (
+from gpt4roi_nb.evaluate.benchmarks.captions import REFCOCOG, VG, score
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Prediction
+from gpt4roi_nb.evaluate.metrics import captions
+from gpt4roi_nb.evaluate.metrics.captions import (
+    METRICS,
+    CaptionScores,
     Meteor,
     java,
     meteor,
-    meteor_of_sums,
+    score_captions,
     tokenized,
     without_chunks_of_perfect,
 )
@@ -51,7 +52,7 @@ def running(needs_java: None) -> Iterator[Meteor]:
 @pytest.fixture(autouse=True)
 def one_meteor(running: Meteor, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds to start, so all tests ask the same one."""
-    monkeypatch.setattr(caption_scores, "meteor", lambda: nullcontext(running))
+    monkeypatch.setattr(captions, "meteor", lambda **given: nullcontext(running))
 
 
 @pytest.fixture
@@ -136,20 +137,21 @@ def test_an_answer_without_a_word_scores_nothing(scores: CaptionScores) -> None:
 
 def test_a_resample_is_what_the_jar_and_bleu_make_of_the_captions_drawn(scores: CaptionScores) -> None:
     units = ["p", "q", "p", "r", "s"]
-    figures = scores.figures(units)
-    assert figures["METEOR"].units == ("p", "q", "r", "s")
-    for name, figure in figures.items():
-        assert figure.of is not None
-        assert figure.of(np.ones(4, np.int64)) == pytest.approx(scores.corpus[name], abs=1e-9), name
-        assert figure.value == pytest.approx(scores.corpus[name], abs=1e-9)
+    metrics = scores.metrics(units)
+    assert metrics["METEOR"].units == ("p", "q", "r", "s")
+    for name, metric in metrics.items():
+        assert metric.of_samples is not None
+        assert metric.of_samples(np.ones((1, 4), np.int64)) == pytest.approx(scores.corpus[name], abs=1e-9), name
+        assert metric.value == pytest.approx(scores.corpus[name], abs=1e-9)
     drawn = [0, 2, 0, 2, 3]  # picture p twice, r once
     again = score_captions([ANSWERS[k] for k in drawn], [REFERENCES[k] for k in drawn])
-    counts = np.array([2, 0, 1, 0])
+    counts = np.array([[2, 0, 1, 0], [1, 1, 1, 1]])
     for name in ("METEOR", "BLEU-4", "ROUGE-L"):
-        assert figures[name].of(counts) == pytest.approx(again.corpus[name], abs=1e-9), name  # type: ignore[misc]
+        values = metrics[name].of_samples(counts)  # type: ignore[misc]
+        assert values == pytest.approx([again.corpus[name], scores.corpus[name]], abs=1e-9), name
 
 
-def test_meteors_formula_is_that_of_the_jar(running: Meteor) -> None:
+def test_meteor_weighs_sums_of_counts_as_it_weighs_all_captions_and_without_the_paraphrases(running: Meteor) -> None:
     answers = tokenized(["a man with a hat", "dogs run", "the large cat", "a red cube", "zebra", "cups and cups"])
     references = [
         tokenized([text]) for text in ("a man with hat", "a dog is running", "a big cat", "a red cube", "x", "a cup")
@@ -158,8 +160,9 @@ def test_meteors_formula_is_that_of_the_jar(running: Meteor) -> None:
     total, each = running.scores(rows)
     assert rows[:, 8:20].any()  # more than exact words have matched
     perfect = without_chunks_of_perfect(rows)
-    assert meteor_of_sums(perfect) == pytest.approx(each, abs=1e-12)
-    assert meteor_of_sums(perfect.sum(0, keepdims=True))[0] == pytest.approx(total, abs=1e-12)
+    with meteor(paraphrases=False) as scorer:
+        scores = scorer.scores(np.stack([*perfect, perfect.sum(0), np.zeros(23)]))[1]
+    assert scores == pytest.approx([*each, total, 0], abs=1e-12)
     assert 0 < total < 1
 
 
@@ -220,12 +223,12 @@ def test_nothing_to_score_and_missing_references_are_told() -> None:
 def test_genuine_captions_that_repeat_themselves_are_perfect(samples: Path) -> None:
     entries = json.loads((samples / "refcocog" / "RefCOCOg_annotation_subset.json").read_text())
     texts = [entry["caption"][0] for rows in entries.values() for entry in rows][:300]
-    figures, each = caption_figures(texts, [[text] for text in texts], [str(k) for k in range(len(texts))])
-    assert figures["METEOR"].value == pytest.approx(100)
-    assert figures["ROUGE-L"].value == pytest.approx(100)
-    assert figures["BLEU-4"].value == pytest.approx(100, abs=1e-3)
-    assert 900 < figures["CIDEr"].value <= 1000  # a few are shorter than four words
-    assert len(each) == len(texts)
+    found = score_captions(texts, [[text] for text in texts])
+    assert found.corpus["METEOR"] == pytest.approx(100)
+    assert found.corpus["ROUGE-L"] == pytest.approx(100)
+    assert found.corpus["BLEU-4"] == pytest.approx(100, abs=1e-3)
+    assert 900 < found.corpus["CIDEr"] <= 1000  # a few are shorter than four words
+    assert len(found.items["METEOR"]) == len(texts)
 
 
 def vg_root(tmp_path: Path, split: str = "val") -> Path:
@@ -247,7 +250,7 @@ def vg_root(tmp_path: Path, split: str = "val") -> Path:
 
 def test_visual_genome_asks_once_a_caption(tmp_path: Path) -> None:
     root, problems = vg_root(tmp_path), Problems()
-    items = list(vg.items(Setting(root, "val"), problems))
+    items = list(VG.items(EvalConfig(root, "val"), problems))
     assert [item.id for item in items] == ["vg/1/0", "vg/1/1"]
     assert [item.target for item in items] == ["a red cup", "the handle"]
     assert {item.group for item in items} == {"vg/1"}
@@ -256,9 +259,9 @@ def test_visual_genome_asks_once_a_caption(tmp_path: Path) -> None:
     assert "<region1>" in items[0].question
     assert problems.counts() == {"box without area": 1}
     # the data set's own folder will do as well
-    assert [item.id for item in vg.items(Setting(root / "vg", "val"), Problems())] == [item.id for item in items]
-    assert set(vg.files(root, "all")) == {"regions", "sizes of images", "pictures"}
-    asked = vg.items(Setting(root, "val", question="Caption <region1>."), Problems())
+    assert [item.id for item in VG.items(EvalConfig(root / "vg", "val"), Problems())] == [item.id for item in items]
+    assert set(VG.files(root, "all")) == {"regions", "sizes of images", "pictures"}
+    asked = VG.items(EvalConfig(root, "val", question="Caption <region1>."), Problems())
     assert {item.question for item in asked} == {"Caption <region1>."}
 
 
@@ -270,7 +273,7 @@ def test_visual_genome_reads_the_genuine_records(samples: Path, tmp_path: Path) 
     shutil.copy(samples / "visual_genome" / "region_descriptions_sample.json", base / "region_descriptions.json")
     facts = {"image_id": 1, "width": 800, "height": 600, "url": "https://x/VG_100K/1.jpg"}
     (base / "image_data.json").write_text(json.dumps([facts]))
-    items = list(vg.items(Setting(tmp_path, "all"), Problems(strict=True)))
+    items = list(VG.items(EvalConfig(tmp_path, "all"), Problems(strict=True)))
     assert [item.target for item in items] == [
         "the clock is green in colour",
         "shade is along the street",
@@ -294,18 +297,18 @@ def test_refcocog_asks_once_a_region_and_knows_all_its_sentences(tmp_path: Path)
         "categories": [{"id": 1, "name": "object"}],
     }
     (tmp_path / "refcocog" / "finetune_refcocog_val.json").write_text(json.dumps(content))
-    items = list(refcocog.items(Setting(tmp_path, "val"), Problems(strict=True)))
+    items = list(REFCOCOG.items(EvalConfig(tmp_path, "val"), Problems(strict=True)))
     assert [item.facts["references"] for item in items] == [["the cup", "a red cup"], ["the bowl"]]
     assert {item.group for item in items} == {"refcocog/COCO_train2014_000000000009"}
     assert Path(items[0].image) == tmp_path / "coco" / "train2014" / "COCO_train2014_000000000009.jpg"
-    assert all(path.exists() for path in refcocog.files(tmp_path, "val").values())
+    assert all(path.exists() for path in REFCOCOG.files(tmp_path, "val").values())
     predictions = [
         Prediction(item.id, answer, 0.0, None, 0.0, 100, 80)
         for item, answer in zip(items, ["the cup", ""], strict=True)
     ]
-    found = score(items, predictions, Setting(tmp_path, "val"))
-    assert list(found.figures) == list(METRICS)
+    found = score(items, predictions, EvalConfig(tmp_path, "val"))
+    assert list(found.metrics) == list(METRICS)
     assert found.columns["score"] == [pytest.approx(1), 0]
     assert found.counts == {"empty answers": 1}
     assert "1.5 references a region" in found.notes[0]
-    assert score([], [], Setting(tmp_path, "val")).figures == {}
+    assert score([], [], EvalConfig(tmp_path, "val")).metrics == {}

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from panoptic_answers import BED_A, CAR_A, Wrong, chosen, judged, metrics, written
+from panoptic_answers import BED_A, CAR_A, Wrong, chosen, evaluated, metrics, written
 from panoptic_scenes import ROOM, write_ade20k, write_cityscapes
 from PIL import Image
 
-from gpt4roi_nb.evaluate.benchmarks.panoptic_files import PanopticData, read_panoptic, regions_of
+from gpt4roi_nb.evaluate.benchmarks.panoptic_files import read_panoptic, regions_of
+from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
 from gpt4roi_nb.evaluate.metrics.outputs import panoptic
 
 
@@ -44,7 +45,7 @@ def test_the_official_panoptic_command_agrees_on_whole_files(
             str(tmp_path / "predicted" / "panoptic"),
             str(tmp_path / "results.json"),
         )
-    ours = judged(data, wrong)
+    ours = evaluated(data, wrong)
     figures = metrics(ours)
     assert [figures["PQ"], figures["SQ"], figures["RQ"]] == [100 * official["All"][key] for key in ("pq", "sq", "rq")]
     assert figures["PQ things"] == 100 * official["Things"]["pq"]
@@ -71,12 +72,12 @@ def test_cityscapes_own_files_give_the_same_matches_and_ap(
     with redirect_stdout(io.StringIO()):
         matches = tool.matchGtWithPreds(predicted, truth, tool.getGtInstances(truth, args), args)
         official = tool.computeAverages(tool.evaluateMatches(matches, args), args)
-    judge = judged(city, wrong)
-    ours = list(judge._ap.matches.values())
+    evaluator = evaluated(city, wrong)
+    ours = list(evaluator._ap.matches.values())
     assert len(ours) == len(matches)
     for mine, theirs in zip(ours, matches.values(), strict=True):
         assert without_names(mine) == without_names(theirs)
-    figures = metrics(judge)
+    figures = metrics(evaluator)
     assert [figures["AP"], figures["AP50"]] == [100 * official["allAp"], 100 * official["allAp50%"]]
 
 
@@ -102,7 +103,7 @@ def test_the_official_pixel_command_agrees(city: PanopticData, tmp_path: Path, m
     predicted = [str(tmp_path / "predicted" / f"{image.id}_labels.png") for image in city.images]
     with redirect_stdout(io.StringIO()):
         official = tool.evaluateImgLists(predicted, truth, args)
-    assert metrics(judged(city, CAR_A))["mIoU"] == pytest.approx(100 * official["averageScoreClasses"], abs=1e-9)
+    assert metrics(evaluated(city, CAR_A))["mIoU"] == pytest.approx(100 * official["averageScoreClasses"], abs=1e-9)
 
 
 @pytest.mark.parametrize("wrong", [{}, BED_A, {("ADE_val_00000001", 1): 1}])
@@ -120,7 +121,7 @@ def test_torchmetrics_gives_the_same_panoptic_quality(tmp_path: Path, wrong: Wro
         numbers[one.id] = data.classes[one.category].id
     predicted, true = np.stack([numbers[ids], ids], -1), np.stack([room // 1000, room], -1)
     value = metric(torch.from_numpy(predicted)[None], torch.from_numpy(true.astype(np.int64))[None])
-    assert metrics(judged(data, wrong))["PQ"] == pytest.approx(100 * float(value), abs=1e-4)  # it has float32
+    assert metrics(evaluated(data, wrong))["PQ"] == pytest.approx(100 * float(value), abs=1e-4)  # it has float32
     assert (value == 1) == (not wrong)
 
 
@@ -156,8 +157,8 @@ def test_the_genuine_cityscapes_picture_is_read_and_scored(samples: Path, tmp_pa
     )
     data = read_panoptic(root, "cityscapes")
     assert len(data.classes) == 19
-    judge = judged(data)
-    assert metrics(judge)["PQ"] == metrics(judge)["mIoU"] == 100
+    evaluator = evaluated(data)
+    assert metrics(evaluator)["PQ"] == metrics(evaluator)["mIoU"] == 100
     # every second region taken for the first class
     regions = regions_of(data.images[0], data.classes)
     wrong = {(stem, number): 0 for number in regions.ids[::2].tolist()}
@@ -172,4 +173,4 @@ def test_the_genuine_cityscapes_picture_is_read_and_scored(samples: Path, tmp_pa
             str(tmp_path / "predicted" / "panoptic"),
             str(tmp_path / "results.json"),
         )
-    assert metrics(judged(data, wrong))["PQ"] == 100 * official["All"]["pq"] < 100
+    assert metrics(evaluated(data, wrong))["PQ"] == 100 * official["All"]["pq"] < 100

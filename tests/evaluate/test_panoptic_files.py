@@ -7,7 +7,8 @@ import pytest
 from panoptic_scenes import STREET, YARD, write_cityscapes
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate.benchmarks.panoptic_files import PanopticData, read_panoptic, regions_of, truth_of
+from gpt4roi_nb.evaluate.benchmarks.panoptic_files import read_panoptic, regions_of, truth_of
+from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
 
 
 @pytest.fixture

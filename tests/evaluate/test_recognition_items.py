@@ -12,9 +12,10 @@ from pycocotools import mask as coco_mask
 
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.scenes.formats.write import write_world
-from gpt4roi_nb.evaluate.benchmarks import ade20k, cityscapes
-from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.benchmarks.registry import Benchmark, benchmark
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.benchmarks.recognition import ADE20K, CITYSCAPES
+from gpt4roi_nb.evaluate.benchmarks.registry import benchmark
 from gpt4roi_nb.evaluate.metrics.statistics import intervals
 
 pytestmark = pytest.mark.xdist_group("sentences")  # importing sentence-transformers takes seconds: in one worker
@@ -25,57 +26,57 @@ def predictions(items: list[Item], answers: list[str]) -> list[Prediction]:
 
 
 def scored(
-    module: Benchmark, root: Path, folder: Path, answers: dict[str, str] | None = None
+    chosen: Benchmark, root: Path, folder: Path, answers: dict[str, str] | None = None
 ) -> tuple[Scores, list[Item]]:
     """What the true names are worth, with `answers` by item in place of some."""
-    setting = Setting(root, "val", folder=folder)
-    items = list(module.items(setting, Problems(strict=True)))
+    config = EvalConfig(root, "val", folder=folder)
+    items = list(chosen.items(config, Problems(strict=True)))
     texts = [(answers or {}).get(item.id, f"a {item.target}") for item in items]
-    return module.score(items, predictions(items, texts), setting), items
+    return chosen.score(items, predictions(items, texts), config), items
 
 
 def test_each_region_is_asked_about_with_its_box(tmp_path: Path) -> None:
-    items = list(cityscapes.items(Setting(write_cityscapes(tmp_path), "val"), Problems(strict=True)))
+    items = list(CITYSCAPES.items(EvalConfig(write_cityscapes(tmp_path), "val"), Problems(strict=True)))
     assert [item.id for item in items[:4]] == [f"cityscapes/city_000000_000000/{k}" for k in (7, 26, 26000, 26001)]
     assert items[2].boxes == ((60, 0, 90, 20),)
     assert (items[2].target, items[2].kind, items[2].region) == ("car", "car", 1)
-    assert items[2].question == cityscapes.PROMPT
+    assert items[2].question == CITYSCAPES.prompt
     assert {item.group for item in items} == {"cityscapes/city_000000_000000", "cityscapes/city_000001_000000"}
     assert Path(items[0].image).is_file()
     json.dumps(items[0].facts)
-    other = Setting(tmp_path, "val", question="What is <region1>?")
-    assert {item.question for item in cityscapes.items(other, Problems())} == {"What is <region1>?"}
+    other = EvalConfig(tmp_path, "val", question="What is <region1>?")
+    assert {item.question for item in CITYSCAPES.items(other, Problems())} == {"What is <region1>?"}
 
 
 def test_boxes_come_from_the_pixels_where_the_file_has_none(tmp_path: Path) -> None:
     root = write_cityscapes(tmp_path)
-    expected = [item.boxes for item in cityscapes.items(Setting(root, "val"), Problems())]
+    expected = [item.boxes for item in CITYSCAPES.items(EvalConfig(root, "val"), Problems())]
     file = root / "gtFine" / "cityscapes_panoptic_val.json"
     content = json.loads(file.read_text())
     for annotation in content["annotations"]:
         for segment in annotation["segments_info"]:
             del segment["bbox"]
     file.write_text(json.dumps(content))
-    assert [item.boxes for item in cityscapes.items(Setting(root, "val"), Problems())] == expected
+    assert [item.boxes for item in CITYSCAPES.items(EvalConfig(root, "val"), Problems())] == expected
 
 
 def test_true_names_give_100_by_both_mappings_and_no_disagreement(tmp_path: Path) -> None:
-    for module, write in ((cityscapes, write_cityscapes), (ade20k, write_ade20k)):
-        folder = tmp_path / module.DATASET
-        found, items = scored(module, write(folder), folder)
-        assert list(found.figures)[:6] == [f"{n}{m}" for m in ("", " (lexical)") for n in ("PQ", "AP", "mIoU")]
-        assert {figure.value for figure in found.figures.values()} == {100}
+    for chosen, write in ((CITYSCAPES, write_cityscapes), (ADE20K, write_ade20k)):
+        folder = tmp_path / chosen.title
+        found, items = scored(chosen, write(folder), folder)
+        assert list(found.metrics)[:6] == [f"{n}{m}" for m in ("", " (lexical)") for n in ("PQ", "AP", "mIoU")]
+        assert {figure.value for figure in found.metrics.values()} == {100}
         assert found.columns["correct"] == [True] * len(items)
         assert found.columns["mapped_sbert"] == found.columns["mapped_lexical"] == [item.target for item in items]
         assert found.counts == {}
         assert (folder / "disagreements.jsonl").read_text() == ""
         assert "disagree on 0 of" in found.notes[1]
         assert "nearly flat" in found.notes[0]
-        assert all(low == high == 100 for low, high in intervals(found.figures).values())
+        assert all(low == high == 100 for low, high in intervals(found.metrics).values())
 
 
 def test_masks_of_the_regions_come_back_as_run_lengths(tmp_path: Path) -> None:
-    found, items = scored(cityscapes, write_cityscapes(tmp_path), tmp_path)
+    found, items = scored(CITYSCAPES, write_cityscapes(tmp_path), tmp_path)
     for item, counts in zip(items, found.columns["mask"], strict=True):
         mask = coco_mask.decode({"size": [40, 100], "counts": counts.encode()}).astype(bool)
         picture = STREET if item.facts["image_id"] == "city_000000_000000" else YARD
@@ -85,7 +86,7 @@ def test_masks_of_the_regions_come_back_as_run_lengths(tmp_path: Path) -> None:
 def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path: Path) -> None:
     street = "cityscapes/city_000000_000000"
     said = {f"{street}/26000": "a pedestrian", f"{street}/7": "", f"{street}/26001": "a sedan parked at the kerb"}
-    found, items = scored(cityscapes, write_cityscapes(tmp_path), tmp_path, said)
+    found, items = scored(CITYSCAPES, write_cityscapes(tmp_path), tmp_path, said)
     by_id = {item.id: k for k, item in enumerate(items)}
     sbert, lexical = found.columns["mapped_sbert"], found.columns["mapped_lexical"]
     # pedestrian is a synonym, but only of the class that the real data set calls person, which this one does too
@@ -95,12 +96,12 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
     assert found.counts == {"empty answers": 1, "category unknown to the mapping": 1}
     assert found.columns["correct"].count(False) == 2
     # accuracy is of regions: 4 of 6 and 3 of 6
-    assert found.figures["accuracy"].value == pytest.approx(400 / 6)
-    assert found.figures["accuracy (lexical)"].value == pytest.approx(300 / 6)
+    assert found.metrics["accuracy"].value == pytest.approx(400 / 6)
+    assert found.metrics["accuracy (lexical)"].value == pytest.approx(300 / 6)
     # by words the second car and the road have no class, and of cars there is only the group, which counts for nothing
-    assert found.figures["PQ (lexical)"].value == pytest.approx(100 * (0 + 1 + 2 / 3 + 0) / 4)
-    assert found.figures["PQ"].value == pytest.approx(100 * (0 + 1 + 2 / 3 + 2 / 3) / 4)
-    assert found.figures["AP (lexical)"].value == pytest.approx(100 * (0.75 + 0) / 2)  # Cityscapes breaks here
+    assert found.metrics["PQ (lexical)"].value == pytest.approx(100 * (0 + 1 + 2 / 3 + 0) / 4)
+    assert found.metrics["PQ"].value == pytest.approx(100 * (0 + 1 + 2 / 3 + 2 / 3) / 4)
+    assert found.metrics["AP (lexical)"].value == pytest.approx(100 * (0.75 + 0) / 2)  # Cityscapes breaks here
     (line,) = map(json.loads, (tmp_path / "disagreements.jsonl").read_text().splitlines())
     assert line["id"] == f"{street}/26001"
     assert (line["sentence_bert"], line["lexical"], line["target"]) == ("car", None, "car")
@@ -108,27 +109,27 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
 
 
 def test_images_that_were_not_asked_about_do_not_count(tmp_path: Path) -> None:
-    setting = Setting(write_cityscapes(tmp_path), "val", folder=tmp_path)
-    items = [item for item in cityscapes.items(setting, Problems()) if "city_000001" in item.group]
-    found = cityscapes.score(items, predictions(items, [item.target for item in items]), setting)
-    assert found.figures["PQ"].value == 100
-    assert found.figures["PQ"].units == ("city_000001_000000",)
+    config = EvalConfig(write_cityscapes(tmp_path), "val", folder=tmp_path)
+    items = [item for item in CITYSCAPES.items(config, Problems()) if "city_000001" in item.group]
+    found = CITYSCAPES.score(items, predictions(items, [item.target for item in items]), config)
+    assert found.metrics["PQ"].value == 100
+    assert found.metrics["PQ"].units == ("city_000001_000000",)
 
 
 def test_a_region_that_could_not_be_asked_about_has_no_class(tmp_path: Path) -> None:
-    setting = Setting(write_cityscapes(tmp_path, [STREET]), "val", folder=tmp_path)
-    items = [item for item in cityscapes.items(setting, Problems()) if item.facts["segment_id"] != 26001]
-    found = cityscapes.score(items, predictions(items, [item.target for item in items]), setting)
-    assert found.figures["PQ"].value == pytest.approx(100 * (1 + 2 / 3) / 2)
-    assert found.figures["accuracy"].value == 100
+    config = EvalConfig(write_cityscapes(tmp_path, [STREET]), "val", folder=tmp_path)
+    items = [item for item in CITYSCAPES.items(config, Problems()) if item.facts["segment_id"] != 26001]
+    found = CITYSCAPES.score(items, predictions(items, [item.target for item in items]), config)
+    assert found.metrics["PQ"].value == pytest.approx(100 * (1 + 2 / 3) / 2)
+    assert found.metrics["accuracy"].value == 100
 
 
 def test_a_broken_ground_truth_is_counted_and_no_crash(tmp_path: Path) -> None:
     root = write_cityscapes(tmp_path)
     (root / "gtFine/cityscapes_panoptic_val/city_000000_000000_gtFine_panoptic.png").write_bytes(b"?")
-    found, items = scored(cityscapes, root, tmp_path)
+    found, items = scored(CITYSCAPES, root, tmp_path)
     assert found.counts == {"images whose ground truth cannot be read": 1}
-    assert found.figures["PQ"].value == 100
+    assert found.metrics["PQ"].value == 100
     assert found.columns["mask"].count(None) == 4
     assert len(items) == 6
 
@@ -142,42 +143,42 @@ def test_a_truth_that_cannot_be_read_counts_for_neither_mapping(tmp_path: Path, 
         png.write_bytes(b"?")
     else:
         Image.fromarray(np.zeros((20, 50), np.uint8)).save(png)
-    found, _ = scored(cityscapes, root, tmp_path)
+    found, _ = scored(CITYSCAPES, root, tmp_path)
     assert found.counts == {"images whose ground truth cannot be read": 1}
     for name in ("PQ", "AP", "mIoU", "PQ (lexical)", "AP (lexical)", "mIoU (lexical)"):
-        assert found.figures[name].value == 100
-        assert found.figures[name].units == ("city_000001_000000",)
+        assert found.metrics[name].value == 100
+        assert found.metrics[name].units == ("city_000001_000000",)
 
 
 def test_areas_that_the_file_does_not_tell_come_from_the_pixels(tmp_path: Path) -> None:
     root = write_cityscapes(tmp_path)
     said = {"cityscapes/city_000000_000000/26000": "a person"}
-    expected, _ = scored(cityscapes, root, tmp_path, said)
+    expected, _ = scored(CITYSCAPES, root, tmp_path, said)
     file = root / "gtFine" / "cityscapes_panoptic_val.json"
     content = json.loads(file.read_text())
     for annotation in content["annotations"]:
         del annotation["segments_info"][0]["area"]
         annotation["segments_info"][-1]["area"] = None
     file.write_text(json.dumps(content))
-    found, _ = scored(cityscapes, root, tmp_path, said)
+    found, _ = scored(CITYSCAPES, root, tmp_path, said)
     assert found.counts == {}
-    assert {name: figure.value for name, figure in found.figures.items()} == {
-        name: figure.value for name, figure in expected.figures.items()
+    assert {name: figure.value for name, figure in found.metrics.items()} == {
+        name: figure.value for name, figure in expected.metrics.items()
     }
 
 
 def test_what_is_not_kept_is_not_spoken_of(tmp_path: Path) -> None:
-    setting = Setting(write_cityscapes(tmp_path / "data"), "val", folder=tmp_path, keep=False)
-    items = list(cityscapes.items(setting, Problems()))
-    found = cityscapes.score(items, predictions(items, [item.target for item in items]), setting)
+    config = EvalConfig(write_cityscapes(tmp_path / "data"), "val", folder=tmp_path, keep=False)
+    items = list(CITYSCAPES.items(config, Problems()))
+    found = CITYSCAPES.score(items, predictions(items, [item.target for item in items]), config)
     assert "disagree on 0 of 6 regions." in found.notes[1]
     assert not (tmp_path / "disagreements.jsonl").exists()
 
 
 def test_no_items_give_no_figures_and_no_crash(tmp_path: Path) -> None:
-    setting = Setting(write_cityscapes(tmp_path), "val", folder=tmp_path)
-    found = cityscapes.score([], [], setting)
-    assert all(np.isnan(figure.value) for figure in found.figures.values())
+    config = EvalConfig(write_cityscapes(tmp_path), "val", folder=tmp_path)
+    found = CITYSCAPES.score([], [], config)
+    assert all(np.isnan(figure.value) for figure in found.metrics.values())
 
 
 def test_a_class_that_the_file_does_not_list_is_a_bad_record(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_a_class_that_the_file_does_not_list_is_a_bad_record(tmp_path: Path) -> 
     content["annotations"][1] = {"image_id": "city_000001_000000"}
     file.write_text(json.dumps(content))
     problems = Problems()
-    assert len(list(cityscapes.items(Setting(root, "val"), problems))) == 3
+    assert len(list(CITYSCAPES.items(EvalConfig(root, "val"), problems))) == 3
     assert problems.counts() == {"wrong type": 1, "missing field": 1}
 
 
@@ -199,12 +200,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["cityscapes", "ade20k"])
 def test_the_generated_world_is_measured_where_it_lies(world: Path, tmp_path: Path, name: str) -> None:
-    module = benchmark(name)
-    assert all(path.exists() for path in module.files(world, "val").values())
-    found, items = scored(module, world, tmp_path)
+    chosen = benchmark(name)
+    assert all(path.exists() for path in chosen.files(world, "val").values())
+    found, items = scored(chosen, world, tmp_path)
     assert len({item.group for item in items}) == 3
     assert {"table", "wall"} < {item.kind for item in items}
-    assert {name: round(figure.value, 9) for name, figure in found.figures.items()} == dict.fromkeys(found.figures, 100)
+    assert {name: round(figure.value, 9) for name, figure in found.metrics.items()} == dict.fromkeys(found.metrics, 100)
     assert found.counts == {}
     # the answers of a model that knows the world
     assert list(map(str, found.columns["mapped_lexical"])) == [item.target for item in items]

@@ -17,10 +17,10 @@ import pytest
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb.evaluate import Result, evaluate
+from gpt4roi_nb.evaluate.__main__ import main
 from gpt4roi_nb.evaluate.benchmarks.vcr import HEAD, SUBMISSION, check_submission
-from gpt4roi_nb.evaluate.command import main
 from gpt4roi_nb.evaluate.journal import Journal
-from gpt4roi_nb.evaluate.predict import Asker
+from gpt4roi_nb.evaluate.predict import BatchedPredictor
 from gpt4roi_nb.evaluate.run import draw
 
 SMALL = {"batch_size": 4, "progress": False}
@@ -75,7 +75,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_table(world, gpt4roi, whole, 
     assert not {*again} & {*written}  # nothing is asked twice
     assert len(again) + len(written) > after + 1
     asked = []
-    monkeypatch.setattr(Asker, "answer", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(BatchedPredictor, "answer", lambda *arguments: asked.append(arguments))
     same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
     assert not asked
     same(Result.load(tmp_path), whole)
@@ -175,14 +175,14 @@ def test_pictures_that_come_later_are_asked_about(own, world, gpt4roi, whole, tm
     assert list(complete.predictions["answer"]) == list(whole.predictions["answer"])
     assert complete.metrics == whole.metrics
     asked = []
-    monkeypatch.setattr(Asker, "answer", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(BatchedPredictor, "answer", lambda *arguments: asked.append(arguments))
     same(evaluate("vcr", gpt4roi, own, folder=folder, **SMALL), complete)
     assert not asked
 
 
 def test_nothing_is_asked_that_could_not_be_judged(world, gpt4roi, tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(Asker, "answer", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(BatchedPredictor, "answer", lambda *arguments: asked.append(arguments))
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "")
         with pytest.raises(FileNotFoundError, match=r"Java programs.*default-jre-headless"):
@@ -210,8 +210,8 @@ def test_nothing_that_can_be_asked_is_said_in_words(own, gpt4roi):
 
 
 def test_answers_of_no_length_are_counted_and_wrong(world, gpt4roi, monkeypatch):
-    write = Asker._write
-    monkeypatch.setattr(Asker, "_write", lambda *given: [("", None, None) for _ in write(*given)])
+    write = BatchedPredictor._write
+    monkeypatch.setattr(BatchedPredictor, "_write", lambda *given: [("", None, None) for _ in write(*given)])
     result = evaluate("coco", gpt4roi, world, **SMALL)
     assert result.card.counts["empty answers"] == len(result.predictions)
     assert result.metrics == {"accuracy": 0, "mAP": 0}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from gpt4roi_nb.data.instructions import LETTERS
-from gpt4roi_nb.failures.to_fiftyone import ERROR_KINDS, error_kinds
+from gpt4roi_nb.failures import ERROR_KINDS, error_kinds
 
 STAR, RING = [10.0, 10.0, 30.0, 30.0], [50.0, 50.0, 90.0, 90.0]
 LONG = "there is a red star in the middle of the table and it lies in front of "

@@ -19,8 +19,7 @@ from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
 from gpt4roi_nb.data.dataset import FILE_OPTIONS
 from gpt4roi_nb.data.scenes.formats.write import write_world
-from gpt4roi_nb.train.__main__ import mixed, placement
-from gpt4roi_nb.train.loop import main
+from gpt4roi_nb.train.__main__ import main, mixed, placement
 from gpt4roi_nb.train.trainer import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,10 +73,14 @@ def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([str(file)])
         assert words in capsys.readouterr().err
-    file.write_text(yaml.safe_dump({**config, "data": [{"format": "coco", "annotations": "absent.json"}]}))
-    with pytest.raises(SystemExit):
-        main([str(file)])
-    assert "absent.json" in capsys.readouterr().err
+    for change, words in (
+        ({"data": [{"format": "coco", "annotations": "absent.json"}]}, "absent.json"),
+        ({"warmup": 20}, "give warmup_steps=20"),  # its former name
+    ):
+        file.write_text(yaml.safe_dump({**config, **change}))
+        with pytest.raises(SystemExit):
+            main([str(file)])
+        assert words in capsys.readouterr().err
 
 
 def test_a_number_may_be_written_without_a_dot_and_what_fails_in_training_keeps_its_place(tmp_path, capsys):
@@ -155,7 +158,7 @@ def test_a_weight_says_how_often_each_record_is_drawn(tmp_path):
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_shipped_stage_trains_on_data_laid_out_as_the_generated_world_is(tmp_path, monkeypatch, stage):
-    config = yaml.safe_load((ROOT / "gpt4roi_nb" / "training" / f"stage{stage}.yaml").read_text())
+    config = yaml.safe_load((ROOT / "gpt4roi_nb" / "train" / f"stage{stage}.yaml").read_text())
     assert config["stage"] == stage
     assert {entry["format"] for entry in config["data"]} == (
         {"coco", "refcoco"} if stage == 1 else {"refcoco", "flickr30k", "visual_genome", "vcr", "llava"}

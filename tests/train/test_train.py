@@ -22,7 +22,7 @@ from gpt4roi_nb import GPT4RoI, GPT4RoIConfig
 from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.memory import skeleton
-from gpt4roi_nb.train.loop import Probes, begin_anew, train
+from gpt4roi_nb.train import Probes, begin_anew, train
 from gpt4roi_nb.train.trainer import arguments_for, checkpoints, last_checkpoint
 from gpt4roi_nb.widgets import TrainingMonitor
 
@@ -251,10 +251,10 @@ def test_parts_of_a_model_in_half_precision_learn_beside_the_rest(tmp_path, dtyp
 
 
 def test_a_warm_up_as_long_as_the_training_is_warned_of(tmp_path, caplog):
-    run(tmp_path, tmp_path / "out", max_steps=2, warmup=None)  # 3000 steps in the second stage
+    run(tmp_path, tmp_path / "out", max_steps=2, warmup_steps=None)  # 3000 steps in the second stage
     assert "the warm-up takes 3000 of the training's 2 steps" in caplog.text
     caplog.clear()
-    run(tmp_path, tmp_path / "other", max_steps=2, warmup=1)
+    run(tmp_path, tmp_path / "other", max_steps=2, warmup_steps=1)
     assert "warm-up" not in caplog.text
 
 
@@ -333,13 +333,13 @@ def test_a_stopped_training_with_adapters_goes_on_with_the_same_model(tmp_path):
     assert set(gpt4roi.model.state_dict()) == names
 
 
-SHARDED = yaml.safe_load((TESTS.parent / "gpt4roi_nb" / "training" / "fsdp.yaml").read_text())
+SHARDED = yaml.safe_load((TESTS.parent / "gpt4roi_nb" / "train" / "fsdp.yaml").read_text())
 
 
 def test_the_shipped_configuration_is_what_accelerate_reads_and_names_layers_that_are_there():
     from accelerate.commands.config.config_args import load_config_from_file
 
-    read = load_config_from_file(str(TESTS.parent / "gpt4roi_nb" / "training" / "fsdp.yaml"))
+    read = load_config_from_file(str(TESTS.parent / "gpt4roi_nb" / "train" / "fsdp.yaml"))
     assert read.distributed_type.value == "FSDP" and read.fsdp_config == SHARDED["fsdp_config"]
     named = SHARDED["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
     kinds = {type(module).__name__ for module in skeleton(GPT4RoIConfig()).modules()}
@@ -388,6 +388,8 @@ def test_what_makes_no_sense_is_refused(tmp_path, options, words):
         train(tiny_gpt4roi(), [], tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="the data do not know where their pictures lie; name their folder"):
         train(tiny_gpt4roi(), records(tmp_path), output_dir=tmp_path / "out")
+    with pytest.raises(TypeError, match=r"no keyword warmup; give warmup_steps=0\.03: a number of steps, or below 1"):
+        run(tmp_path, tmp_path / "out", warmup=0.03)
 
 
 # ------------------------------------------------------------------------------- records that cannot be used
@@ -437,7 +439,7 @@ def test_with_kept_tower_states_the_losses_are_the_same_and_the_tower_rests(tmp_
     calls = tower_calls(gpt4roi)
     first = trained(gpt4roi, "first")
     assert sum(calls) == 6  # each picture once
-    assert "tower cache: 6 pictures take" in capsys.readouterr().out
+    assert "tower cache: 6 images take" in capsys.readouterr().out
     assert list(losses(first).values()) == pytest.approx(list(losses(plain).values()), rel=1e-5)
 
     # All are there: the tower is not run at all, until a picture changes, or the tower does.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_inside import GRID, HEADS, LAYERS, REGION, SINKS, TOKENS, FakeAttention, fake_answer
+from fake_inside import GRID, HEADS, LAYERS, REGION, SINKS, TOKENS, FakeAnswer, FakeAttention, fake_answer
 from matplotlib import colormaps
 
 from gpt4roi_nb.draw import region_color
@@ -97,18 +99,31 @@ def test_half_precision_is_shown_as_well(attention: FakeAttention) -> None:
 # ------------------------------------------------------------------------------------------------------ the widget
 
 
+def opened(*arguments: Any, **options: Any) -> AttentionInspector:
+    """An inspector with all that it computes at opening."""
+    inspector = AttentionInspector(*arguments, **options)
+    inspector._worker.wait()
+    return inspector
+
+
+def tell(inspector: AttentionInspector, **content: Any) -> None:
+    """Sends as the browser does, and waits for what it leads to."""
+    inspector.view._handle_custom_msg(content, [])
+    inspector._worker.wait()
+
+
 class Wire:
     """What an inspector sends, and a way to send to it as the browser does."""
 
     def __init__(self, inspector: AttentionInspector, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
-        self.view = inspector.view
+        self.inspector = inspector
         monkeypatch.setattr(
-            type(self.view), "send", lambda _, content, buffers=None: self.sent.append((content, buffers or []))
+            type(inspector.view), "send", lambda _, content, buffers=None: self.sent.append((content, buffers or []))
         )
 
     def tell(self, **content: Any) -> None:
-        self.view._handle_custom_msg(content, [])
+        tell(self.inspector, **content)
 
 
 def test_a_map_that_is_asked_for_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +151,7 @@ def test_a_map_that_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_ablations_verdict_is_there_from_the_beginning() -> None:
     answer = fake_answer()
-    (entry,) = AttentionInspector(answer).view.ablations
+    (entry,) = opened(answer).view.ablations
     assert answer.ablated == [(1, "remove", False)]
     assert entry["verdicts"][0] == "without region 1 the log-probability of 'a' changes by -3.0"
     assert len(entry["verdicts"]) == len(entry["change"]) == len(TOKENS)
@@ -144,9 +159,10 @@ def test_the_ablations_verdict_is_there_from_the_beginning() -> None:
 
 def test_other_tests_are_made_once_and_their_failures_told() -> None:
     answer = fake_answer()
-    view = AttentionInspector(answer).view
+    inspector = opened(answer)
+    view = inspector.view
     for how in ("blur", "blur", "swap"):
-        view._handle_custom_msg({"type": "ablate", "side": 0, "how": how}, [])
+        tell(inspector, type="ablate", side=0, how=how)
     assert answer.ablated == [(1, "remove", False), (1, "blur", True), (1, "swap", True)]
     assert view.ablations[1]["said"] == "a blue star"
     assert view.ablations[2]["problem"] == "There is no other region to swap with; give box=."
@@ -154,10 +170,11 @@ def test_other_tests_are_made_once_and_their_failures_told() -> None:
 
 def test_what_the_model_would_say_comes_when_the_page_asks_for_it() -> None:
     answer = fake_answer()
-    view = AttentionInspector(answer).view
+    inspector = opened(answer)
+    view = inspector.view
     (opening,) = view.ablations
     for _ in range(2):
-        view._handle_custom_msg({"type": "ablate", "side": 0, "how": "remove"}, [])
+        tell(inspector, type="ablate", side=0, how="remove")
     assert answer.ablated == [(1, "remove", False), (1, "remove", True)]
     assert not opening["generated"] and opening["said"] == ""
     assert view.ablations == [{**opening, "generated": True, "said": "a blue star"}]
@@ -165,27 +182,28 @@ def test_what_the_model_would_say_comes_when_the_page_asks_for_it() -> None:
 
 def test_a_test_that_failed_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = fake_answer()
-    view = AttentionInspector(answer).view
+    inspector = opened(answer)
+    view = inspector.view
     real = type(answer).ablate
 
     def out_of_memory(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(type(answer), "ablate", out_of_memory)
-    view._handle_custom_msg({"type": "ablate", "side": 0, "how": "blur"}, [])
+    tell(inspector, type="ablate", side=0, how="blur")
     assert "not enough memory" in view.ablations[1]["problem"]
     monkeypatch.setattr(type(answer), "ablate", real)
-    view._handle_custom_msg({"type": "ablate", "side": 0, "how": "blur"}, [])
+    tell(inspector, type="ablate", side=0, how="blur")
     assert len(view.ablations) == 2 and view.ablations[1]["said"] == "a blue star" and not view.ablations[1]["problem"]
 
 
 def test_an_attention_by_itself_is_shown_without_a_test() -> None:
-    (entry,) = AttentionInspector(FakeAttention()).view.ablations
+    (entry,) = opened(FakeAttention()).view.ablations
     assert entry["verdicts"] == [] and "open the answer" in entry["problem"]
 
 
 def test_two_answers_stand_side_by_side() -> None:
-    inspector = AttentionInspector(fake_answer(0), fake_answer(1, regions=0))
+    inspector = opened(fake_answer(0), fake_answer(1, regions=0))
     assert inspector.view.compare and len(inspector.view.answers) == 2
     assert not torch.equal(inspector.attentions[0].weights, inspector.attentions[1].weights)
     assert [entry["side"] for entry in inspector.view.ablations] == [0]
@@ -211,11 +229,70 @@ def test_python_chooses_what_is_shown() -> None:
     ],
 )
 def test_what_there_is_not_cannot_be_chosen(wrong: dict[str, Any], error: type[Exception], words: str) -> None:
-    inspector = AttentionInspector(fake_answer())
+    inspector = opened(fake_answer())
     before = inspector.view.get_state()
     with pytest.raises(error, match=words):
         inspector.show(**{"scale": "relative", **wrong})
     assert inspector.view.get_state() == before
+
+
+class SlowAnswer(FakeAnswer):
+    """One whose ablations wait for `gate`; `started` says that one runs."""
+
+    gate, started = threading.Event(), threading.Event()
+
+    def ablate(self, region: int, how: str, *, generate: bool = True) -> Any:
+        self.started.set()
+        assert self.gate.wait(60)
+        return super().ablate(region, how, generate=generate)
+
+
+@pytest.fixture()
+def slow_answer() -> Iterator[SlowAnswer]:
+    SlowAnswer.gate.clear(), SlowAnswer.started.clear()
+    yield SlowAnswer(**vars(fake_answer()))
+    SlowAnswer.gate.set()
+
+
+def test_tests_run_in_the_background_and_the_page_says_so(slow_answer: SlowAnswer) -> None:
+    inspector = AttentionInspector(slow_answer)
+    assert inspector.view.busy == "Testing region 1 (remove)…" and inspector.view.ablations == []
+    wanted = {"type": "map", "side": 0, "method": "raw", "layer": 1, "head": -1, "token": -1}
+    inspector.view._handle_custom_msg(wanted, [])  # recorded maps need not wait
+    slow_answer.gate.set()
+    inspector._worker.wait()
+    assert inspector.view.busy == "" and len(inspector.view.ablations) == 1
+
+
+def test_a_token_that_was_chosen_meanwhile_stays(slow_answer: SlowAnswer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AttentionInspector, "_neediest", lambda *_: 4)
+    chosen, clicked, neither = (AttentionInspector(slow_answer) for _ in range(3))
+    chosen.show(0)
+    clicked.view.set_state({"token": 2})
+    slow_answer.gate.set()
+    for inspector in (chosen, clicked, neither):
+        inspector._worker.wait()
+    assert [inspector.view.token for inspector in (chosen, clicked, neither)] == [0, 2, 4]
+
+
+def test_another_test_takes_the_place_of_those_that_wait(slow_answer: SlowAnswer) -> None:
+    inspector = AttentionInspector(slow_answer)
+    for how in ("blur", "position_only", "move"):
+        inspector.view._handle_custom_msg({"type": "ablate", "side": 0, "how": how}, [])
+    slow_answer.gate.set()
+    inspector._worker.wait()
+    assert slow_answer.ablated == [(1, "remove", False), (1, "move", True)]
+
+
+def test_closing_while_a_test_runs_neither_waits_nor_shows_it(slow_answer: SlowAnswer) -> None:
+    inspector = AttentionInspector(slow_answer)
+    assert slow_answer.started.wait(60)
+    inspector.close()
+    (thread,) = inspector._worker._executor._threads
+    assert thread.is_alive()
+    slow_answer.gate.set()
+    thread.join(60)
+    assert not thread.is_alive() and inspector.view.ablations == []
 
 
 def test_what_is_no_answer_is_refused() -> None:

@@ -16,11 +16,11 @@ from fakes import FakeGPT4RoI
 from predictions import make_images, make_predictions
 
 from gpt4roi_nb.evaluate import Result
+from gpt4roi_nb.failures import add_attention, add_features
 from gpt4roi_nb.failures import app as app_of_fiftyone
 from gpt4roi_nb.failures.app import HUB_PREFIX, NO_LOGIN, App
 from gpt4roi_nb.failures.database import WAYS_OUT, NoDatabase
 from gpt4roi_nb.failures.rows import rows_of
-from gpt4roi_nb.failures.to_fiftyone import add_attention, add_features
 from gpt4roi_nb.widgets import FailureBrowser
 from gpt4roi_nb.widgets import failure_browser as module
 
@@ -38,7 +38,9 @@ def browser(result: Result) -> FailureBrowser:
 
 
 def tell(browser: FailureBrowser, **content: Any) -> None:
+    """Sends as the browser does, and waits for what it leads to."""
     browser.panel._handle_custom_msg(content, [])
+    browser._worker.wait()
 
 
 def chart(browser: FailureBrowser, name: str) -> dict[str, tuple[int, int]]:
@@ -157,7 +159,7 @@ def test_the_databases_folder_is_told_to_whatever_connects(result, monkeypatch, 
         told.append(folder)
         raise NoDatabase("none here")
 
-    monkeypatch.setattr("gpt4roi_nb.failures.connect", connect)
+    monkeypatch.setattr("gpt4roi_nb.failures.dataset.connect", connect)
     monkeypatch.setattr("gpt4roi_nb.failures.tags.connect", connect)
     browser = FailureBrowser(result, database_folder=tmp_path)
     vectors = {item: [1.0] for item in result.predictions["id"]}
@@ -186,7 +188,7 @@ def test_without_a_database_the_panel_says_the_three_ways_out_and_goes_on(browse
     def nothing(*_: Any, **__: Any) -> None:
         raise NoDatabase(WAYS_OUT)
 
-    monkeypatch.setattr("gpt4roi_nb.failures.connect", nothing)
+    monkeypatch.setattr("gpt4roi_nb.failures.dataset.connect", nothing)
     tell(browser, type="open")
     assert browser.panel.problem == WAYS_OUT and not browser.panel.app_open
     tell(browser, type="load")
@@ -229,6 +231,46 @@ def test_inspectors_get_what_they_look_into(browser, monkeypatch) -> None:
     last = opened.inspector
     browser.close()
     assert [inspector.closed for inspector in (features, attention, last)] == [True] * 3
+
+
+def test_what_the_model_computes_for_a_click_keeps_nothing_waiting(browser) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    session = browser.model.session
+
+    def slow_session(image: Any) -> Any:
+        begun.set()
+        assert goes_on.wait(PATIENCE)
+        return session(image)
+
+    browser.model.session = slow_session
+    browser.panel._handle_custom_msg({"type": "load"}, [])
+    assert begun.wait(PATIENCE) and browser.panel.busy == "Loading…" and browser.loaded == []
+    browser.panel._handle_custom_msg({"type": "toggle", "dimension": "kind", "value": "ring"}, [])
+    assert set(browser.table["kind"]) == {"ring"} and browser.panel.busy == "Loading…"
+    browser.panel._handle_custom_msg({"type": "load"}, [])  # not while something else goes on
+    goes_on.set()
+    browser._worker.wait()
+    assert len({browser._rows[item]["kind"] for item in browser.loaded}) > 1 and browser.panel.busy == ""
+
+
+def test_closing_while_something_is_loaded_neither_waits_nor_keeps_it(browser) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    session = browser.model.session
+
+    def slow_session(image: Any) -> Any:
+        begun.set()
+        assert goes_on.wait(PATIENCE)
+        return session(image)
+
+    browser.model.session = slow_session
+    browser.panel._handle_custom_msg({"type": "load"}, [])
+    assert begun.wait(PATIENCE)
+    (thread,) = browser._worker._executor._threads
+    browser.close()
+    assert thread.is_alive()
+    goes_on.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive() and browser.chat is None
 
 
 class BrokenSession:

@@ -39,6 +39,7 @@ def test_an_answers_button_opens_where_it_looked(chat: RegionChat) -> None:
     assert isinstance(inspector, AttentionInspector) and chat.conversation.problem == ""
     assert inspector.view.answers[0]["tokens"] == chat.answers[0].tokens
     assert chat.inspections.widget.children[1] is inspector.view
+    inspector._worker.wait()
     (entry,) = inspector.view.ablations
     assert entry["change"] == pytest.approx(chat.answers[0].ablate(1, generate=False).change.tolist(), abs=1e-3)
     assert inspector.view.token == int(np.argmin(entry["change"]))
@@ -83,6 +84,7 @@ def test_an_answer_that_cannot_be_looked_into_says_so_beside_the_question(chat: 
 
 def test_what_an_inspector_saves_is_shown_again_without_a_model(chat: RegionChat, tmp_path: Path) -> None:
     inspector = chat.inspect_answer()
+    inspector._worker.wait()
     inspector.save(tmp_path / "attention.npz")
     again = AttentionInspector(Attention.load(tmp_path / "attention.npz")).view
     for name in ("mass", "maps", "peaks", "tokens", "regions"):

@@ -357,3 +357,43 @@ def test_closing_ends_the_thread(chat) -> None:
     assert set(threading.enumerate()) - before
     chat.close()
     assert not set(threading.enumerate()) - before
+
+
+def test_closing_while_an_answer_is_written_neither_waits_nor_writes(chat) -> None:
+    waiting, goes_on = threading.Event(), threading.Event()
+
+    def reply(text: str) -> str:
+        waiting.set()
+        assert goes_on.wait(PATIENCE)
+        return "too late"
+
+    chat.gpt4roi.reply = reply
+    chat.ask("What do you see?", wait=False)
+    assert waiting.wait(PATIENCE)
+    (thread,) = chat._worker._executor._threads
+    chat.close()
+    state = chat.conversation.get_state()
+    assert thread.is_alive()
+    goes_on.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive() and chat.conversation.get_state() == state
+
+
+def test_another_image_is_encoded_in_the_background_and_nothing_else_goes_on_then(chat) -> None:
+    seen = []
+    session = chat.gpt4roi.session
+
+    def slow_session(image) -> object:
+        with pytest.raises(RuntimeError, match="being written"):
+            chat.undo()
+        seen.append((threading.current_thread(), chat.conversation.busy))
+        return session(image)
+
+    chat.gpt4roi.session = slow_session
+    chat.set_image(Image.new("RGB", (50, 40)))
+    ((thread, words),) = seen
+    assert thread is not threading.main_thread() and words == "Looking at the image…"
+    assert chat.conversation.busy == "" and chat.session.image.size == (50, 40)
+    with pytest.raises(ValueError, match="not an image"):
+        chat.set_image(b"not an image")
+    assert "not an image" in chat.conversation.problem and chat.session.image.size == (50, 40)

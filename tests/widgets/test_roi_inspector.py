@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from tiny import picture, tiny_gpt4roi
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets import RoIInspector
-from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, likeness
+from gpt4roi_nb.widgets.errors import OUT_OF_MEMORY
+from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, similarity_to_place
 
 BOXES = [(4.0, 6.0, 30.0, 40.0), (28.0, 10.0, 60.0, 44.0)]
 
@@ -73,7 +75,7 @@ def test_every_coloring_stays_within_its_scale(features: Any, coloring: str) -> 
 
 
 def test_a_place_is_most_like_itself(features: Any) -> None:
-    found = likeness(features, 1, 0, 2, 3)
+    found = similarity_to_place(features, 1, 0, 2, 3).numpy()
     assert found[2, 3] == pytest.approx(1, abs=1e-5)
     assert found.max() <= 1 + 1e-5 and found.shape == tuple(features.input_convs[0].shape[1:])
     maps = features.input_convs[0]
@@ -91,6 +93,19 @@ def test_the_bars_sum_to_the_token(features: Any) -> None:
 # ------------------------------------------------------------------------------------------------------ the widget
 
 
+def opened(*arguments: Any, **options: Any) -> RoIInspector:
+    """An inspector with all that it computes at opening."""
+    inspector = RoIInspector(*arguments, **options)
+    inspector._worker.wait()
+    return inspector
+
+
+def tell(inspector: RoIInspector, **content: Any) -> None:
+    """Sends as the browser does, and waits for what it leads to."""
+    inspector.view._handle_custom_msg(content, [])
+    inspector._worker.wait()
+
+
 def test_it_begins_with_the_sessions_regions_or_one_in_the_middle(session: RegionSession) -> None:
     assert RoIInspector(session).view.regions[0]["box"] == [24, 18, 40, 30]
     session.ask("What is <region1>?", boxes=BOXES[:1], max_new_tokens=1)
@@ -100,12 +115,13 @@ def test_it_begins_with_the_sessions_regions_or_one_in_the_middle(session: Regio
 
 
 def test_moving_the_box_updates_what_depends_on_it(session: RegionSession) -> None:
-    inspector = RoIInspector(session, BOXES)
+    inspector = opened(session, BOXES)
     view = inspector.view
     before = view.get_state()
     state = {"x": 2, "y": 3, "width": 20, "height": 30, "label": "region1"}
     shown = [dict(entry) for entry in inspector.canvas.bbox.bboxes]
     inspector.canvas.bbox.set_state({"bboxes": [{**shown[0], **state}, *shown[1:]]})  # as the mouse does
+    inspector._worker.wait()
     scale = inspector.canvas.bbox.bboxes[1]["width"] / (BOXES[1][2] - BOXES[1][0])
     assert view.regions[0]["box"] == pytest.approx([2 / scale, 3 / scale, 22 / scale, 33 / scale])
     expected = bars(session.roi_features([view.regions[0]["box"]]), 0)
@@ -115,21 +131,22 @@ def test_moving_the_box_updates_what_depends_on_it(session: RegionSession) -> No
 
 
 def test_clicks_choose_a_region_and_a_coloring(session: RegionSession) -> None:
-    view = RoIInspector(session, BOXES).view
+    inspector = opened(session, BOXES)
+    view = inspector.view
     one = view.box_rows
-    view._handle_custom_msg({"type": "region", "number": 2}, [])
+    tell(inspector, type="region", number=2)
     assert view.region == 2 and view.box_rows != one
-    view._handle_custom_msg({"type": "coloring", "name": "similarity"}, [])
+    tell(inspector, type="coloring", name="similarity")
     assert view.rows[0]["coloring"] == "similarity"
-    view._handle_custom_msg({"type": "region", "number": 7}, [])
+    tell(inspector, type="region", number=7)
     assert view.problem == "There is no region 7; there are 2, numbered from 1."
 
 
 def test_a_place_under_the_mouse_is_answered(session: RegionSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    inspector = RoIInspector(session, BOXES)
+    inspector = opened(session, BOXES)
     sent = []
     monkeypatch.setattr(type(inspector.view), "send", lambda _, content, buffers=None: sent.append((content, buffers)))
-    place = {"type": "like", "stage": 0, "level": 1, "row": 3, "column": 2}
+    place = {"type": "similarity", "stage": 0, "level": 1, "row": 3, "column": 2}
     inspector.view._handle_custom_msg(place, [])
     ((content, buffers),) = sent
     assert content == place
@@ -137,8 +154,8 @@ def test_a_place_under_the_mouse_is_answered(session: RegionSession, monkeypatch
 
 
 def test_the_control_asks_with_position_and_features_alone(session: RegionSession) -> None:
-    inspector = RoIInspector(session, BOXES, region=2)
-    inspector.view._handle_custom_msg({"type": "control"}, [])
+    inspector = opened(session, BOXES, region=2)
+    tell(inspector, type="control")
     (answer,) = session.describe([BOXES[1]])
     assert inspector.view.problem == ""
     assert [entry["name"] for entry in inspector.view.controls] == [
@@ -151,11 +168,80 @@ def test_the_control_asks_with_position_and_features_alone(session: RegionSessio
 
 
 def test_without_a_box_it_waits_for_one(session: RegionSession) -> None:
-    inspector = RoIInspector(session, BOXES[:1])
+    inspector = opened(session, BOXES[:1])
     inspector.set_boxes([])
+    inspector._worker.wait()
     assert inspector.view.bars == [] and inspector.view.summary.startswith("Draw a box")
     inspector.set_boxes(BOXES)
+    inspector._worker.wait()
     assert inspector.view.region == 1 and inspector.view.bars
+
+
+class SlowSession:
+    """A session whose features wait for `gate`; `asked` holds the boxes that were asked for, and in which thread."""
+
+    def __init__(self, session: RegionSession) -> None:
+        self._session = session
+        self.gate, self.started = threading.Event(), threading.Event()
+        self.asked: list[tuple[list[Any], threading.Thread]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def roi_features(self, boxes: Any, **options: Any) -> Any:
+        self.asked.append((list(boxes), threading.current_thread()))
+        self.started.set()
+        assert self.gate.wait(60)
+        return self._session.roi_features(boxes, **options)
+
+
+def test_of_moves_while_it_computes_only_the_last_is_computed_and_shown(session: RegionSession) -> None:
+    slow = SlowSession(session)
+    inspector = RoIInspector(slow, BOXES[:1])
+    assert slow.started.wait(60)
+    assert inspector.view.busy and inspector.view.bars == []
+    shown: list[Any] = []
+    inspector.view.observe(lambda change: shown.append(change["new"]), "bars")
+    for right in (40.0, 50.0, 60.0):
+        inspector.set_boxes([(4.0, 6.0, right, 40.0)])
+    assert inspector.view.regions[0]["box"] == [4, 6, 60, 40]
+    slow.gate.set()
+    features = inspector.features  # waits
+    assert [boxes[0][2] for boxes, _ in slow.asked] == [30, 60]
+    assert threading.main_thread() not in [thread for _, thread in slow.asked]
+    assert shown == [bars(session.roi_features([(4, 6, 60, 40)]), 0)]
+    assert features.boxes[0, 2] == 60 / session.image.width and inspector.view.busy == ""
+
+
+def test_closing_while_it_computes_neither_waits_nor_shows_it(session: RegionSession) -> None:
+    slow = SlowSession(session)
+    inspector = RoIInspector(slow, BOXES)
+    assert slow.started.wait(60)
+    inspector.close()
+    (_, thread) = slow.asked[0]
+    assert thread.is_alive()
+    slow.gate.set()
+    thread.join(60)
+    assert not thread.is_alive() and inspector.view.bars == []
+
+
+def test_what_goes_wrong_is_said_and_the_next_move_works(
+    session: RegionSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = opened(session, BOXES)
+    real = type(session).roi_features
+
+    def out_of_memory(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(session), "roi_features", out_of_memory)
+    inspector.set_boxes(BOXES[1:])
+    inspector._worker.wait()
+    assert inspector.view.problem == OUT_OF_MEMORY and inspector.view.busy == ""
+    monkeypatch.setattr(type(session), "roi_features", real)
+    inspector.set_boxes(BOXES)
+    inspector._worker.wait()
+    assert inspector.view.problem == "" and inspector.view.bars
 
 
 def test_a_region_that_there_is_not_is_refused(session: RegionSession) -> None:

@@ -13,7 +13,7 @@ from learnable import BOX, OPTIONS, losses, records, run
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.draw import REGION_COLORS
-from gpt4roi_nb.train.loop import Probes, TrainingRun, train
+from gpt4roi_nb.train import Probes, TrainingRun, train
 from gpt4roi_nb.train.trainer import checkpoints
 from gpt4roi_nb.widgets import TrainingMonitor
 from gpt4roi_nb.widgets.training_monitor import MAX_POINTS

@@ -81,6 +81,11 @@ def article_for(attribute: str, value: str) -> str:
     return an(value) if attribute == "category" else value
 
 
+def stuff(value: str) -> str:
+    """The noun of a material, and any other value as it is."""
+    return STUFF.get(value, value)
+
+
 def plural(value: str) -> str:
     """The plural of a category."""
     return value + "s"
@@ -89,16 +94,17 @@ def plural(value: str) -> str:
 # ---------------------------------------------------------------------------------------------- one region
 
 
-def _answer(kind: str, value: str) -> str:
-    return STUFF.get(value, value) if kind == "material" else article_for(kind, value)
+def value_words(attribute: str, value: str) -> str:
+    """As `article_for`, but what a thing is made of is a noun: "wood" where the attribute is "wooden"."""
+    return stuff(value) if attribute == "material" else article_for(attribute, value)
 
 
-def plain(thing: SceneObject, kind: str) -> tuple[str, str]:
+def plain_answer(thing: SceneObject, kind: str) -> tuple[str, str]:
     """(answer, target) of the plain question of a one-region kind, which proposes no value."""
     if kind == "phrase":
         return f"a {thing.phrase}", thing.phrase
     value = value_of(thing, kind)
-    return _answer(kind, value), value
+    return value_words(kind, value), value
 
 
 def one_region(thing: SceneObject, kind: str, rng: np.random.Generator, mention: str) -> Draft:
@@ -108,9 +114,9 @@ def one_region(thing: SceneObject, kind: str, rng: np.random.Generator, mention:
         asked = value if rng.random() < 0.5 else pick(rng, [other for other in VALUES[kind] if other != value])
         verdict = "yes" if asked == value else "no"
         wording = pick(rng, getattr(wordings, f"{kind.upper()}_CHECK"))
-        text = wording.format(a=mention, value=asked, stuff=STUFF.get(asked, asked))
+        text = wording.format(a=mention, value=asked, stuff=stuff(asked))
         return Draft(text, f"{verdict}, it is {article_for(kind, value)}", f"{verdict} {value}")
-    answer, target = plain(thing, kind)
+    answer, target = plain_answer(thing, kind)
     return Draft(pick(rng, getattr(wordings, kind.upper())).format(a=mention), answer, target)
 
 
@@ -232,7 +238,7 @@ def count(scene: Scene, rng: np.random.Generator) -> Draft:
         return Draft(wording.format(things=pick(rng, wordings.THINGS)), number, number)
     attribute = pick(rng, tuple(VALUES))
     if rng.random() < COUNT_PRESENT_SHARE:
-        value = value_of(scene.objects[int(rng.integers(len(scene.objects)))], attribute)
+        value = value_of(pick(rng, scene.objects), attribute)
     else:
         value = pick(rng, VALUES[attribute])
     number = str(sum(value_of(thing, attribute) == value for thing in scene.objects))

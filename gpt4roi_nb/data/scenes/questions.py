@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     KINDS,
     NO_REGION,
     ONE_REGION,
-    STUFF,
     TWO_REGIONS,
     VALUES,
     Draft,
@@ -27,9 +27,10 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     count,
     one_region,
     pick,
-    plain,
+    plain_answer,
     plural,
     same_attribute,
+    stuff,
     two_regions,
     value_of,
     which,
@@ -97,7 +98,7 @@ def _check_kind(kind: str) -> None:
 def _draw_pair(scene: Scene, kind: str, rng: np.random.Generator) -> tuple[int, int] | None:
     number = len(scene.objects)
     pairs = [(i, j) for i in range(number) for j in range(number) if i != j and comparable(scene, kind, i, j)]
-    return pairs[int(rng.integers(len(pairs)))] if pairs else None
+    return pick(rng, pairs) if pairs else None
 
 
 def _about_image(scene: Scene, kind: str, rng: np.random.Generator) -> Draft:
@@ -182,14 +183,14 @@ def followup(
     unseen = [index for index in range(len(scene.objects)) if index not in regions]
     if len(regions) >= MAX_REGIONS or rng.random() < OLD_ONLY_SHARE:
         unseen = []
+    objects = (*regions, pick(rng, unseen)) if unseen else regions
     if kind in TWO_REGIONS:
-        return _followup_pair(scene, kind, rng, regions, unseen)
-    objects = (*regions, unseen[int(rng.integers(len(unseen)))]) if unseen else regions
+        return _followup_pair(scene, kind, rng, objects, len(regions))
     number = len(objects) if unseen else int(rng.integers(len(regions))) + 1
     mention = f"<region{number}>" if unseen else _old(rng, number)
     thing = scene.objects[objects[number - 1]]
     if previous == kind and rng.random() < ELLIPSIS_SHARE:
-        draft = Draft(pick(rng, wordings.ELLIPSIS).format(a=mention), *plain(thing, kind))
+        draft = Draft(pick(rng, wordings.ELLIPSIS).format(a=mention), *plain_answer(thing, kind))
     else:
         draft = one_region(thing, kind, rng, mention)
         draft = draft._replace(text=_opened(rng, draft.text))
@@ -207,16 +208,14 @@ def _opened(rng: np.random.Generator, text: str) -> str:
 
 
 def _followup_pair(
-    scene: Scene, kind: str, rng: np.random.Generator, regions: tuple[int, ...], unseen: list[int]
+    scene: Scene, kind: str, rng: np.random.Generator, objects: tuple[int, ...], known: int
 ) -> Question | None:
-    """A two-region question about an old region and a new one, or about two old ones if none is unseen."""
-    known = len(regions)
-    objects = (*regions, unseen[int(rng.integers(len(unseen)))]) if unseen else regions
-    ends = [known] if unseen else range(known)
+    """A two-region question about an old region and a new one, or about two old ones if none is new."""
+    ends = range(known, len(objects)) if known < len(objects) else range(known)
     pairs = [(k, m) for m in ends for k in range(min(m, known)) if comparable(scene, kind, objects[k], objects[m])]
     if not pairs:
         return None
-    old, new = pairs[int(rng.integers(len(pairs)))]
+    old, new = pick(rng, pairs)
     numbers = (old, new) if rng.random() < FIRST_FIRST_SHARE else (new, old)
     first_mention, second_mention = (f"<region{k + 1}>" if k >= known else _old(rng, k + 1) for k in numbers)
     first, second = (scene.objects[objects[k]] for k in numbers)
@@ -246,18 +245,15 @@ def vocabulary_texts() -> Iterator[str]:
                 a=mentions[k % MAX_REGIONS],
                 b=mentions[(k + 1) % MAX_REGIONS],
                 value=values[k % len(values)],
-                stuff=STUFF.get(values[k % len(values)], values[k % len(values)]),
+                stuff=stuff(values[k % len(values)]),
                 noun=nouns[k % len(nouns)],
                 things=things[k % len(things)],
             )
             yield text
             yield text.replace("colour", "color").replace("Colour", "Color")
             yield text[0].lower() + text[1:]
-    for size in SIZES:
-        for colour in COLOURS:
-            for material in MATERIALS:
-                for category in CATEGORIES:
-                    yield f"a {size} {colour} {material} {category}"
+    for words in product(SIZES, COLOURS, MATERIALS, CATEGORIES):
+        yield f"a {' '.join(words)}"
     for colour in COLOURS:
         yield ", ".join(an(f"{colour} {category}") for category in CATEGORIES) + f" and {an(colour)} thing"
     for number in range(MAX_OBJECTS + 1):

@@ -62,7 +62,7 @@ CHOOSING = Family({QA: 0.5, QAR: 0.5}, 7, 5)
 TALKING = Family({**SHORT, "count": 0.15, "which": 0.02, "same": 0.3}, 8, 7, (2, 3))
 TALKING_OF_REGIONS = Family({**SHORT, "same": 0.25}, 10, 6, (2, 3), followups=REGION_FOLLOWUPS)
 COUNTING = Family({"count": 0.9, "which": 0.1}, 8, 14)
-LIKENING = Family({"same": 0.7, COMPOUND: 0.3}, 8, 12)
+COMPARING = Family({"same": 0.7, COMPOUND: 0.3}, 8, 12)
 ORDERING = Family({"larger": 0.25, "left_right": 0.25, "front_behind": 0.35, "category": 0.15}, 8, 14)
 NAMING = Family({"category": 0.35, "colour": 0.1, "material": 0.2, "size": 0.2, "phrase": 0.15}, 8, 14)
 EVEN_FOLLOWUPS: Shares = {
@@ -82,18 +82,18 @@ TALKING_ON = Family(EVEN_FOLLOWUPS, 8, 7, (3, 3), followups=EVEN_FOLLOWUPS)
 PAIRS: Shares = {"larger": 0.3, "left_right": 0.25, "front_behind": 0.25, "same": 0.2}
 TALKING_OF_PAIRS = Family(PAIRS, 8, 7, (3, 3), followups={**EVEN_FOLLOWUPS, **PAIRS})  # of four regions, mostly
 COUNTING_MORE = Family({"count": 0.95, "which": 0.05}, 12, 8)  # of more pictures
-ALL_FAMILIES: Mix = ((TALKING, 0.35), (COUNTING, 0.25), (CHOOSING, 0.18), (ORDERING, 0.12), (LIKENING, 0.1))
+ALL_FAMILIES: Mix = ((TALKING, 0.35), (COUNTING, 0.25), (CHOOSING, 0.18), (ORDERING, 0.12), (COMPARING, 0.1))
 # Of the second stage's end, in three parts. Which region is nearer, or further left, is said last; lest all else be
 # lost over that, some of everything again, most of all numbers and third questions; and then comparisons with a fourth
 # region, which only a third question can name.
-FINISH_FAMILIES: Mix = ((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (LIKENING, 0.07))
+FINISH_FAMILIES: Mix = ((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (COMPARING, 0.07))
 POLISH_FAMILIES: Mix = (
     (TALKING_ON, 0.38),
     (COUNTING_MORE, 0.28),
     (NAMING, 0.14),
     (ORDERING, 0.08),
     (CHOOSING, 0.07),
-    (LIKENING, 0.05),
+    (COMPARING, 0.05),
 )
 TALK_FAMILIES: Mix = (
     (TALKING_OF_PAIRS, 0.4),
@@ -101,7 +101,7 @@ TALK_FAMILIES: Mix = (
     (COUNTING_MORE, 0.2),
     (NAMING, 0.1),
     (CHOOSING, 0.05),
-    (LIKENING, 0.05),
+    (COMPARING, 0.05),
 )
 LESSONS = {
     "regions": Lesson(
@@ -113,7 +113,7 @@ LESSONS = {
         )
     ),
     # Whether two regions share a colour, a shape, a material: not learnt among other questions, and in 400 steps alone.
-    "likeness": Lesson(((Family({"same": 0.85, COMPOUND: 0.15}, 6, 20), 1.0),)),
+    "similarity": Lesson(((Family({"same": 0.85, COMPOUND: 0.15}, 6, 20), 1.0),)),
     "choices": Lesson(((Family({QA: 0.5, QAR: 0.5}, 6, 5), 0.65), (TALKING_OF_REGIONS, 0.35))),
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }

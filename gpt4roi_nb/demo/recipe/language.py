@@ -40,7 +40,7 @@ ORDERS = (0, 3)  # of the places of `symbols`: those by which pairs are ordered,
 CLEAR = np.array([SIDE_MARGIN, DEPTH_MARGIN], np.float32) / PLACE_SCALES[list(ORDERS)]  # margins of the questions
 
 
-class Understanding(nn.Module):
+class ProbeHeads(nn.Module):
     """Throw-away heads that read off hidden states, layer by layer, what a question is answered from.
 
     At each image token, how many objects of each value there are so far; where a question says what it counts, how many
@@ -113,13 +113,13 @@ def relations(rows: Rows) -> tuple[Tensor, Tensor]:
     return torch.cat([shared, ahead > 0], dim=1), clear
 
 
-class Talking(nn.Module):
+class LanguagePhase(nn.Module):
     """What the language phases train beside parts of the model: the model, and the throw-away heads."""
 
-    def __init__(self, model: GPT4RoIForConditionalGeneration, understanding: Understanding) -> None:
+    def __init__(self, model: GPT4RoIForConditionalGeneration, probe_heads: ProbeHeads) -> None:
         super().__init__()
         self.model = model
-        self.understanding = understanding
+        self.understanding = probe_heads  # the attribute's name stands in the files of a run
 
 
 @torch.no_grad()
@@ -135,13 +135,13 @@ def rows_losses(
     image_features: Tensor | None,
     region_vectors: Tensor,
     token_weights: Tensor | None = None,
-    understanding: Understanding | None = None,
+    probe_heads: ProbeHeads | None = None,
 ) -> dict[str, Tensor]:
     """Losses by name: "words", or "letters" of multiple choice, is the mean cross-entropy over the answers of packed
     rows, weighted by token where weights are given.
 
     image_features: (B, grid², D), or None for rows without image tokens. region_vectors: (objects of all images, D).
-    understanding: adds its losses.
+    probe_heads: add their losses.
     """
     output = model.language_model.model(
         inputs_embeds=model.embed(rows.input_ids, image_features, region_vectors[rows.regions]),
@@ -152,12 +152,12 @@ def rows_losses(
         slot_length=rows.slot_length,
     )
     targets = rows.labels[:, 1:]
-    learnt = targets != IGNORE
-    logits = model.language_model.lm_head(output.last_hidden_state[:, :-1][learnt])
-    losses = F.cross_entropy(logits, targets[learnt], reduction="none")
-    weights = torch.ones_like(losses) if token_weights is None else token_weights[targets[learnt]]
+    in_loss = targets != IGNORE
+    logits = model.language_model.lm_head(output.last_hidden_state[:, :-1][in_loss])
+    losses = F.cross_entropy(logits, targets[in_loss], reduction="none")
+    weights = torch.ones_like(losses) if token_weights is None else token_weights[targets[in_loss]]
     found = {"letters" if len(rows.option_at) else "words": (weights * losses).sum() / weights.sum()}
-    return found if understanding is None else {**found, **understanding.losses(output.hidden_states, rows)}
+    return found if probe_heads is None else {**found, **probe_heads.losses(output.hidden_states, rows)}
 
 
 def decision_weights(processor: GPT4RoIProcessor) -> Tensor:
@@ -183,7 +183,7 @@ def draw_rows(builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng:
 
 
 def symbol_step(
-    talking: Talking,
+    phase: LanguagePhase,
     builder: RowBuilder,
     families: Mix,
     bank: SceneBank,
@@ -199,11 +199,11 @@ def symbol_step(
     rows = draw_rows(builder, scenes, family, rng)
     regions, patches = code.tell(scenes, recipe.grid, rng)
     features = patches if builder.image_tokens else None
-    return rows_losses(talking.model, rows, features, regions, token_weights, talking.understanding)
+    return rows_losses(phase.model, rows, features, regions, token_weights, phase.understanding)
 
 
 def stage_step(
-    talking: Talking,
+    phase: LanguagePhase,
     builder: RowBuilder,
     families: Mix,
     states: HiddenStates,
@@ -215,5 +215,5 @@ def stage_step(
     family = draw_family(families, rng)
     chosen = rng.integers(len(states.bank), size=family.rows).tolist()
     rows = draw_rows(builder, [states.bank.scene(index) for index in chosen], family, rng)
-    patches, regions = encode(talking.model, states, chosen, recipe.box_jitter, rng)
-    return rows_losses(talking.model, rows, patches, regions, token_weights, talking.understanding)
+    patches, regions = encode(phase.model, states, chosen, recipe.box_jitter, rng)
+    return rows_losses(phase.model, rows, patches, regions, token_weights, phase.understanding)

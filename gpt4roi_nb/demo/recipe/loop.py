@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gpt4roi_nb.demo.recipe.muon import Muon
 from gpt4roi_nb.demo.recipe.recipe import Phase, Recipe
+from gpt4roi_nb.files import replacing
 
 SAVE_EVERY = 120.0  # seconds
 REPORT_EVERY = 20.0  # seconds
@@ -71,8 +72,8 @@ def run_phase(
         state |= {"threads": torch.get_num_threads(), "made as": made_as}
         if not finished:
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
-        torch.save(state, path.with_suffix(".new"))
-        path.with_suffix(".new").replace(path)
+        with replacing(path) as partial:
+            torch.save(state, partial)
 
     saved = reported = spent
     smooth: dict[str, float] = {}

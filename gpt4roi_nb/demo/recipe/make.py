@@ -38,8 +38,8 @@ from gpt4roi_nb.demo.recipe.curriculum import (
 )
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import (
-    Talking,
-    Understanding,
+    LanguagePhase,
+    ProbeHeads,
     decision_weights,
     scale_words,
     stage_step,
@@ -123,6 +123,8 @@ def make(
     model.generation_config = generation_config(processor)
     model.vision_tower.set_attn_implementation("eager")  # on a CPU its backward pass is the quickest
     scale_words(model, recipe.token_scale)
+    if (run / "likeness.pt").exists():  # what this phase was called before
+        (run / "likeness.pt").rename(run / "similarity.pt")
     phase = partial(run_phase, folder=run, recipe=recipe, seed=seed, report=report)
     took: dict[str, dict[str, float]] = {}
 
@@ -132,30 +134,30 @@ def make(
         report(table(measure_on(model_answerer(LoadedModel(model, processor)), few, seed)))
 
     code, weights = Code(recipe.width), decision_weights(processor)
-    seeing = vision.Seeing(model)
+    vision_phase = vision.VisionPhase(model)
 
     def vision_step(rng: np.random.Generator) -> dict[str, Tensor]:
         bank = banks.dense if rng.random() < recipe.dense_share else banks.plain
-        return vision.vision_step(model, seeing, bank, code, recipe, rng)
+        return vision.vision_step(model, vision_phase, bank, code, recipe, rng)
 
     if half != LANGUAGE:
-        took["vision"] = phase("vision", trained=seeing, step=vision_step, phase=recipe.vision)
-        readable = vision.reading_accuracy(model, seeing, banks.validation)
+        took["vision"] = phase("vision", trained=vision_phase, step=vision_step, phase=recipe.vision)
+        readable = vision.reading_accuracy(model, vision_phase, banks.validation)
         report("read off region vectors: " + "  ".join(f"{name} {share:.3f}" for name, share in readable.items()))
     if half == VISION:
         return None
 
-    talking = Talking(model, Understanding(recipe.width))
+    language_phase = LanguagePhase(model, ProbeHeads(recipe.width))
     regions_only, whole = RowBuilder(processor, image_tokens=False), RowBuilder(processor)
 
     def lesson_step(lesson: Lesson, rng: np.random.Generator) -> dict[str, Tensor]:
         builder = whole if lesson.image_tokens else regions_only
-        return symbol_step(talking, builder, lesson.families, banks.dense, code, recipe, weights, rng)
+        return symbol_step(language_phase, builder, lesson.families, banks.dense, code, recipe, weights, rng)
 
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     choose_parts(model, ["language_model"])
     for name, lesson in LESSONS.items():
-        took[name] = phase(name, trained=talking, step=partial(lesson_step, lesson), phase=getattr(recipe, name))
+        took[name] = phase(name, trained=language_phase, step=partial(lesson_step, lesson), phase=getattr(recipe, name))
     if half == LANGUAGE:
         return None
 
@@ -165,7 +167,7 @@ def make(
     report("code that is written: " + "  ".join(f"{name} {share:.3f}" for name, share in explained.items()))
 
     def stage_phase_step(families: Mix, rng: np.random.Generator) -> dict[str, Tensor]:
-        return stage_step(talking, whole, families, states, recipe, weights, rng)
+        return stage_step(language_phase, whole, families, states, recipe, weights, rng)
 
     for name, number, families, length in (
         ("stage1", 1, ALL_FAMILIES, recipe.stage1),
@@ -176,7 +178,7 @@ def make(
     ):
         choose_parts(model, STAGES[number])
         model.language_model.set_attn_implementation(SHARED_PREFIX)
-        took[name] = phase(name, trained=talking, step=partial(stage_phase_step, families), phase=length)
+        took[name] = phase(name, trained=language_phase, step=partial(stage_phase_step, families), phase=length)
         glimpse()
         export(model, processor, out)
     kept = GPT4RoI.from_pretrained(out, device="cpu")  # as it is stored, in float16

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from gpt4roi_nb.data.scenes.question_kinds import STUFF, VALUES, plural
+from gpt4roi_nb.data.scenes.question_kinds import VALUES, plural, stuff
 from gpt4roi_nb.data.scenes.wordings import THINGS
 from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import REGION_TOKEN
@@ -101,6 +101,6 @@ def value_pieces(vocabulary: Mapping[str, int]) -> dict[int, tuple[int, int]]:
     found = {}
     for attribute, values in enumerate(VALUES.values()):
         for index, value in enumerate(values):
-            words = {value, plural(value), STUFF.get(value, value)}
+            words = {value, plural(value), stuff(value)}
             found.update({vocabulary[f"▁{word}"]: (attribute, index) for word in words if f"▁{word}" in vocabulary})
     return found

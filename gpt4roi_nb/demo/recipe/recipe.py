@@ -56,7 +56,7 @@ class Recipe:
     box_jitter: float = 0.06  # standard deviation of each edge, as a share of the box's side
     vision: Phase = Phase(6000, 8e-4)
     regions: Phase = Phase(600, 1.5e-3)  # the lessons of `curriculum`, in their order
-    likeness: Phase = Phase(400, 1.5e-3)
+    similarity: Phase = Phase(400, 1.5e-3)
     choices: Phase = Phase(600, 1.5e-3)
     symbols: Phase = Phase(500, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
@@ -79,6 +79,8 @@ class Recipe:
 
     def tiny(self) -> Recipe:
         """The same in miniature: every phase in seconds, to test the machinery."""
+        phases: dict[str, Any] = {name: Phase(2, 1e-3) for name in vars(self) if isinstance(getattr(self, name), Phase)}
+        phases["vision"] = Phase(3, 1e-3)
         return replace(
             self,
             image_size=56,
@@ -95,16 +97,7 @@ class Recipe:
             plain_scenes=6,
             validation_scenes=4,
             images_a_step=2,
-            vision=Phase(3, 1e-3),
-            regions=Phase(2, 1e-3),
-            likeness=Phase(2, 1e-3),
-            choices=Phase(2, 1e-3),
-            symbols=Phase(2, 1e-3),
-            stage1=Phase(2, 1e-3),
-            stage2=Phase(2, 1e-3),
-            finish=Phase(2, 1e-3),
-            polish=Phase(2, 1e-3),
-            talk=Phase(2, 1e-3),
+            **phases,
         )
 
 

@@ -183,7 +183,7 @@ def distance_from_code(image_features: Tensor, centres: Tensor, code: Code) -> T
     return (weights * (image_features - wanted).square()).mean() / spread
 
 
-class Seeing(nn.Module):
+class VisionPhase(nn.Module):
     """What the vision half of stage 0 trains: the vision half of a model, and the readers."""
 
     def __init__(self, model: GPT4RoIForConditionalGeneration) -> None:
@@ -196,7 +196,7 @@ class Seeing(nn.Module):
 
 def vision_step(
     model: GPT4RoIForConditionalGeneration,
-    seeing: Seeing,
+    phase: VisionPhase,
     bank: SceneBank,
     code: Code,
     recipe: Recipe,
@@ -206,17 +206,17 @@ def vision_step(
     indices = rng.integers(len(bank), size=recipe.images_a_step).tolist()
     batch = draw_batch(bank, indices, recipe.box_jitter, rng)
     encoding, regions = see(model, batch.pixel_values, batch.boxes)
-    return seeing.readers.losses(encoding.image_features, regions, batch, code)
+    return phase.readers.losses(encoding.image_features, regions, batch, code)
 
 
 @torch.no_grad()
-def reading_accuracy(model: GPT4RoIForConditionalGeneration, seeing: Seeing, bank: SceneBank) -> dict[str, float]:
+def reading_accuracy(model: GPT4RoIForConditionalGeneration, phase: VisionPhase, bank: SceneBank) -> dict[str, float]:
     """Share of objects of a bank whose attributes the readers name rightly, with exact boxes."""
     right = []
     rng = np.random.default_rng(0)
     for start in range(0, len(bank), 32):
         batch = draw_batch(bank, range(start, min(start + 32, len(bank))), 0.0, rng)
         _, regions = see(model, batch.pixel_values, batch.boxes)
-        right.append(seeing.readers.right(regions, batch.attributes))
+        right.append(phase.readers.right(regions, batch.attributes))
     shares = torch.cat(right).float()
     return {**dict(zip(VALUES, shares.mean(0).tolist(), strict=True)), "all": shares.prod(1).mean().item()}

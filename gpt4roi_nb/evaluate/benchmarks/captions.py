@@ -1,24 +1,41 @@
-"""Region captions: what Visual Genome and RefCOCOg have in common as benchmarks. One caption a region."""
+"""Visual Genome and RefCOCOg: captions of regions, one a region.
+
+    vg/         val.json, test.json (a caption an annotation, as region-captioning work hands them round), or
+                region_descriptions.json with image_data.json for all; pictures in VG_100K and VG_100K_2
+    refcocog/   finetune_refcocog_val.json and …_test.json (MDETR), or refs(umd).p with instances.json
+    coco/       train2014, of RefCOCOg
+
+Visual Genome's splits differ between papers, and with them the metrics: GRiT's test split, which GPT4RoI uses, asks
+about all regions of an image, GLaMM's about one. A region of RefCOCOg that several expressions are about is asked about
+once, and all of them are its references.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, Box, Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.metrics.caption_scores import score_captions
-from gpt4roi_nb.evaluate.metrics.statistics import Figure
-from gpt4roi_nb.evaluate.scorers import CAPTIONS
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.record import Annotation
+from gpt4roi_nb.data.refcoco import read_refcoco
+from gpt4roi_nb.data.visual_genome import ARCHIVES, read_visual_genome
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published, part
+from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.metrics.captions import score_captions
+from gpt4roi_nb.evaluate.metrics.scorers import CAPTIONS
 
 PROMPT = "Give a short description of <region1>."
-MAX_NEW_TOKENS = 48
-JUDGES = (CAPTIONS,)
 CIDER = (
     "CIDEr is 100 for a score of 1, and at most 1000. It weighs words by how rare they are among the references at "
     "hand, so that figures of different sets of regions do not compare."
 )
+VG_FOLDERS = ("", *ARCHIVES, "images")  # where a picture may lie
+REFCOCOG_PICTURES = "train2014"
+_GPT4ROI = "GPT4RoI (arXiv 2307.03601)"
+_GRIT = "all regions of GRiT's test split; prompt and decoding not told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +52,130 @@ class CaptionedRegion:
     group: str
 
 
-def caption_items(dataset: str, regions: Iterable[CaptionedRegion], setting: Setting) -> Iterator[Item]:
-    """An item for each region. `target` is the first reference; all are in `facts`."""
-    for region in regions:
-        yield Item(
-            id=f"{dataset}/{region.id}",
-            image=str(region.image.absolute()),
-            boxes=(region.box,),
-            question=setting.question or PROMPT,
-            target=region.references[0],
-            region=1,
-            group=f"{dataset}/{region.group}",
-            facts={"references": list(region.references)},
-        )
-
-
-def caption_figures(
-    answers: Sequence[str], references: Sequence[Sequence[str]], units: Sequence[str]
-) -> tuple[dict[str, Figure], list[float]]:
-    """METEOR, CIDEr, BLEU-4 and ROUGE-L, and METEOR of each caption from 0 to 1.
-
-    units: (N,) the image of each caption. Errors are those of `score_captions`.
-    """
-    scores = score_captions(answers, references)
-    return scores.figures(units), (scores.items["METEOR"] / 100).tolist()
-
-
-def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
-    """The figures of captions; the `score` of an item is its METEOR. An empty answer scores 0 and is counted."""
+def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
+    """METEOR, CIDEr, BLEU-4 and ROUGE-L; the `score` of an item is its METEOR. An empty answer scores 0."""
     answers = [prediction.answer for prediction in predictions]
     references = [list(map(str, item.facts["references"])) for item in items]
     counts = Counter({EMPTY_ANSWER: sum(not answer.strip() for answer in answers)})
     if not items:
         return Scores({}, {"score": []}, {}, ["There was nothing to score."])
-    figures, each = caption_figures(answers, references, [item.group for item in items])
+    scores = score_captions(answers, references)
+    each = (scores.items["METEOR"] / 100).tolist()
     share = sum(map(len, references)) / len(references)
-    notes = [f"{share:.3g} references a region, {len(items)} regions ({setting.split}).", CIDER]
-    return Scores(figures, {"score": each}, dict(+counts), notes)
+    notes = [f"{share:.3g} references a region, {len(items)} regions ({config.split}).", CIDER]
+    return Scores(scores.metrics([item.group for item in items]), {"score": each}, dict(+counts), notes)
+
+
+def _benchmark(
+    name: str,
+    title: str,
+    splits: tuple[str, ...],
+    files: Callable[[Path, str], dict[str, Path]],
+    regions: Callable[[Path, str, Problems], Iterator[CaptionedRegion]],
+    published: tuple[Published, ...],
+) -> Benchmark:
+    def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
+        """An item a region; `target` is the first reference, and all are in `facts`. Images are drawn whole."""
+        for region in regions(part(config.root, name), config.split, problems):
+            yield Item(
+                id=f"{name}/{region.id}",
+                image=str(region.image.absolute()),
+                boxes=(region.box,),
+                question=config.question or PROMPT,
+                target=region.references[0],
+                region=1,
+                group=f"{name}/{region.group}",
+                facts={"references": list(region.references)},
+            )
+
+    return Benchmark(
+        name=name,
+        title=title,
+        splits=splits,
+        scoring=("generate",),
+        prompt=PROMPT,
+        mapping="",
+        max_new_tokens=48,
+        files=lambda root, split: files(part(root, name), split),
+        items=items,
+        score=score,
+        scorers=(CAPTIONS,),
+        published=published,
+    )
+
+
+def _vg_files(base: Path, split: str) -> dict[str, Path]:
+    """The annotations, and a folder of pictures."""
+    folders = [base / name for name in VG_FOLDERS[1:]]
+    pictures = {"pictures": next((folder for folder in folders if folder.is_dir()), folders[0])}
+    if split == "all":
+        return {"regions": base / "region_descriptions.json", "sizes of images": base / "image_data.json"} | pictures
+    return {"annotations": base / f"{split}.json"} | pictures
+
+
+def _vg_regions(base: Path, split: str, problems: Problems) -> Iterator[CaptionedRegion]:
+    found = _vg_files(base, split)
+    if split == "all":
+        source = read_visual_genome(found["regions"], problems, image_data=found["sizes of images"])
+    else:
+        source = read_visual_genome(found["annotations"], problems)
+    for annotation in source:
+        places = [base / folder / annotation.image for folder in VG_FOLDERS]
+        picture = next((path for path in places if path.is_file()), places[1])
+        for number, (box, text) in enumerate(zip(annotation.boxes.tolist(), annotation.texts, strict=True)):
+            name = f"{annotation.id}/{number}"
+            yield CaptionedRegion(name, picture, (box[0], box[1], box[2], box[3]), (text,), annotation.id)
+
+
+def _refcocog_files(base: Path, split: str) -> dict[str, Path]:
+    """The annotations in one of their two forms, and COCO's pictures: beside the data set, as the generated world has
+    them, or within it."""
+    mdetr, pickle = base / f"finetune_refcocog_{split}.json", base / "refs(umd).p"
+    places = [folder / REFCOCOG_PICTURES for folder in (base.parent / "coco", base, base / "coco", base.parent)]
+    pictures = {"pictures": next((path for path in places if path.is_dir()), places[0])}
+    if not mdetr.is_file() and pickle.is_file():
+        return {"references": pickle, "boxes": base / "instances.json"} | pictures
+    return {"annotations": mdetr} | pictures
+
+
+def _refcocog_regions(base: Path, split: str, problems: Problems) -> Iterator[CaptionedRegion]:
+    found = _refcocog_files(base, split)
+    if "references" in found:
+        source = read_refcoco(found["references"], problems, name="refcocog", instances=found["boxes"], split=split)
+    else:
+        source = read_refcoco(found["annotations"], problems, name="refcocog")
+    grouped: dict[tuple[str, Box], list[Annotation]] = {}
+    for annotation in source:
+        x1, y1, x2, y2 = annotation.boxes[0].tolist()
+        grouped.setdefault((annotation.image, (x1, y1, x2, y2)), []).append(annotation)
+    for (image, box), said in grouped.items():
+        references = tuple(annotation.texts[0] for annotation in said)
+        yield CaptionedRegion(said[0].id, found["pictures"] / image, box, references, Path(image).stem)
+
+
+VG = _benchmark(
+    "vg",
+    "Visual Genome region captions",
+    ("val", "test", "train", "all"),
+    _vg_files,
+    _vg_regions,
+    (
+        Published(f"{_GPT4ROI}, 7B", _GRIT, {"METEOR": 16.5, "CIDEr": 134.5}),
+        Published(f"{_GPT4ROI}, 7B fine-tuned on VG", _GRIT, {"METEOR": 17.4, "CIDEr": 145.2}),
+        Published(f"{_GPT4ROI}, 13B fine-tuned on VG", _GRIT, {"METEOR": 17.6, "CIDEr": 146.8}),
+    ),
+)
+REFCOCOG = _benchmark(
+    "refcocog",
+    "RefCOCOg region captions",
+    ("val", "test"),
+    _refcocog_files,
+    _refcocog_regions,
+    (
+        Published(
+            "Osprey-7B (arXiv 2312.10032), for reference: none is published for GPT4RoI",
+            "val split; another model, with masks",
+            {"METEOR": 16.6, "CIDEr": 108.3},
+        ),
+    ),
+)

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
-from gpt4roi_nb.evaluate.benchmarks.item import UNKNOWN_CATEGORY, Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.benchmarks.published import Published
-from gpt4roi_nb.evaluate.benchmarks.registry import part
-from gpt4roi_nb.evaluate.metrics.statistics import Counts, Figure, mean_figure
-from gpt4roi_nb.evaluate.scorers import PYCOCOTOOLS
+from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT, Benchmark, Published, part
+from gpt4roi_nb.evaluate.benchmarks.item import UNKNOWN_CATEGORY, EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.metrics.coco_ap import coco_ap
+from gpt4roi_nb.evaluate.metrics.scorers import PYCOCOTOOLS
+from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric
 
-DATASET = "COCO 2017"
-SPLITS = ("val", "train")
-SCORERS = ("generate",)
-PROMPT = "What is the category of <region1>?"
-FIXED_PROMPT = False
-MAPPING = "exact name, but for case, blanks, an article in front and a full stop behind"
-MAX_NEW_TOKENS = 24
-JUDGES = (PYCOCOTOOLS,)
-PUBLISHED = (Published("GPT4RoI", "val, true boxes, exact name match", {"accuracy": 64.01}),)
 MAP_DRAWS = 100  # each accumulates all categories anew
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 
@@ -42,9 +29,9 @@ def files(root: Path, split: str) -> dict[str, Path]:
     }
 
 
-def items(setting: Setting, problems: Problems) -> Iterator[Item]:
+def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
     """A question a box that is no crowd."""
-    found = files(setting.root, setting.split)
+    found = files(config.root, config.split)
     file = found["annotations"]
 
     def keep(entry: dict[str, Any]) -> tuple[int, int]:
@@ -63,7 +50,7 @@ def items(setting: Setting, problems: Problems) -> Iterator[Item]:
                 id=f"coco/{annotation}",
                 image=str(found["pictures"] / image.file),
                 boxes=(box,),
-                question=setting.question or PROMPT,
+                question=config.question or CATEGORY_PROMPT,
                 target=coco.categories[category],
                 region=1,
                 kind=coco.categories[category],
@@ -77,7 +64,7 @@ def category_name(answer: str) -> str:
     return _ARTICLE.sub("", " ".join(answer.lower().split()).rstrip(".!").strip())
 
 
-def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
     """Accuracy, and mAP over the boxes that were asked about and the crowds of their pictures."""
     names: dict[str, int] = {}
     if items:
@@ -85,12 +72,12 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Set
     said = [names.get(category_name(one.answer)) for one in predictions]
     right = [category == item.facts["category"] for category, item in zip(said, items, strict=True)]
     unknown = sum(category is None and bool(one.answer) for category, one in zip(said, predictions, strict=True))
-    figures = {
-        "accuracy": mean_figure(right, [item.image for item in items]),
-        "mAP": mean_average_precision(items, said, crowds(files(setting.root, setting.split)["annotations"])),
+    metrics = {
+        "accuracy": mean_metric(right, [item.image for item in items]),
+        "mAP": mean_average_precision(items, said, crowds(files(config.root, config.split)["annotations"])),
     }
     return Scores(
-        figures,
+        metrics,
         {"correct": list(right)},
         {UNKNOWN_CATEGORY: unknown} if unknown else {},
         ["mAP is over given boxes, each with one name at score 1: it ranks nothing"],
@@ -120,57 +107,47 @@ def crowds(file: Path) -> list[Crowd]:
     return found
 
 
-def mean_average_precision(items: Sequence[Item], said: Sequence[int | None], crowds: Sequence[Crowd] = ()) -> Figure:
+def mean_average_precision(items: Sequence[Item], said: Sequence[int | None], crowds: Sequence[Crowd] = ()) -> Metric:
     """pycocotools' AP at IoU 0.50:0.95, of the boxes that were asked about and the categories said of them.
 
     crowds: as the tool has it, a box within a crowd of the category that it is wrongly given does not count.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     images = list(dict.fromkeys(item.facts["image"] for item in items))
-    truth, found = [], []
-    for number, (item, category) in enumerate(zip(items, said, strict=True), 1):
+    true: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+
+    def entry(image: Hashable, category: int, bbox: Sequence[float], crowd: int = 0) -> dict[str, Any]:
+        shape = {"bbox": list(bbox), "area": bbox[2] * bbox[3], "iscrowd": crowd}
+        return {"image_id": image, "category_id": category, **shape}
+
+    for item, category in zip(items, said, strict=True):
         x1, y1, x2, y2 = item.boxes[0]
-        bbox = [x1, y1, x2 - x1, y2 - y1]
-        one = {"id": number, "image_id": item.facts["image"], "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0}
-        truth.append(one | {"category_id": item.facts["category"]})
+        bbox = (x1, y1, x2 - x1, y2 - y1)
+        true.append(entry(item.facts["image"], item.facts["category"], bbox) | {"id": len(true) + 1})
         if category is not None:
-            found.append({"image_id": one["image_id"], "bbox": bbox, "category_id": category, "score": 1.0})
+            found.append(entry(item.facts["image"], category, bbox) | {"id": len(found) + 1, "score": 1.0})
     if not found:
-        return Figure(0.0, tuple(map(str, images)))
+        return Metric(0.0, tuple(map(str, images)))
     shown = set(images)
-    for number, crowd in enumerate((one for one in crowds if one.image in shown), len(items) + 1):
-        one = {"id": number, "image_id": crowd.image, "bbox": list(crowd.bbox), "iscrowd": 1}
-        truth.append(one | {"area": crowd.bbox[2] * crowd.bbox[3], "category_id": crowd.category})
+    for crowd in crowds:
+        if crowd.image in shown:
+            true.append(entry(crowd.image, crowd.category, crowd.bbox, 1) | {"id": len(true) + 1})
     categories = [{"id": number, "name": name} for number, name in items[0].facts["names"].items()]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
-        coco = COCO()
-        coco.dataset = {"images": [{"id": image} for image in images], "annotations": truth, "categories": categories}
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    count = len(evaluation.params.imgIds)
-    order = {image: place for place, image in enumerate(evaluation.params.imgIds)}
-    units = tuple(str(image) for image in sorted(images, key=order.__getitem__))
-    per_image = list(evaluation.evalImgs)
+    named = [{"id": image, "name": image} for image in images]
+    return coco_ap(named, categories, true, found, "bbox", MAP_DRAWS)["AP"]
 
-    def of(counts: Counts) -> float:
-        # Each cell of evalImgs is of one category, area and image: images that were drawn twice stand there twice.
-        drawn = np.repeat(np.arange(count), counts)
-        cells = [
-            per_image[start + place] if place >= 0 else None
-            for start in range(0, len(per_image), count)
-            for place in drawn
-        ]
-        again = COCOeval.__new__(COCOeval)
-        again.params, again._paramsEval = evaluation.params, evaluation._paramsEval
-        again.evalImgs = cells
-        with contextlib.redirect_stdout(io.StringIO()):
-            again.accumulate()
-        precision = again.eval["precision"][:, :, :, 0, -1]
-        return float(100 * precision[precision > -1].mean()) if (precision > -1).any() else float("nan")
 
-    return Figure(float(100 * evaluation.stats[0]), units, of, MAP_DRAWS)
+COCO = Benchmark(
+    name="coco",
+    title="COCO 2017",
+    splits=("val", "train"),
+    scoring=("generate",),
+    prompt=CATEGORY_PROMPT,
+    mapping="exact name, but for case, blanks, an article in front and a full stop behind",
+    max_new_tokens=24,
+    files=files,
+    items=items,
+    score=score,
+    scorers=(PYCOCOTOOLS,),
+    published=(Published("GPT4RoI", "val, true boxes, exact name match", {"accuracy": 64.01}),),
+)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.evaluate.metrics.statistics import Figure
-
-Box = tuple[float, float, float, float]
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.evaluate.metrics.statistics import Metric
 
 EMPTY_ANSWER = "empty answers"
 UNKNOWN_CATEGORY = "category unknown to the mapping"
@@ -66,7 +65,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvalConfig:
     """How a benchmark is run.
 
     root: the data's folder. scorer: "generate" or "likelihood". question: in place of the benchmark's own, where its
@@ -90,13 +89,13 @@ class Setting:
 class Scores:
     """What predictions are worth.
 
-    figures: in the order of the table.
+    metrics: in the order of the table.
     columns: one value an item, by column of the table of predictions ("correct", "score", "mapped_sbert", …).
     counts: how often something special came up, by what, such as answers of no length.
-    notes: stand beside the figures.
+    notes: stand beside the metrics.
     """
 
-    figures: dict[str, Figure]
+    metrics: dict[str, Metric]
     columns: dict[str, list[Any]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

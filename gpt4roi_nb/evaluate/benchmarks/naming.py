@@ -1,4 +1,7 @@
-"""LVIS and PACO: what a region is called, freely and between two names. `lvis.py` and `paco.py` say what differs."""
+"""LVIS and PACO: what a region is called (SS, S-IoU), and which of two names is its.
+
+PACO asks about objects and their parts; `mug:handle` is "mug handle".
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,23 @@ from typing import Any
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
-from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.metrics.sentences import similarity
+from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT, Benchmark, Published, part
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.metrics.scorers import EMBEDDER, SENTENCES
 from gpt4roi_nb.evaluate.metrics.similarity import (
     chose_right,
     clean_answer,
     clean_name,
     distinct,
     draw,
+    similarity,
     surface_forms,
     word_iou,
 )
-from gpt4roi_nb.evaluate.metrics.statistics import mean_figure
-from gpt4roi_nb.evaluate.scorers import EMBEDDER, SENTENCES
+from gpt4roi_nb.evaluate.metrics.statistics import mean_metric
 
-NAME_PROMPT = "What is the category of <region1>? Using only one word or phrase."
+NAME_PROMPT = f"{CATEGORY_PROMPT} Using only one word or phrase."
 CHOICE_PROMPT = "Is the object <region1> of the image a {} or a {}?"
-PROMPT = f"{NAME_PROMPT}\n{CHOICE_PROMPT.format('…', '…')}"
-JUDGES = (SENTENCES,)
-MAPPING = f"SS by {EMBEDDER}; binary choice by substring, what is denied left out"
 TRIES = 50  # draws of a false name
 
 
@@ -56,7 +57,7 @@ def categories(file: Path) -> dict[int, Category]:
 
 
 def naming_items(
-    benchmark: str, file: Path, images: Path, setting: Setting, problems: Problems, kind: Callable[[str], str]
+    benchmark: str, file: Path, images: Path, config: EvalConfig, problems: Problems, kind: Callable[[str], str]
 ) -> Iterator[Item]:
     """Two items a usable annotation: its name, and the choice between it and a false one.
 
@@ -91,12 +92,12 @@ def naming_items(
             yield Item(
                 id=f"{benchmark}/{annotation}/name", question=NAME_PROMPT, kind=kind(true.name), facts=facts, **common
             )
-            false = _false(true, shown, list(known.values()), kind, setting.seed, annotation)
+            false = _false(true, shown, list(known.values()), kind, config.seed, annotation)
             if false is None:
                 problems.leave_out("choices without a false name to offer")
                 continue
             pair = [true, false]
-            if draw(setting.seed + 1, annotation).random() < 0.5:
+            if draw(config.seed + 1, annotation).random() < 0.5:
                 pair.reverse()
             names = [one.forms[0] for one in pair]
             yield Item(
@@ -126,31 +127,91 @@ def _false(
     return None
 
 
-def naming_scores(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
     """SS, S-IoU and the accuracy of the binary choice."""
     correct: list[bool | None] = [None] * len(items)
-    score: list[float | None] = [None] * len(items)
+    scores: list[float | None] = [None] * len(items)
     named = [k for k, item in enumerate(items) if item.facts["asked"] == "name"]
     chosen = [k for k, item in enumerate(items) if item.facts["asked"] == "choice"]
     answers = [clean_answer(predictions[k].answer) for k in named]
-    alike = similarity(answers, [items[k].target for k in named], setting.mapping_model).tolist() if named else []
+    alike = similarity(answers, [items[k].target for k in named], config.mapping_model).tolist() if named else []
     for k, value in zip(named, alike, strict=True):
-        score[k] = value
+        scores[k] = value
         correct[k] = clean_answer(predictions[k].answer).lower() == items[k].target.lower()
     for k in chosen:
         facts = items[k].facts
         correct[k] = chose_right(predictions[k].answer, facts["true"], facts["false"])
     words = [word_iou(answer, items[k].target) for answer, k in zip(answers, named, strict=True)]
     units = [items[k].image for k in named]
-    figures = {
-        "SS": mean_figure(alike, units),
-        "S-IoU": mean_figure(words, units),
-        "binary choice": mean_figure([bool(correct[k]) for k in chosen], [items[k].image for k in chosen]),
+    metrics = {
+        "SS": mean_metric(alike, units),
+        "S-IoU": mean_metric(words, units),
+        "binary choice": mean_metric([bool(correct[k]) for k in chosen], [items[k].image for k in chosen]),
     }
     return Scores(
-        figures,
-        {"correct": correct, "score": score},
+        metrics,
+        {"correct": correct, "score": scores},
         notes=[
             "guessing gives 50 of the binary choice; of names `correct` means the exact name, which is no figure here"
         ],
     )
+
+
+def _benchmark(
+    name: str,
+    title: str,
+    file: str,
+    splits: tuple[str, ...],
+    images: Callable[[str], dict[str, str]],
+    published: tuple[Published, ...],
+    kind: Callable[[str], str] = lambda name: "object",
+) -> Benchmark:
+    """file: name of its annotations before the split. images: from a split to COCO's folders: what each is → folder."""
+
+    def files(root: Path, split: str) -> dict[str, Path]:
+        folders = {what: part(root, "coco") / folder for what, folder in images(split).items()}
+        return {"annotations": part(root, name) / f"{file}_{split}.json"} | folders
+
+    def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
+        annotations = files(config.root, config.split)["annotations"]
+        return naming_items(name, annotations, part(config.root, "coco"), config, problems, kind)
+
+    return Benchmark(
+        name=name,
+        title=title,
+        splits=splits,
+        scoring=("generate",),
+        prompt=f"{NAME_PROMPT}\n{CHOICE_PROMPT.format('…', '…')}",
+        fixed_prompt=True,
+        mapping=f"SS by {EMBEDDER}; binary choice by substring, what is denied left out",
+        max_new_tokens=24,
+        files=files,
+        items=items,
+        score=score,
+        scorers=(SENTENCES,),
+        published=published,
+    )
+
+
+_OSPREY = "GPT4RoI-7B, in Osprey (not checked against it)", "val, Osprey's 1,000 images"
+LVIS = _benchmark(
+    "lvis",
+    "LVIS v1",
+    "lvis_v1",
+    ("val", "train"),
+    lambda split: {"COCO's pictures": f"{split}2017"},  # though a split's lie in two folders
+    (
+        Published(*_OSPREY, {"SS": 51.3, "S-IoU": 12.0}),
+        Published("GPT4RoI, box", "val, 1,548 questions, ControlMLLM's draw of false names", {"binary choice": 58.59}),
+        Published("GPT4RoI, box", "val, Ferret's own draw of false names", {"binary choice": 61.76}),
+    ),
+)
+PACO = _benchmark(
+    "paco",
+    "PACO-LVIS",
+    "paco_lvis_v1",
+    ("val", "test", "train"),
+    lambda split: {f"COCO's {folder}": folder for folder in ("train2017", "val2017")},  # a split's lie in both
+    (Published(*_OSPREY, {"SS": 48.0, "S-IoU": 12.1}),),
+    kind=lambda name: "part" if ":" in name else "object",
+)

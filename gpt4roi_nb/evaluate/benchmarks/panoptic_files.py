@@ -12,19 +12,20 @@ The panoptic files are not downloaded: `cityscapesscripts.preparation.createPano
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.box_check import Box, box_from_xywh
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.problems import MISSING, NO_IMAGE, OUT_OF_RANGE, UNREADABLE_IMAGE, BadRecord, Problems, field
 from gpt4roi_nb.data.record import as_boxes
-from gpt4roi_nb.evaluate.benchmarks.registry import part
-from gpt4roi_nb.evaluate.metrics.class_names import ClassName, class_names
+from gpt4roi_nb.data.scenes.formats.masks import bounds
+from gpt4roi_nb.evaluate.benchmarks.benchmark import part
+from gpt4roi_nb.evaluate.benchmarks.class_names import class_names
+from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName, PanopticData, PanopticImage, Truth
 from gpt4roi_nb.files import read_json
 
 MAX_REGIONS = 300  # of an image; further ones are counted as left out
@@ -34,22 +35,6 @@ _MADE_BY = {
     "cityscapes": "`csCreatePanopticImgs` of cityscapesscripts makes it from gtFine",
     "ade20k": "detectron2's datasets/prepare_ade20k_pan_seg.py makes it from the annotations",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PanopticImage:
-    """A picture and the files of its ground truth.
-
-    panoptic: PNG of segment ids, R + 256·G + 65536·B, 0 for void. semantic: PNG of class numbers. instances:
-    Cityscapes' 16-bit PNG; None for ADE20K. annotation: the image's entry of the panoptic JSON file.
-    """
-
-    id: str
-    picture: Path
-    panoptic: Path
-    semantic: Path
-    instances: Path | None
-    annotation: Mapping[str, Any]
 
 
 class Regions(NamedTuple):
@@ -63,35 +48,6 @@ class Regions(NamedTuple):
     classes: np.ndarray
     boxes: np.ndarray
     masks: np.ndarray
-
-
-class Truth(NamedTuple):
-    """The ground truth of an image, of one size.
-
-    segments: (H, W) int32 segment ids. classes: (H, W) int16 class indices, -1 where nothing is scored. instances:
-    (H, W) int of Cityscapes' instance ids; None for ADE20K.
-    """
-
-    segments: np.ndarray
-    classes: np.ndarray
-    instances: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class PanopticData:
-    """The images of a split, and its classes."""
-
-    dataset: str
-    split: str
-    root: Path
-    json: Path
-    classes: tuple[ClassName, ...]
-    images: tuple[PanopticImage, ...]
-
-    @property
-    def things(self) -> list[bool]:
-        """(C,) whether a class is counted."""
-        return [entry.is_thing for entry in self.classes]
 
 
 def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: Problems | None = None) -> PanopticData:
@@ -108,81 +64,79 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
         ValueError: the annotation file is broken.
     """
     problems = problems if problems is not None else Problems()
-    find = _finder(Path(root), dataset, split)
-    base = find.base
-    lacking = [path for path in (find.json, *find.folders) if not path.exists()]
+    layout = _layout(Path(root), dataset, split)
+    base = layout.base
+    lacking = [path for path in (layout.json, *layout.folders) if not path.exists()]
     if lacking:
         names = ", ".join(str(path.relative_to(base)) for path in lacking)
-        hint = f" ({_MADE_BY[dataset]})" if find.json in lacking else ""
+        hint = f" ({_MADE_BY[dataset]})" if layout.json in lacking else ""
         raise FileNotFoundError(f"{str(base)!r} lacks {names}{hint}")
-    content = read_json(find.json)
+    content = read_json(layout.json)
     if not isinstance(content.get("categories"), list) or not isinstance(content.get("annotations"), list):
-        raise ValueError(f"{str(find.json)!r} must hold lists of 'categories' and 'annotations', as panoptic files do")
+        raise ValueError(
+            f"{str(layout.json)!r} must hold lists of 'categories' and 'annotations', as panoptic files do"
+        )
     images = []
     for number, entry in enumerate(content["annotations"]):
         try:
-            image = find.image(entry)
+            image = layout.image(entry)
             for path in (image.picture, image.panoptic, image.semantic, image.instances):
                 if path is not None and not path.is_file():
                     raise BadRecord(NO_IMAGE, f"there is no {path.relative_to(base)}")
         except BadRecord as bad:
-            problems.add(bad, f"{find.json.name}: annotation {number}")
+            problems.add(bad, f"{layout.json.name}: annotation {number}")
             continue
         images.append(image)
     classes = class_names(content["categories"], dataset)
-    return PanopticData(dataset, split, base, find.json, classes, tuple(images))
+    return PanopticData(dataset, split, base, layout.json, classes, tuple(images))
 
 
 def needed_files(root: Path, dataset: str, split: str) -> dict[str, Path]:
     """What `read_panoptic` needs: what it is → path."""
-    find = _finder(root, dataset, split)
+    layout = _layout(root, dataset, split)
     names = (f"list of segments ({_MADE_BY[dataset]})", "panoptic pictures", "annotations", "pictures")
-    return dict(zip(names, (find.json, *find.folders), strict=True))
+    return dict(zip(names, (layout.json, *layout.folders), strict=True))
 
 
-def _finder(root: Path, dataset: str, split: str) -> _Cityscapes | _ADE20K:
-    base = part(root, dataset)
-    return _Cityscapes(base, split) if dataset == "cityscapes" else _ADE20K(part(base, "ADEChallengeData2016"), split)
+class _Layout(NamedTuple):
+    """Where a split of a data set lies. truth: the folder of its annotations."""
 
+    dataset: str
+    base: Path
+    json: Path
+    truth: Path
+    pictures: Path
 
-class _Cityscapes:
-    def __init__(self, base: Path, split: str) -> None:
-        self.base = base
-        self.json = base / "gtFine" / f"cityscapes_panoptic_{split}.json"
-        self.panoptic = self.json.with_suffix("")
-        self.truth, self.pictures = base / "gtFine" / split, base / "leftImg8bit" / split
-        self.folders = (self.panoptic, self.truth, self.pictures)
+    @property
+    def folders(self) -> tuple[Path, Path, Path]:
+        return self.json.with_suffix(""), self.truth, self.pictures
 
     def image(self, entry: Any) -> PanopticImage:
+        """The files of an entry of the panoptic file. Raises BadRecord where it is malformed."""
         stem = field(entry, "image_id", str)
+        panoptic = self.json.with_suffix("") / field(entry, "file_name", str)
+        checked = _checked(entry)
+        if self.dataset == "ade20k":
+            pictures, truth = self.pictures / f"{stem}.jpg", self.truth / f"{stem}.png"
+            return PanopticImage(stem, pictures, panoptic, truth, None, checked)
         city = stem.partition("_")[0]
         # The list of images is no help: its file names, as the official tool writes them, name no file.
-        pictures = [self.pictures / city / f"{stem}_leftImg8bit{suffix}" for suffix in PICTURES]
-        return PanopticImage(
-            stem,
-            next((path for path in pictures if path.is_file()), pictures[0]),
-            self.panoptic / field(entry, "file_name", str),
-            self.truth / city / f"{stem}_gtFine_labelIds.png",
-            self.truth / city / f"{stem}_gtFine_instanceIds.png",
-            _checked(entry),
-        )
+        places = [self.pictures / city / f"{stem}_leftImg8bit{suffix}" for suffix in PICTURES]
+        picture = next((path for path in places if path.is_file()), places[0])
+        labels, instances = (self.truth / city / f"{stem}_gtFine_{kind}Ids.png" for kind in ("label", "instance"))
+        return PanopticImage(stem, picture, panoptic, labels, instances, checked)
 
 
-class _ADE20K:
-    def __init__(self, base: Path, split: str) -> None:
-        self.base = base
-        self.json = base / f"ade20k_panoptic_{split}.json"
-        self.panoptic = self.json.with_suffix("")
-        part = _ADE20K_FOLDERS.get(split, split)
-        self.truth, self.pictures = base / "annotations" / part, base / "images" / part
-        self.folders = (self.panoptic, self.truth, self.pictures)
-
-    def image(self, entry: Any) -> PanopticImage:
-        stem = field(entry, "image_id", str)
-        png = self.panoptic / field(entry, "file_name", str)
-        return PanopticImage(
-            stem, self.pictures / f"{stem}.jpg", png, self.truth / f"{stem}.png", None, _checked(entry)
-        )
+def _layout(root: Path, dataset: str, split: str) -> _Layout:
+    base = part(root, dataset)
+    if dataset == "cityscapes":
+        truth = base / "gtFine"
+        json = truth / f"cityscapes_panoptic_{split}.json"
+        return _Layout(dataset, base, json, truth / split, base / "leftImg8bit" / split)
+    base = part(base, "ADEChallengeData2016")
+    folder = _ADE20K_FOLDERS.get(split, split)
+    json = base / f"ade20k_panoptic_{split}.json"
+    return _Layout(dataset, base, json, base / "annotations" / folder, base / "images" / folder)
 
 
 def _checked(entry: Any) -> dict[str, Any]:
@@ -262,10 +216,7 @@ def boxes_of(image: PanopticImage, problems: Problems) -> list[tuple[int, int, B
 
 def _bounds(mask: np.ndarray) -> Box | None:
     """The tight box of a mask (H, W) bool, pixel xyxy; None for an empty one."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
+    return box_from_xywh(bounds(mask)) if mask.any() else None
 
 
 def truth_of(image: PanopticImage, classes: tuple[ClassName, ...]) -> Truth:

@@ -1,4 +1,4 @@
-"""Open-vocabulary recognition with given regions, which Cityscapes and ADE20K-150 have in common.
+"""Cityscapes and ADE20K-150: open-vocabulary recognition of given regions. See `panoptic_files.py` for the files.
 
 The regions are the segments of the true panoptic segmentation: a model gets the box of each and says what is there, and
 the true mask is scored under the class that its answer is mapped to. Both mappings are reported, and every region on
@@ -10,37 +10,35 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord, Problems
-from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, UNKNOWN_CATEGORY, Item, Prediction, Scores, Setting
+from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT, Benchmark, Published
+from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, UNKNOWN_CATEGORY, EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.panoptic_files import (
-    PanopticData,
     boxes_of,
+    needed_files,
     read_panoptic,
     regions_of,
     truth_of,
 )
+from gpt4roi_nb.evaluate.metrics.coco_ap import run_lengths
+from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
 from gpt4roi_nb.evaluate.metrics.mapping import (
     TEMPLATE,
-    Disagreement,
     LexicalMapping,
     SentenceBertMapping,
     disagreements,
     one_hot,
     region_probabilities,
 )
-from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationJudge
-from gpt4roi_nb.evaluate.metrics.statistics import Figure, mean_figure
-from gpt4roi_nb.evaluate.scorers import CITYSCAPES, EMBEDDER, PYCOCOTOOLS, SENTENCES
+from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationEvaluator
+from gpt4roi_nb.evaluate.metrics.scorers import CITYSCAPES_SCRIPTS, EMBEDDER, PYCOCOTOOLS, SENTENCES
+from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric
 
-PROMPT = "What is the category of <region1>?"  # the protocol asks for a short phrase, in whatever words
-MAPPING = f"Sentence-BERT ({EMBEDDER}; largest cosine over a class's names in `{TEMPLATE}`); lexical"
-JUDGES = (CITYSCAPES, PYCOCOTOOLS, SENTENCES)
-MAX_NEW_TOKENS = 32
 LEXICAL = "lexical"
 DISAGREEMENTS = "disagreements.jsonl"
 UNREADABLE = "images whose ground truth cannot be read"
@@ -50,9 +48,9 @@ WEAK = (
 )
 
 
-def items(dataset: str, setting: Setting, problems: Problems) -> Iterator[Item]:
+def recognition_items(dataset: str, config: EvalConfig, problems: Problems) -> Iterator[Item]:
     """An item for each of the regions of each image; `kind` is its class, and images are drawn whole."""
-    data = read_panoptic(setting.root, dataset, setting.split, problems)
+    data = read_panoptic(config.root, dataset, config.split, problems)
     names = {entry.id: entry.name for entry in data.classes}
     for image in data.images:
         try:
@@ -69,7 +67,7 @@ def items(dataset: str, setting: Setting, problems: Problems) -> Iterator[Item]:
                 id=f"{dataset}/{image.id}/{segment}",
                 image=str(image.picture.absolute()),
                 boxes=(box,),
-                question=setting.question or PROMPT,
+                question=config.question or CATEGORY_PROMPT,
                 target=names[category],
                 region=1,
                 kind=names[category],
@@ -78,40 +76,47 @@ def items(dataset: str, setting: Setting, problems: Problems) -> Iterator[Item]:
             )
 
 
-def score(dataset: str, items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+def recognition_scores(
+    dataset: str, items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig
+) -> Scores:
     """PQ, AP, mIoU and what they are made of, and the share of regions named rightly, by both mappings.
 
-    Writes `disagreements.jsonl` into the setting's folder, if that is kept: every region that the mappings give
+    Writes `disagreements.jsonl` into the configuration's folder, if that is kept: every region that the mappings give
     different classes.
     """
-    data = read_panoptic(setting.root, dataset, setting.split)
+    data = read_panoptic(config.root, dataset, config.split)
     words = {entry.name: entry.names for entry in data.classes}
     answers = [prediction.answer for prediction in predictions]
-    sbert, lexical = SentenceBertMapping(words, setting.mapping_model), LexicalMapping(words)
+    sbert, lexical = SentenceBertMapping(words, config.mapping_model), LexicalMapping(words)
     by_sentence, by_words = sbert.choose(answers), lexical.choose(answers)
     empty = [choice is None for choice in by_sentence]
     rows = {
         "": region_probabilities(sbert.scores(answers), void=empty),
         LEXICAL: one_hot(lexical.scores(answers)),
     }
-    judges = {name: SegmentationJudge(data) for name in rows}
+    evaluators = {name: SegmentationEvaluator(data) for name in rows}
     counts = Counter({EMPTY_ANSWER: sum(empty)})
     counts[UNKNOWN_CATEGORY] = sum(choice is None for choice in by_words) - sum(empty)
-    masks = _judge_images(data, items, rows, judges, counts)
+    masks = _score_images(data, items, rows, evaluators, counts)
     units = [str(item.facts["image_id"]) for item in items]
     correct = {
         "": [choice == item.target for choice, item in zip(by_sentence, items, strict=True)],
         LEXICAL: [choice == item.target for choice, item in zip(by_words, items, strict=True)],
     }
-    figures: dict[str, Figure] = {}
-    for name, judge in judges.items():
+    metrics: dict[str, Metric] = {}
+    for name, evaluator in evaluators.items():
         label = f" ({name})" if name else ""
-        figures |= {f"{key}{label}": figure for key, figure in judge.figures().items()}
-        figures[f"accuracy{label}"] = mean_figure(correct[name], units)
-    apart = disagreements(answers, by_sentence, by_words)
-    listed = f", listed in {DISAGREEMENTS}" if setting.keep else ""
-    if setting.keep:
-        _list_disagreements(setting.folder / DISAGREEMENTS, items, apart)
+        metrics |= {f"{key}{label}": metric for key, metric in evaluator.metrics().items()}
+        metrics[f"accuracy{label}"] = mean_metric(correct[name], units)
+    apart = disagreements(by_sentence, by_words)
+    listed = f", listed in {DISAGREEMENTS}" if config.keep else ""
+    if config.keep:
+        lines = []
+        for k in apart:
+            region = {"id": items[k].id, "image": items[k].image, "box": list(items[k].boxes[0])}
+            said = {"answer": answers[k], "sentence_bert": by_sentence[k], "lexical": by_words[k]}
+            lines.append(json.dumps({**region, "target": items[k].target, **said}, ensure_ascii=False) + "\n")
+        (config.folder / DISAGREEMENTS).write_text("".join(lines), encoding="utf-8")
     notes = [WEAK, f"The mappings disagree on {len(apart)} of {len(items)} regions{listed}."]
     columns: dict[str, list[Any]] = {
         "correct": correct[""],
@@ -119,14 +124,14 @@ def score(dataset: str, items: Sequence[Item], predictions: Sequence[Prediction]
         "mapped_lexical": by_words,
         "mask": masks,
     }
-    return Scores(_in_order(figures), columns, dict(+counts), notes)
+    return Scores(_in_order(metrics), columns, dict(+counts), notes)
 
 
-def _judge_images(
+def _score_images(
     data: PanopticData,
     items: Sequence[Item],
     rows: dict[str, np.ndarray],
-    judges: dict[str, SegmentationJudge],
+    evaluators: dict[str, SegmentationEvaluator],
     counts: Counter[str],
 ) -> list[str | None]:
     """Scores the images that were asked about; returns each item's mask as run lengths."""
@@ -144,35 +149,59 @@ def _judge_images(
             continue
         # A region that was not asked about, or got no answer, is one without a class.
         chosen = [asked.get(number) for number in found.ids.tolist()]
-        for name, judge in judges.items():
+        for name, evaluator in evaluators.items():
             void = np.eye(rows[name].shape[1])[-1]
             table = [void if k is None else rows[name][k] for k in chosen]
-            judge.add(image, found.masks, np.array(table).reshape(-1, len(void)), truth)
+            evaluator.add(image, found.masks, np.array(table).reshape(-1, len(void)), truth)
         for place, mask in zip(chosen, found.masks, strict=True):
             if place is not None:
-                masks[place] = run_lengths(mask)
+                masks[place] = run_lengths(mask)["counts"].decode("ascii")
     return masks
 
 
-def run_lengths(mask: np.ndarray) -> str:
-    """A mask (H, W) bool as the text that COCO's files hold in `counts`."""
-    from pycocotools import mask as coco_mask
-
-    return str(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode("ascii"))
-
-
-def _list_disagreements(file: Path, items: Sequence[Item], found: Sequence[Disagreement]) -> None:
-    """Writes a line for each."""
-    lines = []
-    for one in found:
-        item = items[one.region]
-        facts = {"id": item.id, "image": item.image, "box": list(item.boxes[0]), "target": item.target}
-        said = {"answer": one.answer, "sentence_bert": one.by_sentence, "lexical": one.by_words}
-        lines.append(json.dumps(facts | said, ensure_ascii=False) + "\n")
-    file.write_text("".join(lines), encoding="utf-8")
-
-
-def _in_order(figures: dict[str, Figure]) -> dict[str, Figure]:
+def _in_order(metrics: dict[str, Metric]) -> dict[str, Metric]:
     """PQ, AP and mIoU of both mappings first."""
     first = [f"{name}{label}" for label in ("", f" ({LEXICAL})") for name in ("PQ", "AP", "mIoU")]
-    return {name: figures[name] for name in (*first, *(name for name in figures if name not in first))}
+    return {name: metrics[name] for name in (*first, *(name for name in metrics if name not in first))}
+
+
+def _benchmark(name: str, title: str, by_osprey: dict[str, float], by_opal: dict[str, float]) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=title,
+        splits=("val", "train"),
+        scoring=("generate",),
+        prompt=CATEGORY_PROMPT,  # the protocol asks for a short phrase, in whatever words
+        mapping=f"Sentence-BERT ({EMBEDDER}; largest cosine over a class's names in `{TEMPLATE}`); lexical",
+        max_new_tokens=32,
+        files=lambda root, split: needed_files(root, name, split),
+        items=partial(recognition_items, name),
+        score=partial(recognition_scores, name),
+        scorers=(CITYSCAPES_SCRIPTS, PYCOCOTOOLS, SENTENCES),
+        published=(
+            Published(
+                "GPT4RoI 7B, as reported by Osprey (arXiv 2312.10032)",
+                "val, true boxes in, Sentence-BERT mapping; prompt and synonyms not told",
+                by_osprey,
+            ),
+            Published(
+                "GPT4RoI 7B, as reported by OPAL (ICLR 2026)",
+                "val, true boxes in, lexical mapping",
+                {f"{metric} ({LEXICAL})": value for metric, value in by_opal.items()},
+            ),
+        ),
+    )
+
+
+CITYSCAPES = _benchmark(
+    "cityscapes",
+    "Cityscapes",
+    {"PQ": 34.70, "AP": 21.93, "mIoU": 36.73},
+    {"PQ": 39.7, "AP": 25.3, "mIoU": 40.6},
+)
+ADE20K = _benchmark(
+    "ade20k",
+    "ADE20K-150",
+    {"PQ": 36.32, "AP": 26.08, "mIoU": 25.82},
+    {"PQ": 44.5, "AP": 33.7, "mIoU": 36.5},
+)

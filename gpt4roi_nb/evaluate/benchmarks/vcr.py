@@ -17,27 +17,12 @@ from gpt4roi_nb.data.json_stream import lines
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.record import ANSWER_CHOICE, Annotation
 from gpt4roi_nb.data.vcr import OPTIONS, UNLABELLED, read_vcr
-from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.benchmarks.letters import is_right, letter_of
-from gpt4roi_nb.evaluate.benchmarks.published import Published
-from gpt4roi_nb.evaluate.benchmarks.registry import part
-from gpt4roi_nb.evaluate.metrics.statistics import mean_figure
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Published, part
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.benchmarks.letters import accuracy, chosen_rightly, lettered, without_letter
+from gpt4roi_nb.evaluate.metrics.statistics import mean_metric
 from gpt4roi_nb.prompt import references
 
-DATASET = "VCR"
-SPLITS = ("val", "test", "train")
-SCORERS = ("likelihood", "generate")
-PROMPT = choice_question(1, "… <region1> …?", ["…", "…", "…", "…"]) + '\n(QA→R: with "Answer: …" before the options)'
-FIXED_PROMPT = True
-MAPPING = "the first option letter of the answer"
-MAX_NEW_TOKENS = 16
-JUDGES = ()
-PUBLISHED = (
-    Published(
-        "GPT4RoI-7B", "val, fine-tuned to the answer format, generate", {"Q→A": 87.4, "QA→R": 89.6, "Q→AR": 78.6}
-    ),
-    Published("GPT4RoI-13B", "test, fine-tuned to the answer format", {"Q→A": 89.4, "QA→R": 91.0, "Q→AR": 81.6}),
-)
 SUBMISSION = "vcr_test_submission.csv"
 GROUPS = ("answer", *(f"rationale_conditioned_on_a{k}" for k in range(OPTIONS)))
 HEAD = ("annot_id", *(f"{group}_{k}" for group in GROUPS for k in range(OPTIONS)))
@@ -52,15 +37,15 @@ def files(root: Path, split: str) -> dict[str, Path]:
     return {"annotations": folder / f"{split}.jsonl", "pictures and metadata": folder / "vcr1images"}
 
 
-def items(setting: Setting, problems: Problems) -> Iterator[Item]:
+def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
     """Two questions an annotation; of the test split, five."""
-    found = files(setting.root, setting.split)
-    if setting.split == "test" and setting.scorer != "likelihood":
+    found = files(config.root, config.split)
+    if config.split == "test" and config.scorer != "likelihood":
         raise ValueError("the leaderboard takes probabilities: VCR's test split needs scorer='likelihood'")
-    if setting.split == "test" and not setting.keep:
+    if config.split == "test" and not config.keep:
         raise ValueError(f"VCR's test split has no figures, only {SUBMISSION}: give the folder to write it into")
     images = found["pictures and metadata"]
-    rendering = UNLABELLED if setting.split == "test" else "choice"
+    rendering = UNLABELLED if config.split == "test" else "choice"
     for annotation in read_vcr(found["annotations"], problems, images, rendering=rendering):
         yield _item(annotation, images)
 
@@ -87,39 +72,30 @@ def _item(annotation: Annotation, images: Path) -> Item:
     )
 
 
-def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
     """Q→A, QA→R and, on annotations that have both, Q→AR. For the test split the submission is written instead."""
-    if setting.split == "test":
-        return _submitted(items, predictions, setting)
-    right = [is_right(one.answer, item.facts["choice"]) for item, one in zip(items, predictions, strict=True)]
-    figures = {}
-    for name, kind in _KINDS.items():
-        chosen = [k for k, item in enumerate(items) if item.kind == kind]
-        figures[name] = mean_figure([right[k] for k in chosen], [items[k].image for k in chosen])
+    if config.split == "test":
+        return _submitted(items, predictions, config)
+    right = chosen_rightly(items, predictions)
+    metrics = {name: accuracy(items, right, kind) for name, kind in _KINDS.items()}
     both: dict[str, dict[str, int]] = {}
     for k, item in enumerate(items):
         both.setdefault(item.group, {})[item.kind] = k
     whole = [parts for parts in both.values() if len(parts) == len(_KINDS)]
-    figures["Q→AR"] = mean_figure(
+    metrics["Q→AR"] = mean_metric(
         [all(right[k] for k in parts.values()) for parts in whole], [items[parts["qa"]].image for parts in whole]
     )
-    silent = sum(letter_of(one.answer) is None for one in predictions)
-    return Scores(
-        figures,
-        {"correct": list(right)},
-        {"answers without a letter": silent} if silent else {},
-        ["guessing gives 25, 25 and 6.25"],
-    )
+    return Scores(metrics, {"correct": list(right)}, without_letter(predictions), ["guessing gives 25, 25 and 6.25"])
 
 
-def _submitted(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+def _submitted(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
     """Writes a row for each annotation of the file, so that the leaderboard takes it; guesses where none was asked."""
     rows: dict[str, dict[str, tuple[float, ...]]] = {}
     for item, one in zip(items, predictions, strict=True):
         name = "answer" if item.kind == "qa" else f"rationale_conditioned_on_a{item.facts['part'][-1]}"
         rows.setdefault(item.group, {})[name] = tuple(map(math.exp, one.option_logprobs or ()))
-    file = setting.folder / SUBMISSION
-    names = list(rows) if setting.limit is not None else _annotations(files(setting.root, "test")["annotations"])
+    file = config.folder / SUBMISSION
+    names = list(rows) if config.limit is not None else _annotations(files(config.root, "test")["annotations"])
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(HEAD)
@@ -165,3 +141,20 @@ def check_submission(file: Path, annotations: Iterable[str]) -> None:
             total = sum(values[place * OPTIONS : (place + 1) * OPTIONS])
             if abs(total - 1) > SUM_TOLERANCE:
                 raise ValueError(f"{file.name}: row {row[0]!r}: {group} must sum to 1, but sums to {total:.4f}")
+
+
+VCR = lettered(
+    name="vcr",
+    title="VCR",
+    splits=("val", "test", "train"),
+    prompt=choice_question(1, "… <region1> …?", ["…", "…", "…", "…"]) + '\n(QA→R: with "Answer: …" before the options)',
+    files=files,
+    items=items,
+    score=score,
+    published=(
+        Published(
+            "GPT4RoI-7B", "val, fine-tuned to the answer format, generate", {"Q→A": 87.4, "QA→R": 89.6, "Q→AR": 78.6}
+        ),
+        Published("GPT4RoI-13B", "test, fine-tuned to the answer format", {"Q→A": 89.4, "QA→R": 91.0, "Q→AR": 81.6}),
+    ),
+)

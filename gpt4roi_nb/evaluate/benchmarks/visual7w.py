@@ -10,32 +10,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.data.box_check import Box, box_from_xywh
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.instructions import LETTERS, choice_question
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, field, text_field
-from gpt4roi_nb.data.record import plain, region
-from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores, Setting
-from gpt4roi_nb.evaluate.benchmarks.letters import is_right, letter_of
-from gpt4roi_nb.evaluate.benchmarks.published import Published
-from gpt4roi_nb.evaluate.benchmarks.registry import part
-from gpt4roi_nb.evaluate.metrics.statistics import mean_figure
+from gpt4roi_nb.data.record import plain
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Published, part
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.benchmarks.letters import accuracy, chosen_rightly, lettered, without_letter
+from gpt4roi_nb.prompt import region
 
-DATASET = "Visual-7W"
-SPLITS = ("val", "test", "train")
-SCORERS = ("likelihood", "generate")
-PROMPT = (
-    choice_question(len(LETTERS), "Which …?", [region(k) for k in range(1, len(LETTERS) + 1)])
-    + "\n(telling: without regions, the options are texts)"
-)
-FIXED_PROMPT = True
-MAPPING = "the first option letter of the answer"
-MAX_NEW_TOKENS = 16
-JUDGES = ()
-PUBLISHED = (
-    Published("GPT4RoI-7B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 81.83}),
-    Published("GPT4RoI-13B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 84.82}),
-)
 _KINDS = ("pointing", "telling")
 
 
@@ -47,15 +32,15 @@ def files(root: Path, split: str) -> dict[str, Path]:
     return (there or found) | {"pictures": folder / "images"}
 
 
-def items(setting: Setting, problems: Problems) -> Iterator[Item]:
+def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
     """A question a pair of the split."""
-    found = files(setting.root, setting.split)
+    found = files(config.root, config.split)
     for kind in _KINDS:
         if file := found.get(f"{kind} questions"):
-            yield from _questions(file, kind, found["pictures"], setting, problems)
+            yield from _questions(file, kind, found["pictures"], config, problems)
 
 
-def _questions(file: Path, kind: str, images: Path, setting: Setting, problems: Problems) -> Iterator[Item]:
+def _questions(file: Path, kind: str, images: Path, config: EvalConfig, problems: Problems) -> Iterator[Item]:
     boxes: dict[int, Box] = {}
     entries: list[Any] = []
     for number, (key, entry) in enumerate(elements(file, problems)):
@@ -69,7 +54,7 @@ def _questions(file: Path, kind: str, images: Path, setting: Setting, problems: 
                 problems.add(bad, f"{file.name}: boxes, entry {number} of the file")
     for number, entry in enumerate(entries):
         try:
-            if field(entry, "split", str) != setting.split:
+            if field(entry, "split", str) != config.split:
                 continue
             image = str(images / text_field(entry, "filename"))
             pairs = field(entry, "qa_pairs", list)
@@ -78,7 +63,7 @@ def _questions(file: Path, kind: str, images: Path, setting: Setting, problems: 
             continue
         for pair in pairs:
             try:
-                yield _item(pair, kind, image, boxes, setting.seed)
+                yield _item(pair, kind, image, boxes, config.seed)
             except BadRecord as bad:
                 name = pair.get("qa_id") if isinstance(pair, dict) else pair
                 problems.add(bad, f"{file.name}: question {name!r}"[:200])
@@ -119,14 +104,25 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) ->
     )
 
 
-def score(items: Sequence[Item], predictions: Sequence[Prediction], setting: Setting) -> Scores:
+def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
     """Accuracy of pointing, of telling, and of each question that there is."""
-    right = [is_right(one.answer, item.facts["choice"]) for item, one in zip(items, predictions, strict=True)]
-    figures = {}
-    for kind in _KINDS:
-        chosen = [k for k, item in enumerate(items) if item.kind == kind]
-        if chosen:
-            figures[kind] = mean_figure([right[k] for k in chosen], [items[k].image for k in chosen])
-    silent = sum(letter_of(one.answer) is None for one in predictions)
-    counts = {"answers without a letter": silent} if silent else {}
-    return Scores(figures, {"correct": list(right)}, counts, ["guessing gives 25"])
+    right = chosen_rightly(items, predictions)
+    asked = {item.kind for item in items}
+    metrics = {kind: accuracy(items, right, kind) for kind in _KINDS if kind in asked}
+    return Scores(metrics, {"correct": list(right)}, without_letter(predictions), ["guessing gives 25"])
+
+
+VISUAL7W = lettered(
+    name="visual7w",
+    title="Visual-7W",
+    splits=("val", "test", "train"),
+    prompt=choice_question(len(LETTERS), "Which …?", [region(k) for k in range(1, len(LETTERS) + 1)])
+    + "\n(telling: without regions, the options are texts)",
+    files=files,
+    items=items,
+    score=score,
+    published=(
+        Published("GPT4RoI-7B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 81.83}),
+        Published("GPT4RoI-13B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 84.82}),
+    ),
+)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gpt4roi_nb.evaluate.metrics.sentences import embedder
+from gpt4roi_nb.evaluate.metrics.similarity import embedder
 
 TEMPLATE = "There is a {} in the scene."
 EPSILON = 1e-8
@@ -28,7 +27,7 @@ class SentenceBertMapping:
 
     Args:
         classes: each class with the words for it.
-        model: a folder or a hub id; see `sentences.Sentences`.
+        model: a folder or a hub id; see `similarity.Sentences`.
     """
 
     def __init__(self, classes: Mapping[str, Sequence[str]], model: str | Path | None = None) -> None:
@@ -118,10 +117,12 @@ def region_probabilities(cosines: np.ndarray, void: Sequence[bool] | None = None
         cosines: (N, C) float.
         void: (N,) whether a region is void, as one whose answer is empty: then void is 1 and all classes are 0.
     """
+    from scipy.special import softmax
+
     scores = np.asarray(cosines, np.float64)
     empty = np.zeros(len(scores), bool) if void is None else np.asarray(void, bool)
-    probabilities = np.append(_softmax(scores) * ~empty[:, None], empty[:, None], axis=1)
-    return _softmax(np.log(probabilities + EPSILON))
+    probabilities = np.append(softmax(scores, axis=1) * ~empty[:, None], empty[:, None], axis=1)
+    return softmax(np.log(probabilities + EPSILON), axis=1)
 
 
 def one_hot(scores: np.ndarray) -> np.ndarray:
@@ -132,27 +133,6 @@ def one_hot(scores: np.ndarray) -> np.ndarray:
     return np.append(scores, scores.sum(axis=1, keepdims=True) == 0, axis=1).astype(np.float64)
 
 
-def _softmax(rows: np.ndarray) -> np.ndarray:
-    powers = np.exp(rows - rows.max(axis=1, keepdims=True, initial=-np.inf))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A region that the two mappings give different classes.
-
-    region: its place among the answers. by_sentence, by_words: classes; None is no class.
-    """
-
-    region: int
-    answer: str
-    by_sentence: str | None
-    by_words: str | None
-
-
-def disagreements(
-    answers: Sequence[str], by_sentence: Sequence[str | None], by_words: Sequence[str | None]
-) -> list[Disagreement]:
-    """Every region on which the mappings disagree, in order; one of them finding no class is a disagreement too."""
-    rows = zip(answers, by_sentence, by_words, strict=True)
-    return [Disagreement(k, *row) for k, row in enumerate(rows) if row[1] != row[2]]
+def disagreements(by_sentence: Sequence[str | None], by_words: Sequence[str | None]) -> list[int]:
+    """Where the mappings give different classes; one of them finding no class is a disagreement too."""
+    return [k for k, (one, other) in enumerate(zip(by_sentence, by_words, strict=True)) if one != other]

@@ -18,25 +18,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.evaluate.benchmarks.panoptic_files import (
-    PanopticData,
-    PanopticImage,
-    Truth,
-    truth_of,
-)
-from gpt4roi_nb.evaluate.metrics.instance_scores import CityscapesAP, CocoAP
+from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
+from gpt4roi_nb.evaluate.metrics.cityscapes_ap import CityscapesAP
+from gpt4roi_nb.evaluate.metrics.coco_ap import CocoAP
+from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData, PanopticImage, Truth
 from gpt4roi_nb.evaluate.metrics.outputs import NONE, Segment, instances, panoptic, semantic
-from gpt4roi_nb.evaluate.metrics.statistics import Counts, Figure
+from gpt4roi_nb.evaluate.metrics.statistics import Counts, Metric
+from gpt4roi_nb.evaluate.metrics.tools import tool
 
 PQ_FIELDS = ("iou", "tp", "fp", "fn")
 IOU_FIELDS = ("hits", "true", "predicted")  # pixels
 
 
-class SegmentationJudge:
-    """Takes in the images of a data set with the class probabilities of their regions, then gives the figures.
+class SegmentationEvaluator:
+    """Takes in the images of a data set with the class probabilities of their regions, then gives the metrics.
 
     Args:
-        data: what `read_panoptic` found.
+        data: the data set and its classes.
 
     Raises:
         ImportError: cityscapesscripts or pycocotools is missing.
@@ -44,25 +42,20 @@ class SegmentationJudge:
 
     def __init__(self, data: PanopticData) -> None:
         self.data = data
-        self._tool = _panoptic_tool()
+        self._tool = tool("cityscapesscripts.evaluation.evalPanopticSemanticLabeling", "PQ is computed")
+        self._categories = {entry.id: {"isthing": int(entry.is_thing)} for entry in data.classes}
         self._ap: CityscapesAP | CocoAP
         self._ap = CityscapesAP() if data.dataset == "cityscapes" else CocoAP(data.classes)
         self._ids: list[str] = []
         self._pq: list[np.ndarray] = []  # (C, 4) an image, as `PQ_FIELDS`
         self._pixels: list[np.ndarray] = []  # (C, 3) an image, as `IOU_FIELDS`
 
-    def add(
-        self, image: PanopticImage, masks: np.ndarray, probabilities: np.ndarray, truth: Truth | None = None
-    ) -> None:
+    def add(self, image: PanopticImage, masks: np.ndarray, probabilities: np.ndarray, truth: Truth) -> None:
         """Scores an image.
 
         Args:
-            masks: (N, H, W) bool, of `regions_of`.
+            masks: (N, H, W) bool, of its regions.
             probabilities: (N, C + 1), the last column void, of `region_probabilities` or `one_hot`.
-            truth: of `truth_of`, where several judges share it; without, it is read.
-
-        Raises:
-            BadRecord: the truth cannot be read.
         """
         classes, things = self.data.classes, self.data.things
         if probabilities.shape[1] != len(classes) + 1:
@@ -70,7 +63,6 @@ class SegmentationJudge:
                 f"probabilities must have a column for each of the {len(classes)} classes and one for void, but their "
                 f"shape is {probabilities.shape}"
             )
-        truth = truth if truth is not None else truth_of(image, classes)
         ids, segments = panoptic(masks, probabilities, things)
         matrix = confusion(truth.classes, semantic(masks, probabilities), len(classes))
         quality = self._panoptic_quality(image, truth.segments, ids, segments)
@@ -79,7 +71,7 @@ class SegmentationJudge:
         if isinstance(self._ap, CityscapesAP):
             self._ap.add(image.id, _instances(image, truth), masks, found)
         else:
-            self._ap.add(truth.segments, image.annotation, masks, found)
+            self._ap.add(image.id, truth.segments, image.annotation, masks, found)
         self._ids.append(image.id)
         self._pq.append(quality)
         self._pixels.append(np.stack([np.diag(matrix), matrix.sum(1), matrix[:, :-1].sum(0)], axis=1))
@@ -89,8 +81,7 @@ class SegmentationJudge:
     ) -> np.ndarray:
         classes = self.data.classes
         with tempfile.TemporaryDirectory() as folder:
-            colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-            Image.fromarray(colours).save(Path(folder) / "predicted.png", compress_level=1)
+            Image.fromarray(rgb_ids(ids)).save(Path(folder) / "predicted.png", compress_level=1)
             predicted = {
                 "image_id": image.id,
                 "file_name": "predicted.png",
@@ -102,53 +93,68 @@ class SegmentationJudge:
                 for one in image.annotation["segments_info"]
             ]
             true = {**image.annotation, "file_name": image.panoptic.name, "segments_info": listed}
-            categories = {entry.id: {"isthing": int(entry.is_thing)} for entry in classes}
             with redirect_stdout(io.StringIO()):
                 stat = self._tool.pq_compute_single_core(
-                    0, [(true, predicted)], str(image.panoptic.parent), folder, categories
+                    0, [(true, predicted)], str(image.panoptic.parent), folder, self._categories
                 )
         return np.array([[getattr(stat[entry.id], name) for name in PQ_FIELDS] for entry in classes], np.float64)
 
-    def figures(self) -> dict[str, Figure]:
+    def metrics(self) -> dict[str, Metric]:
         """PQ, AP, mIoU, then SQ, RQ, PQ of things and of stuff, AP50; nan where nothing could be scored.
 
         Their units are the images.
         """
         size = len(self.data.classes)
         units = tuple(self._ids)
+        everything = np.ones((1, len(units)), np.int64)
         quality = np.array(self._pq).reshape(len(units), size * len(PQ_FIELDS))
         pixels = np.array(self._pixels, np.float64).reshape(len(units), size * len(IOU_FIELDS))
-        things = np.array(self.data.things, bool)
 
-        def of_quality(name: str, classes: np.ndarray) -> Figure:
-            def of(counts: Counts) -> float:
-                return _percent(_qualities((counts @ quality).reshape(size, -1))[name][classes])
+        def of_quality(name: str, things: bool | None = None) -> Metric:
+            def of_samples(counts: Counts) -> np.ndarray:
+                rows = (counts @ quality).reshape(len(counts), size, len(PQ_FIELDS))
+                return np.array([100 * self._average(row, things)[0].get(name, np.nan) for row in rows])
 
-            return Figure(of(np.ones(len(units), np.int64)), units, of)
+            return Metric(float(of_samples(everything)[0]), units, of_samples)
 
-        def of_pixels(counts: Counts) -> float:
-            return _percent(_ious((counts @ pixels).reshape(size, -1)))
+        def of_pixels(counts: Counts) -> np.ndarray:
+            return np.array([_percent(_ious(row)) for row in (counts @ pixels).reshape(len(counts), size, -1)])
 
-        precision = self._ap.figures(units)
-        everything = np.ones(size, bool)
+        precision = self._ap.metrics()
         return {
-            "PQ": of_quality("PQ", everything),
+            "PQ": of_quality("pq"),
             "AP": precision["AP"],
-            "mIoU": Figure(of_pixels(np.ones(len(units), np.int64)), units, of_pixels),
-            "SQ": of_quality("SQ", everything),
-            "RQ": of_quality("RQ", everything),
-            "PQ things": of_quality("PQ", things),
-            "PQ stuff": of_quality("PQ", ~things),
+            "mIoU": Metric(float(of_pixels(everything)[0]), units, of_pixels),
+            "SQ": of_quality("sq"),
+            "RQ": of_quality("rq"),
+            "PQ things": of_quality("pq", True),
+            "PQ stuff": of_quality("pq", False),
             "AP50": precision["AP50"],
         }
+
+    def _average(self, rows: np.ndarray, things: bool | None = None) -> tuple[dict[str, float], dict[int, Any]]:
+        """The tool's averages of (C, 4) `PQ_FIELDS`, and its values of each class; none where there is no segment."""
+        stat = self._tool.PQStat()
+        for entry, row in zip(self.data.classes, rows.tolist(), strict=True):
+            for name, value in zip(PQ_FIELDS, row, strict=True):
+                setattr(stat[entry.id], name, value)
+        try:
+            average, by_class = stat.pq_average(self._categories, things)
+        except ZeroDivisionError:  # its average over no class
+            return {}, {}
+        return average, by_class
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """PQ and IoU in % of each class by name; nan for a class that neither appears nor is predicted."""
         size = len(self.data.classes)
-        quality = _qualities(np.sum([np.zeros((size, 4)), *self._pq], axis=0))["PQ"]
+        quality = np.sum([np.zeros((size, 4)), *self._pq], axis=0)
+        by_class = self._average(quality)[1]
         unions = _ious(np.sum([np.zeros((size, 3)), *self._pixels], axis=0))
         return {
-            entry.name: {"PQ": 100 * float(quality[k]), "IoU": 100 * float(unions[k])}
+            entry.name: {
+                "PQ": 100 * by_class[entry.id]["pq"] if quality[k, 1:].any() else float("nan"),
+                "IoU": 100 * float(unions[k]),
+            }
             for k, entry in enumerate(self.data.classes)
         }
 
@@ -179,30 +185,6 @@ def _ious(pixels: np.ndarray) -> np.ndarray:
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
-def _qualities(pq: np.ndarray) -> dict[str, np.ndarray]:
-    """(C,) of PQ, SQ and RQ by class, as panopticapi averages them; nan for a class without any segment."""
-    iou, tp, fp, fn = pq.T
-    weight = tp + 0.5 * fp + 0.5 * fn
-    there = weight > 0
-    nothing = np.full(len(pq), np.nan)
-    segmentation = np.where(there, np.divide(iou, tp, out=np.zeros(len(pq)), where=tp > 0), np.nan)
-    return {
-        "PQ": np.divide(iou, weight, out=nothing.copy(), where=there),
-        "SQ": segmentation,
-        "RQ": np.divide(tp, weight, out=nothing.copy(), where=there),
-    }
-
-
 def _percent(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return 100 * float(known.mean()) if len(known) else float("nan")
-
-
-def _panoptic_tool() -> Any:
-    try:
-        from cityscapesscripts.evaluation import evalPanopticSemanticLabeling as tool
-    except ImportError as error:
-        raise ImportError(
-            "PQ is computed by cityscapesscripts, which is missing; pip install 'gpt4roi_nb[evaluate]'"
-        ) from error
-    return tool

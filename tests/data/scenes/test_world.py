@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from gpt4roi_nb.data.scenes import __main__ as command
-from gpt4roi_nb.data.scenes import write
+from gpt4roi_nb.data.scenes.formats import write
 from gpt4roi_nb.data.scenes.formats.masks import polygons, run_lengths
 from gpt4roi_nb.data.scenes.formats.write import FILES, write_world
 from gpt4roi_nb.data.scenes.scene import Scene

@@ -17,7 +17,7 @@ from gpt4roi_nb.demo.choices import choice_pair, is_letter
 from gpt4roi_nb.demo.recipe.alignment import align, solve
 from gpt4roi_nb.demo.recipe.curriculum import Conversation, draw_conversation
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates, encode
-from gpt4roi_nb.demo.recipe.language import Understanding, relations, rows_losses
+from gpt4roi_nb.demo.recipe.language import ProbeHeads, relations, rows_losses
 from gpt4roi_nb.demo.recipe.muon import orthogonal
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
@@ -126,7 +126,7 @@ def test_the_end_of_each_option_is_found_and_the_right_one_known(processor, mode
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     vectors = torch.zeros(len(scene.objects), 64)
     features = torch.zeros(1, processor.num_image_tokens, 64)
-    losses = rows_losses(model, rows, features, vectors, understanding=Understanding(64))
+    losses = rows_losses(model, rows, features, vectors, probe_heads=ProbeHeads(64))
     assert set(losses) == {"letters", "tallies", "names", "pairs", "claims", "so far", "options"}
 
 
@@ -213,10 +213,10 @@ def test_what_is_counted_is_found_in_every_question_that_asks_how_many(processor
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     features = torch.zeros(1, processor.num_image_tokens, 64)
     vectors = torch.zeros(len(scene.objects), 64)
-    losses = rows_losses(model, rows, features, vectors, understanding=Understanding(64))
+    losses = rows_losses(model, rows, features, vectors, probe_heads=ProbeHeads(64))
     assert {"totals", "counts"} < set(losses)
     regions_only = RowBuilder(processor, image_tokens=False).rows([[talk]], [scene])
-    losses = rows_losses(model, regions_only, None, vectors, understanding=Understanding(64))
+    losses = rows_losses(model, regions_only, None, vectors, probe_heads=ProbeHeads(64))
     assert not {"totals", "counts"} & set(losses)  # without image tokens nobody could know
 
 

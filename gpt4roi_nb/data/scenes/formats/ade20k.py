@@ -4,7 +4,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.coco import COLOURS
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.masks import bounds, rgb_ids
+from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, segment_info
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 
@@ -41,14 +41,7 @@ def add(picture: Picture, added: Added) -> None:
         red, green, blue = COLOURS[name]
         number = red + 256 * green + 65536 * (blue + index)
         ids[mask] = number
-        info = {
-            "id": number,
-            "category_id": category,
-            "area": int(mask.sum()),
-            "bbox": bounds(mask),
-            "iscrowd": 0,
-        }
-        infos.append(info)
+        infos.append(segment_info(number, category, mask))
     added.pngs[f"{ROOT}/annotations/{FOLDERS[picture.split]}/{stem}.png"] = semantic
     added.pngs[f"{ROOT}/ade20k_panoptic_{picture.split}/{stem}.png"] = rgb_ids(ids)
     file = f"{ROOT}/ade20k_panoptic_{picture.split}.json"

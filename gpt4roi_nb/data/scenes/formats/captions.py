@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes.formats.coco import URL
 from gpt4roi_nb.data.scenes.formats.expressions import RELATIONS, reach
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Box, Picture, union, xywh
+from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, union, xywh
 from gpt4roi_nb.data.scenes.formats.referring import MDETR_HEAD
-from gpt4roi_nb.data.scenes.question_kinds import SIDE_MARGIN, STUFF, an, pick, plural
+from gpt4roi_nb.data.scenes.question_kinds import SIDE_MARGIN, an, pick, plural, stuff
 from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, SceneObject
 
 GENOME_FILES = {split: f"vg/{split}.json" for split in SPLITS}
@@ -62,7 +63,7 @@ def add(picture: Picture, added: Added) -> None:
 def regions(picture: Picture) -> list[tuple[Box, str]]:
     """Regions with a phrase that is true of them: two of every object, and some of two objects."""
     rng = picture.rng("visual genome")
-    found = []
+    found: list[tuple[Box, str]] = []
     for thing in picture.objects:
         for wording in rng.choice(len(PHRASES), 2, replace=False):
             found.append((thing.box, _described(thing, PHRASES[wording])))
@@ -83,7 +84,7 @@ def _described(thing: SceneObject, wording: str) -> str:
         colour=thing.colour,
         material=thing.material,
         category=thing.category,
-        stuff=STUFF.get(thing.material, thing.material),
+        stuff=stuff(thing.material),
     )
     return an(text.removeprefix("a ")) if text.startswith("a ") else text
 

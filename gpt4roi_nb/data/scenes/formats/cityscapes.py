@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.coco import COLOURS
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.masks import bounds, rgb_ids
+from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, segment_info
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 
@@ -65,14 +65,7 @@ def add(picture: Picture, added: Added) -> None:
     infos = []
     for name, number, mask, is_crowd in regions(picture):
         labels[mask], instances[mask] = LABELS[name], number
-        info = {
-            "id": number,
-            "category_id": LABELS[name],
-            "area": int(mask.sum()),
-            "bbox": bounds(mask),
-            "iscrowd": int(is_crowd),
-        }
-        infos.append(info)
+        infos.append(segment_info(number, LABELS[name], mask, is_crowd))
     added.pngs[f"{folder}/{stem}_gtFine_labelIds.png"] = labels
     added.pngs[f"{folder}/{stem}_gtFine_instanceIds.png"] = instances
     file_name = f"{stem}_gtFine_panoptic.png"

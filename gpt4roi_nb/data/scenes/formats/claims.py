@@ -11,7 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.expressions import ATTRIBUTES, OPPOSITE, stands
-from gpt4roi_nb.data.scenes.question_kinds import STUFF, VALUES, an, article_for, comparable, pick, plural, value_of
+from gpt4roi_nb.data.scenes.question_kinds import (
+    VALUES,
+    an,
+    comparable,
+    pick,
+    plural,
+    stuff,
+    value_of,
+    value_words,
+)
 from gpt4roi_nb.data.scenes.scene import Scene
 
 CHOICES = 4
@@ -185,10 +194,10 @@ def same(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item |
     for a, b in ((mine, mine), (yours, yours), (mine, yours), (yours, mine)):
         claims = (Claim(one, shared, a), Claim(other, shared, b))
         if a == b:
-            text = f"Yes , {{0}} are both {plural(a) if shared == 'category' else STUFF.get(a, a)} ."
+            text = f"Yes , {{0}} are both {plural(a) if shared == 'category' else stuff(a)} ."
             choices.append(Choice(said(text, (one, other)), claims))
         else:
-            first, second = (STUFF.get(article_for(shared, v), article_for(shared, v)) for v in (a, b))
+            first, second = (value_words(shared, v) for v in (a, b))
             choices.append(Choice(said(f"No , {{0}} is {first} and {{1}} is {second} .", one, other), claims))
     choices.sort(key=lambda choice: (choice.claims[0].value, choice.claims[1].value) != (mine, right))
     noun = {"colour": "the same colour", "material": "the same material", "category": "the same shape"}[shared]

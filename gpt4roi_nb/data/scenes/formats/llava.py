@@ -15,7 +15,7 @@ from gpt4roi_nb.data.scenes.formats.expressions import ATTRIBUTES, by_looks, rea
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, Record
 from gpt4roi_nb.data.scenes.formats.lvis import category_id
 from gpt4roi_nb.data.scenes.formats.picture import Picture
-from gpt4roi_nb.data.scenes.question_kinds import KINDS, STUFF, an, article_for, pick, value_of
+from gpt4roi_nb.data.scenes.question_kinds import KINDS, an, pick, value_of, value_words
 from gpt4roi_nb.data.scenes.questions import ask
 
 CONVERSATIONS = "llava/llava_instruct_150k.json"
@@ -119,7 +119,7 @@ def _about_one(picture: Picture, rng: np.random.Generator) -> tuple[str, str] | 
         return None
     noun = pick(rng, names).noun()
     value = value_of(picture.objects[index], asked)
-    value = STUFF.get(value, value) if asked == "material" else article_for(asked, value)
+    value = value_words(asked, value)
     return pick(rng, ASKED[asked]).format(noun), f"The {noun} is {'made of ' if asked == 'material' else ''}{value}."
 
 

@@ -1,5 +1,7 @@
 """Masks as annotation files hold them: boxes, ids in PNGs, and COCO's polygons and run lengths, both exact."""
 
+from typing import Any
+
 import numpy as np
 
 Polygon = list[float]
@@ -18,6 +20,17 @@ def bounds(mask: np.ndarray) -> list[int]:
 def rgb_ids(ids: np.ndarray) -> np.ndarray:
     """Segment ids (H, W) int32 as a panoptic PNG holds them, (H, W, 3) uint8: id = R + 256·G + 65536·B."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+
+
+def segment_info(number: int, category: int, mask: np.ndarray, is_crowd: bool = False) -> dict[str, Any]:
+    """An entry of the `segments_info` of a panoptic file, for a mask (H, W) bool."""
+    return {
+        "id": number,
+        "category_id": category,
+        "area": int(mask.sum()),
+        "bbox": bounds(mask),
+        "iscrowd": int(is_crowd),
+    }
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:

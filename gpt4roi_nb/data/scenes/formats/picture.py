@@ -8,6 +8,7 @@ from zlib import crc32
 
 import numpy as np
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes.formats.masks import Polygon, polygons
 from gpt4roi_nb.data.scenes.render import CANVAS, HORIZON
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, MAX_OBJECTS, Scene, SceneObject
@@ -15,8 +16,6 @@ from gpt4roi_nb.data.scenes.scene import CATEGORIES, MAX_OBJECTS, Scene, SceneOb
 VAL_EVERY = 10  # pictures 1, 11, 21, … are for validation
 CROWD = 3  # so many things of one category are annotated as one crowd, where a format knows crowds
 SPLITS = ("train", "val")
-
-Box = tuple[int, int, int, int]
 
 
 class Segment(NamedTuple):

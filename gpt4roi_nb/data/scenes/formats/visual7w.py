@@ -8,7 +8,7 @@ import numpy as np
 from gpt4roi_nb.data.scenes.formats.expressions import by_looks, by_place
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.picture import Picture
-from gpt4roi_nb.data.scenes.question_kinds import an, pick, value_of
+from gpt4roi_nb.data.scenes.question_kinds import article_for, pick, value_of
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
 
 POINTING = "visual7w/dataset_v7w_pointing.json"
@@ -99,5 +99,5 @@ def _telling(picture: Picture, rng: np.random.Generator) -> list[Record]:
 
 
 def _answer(asked: str, value: str) -> str:
-    text = an(value) if asked == "category" else value
+    text = article_for(asked, value)
     return f"{text[0].upper()}{text[1:]}."

@@ -37,7 +37,7 @@ from gpt4roi_nb.data.scenes.formats import (
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps
 from gpt4roi_nb.data.scenes.formats.picture import Picture
 from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
-from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.files import read_json, replacing, write_json
 
 FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
@@ -121,10 +121,8 @@ def _write_shard(shard: Shard) -> None:
         for file, part, record in added.rows:
             lines[file, part].append(dumps(record) + b"\n")
     head = [[file, part, sum(map(len, rows))] for (file, part), rows in lines.items()]
-    target = _shard_file(folder, shard)
-    partial = target.with_name(f"{target.name}.part")
-    partial.write_bytes(b"".join([dumps(head), b"\n", *(row for rows in lines.values() for row in rows)]))
-    partial.replace(target)
+    with replacing(_shard_file(folder, shard)) as partial:
+        partial.write_bytes(b"".join([dumps(head), b"\n", *(row for rows in lines.values() for row in rows)]))
 
 
 def _shard_file(folder: Path, shard: Shard) -> Path:

@@ -7,27 +7,9 @@ of its classes (a tram is a train, grass is terrain); ADE20K's are those of its 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class ClassName:
-    """A class of a data set.
-
-    id: as the data set's files number it. names: its own name, then further words for it, all lower-case.
-    is_thing: whether it is counted (a car) or not (sky).
-    """
-
-    id: int
-    names: tuple[str, ...]
-    is_thing: bool
-
-    @property
-    def name(self) -> str:
-        """What the data set calls it."""
-        return self.names[0]
-
+from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName
 
 CITYSCAPES: dict[int, tuple[str, ...]] = {
     7: ("road", "street"),

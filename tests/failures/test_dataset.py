@@ -17,23 +17,24 @@ from mongo import Mongo
 from predictions import SIZE, make_images, make_predictions
 from tiny import tiny_gpt4roi
 
-from gpt4roi_nb import failures
 from gpt4roi_nb.evaluate import Result
-from gpt4roi_nb.failures.features import SEED, principal_components
-from gpt4roi_nb.failures.heat_maps import heat_map_field
-from gpt4roi_nb.failures.labels import decode_mask
-from gpt4roi_nb.failures.rows import rows_of
-from gpt4roi_nb.failures.to_fiftyone import (
+from gpt4roi_nb.failures import (
     DatasetGone,
     NoDatabase,
     add_attention,
     add_features,
     field_of,
+    label_ids,
     open_dataset,
     read_tags,
     tag,
     to_fiftyone,
 )
+from gpt4roi_nb.failures import dataset as dataset_module
+from gpt4roi_nb.failures.features import SEED, principal_components
+from gpt4roi_nb.failures.heat_maps import heat_map_field
+from gpt4roi_nb.failures.labels import decode_mask
+from gpt4roi_nb.failures.rows import rows_of
 from gpt4roi_nb.failures.views import view_name
 
 pytestmark = pytest.mark.slow  # the first import of FiftyOne takes its time
@@ -209,7 +210,7 @@ def test_what_replaces_a_result_leaves_nothing_of_it_behind(fiftyone, result, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during, pytest.raises(KeyboardInterrupt):
-        during.setattr(failures, "_note", killed)  # right after the old was deleted
+        during.setattr(dataset_module, "_note", killed)  # right after the old was deleted
         imported(changed, overwrite=True)
     dataset = imported(changed, overwrite=True)
     assert dataset.list_brain_runs() == [] and heat_map_field(field) not in dataset.get_field_schema()
@@ -268,9 +269,9 @@ def test_bad_input_is_refused_in_words(fiftyone, result, images) -> None:
 
 def test_an_import_goes_on_after_the_database_was_killed(fiftyone, mongo: Mongo, images, monkeypatch) -> None:
     result = make_predictions(images)
-    monkeypatch.setattr(failures, "IMAGES_A_BATCH", 3)
+    monkeypatch.setattr(dataset_module, "IMAGES_A_BATCH", 3)
     written = []
-    plain = failures.added_labels
+    plain = dataset_module.added_labels
 
     def kill_at_the_eighth(*arguments: Any) -> Any:
         written.append(arguments)
@@ -278,7 +279,7 @@ def test_an_import_goes_on_after_the_database_was_killed(fiftyone, mongo: Mongo,
             mongo.kill()
         return plain(*arguments)
 
-    monkeypatch.setattr(failures, "added_labels", kill_at_the_eighth)
+    monkeypatch.setattr(dataset_module, "added_labels", kill_at_the_eighth)
     try:
         with pytest.raises(NoDatabase, match=r"went away after 6 of 12 images.*nothing is doubled"):
             imported(result)
@@ -286,7 +287,7 @@ def test_an_import_goes_on_after_the_database_was_killed(fiftyone, mongo: Mongo,
             imported(result)
     finally:
         mongo.start()
-    monkeypatch.setattr(failures, "added_labels", plain)
+    monkeypatch.setattr(dataset_module, "added_labels", plain)
     dataset = imported(result)
     # Counted one by one: after a crash MongoDB's own count is an estimate.
     assert len(dataset.values("filepath")) == len(set(dataset.values("filepath"))) == 12
@@ -309,7 +310,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from predictions import make_images, make_predictions
 from gpt4roi_nb.failures.app import App
-from gpt4roi_nb.failures.to_fiftyone import to_fiftyone
+from gpt4roi_nb.failures import to_fiftyone
 dataset = to_fiftyone(make_predictions(make_images(Path({folder!r}), 5), benchmark="others"), progress=False)
 app = App(dataset, dataset.limit(2))
 print("PORT", app.port, app.session.dataset.name, len(app.session.view))
@@ -352,7 +353,7 @@ def test_features_find_what_looks_alike(fiftyone, result) -> None:
         for item, kind in zip(result.predictions["id"], result.predictions["kind"], strict=True)
     }
     add_features(result, vectors=vectors, method="pca")
-    known = failures.label_ids(dataset, field)
+    known = label_ids(dataset, field)
     patches = dataset.to_patches(field)
     near = patches.sort_by_similarity(known["toys/0/0"], k=6, brain_key=f"similar_{field}")
     kinds = near.values(f"{field}.kind")
@@ -384,7 +385,7 @@ def test_umap_places_the_map_where_it_is_installed(fiftyone, result, monkeypatch
     add_features(result, vectors=vectors)
     places = dataset.load_brain_results(f"map_{field}")
     expected = principal_components(np.stack(list(vectors.values())).astype(np.float32), 2) * 3 + 7
-    known = failures.label_ids(dataset, field)
+    known = label_ids(dataset, field)
     found = dict(zip(places.label_ids, places.points, strict=True))
     np.testing.assert_allclose([found[known[item]] for item in items], expected, atol=1e-4)
     assert [options["random_state"] for options in made] == [SEED]

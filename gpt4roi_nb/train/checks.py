@@ -1,0 +1,46 @@
+"""What cannot be trained, said before anything is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+import torch
+
+from gpt4roi_nb.data.collate import ImageFolders
+from gpt4roi_nb.data.mixture import Pictured
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises TypeError for a keyword by its former name, which transformers would not know either."""
+    if "warmup" in options:
+        raise TypeError(
+            f"train has no keyword warmup; give warmup_steps={options['warmup']!r}: "
+            "a number of steps, or below 1 a share of all steps"
+        )
+
+
+def check_data(data: Sized, images: ImageFolders | None) -> None:
+    """Raises ValueError for data that are empty, or do not know where their images lie."""
+    if not len(data):
+        raise ValueError("there is no data to train on: its length is 0")
+    if images is None and not isinstance(data, Pictured):
+        raise ValueError("the data do not know where their pictures lie; name their folder: train(…, images=folder)")
+
+
+def check_tower_cache(trainable: Sequence[str], augment: bool) -> None:
+    """Raises ValueError where the tower's hidden states of an image differ from step to step."""
+    if augment or "vision_tower" in trainable:
+        raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
+
+
+def check_gradients(model: GPT4RoIForConditionalGeneration, autocast: bool) -> None:
+    """Raises ValueError where gradients vanish on their way through a frozen language model."""
+    autocast = autocast or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    if not autocast and any(weight.dtype == torch.float16 for weight in model.language_model.parameters()):
+        raise ValueError(
+            "a frozen language model in float16 passes gradients on only under autocast, else they vanish: give "
+            'bf16=True or fp16=True, or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
+        )

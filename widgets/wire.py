@@ -1,0 +1,27 @@
+"""Numbers and regions as the browser gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gpt4roi_nb.draw import region_color
+
+
+def float32_bytes(values: ArrayLike) -> bytes:
+    """Numbers as little-endian float32, row by row; `floats` of map_canvas.js reads them."""
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+
+
+def region_rows(regions: Iterable[tuple[int, Sequence[float]]]) -> list[dict[str, Any]]:
+    """Regions with their colours: [{"number", "color", "box": pixel xyxy in the original image}].
+
+    regions: (number, box).
+    """
+    return [
+        {"number": number, "color": region_color(number), "box": [float(edge) for edge in box]}
+        for number, box in regions
+    ]
