@@ -99,7 +99,7 @@ def evaluate(
     check_files(name, place, split)
     if state is None or state.is_main_process:  # the one that scores
         check_scorers(chosen.scorers, mapping_model)
-    with RunFolder(folder, state) as kept:
+    with RunFolder(folder, state) as kept, gpt4roi.hold_weights():  # all answers are of the same weights
         config = EvalConfig(
             place, split, seed, scorer, question, mapping_model, kept, keep=folder is not None, limit=limit
         )

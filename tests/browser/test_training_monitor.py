@@ -27,7 +27,8 @@ folder = Path(tempfile.mkdtemp())
 records = scene_records(folder / "names", 12, seed=11)
 scene = make_scene({SEED})
 probes = Probes(scene.image, [thing.box for thing in scene.objects], [thing.phrase for thing in scene.objects])
-settings = dict(stage=1, learning_rate=1e-4, warmup_steps=2, batch_size=2, logging_steps=1, probes=probes, progress=False)
+settings = dict(stage=1, learning_rate=1e-4, warmup_steps=2, batch_size=2, logging_steps=1, probes=probes)
+settings["progress"] = False
 """
 
 
