@@ -184,12 +184,12 @@ class Notebook:
         """Ends the kernel, which would hold memory until the last test."""
         self.page.evaluate(
             """async () => {
-                const base = document.location.origin;
-                const token = new URL(document.location).searchParams.get("token")
-                    ?? JSON.parse(document.getElementById("jupyter-config-data").textContent).token;
-                const headers = { Authorization: `token ${token}` };
-                const sessions = await (await fetch(`${base}/api/sessions`, { headers })).json();
-                for (const { id } of sessions) await fetch(`${base}/api/sessions/${id}`, { method: "DELETE", headers });
+                const lab = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+                const token = new URL(document.location).searchParams.get("token") ?? lab.token;
+                const xsrf = document.cookie.match("\\b_xsrf=([^;]*)")?.[1];  // behind a hub a cookie is who we are
+                const headers = { ...(token && { Authorization: `token ${token}` }), "X-XSRFToken": xsrf };
+                const ask = (path, method) => fetch(`${lab.baseUrl}api/sessions${path}`, { method, headers });
+                for (const { id } of await (await ask("", "GET")).json()) await ask(`/${id}`, "DELETE");
             }"""
         )
 
