@@ -186,7 +186,7 @@ class Notebook:
             """async () => {
                 const lab = JSON.parse(document.getElementById("jupyter-config-data").textContent);
                 const token = new URL(document.location).searchParams.get("token") ?? lab.token;
-                const xsrf = document.cookie.match("\\b_xsrf=([^;]*)")?.[1];  // behind a hub a cookie is who we are
+                const xsrf = document.cookie.match(/_xsrf=([^;]*)/)?.[1];  // behind a hub a cookie is who we are
                 const headers = { ...(token && { Authorization: `token ${token}` }), "X-XSRFToken": xsrf };
                 const ask = (path, method) => fetch(`${lab.baseUrl}api/sessions${path}`, { method, headers });
                 for (const { id } of await (await ask("", "GET")).json()) await ask(`/${id}`, "DELETE");

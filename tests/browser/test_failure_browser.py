@@ -189,6 +189,7 @@ def test_through_a_hub_nothing_else_is_reached(hub: Hub, mongo: Mongo, visitor: 
     expect(notebook.browser.locator(".gpt4roi-app")).to_be_visible()
     visitor.check()
     notebook.run_cell("browser.close()")
+    notebook.shut_down()
 
 
 @pytest.mark.timeout(1200)

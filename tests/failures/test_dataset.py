@@ -322,7 +322,7 @@ app.close()
 def test_two_kernels_of_one_user_do_not_interfere(fiftyone, result, tmp_path) -> None:
     from gpt4roi_nb.failures.app import App
 
-    script = TWO.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "images"))
+    script = TWO.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "images"))
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
