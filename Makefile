@@ -9,8 +9,6 @@ NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
 # One more than there are cores: the worker that runs the browser tests waits for most of its time.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 1)
-# In groups, in the order that tests/conftest.py gives them.
-GROUPED := --dist loadgroup --no-loadscope-reorder
 PYTEST_ARGS ?=
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 …` chooses another for a new .venv.
@@ -79,16 +77,16 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 		$(if $(IS_ROOT),--allow-root) $(if $(HAS_SCREEN),,--no-browser)
 
 test: $(READY) browser java hub-proxy  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
-	$(PY) -m pytest -n $(WORKERS) $(GROUPED) --durations 20 $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 20 $(PYTEST_ARGS)
 
-test-quick: $(READY)  ## the tests without a browser that are not slow, in about three minutes
-	$(PY) -m pytest -n $(CORES) $(GROUPED) --durations 20 -m "not browser and not slow" $(PYTEST_ARGS)
+test-quick: $(READY)  ## the tests that neither are slow nor need a browser
+	$(PY) -m pytest -n $(CORES) --dist loadgroup --durations 20 -m "not browser and not slow" $(PYTEST_ARGS)
 
 test-lowest: $(READY) browser java hub-proxy  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[lab,dev]'
 	@$(call ensure_mongod,build/lowest)
-	build/lowest/bin/python -m pytest -n $(WORKERS) $(GROUPED) $(PYTEST_ARGS)
+	build/lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 browser: $(READY)
 	@works() { $(PY) tests/chromium.py >/dev/null 2>&1; }; \

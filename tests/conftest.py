@@ -112,21 +112,15 @@ def fiftyone(mongo: Mongo) -> Iterator[Any]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a JupyterLab or a database are one worker's; what takes longest starts first."""
-    turns = {}
+    """Browser tests share one JupyterLab, so one worker runs them all; the longest chain starts first."""
     for item in items:
         if "browser" in item.path.parts:
             item.add_marker("browser")
-        browser = item.get_closest_marker("browser") is not None
-        if "mongo" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("mongo"))  # one database, and one import of FiftyOne
-            turns[item] = 2 if browser else 1  # FiftyOne's own tests before Playwright runs its event loop
-        elif browser:
+        if item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.xdist_group("browser"))
-            turns[item] = 0
-        else:
-            turns[item] = 3 if item.get_closest_marker("slow") else 4
-    items.sort(key=turns.__getitem__)
+        elif "mongo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("mongo"))  # one database, and one import of FiftyOne
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -170,6 +170,7 @@ def test_importing_is_quick_and_lazy() -> None:
     assert fastest < IMPORT_SECONDS
 
 
+@pytest.mark.slow
 def test_a_conversation_does_without_the_trainer() -> None:
     names = "from gpt4roi_nb.widgets import FailureBrowser, RegionChat"
     script = f"import sys; {names}; print('gpt4roi_nb.train' in sys.modules)"

@@ -10,7 +10,7 @@ from browser.lab import Lab, Notebook
 from lessons import NOTEBOOKS, RUN_IN_LAB, check, solved
 from playwright.sync_api import Browser, expect
 
-SECONDS = 900  # a quiet machine needs 100
+SECONDS = 900  # a quiet machine needs 200
 TALL = 16_000  # pixels, so that Lab draws all cells at once
 
 

@@ -559,6 +559,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_it_begins(source, clip, tmp_
     assert not list(tmp_path.glob("**/*.safetensors*"))
 
 
+@pytest.mark.slow
 @pytest.mark.tmpfs
 def test_on_a_real_disk_that_is_full_it_says_so_and_goes_on_later(source, clip, tmp_path):
     """A tmpfs of 51 MB in a namespace of its own: too small at first, then freed."""

@@ -66,8 +66,9 @@ def test_no_mongod_is_said_in_words() -> None:
     assert said.startswith("NONE FiftyOne keeps what it shows in a MongoDB, and there is none here. Three ways out")
 
 
-# FiftyOne's own database is one for a user, and one that runs is taken: nothing else may start one beside this.
+# FiftyOne's own database is one for a user, and one that runs is taken: the notebook must not run beside this.
 @pytest.mark.slow
+@pytest.mark.xdist_group("07_browse_failures")
 def test_fiftyones_own_mongod_lies_where_asked_and_comes_back_after_a_kill(tmp_path: Path, mongo) -> None:
     folder = str(tmp_path / "database")
     said = connect(folder)

@@ -95,6 +95,7 @@ trainer.RegionTrainer._save = save
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path):
     whole = losses(run(tmp_path, tmp_path / "whole"))
     killed = in_process(tmp_path, tmp_path / "out", {}, before=KILL.format(step=6))
@@ -106,6 +107,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path):
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_a_mixture_killed_in_its_second_epoch_goes_on_with_the_same_words_and_pictures(tmp_path):
     """Several data sets, worded anew each epoch, pictures mirrored and shifted by chance, read by a worker."""
     options = {"mixed": True, "augment": True, "workers": 1, "save_steps": 2}
@@ -308,6 +310,7 @@ def test_adapters_learn_and_leave_an_ordinary_model(tmp_path):
     assert all(loaded[name].equal(after[name]) for name in after)
 
 
+@pytest.mark.slow
 def test_adapters_are_continued_as_well(tmp_path):
     options = {"lora": {"r": 4, "lora_dropout": 0.1}}
     whole = losses(run(tmp_path, tmp_path / "whole", **options))

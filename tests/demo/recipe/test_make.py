@@ -16,6 +16,9 @@ from gpt4roi_nb.demo.recipe import make as making
 from gpt4roi_nb.demo.recipe.curriculum import LESSONS
 from gpt4roi_nb.demo.recipe.recipe import Phase
 
+# One worker makes the miniature that all of them look at.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo_recipe")]
+
 STAGES = ("stage1", "stage2", "finish", "polish", "talk")  # the second goes on in the last three
 
 
