@@ -205,10 +205,10 @@ def test_images_of_one_pixel_and_long_strips(gpt4roi):
     ],
 )
 def test_a_bad_image_leaves_no_session(gpt4roi, image, error):
-    before = len(gpt4roi._sessions)
+    before = len(gpt4roi._holders)
     with pytest.raises(error):
         gpt4roi.session(image)
-    assert len(gpt4roi._sessions) <= before
+    assert len(gpt4roi._holders) <= before
 
 
 def test_the_processor_explains_numbers_that_do_not_match(gpt4roi):
