@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gpt4roi_nb.boxes import Box, normalise
-from gpt4roi_nb.capture.contributions import contributions, shares
+from gpt4roi_nb.capture.contributions import contributions, plain, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
 from gpt4roi_nb.capture.pca import PCA, fit_components
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
@@ -237,9 +237,3 @@ def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: 
         image_size=encoded.size,
         _encoded=encoded,
     )
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """As float32 on the CPU, in memory of its own, and usable outside inference mode."""
-    with torch.inference_mode(False):
-        return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpt4roi_nb.files import replacing
+
 ENDINGS = (".npz", ".safetensors")
 PICTURE_SIDE = 1024  # enough to draw on; a photograph of 50 megapixels would be larger than what is shown over it
 _ABOUT, _PICTURE = "about", "picture"
@@ -44,18 +46,17 @@ def write(
     text = json.dumps({"kind": kind, **about}, ensure_ascii=False)
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     arrays[_PICTURE] = torch.from_numpy(np.array(picture.convert("RGB")))
-    partial = target.with_name(f"{target.name}.part")
-    if target.suffix == ".npz":
-        with partial.open("wb") as stream:
-            np.savez_compressed(
-                stream,
-                allow_pickle=False,
-                **{_ABOUT: np.array(text)},
-                **{name: tensor.numpy() for name, tensor in arrays.items()},
-            )
-    else:
-        save_file(arrays, partial, metadata={_ABOUT: text})
-    partial.replace(target)
+    with replacing(target) as partial:
+        if target.suffix == ".npz":
+            with partial.open("wb") as stream:
+                np.savez_compressed(
+                    stream,
+                    allow_pickle=False,
+                    **{_ABOUT: np.array(text)},
+                    **{name: tensor.numpy() for name, tensor in arrays.items()},
+                )
+        else:
+            save_file(arrays, partial, metadata={_ABOUT: text})
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], Image.Image, dict[str, Any]]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores
+from gpt4roi_nb.files import replacing
 
 SCHEMA = pa.schema(
     [
@@ -101,9 +102,8 @@ def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def write_predictions(frame: pd.DataFrame, file: Path) -> None:
     """Writes a table as Parquet, whole or not at all."""
-    partial = file.with_name(file.name + ".part")
-    pq.write_table(pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False), partial)
-    partial.replace(file)
+    with replacing(file) as partial:
+        pq.write_table(pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False), partial)
 
 
 def read_predictions(file: Path) -> pd.DataFrame:
