@@ -80,7 +80,7 @@ def decode(
     generator: torch.Generator | None = None,
     attention_mask: Tensor | None = None,
     stop: threading.Event | None = None,
-    weights_version: int | None = None,
+    training_steps: int | None = None,
 ) -> Iterator[list[str]]:
     """Write the answers of B prompts, each until it ends by itself, together for at most `max_new_tokens` steps.
 
@@ -95,7 +95,7 @@ def decode(
         generator: `sampling`'s, on the embeddings' device.
         attention_mask: (B, cached + T) int64, 0 for padding; None where there is none.
         stop: an event that ends the writing early; rows that are not finished are marked as `stopped`.
-        weights_version: that the embeddings were computed with; None takes the present one.
+        training_steps: the loaded model's, when the embeddings were computed; None takes the present one.
 
     Yields:
         The text that each of the B rows can show now and did not show before, "" for none.
@@ -105,14 +105,15 @@ def decode(
         KeyboardInterrupt: as it came; the rows keep what was written, and are marked as `stopped`.
     """
     forbidden = _forbidden(loaded).to(inputs_embeds.device)
-    version = loaded.weights_version if weights_version is None else weights_version
+    answer = object()  # a name for the lock
+    steps = loaded.training_steps if training_steps is None else training_steps
     try:
         for _ in range(max_new_tokens):
             if stop is not None and stop.is_set():
                 _mark_stopped(rows)
                 break
             with loaded.inference() as model, torch.inference_mode():
-                if loaded.weights_version != version:
+                if loaded.training_steps != steps:
                     raise WeightsChangedError(WEIGHTS_CHANGED)
                 masked = masked_positions(attention_mask, inputs_embeds.shape[1])
                 outputs = model.language_model(
@@ -130,7 +131,7 @@ def decode(
                 "" if row.finished else row.push(token, logprob)
                 for row, token, logprob in zip(rows, tokens.tolist(), chosen, strict=True)
             ]
-            loaded.forward_lock.reserve()
+            loaded.forward_lock.reserve(answer)
             yield pieces
             if all(row.finished for row in rows):
                 break
@@ -141,7 +142,7 @@ def decode(
             row.rest()
         raise
     finally:
-        loaded.forward_lock.reserve(0)
+        loaded.forward_lock.end_reservation(answer)
 
 
 def _mark_stopped(rows: Sequence[StreamingDetokenizer]) -> None:

@@ -48,13 +48,15 @@ class EncodedImage:
     @torch.inference_mode()
     def region_tokens(self, boxes: Sequence[Box]) -> Tensor:
         """boxes: pixel xyxy, checked → (n, D)."""
-        with self.loaded.inference() as model:
-            encoding = self.encoding
-            missing = [box for box in dict.fromkeys(boxes) if box not in self._known]
-            if missing:
-                normalised = torch.from_numpy(normalise(missing, *self.size))
-                tokens = model.encode_regions(encoding.fused_maps, [normalised])
-                self._known.update(zip(missing, tokens, strict=True))
+        with self.loaded.inference():
+            return self._region_tokens(self.encoding, boxes)
+
+    def _region_tokens(self, encoding: ImageEncoding, boxes: Sequence[Box]) -> Tensor:
+        missing = [box for box in dict.fromkeys(boxes) if box not in self._known]
+        if missing:
+            normalised = torch.from_numpy(normalise(missing, *self.size))
+            tokens = self.loaded.model.encode_regions(encoding.fused_maps, [normalised])
+            self._known.update(zip(missing, tokens, strict=True))
         if not boxes:
             return encoding.image_features.new_empty(0, encoding.image_features.shape[-1])
         return torch.stack([self._known[box] for box in boxes])
@@ -69,11 +71,11 @@ class EncodedImage:
             ids = prompt.input_ids[start:]
             patches = ids.count(model.config.image_token_id)
             regions = ids.count(model.config.region_token_id)
-            image_features = self.encoding.image_features
+            encoding = self.encoding
             return model.embed(
                 torch.tensor([ids], device=self.loaded.device),
-                image_features[:, image_features.shape[1] - patches :],
-                self.region_tokens(boxes[len(boxes) - regions :]),
+                encoding.image_features[:, encoding.image_features.shape[1] - patches :],
+                self._region_tokens(encoding, boxes[len(boxes) - regions :]),
             )
 
     def of(self, image: Image.Image) -> EncodedImage:

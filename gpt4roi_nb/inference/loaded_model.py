@@ -36,7 +36,7 @@ class ForwardLock:
         self._changed = threading.Condition()
         self._holding: Counter[int] = Counter()  # by thread: blocks that need the weights as they are
         self._training: int | None = None  # the thread that changes them
-        self._reserved_until = 0.0  # by the monotonic clock: an answer's next step may come until then
+        self._reserved: dict[object, float] = {}  # by answer: until when its next step may come, by the monotonic clock
 
     @contextmanager
     def hold_weights(self) -> Iterator[None]:
@@ -82,12 +82,17 @@ class ForwardLock:
             return 0.0
         if self._training is not None or any(thread != me for thread in self._holding):
             return threading.TIMEOUT_MAX  # until it is told
-        return max(0.0, self._reserved_until - time.monotonic())
+        return max(0.0, max(self._reserved.values(), default=0.0) - time.monotonic())
 
-    def reserve(self, seconds: float = PAUSE) -> None:
-        """Keep the next training step waiting for so long, since an answer's next step will come; 0 ends that."""
+    def reserve(self, answer: object, seconds: float = PAUSE) -> None:
+        """Keep the next training step waiting for so long, since this answer's next step will come."""
         with self._changed:
-            self._reserved_until = time.monotonic() + seconds if seconds else 0.0
+            self._reserved[answer] = time.monotonic() + seconds
+
+    def end_reservation(self, answer: object) -> None:
+        """This answer is finished."""
+        with self._changed:
+            self._reserved.pop(answer, None)
             self._changed.notify_all()
 
 
@@ -109,6 +114,7 @@ class LoadedModel:
         processor: its `GPT4RoIProcessor`.
         source: where it was loaded from.
         forward_lock: who may use the model. No pass begins in one attention mode and ends in another.
+        training_steps: how often the weights were changed within `training_step()`.
     """
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
@@ -117,7 +123,7 @@ class LoadedModel:
         self.source = source
         self.forward_lock = ForwardLock()
         self._depth = 0  # of `inference()` blocks in the thread that holds the lock
-        self._changes = 0
+        self.training_steps = 0
         self._holders: weakref.WeakSet[Releasable] = weakref.WeakSet()
 
     @property
@@ -149,7 +155,7 @@ class LoadedModel:
         with self.forward_lock.one_pass():
             model = self.model
             # Without evaluation mode LoRA drops out, and gradient checkpointing turns the key/value cache off.
-            training = [] if self._depth else [module for module in model.modules() if module.training]
+            training = [] if self._depth else [module for module in _modules(model) if module.training]
             if training:
                 model.eval()
             self._depth += 1
@@ -168,14 +174,15 @@ class LoadedModel:
             try:
                 yield
             finally:
-                self._changes += 1
+                self.training_steps += 1
 
     @property
     def weights_version(self) -> int:
         """Another number after every change of the weights: by `training_step`, and by anything that torch counts."""
+        weights = (weight for module in _modules(self.model) for weight in module._parameters.values())
         # Quantised weights are packed anew by their own kernels, without a change of their value.
-        weights = (weight for weight in self.model.parameters() if weight.is_floating_point())
-        return hash((self._changes, *((weight._version, weight.data_ptr()) for weight in weights)))
+        floats = (weight for weight in weights if weight is not None and weight.is_floating_point())
+        return hash((self.training_steps, *((weight._version, weight.data_ptr()) for weight in floats)))
 
     def remember(self, holder: Releasable) -> None:
         """Have `unload` give this holder's memory back as well."""
@@ -197,3 +204,11 @@ class LoadedModel:
             holder.release()
         self._model = None
         clear_frames(getattr(sys, "last_value", None))
+
+
+def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """All modules of a model; `model.modules()` takes four times as long, and this is asked at every token."""
+    found = [model]
+    for module in found:  # grows meanwhile
+        found += [child for child in module._modules.values() if child is not None]
+    return found

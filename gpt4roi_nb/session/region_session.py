@@ -59,13 +59,12 @@ class RegionSession:
         self._cache = new_cache()
         self._cached: list[_Key] = []
 
-    def _check_weights(self) -> int:
-        """Return the version of the weights; keys and values of others are of no use."""
+    def _check_weights(self) -> None:
+        """Keys and values of other weights are of no use."""
         version = self._loaded.weights_version
         if version != self._cached_version:
             self._forget()
             self._cached_version = version
-        return version
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -237,7 +236,8 @@ class RegionSession:
 
         try:
             with self._loaded.hold_weights():
-                version = self._check_weights()
+                self._check_weights()
+                training_steps = self._loaded.training_steps
                 reused = self._cut_back(keys)
                 embeddings = self._encoded.embed(prompt, boxes, reused)
             generator = sampling.generator(embeddings.device)
@@ -250,7 +250,7 @@ class RegionSession:
                 sampling=sampling,
                 generator=generator,
                 stop=stop,
-                weights_version=version,
+                training_steps=training_steps,
             ):
                 if piece:
                     yield piece

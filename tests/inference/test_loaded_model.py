@@ -104,6 +104,20 @@ def test_a_thread_that_holds_the_weights_may_ask_and_train_again() -> None:
     assert not lock._holding and lock._training is None
 
 
+def test_the_end_of_one_answer_leaves_the_pause_of_another() -> None:
+    lock = ForwardLock()
+    first, second = object(), object()
+    lock.reserve(first, seconds=600)
+    lock.reserve(second, seconds=600)
+    lock.end_reservation(first)
+    finished = started(lambda: lock.training_step().__enter__())
+    finished.join(0.2)
+    assert finished.is_alive()
+    lock.end_reservation(second)
+    finished.join(SOON)
+    assert not finished.is_alive()
+
+
 def test_an_error_gives_the_lock_back() -> None:
     lock = ForwardLock()
     for block in (lock.hold_weights, lock.one_pass, lock.training_step):
