@@ -112,25 +112,28 @@ def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
             Query(question, question.objects, jittered=_jittered(scene, question.objects, rng))
             for question in with_boxes
         ]
+        pairs = draw_pairs(scene, 1, rng)
+        conversations = [talk for _ in range(CONVERSATIONS) if (talk := _draw_conversation(scene, rng))]
+        queries["first"] = [Query(talk[0], talk[0].objects) for talk in conversations]
         answers = iter(answer(scene, [query for group in queries.values() for query in group]))
-        for name, group in queries.items():
-            for query in group:
-                found[name][query.question.kind].append(right(query.question, next(answers)))
+        said = {name: [next(answers) for _ in group] for name, group in queries.items()}
+        for name in ("accuracy", "shuffled", "jittered"):
+            for query, text in zip(queries[name], said[name], strict=True):
+                found[name][query.question.kind].append(right(query.question, text))
         for query in queries["shuffled"]:
             kind = query.question.kind
             if kind in VALUES:
                 own, other = (scene.objects[k] for k in (*query.question.objects, *query.objects))
                 found["chance"][kind].append(value_of(own, kind) == value_of(other, kind))
-        for pair in draw_pairs(scene, 1, rng):
-            both = answer(scene, [Query(question, question.objects) for question in pair])
-            verdicts = [right(question, said) for question, said in zip(pair, both, strict=True)]
+        for pair in pairs:  # by themselves: their prompts are long, and others would be padded to them
+            letters = answer(scene, [Query(question, question.objects) for question in pair])
+            verdicts = [right(question, letter) for question, letter in zip(pair, letters, strict=True)]
             for kind, verdict in zip((QA, QAR, JOINT), (*verdicts, all(verdicts)), strict=True):
                 found["accuracy"][kind].append(verdict)
-        for _ in range(CONVERSATIONS):
-            verdicts = _converse(answer, scene, rng)
-            if verdicts:
-                found["turns"]["first"].append(verdicts[0])
-                found["turns"]["third"].append(verdicts[-1])
+        for talk, last in zip(conversations, _converse(answer, scene, conversations, said["first"]), strict=True):
+            found["turns"]["third"].append(right(talk[-1], last))
+        for talk, first in zip(conversations, said["first"], strict=True):
+            found["turns"]["first"].append(right(talk[0], first))
     kinds = [kind for kind in (*KINDS, COMPOUND, QA, QAR, JOINT) if kind in found["accuracy"]]
     figures = {
         name: {kind: float(np.mean(found[name][kind])) for kind in kinds if kind in found[name]}
@@ -149,23 +152,34 @@ def _jittered(scene: Scene, objects: Sequence[int], rng: np.random.Generator) ->
     return (boxes + sides * rng.uniform(-JITTER, JITTER, boxes.shape)).clip(0, [width, height] * 2)
 
 
-def _converse(answer: Answerer, scene: Scene, rng: np.random.Generator) -> list[bool]:
-    """Whether each of three answers is right, the model's own before them; empty where the scene allows no third."""
+def _draw_conversation(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Three questions, the last of the first one's kind; empty where the scene allows no third."""
     kind = str(rng.choice((*ONE_REGION, *TWO_REGIONS)))
     question = ask(scene, kind, rng)
-    verdicts: list[bool] = []
-    said: list[tuple[str, str]] = []
+    talk: list[Question] = []
     for following in (str(rng.choice(ONE_REGION)), kind, None):
         if question is None:
             return []
-        (spoken,) = answer(scene, [Query(question, question.objects, tuple(said))])
-        verdicts.append(right(question, spoken))
-        said += [("user", question.text), ("assistant", spoken or "?")]
-        if following is None:
-            break
-        known = dict(enumerate(question.objects, start=1))
-        question = followup(scene, following, rng, known, previous=question.kind)
-    return verdicts
+        talk.append(question)
+        if following is not None:
+            known = dict(enumerate(question.objects, start=1))
+            question = followup(scene, following, rng, known, previous=question.kind)
+    return talk
+
+
+def _converse(
+    answer: Answerer, scene: Scene, conversations: Sequence[Sequence[Question]], first: Sequence[str]
+) -> list[str]:
+    """The last answer of each conversation, with the model's own answers before it."""
+    said = list(first)
+    earlier: list[list[tuple[str, str]]] = [[] for _ in conversations]
+    for turn in range(1, max(map(len, conversations), default=1)):
+        queries = []
+        for talk, before, text in zip(conversations, earlier, said, strict=True):
+            before += [("user", talk[turn - 1].text), ("assistant", text or "?")]
+            queries.append(Query(talk[turn], talk[turn].objects, tuple(before)))
+        said = answer(scene, queries)
+    return said
 
 
 def model_answerer(loaded: LoadedModel) -> Answerer:

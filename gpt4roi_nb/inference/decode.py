@@ -84,9 +84,10 @@ def decode(
 ) -> Iterator[list[str]]:
     """Write the answers of B prompts, each until it ends by itself, together for at most `max_new_tokens` steps.
 
-    Added tokens, which stand for images and regions, are never written, nor are rows of the embedding that no token
-    belongs to (some models have them, to round their number up). Whoever takes the pieces may pause: training goes on
-    after a second, and the answer then ends with an error.
+    Once half of the rows are finished, these leave the batch and the cache. Added tokens, which stand for images and
+    regions, are never written, nor are rows of the embedding that no token belongs to (some models have them, to round
+    their number up). Whoever takes the pieces may pause: training goes on after a second, and the answer then ends with
+    an error.
 
     Args:
         rows: of `detokenizers`, one per prompt; they hold the answers.
@@ -105,6 +106,7 @@ def decode(
         KeyboardInterrupt: as it came; the rows keep what was written, and are marked as `stopped`.
     """
     forbidden = _forbidden(loaded).to(inputs_embeds.device)
+    written = list(range(len(rows)))  # the rows in the batch
     answer = object()  # a name for the lock
     steps = loaded.training_steps if training_steps is None else training_steps
     try:
@@ -127,14 +129,21 @@ def decode(
                 inputs_embeds = model.get_input_embeddings()(tokens[:, None])
                 if attention_mask is not None:
                     attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
-            pieces = [
-                "" if row.finished else row.push(token, logprob)
-                for row, token, logprob in zip(rows, tokens.tolist(), chosen, strict=True)
-            ]
+            pieces = [""] * len(rows)
+            for index, token, logprob in zip(written, tokens.tolist(), chosen, strict=True):
+                if not rows[index].finished:
+                    pieces[index] = rows[index].push(token, logprob)
             loaded.forward_lock.reserve(answer)
             yield pieces
-            if all(row.finished for row in rows):
+            left = [place for place, index in enumerate(written) if not rows[index].finished]
+            if not left:
                 break
+            if len(left) <= len(written) / 2:
+                written = [written[place] for place in left]
+                kept = torch.tensor(left)
+                cache.batch_select_indices(kept)
+                inputs_embeds = inputs_embeds[kept]
+                attention_mask = None if attention_mask is None else attention_mask[kept]
         yield [row.rest() for row in rows]
     except KeyboardInterrupt:
         _mark_stopped(rows)
