@@ -37,12 +37,21 @@ def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
         shared: several processes may write the same file at once; each then writes under a name of its own.
 
     Returns:
-        The name to write to, `file` + ".part"; it is removed where the block raises.
+        The name to write to, `file` + ".part", of an empty new file; it is removed where the block raises.
+
+    Raises:
+        ValueError: `file` is a folder, a device or a pipe, which a file must not take the place of.
     """
-    partial = file.with_name(f"{file.name}.part{os.getpid() if shared else ''}")
+    target = Path(os.path.realpath(file))  # a link stays, and what it leads to is replaced
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "a device or a pipe"
+        raise ValueError(f"expected a file to write to, or a new name, but {str(file)!r} is {kind}")
+    partial = target.with_name(f"{target.name}.part{os.getpid() if shared else ''}")
+    partial.unlink(missing_ok=True)
+    partial.touch(exist_ok=False)  # never through a link that somebody put there
     try:
         yield partial
-        partial.replace(file)
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 

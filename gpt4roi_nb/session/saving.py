@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
+import reprlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,22 @@ from typing import Any
 from PIL import Image
 
 from gpt4roi_nb.boxes import check_boxes
-from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.files import read_json, replacing, write_json
 from gpt4roi_nb.prompt import references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
 
 FORMAT = "gpt4roi_nb.session"
 VERSION = 1
-_ANSWER_FIELDS = ("text", "tokens", "token_ids", "logprobs", "prompt_tokens", "reused_tokens", "seconds", "stopped")
+_ANSWER_FIELDS: dict[str, Callable[[Any], bool]] = {  # and what each must be
+    "text": lambda value: isinstance(value, str),
+    "tokens": lambda value: _is_list(value, str),
+    "token_ids": lambda value: _is_list(value, int),
+    "logprobs": lambda value: _is_list(value, float, int),
+    "prompt_tokens": lambda value: _is_number(value, int),
+    "reused_tokens": lambda value: _is_number(value, int),
+    "seconds": lambda value: _is_number(value, float, int),
+    "stopped": lambda value: isinstance(value, bool),
+}
 
 
 def write_conversation(
@@ -35,13 +46,14 @@ def write_conversation(
     source: path of the image's file; without one the image is written beside the JSON file.
     """
     target = Path(path).expanduser()
-    if not target.name or target.is_dir():
+    if not target.name or (target.exists() and not target.is_file()):
         raise ValueError(f"{str(path)!r} is no name of a file to save to; give one such as 'talk.json'")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
     if source is None:
         file = _name_for_image(target)
-        image.save(file)
+        with replacing(file) as partial:
+            image.save(partial, format="PNG")
         source = file.name  # beside the file, so that the two can be moved together
     content = {
         "format": FORMAT,
@@ -68,7 +80,7 @@ def _name_for_image(target: Path) -> Path:
         own = None  # nothing was saved there yet
     numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
     names = (f"{target.name}.image{number}.png" for number in numbers)
-    return next(target.with_name(name) for name in names if name == own or not target.with_name(name).exists())
+    return next(target.with_name(name) for name in names if name == own or not os.path.lexists(target.with_name(name)))
 
 
 @dataclass(frozen=True)
@@ -119,14 +131,48 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
     try:
         image = content["image"]
         width, height = image["size"]
+        if not all(_is_number(side, int) and side > 0 for side in (width, height)):
+            raise ValueError(f"the image's size must be two whole numbers above 0, but is {image['size']!r}")
         boxes = check_boxes([region["box"] for region in content["regions"]], width, height).tolist()
         regions = [Region(region["number"], tuple(box)) for region, box in zip(content["regions"], boxes, strict=True)]
-        turns = [Turn(turn["question"], Answer(**turn["answer"]), tuple(turn["regions"])) for turn in content["turns"]]
+        turns = [Turn(turn["question"], _answer(turn["answer"]), tuple(turn["regions"])) for turn in content["turns"]]
         _check(regions, turns)
+        sha256 = image.get("sha256", "")
+        if not isinstance(sha256, str):
+            raise ValueError(f"the image's sha256 must be text, but is {sha256!r}")
         reference = source.parent / image["path"]  # an absolute path stays absolute
-        return SavedConversation(reference, (width, height), image.get("sha256", ""), regions, turns)
+        return SavedConversation(reference, (width, height), sha256, regions, turns)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(source)!r} is a damaged conversation: {type(error).__name__} {error}") from error
+
+
+def _answer(content: Any) -> Answer:
+    """Raises ValueError for other fields than an answer has, or other types."""
+    if not isinstance(content, dict) or content.keys() != _ANSWER_FIELDS.keys():
+        found = ", ".join(content) if isinstance(content, dict) else reprlib.repr(content)
+        raise ValueError(f"an answer must have the fields {', '.join(_ANSWER_FIELDS)}, but has {found}")
+    for name, is_right in _ANSWER_FIELDS.items():
+        if not is_right(content[name]):
+            raise ValueError(f"an answer's {name} cannot be {reprlib.repr(content[name])}")
+    answer = Answer(**content)
+    if not len(answer.tokens) == len(answer.token_ids) == len(answer.logprobs):
+        raise ValueError(
+            f"an answer has {len(answer.tokens)} tokens, {len(answer.token_ids)} token_ids and "
+            f"{len(answer.logprobs)} logprobs, expected as many of each"
+        )
+    return answer
+
+
+def _is_number(value: Any, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: Any, *types: type) -> bool:
+    if not isinstance(value, list):
+        return False
+    if str in types:
+        return all(isinstance(one, str) for one in value)
+    return all(_is_number(one, *types) for one in value)
 
 
 def _fingerprint(image: Image.Image) -> str:
@@ -137,6 +183,8 @@ def _check(regions: list[Region], turns: list[Turn]) -> None:
     """Raises ValueError unless the turns are text and introduce the regions 1, 2, … in their order."""
     numbers = [region.number for region in regions]
     introduced = [number for turn in turns for number in turn.regions]
+    if not all(_is_number(number, int) for number in (*numbers, *introduced)):
+        raise ValueError(f"regions must have whole numbers, but have {numbers} and {introduced}")
     if not numbers == introduced == list(range(1, len(regions) + 1)):
         raise ValueError(f"its regions are numbered {numbers}, and its turns introduce {introduced}")
     known = 0
@@ -146,8 +194,8 @@ def _check(regions: list[Region], turns: list[Turn]) -> None:
             raise ValueError(f"a question names <region{absent[0]}>, but there are {known} regions by then")
         if isinstance(turn.question, str) and not turn.question.strip():
             raise ValueError("a question is empty")
-        if not isinstance(turn.question, str) or not isinstance(turn.answer.text, str):
-            raise ValueError(f"questions and answers must be strings, but one turn is {turn!r}")
+        if not isinstance(turn.question, str):
+            raise ValueError(f"questions must be strings, but one is {turn.question!r}")
 
 
 def _read(path: Path) -> dict[str, Any]:

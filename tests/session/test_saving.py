@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -214,6 +215,21 @@ def with_value(value, *keys):
         with_value([5], "turns", 0, "regions"),
         with_value(5, "turns", 0, "question"),
         with_value(5, "image", "path"),
+        with_value(5, "image", "sha256"),
+        with_value([64.5, 48], "image", "size"),
+        with_value([True, 48], "image", "size"),
+        with_value(True, "regions", 0, "number"),
+        with_value([True], "turns", 0, "regions"),
+        with_value("live", "turns", 0, "answer", "replay"),
+        with_value("none", "turns", 0, "answer", "tokens"),
+        with_value([1], "turns", 0, "answer", "tokens"),
+        with_value([], "turns", 0, "answer", "token_ids"),
+        with_value([0.5], "turns", 0, "answer", "token_ids"),
+        with_value([float("nan")], "turns", 0, "answer", "logprobs"),
+        with_value("long", "turns", 0, "answer", "seconds"),
+        with_value(float("inf"), "turns", 0, "answer", "seconds"),
+        with_value(1, "turns", 0, "answer", "stopped"),
+        with_value(None, "turns", 0, "answer"),
         without("regions", 1),
     ],
     ids=lambda change: change.__name__,
@@ -246,3 +262,34 @@ def test_a_failed_save_leaves_the_old_file_whole(gpt4roi, image_file, tmp_path, 
     with pytest.raises(ZeroDivisionError):
         session.save(path)
     assert path.read_bytes() == before
+
+
+def test_a_planted_link_is_not_written_through(gpt4roi, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "talk.json.part").symlink_to(theirs)
+    (folder / "talk.json.image.png").symlink_to(tmp_path / "not yet there")
+    talked(gpt4roi, picture()).save(folder / "talk.json")
+    assert theirs.read_text() == "theirs" and sorted(path.name for path in tmp_path.iterdir()) == ["mine", "theirs"]
+    assert (np.asarray(RegionSession.load(folder / "talk.json", gpt4roi).image) == picture()).all()
+
+
+def test_saving_to_a_link_keeps_the_link(gpt4roi, image_file, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "talk.json"
+    link.symlink_to(tmp_path / "disk" / "talk.json")
+    session = talked(gpt4roi, image_file)
+    for _ in range(2):  # the file is not there yet, and is
+        session.save(link)
+        assert link.is_symlink() and RegionSession.load(link, gpt4roi).history == session.history
+
+
+def test_a_pipe_or_a_device_is_not_replaced(gpt4roi, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    session = talked(gpt4roi, picture())
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(ValueError, match="is no name of a file to save to"):
+            session.save(path)
+    assert (tmp_path / "pipe").is_fifo() and not os.path.isfile("/dev/null") and len(os.listdir(tmp_path)) == 1
