@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,10 @@ URI = "FIFTYONE_DATABASE_URI"
 FOLDER = "FIFTYONE_DATABASE_DIR"
 # FiftyOne puts the port of the mongod that it started here, for the processes that it starts.
 _PORT = "FIFTYONE_PRIVATE_DATABASE_PORT"
-# A database on this machine, or in its network, answers at once; pymongo would wait 30 seconds for one that is gone.
+# A database on this machine, or in its network, answers at once; pymongo would wait 30 seconds for one that is gone,
+# twice in some calls. A URI with a `serverSelectionTimeoutMS` of its own is left alone.
 PATIENCE_MS = 3000
+_PATIENCE = "serverSelectionTimeoutMS"
 # MongoDB locks and syncs its files in ways that these do not keep up with.
 NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "lustre", "beegfs", "gpfs", "ceph")
@@ -89,12 +92,21 @@ def _establish(fiftyone: ModuleType) -> None:
             os.environ.pop(_PORT, None)
         if not uri and database._db_service is None and (folder := os.environ.get(FOLDER)):
             fiftyone.config.database_dir = folder
+        if _PATIENCE.lower() not in (uri or "").lower() and _PATIENCE not in database._connection_kwargs:
+            database._disconnect()
+            database._connection_kwargs[_PATIENCE] = PATIENCE_MS
         fiftyone.list_datasets(info=False)
     except pymongo.errors.PyMongoError as error:
-        where = f"the MongoDB at {uri} (FIFTYONE_DATABASE_URI)" if uri else "the MongoDB that FiftyOne started"
-        raise NoDatabase(f"{where} does not answer: {_first_line(error)}. " + WAYS_OUT) from None
+        where = f"the MongoDB at {_without_password(uri)} ({URI})" if uri else "the MongoDB that FiftyOne started"
+        said = _first_line(error).replace(uri, _without_password(uri)) if uri else _first_line(error)
+        raise NoDatabase(f"{where} does not answer: {said}. " + WAYS_OUT) from None
     except (FiftyOneConfigError, ServiceException, ConnectionError, PermissionError) as error:
         raise NoDatabase(WAYS_OUT + f" (FiftyOne says: {_first_line(error)})") from None
+
+
+def _without_password(uri: str) -> str:
+    """A MongoDB URI as it may be shown: without user and password, also where an `@` in these is not escaped."""
+    return re.sub(r"//.*@", "//…@", uri)
 
 
 def _ping(uri: str) -> None:

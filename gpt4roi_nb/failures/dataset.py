@@ -21,6 +21,8 @@ from gpt4roi_nb.failures.writing import DetectionWriter, added_labels, get_colle
 # Images a write: large enough that the database waits for Python, small enough that a lost connection loses little.
 IMAGES_A_BATCH = 500
 _MARK = "gpt4roi_nb"
+# Names that FiftyOne refuses or that mean something to it, beside those that each dataset has from the beginning.
+RESERVED = frozenset((GROUND_TRUTH, "frames", "groups", "pk"))
 
 
 def to_fiftyone(
@@ -46,7 +48,8 @@ def to_fiftyone(
     Args:
         result: a `Result`. Its images must be where its table says.
         name: of the dataset; the benchmark's by default.
-        field: where the predictions go; by default `predictions_` and the checkpoint's name.
+        field: where the predictions go, a name such as `mine` that the dataset does not use for anything else; by
+            default `predictions_` and the checkpoint's name.
         overwrite: replace the field where it holds another result of the same checkpoint: its tags, saved views, map,
             similarity search and heat maps go with it, and `ground_truth` where it is the only field of predictions.
             Beside others, what `ground_truth` holds stays; each prediction has the `target` that it was judged by.
@@ -59,11 +62,17 @@ def to_fiftyone(
     Raises:
         NoDatabase: no MongoDB answers, or it went away during the import.
         FileNotFoundError: images are missing.
-        ValueError: a bad table; a dataset of that name that is none of ours; a field that holds another result.
+        ValueError: a bad table; a dataset of that name that is none of ours; a field that holds another result or
+            something else, or whose name cannot be one.
     """
     rows = rows_of(result)
     _check_images(rows)
-    field = field or field_of(result)
+    field = field_of(result) if field is None else field
+    if not isinstance(field, str) or not field.isidentifier() or field.startswith("_") or field in RESERVED:
+        raise ValueError(
+            f"predictions cannot go into a field {field!r}: expected a name of letters, digits and underscores that "
+            "begins with a letter, such as 'predictions_mine', and none that FiftyOne or the right answers use"
+        )
     mark = fingerprint(rows)
     fo = connect(database_folder)
     done = [0]
@@ -133,22 +142,19 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
             )
         _clear(dataset, field)
     schema = dataset.get_field_schema(flat=True)
+    if not noted and field in schema:
+        raise ValueError(
+            f"the field {field!r} of {dataset.name!r} holds something else, and is left as it is; name another `field`"
+        )
+    # Noted first: where this is interrupted, the field is known as ours.
+    what = {"checkpoint": result.card.checkpoint, "benchmark": result.benchmark, "complete": False}
+    _note(dataset, field, {"fingerprint": mark, **what})
     for place, names in ((GROUND_TRUTH, SHARED), (field, PREDICTED)):
         if place not in schema:
             dataset.add_sample_field(place, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
         for name, (_, kind) in names.items():
             if f"{place}.detections.{name}" not in schema:
                 dataset.add_sample_field(f"{place}.detections.{name}", getattr(fo, kind))
-    _note(
-        dataset,
-        field,
-        {
-            "fingerprint": mark,
-            "checkpoint": result.card.checkpoint,
-            "benchmark": result.benchmark,
-            "complete": False,
-        },
-    )
 
 
 def _clear(dataset: Any, field: str) -> None:

@@ -37,7 +37,7 @@ def rows_of(result: ResultLike) -> list[dict[str, Any]]:
     Adds `error_kind` (see `error_kinds`) and, where both mappings chose a class, `mappings_agree`.
 
     Raises:
-        ValueError: a column is missing, or two rows have one id.
+        ValueError: a column is missing, two rows have one id, or an image or a box has no width or height.
     """
     table = result.predictions
     missing = [column for column in COLUMNS if column not in table.columns]
@@ -54,9 +54,23 @@ def rows_of(result: ResultLike) -> list[dict[str, Any]]:
         if row["correct"] is not None:
             row["correct"] = bool(row["correct"])
         row["error_kind"] = kind
+        _check_sizes(row)
         first, second = row.get("mapped_sbert"), row.get("mapped_lexical")
         row["mappings_agree"] = first == second if first and second else None
     return rows
+
+
+def _check_sizes(row: dict[str, Any]) -> None:
+    if not (row["width"] and row["height"] and row["width"] > 0 and row["height"] > 0):
+        raise ValueError(
+            f"row {row['id']!r} has an image of {row['width']} × {row['height']} pixels, expected 1 or more"
+        )
+    for x1, y1, x2, y2 in row["boxes"] if row["boxes"] is not None else ():
+        if not (max(x1, 0) < min(x2, row["width"]) and max(y1, 0) < min(y2, row["height"])):
+            raise ValueError(
+                f"row {row['id']!r} has the box {[float(x1), float(y1), float(x2), float(y2)]}; expected x1 < x2 and "
+                f"y1 < y2, within its image of {row['width']} × {row['height']} pixels"
+            )
 
 
 def _is_missing(value: Any) -> bool:

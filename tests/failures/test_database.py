@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -33,6 +34,12 @@ try:
         (mongod,) = [p for p in psutil.process_iter(["cmdline"]) if folder in (p.info["cmdline"] or ()) and
                      p.name() == "mongod"]
         mongod.kill(); mongod.wait()
+        import time
+        begun = time.monotonic()
+        try:
+            fo.list_datasets()
+        except Exception as error:
+            print("NOTICED", type(error).__name__, time.monotonic() - begun < 20)
         print("AGAIN", connect().list_datasets(), database_folder())
         try:
             connect(folder + "/other")
@@ -61,6 +68,14 @@ def test_a_database_that_does_not_answer_is_named_with_the_three_ways_out() -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("secret", ["s3cret", "s3c@ret"])
+def test_a_password_in_the_uri_is_not_shown(secret: str) -> None:
+    said = connect(FIFTYONE_DATABASE_URI=f"mongodb://ada:{secret}@127.0.0.1:1/?authSource=admin")
+    assert said.startswith("NONE the MongoDB at mongodb://…@127.0.0.1:1/?authSource=admin (FIFTYONE_DATABASE_URI)")
+    assert "ada" not in said and "s3c" not in said
+
+
+@pytest.mark.slow
 def test_no_mongod_is_said_in_words() -> None:
     said = connect("", "without")
     assert said.startswith("NONE FiftyOne keeps what it shows in a MongoDB, and there is none here. Three ways out")
@@ -73,6 +88,7 @@ def test_fiftyones_own_mongod_lies_where_asked_and_comes_back_after_a_kill(tmp_p
     folder = str(tmp_path / "database")
     said = connect(folder)
     assert f"CONNECTED {folder}\nTRACKING True\n" in said
+    assert re.search(r"^NOTICED \w+ True$", said, re.MULTILINE)  # pymongo by itself takes a minute
     assert f"AGAIN [] {folder}\n" in said
     assert f"LATE the database was to keep its files in {folder}/other, but one with its files in {folder} runs" in said
 

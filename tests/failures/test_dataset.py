@@ -264,6 +264,47 @@ def test_bad_input_is_refused_in_words(fiftyone, result, images) -> None:
         imported(Result("toys", {}, {}, result.card, doubled))
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("width", 0, "has an image of 0 × "),
+        ("height", None, "has an image of .* × None pixels"),
+        ("boxes", [[5.0, 5.0, 5.0, 9.0]], r"has the box \[5\.0, 5\.0, 5\.0, 9\.0\]; expected x1 < x2"),
+        ("boxes", [[5.0, 9.0, 9.0, 5.0]], "expected x1 < x2 and y1 < y2"),
+        ("boxes", [[9000.0, 5.0, 9001.0, 9.0]], "within its image of"),
+        ("boxes", [[float("nan"), 5.0, 9.0, 9.0]], "expected x1 < x2"),
+    ],
+)
+def test_a_size_of_nothing_is_refused_before_anything_is_written(fiftyone, result, column, value, words) -> None:
+    table = result.predictions.copy()
+    table[column] = table[column].astype(object)
+    table.at[3, column] = value
+    with pytest.raises(ValueError, match=f"row .toys/0/3. .*{words}"):
+        imported(Result("toys", {}, {}, result.card, table))
+    assert "toys" not in fiftyone.list_datasets()
+
+
+@pytest.mark.parametrize(
+    "field", ["ground_truth", "frames", "groups", "pk", "_cls", "a.b", "a b", "1st", "", "a$", 5, "<b>"]
+)
+def test_a_field_that_cannot_be_one_is_refused(fiftyone, result, field) -> None:
+    with pytest.raises(ValueError, match="predictions cannot go into a field"):
+        imported(result, field=field)
+    assert "toys" not in fiftyone.list_datasets()
+
+
+@pytest.mark.parametrize("field", ["filepath", "id", "tags", "metadata", "created_at", "weather"])
+def test_a_field_that_holds_something_else_stays_as_it_is(fiftyone, result, field) -> None:
+    dataset = imported(result)
+    dataset.add_sample_field("weather", fiftyone.StringField)
+    before = dataset.first().to_dict()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds something else, and is left as it is"):
+            imported(result, field=field, overwrite=overwrite)
+    dataset.reload()
+    assert dataset.first().to_dict() == before
+
+
 # ------------------------------------------------------------------------------------------ databases that go away
 
 
