@@ -54,28 +54,38 @@ class Expression:
 
     def chosen(self, scene: Scene) -> list[int]:
         """Indices of the objects that it fits. Empty also where a side is too close to call."""
-        fits = [
-            index
-            for index, thing in enumerate(scene.objects)
-            if all(value_of(thing, attribute) == value for attribute, value in self.values)
-        ]
+        fits = _fitting(scene, self.values)
         if self.relation:
             side, other = self.relation
             others = other.chosen(scene)
             if len(others) != 1:
                 return []
-            (landmark,) = others
-            near = [index for index in fits if index != landmark]
-            kind = "left_right" if side in ("left", "right") else "front_behind"
-            if not all(comparable(scene, kind, index, landmark) for index in near):
-                return []
-            fits = [index for index in near if stands(scene, index, side, landmark)]
-        if self.place and len(fits) > 1:
-            fits.sort(key=lambda index: reach(scene.objects[index], self.place or ""))
-            lead = reach(scene.objects[fits[-1]], self.place) - reach(scene.objects[fits[-2]], self.place)
-            margin = SIDE_MARGIN * scene.image.shape[1] if self.place in ("left", "right") else DEPTH_MARGIN
-            return fits[-1:] if lead >= margin else []
-        return fits
+            fits = _on_side(scene, fits, side, others[0])
+        return _furthest(scene, fits, self.place) if self.place else fits
+
+
+def _fitting(scene: Scene, values: tuple[tuple[str, str], ...]) -> list[int]:
+    """Indices of the objects that have all these values."""
+    return [index for index, thing in enumerate(scene.objects) if all(getattr(thing, name) == v for name, v in values)]
+
+
+def _on_side(scene: Scene, indices: list[int], side: str, landmark: int) -> list[int]:
+    """Those of some objects that stand on that side of another; empty where it is too close to call for any."""
+    near = [index for index in indices if index != landmark]
+    kind = "left_right" if side in ("left", "right") else "front_behind"
+    if not all(comparable(scene, kind, index, landmark) for index in near):
+        return []
+    return [index for index in near if stands(scene, index, side, landmark)]
+
+
+def _furthest(scene: Scene, indices: list[int], place: str) -> list[int]:
+    """The one of some objects that lies furthest to a side; empty where that is too close to call."""
+    if len(indices) < 2:
+        return indices
+    *_, second, first = sorted(indices, key=lambda index: reach(scene.objects[index], place))
+    lead = reach(scene.objects[first], place) - reach(scene.objects[second], place)
+    margin = SIDE_MARGIN * scene.image.shape[1] if place in ("left", "right") else DEPTH_MARGIN
+    return [first] if lead >= margin else []
 
 
 def reach(thing: SceneObject, side: str) -> float:
@@ -109,24 +119,25 @@ def by_looks(scene: Scene, index: int) -> list[Expression]:
 
 def by_place(scene: Scene, index: int) -> list[Expression]:
     """Expressions that pick the object by its side among its like, who are two or more."""
-    drafts = [
-        Expression(_valued(scene.objects[index], attributes), place)
-        for attributes in (("category",), ("colour",), ("colour", "category"), ("size",), ("material",))
-        for place in PLACES
-    ]
-    return [
-        draft for draft in drafts if draft.chosen(scene) == [index] and len(Expression(draft.values).chosen(scene)) > 1
-    ]
+    found = []
+    for attributes in (("category",), ("colour",), ("colour", "category"), ("size",), ("material",)):
+        values = _valued(scene.objects[index], attributes)
+        alike = _fitting(scene, values)
+        if len(alike) > 1:
+            found += [Expression(values, place) for place in PLACES if _furthest(scene, alike, place) == [index]]
+    return found
 
 
 def by_neighbour(scene: Scene, index: int, rng: np.random.Generator) -> list[Expression]:
     """Expressions that pick the object by its looks and its side of another, which its own looks pick."""
     found = []
-    thing = scene.objects[index]
+    values = [_valued(scene.objects[index], named) for named in (("colour", "category"), ATTRIBUTES)]
+    alike = [_fitting(scene, of_one) for of_one in values]
     for landmark in range(len(scene.objects)):
         names = by_looks(scene, landmark) if landmark != index else []
         if names:
             other = pick(rng, names[:4])
-            for attributes in (("colour", "category"), ("size", "colour", "material", "category")):
-                found += [Expression(_valued(thing, attributes), None, (side, other)) for side in RELATIONS]
-    return [draft for draft in found if draft.chosen(scene) == [index]]
+            for of_one, fits in zip(values, alike, strict=True):
+                sides = [side for side in RELATIONS if _on_side(scene, fits, side, landmark) == [index]]
+                found += [Expression(of_one, None, (side, other)) for side in sides]
+    return found
