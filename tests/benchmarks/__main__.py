@@ -3,14 +3,18 @@
 Each `bench_*.py` beside this file has a `run()` that returns rows
 `{"what": str, "ratio": float, "demand": "<= 0.05" | ">= 4" | "", "detail": str}`: a ratio carries over from one machine
 to another better than seconds do; an empty demand only reports. `BENCH="encode describe"` runs those alone.
-The exit status is 1 when a demand is not met.
+Each runs in a process of its own, so that one that fails takes no other's rows along. The exit status is 1 when a
+demand is not met or a benchmark fails.
 """
 
 import importlib.util
+import json
 import operator
 import os
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,12 +26,16 @@ HERE = Path(__file__).resolve().parent
 COLUMNS = ("what", "ratio", "demand", "verdict", "detail")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 GIB = 2**30
+FAILED = "FAILED"
+ROWS = "--rows"  # what follows are a benchmark's file, and the file that its rows are written into
 
 
 def verdict(ratio: float, demand: str) -> str:
-    """`met` or `MISSED`, or an empty string where nothing is demanded."""
+    """`met` or `MISSED`, `FAILED` where there is no ratio, or an empty string where nothing is demanded."""
     if not demand:
         return ""
+    if demand == FAILED:
+        return FAILED
     sign, bound = demand.split()
     return "met" if COMPARISONS[sign](ratio, float(bound)) else "MISSED"
 
@@ -69,8 +77,23 @@ def load(path: Path) -> Any:
     return module
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of one benchmark, run in a process of its own; one that fails gives a row that says so."""
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+        done = subprocess.run([sys.executable, str(HERE), ROWS, str(path), file.name], stdout=sys.stderr)
+        if done.returncode == 0:
+            rows: list[dict[str, Any]] = json.load(file)
+            return rows
+    failed = f"ended with status {done.returncode}; its error stands above"
+    return [{"what": path.stem, "ratio": float("nan"), "demand": FAILED, "detail": failed}]
+
+
 def main(names: list[str]) -> int:
     """Run the benchmarks whose file name contains one of `names` (all without any); 1 when a demand is missed."""
+    if names[:1] == [ROWS]:
+        _, path, out = names
+        Path(out).write_text(json.dumps(load(Path(path)).run(), default=float))
+        return 0
     paths = [p for p in sorted(HERE.glob("bench_*.py")) if not names or any(name in p.stem for name in names)]
     if not paths:
         print(f"no bench_*.py in {HERE} matches {names}")
@@ -79,7 +102,7 @@ def main(names: list[str]) -> int:
     rows = []
     for path in paths:
         started = time.perf_counter()
-        for row in load(path).run():
+        for row in rows_of(path):
             ratio, demand = float(row["ratio"]), str(row.get("demand", ""))
             text = {
                 "what": str(row["what"]),
@@ -90,7 +113,7 @@ def main(names: list[str]) -> int:
             rows.append(text | {"verdict": verdict(ratio, demand)})
         print(f"{path.stem}: {time.perf_counter() - started:.0f} s", flush=True)
     print("\n" + table(rows))
-    return 1 if any(row["verdict"] == "MISSED" for row in rows) else 0
+    return 1 if any(row["verdict"] in ("MISSED", FAILED) for row in rows) else 0
 
 
 if __name__ == "__main__":
