@@ -22,6 +22,12 @@ def test_each_object_is_asked_about_by_its_own_box(tmp_path: Path) -> None:
         assert "<region1>" in asked and said == ("assistant", f"a {thing.phrase}")
     assert len({record.id for record in records}) == len(records)
     assert scene_records(tmp_path, 3, seed=5, size=64) == records
+    together = scene_records(tmp_path, 3, seed=5, size=64, together=True)
+    assert [record.image for record in together] == list(dict.fromkeys(record.image for record in records))
+    assert sum(len(record.boxes) for record in together) == len(records)
+    first = [record for record in records if record.image == together[0].image]
+    assert [turn[1] for turn in together[0].turns[1::2]] == [record.turns[1][1] for record in first]
+    assert all(f"<region{n}>" in text for n, (_, text) in enumerate(together[0].turns[::2], start=1))
     colours = [record.turns[1][1].split()[-1] for record in scene_records(tmp_path, 3, seed=5, size=64, kind="colour")]
     assert colours == [thing.colour for _, thing in drawn]
 
