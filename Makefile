@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt | $(UV)
 		$(UV) venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
 	fi
 	@echo "Installing gpt4roi_nb and what it needs into $(VENV)"
-	UV_HTTP_TIMEOUT=300 $(UV) pip install --compile-bytecode --python $(PY) -e '.[lab,dev]' -c constraints.txt
+	UV_HTTP_TIMEOUT=300 $(UV) pip install --compile-bytecode --python $(PY) -e '.[dev]' -c constraints.txt
 	@# JupyterLab would open on a question about news; it is turned off for this .venv alone.
 	@$(VENV)/bin/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
 	@$(call ensure_mongod,$(VENV))
@@ -84,7 +84,7 @@ test-quick: $(READY)  ## the tests that neither are slow nor need a browser
 
 test-lowest: $(READY) browser java hub-proxy  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
-	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[lab,dev]'
+	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	@$(call ensure_mongod,build/lowest)
 	build/lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 

@@ -214,8 +214,10 @@ def test_constraints_pin_every_requirement_within_its_bounds() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
     pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
-    extras = PROJECT["optional-dependencies"]
-    for name, requirement in names_of([*PROJECT["dependencies"], *extras["lab"], *extras["dev"]]).items():
+    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    for name, requirement in names_of([*PROJECT["dependencies"], *extras]).items():
+        if name == canonicalize_name(PROJECT["name"]):  # an extra that takes in another
+            continue
         assert requirement.specifier.contains(pins[name]), f"{requirement} against {pins[name]}"
 
 
@@ -224,8 +226,16 @@ def test_environment_yml_installs_what_pyproject_says() -> None:
     assert environment["name"] == PROJECT["name"]
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{PROJECT['requires-python']}", "openjdk", "pip"]  # openjdk: METEOR is a Java program
-    assert pip == {"pip": ["-e .[lab,evaluate,train]"]}
-    assert {"lab", "evaluate", "train"} <= set(PROJECT["optional-dependencies"])
+    assert pip == {"pip": ["-e .[all]"]}
+
+
+def test_one_extra_is_all_that_users_need() -> None:
+    """What hubs, environment.yml and the README name takes in every other extra but that of the tests."""
+    extras = PROJECT["optional-dependencies"]
+    (taken,) = (Requirement(line).extras for line in extras["all"] if line.startswith("gpt4roi_nb["))
+    assert set(extras) - {"all", "dev"} == taken
+    for page in ("README.md", "docs/jupyterhub.md"):
+        assert "[all]'" in (ROOT / page).read_text()
 
 
 def documented_tree() -> dict[str, str]:
