@@ -12,6 +12,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import Box, normalise
 from gpt4roi_nb.capture.contributions import contributions, plain, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
@@ -135,8 +136,7 @@ class RoIFeatures:
         """
         if of not in ("regions", "image"):
             raise ValueError(f'of must be "regions" or "image", but is {of!r}')
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, but is {k!r}")
+        k = whole_number(k, "k", least=1)
         lens = self._once(f"lens {of} {k}", lambda encoded: read_words(encoded, self.pixel_boxes, of, k))
         return lens  # noqa: RET504 (its type is LogitLens)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from gpt4roi_nb.arguments import check_stop, whole_number
 from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.capture.roi_features import RoIFeatures, record_roi_features
 from gpt4roi_nb.images import ImageLike, load_image
@@ -130,6 +131,7 @@ class RegionSession:
         `WeightsChangedError`, since the rest would come from other weights.
         """
         sampling = Sampling(temperature, top_p, seed)
+        check_stop(stop)
         with self._alone():
             asked = self._history_version, *self._prepare(text, boxes, max_new_tokens)
         return self._answer(text, boxes, max_new_tokens, asked, sampling, stop)
@@ -188,10 +190,7 @@ class RegionSession:
 
     def _room(self, prompt: Prompt, max_new_tokens: int) -> int:
         """How many tokens can be written; raises where the prompt alone fills the model's context."""
-        if not isinstance(max_new_tokens, int):
-            raise TypeError(f"max_new_tokens must be a whole number, but is {max_new_tokens!r}")
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, but is {max_new_tokens}")
+        max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
         context = self._loaded.model.config.text_config.max_position_embeddings
         room = context - len(prompt.input_ids)
         if room < 1:
@@ -315,12 +314,10 @@ class RegionSession:
             each batch's time shared among its boxes.
         """
         self._check_text(text)
-        if not isinstance(batch_size, int):
-            raise TypeError(f"batch_size must be a whole number, but is {batch_size!r}")
+        batch_size = whole_number(batch_size, "batch_size", least=1)
+        check_stop(stop)
         if references(text) != [1]:
             raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
         sampling = Sampling(temperature, top_p, seed)
         prompt = self._loaded.processor.prompt([("user", text)])
