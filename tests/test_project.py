@@ -30,6 +30,7 @@ ROOMS = (
     "gpt4roi_nb.draw",
     "gpt4roi_nb.roi",
     "gpt4roi_nb.model",
+    "gpt4roi_nb.finite",
     "gpt4roi_nb.tokenizer",
     "gpt4roi_nb.prompt",
     "gpt4roi_nb.chat_template",

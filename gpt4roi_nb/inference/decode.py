@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.arguments import real_number, whole_number
+from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
@@ -104,6 +105,7 @@ def decode(
         The text that each of the B rows can show now and did not show before, "" for none.
 
     Raises:
+        FloatingPointError: the model computes NaN; says why, as far as that can be found out.
         WeightsChangedError: the model was trained between two steps.
         KeyboardInterrupt: as it came; the rows keep what was written, and are marked as `stopped`.
     """
@@ -124,9 +126,9 @@ def decode(
                 )
                 # A model that is spread over devices has its logits on the last of them.
                 logits = outputs.logits[:, -1].to(inputs_embeds.device).float()
-                log_probabilities = logits.log_softmax(dim=-1)
+                likely = log_probabilities(logits, model)
                 tokens = sampling.choose(logits.index_fill(-1, forbidden, float("-inf")), generator)
-                chosen = log_probabilities.gather(-1, tokens[:, None]).squeeze(-1).tolist()
+                chosen = likely.gather(-1, tokens[:, None]).squeeze(-1).tolist()
                 inputs_embeds = model.get_input_embeddings()(tokens[:, None])
                 if attention_mask is not None:
                     attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
