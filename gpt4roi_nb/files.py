@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -105,6 +106,34 @@ def _is_deeper(content: Any, depth: int) -> bool:
         level = [value for value in level if isinstance(value, dict | list)]
         level = [child for value in level for child in (value.values() if isinstance(value, dict) else value)]
     return any(isinstance(value, dict | list) for value in level)
+
+
+@contextmanager
+def alone_in(folder: Path, work: str) -> Iterator[None]:
+    """Keep every other process, and every other thread of this one, from doing the same work in a folder meanwhile.
+
+    Args:
+        folder: made if there is none. The system gives it back, however the process ends.
+        work: how the message calls what is done there, such as "training".
+
+    Raises:
+        FileExistsError: it is being done already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"another {work} is writing to {str(folder)!r}; wait for it to end, or name another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            fcntl.flock(opened, fcntl.LOCK_UN)  # also for processes that were forked meanwhile, and hold it too
+    finally:
+        os.close(opened)
 
 
 @contextmanager
