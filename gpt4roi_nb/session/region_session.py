@@ -101,7 +101,9 @@ class RegionSession:
         Raises:
             ValueError: for bad boxes, an empty text, references that do not fit the boxes, or a prompt that is longer
                 than the model's context. Nothing has changed then.
+            TypeError: for a number, an event or a text that is none.
             RuntimeError: after `unload()`, or while another answer is being written.
+            FloatingPointError: the model computes NaN; the message says why, as far as that can be found out.
         """
         with self._loaded.hold_weights():  # the whole answer is of the same weights, also while the model trains
             answering = self.stream(

@@ -112,13 +112,14 @@ def test_a_second_training_into_one_folder_is_refused(tmp_path):
 
 
 def test_a_training_holds_its_folder(tmp_path):
-    with running(tiny_gpt4roi(seed=1), tmp_path, tmp_path / "out"):
-        with (
-            pytest.raises(FileExistsError, match="another training is writing to"),
-            alone_in(tmp_path / "out", "training"),
-        ):
-            pass
-    with alone_in(tmp_path / "out", "training"):
+    out = tmp_path / "out"
+    with (
+        running(tiny_gpt4roi(seed=1), tmp_path, out),
+        pytest.raises(FileExistsError, match="another training is writing to"),
+        alone_in(out, "training"),
+    ):
+        pass
+    with alone_in(out, "training"):
         pass
 
 
