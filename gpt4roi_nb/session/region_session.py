@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
@@ -66,6 +66,10 @@ class RegionSession:
         if version != self._cached_version:
             self._forget()
             self._cached_version = version
+
+    def hold_weights(self) -> AbstractContextManager[None]:
+        """Keep training waiting, so that all that is asked within the block comes from the same weights."""
+        return self._loaded.hold_weights()
 
     @property
     def regions(self) -> tuple[Region, ...]:

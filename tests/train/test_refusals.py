@@ -16,6 +16,7 @@ from learnable import BOX, OPTIONS, copy_of, losses, records, run
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.files import alone_in
+from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 from gpt4roi_nb.train import train
 from gpt4roi_nb.train.trainer import RegionTrainer
 
@@ -156,6 +157,9 @@ def test_what_was_opened_before_a_training_in_place_sees_the_trained_model(tmp_p
     torch.testing.assert_close(session.roi_features(BOX).tokens, fresh.roi_features(BOX).tokens)
     assert not torch.allclose(features.tokens, fresh.roi_features(BOX).tokens)
     session.reset()
+    with pytest.raises(WeightsChangedError, match="take the features again"):
+        features.contribution()
+    assert session.roi_features(BOX).contribution()
     again, new = (each.ask("What is <region1>?", BOX, max_new_tokens=4) for each in (session, fresh))
     assert again.token_ids == new.token_ids and again.logprobs == pytest.approx(new.logprobs, abs=1e-4)
 
