@@ -247,6 +247,14 @@ def test_arguments_that_do_not_fit(world, gpt4roi):
         evaluate("vqa", gpt4roi, world)
 
 
+@pytest.mark.parametrize("scorer", ["generate", "likelihood"])
+def test_a_model_that_computes_nan_has_no_figure(world, scorer):
+    broken = tiny_gpt4roi(seed=1)
+    broken.model.language_model.lm_head.weight.data[3, 3] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"NaN in place of probabilities.*language_model\.lm_head\.weight"):
+        evaluate("vcr", broken, world, scorer=scorer, **{**SMALL, "limit": 1})
+
+
 def test_a_limit_draws_whole_groups_by_seed(world, gpt4roi, whole):
     drawn = [evaluate("vcr", gpt4roi, world, limit=3, seed=seed, **SMALL) for seed in (0, 0, 1)]
     same(drawn[0], drawn[1])
