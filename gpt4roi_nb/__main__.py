@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _ask(_parser().parse_args(_gather(words)))
         except _BadInput as error:
             return _fail(error, BAD_INPUT)
-        except (MemoryError, ImportError, OSError) as error:
+        except (MemoryError, ImportError, OSError, FloatingPointError) as error:
             return _fail(error, FAILED)
         except KeyboardInterrupt:
             return _fail("interrupted", INTERRUPTED)

@@ -159,6 +159,9 @@ def to_bbox_widget(boxes: ArrayLike, labels: Sequence[str], scale: float = 1.0) 
 def _as_real_array(boxes: Any, what: str) -> NDArray[np.float64]:
     """`boxes` as (N, 4) float64; ValueError for another shape or for what is not a real number."""
     expected = f"expected {what} of shape (N, 4), pixel numbers (x1, y1, x2, y2)"
+    rows = boxes if isinstance(boxes, list | tuple) else [boxes]
+    if any(np.ma.is_masked(row) for row in rows if isinstance(row, np.ma.MaskedArray)):  # asarray would forget the mask
+        raise ValueError(f"{expected}, but some of them are masked; leave these boxes out, or give boxes.data")
     if hasattr(boxes, "detach"):  # a torch tensor, without importing torch: float64 since NumPy has no bfloat16
         boxes = boxes.detach().cpu().double().numpy()
     try:

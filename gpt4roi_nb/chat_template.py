@@ -7,13 +7,22 @@ contents are encoded as plain text, as `prompt.py` does it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import FrameType
+from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.prompt import Prompt, PromptParts, Turns, check_turns
 
+# Lines of the compiled template that one rendering may execute: some hundred turns take some ten thousand.
+MAX_LINES = 1_000_000
+_COMPILED = "<template>"  # what jinja2 calls the file of a template's code
+# What expressions of a template raise, beside jinja2's own errors.
+_EXPRESSION_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 # Characters for private use stand in no template, and survive its trimming of white space.
 _PLACEHOLDER = "\ue000{}\ue001"
 
@@ -87,13 +96,16 @@ def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[st
         )
     places = [_PLACEHOLDER.format(index) for index in range(len(roles))]
     try:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": role, "content": place} for role, place in zip(roles, places, strict=True)],
-            tokenize=False,
-            add_generation_prompt=roles[-1] == "user",
-            enable_thinking=False,  # the templates that know of it open an answer without a chain of thought
+        _check_operators(tokenizer.chat_template)
+        rendered = _bounded(
+            lambda: tokenizer.apply_chat_template(
+                [{"role": role, "content": place} for role, place in zip(roles, places, strict=True)],
+                tokenize=False,
+                add_generation_prompt=roles[-1] == "user",
+                enable_thinking=False,  # the templates that know of it open an answer without a chain of thought
+            )
         )
-    except TemplateError as error:
+    except (TemplateError, *_EXPRESSION_ERRORS) as error:
         hint = '; for a template without a system message, set system=""' if "system" in roles else ""
         raise ValueError(
             f"the tokenizer's chat template cannot write messages of {', '.join(roles)}: {error}{hint}"
@@ -105,6 +117,40 @@ def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[st
             f'some of {", ".join(roles)}; use chat_format="gpt4roi"'
         )
     return written[::2]
+
+
+def _check_operators(template: Any) -> None:
+    """Raises TemplateError for a power: one such as 9 ** 9 ** 9 would be computed for hours, by no line of Python."""
+    for text in template.values() if isinstance(template, dict) else [template]:
+        if _has_power(text):
+            raise TemplateError("it computes a power (**), which no chat needs")
+
+
+@lru_cache(maxsize=16)  # asked for every prompt
+def _has_power(template: str) -> bool:
+    return any(kind == "operator" and value == "**" for _, kind, value in Environment().lex(template))
+
+
+def _bounded(render: Callable[[], Any]) -> Any:
+    """What `render` returns; raises TemplateError once the template has executed `MAX_LINES` lines."""
+    left = MAX_LINES
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise TemplateError(f"it was not finished after {MAX_LINES:,} lines; it may have no end")
+        return count
+
+    def enter(frame: FrameType, event: str, argument: Any) -> Any:
+        return count if frame.f_code.co_filename == _COMPILED else None
+
+    before = sys.gettrace()
+    sys.settrace(enter)  # of this thread alone
+    try:
+        return render()
+    finally:
+        sys.settrace(before)
 
 
 def _add_own_text(

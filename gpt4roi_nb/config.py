@@ -6,9 +6,47 @@ down twice. The defaults are those of GPT4RoI-7B (CLIP ViT-L/14 at 224 px, LLaMA
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
+
+from gpt4roi_nb.arguments import whole_number
+
+# From and to, both included. The upper ends are far beyond any published model: they keep a damaged or malicious
+# config.json from building layers for hours, or from sizes that PyTorch cannot count.
+LAYERS, WIDTH, SIDE = (1, 1000), (1, 2**24), (1, 2**16)
+_PARTS = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": WIDTH}
+LIMITS = {
+    "text_config": {
+        **_PARTS,
+        "vocab_size": WIDTH,
+        "num_key_value_heads": WIDTH,
+        "head_dim": WIDTH,
+        "max_position_embeddings": (1, 2**40),
+    },
+    "vision_config": {**_PARTS, "image_size": SIDE, "patch_size": SIDE, "num_channels": (3, 3)},
+    "region_config": {
+        "num_levels": (1, 10),  # the maps' sides double with each
+        "hidden_size": SIDE,
+        "num_fusion_rounds": (0, 1000),
+        "num_groups": SIDE,
+        "output_size": (1, 2**10),
+        "sampling_ratio": (1, 64),
+        "embed_dim": SIDE,
+        "position_hidden_size": SIDE,
+    },
+}
+# What all that is computed rests on, whatever else a family of models has.
+NEEDED = {
+    "text_config": ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"),
+    "vision_config": ("hidden_size", "num_hidden_layers", "image_size", "patch_size"),
+    "region_config": tuple(LIMITS["region_config"]),
+}
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 
 # The hidden states that feed the region levels: from the last but one back in steps of three, the last four of those.
 LAST_LEVEL = -2
@@ -48,13 +86,14 @@ class GPT4RoIRegionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        check_values("region_config", self)
         if self.hidden_size % 4 or self.hidden_size % self.num_groups:
             raise ValueError(
                 f"region_config.hidden_size must be divisible by 4 and by num_groups ({self.num_groups}), "
                 f"but it is {self.hidden_size}"
             )
-        if self.num_levels < 1:
-            raise ValueError(f"region_config.num_levels must be at least 1, but it is {self.num_levels}")
+        for layer in self.feature_layers or ():
+            whole_number(layer, "each of region_config.feature_layers")
         if self.feature_layers is not None and len(self.feature_layers) != self.num_levels:
             raise ValueError(
                 f"region_config names {len(self.feature_layers)} feature_layers, {self.feature_layers}, "
@@ -116,8 +155,9 @@ class GPT4RoIConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.text_config = _sub_config(self.text_config, "llama", vocab_size=32006, rms_norm_eps=1e-6)
+        self.text_config = _sub_config("text_config", self.text_config, "llama", vocab_size=32006, rms_norm_eps=1e-6)
         self.vision_config = _sub_config(
+            "vision_config",
             self.vision_config,
             "clip_vision_model",
             hidden_size=1024,
@@ -129,12 +169,21 @@ class GPT4RoIConfig(PreTrainedConfig):
             projection_dim=768,
         )
         if not isinstance(self.region_config, PreTrainedConfig):
+            check_values("region_config", self.region_config or {}, partly=True)
             self.region_config = GPT4RoIRegionConfig(**(self.region_config or {}))
         if self.vision_config.image_size % self.vision_config.patch_size:
             raise ValueError(
                 f"vision_config.image_size ({self.vision_config.image_size}) must be a multiple of patch_size "
                 f"({self.vision_config.patch_size})"
             )
+        states = self.vision_config.num_hidden_layers + 1
+        if not -states <= whole_number(self.vision_feature_layer, "vision_feature_layer") < states:
+            raise ValueError(
+                f"vision_feature_layer must name one of the tower's {states} hidden states, from {-states} to "
+                f"{states - 1}, but is {self.vision_feature_layer}"
+            )
+        for name in ("image_token_id", "region_token_id"):
+            whole_number(getattr(self, name), name, least=0)
         self.tie_word_embeddings = bool(self.tie_word_embeddings or self.text_config.tie_word_embeddings)
         super().__post_init__(**kwargs)
 
@@ -171,12 +220,65 @@ class GPT4RoIConfig(PreTrainedConfig):
         return sorted({self.image_layer, *self.feature_layers})
 
 
-def _sub_config(given: dict[str, Any] | PreTrainedConfig | None, model_type: str, **defaults: Any) -> PreTrainedConfig:
+def _sub_config(
+    section: str, given: dict[str, Any] | PreTrainedConfig | None, model_type: str, **defaults: Any
+) -> PreTrainedConfig:
     """The sub-configuration itself, from a dictionary, or the default one; the dictionary is not changed."""
-    if isinstance(given, PreTrainedConfig):
-        return given
-    values = dict(defaults) if given is None else dict(given)
-    return AutoConfig.for_model(values.pop("model_type", model_type), **values)
+    if not isinstance(given, PreTrainedConfig):
+        values = dict(defaults) if given is None else dict(given)
+        check_values(section, values, partly=True)  # before transformers divides by them
+        try:
+            given = AutoConfig.for_model(values.pop("model_type", model_type), **values)
+        except StrictDataclassError as error:  # transformers' own checks; it is no ValueError
+            raise ValueError(f"{section} does not fit together: {error}") from error
+    check_values(section, given)
+    return given
+
+
+def check_values(section: str, values: Mapping[str, Any] | PreTrainedConfig, *, partly: bool = False) -> None:
+    """Check sizes, constants and activations of a part's configuration, of whatever model family.
+
+    Args:
+        section: "text_config", "vision_config" or "region_config".
+        values: the configuration, or the dictionary that it is made from.
+        partly: whether what is absent has a default.
+
+    Raises:
+        TypeError: a size is no whole number.
+        ValueError: a size is missing, too small or too large; a number is NaN, an epsilon negative or infinite; or the
+            activation is none that transformers knows.
+    """
+    for name, (least, most) in LIMITS[section].items():
+        size = values.get(name) if isinstance(values, Mapping) else getattr(values, name, None)
+        if size is None:
+            if name in NEEDED[section] and (not partly or (isinstance(values, Mapping) and name in values)):
+                raise ValueError(f"{section} must give {name}, a whole number from {least} to {most}, but does not")
+            continue
+        several = size if section == "text_config" and isinstance(size, list) else [size]  # a number for each layer
+        for each in several:
+            if not least <= whole_number(each, f"{section}.{name}") <= most:
+                allowed = f"a whole number from {least} to {most}" if least < most else str(least)
+                raise ValueError(f"{section}.{name} must be {allowed}, but is {each}")
+    given = values if isinstance(values, Mapping) else vars(values)
+    for name, number in _floats(given):
+        if math.isnan(number) or ("eps" in name and not 0 <= number < math.inf):
+            raise ValueError(f"{section}.{name} must be a finite number of at least 0, but is {number}")
+    for name in ACTIVATIONS:
+        activation = given.get(name)
+        if isinstance(activation, str) and activation not in ACT2FN:
+            raise ValueError(
+                f"{section}.{name} must be an activation that transformers knows, such as gelu or silu, but is "
+                f"{activation!r}"
+            )
+
+
+def _floats(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Every float with its name, also within dictionaries such as the rotary embedding's."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", number) for inner, number in _floats(value))
+        elif isinstance(value, float):
+            yield str(name), value
 
 
 AutoConfig.register("gpt4roi", GPT4RoIConfig)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gpt4roi_nb.files import check_regular_file
+
 if TYPE_CHECKING:
     import torch
 
@@ -56,10 +58,12 @@ def load_image(image: ImageLike) -> Image.Image:
 
     Raises:
         FileNotFoundError, IsADirectoryError: no such file, or a folder.
-        ValueError: empty, damaged or no image; too many pixels; an array of another dtype or shape; a mode whose
-            values have no agreed range (32-bit integers or floats).
+        ValueError: no ordinary file; empty, damaged or no image; too many pixels; an array of another dtype or shape,
+            or with masked pixels; a mode whose values have no agreed range (32-bit integers or floats).
         TypeError: an object of another type.
     """
+    if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
+        raise ValueError("expected an image, but some of the array's pixels are masked; fill them: array.filled(255)")
     if isinstance(image, np.ndarray):
         return _to_rgb(_from_array(image), "the array")
     if isinstance(image, Image.Image):
@@ -126,6 +130,7 @@ def _from_path(path: str | os.PathLike[str]) -> Image.Image:
         raise FileNotFoundError(f"there is no image file {name}{where}; check the path and its spelling")
     if os.path.isdir(file):
         raise IsADirectoryError(f"expected an image file, but {name} is a folder; name a file in it")
+    check_regular_file(file)
     with open(file, "rb") as stream:
         return _to_rgb(_decode(stream, os.path.getsize(file), name), name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.chat_template import build_template_prompt, end_of_turn
 from gpt4roi_nb.config import GPT4RoIConfig
@@ -38,9 +40,11 @@ class GPT4RoIImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.image_size = image_size
-        self.image_mean = list(image_mean)
-        self.image_std = list(image_std)
+        self.image_size = whole_number(image_size, "image_size", least=1)
+        self.image_mean = _three_numbers(image_mean, "image_mean")
+        self.image_std = _three_numbers(image_std, "image_std")
+        if min(self.image_std) <= 0:
+            raise ValueError(f"image_std must be above 0 for each channel, but is {self.image_std}")
 
     def preprocess(self, images: ImageLike | Sequence[ImageLike], **kwargs: Any) -> BatchFeature:
         """images: one or several, each as `load_image` takes it → {"pixel_values": (B, 3, S, S) float32}."""
@@ -50,6 +54,16 @@ class GPT4RoIImageProcessor(BaseImageProcessor):
     def picture(self, image: Image.Image) -> Tensor:
         """A picture that `load_image` returned → (3, S, S) float32."""
         return image_to_pixel_values(image, self.image_size, self.image_mean, self.image_std)
+
+
+def _three_numbers(values: Any, name: str) -> list[float]:
+    """One number for each of the channels red, green and blue, as a list."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
+        raise ValueError(f"{name} must be three numbers, one for each colour channel, but is {values!r}")
+    numbers = [real_number(value, f"each of {name}") for value in values]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name} must be finite numbers, but is {numbers}")
+    return numbers
 
 
 class GPT4RoIProcessor(ProcessorMixin):
@@ -78,9 +92,12 @@ class GPT4RoIProcessor(ProcessorMixin):
     ) -> None:
         if chat_format not in CHAT_FORMATS:
             raise ValueError(f'chat_format must be "gpt4roi" or "template", but is {chat_format!r}')
+        for name, text in (("closing", closing), ("system", system)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a text, but is {text!r}")
         self.chat_format = chat_format
         self.end_of_turn = end_of_turn(tokenizer) if chat_format == "template" else None
-        self.num_image_tokens = num_image_tokens
+        self.num_image_tokens = whole_number(num_image_tokens, "num_image_tokens", least=1)
         self.closing = closing
         self.system = system
         super().__init__(image_processor, tokenizer, **kwargs)

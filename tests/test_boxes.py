@@ -34,8 +34,9 @@ GOOD = [(40, 30, 210, 180), (220.5, 60, 300, 190)]
         torch.tensor(GOOD),
         torch.tensor(GOOD, requires_grad=True),
         [torch.tensor(box, dtype=torch.float64) for box in GOOD],
+        np.ma.array(GOOD),
     ],
-    ids=["list", "tuple", "float64", "float32", "tensor", "grad", "list of tensors"],
+    ids=["list", "tuple", "float64", "float32", "tensor", "grad", "list of tensors", "nothing masked"],
 )
 def test_every_container_gives_the_same_boxes(boxes):
     checked = check_boxes(boxes, WIDTH, HEIGHT)
@@ -84,6 +85,8 @@ def test_input_is_neither_changed_nor_shared():
         ([(1, 2, None, 4)], "real numbers"),
         ([(1, 2, 3, 4j)], "real numbers"),
         ([(False, False, True, True)], "real numbers"),
+        (np.ma.array(GOOD, mask=[[False] * 4, [True] * 4]), "some of them are masked; leave these boxes out"),
+        ([np.ma.array(GOOD[0], mask=[True, False, False, False])], "some of them are masked"),
         ({"x": 1}, "real numbers"),
         ([(1, 2, math.nan, 4)], r"boxes\[0\] = \(1, 2, nan, 4\).*finite"),
         ([(1, 2, math.inf, 4)], r"boxes\[0\] = \(1, 2, inf, 4\).*finite"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_parts import TOKENIZERS, brackets_tokenizer, llama_tokenizer, qwen_tokenizer
 
+from gpt4roi_nb import chat_template
 from gpt4roi_nb.chat_template import build_template_prompt, end_of_turn
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, references
@@ -237,6 +240,38 @@ def test_a_template_that_cannot_serve_is_explained(template, words):
     tokenizer.chat_template = template
     with pytest.raises(ValueError, match=words):
         processor_of(tokenizer, chat_format="template")
+
+
+LOOP = "{% for i in range(99999) %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (LOOP * 3 + "x" + "{% endfor %}" * 3, r"not finished after 1,000,000 lines; it may have no end"),
+        ("{% for i in range(10**12) %}{% endfor %}", r"it computes a power \(\*\*\)"),
+        ("{% for i in range(1000000000000) %}{% endfor %}", "Range too big"),
+        ("{{ 9 ** 9 ** 9 }}", r"it computes a power \(\*\*\)"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+        ("{{ 1 // 0 }}", "division"),
+        ("{{ messages + 1 }}", "concatenate"),
+        ("{% for ", "Unexpected end of template|unexpected 'end of template'|Expected"),
+    ],
+)
+def test_a_template_that_does_not_end_or_fails_is_explained(template, words):
+    tokenizer = with_our_tokens(llama_tokenizer())
+    tokenizer.chat_template = template
+    traced = sys.gettrace()
+    with pytest.raises(ValueError, match=rf"the tokenizer's chat template cannot write messages of user.*{words}"):
+        build_template_prompt([("user", "Why?")], tokenizer, PATCHES)
+    assert sys.gettrace() is traced
+
+
+def test_a_long_conversation_is_far_from_the_limit(monkeypatch):
+    tokenizer = with_our_tokens(qwen_tokenizer())
+    monkeypatch.setattr(chat_template, "MAX_LINES", chat_template.MAX_LINES // 10)
+    turns = [turn for number in range(300) for turn in (("user", f"{number}?"), ("assistant", "Yes."))]
+    assert build_template_prompt(turns, tokenizer, PATCHES)
 
 
 def test_a_template_without_a_system_message_says_what_to_do():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import warnings
 from pathlib import Path
@@ -167,6 +168,13 @@ def test_a_folder_is_not_an_image(tmp_path):
         load_image(tmp_path)
 
 
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path, kind in ((tmp_path / "pipe.png", "a pipe"), ("/dev/zero", "a device")):
+        with pytest.raises(ValueError, match=f"expected an ordinary file, but .* is {kind}"):
+            load_image(path)
+
+
 def test_an_address_is_not_fetched():
     with pytest.raises(ValueError, match="download"):
         load_image("https://example.org/cat.jpg")
@@ -229,6 +237,7 @@ def test_a_cut_file_opened_by_the_caller():
         (np.zeros(5, dtype=np.uint8), r"\(5,\)"),
         (np.zeros((0, 5, 3), dtype=np.uint8), r"at least one pixel.*\(0, 5, 3\)"),
         (np.zeros((0, 0), dtype=np.uint8), "empty"),
+        (np.ma.masked_less(np.arange(20, dtype=np.uint8).reshape(4, 5), 3), r"pixels are masked; fill them"),
     ],
 )
 def test_arrays_that_are_no_picture(array, words):

@@ -284,7 +284,7 @@ def test_the_published_levels():
     ("make", "words"),
     [
         (lambda: GPT4RoIRegionConfig(hidden_size=30), "divisible by 4"),
-        (lambda: GPT4RoIRegionConfig(num_levels=0), "at least 1"),
+        (lambda: GPT4RoIRegionConfig(num_levels=0), "num_levels must be a whole number from 1 to 10, but is 0"),
         (lambda: GPT4RoIRegionConfig(num_levels=2, feature_layers=[1]), "names 1 feature_layers"),
         (lambda: GPT4RoIRegionConfig(num_levels=1, feature_layers=[9]).layers_of(4), "hidden states 0 to 4"),
         (lambda: GPT4RoIRegionConfig().layers_of(4), "deeper tower"),

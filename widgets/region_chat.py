@@ -126,7 +126,7 @@ class RegionChat:
             self.canvas.set_boxes([*checked.tolist(), *drawn])
         try:
             answering = self._start(text, given, max_new_tokens, temperature)
-        except (ValueError, RuntimeError, TypeError) as error:
+        except (ValueError, RuntimeError, TypeError, FloatingPointError) as error:
             if given:
                 self.canvas.set_boxes(drawn)
             self.conversation.problem = in_words(error)

@@ -173,8 +173,9 @@ class RoIInspector:
 
     def _inside(self, boxes: list[Box], index: int, coloring: str) -> _Inside:
         """In the worker: what there is to see of the region with this index."""
-        features = self.session.roi_features(boxes, rounds=True)
-        parts = bars(features, index)
+        with self.session.hold_weights():  # the parts of a region token are of the weights that made it
+            features = self.session.roi_features(boxes, rounds=True)
+            parts = bars(features, index)
         traits: dict[str, Any] = {
             "box_rows": box_rows(features, index, coloring),
             "bars": parts,
@@ -182,7 +183,7 @@ class RoIInspector:
             "summary": _words(index + 1, boxes[index], parts, features),
         }
         # The picture's maps depend on a box only where they are coloured by similarity to it.
-        shown = (coloring, boxes[index] if coloring == "similarity" else None)
+        shown = (coloring, boxes[index] if coloring == "similarity" else None, features.weights_version)
         if shown != self._shown:
             traits["rows"] = image_rows(features, index, coloring)
         return traits, features, shown

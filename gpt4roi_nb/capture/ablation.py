@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import Box, check_boxes, normalise
 from gpt4roi_nb.capture.replay import Replay
 
@@ -195,8 +196,10 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     """See `Answer.occlusion`."""
     encoded = replay.encoded
     grid = encoded.loaded.model.config.grid_size
-    if isinstance(patch, bool) or not isinstance(patch, int) or not 1 <= patch <= grid:
-        raise ValueError(f"patch must be a whole number of places, from 1 to {grid}, but is {patch!r}")
+    patch = whole_number(patch, "patch", least=1)
+    if patch > grid:
+        raise ValueError(f"patch must be a whole number of places, from 1 to {grid}, but is {patch}")
+    batch_size = whole_number(batch_size, "batch_size", least=1)
     count = len(replay.tokens)
     if not (token is None or token == "each" or (isinstance(token, int) and -count <= token < count)):
         raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {token!r}')

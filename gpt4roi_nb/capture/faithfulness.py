@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.capture.ablation import mean_region
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.replay import Replay
@@ -140,9 +141,8 @@ def faithfulness(
     named = _named(maps)
     if over not in OVER:
         raise ValueError(f"over must be one of {', '.join(OVER)}, but is {over!r}")
-    for what, value in (("steps", steps), ("random_maps", random_maps)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{what} must be a whole number of at least 1, but is {value!r}")
+    steps, random_maps = whole_number(steps, "steps", least=1), whole_number(random_maps, "random_maps", least=1)
+    batch_size = whole_number(batch_size, "batch_size", least=1)
     if not answers:
         raise ValueError("there are no answers to measure the maps on; give at least one")
     fractions = torch.linspace(0, 1, steps + 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.cache import new_cache
 from gpt4roi_nb.inference.decode import decode, detokenizers
 from gpt4roi_nb.inference.encoded_image import EncodedImage
@@ -91,8 +92,8 @@ class Replay:
                 logits = model.language_model(
                     inputs_embeds=self.forced(batch), use_cache=False, logits_to_keep=count
                 ).logits
-            log_probabilities = logits.float().log_softmax(dim=-1).cpu()
-            found.append(log_probabilities.gather(-1, wanted.expand(len(batch), -1)[..., None]).squeeze(-1))
+            likely = log_probabilities(logits, model).cpu()
+            found.append(likely.gather(-1, wanted.expand(len(batch), -1)[..., None]).squeeze(-1))
         return torch.cat(found)
 
     def answer(self, prompt: Tensor, max_new_tokens: int) -> str:

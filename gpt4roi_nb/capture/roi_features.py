@@ -12,6 +12,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import Box, normalise
 from gpt4roi_nb.capture.contributions import contributions, plain, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
@@ -19,6 +20,7 @@ from gpt4roi_nb.capture.pca import PCA, fit_components
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
 from gpt4roi_nb.capture.storage import read, small_picture, write
 from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 
 KIND = "region features"
 LISTS = ("levels", "input_convs", "fused_maps", "pooled", "head_outputs")
@@ -57,6 +59,7 @@ class RoIFeatures:
     tokens: Tensor
     image: Image.Image = field(repr=False)
     image_size: tuple[int, int]
+    weights_version: int | None = field(default=None, repr=False)  # of the model then; None in a saved file
     _encoded: EncodedImage | None = field(default=None, repr=False)
     _found: dict[str, Any] = field(default_factory=dict, repr=False)  # what was computed once
 
@@ -135,8 +138,7 @@ class RoIFeatures:
         """
         if of not in ("regions", "image"):
             raise ValueError(f'of must be "regions" or "image", but is {of!r}')
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, but is {k!r}")
+        k = whole_number(k, "k", least=1)
         lens = self._once(f"lens {of} {k}", lambda encoded: read_words(encoded, self.pixel_boxes, of, k))
         return lens  # noqa: RET504 (its type is LogitLens)
 
@@ -202,7 +204,13 @@ class RoIFeatures:
                 raise RuntimeError(
                     f"{name!r} was not saved with these features; take them from a session to compute it"
                 )
-            self._found[name] = compute(self._encoded)
+            with self._encoded.loaded.hold_weights():
+                if self._encoded.loaded.weights_version != self.weights_version:
+                    raise WeightsChangedError(
+                        f"the model was trained after these features were recorded, so that {name!r} would mix old and "
+                        "new weights; take the features again (RegionSession.roi_features)"
+                    )
+                self._found[name] = compute(self._encoded)
         return self._found[name]
 
 
@@ -235,5 +243,6 @@ def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: 
         tokens=plain(head.output_projection(content + position)),
         image=small_picture(encoded.image),
         image_size=encoded.size,
+        weights_version=encoded.loaded.weights_version,
         _encoded=encoded,
     )

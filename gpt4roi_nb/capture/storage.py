@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt4roi_nb.files import replacing
+from gpt4roi_nb.files import parse_json, replacing
 
 ENDINGS = (".npz", ".safetensors")
 PICTURE_SIDE = 1024  # enough to draw on; a photograph of 50 megapixels would be larger than what is shown over it
@@ -78,7 +78,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], Im
             with safe_open(source, framework="pt") as content:
                 text = (content.metadata() or {})[_ABOUT]
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
-        about = json.loads(text)
+        about = parse_json(text, "its description")
         picture = Image.fromarray(tensors.pop(_PICTURE).numpy())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
         raise ValueError(f"{str(path)!r} is damaged, or no saved {kind}: {type(error).__name__} {error}") from error

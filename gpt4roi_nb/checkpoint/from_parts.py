@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -22,7 +23,10 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging
 
+from gpt4roi_nb.checkpoint.load import check_no_adapter
 from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig
+from gpt4roi_nb.files import read_json
+from gpt4roi_nb.finite import check_finite
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD, GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import SYSTEM, token_id_of
@@ -48,12 +52,15 @@ def assemble_from_parts(
     language_model, vision_tower = _located(language_model), _located(vision_tower)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     # What can be refused without the weights comes first: they may be gigabytes.
+    for path in (language_model, vision_tower):
+        check_no_adapter(path, {})
+    text_config, vision_config = _config(language_model), _vision_config(vision_tower)
     tokenizer = _tokenizer(language_model)
     known = set(tokenizer.get_vocab())
     add_gpt4roi_tokens(tokenizer)
     config = GPT4RoIConfig(
-        text_config=AutoConfig.from_pretrained(language_model),
-        vision_config=_vision_config(vision_tower),
+        text_config=text_config,
+        vision_config=vision_config,
         region_config=region_config,
         image_token_id=token_id_of(IMAGE_TOKEN, tokenizer),
         region_token_id=token_id_of(REGION_TOKEN, tokenizer),
@@ -77,6 +84,8 @@ def assemble_from_parts(
     config.text_config, config.vision_config = language.config, tower.config
     model = _assembled(config, tower, language)
     model.generation_config = _generation_config(language, processor)
+    for part, path in ((language, language_model), (tower, vision_tower)):
+        check_finite(part, f"the weights of {path!r}")
     return model.to(target).eval(), processor
 
 
@@ -88,9 +97,20 @@ def _located(path: _Path) -> str:
     return expanded
 
 
+def _config(path: str) -> PreTrainedConfig:
+    """A part's config.json; raises ValueError where transformers cannot make a configuration of it."""
+    file = Path(path) / "config.json"
+    if file.exists():
+        read_json(file)
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (ArithmeticError, LookupError, StrictDataclassError, TypeError) as error:
+        raise ValueError(f"config.json of {path!r} gives sizes that are none ({error}); copy it again") from error
+
+
 def _vision_config(path: str) -> PreTrainedConfig:
     """The tower's configuration, also of a whole model that has a tower, such as CLIP."""
-    config = AutoConfig.from_pretrained(path)
+    config = _config(path)
     config = getattr(config, "vision_config", config)
     for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
         if not isinstance(value := getattr(config, name, None), int):

@@ -5,35 +5,41 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers.utils import logging
+from transformers.utils import find_adapter_config_file, logging
 
+from gpt4roi_nb.checkpoint.shards import check_inside, weight_map
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json
+from gpt4roi_nb.finite import check_finite
 from gpt4roi_nb.memory import check_memory, clear_frames, skeleton
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.quantization import check_quantization, quantization_config, stored_quantization
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
 
-if TYPE_CHECKING:
-    pass
-
 DEMO_CHECKPOINT = Path(__file__).parents[1] / "demo" / "checkpoint"
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-# Each with an entry that it has whenever `GPT4RoIProcessor.save_pretrained` wrote it.
+# Each with entries that it has whenever `GPT4RoIProcessor.save_pretrained` wrote it; none may be guessed.
 PROCESSOR_FILES = {
-    "processor_config.json": "image_processor",
-    "tokenizer.json": "added_tokens",
-    "tokenizer_config.json": "tokenizer_class",
+    "processor_config.json": ("image_processor", "chat_format", "closing", "num_image_tokens", "system"),
+    "tokenizer.json": ("added_tokens",),
+    "tokenizer_config.json": ("tokenizer_class",),
 }
+# What transformers reads as well, where it is there.
+OPTIONAL_FILES = ("generation_config.json", "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
+FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that weights may have
+# What transformers raises for a configuration that it cannot build a model of, found by trying.
+_UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 # What says where on a hub a checkpoint lies; the processor comes from there as well.
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 # With these a device_map leaves it to accelerate where each part goes.
@@ -57,19 +63,19 @@ def load_checkpoint(
         raise ValueError("give either device or device_map, and not both")
     given = os.fspath(path)
     path = os.path.expanduser(path)
-    shapes: dict[str, tuple[int, ...]] = {}
+    stored_as: dict[str, Stored] = {}
     if given and Path(path).exists():
-        shapes = check_checkpoint(path)
+        stored_as = check_checkpoint(path)
     elif os.path.isabs(path) or path.startswith(".") or path.count("/") != 1:
         raise FileNotFoundError(f"no checkpoint at {given!r}; expected a folder, or a hub id such as name/model")
     check_quantization(quantization)  # before a hub is asked
     hub_options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     with _named_if_absent(path):
         config = _read_config(path, hub_options)
+        check_no_adapter(path, hub_options)
     stored = quantization or stored_quantization(config)
     check_quantization(stored)
-    if stored is None:
-        _check_shapes(given, config, shapes)
+    _check_stored(given, config, stored_as, quantised=stored_quantization(config) is not None)
     if device_map is None:
         target = _device(device)
         # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
@@ -97,6 +103,7 @@ def load_checkpoint(
             raise
     model, info = loaded
     _check_tensors(path, info)
+    check_finite(model, f"the weights of {given!r}")
     try:
         processor = GPT4RoIProcessor.from_pretrained(path, **hub_options)
     except Exception as error:  # the tokenizers library raises nothing narrower
@@ -158,7 +165,7 @@ def _read_config(path: str, hub_options: dict[str, Any]) -> GPT4RoIConfig:
     _check_model_type(path, values)
     try:
         return GPT4RoIConfig.from_dict(values)
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
         raise ValueError(
             f"{CONFIG_FILE} of {path!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
         ) from error
@@ -172,56 +179,99 @@ def _check_model_type(path: str, config: dict[str, Any]) -> None:
         )
 
 
-def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
-    """Looks at the files of a folder without reading the weights; returns the shapes of its tensors.
+def check_no_adapter(path: str, hub_options: dict[str, Any]) -> None:
+    """Raises ValueError where an adapter lies beside the weights: transformers would add it to them in silence."""
+    if find_adapter_config_file(path, **hub_options) is not None:
+        raise ValueError(
+            f"{path!r} holds an adapter (adapter_config.json), which would change the weights beside it; merge it into "
+            "them and save the whole model (peft: merge_and_unload), or take the adapter's files out of the folder"
+        )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a file. dtype: safetensors' name of it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Stored]:
+    """Looks at the files of a folder without reading the weights; returns what is known of its tensors by name.
 
     Raises:
         FileNotFoundError: a file is missing (says which).
-        ValueError: a file is truncated or foreign (says which), or the folder holds another model.
+        ValueError: a file is truncated or foreign (says which), or lies outside, or the folder holds another model.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file; expected the folder of a checkpoint, with {CONFIG_FILE} in it")
     _check_model_type(str(folder), _read_json(folder / CONFIG_FILE))
-    for name, entry in PROCESSOR_FILES.items():
-        if entry not in _read_json(folder / name):
-            raise ValueError(f"{str(folder / name)!r} has no {entry!r}; expected the file that this package saved")
-    shapes: dict[str, tuple[int, ...]] = {}
+    for name, entries in PROCESSOR_FILES.items():
+        content = _read_json(folder / name)
+        if absent := [entry for entry in entries if entry not in content]:
+            raise ValueError(f"{str(folder / name)!r} has no {absent[0]!r}; expected the file that this package saved")
+    for name in OPTIONAL_FILES:
+        if (folder / name).exists():
+            _read_json(folder / name)
+    stored: dict[str, Stored] = {}
     for name in _weight_files(folder):
+        check_inside(folder, name)
         file = folder / name
         if not file.is_file():
             raise FileNotFoundError(f"the checkpoint {str(folder)!r} lacks its weights file {name}")
         try:
             with safe_open(file, framework="pt") as opened:
-                shapes.update({tensor: tuple(opened.get_slice(tensor).get_shape()) for tensor in opened.keys()})  # noqa: SIM118
+                pieces = {tensor: opened.get_slice(tensor) for tensor in opened.keys()}  # noqa: SIM118
+                stored.update(
+                    {tensor: Stored(tuple(piece.get_shape()), piece.get_dtype()) for tensor, piece in pieces.items()}
+                )
         except SafetensorError as error:
             raise ValueError(
                 f"the weights file {str(file)!r} is truncated or no safetensors file ({error}); copy it again"
             ) from error
-    return shapes
+    return stored
 
 
 def _weight_files(folder: Path) -> list[str]:
     if not (folder / INDEX_FILE).is_file():
         return [WEIGHTS_FILE]
-    names = _read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(names, dict):
-        raise ValueError(f"{str(folder / INDEX_FILE)!r} has no weight_map; copy it again")
-    return sorted(set(names.values()))
+    return sorted(set(weight_map(folder / INDEX_FILE).values()))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     return read_json(file, "the checkpoint")
 
 
-def _check_shapes(path: str, config: GPT4RoIConfig, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raises ValueError where a config.json belongs to other weights, before memory is taken for what it describes."""
-    expected = skeleton(config).state_dict() if shapes else {}
-    wrong = [name for name, tensor in expected.items() if shapes.get(name, tuple(tensor.shape)) != tuple(tensor.shape)]
+def _check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *, quantised: bool) -> None:
+    """Raises ValueError where a config.json belongs to other weights, or to none, before memory is taken for what it
+    describes. stored: what lies in the files, empty where they are on a hub. quantised: whether it was saved so."""
+    misfit = f"the weights of {path!r} do not fit their config.json"
+    layers = sum(part.num_hidden_layers for part in (config.text_config, config.vision_config))
+    if stored and layers > len(stored):  # the cheapest first: layers take time to build
+        raise ValueError(f"{misfit}: it says {layers:,} layers, but there are only {len(stored):,} tensors")
+    try:
+        expected = skeleton(config).state_dict()
+    except _UNBUILDABLE as error:
+        raise ValueError(
+            f"{CONFIG_FILE} of {path!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
+        ) from error
+    if quantised:
+        return  # quantised weights have shapes and dtypes of their own
+    known = {name: stored[name] for name in expected if name in stored}
+    wrong = [name for name, tensor in known.items() if tensor.shape != tuple(expected[name].shape)]
     if wrong:
         raise ValueError(
-            f"the weights of {path!r} do not fit their config.json: {len(wrong)} tensors have another shape than it "
-            f"says, first {wrong[0]}: expected {tuple(expected[wrong[0]].shape)}, came {shapes[wrong[0]]}"
+            f"{misfit}: {len(wrong)} tensors have another shape than it says, first {wrong[0]}: expected "
+            f"{tuple(expected[wrong[0]].shape)}, came {known[wrong[0]].shape}"
+        )
+    floats = (name for name, tensor in expected.items() if tensor.is_floating_point())
+    whole = [name for name in floats if name in known and known[name].dtype not in FLOATS]
+    if whole:
+        raise ValueError(
+            f"{len(whole)} weights of {path!r} are no floating-point numbers, first {whole[0]}, kept as "
+            f"{known[whole[0]].dtype}; expected one of {', '.join(FLOATS)}: they were not saved as weights, copy them "
+            "again"
         )
 
 

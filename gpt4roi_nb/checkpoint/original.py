@@ -11,7 +11,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 
 from gpt4roi_nb.checkpoint.keys import FUSION, HEAD
 from gpt4roi_nb.checkpoint.shards import Shards
-from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.config import GPT4RoIConfig, check_values
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import token_id_of
@@ -61,9 +61,10 @@ def vision_config_of(folder: Path) -> PreTrainedConfig:
     read_json(folder / "config.json", "the vision tower")
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (StrictDataclassError, TypeError, ValueError) as error:
+        config = getattr(config, "vision_config", config)
+        check_values("vision_config", config)
+    except (ArithmeticError, StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"{str(folder / 'config.json')!r} describes no vision tower ({error})") from error
-    config = getattr(config, "vision_config", config)
     tokens = (config.image_size // config.patch_size) ** 2
     if config.hidden_size == CLIP_LARGE_WIDTH and tokens != PUBLISHED_TOKENS:
         raise ValueError(
@@ -113,9 +114,10 @@ def config_of(
             "between <im_start> and <im_end>"
         )
     shapes = {name: info.shape for name, info in source.tensors.items()}
+    regions = _region_sizes(shapes)
     try:
-        return _config(theirs, folder, shapes, tokenizer, vision_config, dtype)
-    except (StrictDataclassError, TypeError) as error:
+        return _config(theirs, folder, shapes, regions, tokenizer, vision_config, dtype)
+    except (StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(
             f"{str(folder / 'config.json')!r} gives sizes that are none ({error}); copy it again"
         ) from error
@@ -125,6 +127,7 @@ def _config(
     theirs: dict[str, Any],
     folder: Path,
     shapes: dict[str, tuple[int, ...]],
+    regions: dict[str, int],
     tokenizer: PreTrainedTokenizerFast,
     vision_config: PreTrainedConfig,
     dtype: torch.dtype,
@@ -139,7 +142,7 @@ def _config(
             "pad_token_id": tokenizer.pad_token_id,
         },
         vision_config=vision_config,
-        region_config=_region_sizes(shapes),
+        region_config=regions,
         vision_feature_layer=theirs.get("mm_vision_select_layer", -2),
         image_token_id=token_id_of(IMAGE_TOKEN, tokenizer),
         region_token_id=token_id_of(REGION_TOKEN, tokenizer),

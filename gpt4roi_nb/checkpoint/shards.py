@@ -49,6 +49,7 @@ class Shards:
         promised = self._promised()
         self.files = sorted({folder / name for name in promised.values()} or {self._single()})
         for file in self.files:
+            check_inside(folder, file.name)
             if not file.is_file():
                 names = [name for name, shard in promised.items() if shard == file.name]
                 raise FileNotFoundError(
@@ -87,7 +88,7 @@ class Shards:
         incomplete: dict[str, str] = {}
         for index, single in LAYOUTS:
             if (self.folder / index).is_file():
-                names = self._index(self.folder / index)
+                names = weight_map(self.folder / index)
                 if all((self.folder / name).is_file() for name in names.values()):
                     return names
                 incomplete = incomplete or names
@@ -95,21 +96,41 @@ class Shards:
                 return {}
         return incomplete
 
-    def _index(self, file: Path) -> dict[str, str]:
-        names = read_json(file).get("weight_map")
-        if not isinstance(names, dict) or not names:
-            raise ValueError(f"{str(file)!r} has no weight_map; copy it again")
-        strange = [name for name in names.values() if not isinstance(name, str) or Path(name).name != name]
-        if strange:
-            raise ValueError(f"{str(file)!r} names {strange[0]!r}; expected files of the folder itself")
-        return names
-
     def _single(self) -> Path:
         for _, name in LAYOUTS:
             if (self.folder / name).is_file():
                 return self.folder / name
         expected = " or ".join(name for layout in LAYOUTS for name in layout)
         raise FileNotFoundError(f"{str(self.folder)!r} holds no weights; expected {expected}")
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor → file name, as the index of a folder's shards says.
+
+    Raises:
+        ValueError: it has no map, or names what is no file of its own folder.
+    """
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{str(index)!r} has no weight_map; copy it again")
+    for name in names.values():
+        if not isinstance(name, str) or Path(name).name != name or name == "..":
+            raise ValueError(f"{str(index)!r} names {name!r}; expected files of the folder itself")
+    return names
+
+
+def check_inside(folder: Path, name: str) -> None:
+    """Raises ValueError where a file of a folder is a link that leads out of it.
+
+    In the hub's cache every file is a link, from `snapshots/REVISION` to `blobs` beside `snapshots`; those may.
+    """
+    home, file = folder.resolve(), (folder / name).resolve()
+    allowed = [home, *(parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots")]
+    if not any(file.is_relative_to(place) for place in allowed):
+        raise ValueError(
+            f"{name} in {str(folder)!r} is a link out of the folder, to {str(file)!r}; put the file itself there, or "
+            "name the folder that it lies in"
+        )
 
 
 def _contents(file: Path) -> Iterator[tuple[str, TensorInfo]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from gpt4roi_nb.checkpoint.delta import Adder
 from gpt4roi_nb.checkpoint.plan import Step
 from gpt4roi_nb.checkpoint.shards import Shards
-from gpt4roi_nb.files import read_json, replacing, write_json
+from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
 MAX_SHARD_BYTES = 1_000_000_000
 MARGIN_BYTES = 50_000_000  # for the small files
@@ -88,20 +87,12 @@ def check_disk(folder: Path, partial: Path, finished: dict[str, int], needed: in
 @contextmanager
 def begun(partial: Path, plan: dict[str, Any], finished: dict[str, int]) -> Iterator[None]:
     """The folder of the work, with what is finished in it and nothing else, while it belongs to this process alone."""
-    partial.mkdir(parents=True, exist_ok=True)
-    folder = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another conversion is writing to {str(partial)!r}; wait for it to end") from None
+    with alone_in(partial, "conversion"):
         for path in partial.iterdir():
             if path.name not in finished and path.name != PROGRESS_FILE:
                 path.unlink()  # half a file of a run that was killed
         write_json(partial / PROGRESS_FILE, {"plan": plan, "finished": finished})
         yield
-    finally:
-        os.close(folder)
 
 
 def write_tensors(

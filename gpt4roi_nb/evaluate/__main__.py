@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"complete for {', '.join(names)}: {root}")
             return 0
         results = _measured(names, root, options, first)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:

@@ -21,6 +21,7 @@ from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.options import choice
+from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.cache import gather
 from gpt4roi_nb.inference.decode import decode, detokenizers, masked_positions
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
@@ -176,7 +177,7 @@ class BatchedPredictor:
                 logits_to_keep=1,
                 **masked_positions(batch.attention_mask, batch.inputs_embeds.shape[1]),
             ).logits[:, -1]
-        first = logits.float().log_softmax(-1)
+        first = log_probabilities(logits, model)
         owners = [row for row, question in enumerate(questions) for _ in question.continuations]
         rests = [rest for question in questions for rest in question.continuations]
         likely = first[owners, [rest[0] for rest in rests]].cpu()
@@ -216,6 +217,6 @@ class BatchedPredictor:
                     use_cache=True,
                     **masked_positions(whole, inputs.shape[1]),
                 ).logits
-            each = logits.to(device).float().log_softmax(-1).gather(-1, ids[part, 1:, None]).squeeze(-1)
+            each = log_probabilities(logits.to(device), model).gather(-1, ids[part, 1:, None]).squeeze(-1)
             sums.append((each * valid[:, 1:]).sum(-1))
         return torch.cat(sums)

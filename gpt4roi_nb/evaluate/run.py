@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from gpt4roi_nb.arguments import check_stop, whole_number
 from gpt4roi_nb.data.image_files import missing
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
@@ -86,12 +87,11 @@ def evaluate(
     mapping_model = None if mapping_model is None else os.fspath(mapping_model)
     split = _chosen("split", split, chosen.splits)
     scorer = _chosen("scorer", scorer, chosen.scoring)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, or None for all, but is {limit}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, or None for the benchmark's own, but is {max_new_tokens}")
+    limit = None if limit is None else whole_number(limit, "limit", least=1)
+    seed = whole_number(seed, "seed")
+    batch_size = whole_number(batch_size, "batch_size", least=1)
+    max_new_tokens = None if max_new_tokens is None else whole_number(max_new_tokens, "max_new_tokens", least=1)
+    check_stop(stop)
     if question is not None and chosen.fixed_prompt:
         raise ValueError(f"the protocol of {name} fixes its wording, {chosen.prompt!r}; leave question out")
     state = processes()

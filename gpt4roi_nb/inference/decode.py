@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from gpt4roi_nb.arguments import real_number, whole_number
+from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 LOWEST_TEMPERATURE = 1e-6  # logits divided by less overflow
+HIGHEST_TEMPERATURE = 1e6  # long before that every token is as likely as any other; float32 ends at 3e38
 WEIGHTS_CHANGED = (
     "the model was trained while this answer was being written, so that its end would come from other weights than its "
     "beginning; ask again (ask() keeps training waiting until the answer is whole)"
@@ -30,17 +33,18 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("temperature", self.temperature), ("top_p", self.top_p)):
-            if not isinstance(value, int | float):  # whoever has no type checker
-                raise TypeError(f"{name} must be a number, but is {value!r}")
-        if self.seed is not None and not (isinstance(self.seed, int) and -(2**63) <= self.seed < 2**63):
-            raise ValueError(f"seed must be a whole number of at most 63 bits, or None, but is {self.seed!r}")
-        if 0 < self.temperature < LOWEST_TEMPERATURE:
+        # Frozen for its users; here numbers of NumPy become Python's.
+        object.__setattr__(self, "temperature", real_number(self.temperature, "temperature"))
+        object.__setattr__(self, "top_p", real_number(self.top_p, "top_p"))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole_number(self.seed, "seed"))
+            if not -(2**63) <= self.seed < 2**63:
+                raise ValueError(f"seed must be a whole number of at most 63 bits, or None, but is {self.seed!r}")
+        if self.temperature != 0 and not LOWEST_TEMPERATURE <= self.temperature <= HIGHEST_TEMPERATURE:  # or NaN
             raise ValueError(
-                f"temperature must be 0 (greedy) or {LOWEST_TEMPERATURE} or more, but is {self.temperature}"
+                f"temperature must be 0 (greedy), or from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE:g}, but is "
+                f"{self.temperature}"
             )
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 (greedy) or a positive number, but is {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, but is {self.top_p}")
 
@@ -102,6 +106,7 @@ def decode(
         The text that each of the B rows can show now and did not show before, "" for none.
 
     Raises:
+        FloatingPointError: the model computes NaN; says why, as far as that can be found out.
         WeightsChangedError: the model was trained between two steps.
         KeyboardInterrupt: as it came; the rows keep what was written, and are marked as `stopped`.
     """
@@ -123,9 +128,9 @@ def decode(
                 )
                 # A model that is spread over devices has its logits on the last of them.
                 logits = outputs.logits[:, -1].to(inputs_embeds.device).float()
-                log_probabilities = logits.log_softmax(dim=-1)
+                likely = log_probabilities(logits, model)
                 tokens = sampling.choose(logits.index_fill(-1, forbidden, float("-inf")), generator)
-                chosen = log_probabilities.gather(-1, tokens[:, None]).squeeze(-1).tolist()
+                chosen = likely.gather(-1, tokens[:, None]).squeeze(-1).tolist()
                 inputs_embeds = model.get_input_embeddings()(tokens[:, None])
                 if attention_mask is not None:
                     attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)

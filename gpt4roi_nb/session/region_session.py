@@ -8,11 +8,12 @@ import threading
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from gpt4roi_nb.arguments import check_stop, whole_number
 from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.capture.roi_features import RoIFeatures, record_roi_features
 from gpt4roi_nb.images import ImageLike, load_image
@@ -66,6 +67,10 @@ class RegionSession:
             self._forget()
             self._cached_version = version
 
+    def hold_weights(self) -> AbstractContextManager[None]:
+        """Keep training waiting, so that all that is asked within the block comes from the same weights."""
+        return self._loaded.hold_weights()
+
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions that were talked about, in the order of their numbers."""
@@ -100,7 +105,9 @@ class RegionSession:
         Raises:
             ValueError: for bad boxes, an empty text, references that do not fit the boxes, or a prompt that is longer
                 than the model's context. Nothing has changed then.
+            TypeError: for a number, an event or a text that is none.
             RuntimeError: after `unload()`, or while another answer is being written.
+            FloatingPointError: the model computes NaN; the message says why, as far as that can be found out.
         """
         with self._loaded.hold_weights():  # the whole answer is of the same weights, also while the model trains
             answering = self.stream(
@@ -130,6 +137,7 @@ class RegionSession:
         `WeightsChangedError`, since the rest would come from other weights.
         """
         sampling = Sampling(temperature, top_p, seed)
+        check_stop(stop)
         with self._alone():
             asked = self._history_version, *self._prepare(text, boxes, max_new_tokens)
         return self._answer(text, boxes, max_new_tokens, asked, sampling, stop)
@@ -188,10 +196,7 @@ class RegionSession:
 
     def _room(self, prompt: Prompt, max_new_tokens: int) -> int:
         """How many tokens can be written; raises where the prompt alone fills the model's context."""
-        if not isinstance(max_new_tokens, int):
-            raise TypeError(f"max_new_tokens must be a whole number, but is {max_new_tokens!r}")
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, but is {max_new_tokens}")
+        max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
         context = self._loaded.model.config.text_config.max_position_embeddings
         room = context - len(prompt.input_ids)
         if room < 1:
@@ -315,12 +320,10 @@ class RegionSession:
             each batch's time shared among its boxes.
         """
         self._check_text(text)
-        if not isinstance(batch_size, int):
-            raise TypeError(f"batch_size must be a whole number, but is {batch_size!r}")
+        batch_size = whole_number(batch_size, "batch_size", least=1)
+        check_stop(stop)
         if references(text) != [1]:
             raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
         sampling = Sampling(temperature, top_p, seed)
         prompt = self._loaded.processor.prompt([("user", text)])

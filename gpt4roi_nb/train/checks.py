@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import torch
 
+from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.data.collate import ImageFolders
 from gpt4roi_nb.data.mixture import Pictured
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+
+# The least of each whole number that `train` takes.
+LEAST = {
+    "max_steps": -1,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_length": 1,
+    "seed": 0,
+    "save_steps": 1,
+    "keep": 1,
+    "logging_steps": 1,
+    "workers": 0,
+    "probe_steps": 1,
+}
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -20,6 +36,28 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"train has no keyword warmup; give warmup_steps={options['warmup']!r}: "
             "a number of steps, or below 1 a share of all steps"
         )
+
+
+def check_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a training by name, as Python's; None stays None.
+
+    Raises:
+        TypeError: one is no number, or not whole where it has to be.
+        ValueError: one is too small, NaN or infinite.
+    """
+    numbers: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            numbers[name] = None
+        elif name in LEAST:
+            numbers[name] = whole_number(value, name, LEAST[name])
+        else:
+            numbers[name] = real_number(value, name)
+            if not 0 <= numbers[name] < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, but is {value}")
+    if numbers["epochs"] == 0 or numbers["max_steps"] == 0:
+        raise ValueError("a training of 0 epochs or 0 steps teaches nothing; give epochs, or max_steps (-1: by epochs)")
+    return numbers
 
 
 def check_data(data: Sized, images: ImageFolders | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.train.disk import room_for, tensor_bytes
 from gpt4roi_nb.train.epoch_dataset import EpochDataset, cache_tower_states
 from gpt4roi_nb.train.parts import merge_adapters
 from gpt4roi_nb.train.run import TrainingRun, read_answers
@@ -82,7 +83,12 @@ def save_model(gpt4roi: GPT4RoI, trainer: RegionTrainer, folder: Path) -> None:
         if trainer.args.should_save:
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            gpt4roi.save_pretrained(partial, state_dict)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+            try:
+                weights = gpt4roi.model.state_dict() if state_dict is None else state_dict
+                with room_for(folder.parent, tensor_bytes(weights.values()), "the trained model"):
+                    gpt4roi.save_pretrained(partial, state_dict)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    partial.replace(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()

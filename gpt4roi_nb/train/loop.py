@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence, Sized
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +17,9 @@ import transformers
 
 from gpt4roi_nb.data.collate import Collator, ImageFolders
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
-from gpt4roi_nb.train.checks import check_data, check_gradients, check_options, check_tower_cache
+from gpt4roi_nb.train.checks import check_data, check_gradients, check_numbers, check_options, check_tower_cache
 from gpt4roi_nb.train.epoch_dataset import EpochDataset
 from gpt4roi_nb.train.execute import execute, prepare_output
 from gpt4roi_nb.train.parts import STAGES, choose_parts, table
@@ -24,6 +27,8 @@ from gpt4roi_nb.train.probes import Probes
 from gpt4roi_nb.train.run import RunCallback, TrainingRun
 from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for
 
+# accelerate keeps one state per process, which each Trainer makes anew: a training that runs would lose its own.
+_TRAINING = threading.Lock()
 SKIPPED_FILE = "skipped.jsonl"  # in the output folder: records that could not be used
 
 
@@ -123,12 +128,15 @@ def train(
         options: passed on to transformers' `TrainingArguments`.
 
     Raises:
-        TypeError: for `warmup`, the former name of `warmup_steps`.
-        ValueError: for an unknown stage or part, data that are empty, cannot be read at all or do not know where their
-            pictures lie, a checkpoint of other parts or data, a frozen language model in float16 without autocast, a
-            tower cache where pixels or tower change, or lora or probes in a sharded training.
+        TypeError: for `warmup`, the former name of `warmup_steps`, and for what is no number, or not whole.
+        ValueError: for numbers that are too small, NaN or infinite, an unknown stage or part, data that are empty,
+            cannot be read at all or do not know where their pictures lie, a checkpoint of other parts or data, a frozen
+            language model in float16 without autocast, a tower cache where pixels or tower change, or lora or probes in
+            a sharded training.
         BadRecord: if strict.
-        OSError: too little disk for the tower cache.
+        RuntimeError: another training runs in this process.
+        FileExistsError: another training is writing to `output_dir`.
+        OSError: too little disk for the tower cache, a checkpoint or the model.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
         MemoryError: out of memory; says what to lower.
     """
@@ -137,7 +145,25 @@ def train(
         raise ValueError(f"stage must be 1 or 2, but is {stage!r}; for other parts give trainable")
     published = PUBLISHED[stage]
     trainable = trainable or published.parts
-    weight_decay = published.weight_decay if weight_decay is None else weight_decay
+    numbers = check_numbers(
+        {
+            "learning_rate": learning_rate,
+            "weight_decay": published.weight_decay if weight_decay is None else weight_decay,
+            "warmup_steps": published.warmup_steps if warmup_steps is None else warmup_steps,
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "batch_size": published.batch_size if batch_size is None else batch_size,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "max_length": max_length,
+            "seed": seed,
+            "save_steps": save_steps,
+            "keep": keep,
+            "logging_steps": logging_steps,
+            "workers": workers,
+            "probe_steps": probe_steps,
+        }
+    )
+    seed = numbers["seed"]
     if bf16 is None:
         bf16 = not options.get("fp16") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     check_data(data, images)
@@ -149,65 +175,94 @@ def train(
     output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
     problems = Problems(output / SKIPPED_FILE, strict=strict)
     folders = Path() if images is None else images
-    collator = Collator(gpt4roi.processor, folders, max_length, problems=problems, augmented=seed if augment else None)
+    collator = Collator(
+        gpt4roi.processor, folders, numbers["max_length"], problems=problems, augmented=seed if augment else None
+    )
     dataset = EpochDataset(data, collator, located=images is None)
     dataset.check_readable()
-    transformers.set_seed(seed)  # of the adapters' first weights, too
-    with gpt4roi.training_step():
-        parts = choose_parts(gpt4roi.model, trainable, None if lora is None else dict(lora))
-    print(table(parts, learning_rate, weight_decay))  # noqa: T201  # what trains is said before it does
+    with ExitStack() as claims:
+        claims.enter_context(_alone())
+        arguments = arguments_for(
+            output,
+            learning_rate=numbers["learning_rate"],
+            weight_decay=numbers["weight_decay"],
+            warmup_steps=numbers["warmup_steps"],
+            lr_scheduler_type="cosine",
+            num_train_epochs=numbers["epochs"],
+            max_steps=numbers["max_steps"],
+            per_device_train_batch_size=numbers["batch_size"],
+            gradient_accumulation_steps=numbers["gradient_accumulation_steps"],
+            bf16=bf16,
+            seed=seed,
+            save_steps=numbers["save_steps"],
+            save_total_limit=numbers["keep"],
+            logging_steps=numbers["logging_steps"],
+            dataloader_num_workers=numbers["workers"],
+            disable_tqdm=not progress,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            logging_nan_inf_filter=False,
+            # Of the name that both transformers 5.17 and later ones know; those warn of it, whatever its value.
+            **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
+            **{"report_to": _loggers(), **options},
+        )
+        if arguments.should_save:  # of several processes the one that writes
+            claims.enter_context(alone_in(output, "training"))
+        transformers.set_seed(seed)  # of the adapters' first weights, too
+        with gpt4roi.training_step():
+            parts = choose_parts(gpt4roi.model, trainable, None if lora is None else dict(lora))
+        print(table(parts, numbers["learning_rate"], numbers["weight_decay"]))  # noqa: T201  # what trains is said before it does
 
-    run = TrainingRun(output, parts, problems, probes, _data=data)
-    arguments = arguments_for(
-        output,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup_steps=published.warmup_steps if warmup_steps is None else warmup_steps,
-        lr_scheduler_type="cosine",
-        num_train_epochs=epochs,
-        max_steps=max_steps,
-        per_device_train_batch_size=batch_size or published.batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        bf16=bf16,
-        seed=seed,
-        save_steps=save_steps,
-        save_total_limit=keep,
-        logging_steps=logging_steps,
-        dataloader_num_workers=workers,
-        disable_tqdm=not progress,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_nan_inf_filter=False,
-        # Of the name that both transformers 5.17 and later ones know; those warn of it, whatever its value.
-        **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
-        **{"report_to": _loggers(), **options},
-    )
-    trainer = RegionTrainer(
-        gpt4roi,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collator,
-        callbacks=[RunCallback(run, gpt4roi, collator, probe_steps or logging_steps, report)],
-    )
-    if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
-        raise ValueError("a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded")
-    # It stands in for the progress bar, and says the same as `history`.
-    trainer.remove_callback(transformers.PrinterCallback)
+        run = TrainingRun(output, parts, problems, probes, _data=data)
+        trainer = RegionTrainer(
+            gpt4roi,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=collator,
+            callbacks=[RunCallback(run, gpt4roi, collator, numbers["probe_steps"] or numbers["logging_steps"], report)],
+        )
+        if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
+            raise ValueError(
+                "a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded"
+            )
+        # It stands in for the progress bar, and says the same as `history`.
+        trainer.remove_callback(transformers.PrinterCallback)
 
-    work = partial(
-        execute,
-        gpt4roi,
-        trainer,
-        dataset,
-        run,
-        checkpoint=prepare_output(trainer, run, resume),
-        tower_cache=None if tower_cache is None else Path(tower_cache).expanduser(),
-        adapted=lora is not None,
-        progress=progress,
-    )
-    if on_start is not None:
-        on_start(run)
-    run.start(work, block=block)
+        work = partial(
+            execute,
+            gpt4roi,
+            trainer,
+            dataset,
+            run,
+            checkpoint=prepare_output(trainer, run, resume),
+            tower_cache=None if tower_cache is None else Path(tower_cache).expanduser(),
+            adapted=lora is not None,
+            progress=progress,
+        )
+        if on_start is not None:
+            on_start(run)
+        held = claims.pop_all()  # until the work is done, in whatever thread
+    run.start(partial(_within, held, work), block=block)
     return run
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Raises RuntimeError while another training runs in this process, of this model or another."""
+    if not _TRAINING.acquire(blocking=False):
+        raise RuntimeError(
+            "another training runs in this process, and a second one would break it; wait for it (TrainingRun.wait), "
+            "end it (TrainingRun.stop), or train in another process (python -m gpt4roi_nb.train)"
+        )
+    try:
+        yield
+    finally:
+        _TRAINING.release()
+
+
+def _within(claims: ExitStack, work: Callable[[], None]) -> None:
+    """Do the work, and give back what it has claimed."""
+    with claims:
+        work()
 
 
 def _loggers() -> str:

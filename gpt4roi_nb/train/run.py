@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.files import replacing
+from gpt4roi_nb.files import parse_json, replacing
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.parts import Part
 from gpt4roi_nb.train.probes import Probes
@@ -215,8 +215,8 @@ def _entries(output_dir: Path) -> list[dict[str, Any]]:
     found = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
+            found.append(parse_json(line, repr(str(file))))
+        except ValueError:
             break  # cut short by the interruption
     return found
 

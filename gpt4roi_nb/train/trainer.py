@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import warnings
@@ -26,6 +25,7 @@ from transformers.trainer_pt_utils import safe_globals
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
+from gpt4roi_nb.train.disk import room_for, tensor_bytes
 from gpt4roi_nb.train.meter import Meter
 
 TRAINED_FILE = "trained.safetensors"
@@ -152,8 +152,12 @@ class RegionTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(self._staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        needed = tensor_bytes([*trained, *self._optimizer_state()])
         try:
-            super()._save_checkpoint(model, trial)
+            with room_for(folder, needed, f"the checkpoint of step {self.state.global_step}"):
+                super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -167,6 +171,11 @@ class RegionTrainer(Trainer):
                 shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
         self.accelerator.wait_for_everyone()
+
+    def _optimizer_state(self) -> list[Any]:
+        """What the optimizer keeps for each weight."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's wrapper
+        return [] if optimizer is None else list(optimizer.state.values())
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:
@@ -281,5 +290,5 @@ def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> Trainin
 
 def read_history(checkpoint: Path) -> list[dict[str, float]]:
     """The logged lines of a checkpoint."""
-    history: list[dict[str, float]] = json.loads((checkpoint / STATE_FILE).read_text())["log_history"]
+    history: list[dict[str, float]] = read_json(checkpoint / STATE_FILE)["log_history"]
     return [line for line in history if "loss" in line]

@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_control(answers):
             "must give one score for each of .* but gave .* shape \\(3,\\)",
         ),
         ({"over": "words"}, "over must be one of image, regions, both, but is 'words'"),
-        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
         ({"answers": []}, "there are no answers"),
         ({"tokens": lambda _: []}, "has no tokens in question"),
     ],

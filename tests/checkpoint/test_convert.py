@@ -437,6 +437,16 @@ def test_sizes_that_are_none_are_refused_in_words(source, clip, tmp_path, change
         convert(source, tmp_path / "target", clip)
 
 
+@pytest.mark.parametrize("change", [{"patch_size": 0}, {"num_attention_heads": 0}, {"hidden_act": "wobble"}])
+def test_a_tower_of_impossible_sizes_is_refused(source, clip, tmp_path, change):
+    tower = shutil.copytree(clip, tmp_path / "tower")
+    config = json.loads((tower / "config.json").read_text())
+    config.get("vision_config", config).update(change)
+    (tower / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json' describes no vision tower"):
+        convert(source, tmp_path / "target", tower)
+
+
 def test_a_tower_for_larger_pictures_is_refused(source, clip, tmp_path):
     large = shutil.copytree(clip, tmp_path / "large")
     vision = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny import picture
 from tiny_parts import TOWER, save_clip, save_language_model, save_siglip
 from transformers import AutoTokenizer, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel, SwinConfig
@@ -249,6 +251,47 @@ def test_a_missing_part_is_named(language_model, vision_tower, path):
         assemble(path, vision_tower)
     with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder or a hub id"):
         assemble(language_model, path)
+
+
+@pytest.mark.parametrize("broken", ["language", "tower"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_attention_heads": 0}, "sizes that are none|must be a whole number from 1 to"),
+        ({"num_hidden_layers": 100_000}, "num_hidden_layers must be a whole number from 1 to 1000, but is 100000"),
+        ({"hidden_act": "wobble"}, "hidden_act must be an activation"),
+        ({"num_attention_heads": int("9" * 200)}, "holds a whole number of 200 digits"),
+    ],
+)
+def test_a_part_of_impossible_sizes_is_refused(language_model, vision_tower, tmp_path, broken, change, words):
+    given = {"language": language_model, "tower": vision_tower}
+    folder = shutil.copytree(given[broken], tmp_path / broken)
+    config = json.loads((folder / "config.json").read_text())
+    (config if broken == "language" else config["vision_config"]).update(change)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words):
+        assemble(*{**given, broken: folder}.values())
+
+
+@pytest.mark.parametrize("broken", ["language", "tower"])
+def test_an_adapter_beside_a_part_is_refused(language_model, vision_tower, tmp_path, broken):
+    given = {"language": language_model, "tower": vision_tower}
+    folder = shutil.copytree(given[broken], tmp_path / broken)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError, match=r"holds an adapter \(adapter_config\.json\)"):
+        assemble(*{**given, broken: folder}.values())
+
+
+@pytest.mark.parametrize("broken", ["language", "tower"])
+def test_a_part_that_holds_nan_is_refused(language_model, vision_tower, tmp_path, broken):
+    given = {"language": language_model, "tower": vision_tower}
+    folder = shutil.copytree(given[broken], tmp_path / broken)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "layers.0." in name and "text_model" not in name)
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="hold NaN or infinity in 1 tensors"):
+        assemble(*{**given, broken: folder}.values())
 
 
 def test_a_tower_without_a_grid_is_refused(language_model, tmp_path):

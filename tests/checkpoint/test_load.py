@@ -207,6 +207,136 @@ def test_a_config_that_describes_nothing_is_named(copied, change):
         load(copied)
 
 
+def test_a_config_that_transformers_cannot_build_is_named(copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"]["rope_parameters"] = {"rope_type": "wobble", "rope_theta": 10_000.0}
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json of .* describes no GPT4RoI \(KeyError: 'wobble'\)"):
+        load(copied)
+
+
+@pytest.fixture
+def nothing_built(monkeypatch):
+    """Building the model, which may take hours or all memory, fails the test."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError("the model was built")
+
+    monkeypatch.setattr(GPT4RoIForConditionalGeneration, "__init__", fail)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("text_config.num_attention_heads", 0, "must be a whole number from 1 to"),
+        ("text_config.num_attention_heads", 5, r"text_config does not fit together: .*not a multiple of"),
+        ("text_config.num_attention_heads", 4.0, "must be a whole number, but is 4.0"),
+        ("text_config.num_attention_heads", True, "must be a whole number, but is True"),
+        ("text_config.num_key_value_heads", 0, "must be a whole number from 1 to"),
+        ("text_config.head_dim", 0, "must be a whole number from 1 to"),
+        ("text_config.hidden_act", "wobble", "must be an activation .* such as gelu or silu, but is 'wobble'"),
+        ("text_config.max_position_embeddings", None, "text_config must give max_position_embeddings"),
+        ("text_config.max_position_embeddings", 0, "must be a whole number from 1 to"),
+        ("text_config.num_hidden_layers", 100_000, "must be a whole number from 1 to 1000, but is 100000"),
+        ("text_config.vocab_size", 10**18, "must be a whole number from 1 to"),
+        ("text_config.hidden_size", -32, "must be a whole number from 1 to"),
+        ("text_config.rms_norm_eps", NAN, "rms_norm_eps must be a finite number of at least 0, but is nan"),
+        ("text_config.rms_norm_eps", -1.0, "rms_norm_eps must be a finite number of at least 0"),
+        ("text_config.rms_norm_eps", INFINITY, "rms_norm_eps must be a finite number of at least 0"),
+        ("text_config.rope_parameters.rope_theta", NAN, r"rope_parameters\.rope_theta must be a finite number"),
+        ("vision_config.patch_size", 0, "must be a whole number from 1 to"),
+        ("vision_config.image_size", [32, 32], "must be a whole number, but is"),
+        ("vision_config.num_attention_heads", 0, "must be a whole number from 1 to"),
+        ("vision_config.num_hidden_layers", 100_000, "must be a whole number from 1 to 1000"),
+        ("vision_config.num_channels", 1, "num_channels must be 3, but is 1"),
+        ("vision_config.layer_norm_eps", NAN, "layer_norm_eps must be a finite number"),
+        ("vision_feature_layer", 99, "one of the tower's 5 hidden states, from -5 to 4, but is 99"),
+        ("vision_feature_layer", -6, "one of the tower's 5 hidden states, from -5 to 4, but is -6"),
+        ("vision_feature_layer", 1.5, "must be a whole number"),
+        ("region_config.num_groups", 0, "must be a whole number from 1 to"),
+        ("region_config.num_levels", 40, "must be a whole number from 1 to 10"),
+        ("region_config.num_fusion_rounds", 10**5, "must be a whole number from 0 to 1000"),
+        ("region_config.sampling_ratio", 10**9, "must be a whole number from 1 to 64"),
+        ("region_config.feature_layers", [1.5, 2], "must be a whole number, but is 1.5"),
+        ("region_config.norm_eps", NAN, "norm_eps must be a finite number"),
+        ("image_token_id", -1, "image_token_id must be at least 0"),
+        ("about", "9" * 5000, None),
+    ],
+)
+def test_a_config_of_impossible_values_names_the_value(copied, nothing_built, name, value, words):
+    config = json.loads((copied / "config.json").read_text())
+    *path, last = name.split(".")
+    part = config
+    for step in path:
+        part = part[step]
+    part[last] = value
+    (copied / "config.json").write_text(json.dumps(config))
+    if words is None:
+        with pytest.raises(AssertionError, match="the model was built"):  # a long text is no number
+            load(copied)
+        return
+    with pytest.raises(ValueError, match=rf"(?s)config\.json of .* describes no GPT4RoI .*{words}"):
+        load(copied)
+
+
+def test_more_layers_than_tensors_are_noticed_before_they_are_built(copied, nothing_built):
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 900
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"it says 904 layers, but there are only \d+ tensors"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"],
+)
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("9" * 5000, "holds a whole number of 5000 digits"),
+        ("[" * 5000 + "]" * 5000, "nests lists or objects more than"),
+    ],
+    ids=["digits", "nesting"],
+)
+def test_json_that_no_reader_takes_is_named(copied, name, value, words):
+    text = (copied / name).read_text()
+    (copied / name).write_text(text.replace("{", f'{{"strange": {value}, ', 1))
+    with pytest.raises(ValueError, match=rf"{name}' {words}"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("closing", None, "has no 'closing'"),
+        ("system", None, "has no 'system'"),
+        ("chat_format", None, "has no 'chat_format'"),
+        ("closing", 5, "closing must be a text, but is 5"),
+        ("num_image_tokens", 0, "num_image_tokens must be at least 1"),
+        ("image_processor.image_std", [0, 0, 0], "image_std must be above 0 for each channel"),
+        ("image_processor.image_std", [NAN, 1, 1], "image_std must be finite numbers"),
+        ("image_processor.image_std", [1, 1], "image_std must be three numbers"),
+        ("image_processor.image_mean", "abc", "image_mean must be three numbers"),
+        ("image_processor.image_mean", [0, 0, "0"], "each of image_mean must be a number"),
+    ],
+)
+def test_a_processor_of_impossible_values_names_the_value(copied, name, value, words):
+    config = json.loads((copied / "processor_config.json").read_text())
+    *path, last = name.split(".")
+    part = config[path[0]] if path else config
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    (copied / "processor_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words):
+        load(copied)
+
+
 def test_a_tokenizer_that_cannot_be_read_is_named(copied):
     (copied / "tokenizer.json").write_text('{"added_tokens": []}')
     with pytest.raises(ValueError, match=r"the processor of .* cannot be read .*tokenizer\.json"):
@@ -217,6 +347,73 @@ def test_an_index_without_a_map_is_named(copied):
     (copied / "model.safetensors.index.json").write_text('{"weight_map": []}')
     with pytest.raises(ValueError, match=r"index\.json' has no weight_map"):
         load(copied)
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "sub/other.safetensors", "..", 5, None])
+def test_an_index_that_leads_out_of_its_folder_is_refused(copied, name):
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(ValueError, match=r"index\.json' names .*; expected files of the folder itself"):
+        load(copied)
+
+
+def test_a_link_out_of_the_folder_is_refused(copied, tmp_path):
+    (copied / WEIGHTS).rename(tmp_path / "elsewhere")
+    (copied / WEIGHTS).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"model\.safetensors in .* is a link out of the folder, to .*elsewhere"):
+        load(copied)
+
+
+def test_links_within_the_folder_and_to_the_folder_are_followed(copied, tmp_path):
+    (copied / WEIGHTS).rename(copied / "weights")
+    (copied / WEIGHTS).symlink_to("weights")
+    (tmp_path / "link").symlink_to(copied)
+    assert asked(load(tmp_path / "link"))
+
+
+def test_the_hubs_cache_whose_files_are_links_is_read(copied, tmp_path):
+    repository = tmp_path / "models--some--model"
+    snapshot, blobs = repository / "snapshots" / "0123abcd", repository / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(copied.iterdir())):
+        file.rename(blobs / f"{number:040x}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{number:040x}")
+    assert asked(load(snapshot))
+
+
+def test_an_adapter_beside_the_weights_is_not_applied_in_silence(copied):
+    (copied / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "elsewhere/model"}')
+    with pytest.raises(ValueError, match=r"holds an adapter \(adapter_config\.json\), .* merge it"):
+        load(copied)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_are_no_weights(copied, dtype):
+    name = "multi_modal_projector.weight"
+    with_tensors(copied, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
+    with pytest.raises(ValueError, match=rf"1 weights of .* are no floating-point numbers, first {name}, kept as"):
+        load(copied)
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
+def test_weights_that_are_no_numbers_are_named(copied, value):
+    name = "language_model.model.layers.1.mlp.up_proj.weight"
+
+    def change(tensors):
+        tensors[name][3, 5] = value
+
+    with_tensors(copied, change)
+    with pytest.raises(
+        ValueError, match=rf"weights of .* hold NaN or infinity in 1 tensors, first {name}: the file is"
+    ):
+        load(copied)
+
+
+def test_weights_that_are_too_large_for_float16_are_told_so(copied):
+    with_tensors(copied, lambda tensors: tensors["multi_modal_projector.weight"].fill_(70_000.0))
+    assert load(copied)
+    with pytest.raises(ValueError, match=r"first multi_modal_projector\.weight: .* float16 ends at 65,504; load"):
+        GPT4RoI.from_pretrained(copied, device="cpu", dtype="float16")
 
 
 def test_another_model_is_named(copied):

@@ -231,15 +231,28 @@ def test_arguments_that_do_not_fit(world, gpt4roi):
         ({"split": "testA"}, "split must be one of 'val', 'test', 'train'"),
         ({"scorer": "beam"}, "scorer must be one of"),
         ({"limit": 0}, "limit must be at least 1"),
+        ({"limit": 1.5}, "limit must be a whole number, but is 1.5"),
+        ({"limit": True}, "limit must be a whole number, but is True"),
+        ({"seed": None}, "seed must be a whole number, but is None"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number, but is 2.5"),
+        ({"stop": True}, r"stop must be a threading\.Event"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"max_new_tokens": -1}, "max_new_tokens must be at least 1"),
         ({"question": "What is <region1>?"}, "fixes its wording"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             evaluate("vcr", gpt4roi, world, **{**SMALL, **arguments})
     with pytest.raises(ValueError, match="there is no benchmark 'vqa'"):
         evaluate("vqa", gpt4roi, world)
+
+
+@pytest.mark.parametrize("scorer", ["generate", "likelihood"])
+def test_a_model_that_computes_nan_has_no_figure(world, scorer):
+    broken = tiny_gpt4roi(seed=1)
+    broken.model.language_model.lm_head.weight.data[3, 3] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"NaN in place of probabilities.*language_model\.lm_head\.weight"):
+        evaluate("vcr", broken, world, scorer=scorer, **{**SMALL, "limit": 1})
 
 
 def test_a_limit_draws_whole_groups_by_seed(world, gpt4roi, whole):

@@ -127,9 +127,9 @@ def test_top_p_leaves_the_smallest_set_that_reaches_it():
     assert set(draws(Sampling(1.0, top_p=1.0, seed=0))) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [-0.1, 1e-9, 2e6, 1e308, float("nan"), float("inf")])
 def test_bad_temperatures_are_explained(temperature):
-    with pytest.raises(ValueError, match=r"temperature must be 0 \(greedy\) or a positive number, but is"):
+    with pytest.raises(ValueError, match=r"temperature must be 0 \(greedy\), or from 1e-06 to 1e\+06, but is"):
         Sampling(temperature)
 
 

@@ -524,18 +524,40 @@ def test_the_bundle_says_what_it_is(gpt4roi):
     ("options", "error", "words"),
     [
         ({"temperature": "hot"}, TypeError, "temperature must be a number, but is 'hot'"),
-        ({"temperature": 1e-320}, ValueError, "must be 0 .greedy. or 1e-06 or more"),
+        ({"temperature": True}, TypeError, "temperature must be a number, but is True"),
+        ({"temperature": 1e-320}, ValueError, r"must be 0 \(greedy\), or from 1e-06 to 1e\+06, but is 1e-320"),
+        ({"temperature": 1e308}, ValueError, r"must be 0 \(greedy\), or from 1e-06 to 1e\+06, but is 1e\+308"),
+        ({"temperature": 10**400}, ValueError, "temperature must be a number that a float can hold"),
         ({"top_p": None}, TypeError, "top_p must be a number, but is None"),
-        ({"seed": 1.5}, ValueError, "seed must be a whole number"),
+        ({"top_p": np.bool_(True)}, TypeError, "top_p must be a number"),
+        ({"seed": 1.5}, TypeError, "seed must be a whole number, but is 1.5"),
+        ({"seed": True}, TypeError, "seed must be a whole number, but is True"),
         ({"seed": 10**30}, ValueError, "seed must be a whole number"),
         ({"max_new_tokens": None}, TypeError, "max_new_tokens must be a whole number, but is None"),
         ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens must be a whole number, but is 2.5"),
+        ({"max_new_tokens": True}, TypeError, "max_new_tokens must be a whole number, but is True"),
+        ({"max_new_tokens": np.float64(5)}, TypeError, "max_new_tokens must be a whole number"),
+        ({"stop": True}, TypeError, r"stop must be a threading\.Event, .* or None, but is True"),
     ],
 )
 def test_bad_options_are_explained(session, options, error, words):
-    with pytest.raises(error, match=words):
-        session.ask(QUESTION, [BOX], **options)
+    for ask in (session.ask, session.stream, session.describe):
+        text, boxes = (QUESTION, [BOX]) if ask != session.describe else ([BOX], QUESTION)
+        with pytest.raises(error, match=words):
+            ask(text, boxes, **options)
     assert session.history == ()
+
+
+def test_numbers_of_numpy_are_numbers(session):
+    options = {"max_new_tokens": 5, "temperature": 0.5, "top_p": 0.75, "seed": 3}
+    kinds = {"max_new_tokens": np.int64, "temperature": np.float32, "top_p": np.float16, "seed": np.uint8}
+    plain = session.describe([BOX], QUESTION, batch_size=2, **options)
+    numpy = session.describe(
+        [BOX], QUESTION, batch_size=np.int32(2), **{name: kinds[name](value) for name, value in options.items()}
+    )
+    assert [(answer.token_ids, answer.logprobs) for answer in numpy] == [
+        (answer.token_ids, answer.logprobs) for answer in plain
+    ]
 
 
 def test_a_session_says_what_it_is(session):

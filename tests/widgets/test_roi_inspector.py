@@ -114,6 +114,20 @@ def test_it_begins_with_the_sessions_regions_or_one_in_the_middle(session: Regio
     session.reset()
 
 
+def test_after_a_training_in_place_all_maps_are_of_the_new_weights() -> None:
+    gpt4roi = tiny_gpt4roi(seed=3)
+    inspector = opened(gpt4roi.session(picture()), BOXES)
+    before = inspector.view.get_state()
+    with gpt4roi.training_step(), torch.no_grad():
+        for weight in gpt4roi.model.region_encoder.parameters():
+            weight.add_(0.1)
+    inspector.set_boxes([*BOXES[:-1], (2.0, 3.0, 22.0, 33.0)])
+    inspector._worker.wait()
+    fresh = opened(gpt4roi.session(picture()), [*BOXES[:-1], (2.0, 3.0, 22.0, 33.0)])
+    assert inspector.view.rows == fresh.view.rows != before["rows"]
+    assert inspector.view.bars == fresh.view.bars != before["bars"]
+
+
 def test_moving_the_box_updates_what_depends_on_it(session: RegionSession) -> None:
     inspector = opened(session, BOXES)
     view = inspector.view
