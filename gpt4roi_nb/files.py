@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 # Far above what any file here has (a tokenizer's "no limit" is 10³⁰), and below what Python or a later reader fails at.
 MAX_DIGITS = 100  # of a whole number
 MAX_DEPTH = 100  # of lists and objects within one another
+# What NFS and its like say of a lock on a folder.
+NO_LOCKS = frozenset((errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 
 
 def check_regular_file(path: str | os.PathLike[str]) -> None:
@@ -112,6 +115,8 @@ def _is_deeper(content: Any, depth: int) -> bool:
 def alone_in(folder: Path, work: str) -> Iterator[None]:
     """Keep every other process, and every other thread of this one, from doing the same work in a folder meanwhile.
 
+    On a network file system that locks no folders nothing is kept from anybody.
+
     Args:
         folder: made if there is none. The system gives it back, however the process ends.
         work: how the message calls what is done there, such as "training".
@@ -128,10 +133,14 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
             raise FileExistsError(
                 f"another {work} is writing to {str(folder)!r}; wait for it to end, or name another folder"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         try:
             yield
         finally:
-            fcntl.flock(opened, fcntl.LOCK_UN)  # also for processes that were forked meanwhile, and hold it too
+            with suppress(OSError):
+                fcntl.flock(opened, fcntl.LOCK_UN)  # also for processes that were forked meanwhile, and hold it too
     finally:
         os.close(opened)
 

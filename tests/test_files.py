@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
 import pytest
 
-from gpt4roi_nb.files import MAX_DEPTH, MAX_DIGITS, check_regular_file, parse_json, read_json
+from gpt4roi_nb.files import MAX_DEPTH, MAX_DIGITS, alone_in, check_regular_file, parse_json, read_json
 
 
 def nested(depth: int) -> str:
@@ -103,3 +104,13 @@ def test_a_link_to_a_file_is_one(tmp_path):
     (tmp_path / "link.json").symlink_to("a.json")
     check_regular_file(tmp_path / "link.json")
     assert read_json(tmp_path / "link.json") == {}
+
+
+def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path, monkeypatch):
+    def refuse(opened, operation):
+        raise OSError(errno.EBADF, "as NFS says of a folder")
+
+    monkeypatch.setattr("gpt4roi_nb.files.fcntl.flock", refuse)
+    with alone_in(tmp_path / "out", "training"):
+        pass
+    assert (tmp_path / "out").is_dir()
