@@ -7,6 +7,7 @@ depend on the boxes and is computed once an image; `RegionHead` costs little and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -72,12 +73,16 @@ class FusionConv(nn.Conv2d):
             return super().forward(maps)
         quarter = self.in_channels // 4
         parts = [2 * quarter, quarter, quarter]
-        rows = []
-        for part, weight, tap in zip(maps.split(parts, dim=1), self.weight.split(parts, dim=1), taps, strict=True):
-            products = torch.einsum("bcyx, ocij -> boijyx", part, weight)
-            with torch.autocast(maps.device.type, enabled=False):
-                rows.append(torch.einsum("boijyx, hiy -> bohjx", products.float(), tap))
-        with torch.autocast(maps.device.type, enabled=False):
+        products = [
+            torch.einsum("bcyx, ocij -> boijyx", part, weight)
+            for part, weight in zip(maps.split(parts, dim=1), self.weight.split(parts, dim=1), strict=True)
+        ]
+        device = maps.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            rows = [
+                torch.einsum("boijyx, hiy -> bohjx", product.float(), tap)
+                for product, tap in zip(products, taps, strict=True)
+            ]
             columns = rearrange(taps, "part w j x -> w j (part x)")
             return torch.einsum("bohjx, wjx -> bohw", torch.cat(rows, dim=-1), columns).to(self.weight.dtype)
 
