@@ -51,7 +51,7 @@ class ImageEncoding:
 
     image_features: (B, grid², D) image tokens in the language model's width.
     levels: one (B, grid², C) hidden state of the tower a level, shallowest first.
-    fused_maps: one (B, C_region, S_l, S_l) a level.
+    fused_maps: one (B, C_region, S_l, S_l) float32 a level.
     """
 
     image_features: Tensor

@@ -7,6 +7,7 @@ depend on the boxes and is computed once an image; `RegionHead` costs little and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torchvision.ops import roi_align
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt4roi_nb.config import GPT4RoIConfig
+
+FEW_BOXES = 2  # up to so many, a matrix product is faster than the convolution (docs/performance.md)
 
 
 def resize(maps: Tensor, size: int) -> Tensor:
@@ -33,16 +36,68 @@ def append_coordinates(maps: Tensor) -> Tensor:
     return torch.cat([maps, x.to(maps.dtype), y.to(maps.dtype)], dim=1)
 
 
+def resizing_taps(*sizes: int, device: torch.device | None = None) -> Tensor:
+    """Write what a 3×3 convolution of resized maps reads along one axis as a matrix.
+
+    Args:
+        sizes: the side of the maps, and each side that they are resized to, one after the other.
+
+    Returns:
+        (sizes[-1], 3, sizes[0]) float32: row (i, k) makes what tap k reads at place i out of the maps' own places. It
+        is zero in the padding of the convolution, which comes after the resizing.
+    """
+    matrix = torch.eye(sizes[0], device=device)
+    for size in sizes[1:]:
+        matrix = F.interpolate(matrix[None], size=size, mode="linear", align_corners=True)[0]
+    return rearrange(F.pad(matrix, (1, 1)).unfold(1, 3, 1), "small large tap -> large tap small")
+
+
+class FusionConv(nn.Conv2d):
+    """The 3×3 convolution of a round."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, maps: Tensor, taps: Tensor | None = None) -> Tensor:
+        """maps: (B, C, S, S), or with taps (B, C, s, s), yet to be resized → (B, C, S, S).
+
+        Resizing and convolution are linear, so that each tap's product with the weights can be taken before the maps
+        grow, for (s / S)² of the cost; the products are resized and added up in float32. With taps the result is of
+        the weights' dtype, under autocast as well, where GroupNorm reads float32.
+
+        taps: (3, S, 3, s) as `resizing_taps` makes them, for the first half of the channels and the two quarters.
+        """
+        if taps is None:
+            if maps.dtype != torch.float32:  # the layout of the kernels for half precision
+                maps = maps.contiguous(memory_format=torch.channels_last)
+            return super().forward(maps)
+        quarter = self.in_channels // 4
+        parts = [2 * quarter, quarter, quarter]
+        products = [
+            torch.einsum("bcyx, ocij -> boijyx", part, weight)
+            for part, weight in zip(maps.split(parts, dim=1), self.weight.split(parts, dim=1), strict=True)
+        ]
+        device = maps.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            rows = [
+                torch.einsum("boijyx, hiy -> bohjx", product.float(), tap)
+                for product, tap in zip(products, taps, strict=True)
+            ]
+            columns = rearrange(taps, "part w j x -> w j (part x)")
+            return torch.einsum("bohjx, wjx -> bohw", torch.cat(rows, dim=-1), columns).to(self.weight.dtype)
+
+
 class FusionRound(GradientCheckpointingLayer):
     """One 3×3 convolution, GroupNorm and ReLU, shared by all levels."""
 
     def __init__(self, channels: int, groups: int, eps: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.conv = FusionConv(channels)
         self.norm = nn.GroupNorm(groups, channels, eps=eps)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(maps)))
+    def forward(self, maps: Tensor, taps: Tensor | None = None) -> Tensor:
+        """maps, taps: as `FusionConv` takes them → (B, C, S, S)."""
+        return F.relu(self.norm(self.conv(maps, taps)), inplace=True)
 
 
 class MultiLevelFusion(nn.Module):
@@ -51,6 +106,7 @@ class MultiLevelFusion(nn.Module):
     def __init__(self, config: GPT4RoIConfig) -> None:
         super().__init__()
         region = config.region_config
+        self.grid_size = config.grid_size
         self.sizes = config.level_sizes
         self.input_convs = nn.ModuleList(
             nn.Conv2d(config.vision_config.hidden_size + 2, region.hidden_size, kernel_size=1) for _ in self.sizes
@@ -60,21 +116,52 @@ class MultiLevelFusion(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """features: one (B, grid², C) a level, shallowest first, no CLS → one (B, hidden_size, S_l, S_l) a level."""
-        maps = self.project(features)
-        for fusion_round in self.rounds:
+        """Fuse the levels; what `project`, and `mix` and a round as often as there are rounds, make step by step.
+
+        All before the first round's GroupNorm is linear, so that it is computed on the tower's own grid.
+
+        Args:
+            features: one (B, grid², C) a level, shallowest first, without CLS.
+
+        Returns:
+            One (B, hidden_size, S_l, S_l) float32 a level: RoIAlign reads float32, and the maps are converted once.
+        """
+        rounds = list(self.rounds)
+        if not rounds or self.grid_size == 1:  # a single place has no coordinates to resize
+            maps = self.project(features)
+        else:
+            grids = [conv(append_coordinates(grid)) for conv, grid in self._inputs(features)]
+            first = rounds.pop(0)
+            maps = [first(mixed, self._taps(level, mixed.device)) for level, mixed in enumerate(self.mix(grids))]
+        for fusion_round in rounds:
             maps = [fusion_round(mixed) for mixed in self.mix(maps)]
-        return maps
+        return [level_maps.float() for level_maps in maps]
 
     def project(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Each level resized to its size, with coordinates, through its own 1×1 convolution."""
-        maps = []
-        for level, (hidden, size, conv) in enumerate(zip(features, self.sizes, self.input_convs, strict=True)):
-            grid = round(hidden.shape[1] ** 0.5)
-            if grid * grid != hidden.shape[1]:
-                raise ValueError(f"level {level} must be a square grid of patches, but has {hidden.shape[1]} of them")
-            maps.append(conv(append_coordinates(resize(rearrange(hidden, "b (h w) c -> b c h w", h=grid), size))))
-        return maps
+        return [
+            conv(append_coordinates(resize(grid, size)))
+            for size, (conv, grid) in zip(self.sizes, self._inputs(features), strict=True)
+        ]
+
+    def _inputs(self, features: Sequence[Tensor]) -> list[tuple[nn.Module, Tensor]]:
+        """Each level's 1×1 convolution and its hidden states as (B, C, grid, grid)."""
+        inputs = []
+        for level, (conv, hidden) in enumerate(zip(self.input_convs, features, strict=True)):
+            if hidden.shape[1] != self.grid_size**2:
+                raise ValueError(
+                    f"level {level} must hold {self.grid_size**2} patches, {self.grid_size} a side, but holds "
+                    f"{hidden.shape[1]}; give the tower's hidden states without leading tokens such as CLS"
+                )
+            inputs.append((conv, rearrange(hidden, "b (h w) c -> b c h w", h=self.grid_size)))
+        return inputs
+
+    def _taps(self, level: int, device: torch.device) -> Tensor:
+        """(3, S_l, 3, grid): the resizings of a level's own channels, its deeper and its shallower neighbour's."""
+        size = self.sizes[level]
+        deeper, shallower = self.sizes[min(level + 1, len(self.sizes) - 1)], self.sizes[max(level - 1, 0)]
+        through = (size, deeper, shallower)
+        return torch.stack([resizing_taps(self.grid_size, one, size, device=device) for one in through])
 
     def mix(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Each level's first half beside a quarter of its deeper and a quarter of its shallower neighbour.
@@ -93,6 +180,21 @@ class MultiLevelFusion(nn.Module):
         return mixed
 
 
+class LevelConv(nn.Conv2d):
+    """The 3×3 convolution of the pooled grids of one level."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, grids: Tensor) -> Tensor:
+        """grids: (N, C, o, o) → (N, C, o, o)."""
+        if grids.device.type != "cpu" or grids.dtype != torch.float32 or len(grids) > FEW_BOXES:
+            return super().forward(grids)
+        # One matrix product: for few boxes the kernel's own layout of the weights costs more than it saves.
+        products = self.weight.flatten(1) @ F.unfold(grids, self.kernel_size, padding=self.padding)  # type: ignore[arg-type]
+        return (products + self.bias[:, None]).view_as(grids)  # type: ignore[index]
+
+
 class RegionHead(nn.Module):
     """Fused maps and boxes to one vector a region, in the language model's width."""
 
@@ -102,9 +204,7 @@ class RegionHead(nn.Module):
         self.image_size = config.vision_config.image_size
         self.output_size = region.output_size
         self.sampling_ratio = region.sampling_ratio
-        self.level_convs = nn.ModuleList(
-            nn.Conv2d(region.hidden_size, region.hidden_size, kernel_size=3, padding=1) for _ in config.level_sizes
-        )
+        self.level_convs = nn.ModuleList(LevelConv(region.hidden_size) for _ in config.level_sizes)
         self.flatten_projection = nn.Linear(region.hidden_size * region.output_size**2, region.embed_dim)
         self.position_embedding = nn.Sequential(
             nn.Linear(4, region.position_hidden_size),
@@ -121,7 +221,9 @@ class RegionHead(nn.Module):
         return self.combine(self.pool(maps, boxes), boxes)
 
     def pool(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """RoIAlign on every level for every box, in float32: one (sum of n_i, C, output_size, output_size) a level."""
+        """RoIAlign on every level for every box, in float32: one (sum of n_i, C, output_size, output_size) a level,
+        in the dtype of the weights."""
+        dtype = self.flatten_projection.weight.dtype
         pixels = [image_boxes.float() * self.image_size for image_boxes in boxes]
         return [
             roi_align(
@@ -131,7 +233,7 @@ class RegionHead(nn.Module):
                 spatial_scale=level_maps.shape[-1] / self.image_size,
                 sampling_ratio=self.sampling_ratio,
                 aligned=True,  # as mmcv 1.4.7 does by default; torchvision's default is False
-            ).to(level_maps.dtype)
+            ).to(dtype)
             for level_maps in maps
         ]
 

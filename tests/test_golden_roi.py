@@ -115,6 +115,17 @@ def test_every_step_agrees_with_the_original(steps, golden):
     assert checked == len(steps) - 5 * LEVELS
 
 
+def test_the_fusion_as_the_model_runs_it_agrees_with_the_original(encoder, features, golden):
+    """Its first round resizes inside the convolution; the steps above resize before it."""
+    with torch.no_grad():
+        fused = encoder.fusion(features)
+    for level, maps in enumerate(fused):
+        name = f"fused.l{level}"
+        np.testing.assert_allclose(summary(maps), golden[f"{name}.meanstd"], atol=TOLERANCE, err_msg=name)
+        sample = recorded_slice(name, maps)
+        np.testing.assert_allclose(sample, golden[f"{name}.sample"], atol=TOLERANCE, rtol=0, err_msg=name)
+
+
 def test_region_vectors_agree_with_the_original(encoder, features, boxes, golden):
     with torch.no_grad():
         vectors = encoder(features, boxes)

@@ -10,6 +10,7 @@ from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.capture import RoIFeatures
+from gpt4roi_nb.roi import resize
 
 BOX, OTHER_BOX, THIRD_BOX = (3.0, 4.0, 30.0, 40.0), (20.0, 8.0, 60.0, 44.0), (40.0, 2.0, 60.0, 20.0)
 
@@ -62,7 +63,9 @@ def test_every_step_is_what_the_models_modules_put_out(gpt4roi, features):
         for one, output in zip(recorded, outputs, strict=True):
             torch.testing.assert_close(one, output, atol=1e-5, rtol=0)
 
-    same(features.input_convs, [output[0] for output in seen["inputs"]])
+    # The model's own pass resizes after the first convolutions.
+    sizes = encoder.fusion.sizes
+    same(features.input_convs, [resize(out, size)[0] for out, size in zip(seen["inputs"], sizes, strict=True)])
     assert len(features.fusion_rounds) == 2
     same([level for maps in features.fusion_rounds for level in maps], [output[0] for output in seen["rounds"]])
     same(features.fused_maps, features.fusion_rounds[-1])

@@ -1,0 +1,127 @@
+"""The region encoder beside the same arithmetic written plainly, at the original's real sizes with random weights.
+
+`plain` does what the original does for every question: each convolution at each level's own size, for the image and
+its boxes alike. Both run in one process, in turn; the ratios are of processor time, since a busy machine stretches the
+wall's. bfloat16 is measured where the processor computes in it, or with `bfloat16` on the command line:
+
+    .venv/bin/python tests/benchmarks/bench_original.py [float32] [bfloat16]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from bench_real_sizes import has_bf16
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from gpt4roi_nb import GPT4RoIConfig
+from gpt4roi_nb.roi import RegionEncoder
+
+REPEATS = 3
+BOX = [[0.1, 0.2, 0.6, 0.7]]
+DEMANDS = {torch.float32: ("<= 0.8", ">= 85"), torch.bfloat16: ("<= 0.5", ">= 60")}  # the first box, the next
+
+
+def grown(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps.float(), size=(size, size), mode="bilinear", align_corners=True)
+
+
+def plain(encoder: RegionEncoder, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    """features: four (1, 256, 1024); boxes: (n, 4) xyxy in [0, 1] → (n, D)."""
+    fusion, head = encoder.fusion, encoder.head
+    maps = []
+    for hidden, size, conv in zip(features, fusion.sizes, fusion.input_convs, strict=True):
+        grid = grown(hidden.transpose(1, 2).reshape(1, -1, 16, 16), size)
+        line = torch.linspace(-1, 1, size)
+        x, y = line.expand(1, 1, size, size), line[:, None].expand(1, 1, size, size)
+        maps.append(F.conv2d(torch.cat([grid, x, y], dim=1), conv.weight, conv.bias))
+    for fusion_round in fusion.rounds:
+        mixed = []
+        for level, own in enumerate(maps):
+            half, last, third = (own.shape[1] * part // 4 for part in (2, 3, 2))
+            deeper, shallower = maps[min(level + 1, 3)][:, last:], maps[max(level - 1, 0)][:, third:last]
+            neighbours = [grown(each, own.shape[-1]).to(own.dtype) for each in (deeper, shallower)]
+            mixed.append(torch.cat([own[:, :half], *neighbours], dim=1))
+        norm = fusion_round.norm
+        convolved = [F.conv2d(each, fusion_round.conv.weight, padding=1) for each in mixed]
+        maps = [F.relu(F.group_norm(each, 64, norm.weight, norm.bias)) for each in convolved]
+    summed: Tensor | float = 0.0
+    for level_maps, conv in zip(maps, head.level_convs, strict=True):
+        scale = level_maps.shape[-1] / 224
+        pooled = roi_align(level_maps.float(), [boxes * 224], 14, scale, sampling_ratio=2, aligned=True)
+        summed = summed + F.conv2d(pooled, conv.weight, conv.bias, padding=1)
+    content = head.flatten_projection(F.relu(summed).flatten(1))
+    return head.output_projection(content + head.position_embedding(boxes))
+
+
+def measured(works: Sequence[Callable[[], object]], repeats: int = REPEATS) -> list[tuple[float, float]]:
+    """Median (processor, wall) seconds of each work; they take turns."""
+    times: list[list[tuple[float, float]]] = [[] for _ in works]
+    for _ in range(repeats):
+        for work, kept in zip(works, times, strict=True):
+            processor, wall = time.process_time(), time.perf_counter()
+            work()
+            kept.append((time.process_time() - processor, time.perf_counter() - wall))
+    return [(statistics.median(p for p, _ in kept), statistics.median(w for _, w in kept)) for kept in times]
+
+
+@torch.inference_mode()
+def compare(dtype: torch.dtype) -> list[dict[str, object]]:
+    torch.manual_seed(0)
+    config = GPT4RoIConfig()
+    original = RegionEncoder(config).eval()
+    encoder = RegionEncoder(config).eval()
+    encoder.load_state_dict(original.state_dict())
+    encoder.to(dtype)
+    boxes = torch.tensor(BOX)
+    features = [torch.randn(1, config.num_image_tokens, config.vision_config.hidden_size) for _ in range(4)]
+    given = [level.to(dtype) for level in features]
+    kept = encoder.fusion(given)
+
+    def as_the_original() -> Tensor:  # in half precision it keeps float32 weights and computes under autocast
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            return plain(original, features, boxes)
+
+    def first_box() -> Tensor:
+        return encoder(given, [boxes])
+
+    def next_box() -> Tensor:
+        return encoder.head(kept, [boxes])
+
+    for _ in range(2):
+        next_box()
+    theirs, first = measured([as_the_original, first_box])
+    (following,) = measured([next_box], 5 * REPEATS)
+    seconds = [f"{processor:.3f} s of processor, {wall:.3f} of wall" for processor, wall in (theirs, first, following)]
+    name = str(dtype).removeprefix("torch.")
+    return [
+        {
+            "what": f"the first box of an image / the original's arithmetic, {name}",
+            "ratio": first[0] / theirs[0],
+            "demand": DEMANDS[dtype][0],
+            "detail": f"{seconds[1]}; the original's {seconds[0]}",
+        },
+        {
+            "what": f"the original's arithmetic / the next box, {name}",
+            "ratio": theirs[0] / following[0],
+            "demand": DEMANDS[dtype][1],
+            "detail": seconds[2],
+        },
+    ]
+
+
+def run() -> list[dict[str, object]]:
+    dtypes = [torch.float32, torch.bfloat16] if has_bf16() else [torch.float32]
+    return [row for dtype in dtypes for row in compare(dtype)]
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ["float32"]:
+        for row in compare(getattr(torch, name)):
+            print(row, flush=True)
