@@ -4,28 +4,107 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Far above what any file here has (a tokenizer's "no limit" is 10³⁰), and below what Python or a later reader fails at.
+MAX_DIGITS = 100  # of a whole number
+MAX_DEPTH = 100  # of lists and objects within one another
+
+
+def check_regular_file(path: str | os.PathLike[str]) -> None:
+    """Check that a path leads to an ordinary file: reading a pipe, a terminal or a device may never end.
+
+    Args:
+        path: a file; symbolic links are followed.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, ValueError: there is nothing, a folder, or something else.
+    """
+    name = repr(os.fspath(path))
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {name}; check the path and its spelling") from None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"expected a file, but {name} is a folder; name a file in it")
+    if not stat.S_ISREG(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise ValueError(
+            f"expected an ordinary file, but {name} is {kind}; copy what it gives into a file, and name it"
+        )
+
+
+def parse_json(text: str, name: str) -> Any:
+    """The value that a JSON text stands for.
+
+    Args:
+        text: the JSON text.
+        name: how messages call it.
+
+    Raises:
+        ValueError: it is truncated, no JSON, nested more than `MAX_DEPTH` deep, or holds a whole number of more than
+            `MAX_DIGITS` digits.
+    """
+    try:
+        content = json.loads(text, parse_int=_whole_number)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is truncated or no JSON file: {error}") from error
+    except _TooLong as error:
+        raise ValueError(
+            f"{name} holds a whole number of {error} digits, expected at most {MAX_DIGITS}; it is damaged or was not "
+            "meant to be read"
+        ) from None
+    except RecursionError:
+        pass  # deeper than Python itself reads
+    else:
+        if not _is_deeper(content, MAX_DEPTH):
+            return content
+    raise ValueError(
+        f"{name} nests lists or objects more than {MAX_DEPTH} deep; it is damaged or was not meant to be read"
+    )
+
 
 def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
-    """The JSON object in a file.
+    """The JSON object in a file; a byte order mark in front is allowed.
 
     Raises:
         FileNotFoundError: there is no such file; `what` is how the message calls the place that lacks it.
-        ValueError: it is truncated or no JSON object.
+        ValueError: it is no ordinary file, no JSON object, or none that `parse_json` takes.
     """
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"{what} {str(file.parent)!r} lacks {file.name}")
+    check_regular_file(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
         raise ValueError(f"{str(file)!r} is truncated or no JSON file: {error}") from error
+    content = parse_json(text, repr(str(file)))
     if not isinstance(content, dict):
         raise ValueError(f"{str(file)!r} must hold a JSON object, but holds a {type(content).__name__}")
     return content
+
+
+class _TooLong(Exception):
+    """A whole number of so many digits."""
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _TooLong(len(digits.lstrip("-")))
+    return int(digits)
+
+
+def _is_deeper(content: Any, depth: int) -> bool:
+    """Whether lists and objects lie more than `depth` deep within one another."""
+    level = [content]
+    for _ in range(depth):
+        level = [value for value in level if isinstance(value, dict | list)]
+        level = [child for value in level for child in (value.values() if isinstance(value, dict) else value)]
+    return any(isinstance(value, dict | list) for value in level)
 
 
 @contextmanager
