@@ -23,7 +23,7 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.record import Annotation
 from gpt4roi_nb.files import read_json, write_json
 
-VERSION = 2  # of what parsers yield and of the layout: a higher one makes every index anew
+VERSION = 3  # of what parsers yield and of the layout: a higher one makes every index anew
 ROWS = 2048  # a batch; all but the last are of this size
 ANNOTATIONS, PROBLEMS, MANIFEST = "annotations.arrow", "problems.jsonl", "manifest.json"
 _KEY_LENGTH = 16
@@ -35,11 +35,16 @@ class Index:
     """The annotations of an index by number, in the order of the file they were read from.
 
     A pickled index is a path: a worker maps the same file again.
+
+    Raises:
+        ValueError: one of its files is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_json(folder / MANIFEST)
+        if not isinstance(self.manifest.get("rows"), int) or not isinstance(self.manifest.get("left_out"), dict):
+            raise ValueError(f"{str(folder / MANIFEST)!r} must say how many 'rows' there are and what was 'left_out'")
         self._batches: list[Any] | None = None
 
     def __len__(self) -> int:
@@ -93,8 +98,15 @@ class Index:
         if self._batches is None:
             import pyarrow as pa
 
-            reader = pa.ipc.open_file(pa.memory_map(str(self.folder / ANNOTATIONS)))
-            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            file = self.folder / ANNOTATIONS
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(file)))
+                batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            except (OSError, pa.ArrowException) as error:
+                raise ValueError(f"{str(file)!r} is damaged or cut short: {error}") from error
+            if (rows := sum(batch.num_rows for batch in batches)) != len(self):
+                raise ValueError(f"{str(file)!r} holds {rows} rows, but {MANIFEST} beside it tells of {len(self)}")
+            self._batches = batches
         return self._batches
 
 
@@ -118,6 +130,9 @@ def open_index(
         read: yields the annotations; called only if the index must be made.
         strict: raise at the first bad record, also if the index that lists it was made before.
         rebuild: make it anew in any case.
+
+    Raises:
+        ValueError: the index that is there is damaged; the message names the file.
     """
     sources = [source.resolve() for source in sources]
     what = json.dumps([name, [str(source) for source in sources], options], sort_keys=True, default=str)
@@ -129,7 +144,12 @@ def open_index(
         for older in cache.glob(f"{prefix}-*"):
             if older != folder and ".part" not in older.name:
                 shutil.rmtree(older, ignore_errors=True)
-    return Index(folder)
+    try:
+        index = Index(folder)
+        index._opened()
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"the index is damaged: {error}; rebuild=True makes it anew") from error
+    return index
 
 
 def _build(

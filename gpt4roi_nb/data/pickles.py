@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from gpt4roi_nb.files import check_regular_file
+
 PICKLES = (".p", ".pkl", ".pickle")
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+# What the unpickler raises on damaged data, found by cutting and garbling pickles.
+_DAMAGED = (
+    EOFError, AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError, MemoryError,
+    ImportError, NotImplementedError,
+)  # fmt: skip
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
@@ -22,14 +29,16 @@ def read_pickle(file: Path, *, arrays: bool = False) -> Any:
     Text of Python 2 is read as Latin-1, as NumPy's arrays need.
 
     Raises:
+        FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
         ValueError: it is truncated or no pickle, or holds anything but data.
     """
+    check_regular_file(file)
     with file.open("rb") as stream:
         try:
             return _DataUnpickler(stream, arrays).load()
         except pickle.UnpicklingError as error:
             raise ValueError(f"{str(file)!r} cannot be read: {error}") from error
-        except (EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except _DAMAGED as error:
             raise ValueError(f"{str(file)!r} is truncated or no pickle: {error}") from error
 
 
