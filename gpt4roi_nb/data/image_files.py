@@ -60,6 +60,8 @@ class Folder:
                     check_regular_file(self.root / name)
             except BadRecord as bad:
                 found[name] = bad
+            except FileNotFoundError as error:  # a link that leads nowhere
+                found[name] = BadRecord(NO_IMAGE, str(error))
             except (OSError, ValueError) as error:
                 found[name] = BadRecord(UNREADABLE_IMAGE, str(error))
         return found

@@ -80,18 +80,21 @@ class Journal:
         return {batch for batch, rows in self.done().items() if not _without_picture(rows)}
 
     def mend(self) -> None:
-        """Takes damaged lines out of this process's file, and warns of those that are not just the last, unfinished."""
+        """Takes damaged lines out of this process's file, and warns of all but a last one without an end."""
         if not self._file.exists():
             return
         entries, damaged = read_json_lines(self._file)
         whole = [entry for entry in entries if _answered(entry) is not None]
-        if not damaged and len(whole) == len(entries):
+        lost = len(damaged) + len(entries) - len(whole)
+        if not lost:
             return
+        unfinished = not self._file.read_bytes().endswith(b"\n")
         with replacing(self._file) as partial:
             partial.write_text("".join(map(_line, whole)), encoding="utf-8")
-        if (lost := len(damaged) + len(entries) - len(whole)) > 1 or damaged[-1:] != [len(entries) + len(damaged)]:
+        if lost > unfinished:
             warnings.warn(
-                f"{lost} lines of {str(self._file)!r} were damaged; the questions that they answered are asked again",
+                f"{lost - unfinished} damaged line(s) were taken out of {str(self._file)!r}; the questions that they "
+                "answered are asked again",
                 stacklevel=2,
             )
 
