@@ -42,10 +42,19 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = read_json(folder / MANIFEST)
-        if not isinstance(self.manifest.get("rows"), int) or not isinstance(self.manifest.get("left_out"), dict):
-            raise ValueError(f"{str(folder / MANIFEST)!r} must say how many 'rows' there are and what was 'left_out'")
+        try:
+            self.manifest = read_json(folder / MANIFEST)
+        except ValueError as error:
+            raise ValueError(f"the index is damaged: {error}; rebuild=True makes it anew") from error
+        rows, left_out = self.manifest.get("rows"), self.manifest.get("left_out")
+        counts = [rows, *left_out.values()] if isinstance(left_out, dict) else [None]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(
+                f"the index is damaged: {str(folder / MANIFEST)!r} must say how many 'rows' there are and what was "
+                "'left_out'; rebuild=True makes it anew"
+            )
         self._batches: list[Any] | None = None
+        self._sound: set[int] = set()
 
     def __len__(self) -> int:
         return int(self.manifest["rows"])
@@ -63,7 +72,7 @@ class Index:
     def __getitem__(self, row: int) -> Annotation:
         if not 0 <= row < len(self):
             raise IndexError(f"the index holds {len(self)} annotations, numbered from 0; there is no {row}")
-        batch = self._opened()[row // ROWS]
+        batch = self._batch(row // ROWS)
         values = {name: batch.column(name)[row % ROWS] for name in batch.schema.names}
         return Annotation(
             kind=values["kind"].as_py(),
@@ -89,10 +98,28 @@ class Index:
         return list(dict.fromkeys(self.images()))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "manifest": self.manifest, "_batches": None}
+        return {"folder": self.folder, "manifest": self.manifest, "_batches": None, "_sound": set()}
 
     def _column(self, name: str) -> list[str]:
-        return [value for batch in self._opened() for value in batch.column(name).to_pylist()]
+        return [
+            value for number in range(len(self._opened())) for value in self._batch(number).column(name).to_pylist()
+        ]
+
+    def _batch(self, number: int) -> Any:
+        """A batch; looked through when it is first used, since Arrow ends the process where one is damaged."""
+        batch = self._opened()[number]
+        if number not in self._sound:
+            import pyarrow as pa
+
+            try:
+                batch.validate(full=True)
+            except pa.ArrowException as error:
+                raise ValueError(self._damaged(str(error))) from error
+            self._sound.add(number)
+        return batch
+
+    def _damaged(self, why: str) -> str:
+        return f"the index is damaged: {str(self.folder / ANNOTATIONS)!r}: {why}; rebuild=True makes it anew"
 
     def _opened(self) -> list[Any]:
         if self._batches is None:
@@ -103,9 +130,10 @@ class Index:
                 reader = pa.ipc.open_file(pa.memory_map(str(file)))
                 batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             except (OSError, pa.ArrowException) as error:
-                raise ValueError(f"{str(file)!r} is damaged or cut short: {error}") from error
-            if (rows := sum(batch.num_rows for batch in batches)) != len(self):
-                raise ValueError(f"{str(file)!r} holds {rows} rows, but {MANIFEST} beside it tells of {len(self)}")
+                raise ValueError(self._damaged(str(error))) from error
+            rows = [min(ROWS, len(self) - first) for first in range(0, len(self), ROWS)]
+            if [batch.num_rows for batch in batches] != rows or not reader.schema.equals(_schema()):
+                raise ValueError(self._damaged(f"it is not what {MANIFEST} beside it tells of"))
             self._batches = batches
         return self._batches
 
@@ -144,11 +172,8 @@ def open_index(
         for older in cache.glob(f"{prefix}-*"):
             if older != folder and ".part" not in older.name:
                 shutil.rmtree(older, ignore_errors=True)
-    try:
-        index = Index(folder)
-        index._opened()
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"the index is damaged: {error}; rebuild=True makes it anew") from error
+    index = Index(folder)
+    index._opened()
     return index
 
 
@@ -178,17 +203,7 @@ def _build(
 def _write(file: Path, annotations: Iterable[Annotation]) -> int:
     import pyarrow as pa
 
-    schema = pa.schema(
-        {
-            "kind": pa.string(),
-            "image": pa.string(),
-            "boxes": pa.list_(pa.float32()),
-            "texts": pa.list_(pa.string()),
-            "source": pa.string(),
-            "id": pa.string(),
-            "choice": pa.int8(),
-        }
-    )
+    schema = _schema()
     rows = 0
     with pa.OSFile(str(file), "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
@@ -208,6 +223,22 @@ def _write(file: Path, annotations: Iterable[Annotation]) -> int:
         if columns["id"]:
             flush()
     return rows
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "kind": pa.string(),
+            "image": pa.string(),
+            "boxes": pa.list_(pa.float32()),
+            "texts": pa.list_(pa.string()),
+            "source": pa.string(),
+            "id": pa.string(),
+            "choice": pa.int8(),
+        }
+    )
 
 
 def _digest(text: str) -> str:

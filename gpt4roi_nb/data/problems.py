@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -232,10 +233,14 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else HALF_CHARACTER.sub("\ufffd", text)
 
 
+_REPR = reprlib.Repr()  # of what lies deep within it, or far behind, nothing is shown, nor looked at
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+
+
 def shown(value: object, limit: int = 60) -> str:
     """A value as a message shows it, whatever it is."""
     try:
-        return cut(repr(value), limit)
+        return cut(_REPR.repr(value), limit)
     except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists
         return f"a {type(value).__name__} too large to show"
 

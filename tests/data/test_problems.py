@@ -19,6 +19,7 @@ from annotation_files import Given
 from gpt4roi_nb.data import BadRecord, RegionDataset, load
 from gpt4roi_nb.data.coco import CROWDS
 from gpt4roi_nb.data.json_stream import elements
+from gpt4roi_nb.data.pickles import read_pickle
 from gpt4roi_nb.data.problems import (
     AMBIGUOUS,
     BROKEN_JSON,
@@ -487,3 +488,18 @@ def test_a_pipe_as_annotation_file_does_not_hang(make: Callable[[Path], Given], 
         load(given.format, tmp_path, cache=tmp_path)
     with pytest.raises(NotADirectoryError, match="images must be the folder"):
         load(given.format, given.annotations, given.annotations, cache=tmp_path)
+
+
+def test_a_place_in_a_pickles_memo_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "a.p"
+    for data in (b"\x80\x04Nr\xff\xff\xff\x7f.", b"Np2000000000\n.", b"\x80\x04\x8c\x01aNr\xff\xff\xff\x7f."):
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match="speaks of thing 2,"):
+            read_pickle(file)
+    for protocol in range(6):
+        content = [
+            {"a": [f"{number} é"] * 3, "b": [number, 2.5, None, True, (number, number << 70)]}
+            for number in range(70_000)
+        ]
+        file.write_bytes(pickle.dumps(content, protocol))
+        assert read_pickle(file) == content
