@@ -11,7 +11,12 @@ from gpt4roi_nb.data.problems import LARGEST, OUTSIDE, WRONG_TYPE, ZERO_AREA, Ba
 
 def box_from_xywh(values: Any, width: int = 0, height: int = 0) -> Box:
     """As `box_from_xyxy`, from (x, y, width, height)."""
-    x, y, w, h = four_numbers(values)
+    return cut_xywh(four_numbers(values), width, height)
+
+
+def cut_xywh(box: Box, width: int = 0, height: int = 0) -> Box:
+    """As `box_from_xywh`, of what `four_numbers` has given."""
+    x, y, w, h = box
     return _checked((x, y, x + w, y + h), width, height)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.data.box_check import box_from_xywh, four_numbers
+from gpt4roi_nb.data.box_check import cut_xywh, four_numbers
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import (
     MISSING,
@@ -105,8 +105,8 @@ class CocoFile:
         image = self.images[image_id]
         for row in self._rows.get(image_id, ()):
             try:
-                xywh = list(self._xywh[4 * row : 4 * row + 4])
-                yield box_from_xywh(xywh, image.width, image.height), self._kept[row], self._ids[row]
+                x, y, width, height = self._xywh[4 * row : 4 * row + 4]
+                yield cut_xywh((x, y, width, height), image.width, image.height), self._kept[row], self._ids[row]
             except BadRecord as bad:
                 self.note(bad, self._ids[row])
 
@@ -148,7 +148,7 @@ def read_instances(
 def is_crowd(entry: dict[str, Any]) -> bool:
     """Whether an annotation is a box around many things. Some files write the mark as a text; LVIS's have none."""
     mark = entry.get("iscrowd")
-    if mark in (None, 0, "0"):
+    if mark is None or mark == 0 or mark == "0":
         return False
     if mark in (1, "1"):
         return True

@@ -52,16 +52,18 @@ def _runs() -> re.Pattern[bytes]:
     """Instructions of a pickle one after another, but those whose arguments tell their own length, or a place far out
     in the memo."""
     lengths: dict[int, list[bytes]] = {}
-    lines = []
+    lines: dict[int, list[bytes]] = {}
     for one in pickletools.opcodes:
         code = re.escape(one.code.encode("latin-1"))
         if one.arg is None or (one.arg.n >= 0 and one.name != "LONG_BINPUT"):
             lengths.setdefault(0 if one.arg is None else one.arg.n, []).append(code)
         elif one.arg.n == pickletools.UP_TO_NEWLINE and one.name != "PUT":
-            lines.append(code + rb"[^\n]*+\n" * (2 if one.name in ("GLOBAL", "INST") else 1))
-    fixed = [b"[" + b"".join(codes) + b"]" + b"." * length for length, codes in lengths.items()]
+            lines.setdefault(2 if one.name in ("GLOBAL", "INST") else 1, []).append(code)
     small = [rb"p[0-9]{1,5}\n", rb"r..\0\0"]  # places for which there is always room
-    return re.compile(b"(?:" + b"|".join([*fixed, *lines, *small]) + b")*+", re.DOTALL)
+    told = [b"[" + b"".join(codes) + b"]" + rb"[^\n]*+\n" * count for count, codes in lines.items()]
+    fixed = [b"[" + b"".join(codes) + b"]" + b"." * length for length, codes in lengths.items() if length]
+    plain = b"[" + b"".join(lengths[0]) + b"]++"
+    return re.compile(b"(?:" + b"|".join([plain, *small, *told, *fixed]) + b")*+", re.DOTALL)
 
 
 _RUN = _runs()

@@ -195,10 +195,10 @@ def length_field(entry: Any, key: str) -> int:
 
 def id_field(entry: Any, key: str) -> int | str:
     """`entry[key]`, by which other entries name this one."""
-    value = entry.get(key) if isinstance(entry, Mapping) else None
-    if isinstance(value, str):
-        return whole_characters(value)
-    return field(entry, key, int)
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if type(value) is int and -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        return value
+    return whole_characters(value) if isinstance(value, str) else field(entry, key, int)
 
 
 def path_field(entry: Any, key: str) -> str:

@@ -26,10 +26,14 @@ from gpt4roi_nb.data.problems import (
     NO_IMAGE,
     OUT_OF_RANGE,
     UNREADABLE_IMAGE,
+    WRONG_TYPE,
     BadRecord,
     Problems,
+    UniqueTable,
     field,
     path_field,
+    shown,
+    text_field,
 )
 from gpt4roi_nb.data.record import as_boxes
 from gpt4roi_nb.data.scenes.formats.masks import bounds
@@ -97,7 +101,16 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
             problems.add(bad, f"{layout.json.name}: annotation {number}")
             continue
         images.append(image)
-    classes = class_names(content["categories"], dataset)
+    categories: UniqueTable[int, dict[str, Any]] = UniqueTable()
+    for number, entry in enumerate(content["categories"]):
+        try:
+            category, name = field(entry, "id", int), text_field(entry, "name")
+            if entry.get("isthing") not in (0, 1):
+                raise BadRecord(WRONG_TYPE, f"'isthing' must be 0 or 1, but is {shown(entry.get('isthing'))}")
+            categories.add(category, {**entry, "name": name})
+        except BadRecord as bad:
+            problems.add(bad, f"{layout.json.name}: category {number}")
+    classes = class_names(list(categories.values()), dataset)
     return PanopticData(dataset, split, base, layout.json, classes, tuple(images))
 
 
