@@ -92,6 +92,29 @@ def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
     return content
 
 
+def read_json_lines(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The JSON objects of a file that has grown line by line, and the numbers, from 1, of the lines that are damaged.
+
+    A last line without an end is one of them: a kill, or a full disk, has cut it short.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, ValueError: there is no such file, or no ordinary one.
+    """
+    check_regular_file(file)
+    *lines, last = file.read_bytes().split(b"\n")
+    found, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = parse_json(line.decode("utf-8"), "the line")
+        except ValueError:
+            entry = None
+        if isinstance(entry, dict):
+            found.append(entry)
+        else:
+            damaged.append(number)
+    return found, damaged + [len(lines) + 1] * bool(last)
+
+
 class _TooLong(Exception):
     """A whole number of so many digits."""
 
@@ -143,6 +166,12 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
                 fcntl.flock(opened, fcntl.LOCK_UN)  # also for processes that were forked meanwhile, and hold it too
     finally:
         os.close(opened)
+
+
+def stamp_of(file: str | os.PathLike[str]) -> str:
+    """What differs when a file is another one: its size and its time of change. Raises OSError where there is none."""
+    facts = os.stat(file)
+    return f"{facts.st_size} {facts.st_mtime_ns}"
 
 
 @contextmanager

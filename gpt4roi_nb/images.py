@@ -30,7 +30,7 @@ _ACCEPTED = (
     "a path, an open image file or its bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)"
 )
 # What Pillow's decoders raise on damaged data, found by cutting and garbling files of every common format.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -71,7 +71,7 @@ def load_image(image: ImageLike) -> Image.Image:
         _check_pixels(*image.size, name)
         try:
             upright = ImageOps.exif_transpose(image)  # always a copy
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise ValueError(_damaged(name, error)) from error
         return _to_rgb(upright, name)
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -150,13 +150,13 @@ def _decode(stream: Any, size: int, name: str) -> Image.Image:
             ) from error
         except Image.DecompressionBombError as error:
             raise ValueError(_too_large(name, "more")) from error
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise ValueError(_damaged(name, error)) from error
         _check_pixels(*image.size, name)
         try:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise ValueError(_damaged(name, error)) from error
     return image
 

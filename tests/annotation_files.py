@@ -246,3 +246,35 @@ ALL = (
     coco, panoptic, lvis, refcoco, unc_refs, flickr, vg_train, vg_regions, vcr, vcr_single, vcr_several, vcr_choice,
     llava,
 )  # fmt: skip
+
+COCO, REFERRING = "coco/train2017", "coco/train2014"
+# The generated world's own: format, annotations, images and options, the paths below the world's folder.
+WORLD: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "coco": ("coco", "coco/annotations/instances_train2017.json", COCO, {}),
+    "panoptic": ("coco", "coco/annotations/panoptic_train2017.json", COCO, {}),
+    "lvis": ("coco", "lvis/lvis_v1_train.json", "coco", {}),
+    **{
+        name: ("refcoco", f"{name}/finetune_{name}_train.json", REFERRING, {})
+        for name in ("refcoco", "refcoco+", "refcocog")
+    },
+    **{
+        f"{name} refs": ("refcoco", f"{name}/refs({by}).p", REFERRING, {"instances": f"{name}/instances.json"})
+        for name, by in (("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd"))
+    },
+    "flickr30k": ("flickr30k", "flickr30k/final_flickr_separateGT_train.json", "flickr30k/flickr30k-images", {}),
+    "vg": ("visual_genome", "vg/train.json", "vg/VG_100K", {}),
+    "vg original": ("visual_genome", "vg/region_descriptions.json", "vg", {"image_data": "vg/image_data.json"}),
+    **{
+        f"vcr {rendering}": ("vcr", "vcr/train.jsonl", "vcr/vcr1images", {"rendering": rendering})
+        for rendering in ("all", "single", "several", "choice")
+    },
+    **{
+        f"llava {suffix}": (
+            "llava",
+            "llava/llava_instruct_150k.json",
+            COCO,
+            {"boxes": f"llava/llava_150k_bbox_pred_results.{suffix}"},
+        )
+        for suffix in ("pkl", "npz")
+    },
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt4roi_nb.files import parse_json, replacing
+from gpt4roi_nb.files import check_regular_file, parse_json, replacing
 
 ENDINGS = (".npz", ".safetensors")
 PICTURE_SIDE = 1024  # enough to draw on; a photograph of 50 megapixels would be larger than what is shown over it
 _ABOUT, _PICTURE = "about", "picture"
+# What the readers of both kinds of file raise on damaged ones, found by cutting and garbling them.
+_DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, SafetensorError,
+)  # fmt: skip
 
 
 def small_picture(image: Image.Image) -> Image.Image:
@@ -67,8 +73,9 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], Im
         ValueError: it is damaged, or of another kind.
     """
     source = _checked(path)
-    if not source.is_file():
+    if not source.exists():
         raise FileNotFoundError(f"no saved {kind} at {str(path)!r}")
+    check_regular_file(source)
     try:
         if source.suffix == ".npz":
             with np.load(source, allow_pickle=False) as content:
@@ -79,11 +86,12 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], Im
                 text = (content.metadata() or {})[_ABOUT]
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
         about = parse_json(text, "its description")
+        found = about["kind"]
         picture = Image.fromarray(tensors.pop(_PICTURE).numpy())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{str(path)!r} is damaged, or no saved {kind}: {type(error).__name__} {error}") from error
-    if about.get("kind") != kind:
-        raise ValueError(f"{str(path)!r} holds {about.get('kind')!r}, but expected a saved {kind}")
+    if found != kind:
+        raise ValueError(f"{str(path)!r} holds {found!r}, but expected a saved {kind}")
     return tensors, picture, about
 
 

@@ -6,12 +6,17 @@ import math
 from typing import Any
 
 from gpt4roi_nb.boxes import MIN_SIDE, TOLERANCE, Box
-from gpt4roi_nb.data.problems import OUTSIDE, WRONG_TYPE, ZERO_AREA, BadRecord
+from gpt4roi_nb.data.problems import LARGEST, OUTSIDE, WRONG_TYPE, ZERO_AREA, BadRecord, shown
 
 
 def box_from_xywh(values: Any, width: int = 0, height: int = 0) -> Box:
     """As `box_from_xyxy`, from (x, y, width, height)."""
-    x, y, w, h = _numbers(values)
+    return cut_xywh(four_numbers(values), width, height)
+
+
+def cut_xywh(box: Box, width: int = 0, height: int = 0) -> Box:
+    """As `box_from_xywh`, of what `four_numbers` has given."""
+    x, y, w, h = box
     return _checked((x, y, x + w, y + h), width, height)
 
 
@@ -25,15 +30,16 @@ def box_from_xyxy(values: Any, width: int = 0, height: int = 0) -> Box:
     Raises:
         BadRecord: not four finite numbers; wholly outside; less than a pixel wide or high inside the image.
     """
-    return _checked(_numbers(values), width, height)
+    return _checked(four_numbers(values), width, height)
 
 
-def _numbers(values: Any) -> Box:
+def four_numbers(values: Any) -> Box:
+    """Four finite numbers that can be pixels. Raises BadRecord for anything else."""
     if not isinstance(values, (list, tuple)) or len(values) != 4:
-        raise BadRecord(WRONG_TYPE, f"a box must be a list of four numbers, but is {repr(values)[:60]}")
+        raise BadRecord(WRONG_TYPE, f"a box must be a list of four numbers, but is {shown(values)}")
     for value in values:
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise BadRecord(WRONG_TYPE, f"a box must be four finite numbers, but is {repr(values)[:60]}")
+        if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:  # NaN fails both
+            raise BadRecord(WRONG_TYPE, f"a box must be four finite numbers of pixels, but is {shown(values)}")
     return values[0], values[1], values[2], values[3]
 
 

@@ -9,12 +9,24 @@ from array import array
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.data.box_check import box_from_xywh
+from gpt4roi_nb.data.box_check import cut_xywh, four_numbers
 from gpt4roi_nb.data.json_stream import elements
-from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, field, length_field
+from gpt4roi_nb.data.problems import (
+    MISSING,
+    OUT_OF_RANGE,
+    WRONG_TYPE,
+    BadRecord,
+    Problems,
+    UniqueTable,
+    field,
+    id_field,
+    length_field,
+    path_field,
+    path_in_url,
+    shown,
+)
 from gpt4roi_nb.data.record import CATEGORY, Annotation, as_boxes, plain
 
 CROWDS = "crowds"
@@ -49,8 +61,8 @@ class CocoFile:
         keep_of_image: Callable[[dict[str, Any]], Any] = lambda entry: None,
     ) -> None:
         self.name = file.name
-        self.images: dict[Hashable, CocoImage] = {}
-        self.categories: dict[int, str] = {}
+        self.images: UniqueTable[Hashable, CocoImage] = UniqueTable()
+        self.categories: UniqueTable[int, str] = UniqueTable()
         self._problems = problems
         self._xywh = array("d")
         self._ids: list[Any] = []
@@ -58,16 +70,17 @@ class CocoFile:
         self._rows: dict[Hashable, list[int]] = {}  # of each image
         unusable = set()  # images; their annotations need no word of their own
         count = 0
+        image_id: Hashable
         for number, (key, entry) in enumerate(elements(file, problems)):
             count += key in ("images", "annotations")
             try:
                 if key == "images":
-                    image_id = _hashable(entry, "id")
+                    image_id = id_field(entry, "id")
                     unusable.add(image_id)
-                    self.images[image_id] = _image(entry, keep_of_image)
+                    self.images.add(image_id, _image(entry, keep_of_image))
                     unusable.discard(image_id)
                 elif key == "categories":
-                    self.categories[field(entry, "id", int)] = plain(field(entry, "name", str).replace("_", " "))
+                    self.categories.add(field(entry, "id", int), _category_name(entry))
                 elif key == "annotations":
                     for part, name in _parts(entry, number):
                         try:
@@ -92,21 +105,19 @@ class CocoFile:
         image = self.images[image_id]
         for row in self._rows.get(image_id, ()):
             try:
-                xywh = list(self._xywh[4 * row : 4 * row + 4])
-                yield box_from_xywh(xywh, image.width, image.height), self._kept[row], self._ids[row]
+                x, y, width, height = self._xywh[4 * row : 4 * row + 4]
+                yield cut_xywh((x, y, width, height), image.width, image.height), self._kept[row], self._ids[row]
             except BadRecord as bad:
                 self.note(bad, self._ids[row])
 
     def _add(self, entry: Any, name: Any, keep: Callable[[dict[str, Any]], Any]) -> None:
         if not isinstance(entry, dict):
             raise BadRecord(WRONG_TYPE, f"expected an object, but a {type(entry).__name__} came")
-        if entry.get("iscrowd"):  # LVIS has no such field
+        if is_crowd(entry):
             self._problems.leave_out(CROWDS)
             return
-        image_id = _hashable(entry, "image_id")
-        box = field(entry, "bbox", list)
-        if len(box) != 4 or any(type(value) not in (int, float) for value in box):
-            raise BadRecord(WRONG_TYPE, f"'bbox' must be four numbers, but is {repr(box)[:60]}")
+        image_id = id_field(entry, "image_id")
+        box = four_numbers(field(entry, "bbox", list))
         kept = keep(entry)
         self._rows.setdefault(image_id, []).append(len(self._ids))
         self._ids.append(name)
@@ -134,15 +145,31 @@ def read_instances(
             problems.leave_out("images without a box")
 
 
+def is_crowd(entry: dict[str, Any]) -> bool:
+    """Whether an annotation is a box around many things. Some files write the mark as a text; LVIS's have none."""
+    mark = entry.get("iscrowd")
+    if mark is None or mark == 0 or mark == "0":
+        return False
+    if mark in (1, "1"):
+        return True
+    raise BadRecord(WRONG_TYPE, f"'iscrowd' must be 0 or 1, but is {shown(mark)}")
+
+
+def _category_name(entry: Any) -> str:
+    name = plain(field(entry, "name", str).replace("_", " "))
+    if not name:
+        raise BadRecord(MISSING, "'name' says nothing, and would train an empty answer")
+    return name
+
+
 def _image(entry: Any, keep: Callable[[dict[str, Any]], Any]) -> CocoImage:
-    name = entry.get("file_name")
-    if name is None and isinstance(entry.get("coco_url"), str):
+    if entry.get("file_name") is not None:
+        name = path_field(entry, "file_name")
+    elif entry.get("coco_url") is not None:
         # LVIS: its images lie in COCO's train2017 and val2017, and only the address says in which.
-        name = "/".join(Path(urlsplit(entry["coco_url"]).path).parts[-2:])
-    if name is None:
+        name = path_in_url(field(entry, "coco_url", str), "coco_url")
+    else:
         raise BadRecord(MISSING, "there is neither 'file_name' nor 'coco_url'")
-    if not isinstance(name, str) or not name:
-        raise BadRecord(WRONG_TYPE, f"'file_name' must be a text, but is {name!r}")
     return CocoImage(name, length_field(entry, "width"), length_field(entry, "height"), keep(entry))
 
 
@@ -156,17 +183,8 @@ def _parts(entry: Any, number: int) -> Iterator[tuple[Any, Any]]:
         yield part, _id_of(segment, f"{number}, segment {place}")
 
 
-def _hashable(entry: Any, key: str) -> Hashable:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if value is None:
-        raise BadRecord(MISSING, f"there is no {key!r}")
-    if not isinstance(value, (int, str)):
-        raise BadRecord(WRONG_TYPE, f"{key!r} must be a number or a text, but is {repr(value)[:60]}")
-    return value
-
-
 def _id_of(entry: Any, number: int | str) -> Any:
     """How messages call an entry: by its id, or else by its place among all of the file."""
     if isinstance(entry, dict) and entry.get("id") is not None:
-        return entry["id"]
+        return entry["id"] if isinstance(entry["id"], str) else shown(entry["id"])
     return f"unknown, entry {number} of the file"

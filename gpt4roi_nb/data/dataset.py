@@ -16,15 +16,16 @@ from PIL import Image
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes
 from gpt4roi_nb.data.coco import read_instances
 from gpt4roi_nb.data.flickr import read_flickr
-from gpt4roi_nb.data.image_files import missing
+from gpt4roi_nb.data.image_files import Folder
 from gpt4roi_nb.data.index import Index, open_index
 from gpt4roi_nb.data.instructions import MAX_REGIONS, instruct
 from gpt4roi_nb.data.llava import read_llava
-from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE, UNREADABLE_IMAGE, BadRecord, Problems
+from gpt4roi_nb.data.problems import OUTSIDE, UNREADABLE_IMAGE, BadRecord, Problems
 from gpt4roi_nb.data.record import Annotation, Record
 from gpt4roi_nb.data.refcoco import read_refcoco
 from gpt4roi_nb.data.vcr import read_vcr
 from gpt4roi_nb.data.visual_genome import read_visual_genome
+from gpt4roi_nb.files import check_regular_file
 from gpt4roi_nb.images import load_image
 
 FORMATS: dict[str, Callable[..., Iterator[Annotation]]] = {
@@ -157,7 +158,7 @@ def load(
 
     Raises:
         ValueError: an unknown format or option, or a file of another format.
-        FileNotFoundError: no such annotation file or folder.
+        FileNotFoundError, IsADirectoryError, NotADirectoryError: no such annotation file or folder.
         BadRecord: if strict.
     """
     if format not in FORMATS:
@@ -171,9 +172,14 @@ def load(
     }
     source, folder = Path(annotations), Path(images) if images is not None else None
     files = [source, *(value for value in options.values() if isinstance(value, Path))]
+    if max_regions < 1:
+        raise ValueError(f"max_regions must be at least 1, but is {max_regions}")
     for file in [*files, *([folder] if folder is not None else [])]:
         if not file.exists():
             raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
+    if folder is not None and not folder.is_dir():
+        raise NotADirectoryError(f"images must be the folder of the pictures, but {str(folder)!r} is a file")
+    check_regular_file(source)
 
     # These formats' indexes say what was read from the pictures' folder too, so a change there counts.
     read_from = [*files, folder] if folder is not None and format in ("llava", "vcr", "visual_genome") else files
@@ -188,12 +194,11 @@ def load(
     )
     name = str(options.get("name") or format)
     noted, rows = Problems(strict=strict), None
-    if folder is not None and (absent := missing(folder, index.distinct_images())):
+    if folder is not None and (unusable := Folder(folder).unusable(index.distinct_images())):
         present = []
         for row, (image, record) in enumerate(zip(index.images(), index.ids(), strict=True)):
-            if image in absent:
-                lost = BadRecord(NO_IMAGE, f"{image!r} is not in {str(folder)!r}")
-                noted.add(lost, f"{source.name}: record {record}")
+            if image in unusable:
+                noted.add(unusable[image], f"{source.name}: record {record}")
             else:
                 present.append(row)
         rows = np.array(present, np.int32)

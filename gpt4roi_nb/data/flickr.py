@@ -8,8 +8,8 @@ from typing import Any
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.coco import CocoFile
-from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, text_field
-from gpt4roi_nb.data.record import GROUNDING, Annotation, as_boxes, plain, unbracketed
+from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, shown, text_field
+from gpt4roi_nb.data.record import GROUNDING, Annotation, as_boxes, unbracketed
 from gpt4roi_nb.prompt import listed
 
 Span = tuple[int, int]
@@ -56,9 +56,7 @@ def _spans(entry: dict[str, Any]) -> tuple[Span, ...]:
     if not value:
         raise BadRecord(MISSING, "there is no 'tokens_positive'")
     if not isinstance(value, Sequence) or not all(_is_span(span) for span in value):
-        raise BadRecord(
-            WRONG_TYPE, f"'tokens_positive' must be a list of [start, end], but is {plain(repr(value))[:60]}"
-        )
+        raise BadRecord(WRONG_TYPE, f"'tokens_positive' must be a list of [start, end], but is {shown(value)}")
     return tuple((span[0], span[1]) for span in value)
 
 

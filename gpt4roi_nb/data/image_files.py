@@ -6,38 +6,93 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
+from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE_FOLDER, UNREADABLE_IMAGE, BadRecord
+from gpt4roi_nb.files import check_regular_file
+from gpt4roi_nb.images import DAMAGED
 
 _ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
+class Folder:
+    """A folder that a user has named; `file` finds what lies in it, and nothing else.
+
+    The folder may itself be a link. A link within it may lead to another place in it, not out of it: archives from
+    the web can hold links, and nothing outside a named folder is read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real = os.path.realpath(root)
+        self._inside: dict[str, str] = {}  # by folder below the root: what is wrong with it, or ""
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def file(self, name: str) -> Path:
+        """Where the file of this path below the folder lies. Raises BadRecord where a link leads out of the folder."""
+        folder, _, _ = name.rpartition("/")
+        if folder not in self._inside:
+            self._inside[folder] = self._leaving(folder)
+        file = self.root / name
+        if wrong := self._inside[folder] or (self._leaving(name) if os.path.islink(file) else ""):
+            raise BadRecord(OUTSIDE_FOLDER, wrong)
+        return file
+
+    def unusable(self, names: Iterable[str]) -> dict[str, BadRecord]:
+        """Those of `names`, paths below the folder, that are no file in it, and why.
+
+        Each folder is listed once, since on a network disk a question a file takes minutes.
+        """
+        listings: dict[str, dict[str, bool]] = {}
+        found = {}
+        for name in names:
+            folder, _, file = name.rpartition("/")
+            if folder not in listings:
+                listings[folder] = self._listing(folder)
+            try:
+                if file not in listings[folder]:
+                    raise BadRecord(NO_IMAGE, f"{name!r} is not in {str(self.root)!r}")
+                if folder not in self._inside or listings[folder][file]:
+                    self.file(name)
+                    check_regular_file(self.root / name)
+            except BadRecord as bad:
+                found[name] = bad
+            except FileNotFoundError as error:  # a link that leads nowhere
+                found[name] = BadRecord(NO_IMAGE, str(error))
+            except (OSError, ValueError) as error:
+                found[name] = BadRecord(UNREADABLE_IMAGE, str(error))
+        return found
+
+    def _listing(self, folder: str) -> dict[str, bool]:
+        """The names in a folder, and whether each must be looked at by itself: a link, a pipe or a folder."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return {entry.name: not entry.is_file(follow_symlinks=False) for entry in entries}
+        except (OSError, ValueError):  # not there, no folder, or a name that none can have
+            return {}
+
+    def _leaving(self, name: str) -> str:
+        """What is wrong with a path that leads out of the folder; "" where it does not."""
+        leads = os.path.realpath(os.path.join(self.root, name))
+        if leads == self._real or leads.startswith(self._real.rstrip("/") + "/"):
+            return ""
+        return (
+            f"{name!r} in {str(self.root)!r} is a link to {leads!r}, which lies outside; name the folder that the "
+            "files lie in, or put copies or hard links of them in place of the links"
+        )
+
+
 def image_size(file: Path) -> tuple[int, int]:
     """(width, height) in pixels of the upright picture, from its header. Raises BadRecord if it cannot be told."""
     try:
+        check_regular_file(file)
         with Image.open(file) as image:
             width, height = image.size
             return (height, width) if image.getexif().get(_ORIENTATION) in _LYING else (width, height)
     except FileNotFoundError as error:
         raise BadRecord(NO_IMAGE, f"there is no {str(file)!r}") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise BadRecord(UNREADABLE_IMAGE, str(error)) from error
-
-
-def missing(root: Path, names: Iterable[str]) -> set[str]:
-    """Those of `names`, paths relative to `root`, that are no file there. A folder is listed once: network disks."""
-    listings: dict[str, set[str]] = {}
-    absent = set()
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        if folder not in listings:
-            try:
-                with os.scandir(root / folder) as entries:
-                    listings[folder] = {entry.name for entry in entries}
-            except (FileNotFoundError, NotADirectoryError):
-                listings[folder] = set()
-        if file not in listings[folder]:
-            absent.add(name)
-    return absent

@@ -23,7 +23,7 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.record import Annotation
 from gpt4roi_nb.files import read_json, write_json
 
-VERSION = 2  # of what parsers yield and of the layout: a higher one makes every index anew
+VERSION = 3  # of what parsers yield and of the layout: a higher one makes every index anew
 ROWS = 2048  # a batch; all but the last are of this size
 ANNOTATIONS, PROBLEMS, MANIFEST = "annotations.arrow", "problems.jsonl", "manifest.json"
 _KEY_LENGTH = 16
@@ -35,12 +35,26 @@ class Index:
     """The annotations of an index by number, in the order of the file they were read from.
 
     A pickled index is a path: a worker maps the same file again.
+
+    Raises:
+        ValueError: one of its files is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = read_json(folder / MANIFEST)
+        try:
+            self.manifest = read_json(folder / MANIFEST)
+        except ValueError as error:
+            raise ValueError(f"the index is damaged: {error}; rebuild=True makes it anew") from error
+        rows, left_out = self.manifest.get("rows"), self.manifest.get("left_out")
+        counts = [rows, *left_out.values()] if isinstance(left_out, dict) else [None]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(
+                f"the index is damaged: {str(folder / MANIFEST)!r} must say how many 'rows' there are and what was "
+                "'left_out'; rebuild=True makes it anew"
+            )
         self._batches: list[Any] | None = None
+        self._sound: set[int] = set()
 
     def __len__(self) -> int:
         return int(self.manifest["rows"])
@@ -58,7 +72,7 @@ class Index:
     def __getitem__(self, row: int) -> Annotation:
         if not 0 <= row < len(self):
             raise IndexError(f"the index holds {len(self)} annotations, numbered from 0; there is no {row}")
-        batch = self._opened()[row // ROWS]
+        batch = self._batch(row // ROWS)
         values = {name: batch.column(name)[row % ROWS] for name in batch.schema.names}
         return Annotation(
             kind=values["kind"].as_py(),
@@ -84,17 +98,43 @@ class Index:
         return list(dict.fromkeys(self.images()))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "manifest": self.manifest, "_batches": None}
+        return {"folder": self.folder, "manifest": self.manifest, "_batches": None, "_sound": set()}
 
     def _column(self, name: str) -> list[str]:
-        return [value for batch in self._opened() for value in batch.column(name).to_pylist()]
+        return [
+            value for number in range(len(self._opened())) for value in self._batch(number).column(name).to_pylist()
+        ]
+
+    def _batch(self, number: int) -> Any:
+        """A batch; looked through when it is first used, since Arrow ends the process where one is damaged."""
+        batch = self._opened()[number]
+        if number not in self._sound:
+            import pyarrow as pa
+
+            try:
+                batch.validate(full=True)
+            except pa.ArrowException as error:
+                raise ValueError(self._damaged(str(error))) from error
+            self._sound.add(number)
+        return batch
+
+    def _damaged(self, why: str) -> str:
+        return f"the index is damaged: {str(self.folder / ANNOTATIONS)!r}: {why}; rebuild=True makes it anew"
 
     def _opened(self) -> list[Any]:
         if self._batches is None:
             import pyarrow as pa
 
-            reader = pa.ipc.open_file(pa.memory_map(str(self.folder / ANNOTATIONS)))
-            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            file = self.folder / ANNOTATIONS
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(file)))
+                batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            except (OSError, pa.ArrowException) as error:
+                raise ValueError(self._damaged(str(error))) from error
+            rows = [min(ROWS, len(self) - first) for first in range(0, len(self), ROWS)]
+            if [batch.num_rows for batch in batches] != rows or not reader.schema.equals(_schema()):
+                raise ValueError(self._damaged(f"it is not what {MANIFEST} beside it tells of"))
+            self._batches = batches
         return self._batches
 
 
@@ -118,6 +158,9 @@ def open_index(
         read: yields the annotations; called only if the index must be made.
         strict: raise at the first bad record, also if the index that lists it was made before.
         rebuild: make it anew in any case.
+
+    Raises:
+        ValueError: the index that is there is damaged; the message names the file.
     """
     sources = [source.resolve() for source in sources]
     what = json.dumps([name, [str(source) for source in sources], options], sort_keys=True, default=str)
@@ -129,7 +172,9 @@ def open_index(
         for older in cache.glob(f"{prefix}-*"):
             if older != folder and ".part" not in older.name:
                 shutil.rmtree(older, ignore_errors=True)
-    return Index(folder)
+    index = Index(folder)
+    index._opened()
+    return index
 
 
 def _build(
@@ -158,17 +203,7 @@ def _build(
 def _write(file: Path, annotations: Iterable[Annotation]) -> int:
     import pyarrow as pa
 
-    schema = pa.schema(
-        {
-            "kind": pa.string(),
-            "image": pa.string(),
-            "boxes": pa.list_(pa.float32()),
-            "texts": pa.list_(pa.string()),
-            "source": pa.string(),
-            "id": pa.string(),
-            "choice": pa.int8(),
-        }
-    )
+    schema = _schema()
     rows = 0
     with pa.OSFile(str(file), "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
@@ -188,6 +223,22 @@ def _write(file: Path, annotations: Iterable[Annotation]) -> int:
         if columns["id"]:
             flush()
     return rows
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "kind": pa.string(),
+            "image": pa.string(),
+            "boxes": pa.list_(pa.float32()),
+            "texts": pa.list_(pa.string()),
+            "source": pa.string(),
+            "id": pa.string(),
+            "choice": pa.int8(),
+        }
+    )
 
 
 def _digest(text: str) -> str:

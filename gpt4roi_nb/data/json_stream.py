@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from gpt4roi_nb.data.problems import BROKEN_JSON, BadRecord, Problems
+from gpt4roi_nb.files import check_regular_file
 
 CHUNK = 2**20  # characters read at once, while an element of usual size is looked for
 MAX_ELEMENT = 2**27  # characters; what does not end within them is broken, not large
 _BLANKS = " \t\n\r\ufeff"
+_TOO_DEEP = "lists or objects are nested too deep"
+# What decides where an element ends: a text, or the rest of one; a bracket; a comma.
+_SIGNS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+_NOWHERE, _LATER = -1, -2
+_CLOSES = {"[": "]", "{": "}"}
 
 
 def elements(file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
     """(key, element) for each element of each array at the file's top level, and (key, value) for what is no array.
 
-    If the file is itself an array, the key of its elements is "". A file that is cut short or broken gives what
-    stands before, and one bad record.
+    If the file is itself an array, the key of its elements is "". A broken element is a bad record, and the others
+    are given. A file that is cut short, or broken between its elements, gives what stands before, and one bad record.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, ValueError: there is no such file, or none that can be read to its end.
     """
+    check_regular_file(file)
     with file.open(encoding="utf-8", errors="replace") as stream:
-        reader = _Reader(stream)
+        reader = _Reader(stream, file.name, problems)
         try:
             if reader.take("["):
                 yield from (("", element) for element in _array(reader))
@@ -33,17 +44,28 @@ def elements(file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
 
 
 def lines(file: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of each line of a JSON Lines file; a broken line is a bad record."""
-    with file.open(encoding="utf-8", errors="replace") as stream:
+    """(number from 1, value) of each line of a JSON Lines file; a broken line is a bad record. Raises as `elements`."""
+    check_regular_file(file)
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                problems.add(BadRecord(BROKEN_JSON, str(error)), f"{file.name}: line {number}")
+                value = parsed(line)
+            except BadRecord as bad:
+                problems.add(bad, f"{file.name}: line {number}")
                 continue
             yield number, value
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text. Raises BadRecord where there is none."""
+    try:
+        return json.loads(text)
+    except ValueError as error:  # also a number of thousands of digits
+        raise BadRecord(BROKEN_JSON, str(error)) from error
+    except RecursionError as error:
+        raise BadRecord(BROKEN_JSON, _TOO_DEEP) from error
 
 
 def _object(reader: _Reader) -> Iterator[tuple[str, Any]]:
@@ -51,12 +73,12 @@ def _object(reader: _Reader) -> Iterator[tuple[str, Any]]:
     if reader.take("}"):
         return
     while True:
-        key = str(reader.value())
+        key = reader.key()
         reader.expect(":")
         if reader.take("["):
             yield from ((key, element) for element in _array(reader))
         else:
-            yield key, reader.value()
+            yield from ((key, value) for value in reader.value())
         if not reader.take(","):
             reader.expect("}")
             return
@@ -66,17 +88,19 @@ def _array(reader: _Reader) -> Iterator[Any]:
     if reader.take("]"):
         return
     while True:
-        yield reader.value()
+        yield from reader.value()
         if not reader.take(","):
             reader.expect("]")
             return
 
 
 class _Reader:
-    """A text read in chunks, and a place in it."""
+    """A text read in chunks, and a place in it. name: what the file is called where a broken element is noted."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, name: str, problems: Problems) -> None:
         self._stream = stream
+        self._name = name
+        self._problems = problems
         self._decode = json.JSONDecoder().raw_decode
         self._text = ""
         self._at = 0
@@ -98,22 +122,54 @@ class _Reader:
         if not self.take(sign):
             raise json.JSONDecodeError(f"expected {sign!r}", self._text, self._at)
 
-    def value(self) -> Any:
-        """The JSON value that comes next."""
+    def key(self) -> str:
+        """The text that comes next, as the key of an object."""
+        if self._next() != '"':
+            raise json.JSONDecodeError("expected a key in quotes", self._text, self._at)
+        keys = list(self.value())
+        if not keys:
+            raise json.JSONDecodeError("a key is broken", self._text, self._at)
+        return str(keys[0])
+
+    def value(self) -> Iterator[Any]:
+        """The JSON value that comes next; none where it is broken, which is noted, and passed."""
         self._next()
         size = CHUNK
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-            except json.JSONDecodeError:
-                if self._ended or len(self._text) - self._at > MAX_ELEMENT:
-                    raise
-            else:
-                if end < len(self._text) or self._ended:  # else a number may go on
+            except (ValueError, RecursionError) as error:
+                if (end := self._end()) >= 0:
+                    detail = _TOO_DEEP if isinstance(error, RecursionError) else str(error)
+                    where = f"{self._name}: about character {self.position:,}"
+                    self._problems.add(BadRecord(BROKEN_JSON, detail), where)
                     self._at = end
-                    return value
+                    return
+                if self._ended or end == _NOWHERE or len(self._text) - self._at > MAX_ELEMENT:
+                    raise json.JSONDecodeError("an element does not end", self._text, self._at) from error
+            else:
+                cut = end == len(self._text) or (type(value) in (int, float) and self._text[end] in ".eE")
+                if self._ended or not cut:  # else a number may go on
+                    self._at = end
+                    yield value
+                    return
             self._more(size)
             size *= 2  # so that a long element is not tried over and over
+
+    def _end(self) -> int:
+        """Where the element that comes next ends, by its brackets; `_NOWHERE` where they do not fit, `_LATER` where it
+        is not to be seen yet."""
+        closing = bytearray()  # what closes the brackets that are open, a byte each, since there may be millions
+        for found in _SIGNS.finditer(self._text, self._at):
+            sign = found[0]
+            if sign in _CLOSES:
+                closing += _CLOSES[sign].encode()
+            elif sign in "]}" or sign == ",":
+                if not closing:
+                    return found.start()
+                if sign != "," and closing.pop() != ord(sign):
+                    return _NOWHERE
+        return _LATER
 
     def _next(self) -> str:
         """The next character that is not blank, "" at the end."""

@@ -10,7 +10,10 @@ The detector's boxes come beside the conversations, normalised, in one of three 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,18 +21,31 @@ import numpy as np
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xyxy
-from gpt4roi_nb.data.image_files import image_size
+from gpt4roi_nb.data.image_files import Folder, image_size
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.pickles import PICKLES, read_pickle
-from gpt4roi_nb.data.problems import MISSING, WRONG_TURNS, WRONG_TYPE, BadRecord, Problems, field, text_field
+from gpt4roi_nb.data.problems import (
+    MISSING,
+    WRONG_TURNS,
+    WRONG_TYPE,
+    BadRecord,
+    Problems,
+    UniqueTable,
+    field,
+    path_field,
+    text_field,
+)
 from gpt4roi_nb.data.record import DIALOGUE, Annotation, as_boxes, harmless
+from gpt4roi_nb.files import check_regular_file
 
 IMAGE_MARK = "<image>"
 SPEAKERS = ("human", "gpt")
 MIN_SCORE = 0.3
 MAX_BOXES = 20
 
-Detections = dict[str, np.ndarray[Any, Any]]  # (N, 5) by bare file name: normalised xyxy and score
+COLUMNS = 5  # of a detection: normalised xyxy and score
+
+Detections = dict[str, tuple[tuple[float, ...], ...]]  # N rows of `COLUMNS` numbers by bare file name
 
 
 def read_llava(
@@ -51,16 +67,21 @@ def read_llava(
     """
     if boxes is not None and images is None:
         raise ValueError("the detector's boxes are shares of the picture's sides; give the pictures' folder too")
-    detections = read_detections(boxes) if boxes is not None else {}
+    if type(max_boxes) is not int or max_boxes < 0:
+        raise ValueError(f"max_boxes must be a whole number from 0 on, but is {max_boxes!r}")
+    if not isinstance(min_score, (int, float)) or not math.isfinite(min_score):
+        raise ValueError(f"min_score must be a finite number, but is {min_score!r}")
+    detections = read_detections(boxes, problems) if boxes is not None else {}
+    folder = Folder(images) if images is not None else None
     for index, (_, entry) in enumerate(elements(file, problems)):
         where = f"{file.name}: conversation {index}"
         try:
-            image = text_field(entry, "image")
+            image = path_field(entry, "image")
             texts = _turns(field(entry, "conversations", list))
             found = detections.get(PurePosixPath(image).name)
             rows: list[Box] = []
-            if found is not None and images is not None:
-                width, height = image_size(images / image)
+            if found is not None and folder is not None:
+                width, height = image_size(folder.file(image))
                 for row in _best(found, min_score, max_boxes):
                     try:
                         xyxy = [row[0] * width, row[1] * height, row[2] * width, row[3] * height]
@@ -74,33 +95,65 @@ def read_llava(
             problems.add(bad, where)
 
 
-def read_detections(file: Path) -> Detections:
-    """The detector's boxes. Raises ValueError where the file is of none of the three forms."""
+def read_detections(file: Path, problems: Problems) -> Detections:
+    """The detector's boxes; an entry that is malformed is noted.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: no such file, or a folder.
+        ValueError: the file is of none of the three forms.
+    """
+    check_regular_file(file)
     try:
-        if file.suffix in PICKLES:
-            entries = [(entry["filename"], entry["pred_bboxes"]) for entry in read_pickle(file, arrays=True)]
-        elif file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as content:
-                parts = np.split(content["pred_bboxes"], content["offsets"][1:-1])
-                entries = list(zip(content["filename"].tolist(), parts, strict=True))
-        elif file.suffix == ".parquet":
-            import pyarrow.parquet
-
-            table = pyarrow.parquet.read_table(file, columns=["filename", "pred_bboxes"])
-            entries = list(zip(table["filename"].to_pylist(), table["pred_bboxes"].to_pylist(), strict=True))
-        else:
-            raise ValueError(f"expected .pkl, .npz or .parquet, but it is {file.suffix!r}")
-        return {PurePosixPath(str(name)).name: np.asarray(rows, np.float64).reshape(-1, 5) for name, rows in entries}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{str(file)!r} is no file of detected boxes: {error!r}; each entry needs 'filename' and 'pred_bboxes' of "
-            "shape (N, 5)"
-        ) from error
+        entries = list(_entries(file))
+    except (ValueError, LookupError, TypeError, OSError, EOFError, MemoryError, NotImplementedError) as error:
+        raise ValueError(f"{str(file)!r} is no file of detected boxes, or cut short: {error!r}") from error
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{str(file)!r} is a damaged or truncated .npz: {error}") from error
+    found: UniqueTable[str, tuple[tuple[float, ...], ...]] = UniqueTable()
+    for number, (name, rows) in enumerate(entries):
+        try:
+            if not isinstance(name, str):
+                raise BadRecord(WRONG_TYPE, f"'filename' must be a text, but is a {type(name).__name__}")
+            found.add(PurePosixPath(name).name, _five_columns(rows))
+        except BadRecord as bad:
+            problems.add(bad, f"{file.name}: entry {number}")
+    return found
 
 
-def _best(rows: np.ndarray[Any, Any], min_score: float, count: int) -> list[list[float]]:
-    best = rows[np.argsort(-rows[:, 4], kind="stable")]
-    return best[best[:, 4] >= min_score][:count].tolist()
+def _entries(file: Path) -> Iterable[tuple[Any, Any]]:
+    """(file name, boxes) of each picture, as they stand in the file."""
+    if file.suffix in PICKLES:
+        content = read_pickle(file, arrays=True)
+        return [(entry["filename"], entry["pred_bboxes"]) for entry in content]
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as content:
+            names, boxes, offsets = (content[key] for key in ("filename", "pred_bboxes", "offsets"))
+        if names.ndim != 1 or offsets.shape != (len(names) + 1,) or offsets.dtype.kind not in "iu":
+            raise ValueError(f"'offsets' must be {len(np.atleast_1d(names)) + 1} whole numbers")
+        if offsets[0] != 0 or offsets[-1] != len(boxes) or (np.diff(offsets.astype(np.int64)) < 0).any():
+            raise ValueError(f"'offsets' must rise from 0 to {len(boxes)}, the number of boxes")
+        return zip(names.tolist(), np.split(boxes, offsets[1:-1]), strict=True)
+    if file.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(file, columns=["filename", "pred_bboxes"])
+        return zip(table["filename"].to_pylist(), table["pred_bboxes"].to_pylist(), strict=True)
+    raise ValueError(f"expected .pkl, .npz or .parquet, but it is {file.suffix!r}")
+
+
+def _five_columns(rows: Any) -> tuple[tuple[float, ...], ...]:
+    """An entry's boxes. Raises BadRecord where they are not of shape (N, 5)."""
+    try:
+        array = np.asarray(rows, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadRecord(WRONG_TYPE, f"'pred_bboxes' must be numbers of shape (N, {COLUMNS})") from error
+    if array.size and (array.ndim != 2 or array.shape[1] != COLUMNS):
+        raise BadRecord(WRONG_TYPE, f"'pred_bboxes' must be of shape (N, {COLUMNS}), but is of shape {array.shape}")
+    return tuple(map(tuple, array.tolist())) if array.size else ()
+
+
+def _best(rows: tuple[tuple[float, ...], ...], min_score: float, count: int) -> list[tuple[float, ...]]:
+    return sorted((row for row in rows if row[4] >= min_score), key=lambda row: -row[4])[:count]
 
 
 def _turns(turns: list[Any]) -> tuple[str, ...]:

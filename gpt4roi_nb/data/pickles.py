@@ -5,14 +5,24 @@ An ordinary pickle runs whatever code its writer wished, which annotation files 
 
 from __future__ import annotations
 
+import mmap
 import pickle
+import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpt4roi_nb.files import check_regular_file
+
 PICKLES = (".p", ".pkl", ".pickle")
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+# What the unpickler raises on damaged data, found by cutting and garbling pickles.
+_DAMAGED = (
+    EOFError, AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError, MemoryError,
+    ImportError, NotImplementedError,
+)  # fmt: skip
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
@@ -22,15 +32,78 @@ def read_pickle(file: Path, *, arrays: bool = False) -> Any:
     Text of Python 2 is read as Latin-1, as NumPy's arrays need.
 
     Raises:
+        FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
         ValueError: it is truncated or no pickle, or holds anything but data.
     """
+    check_regular_file(file)
     with file.open("rb") as stream:
         try:
+            if file.stat().st_size:
+                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    _check_memo(data)
             return _DataUnpickler(stream, arrays).load()
         except pickle.UnpicklingError as error:
             raise ValueError(f"{str(file)!r} cannot be read: {error}") from error
-        except (EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except _DAMAGED as error:
             raise ValueError(f"{str(file)!r} is truncated or no pickle: {error}") from error
+
+
+def _runs() -> re.Pattern[bytes]:
+    """Instructions of a pickle one after another, but those whose arguments tell their own length, or a place far out
+    in the memo."""
+    lengths: dict[int, list[bytes]] = {}
+    lines: dict[int, list[bytes]] = {}
+    for one in pickletools.opcodes:
+        code = re.escape(one.code.encode("latin-1"))
+        if one.arg is None or (one.arg.n >= 0 and one.name != "LONG_BINPUT"):
+            lengths.setdefault(0 if one.arg is None else one.arg.n, []).append(code)
+        elif one.arg.n == pickletools.UP_TO_NEWLINE and one.name != "PUT":
+            lines.setdefault(2 if one.name in ("GLOBAL", "INST") else 1, []).append(code)
+    small = [rb"p[0-9]{1,5}\n", rb"r..\0\0"]  # places for which there is always room
+    told = [b"[" + b"".join(codes) + b"]" + rb"[^\n]*+\n" * count for count, codes in lines.items()]
+    fixed = [b"[" + b"".join(codes) + b"]" + b"." * length for length, codes in lengths.items() if length]
+    plain = b"[" + b"".join(lengths[0]) + b"]++"
+    return re.compile(b"(?:" + b"|".join([plain, *small, *told, *fixed]) + b")*+", re.DOTALL)
+
+
+_RUN = _runs()
+_PUT = re.compile(rb"p([^\n]*)\n")
+# Bytes that tell the length of what follows, by the instruction.
+_PREFIXES = {
+    ord(one.code): {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT8U: 8}.get(one.arg.n, 4)
+    for one in pickletools.opcodes
+    if one.arg is not None and one.arg.n < pickletools.UP_TO_NEWLINE
+}
+
+
+def _check_memo(data: mmap.mmap) -> None:
+    """Checks that no place in the memo lies beyond the number of things that so many bytes can hold: for a place four
+    bytes are enough, and the unpickler makes room up to it at once, be it 64 GB.
+
+    Raises:
+        pickle.UnpicklingError: one does. Whatever else is wrong is for the unpickler to say.
+    """
+    at, size = 0, len(data)
+    while True:
+        run = _RUN.match(data, at)
+        at = run.end() if run else at
+        if at >= size:
+            return
+        code = data[at]
+        if code in _PREFIXES:
+            start = at + 1 + _PREFIXES[code]
+            at = start + int.from_bytes(data[at + 1 : start], "little")
+            continue
+        if code == ord("r"):
+            place, at = int.from_bytes(data[at + 1 : at + 5], "little"), at + 5
+        elif code == ord("p") and (put := _PUT.match(data, at)) and put[1].isdigit() and len(put[1]) < 20:
+            place, at = int(put[1]), put.end()
+        elif code == ord("p"):
+            raise pickle.UnpicklingError("a place in its memo is no number")
+        else:
+            return
+        if place > size:
+            raise pickle.UnpicklingError(f"it speaks of thing {place:,}, but has only {size:,} bytes")
 
 
 class _DataUnpickler(pickle.Unpickler):

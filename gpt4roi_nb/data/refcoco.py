@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.data.box_check import box_from_xywh
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xywh, four_numbers
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.pickles import PICKLES, read_pickle
@@ -20,8 +21,11 @@ from gpt4roi_nb.data.problems import (
     OUT_OF_RANGE,
     BadRecord,
     Problems,
+    UniqueTable,
     field,
+    id_field,
     length_field,
+    path_field,
     text_field,
 )
 from gpt4roi_nb.data.record import EXPRESSION, Annotation, as_boxes, plain
@@ -89,10 +93,10 @@ def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str 
         for number, sentence in enumerate(sentences):
             try:
                 text = plain(text_field(sentence, "sent"))  # "raw" may be upper-case
+                sent_id = id_field(sentence, "sent_id") if "sent_id" in sentence else f"{index}-{number}"
             except BadRecord as bad:
                 problems.add(bad, f"{where}, sentence {number}")
                 continue
-            sent_id = sentence.get("sent_id", f"{index}-{number}")
             yield Annotation(EXPRESSION, picture, as_boxes([box]), (text,), name, str(sent_id))
 
 
@@ -120,17 +124,17 @@ def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Ite
 
 def _instances(
     file: Path, problems: Problems, wanted: set[int]
-) -> tuple[dict[int, list[Any]], dict[int, tuple[str, int, int]]]:
+) -> tuple[dict[int, Box], dict[int, tuple[str, int, int]]]:
     """Of an instances file: xywh by annotation id, of those wanted; (path, width, height) by image id."""
-    boxes: dict[int, list[Any]] = {}
-    pictures: dict[int, tuple[str, int, int]] = {}
+    boxes: UniqueTable[int, Box] = UniqueTable()
+    pictures: UniqueTable[int, tuple[str, int, int]] = UniqueTable()
     for number, (key, entry) in enumerate(elements(file, problems)):
         try:
             if key == "annotations" and (annotation := field(entry, "id", int)) in wanted:
-                boxes[annotation] = field(entry, "bbox", list)
+                boxes.add(annotation, four_numbers(field(entry, "bbox", list)))
             elif key == "images":
                 size = length_field(entry, "width"), length_field(entry, "height")
-                pictures[field(entry, "id", int)] = (field(entry, "file_name", str), *size)
+                pictures.add(field(entry, "id", int), (path_field(entry, "file_name"), *size))
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: {key}, entry {number} of the file")
     return boxes, pictures

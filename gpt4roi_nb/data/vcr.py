@@ -7,7 +7,6 @@ count from 1, and hold ordinary numbers too ("at 3 o'clock").
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xyxy
-from gpt4roi_nb.data.json_stream import lines
+from gpt4roi_nb.data.image_files import Folder
+from gpt4roi_nb.data.json_stream import lines, parsed
 from gpt4roi_nb.data.problems import (
     BROKEN_JSON,
     MISSING,
@@ -25,9 +25,12 @@ from gpt4roi_nb.data.problems import (
     Problems,
     field,
     length_field,
+    path_field,
+    shown,
     text_field,
 )
 from gpt4roi_nb.data.record import ANSWER_CHOICE, RATIONALE_CHOICE, REASONING, Annotation, as_boxes, unbracketed
+from gpt4roi_nb.files import check_regular_file
 from gpt4roi_nb.prompt import listed
 
 # all: every object of the picture is listed. single: questions and answers that cite one object, and it alone; the
@@ -79,18 +82,20 @@ class _MetadataFiles:
     """Boxes and size of a picture; lines about the same picture stand together, so one is kept."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = Folder(folder)
         self._name = ""
         self._content: Any = None
 
     def __call__(self, name: str) -> Any:
         if name != self._name:
+            file = self._folder.file(name)
             try:
-                self._content = json.loads((self._folder / name).read_text(encoding="utf-8"))
+                check_regular_file(file)
+                self._content = parsed(file.read_text(encoding="utf-8-sig"))
             except OSError as error:
                 raise BadRecord(MISSING, f"there is no metadata file {name!r} in {str(self._folder)!r}") from error
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise BadRecord(BROKEN_JSON, f"the metadata file {name!r} is truncated or no JSON: {error}") from error
+            except ValueError as error:  # of `parsed`, too
+                raise BadRecord(BROKEN_JSON, f"the metadata file {name!r} cannot be read: {error}") from error
             self._name = name
         return self._content
 
@@ -101,7 +106,7 @@ class _Item:
     def __init__(
         self, entry: Any, metadata: _MetadataFiles, problems: Problems, where: str, name: str, labelled: bool
     ) -> None:
-        self.image = text_field(entry, "img_fn")
+        self.image = path_field(entry, "img_fn")
         self.id = text_field(entry, "annot_id")
         self.source = name
         self.question = _tokens(entry, "question")
@@ -110,7 +115,7 @@ class _Item:
         self.rationales = _choices(entry, "rationale_choices")
         self.rationale = _label(entry, "rationale_label") if labelled else -1
         self.problems = problems
-        facts = metadata(text_field(entry, "metadata_fn"))
+        facts = metadata(path_field(entry, "metadata_fn"))
         given = field(facts, "boxes", list)
         count = len(field(entry, "objects", list))
         if len(given) != count:
@@ -206,13 +211,15 @@ def _choices(entry: Any, key: str) -> list[Tokens]:
 
 def _checked_tokens(tokens: Any, key: str) -> Tokens:
     if not isinstance(tokens, list):
-        raise BadRecord(WRONG_TYPE, f"{key!r} must be a list of tokens, but holds {repr(tokens)[:60]}")
-    if not tokens:
-        raise BadRecord(MISSING, f"{key!r} is empty")
+        raise BadRecord(WRONG_TYPE, f"{key!r} must be a list of tokens, but holds {shown(tokens)}")
+    if all(isinstance(token, str) and not token.strip() for token in tokens):
+        raise BadRecord(MISSING, f"{key!r} says nothing")
     for token in tokens:
         is_objects = isinstance(token, list) and token and all(type(index) is int for index in token)
         if not isinstance(token, str) and not is_objects:
-            raise BadRecord(WRONG_TYPE, f"a token of {key!r} must be a text or a list of objects, but is {token!r}")
+            raise BadRecord(
+                WRONG_TYPE, f"a token of {key!r} must be a text or a list of objects, but is {shown(token)}"
+            )
     return tokens
 
 

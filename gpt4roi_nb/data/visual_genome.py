@@ -14,7 +14,7 @@ from typing import Any
 from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
-from gpt4roi_nb.data.problems import BadRecord, Problems, field, length_field, text_field
+from gpt4roi_nb.data.problems import BadRecord, Problems, UniqueTable, field, length_field, path_in_url, text_field
 from gpt4roi_nb.data.record import CAPTION, Annotation, as_boxes, plain
 
 ARCHIVES = ("VG_100K", "VG_100K_2")
@@ -113,14 +113,13 @@ def _entries(file: Path, problems: Problems) -> Iterator[Any]:
 
 def _image_data(file: Path, problems: Problems) -> dict[int, tuple[str, int, int]]:
     """(path below the images' folder, width, height) by image id."""
-    found = {}
+    found: UniqueTable[int, tuple[str, int, int]] = UniqueTable()
     for number, (_, entry) in enumerate(elements(file, problems)):
         try:
             image_id = field(entry, "image_id", int)
             size = length_field(entry, "width"), length_field(entry, "height")
             # ".../VG_100K_2/1.jpg": the images come in two folders, and only the address says in which.
-            path = "/".join(field(entry, "url", str).split("/")[-2:])
-            found[image_id] = (path, *size)
+            found.add(image_id, (path_in_url(field(entry, "url", str), "url"), *size))
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: image {number}")
     return found

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Prediction
 from gpt4roi_nb.evaluate.predict import Outcome
-from gpt4roi_nb.files import write_json
+from gpt4roi_nb.files import read_json, read_json_lines, replacing, write_json
 
 RUN = "run.json"
 PATTERN = "answers-*.jsonl"
+_REASON = {"id": str, "reason": str, "detail": str}
+_KINDS = {
+    "id": str,
+    "answer": str,
+    "logprob": float | int | None,
+    "option_logprobs": list | None,
+    "seconds": float | int,
+    "width": int,
+    "height": int,
+    "stamp": str,
+}  # of the fields of a prediction
 
 
 class Journal:
     """The answers of a run, which several processes write, each its own file.
 
-    folder: is made here. A line that was cut short by a kill is dropped, so that its batch is asked again.
+    folder: is made here. A line that a kill or a full disk has damaged is dropped, so that its batch is asked again.
     """
 
     def __init__(self, folder: Path, process: int = 0) -> None:
@@ -27,7 +39,8 @@ class Journal:
         self._file = folder / f"answers-{process}.jsonl"
 
     def begin(self, run: dict[str, Any]) -> None:
-        """Checks that what is in the folder belongs to this run. Raises ValueError, which says what differs."""
+        """Checks that what is in the folder belongs to this run. Raises ValueError, which says what differs, or that
+        nobody can tell."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / RUN
         if not file.is_file():
@@ -35,7 +48,13 @@ class Journal:
                 raise ValueError(f"{str(self.folder)!r} holds answers, but no {RUN} that says of what; name another")
             write_json(file, run)
             return
-        before = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            before = read_json(file)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; so nobody can tell what the answers in {str(self.folder)!r} are of: name another folder, or "
+                "remove that one first"
+            ) from error
         differing = [key for key in sorted({*before, *run}) if before.get(key) != run.get(key)]
         if differing:
             told = "; ".join(f"{key}: {before.get(key)!r}, now {run.get(key)!r}" for key in differing)
@@ -47,12 +66,13 @@ class Journal:
         """What has been answered, by batch; of one that was asked again, what had more of its pictures."""
         found: dict[str, list[Outcome]] = {}
         for file in sorted(self.folder.glob(PATTERN)):
-            for line in file.read_bytes().split(b"\n")[:-1]:  # the last, without a line's end, was cut short
-                entry = json.loads(line)
-                rows = [_outcome(row) for row in entry["rows"]]
-                before = found.get(entry["batch"])
+            for entry in read_json_lines(file)[0]:
+                if (answered := _answered(entry)) is None:
+                    continue
+                batch, rows = answered
+                before = found.get(batch)
                 if before is None or _without_picture(rows) <= _without_picture(before):
-                    found[entry["batch"]] = rows
+                    found[batch] = rows
         return found
 
     def settled(self) -> set[str]:
@@ -60,18 +80,59 @@ class Journal:
         return {batch for batch, rows in self.done().items() if not _without_picture(rows)}
 
     def mend(self) -> None:
-        """Cuts off the line of this process's file that a kill has left unfinished."""
-        if not self._file.is_file():
+        """Takes damaged lines out of this process's file, and warns of all but a last one without an end."""
+        if not self._file.exists():
             return
-        with self._file.open("rb+") as stream:
-            content = stream.read()
-            stream.truncate(content.rfind(b"\n") + 1)
+        entries, damaged = read_json_lines(self._file)
+        whole = [entry for entry in entries if _answered(entry) is not None]
+        lost = len(damaged) + len(entries) - len(whole)
+        if not lost:
+            return
+        unfinished = not self._file.read_bytes().endswith(b"\n")
+        with replacing(self._file) as partial:
+            partial.write_text("".join(map(_line, whole)), encoding="utf-8")
+        if lost > unfinished:
+            warnings.warn(
+                f"{lost - unfinished} damaged line(s) were taken out of {str(self._file)!r}; the questions that they "
+                "answered are asked again",
+                stacklevel=2,
+            )
+
+    def check_images(self, stamp_of: Callable[[str], str]) -> None:
+        """Checks that answers are of the images that are there now.
+
+        stamp_of: from the id of a question to what differs when its image is another one; "" where it is not there.
+
+        Raises:
+            ValueError: images have changed since they were asked about.
+        """
+        rows = [row for batch in self.done().values() for row in batch if isinstance(row, Prediction)]
+        changed = [row.id for row in rows if row.stamp and stamp_of(row.id) not in ("", row.stamp)]
+        if changed:
+            raise ValueError(
+                f"{str(self.folder)!r} holds {len(changed)} answers about images that have changed since, such as that "
+                f"of {changed[0]!r}; name another folder, or remove that one first"
+            )
 
     def add(self, batch: str, outcomes: Sequence[Outcome]) -> None:
         """Appends a batch: whole, or, after a kill in the middle, not at all."""
-        line = json.dumps({"batch": batch, "rows": [_row(outcome) for outcome in outcomes]}, ensure_ascii=False)
         with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+            stream.write(_line({"batch": batch, "rows": [_row(outcome) for outcome in outcomes]}))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _answered(entry: dict[str, Any]) -> tuple[str, list[Outcome]] | None:
+    """The batch of a line, and what came of it; None where the line is damaged."""
+    batch, rows = entry.get("batch"), entry.get("rows")
+    if not isinstance(batch, str) or not isinstance(rows, list) or not rows:
+        return None
+    try:
+        return batch, [_outcome(row) for row in rows]
+    except (KeyError, TypeError):
+        return None
 
 
 def _without_picture(rows: Sequence[Outcome]) -> int:
@@ -87,7 +148,13 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:
+    """What a row tells. Raises KeyError or TypeError where it is damaged."""
+    told = {name: kinds for name, kinds in _KINDS.items() if name in row} if "reason" not in row else _REASON
+    if not all(isinstance(row[name], kinds) for name, kinds in told.items()):
+        raise TypeError("a value is of another type")
     if "reason" in row:
         return row["id"], BadRecord(row["reason"], row["detail"])
     given = row["option_logprobs"]
+    if given is not None and not all(isinstance(value, float | int) for value in given):
+        raise TypeError("'option_logprobs' must be numbers")
     return Prediction(**{**row, "option_logprobs": None if given is None else tuple(given)})

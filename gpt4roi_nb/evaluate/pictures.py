@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.predict import Picture
+from gpt4roi_nb.files import stamp_of
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
@@ -51,12 +52,13 @@ def read_ahead(gpt4roi: GPT4RoI, wanted: Sequence[Window]) -> Iterator[tuple[Win
 
     def read(path: str) -> Picture | BadRecord:
         try:
+            stamp = stamp_of(path)
             image = load_image(path)
         except FileNotFoundError:
             return BadRecord(NO_IMAGE, f"there is no {path!r}")
         except (OSError, ValueError) as error:
             return BadRecord(UNREADABLE_IMAGE, f"{path!r}: {error}")
-        return Picture(processor.picture(image), image.size)
+        return Picture(processor.picture(image), image.size, stamp)
 
     with ThreadPoolExecutor(READERS) as pool:
         waiting: list[tuple[Window, dict[str, Future[Picture | BadRecord]]]] = []

@@ -34,10 +34,12 @@ TOO_LONG = "prompt longer than the model's context"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read. pixel_values: (3, S, S) float32; size: (width, height) of the upright original."""
+    """A picture that was read. pixel_values: (3, S, S) float32; size: (width, height) of the upright original; stamp:
+    what differs when its file is another one."""
 
     pixel_values: Tensor
     size: tuple[int, int]
+    stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,10 @@ class BatchedPredictor:
                 likely = self.scorer == "likelihood"
                 answers = iter(self._choose(questions, shared) if likely else self._write(questions, shared))
             seconds = (time.perf_counter() - started) / max(1, len(questions)) + shared_seconds
-            sizes = {item.id: read[item.image].size for item in batch if item.image in read}
             yield [
-                Prediction(item.id, *next(answers), seconds, *sizes[item.id]) if outcome is None else outcome
+                Prediction(item.id, *next(answers), seconds, *read[item.image].size, read[item.image].stamp)
+                if outcome is None
+                else outcome
                 for item, outcome in zip(batch, outcomes, strict=True)
             ]
 

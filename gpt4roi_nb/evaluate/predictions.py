@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores
-from gpt4roi_nb.files import replacing
+from gpt4roi_nb.files import check_regular_file, replacing
 
 SCHEMA = pa.schema(
     [
@@ -107,5 +107,10 @@ def write_predictions(frame: pd.DataFrame, file: Path) -> None:
 
 
 def read_predictions(file: Path) -> pd.DataFrame:
-    """A table that `write_predictions` wrote."""
-    return _frame(pq.read_table(file, schema=SCHEMA).to_pylist())
+    """A table that `write_predictions` wrote. Raises ValueError where it is damaged."""
+    check_regular_file(file)
+    try:
+        rows = pq.read_table(file, schema=SCHEMA).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{str(file)!r} is damaged or cut short: {error}") from error
+    return _frame(rows)

@@ -7,15 +7,15 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import check_stop, whole_number
-from gpt4roi_nb.data.image_files import missing
-from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.image_files import Folder
+from gpt4roi_nb.data.problems import AMBIGUOUS, NO_IMAGE, OUTSIDE_FOLDER, BadRecord, Problems
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
 from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, EvalConfig, Item, Prediction
 from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
@@ -28,7 +28,7 @@ from gpt4roi_nb.evaluate.predict import BatchedPredictor, Outcome
 from gpt4roi_nb.evaluate.predictions import predictions_table
 from gpt4roi_nb.evaluate.processes import RunFolder, data_root, processes
 from gpt4roi_nb.evaluate.result import Result
-from gpt4roi_nb.files import write_json
+from gpt4roi_nb.files import stamp_of, write_json
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 if TYPE_CHECKING:
@@ -133,26 +133,51 @@ class _Run:
         self.problems = Problems()
         self.predictor = BatchedPredictor(gpt4roi, config.scorer, batch_size, max_new_tokens)
         self.checkpoint = checkpoint_hash(gpt4roi)
+        found = list(benchmark.items(config, self.problems))
+        folders = [path for path in benchmark.files(config.root, config.split).values() if path.is_dir()]
+        self.unusable = unusable_images([*folders, config.root], {item.image for item in found})
         # Sorted: what an answer shares a batch with does not depend on the order of the file.
-        items = draw(list(benchmark.items(config, self.problems)), config.limit, config.seed)
+        items = draw(list(self._sound(found)), config.limit, config.seed)
         self.items = sorted(items, key=lambda item: (item.image, item.id))
         if not self.items:
             raise ValueError(
                 f"{benchmark.name} ({config.split}) has no question that can be asked in {str(config.root)!r}\n"
                 + self.problems.table()
             )
+        self.image_of = {item.id: item.image for item in self.items}
         self.windows = windows(self.items, batch_size)
+
+    def _sound(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items whose answers can be told apart, and whose pictures may be opened; of the others it is noted."""
+        seen = set()
+        for item in items:
+            bad = self.unusable.get(item.image)
+            if item.id in seen:
+                self.problems.add(BadRecord(AMBIGUOUS, "another question has the same id"), item.id)
+            elif bad is not None and bad.reason == OUTSIDE_FOLDER:
+                self.problems.add(bad, item.id)
+            else:
+                seen.add(item.id)
+                yield item
 
     def look(self) -> None:
         """Warns of pictures that are not there, before an hour goes by; what is about them will be left out."""
-        names = {item.image.lstrip("/") for item in self.items}
-        gone = sorted(missing(Path("/"), names))
+        names = {item.image for item in self.items}
+        gone = sorted(name for name in names & self.unusable.keys() if self.unusable[name].reason == NO_IMAGE)
         if gone:
             warnings.warn(
-                f"{len(gone):,} of {len(names):,} pictures are not there, such as /{gone[0]}; questions about them are "
+                f"{len(gone):,} of {len(names):,} pictures are not there, such as {gone[0]}; questions about them are "
                 "left out, and counted",
                 stacklevel=4,
             )
+
+    def stamp(self, item_id: str) -> str:
+        """What differs when the picture of a question is another one; "" where it is not there, or is not asked
+        about."""
+        try:
+            return stamp_of(self.image_of[item_id])
+        except (OSError, KeyError):
+            return ""
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for answers of an earlier call to count."""
@@ -176,6 +201,7 @@ class _Run:
         journal = Journal(self.config.folder, rank)
         if rank == 0:
             journal.begin(self.identity())
+            journal.check_images(self.stamp)
             self.look()
         if state is not None:
             state.wait_for_everyone()
@@ -308,6 +334,22 @@ class _Run:
             left_out=left_out,
             counts=counts,
         )
+
+
+def unusable_images(folders: Sequence[Path], images: Collection[str]) -> dict[str, BadRecord]:
+    """Those of `images`, whole paths, that are no file in the folder that they are named below, and why.
+
+    folders: that were named, inner ones first. An image that lies below none of them is left out of the check.
+    """
+    found: dict[str, BadRecord] = {}
+    rest = set(images)
+    for folder in folders:
+        prefix = str(folder.absolute()).rstrip("/") + "/"
+        below = {image for image in rest if image.startswith(prefix)}
+        rest -= below
+        wrong = Folder(folder).unusable(image.removeprefix(prefix) for image in below)
+        found |= {prefix + name: bad for name, bad in wrong.items()}
+    return found
 
 
 def draw(items: list[Item], limit: int | None, seed: int) -> list[Item]:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.files import parse_json, replacing
+from gpt4roi_nb.files import read_json_lines, replacing
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.parts import Part
 from gpt4roi_nb.train.probes import Probes
@@ -212,13 +212,7 @@ def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, lis
 
 def _entries(output_dir: Path) -> list[dict[str, Any]]:
     file = output_dir / ANSWERS_FILE
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            found.append(parse_json(line, repr(str(file))))
-        except ValueError:
-            break  # cut short by the interruption
-    return found
+    return read_json_lines(file)[0] if file.is_file() else []  # a damaged line was cut short by an interruption
 
 
 def _is_about(entry: Mapping[str, Any], about: Mapping[str, Any]) -> bool:

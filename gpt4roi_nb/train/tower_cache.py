@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from gpt4roi_nb.data.problems import BadRecord
-from gpt4roi_nb.files import replacing
+from gpt4roi_nb.files import parse_json, replacing, stamp_of
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import in_words
@@ -67,7 +67,7 @@ class TowerCache:
         """Keep an image's hidden states, in a file that is whole or absent."""
         target = self._file(image)
         target.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"image": str(image), "stamp": _stamp(image), "size": json.dumps(size)}
+        facts = {"image": str(image), "stamp": stamp_of(image), "size": json.dumps(size)}
         with replacing(target, shared=True) as partial:
             save_file({STATES: states.to(self.dtype).cpu().contiguous()}, partial, metadata=facts)
 
@@ -79,18 +79,19 @@ class TowerCache:
     def _opened(self, image: Path) -> Iterator[tuple[Any, tuple[int, int]]]:
         absent = (None, (0, 0))
         try:
-            stamp = _stamp(image)
+            stamp = stamp_of(image)
             opened = safe_open(self._file(image), framework="pt")
         except (OSError, SafetensorError):  # not there, or cut short
             yield absent
             return
         with opened as file:
             facts = file.metadata() or {}
-            if facts.get("stamp") != stamp or tuple(file.get_slice(STATES).get_shape()) != self.shape:
-                yield absent
-                return
-            width, height = json.loads(facts["size"])
-            yield file, (int(width), int(height))
+            try:
+                width, height = map(int, parse_json(facts["size"], "'size'"))
+                whole = facts["stamp"] == stamp and tuple(file.get_slice(STATES).get_shape()) == self.shape
+            except (KeyError, TypeError, ValueError, SafetensorError):  # of another origin, or damaged
+                whole = False
+            yield (file, (width, height)) if whole else absent
 
 
 def cache_for(folder: Path, loaded: LoadedModel, dtype: torch.dtype) -> TowerCache:
@@ -186,9 +187,3 @@ class ImagePixels(Dataset[tuple[Path, Tensor, tuple[int, int]] | None]):
         except (OSError, ValueError, BadRecord):  # training notes it, with the record that names it
             return None
         return self.images[number], self.processor.picture(image), image.size
-
-
-def _stamp(image: Path) -> str:
-    """What differs when an image is another one. Raises OSError where there is none."""
-    facts = image.stat()
-    return f"{facts.st_size} {facts.st_mtime_ns}"

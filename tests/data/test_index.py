@@ -169,3 +169,22 @@ def test_mistakes_of_the_caller_are_told(tmp_path: Path) -> None:
     dataset = load("coco", given.annotations, cache=tmp_path)
     with pytest.raises(ValueError, match="pictures' folder"):
         dataset.read(0)
+
+
+@pytest.mark.parametrize("name", [index_module.ANNOTATIONS, index_module.MANIFEST])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"{}",
+        lambda data: data.replace(b'"rows": 2', b'"rows": 3').replace(b"ARROW1", b"ARROW2"),
+    ],
+)
+def test_a_damaged_index_says_which_file_and_what_to_do(name: str, damage: Any, tmp_path: Path) -> None:
+    given = files.refcoco(tmp_path)
+    file = opened(given).index.folder / name
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=rf"the index is damaged: .*{name}.*rebuild=True"):
+        opened(given)
+    assert len(opened(given, rebuild=True)) == len(opened(given)) == 2

@@ -2,23 +2,32 @@
 
 import json
 import logging
+import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import annotation_files as files
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from annotation_files import Given
 
 from gpt4roi_nb.data import BadRecord, RegionDataset, load
+from gpt4roi_nb.data.coco import CROWDS
 from gpt4roi_nb.data.json_stream import elements
+from gpt4roi_nb.data.pickles import read_pickle
 from gpt4roi_nb.data.problems import (
+    AMBIGUOUS,
     BROKEN_JSON,
     MISSING,
     NO_IMAGE,
     OUT_OF_RANGE,
     OUTSIDE,
+    OUTSIDE_FOLDER,
     UNREADABLE_IMAGE,
     WRONG_TURNS,
     WRONG_TYPE,
@@ -26,10 +35,12 @@ from gpt4roi_nb.data.problems import (
     Problems,
 )
 
+INFINITY = float("inf")
+
 
 def opened(given: Given, **more: Any) -> RegionDataset:
     cache = given.annotations.parent / "cache"
-    return load(given.format, given.annotations, given.images, cache=cache, **given.options, **more)
+    return load(given.format, given.annotations, given.images, cache=cache, **{**given.options, **more})
 
 
 def edited(given: Given, edit: Callable[[Any], None]) -> Given:
@@ -264,3 +275,231 @@ def test_a_box_beyond_the_real_picture_is_noted(tmp_path: Path) -> None:
     dataset = opened(given)
     assert dataset.read(0) is None
     assert dataset.problems.counts() == {OUTSIDE: 1}
+
+
+# Whatever stands in one record, the others load; and at the next load, from the index, too.
+DEEP = "in its place comes a list in a list in a list"
+ODD = [
+    (files.coco, of_first("annotations", bbox=[1, 2, 10**400, 5]), WRONG_TYPE, 1),
+    (files.coco, of_first("annotations", bbox=[1, 2, INFINITY, 5]), WRONG_TYPE, 1),
+    (files.coco, of_first("annotations", bbox=[1, -1e300, 5, 1e300]), WRONG_TYPE, 1),
+    (files.coco, of_first("annotations", image_id=10**400), WRONG_TYPE, 1),
+    (files.coco, of_first("annotations", bbox=DEEP), BROKEN_JSON, 1),
+    (files.coco, of_first("annotations", id=DEEP), BROKEN_JSON, 1),
+    (files.coco, of_first("annotations", id="a\u2028b\u0085c\ud800", bbox=[5, 5, 0, 9]), ZERO_AREA, 1),
+    (files.coco, of_first("annotations", iscrowd="no"), WRONG_TYPE, 1),
+    (files.coco, of_first("annotations", iscrowd=2), WRONG_TYPE, 1),
+    (files.coco, of_first("images", width=INFINITY), WRONG_TYPE, 1),
+    (files.coco, of_first("images", width=10**400), WRONG_TYPE, 1),
+    (files.coco, of_first("images", width=True), WRONG_TYPE, 1),
+    (files.coco, of_first("images", file_name="a\0b.jpg"), WRONG_TYPE, 1),
+    (files.coco, of_first("images", file_name="."), WRONG_TYPE, 1),
+    (files.coco, of_first("images", file_name="../train2017/000000000009.jpg"), OUTSIDE_FOLDER, 1),
+    (files.coco, of_first("images", file_name="/etc/passwd"), OUTSIDE_FOLDER, 1),
+    (files.coco, of_first("images", file_name="~/a.jpg"), OUTSIDE_FOLDER, 1),
+    (files.coco, of_first("images", file_name="a" * 5000), NO_IMAGE, 1),
+    (files.coco, of_first("images", file_name="a/" * 3000 + "b"), NO_IMAGE, 1),
+    (files.coco, of_first("images", file_name="\ud800.jpg"), NO_IMAGE, 1),
+    (files.coco, of_first("images", file_name=None, coco_url="http://[::1/a/b.jpg"), WRONG_TYPE, 1),
+    (files.coco, of_first("images", file_name=None, coco_url="http://a/../b.jpg"), OUTSIDE_FOLDER, 1),
+    (files.coco, of_first("images", file_name=None, coco_url=7), WRONG_TYPE, 1),
+    (files.coco, of_first("annotations", image_id=True), WRONG_TYPE, 1),
+    (files.coco, lambda content: content["images"].append(files.image_entry(9, "000000000011.jpg")), AMBIGUOUS, 1),
+    (files.refcoco, of_first("images", dataset_name="\ud800"), None, 0),
+    (files.vg_regions, lambda content: content[0]["regions"][0].update(x=10**400), WRONG_TYPE, 1),
+    (files.vg_regions, lambda content: content[0]["regions"][0].update(x=-INFINITY), WRONG_TYPE, 1),
+    (files.vg_regions, lambda content: content.append({"id": 10**400, "regions": []}), WRONG_TYPE, 1),
+    (files.llava, lambda content: content[0].update(image="../train2017/000000033471.jpg"), OUTSIDE_FOLDER, 1),
+    (files.llava, lambda content: content[0].update(image="\0"), WRONG_TYPE, 1),
+    (files.llava, lambda content: content[0]["conversations"][0].update(value=DEEP), BROKEN_JSON, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "edit", "reason", "count"), ODD)
+def test_an_odd_record_is_counted_and_the_others_stay(
+    make: Callable[[Path], Given], edit: Callable[[Any], None], reason: str | None, count: int, tmp_path: Path
+) -> None:
+    whole = len(opened(make(tmp_path / "whole")))
+    given = edited(make(tmp_path / "odd"), edit)
+    given.annotations.write_text(given.annotations.read_text().replace(f'"{DEEP}"', "[" * 200_000 + "]" * 200_000))
+    for _ in range(2):
+        dataset = opened(given)
+        assert dataset.problems.counts() == ({reason: count} if reason else {}), dataset.report()
+        assert whole - 1 <= len(dataset) == len(list(dataset)) <= whole
+        assert all(np.isfinite(record.boxes).all() for record in dataset)
+
+
+@pytest.mark.parametrize("changes", [
+    {"img_fn": "../secret.jpg"}, {"img_fn": "/etc/passwd"}, {"img_fn": "a\0"}, {"metadata_fn": "../secret.json"},
+    {"metadata_fn": "/etc/passwd"}, {"metadata_fn": "a\0"}, {"annot_id": 10**400}, {"question": [""]},
+    {"answer_choices": [["a"], ["", " "], ["b"], ["c"]]}, {"question": [[10**400]]},
+])  # fmt: skip
+def test_an_odd_line_of_vcr_is_counted_and_the_others_stay(changes: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("not to be read")
+    lines = [files.vcr_line(), files.vcr_line(**{"annot_id": "train-1", **changes})]
+    dataset = opened(files.vcr(tmp_path, lines=lines))
+    assert sum(dataset.problems.counts().values()) == 1 and not dataset.problems.counts()[NO_IMAGE], dataset.report()
+    assert [record.id for record in dataset] == ["train-0/all"]
+
+
+@pytest.mark.parametrize("line", ["[" * 200_000, "9" * 5000, "{", "\x00", "NaN", '"a'])
+def test_odd_lines_cost_themselves(line: str, tmp_path: Path) -> None:
+    given = files.vcr(tmp_path)
+    text = given.annotations.read_text()
+    given.annotations.write_text(f"\ufeff{text}{line}\n", encoding="utf-8")  # in front, a byte order mark
+    assert len(opened(given)) == 2 and sum(opened(given).problems.counts().values()) == 1
+
+
+def test_a_category_without_a_name_trains_nothing(tmp_path: Path) -> None:
+    for name in ("", " ", "__"):
+        given = edited(files.coco(tmp_path), of_first("categories", name=name))
+        dataset = opened(given)
+        assert dataset.problems.counts() == {MISSING: 1, OUT_OF_RANGE: 1}, dataset.report()
+        assert dataset.annotation(0).texts == ("toothbrush",)
+
+
+def test_an_id_that_stands_for_two_things_stands_for_none(tmp_path: Path) -> None:
+    def two_categories(content: Any) -> None:
+        content["categories"].append({"id": 1, "name": "horse"})
+
+    dataset = opened(edited(files.coco(tmp_path / "categories"), two_categories))
+    assert dataset.annotation(0).texts == ("toothbrush",)
+    assert dataset.problems.counts() == {AMBIGUOUS: 1, OUT_OF_RANGE: 1}
+    same = opened(edited(files.coco(tmp_path / "same"), lambda content: content["images"].append(content["images"][0])))
+    assert len(same) == 1 and not same.problems.counts()
+
+    given = files.unc_refs(tmp_path / "refs")
+    instances = given.options["instances"]
+    content = json.loads(instances.read_text())
+    content["annotations"].append({**content["annotations"][0], "bbox": [9, 9, 9, 9]})
+    files.write(instances, content)
+    dataset = opened(given)
+    assert len(dataset) == 0 and dataset.problems.counts() == {AMBIGUOUS: 1, OUT_OF_RANGE: 1}
+
+
+@pytest.mark.parametrize(("mark", "crowds"), [("0", 1), (0, 1), (None, 1), (False, 1), ("1", 2), (1.0, 2), (True, 2)])
+def test_a_crowd_is_one_whose_mark_says_so(mark: Any, crowds: int, tmp_path: Path) -> None:
+    def edit(content: Any) -> None:
+        content["annotations"][0]["iscrowd"] = mark
+
+    dataset = opened(edited(files.coco(tmp_path), edit))
+    assert dataset.problems.left_out[CROWDS] == crowds and not dataset.problems.counts()
+
+
+SHAPES = [
+    *((kind, np.ones((5, 4))) for kind in ("pkl", "npz", "parquet")),
+    *(("pkl", rows) for rows in (np.ones(10), np.ones((2, 5, 1)), [["a"] * 5], None)),
+]
+
+
+@pytest.mark.parametrize(("kind", "rows"), SHAPES)
+def test_detections_of_another_shape_are_not_reshaped(kind: str, rows: Any, tmp_path: Path) -> None:
+    given = files.llava(tmp_path, kind)
+    boxes = given.options["boxes"]
+    if kind == "pkl":
+        boxes.write_bytes(pickle.dumps([{"filename": "000000033471.jpg", "pred_bboxes": rows}], protocol=4))
+    elif kind == "npz":
+        np.savez(boxes, filename=np.array(["000000033471.jpg"]), offsets=np.array([0, len(rows)]), pred_bboxes=rows)
+    else:
+        table = pyarrow.table({"filename": ["000000033471.jpg"], "pred_bboxes": [rows.tolist()]})
+        pyarrow.parquet.write_table(table, boxes)
+    dataset = opened(given)
+    assert dataset.problems.counts() == {WRONG_TYPE: 1}, dataset.report()
+    assert [len(record.boxes) for record in dataset] == [0, 0]
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"max_boxes": -1}, "max_boxes must be a whole number from 0 on, but is -1"),
+    ({"max_boxes": 2.5}, "max_boxes must be"),
+    ({"min_score": float("nan")}, "min_score must be a finite number, but is nan"),
+    ({"min_score": "high"}, "min_score must be"),
+    ({"max_regions": 0}, "max_regions must be at least 1"),
+])  # fmt: skip
+def test_options_out_of_range_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        opened(files.llava(tmp_path), **options)
+
+
+@pytest.mark.parametrize("kind", ["pkl", "npz", "parquet"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:-9] + b"z" * 9]
+)
+def test_damaged_detections_are_named(kind: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    given = files.llava(tmp_path, kind)
+    boxes = given.options["boxes"]
+    boxes.write_bytes(damage(boxes.read_bytes()))
+    with pytest.raises(ValueError, match=f"detected.{kind}"):
+        opened(given)
+
+
+def test_broken_elements_cost_themselves(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    for broken in (
+        "{'a': 1}",
+        '{"a": tru}',
+        '{"a": [1, 2,]}',
+        "[" * 200_000 + "]" * 200_000,
+        "9" * 5000,
+        '"\x01"',
+        "x",
+        "",
+    ):
+        file.write_text(f'{{"a": [1, {broken}, {{"b": ","}}], "c": {broken}, "d": 2.5e1}}')
+        problems = Problems()
+        assert list(elements(file, problems)) == [("a", 1), ("a", {"b": ","}), ("d", 25.0)], broken[:20]
+        assert problems.counts() == {BROKEN_JSON: 2}
+
+
+def test_a_broken_element_is_not_looked_for_through_the_whole_file(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    file.write_text("[{'a': 1}" + ', {"b": 1}' * 500_000 + "]")
+    found = elements(file, Problems())
+    tracemalloc.start()
+    assert next(found) == {"b": 1} or next(found)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_a_damaged_list_of_bad_records_says_so(tmp_path: Path) -> None:
+    given = edited(files.coco(tmp_path), of_first("annotations", bbox=[5, 5, 0, 9]))
+    listed = opened(given).index.problems
+    listed.write_bytes(listed.read_bytes() + b'\n{"reason": "box wi\n\xff\xfe\n[1]\n')
+    dataset = opened(given)
+    assert dataset.problems.counts() == {ZERO_AREA: 1, BROKEN_JSON: 3}
+    assert f"{listed}: line 3" in dataset.report() and "rebuild=True" in dataset.report()
+    assert opened(given, rebuild=True).problems.counts() == {ZERO_AREA: 1}
+
+
+@pytest.mark.parametrize("make", [files.coco, files.vcr, files.unc_refs, files.vg_regions, files.llava, files.refcoco])
+def test_a_pipe_as_annotation_file_does_not_hang(make: Callable[[Path], Given], tmp_path: Path) -> None:
+    given = make(tmp_path)
+    for file in [given.annotations, *given.options.values()]:
+        if isinstance(file, Path):
+            content = file.read_bytes()
+            file.unlink()
+            os.mkfifo(file)
+            with pytest.raises(ValueError, match="is a pipe; copy"):
+                opened(given)
+            file.unlink()
+            file.write_bytes(content)
+    with pytest.raises(ValueError, match="is a device"):
+        load(given.format, "/dev/zero", cache=tmp_path)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        load(given.format, tmp_path, cache=tmp_path)
+    with pytest.raises(NotADirectoryError, match="images must be the folder"):
+        load(given.format, given.annotations, given.annotations, cache=tmp_path)
+
+
+def test_a_place_in_a_pickles_memo_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "a.p"
+    for data in (b"\x80\x04Nr\xff\xff\xff\x7f.", b"Np2000000000\n.", b"\x80\x04\x8c\x01aNr\xff\xff\xff\x7f."):
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match="speaks of thing 2,"):
+            read_pickle(file)
+    for protocol in range(6):
+        content = [
+            {"a": [f"{number} é"] * 3, "b": [number, 2.5, None, True, (number, number << 70)]}
+            for number in range(70_000)
+        ]
+        file.write_bytes(pickle.dumps(content, protocol))
+        assert read_pickle(file) == content

@@ -9,42 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from annotation_files import WORLD as SETS
 
 from gpt4roi_nb.data import Mixture, RegionDataset, load
 from gpt4roi_nb.data.dataset import FILE_OPTIONS
 from gpt4roi_nb.data.record import regions_of
 from gpt4roi_nb.data.scenes.scene import Scene
 
-COCO, REFERRING = "coco/train2017", "coco/train2014"
-SETS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    "coco": ("coco", "coco/annotations/instances_train2017.json", COCO, {}),
-    "panoptic": ("coco", "coco/annotations/panoptic_train2017.json", COCO, {}),
-    "lvis": ("coco", "lvis/lvis_v1_train.json", "coco", {}),
-    **{
-        name: ("refcoco", f"{name}/finetune_{name}_train.json", REFERRING, {})
-        for name in ("refcoco", "refcoco+", "refcocog")
-    },
-    **{
-        f"{name} refs": ("refcoco", f"{name}/refs({by}).p", REFERRING, {"instances": f"{name}/instances.json"})
-        for name, by in (("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd"))
-    },
-    "flickr30k": ("flickr30k", "flickr30k/final_flickr_separateGT_train.json", "flickr30k/flickr30k-images", {}),
-    "vg": ("visual_genome", "vg/train.json", "vg/VG_100K", {}),
-    "vg original": ("visual_genome", "vg/region_descriptions.json", "vg", {"image_data": "vg/image_data.json"}),
-    **{
-        f"vcr {rendering}": ("vcr", "vcr/train.jsonl", "vcr/vcr1images", {"rendering": rendering})
-        for rendering in ("all", "single", "several", "choice")
-    },
-    **{
-        f"llava {suffix}": (
-            "llava",
-            "llava/llava_instruct_150k.json",
-            COCO,
-            {"boxes": f"llava/llava_150k_bbox_pred_results.{suffix}"},
-        )
-        for suffix in ("pkl", "npz")
-    },
-}
 SHOWN = ("vg", "vg original", "panoptic")  # they have regions that are no single object
 
 

@@ -180,6 +180,48 @@ def test_pictures_that_come_later_are_asked_about(own, world, gpt4roi, whole, tm
     assert not asked
 
 
+def test_images_that_were_replaced_since_are_not_mixed_with_the_old(own, gpt4roi, whole, tmp_path, monkeypatch):
+    add, folder, written = Journal.add, tmp_path / "kept", []
+
+    def stops(journal, batch, outcomes):
+        add(journal, batch, outcomes)
+        written.extend(outcomes)
+        if len(written) >= 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", stops)
+        with pytest.warns(UserWarning, match="goes on from there"):
+            evaluate("vcr", gpt4roi, own, folder=folder, **SMALL)
+    asked = {row.id for row in written}
+    image = next(row.image for row in whole.predictions.itertuples() if row.id in asked)
+    replaced = own / Path(image).relative_to(Path(image).parents[3])
+    facts = replaced.stat()
+    os.utime(replaced, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+    with pytest.raises(ValueError, match=r"answers about images that have changed since, such as that of 'vcr/"):
+        evaluate("vcr", gpt4roi, own, folder=folder, **SMALL)
+    os.utime(replaced, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert evaluate("vcr", gpt4roi, own, folder=folder, **SMALL).metrics == whole.metrics
+
+
+def test_images_outside_the_folder_and_doubtful_ids_are_counted_and_not_opened(own, gpt4roi, monkeypatch, tmp_path):
+    file = own / "coco" / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    first, second, *_ = content["images"]
+    (own / "coco" / "val2017" / first["file_name"]).rename(tmp_path / "outside.jpg")
+    (own / "coco" / "val2017" / first["file_name"]).symlink_to(tmp_path / "outside.jpg")
+    second["file_name"] = f"../../coco/val2017/{second['file_name']}"
+    known = {first["id"], second["id"]}
+    (kept, *_) = [one for one in content["annotations"] if one["image_id"] not in known and not one["iscrowd"]]
+    content["annotations"].append({**kept, "bbox": [1, 1, 9, 9]})
+    file.write_text(json.dumps(content))
+    result = evaluate("coco", gpt4roi, own, **SMALL)
+    about_first = sum(one["image_id"] == first["id"] and not one["iscrowd"] for one in content["annotations"])
+    assert result.card.left_out["path leaves its folder"] == about_first + 1
+    assert result.card.left_out["ambiguous id"] == 1
+    assert not result.predictions["image"].str.contains(first["file_name"]).any()
+
+
 def test_nothing_is_asked_that_could_not_be_judged(world, gpt4roi, tmp_path, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(BatchedPredictor, "answer", lambda *arguments: asked.append(arguments))

@@ -107,7 +107,8 @@ def _benchmark(
 def _vg_files(base: Path, split: str) -> dict[str, Path]:
     """The annotations, and a folder of pictures."""
     folders = [base / name for name in VG_FOLDERS[1:]]
-    pictures = {"pictures": next((folder for folder in folders if folder.is_dir()), folders[0])}
+    there = [folder for folder in folders if folder.is_dir()] or folders[:1]
+    pictures = {f"pictures in {folder.name}": folder for folder in there}
     if split == "all":
         return {"regions": base / "region_descriptions.json", "sizes of images": base / "image_data.json"} | pictures
     return {"annotations": base / f"{split}.json"} | pictures

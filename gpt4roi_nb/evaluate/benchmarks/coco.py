@@ -7,9 +7,10 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt4roi_nb.data.coco import CocoFile
+from gpt4roi_nb.data.box_check import four_numbers
+from gpt4roi_nb.data.coco import CocoFile, is_crowd
 from gpt4roi_nb.data.json_stream import elements
-from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
+from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field, id_field
 from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT, Benchmark, Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import UNKNOWN_CATEGORY, EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.metrics.coco_ap import coco_ap
@@ -96,14 +97,14 @@ def crowds(file: Path) -> list[Crowd]:
     """The crowds of a file, which nothing is asked about; those that cannot be used are left out."""
     found = []
     for key, entry in elements(file, Problems()):
-        if key != "annotations" or not isinstance(entry, dict) or not entry.get("iscrowd"):
+        if key != "annotations" or not isinstance(entry, dict):
             continue
         try:
-            image, category, bbox = entry.get("image_id"), field(entry, "category_id", int), field(entry, "bbox", list)
+            if is_crowd(entry):
+                box = four_numbers(field(entry, "bbox", list))
+                found.append(Crowd(id_field(entry, "image_id"), field(entry, "category_id", int), box))
         except BadRecord:
             continue
-        if len(bbox) == 4 and all(type(value) in (int, float) for value in bbox):
-            found.append(Crowd(image, category, tuple(bbox)))
     return found
 
 

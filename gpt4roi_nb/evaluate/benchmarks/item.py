@@ -53,6 +53,7 @@ class Prediction:
     option_logprobs: of each option, normalised over the options; None where none were compared.
     seconds: its share of its batch's time.
     width, height: of the upright picture in pixels.
+    stamp: what differs when the picture's file is another one; "" where that is not known.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Prediction:
     seconds: float
     width: int
     height: int
+    stamp: str = ""
 
 
 @dataclass(frozen=True)

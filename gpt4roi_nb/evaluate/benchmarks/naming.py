@@ -73,7 +73,7 @@ def naming_items(
     for image_id, image in coco.images.items():
         found = []
         for box, (category, annotation), _ in coco.boxes_of(image_id):
-            if category in known:
+            if category in known and category in coco.categories:
                 found.append((box, category, annotation))
             else:
                 bad = BadRecord(OUT_OF_RANGE, f"category {category} is not among the {len(known)} of the file")

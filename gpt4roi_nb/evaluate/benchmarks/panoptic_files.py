@@ -20,7 +20,21 @@ from PIL import Image
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh
-from gpt4roi_nb.data.problems import MISSING, NO_IMAGE, OUT_OF_RANGE, UNREADABLE_IMAGE, BadRecord, Problems, field
+from gpt4roi_nb.data.coco import is_crowd
+from gpt4roi_nb.data.problems import (
+    MISSING,
+    NO_IMAGE,
+    OUT_OF_RANGE,
+    UNREADABLE_IMAGE,
+    WRONG_TYPE,
+    BadRecord,
+    Problems,
+    UniqueTable,
+    field,
+    path_field,
+    shown,
+    text_field,
+)
 from gpt4roi_nb.data.record import as_boxes
 from gpt4roi_nb.data.scenes.formats.masks import bounds
 from gpt4roi_nb.evaluate.benchmarks.benchmark import part
@@ -87,7 +101,16 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
             problems.add(bad, f"{layout.json.name}: annotation {number}")
             continue
         images.append(image)
-    classes = class_names(content["categories"], dataset)
+    categories: UniqueTable[int, dict[str, Any]] = UniqueTable()
+    for number, entry in enumerate(content["categories"]):
+        try:
+            category, name = field(entry, "id", int), text_field(entry, "name")
+            if entry.get("isthing") not in (0, 1):
+                raise BadRecord(WRONG_TYPE, f"'isthing' must be 0 or 1, but is {shown(entry.get('isthing'))}")
+            categories.add(category, {**entry, "name": name})
+        except BadRecord as bad:
+            problems.add(bad, f"{layout.json.name}: category {number}")
+    classes = class_names(list(categories.values()), dataset)
     return PanopticData(dataset, split, base, layout.json, classes, tuple(images))
 
 
@@ -113,8 +136,8 @@ class _Layout(NamedTuple):
 
     def image(self, entry: Any) -> PanopticImage:
         """The files of an entry of the panoptic file. Raises BadRecord where it is malformed."""
-        stem = field(entry, "image_id", str)
-        panoptic = self.json.with_suffix("") / field(entry, "file_name", str)
+        stem = path_field(entry, "image_id")
+        panoptic = self.json.with_suffix("") / path_field(entry, "file_name")
         checked = _checked(entry)
         if self.dataset == "ade20k":
             pictures, truth = self.pictures / f"{stem}.jpg", self.truth / f"{stem}.png"
@@ -144,7 +167,8 @@ def _checked(entry: Any) -> dict[str, Any]:
     segments = []
     for segment in field(entry, "segments_info", list):
         field(segment, "id", int), field(segment, "category_id", int)
-        segments.append({"iscrowd": 0} | {key: value for key, value in segment.items() if value is not None})
+        told = {key: value for key, value in segment.items() if value is not None}
+        segments.append({**told, "iscrowd": int(is_crowd(segment))})
     return {**entry, "segments_info": segments}
 
 

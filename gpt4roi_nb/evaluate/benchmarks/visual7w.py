@@ -14,7 +14,18 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.instructions import LETTERS, choice_question
 from gpt4roi_nb.data.json_stream import elements
-from gpt4roi_nb.data.problems import MISSING, OUT_OF_RANGE, WRONG_TYPE, BadRecord, Problems, field, text_field
+from gpt4roi_nb.data.problems import (
+    MISSING,
+    OUT_OF_RANGE,
+    WRONG_TYPE,
+    BadRecord,
+    Problems,
+    UniqueTable,
+    field,
+    path_field,
+    shown,
+    text_field,
+)
 from gpt4roi_nb.data.record import plain
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
@@ -41,7 +52,7 @@ def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
 
 
 def _questions(file: Path, kind: str, images: Path, config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    boxes: dict[int, Box] = {}
+    boxes: UniqueTable[int, Box] = UniqueTable()
     entries: list[Any] = []
     for number, (key, entry) in enumerate(elements(file, problems)):
         if key == "images":
@@ -49,14 +60,14 @@ def _questions(file: Path, kind: str, images: Path, config: EvalConfig, problems
         elif key == "boxes":
             try:
                 sides = [field(entry, side, float) for side in ("x", "y", "width", "height")]
-                boxes[field(entry, "box_id", int)] = box_from_xywh(sides)
+                boxes.add(field(entry, "box_id", int), box_from_xywh(sides))
             except BadRecord as bad:
                 problems.add(bad, f"{file.name}: boxes, entry {number} of the file")
     for number, entry in enumerate(entries):
         try:
             if field(entry, "split", str) != config.split:
                 continue
-            image = str(images / text_field(entry, "filename"))
+            image = str(images / path_field(entry, "filename"))
             pairs = field(entry, "qa_pairs", list)
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: images, entry {number}")
@@ -66,14 +77,16 @@ def _questions(file: Path, kind: str, images: Path, config: EvalConfig, problems
                 yield _item(pair, kind, image, boxes, config.seed)
             except BadRecord as bad:
                 name = pair.get("qa_id") if isinstance(pair, dict) else pair
-                problems.add(bad, f"{file.name}: question {name!r}"[:200])
+                problems.add(bad, f"{file.name}: question {shown(name)}")
 
 
 def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) -> Item:
     name = field(pair, "qa_id", int)
     wrong = field(pair, "multiple_choices", list)
     if len(wrong) != len(LETTERS) - 1:
-        raise BadRecord(WRONG_TYPE, f"'multiple_choices' must hold {len(LETTERS) - 1} wrong ones, but holds {wrong!r}")
+        raise BadRecord(
+            WRONG_TYPE, f"'multiple_choices' must hold {len(LETTERS) - 1} wrong ones, but holds {shown(wrong)}"
+        )
     if "answer" not in pair:
         raise BadRecord(MISSING, "there is no 'answer'")
     offered = [pair["answer"], *wrong]
@@ -82,22 +95,22 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) ->
     question = plain(text_field(pair, "question"))
     if kind == "pointing":
         for box_id in offered:
-            if box_id not in boxes:
-                raise BadRecord(OUT_OF_RANGE, f"the file holds no usable box {box_id!r}")
-        shown = [boxes[offered[k]] for k in order]
+            if type(box_id) is not int or box_id not in boxes:
+                raise BadRecord(OUT_OF_RANGE, f"the file holds no usable box {shown(box_id)}")
+        placed = [boxes[offered[k]] for k in order]
         texts = [region(number) for number in range(1, len(order) + 1)]
     else:
         if not all(isinstance(text, str) and text.strip() for text in offered):
-            raise BadRecord(WRONG_TYPE, f"the choices must be texts, but are {offered!r}")
-        shown, texts = [], [plain(offered[k]) for k in order]
+            raise BadRecord(WRONG_TYPE, f"the choices must be texts, but are {shown(offered)}")
+        placed, texts = [], [plain(offered[k]) for k in order]
     return Item(
         id=f"visual7w/{kind}/{name}",
         image=image,
-        boxes=tuple(shown),
-        question=choice_question(len(shown), question, texts),
+        boxes=tuple(placed),
+        question=choice_question(len(placed), question, texts),
         target=LETTERS[right],
         options=LETTERS,
-        region=right + 1 if shown else 0,
+        region=right + 1 if placed else 0,
         kind=kind,
         group=image,
         facts={"choice": right},

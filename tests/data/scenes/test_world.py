@@ -89,15 +89,17 @@ def test_a_picture_under_another_name_takes_no_space(world: Path) -> None:
         assert (world / name).samefile(picture)
 
 
-def test_without_hard_links_a_relative_symbolic_one_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_a_copy_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
     folder = write_world(tmp_path / "world", 2, size=64, progress=False)
     moved = folder.rename(tmp_path / "moved")
-    with Image.open(moved / "coco" / "val2017" / "000000000001.jpg") as image:
+    picture = moved / "coco" / "val2017" / "000000000001.jpg"
+    with Image.open(picture) as image:
         assert image.size == (64, 64)
+    assert not picture.is_symlink()  # the loaders would refuse what leads out of its folder
 
 
 def test_a_folder_that_is_there_is_never_written_into(world: Path) -> None:

@@ -92,7 +92,9 @@ def _parent(path: Path, known: set[Path]) -> Path:
 
 
 def _link(source: Path, name: Path) -> None:
-    """A hard link, which costs no space; a relative symbolic one where the file system has no hard links."""
+    """A hard link, which costs no space; a copy where the file system has no hard links.
+
+    No symbolic link: it would lead out of the folder of a format, and the loaders read nothing outside of that."""
     try:
         os.link(source, name)
     except FileExistsError:  # of a run that was broken off
@@ -100,7 +102,7 @@ def _link(source: Path, name: Path) -> None:
         _link(source, name)
     except OSError:
         name.unlink(missing_ok=True)
-        name.symlink_to(os.path.relpath(source, name.parent))
+        shutil.copyfile(source, name)
 
 
 def _write_shard(shard: Shard) -> None:

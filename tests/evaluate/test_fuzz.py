@@ -1,0 +1,111 @@
+"""What an evaluation reads, damaged: it ends in questions and a count, or in an error in words."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from pathlib import Path
+
+import pytest
+from mutations import cases, ends_well, garbled, mutated, written
+
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.evaluate import BENCHMARKS
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Prediction
+from gpt4roi_nb.evaluate.journal import RUN, Journal
+from gpt4roi_nb.evaluate.predictions import _frame, read_predictions, write_predictions
+
+FILES = {
+    "coco": "coco/annotations/instances_val2017.json",
+    "lvis": "lvis/lvis_v1_val.json",
+    "visual7w": "visual7w/dataset_v7w_pointing.json",
+    "cityscapes": "cityscapes/gtFine/cityscapes_panoptic_val.json",
+    "ade20k": "ade20k/ADEChallengeData2016/ade20k_panoptic_val.json",
+}
+FEW = 3  # of a list of a file, so that a change is likely to matter
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_annotations_of_a_benchmark(name: str, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "world").mkdir()
+    for path in world.iterdir():
+        (tmp_path / "world" / path.name).symlink_to(path)
+    file = tmp_path / "world" / FILES[name]
+    top = tmp_path / "world" / file.relative_to(tmp_path / "world").parts[0]
+    content = {
+        key: value[:FEW] if isinstance(value, list) and key not in ("categories", "boxes") else value
+        for key, value in json.loads(file.read_text()).items()
+    }
+    real = top.resolve()
+    top.unlink()
+    _links(real, top, file)
+
+    @cases
+    def case(rng: random.Random) -> None:
+        file.write_bytes(written(mutated(content, rng), rng))
+        problems = Problems()
+        with ends_well():
+            config = EvalConfig(tmp_path / "world", "val", folder=tmp_path)
+            items = list(BENCHMARKS[name].items(config, problems))
+            for item in items:
+                assert ".." not in Path(item.image).parts and item.image.startswith(str(tmp_path))
+                assert item.question.strip() and (item.target.strip() or item.options)
+            assert problems.table()
+
+    case()
+
+
+def _links(real: Path, folder: Path, apart: Path) -> None:
+    """A copy of a folder as links, but for the folders above the file `apart`."""
+    folder.mkdir()
+    for path in real.iterdir():
+        copy = folder / path.name
+        if copy in apart.parents:
+            _links(path, copy, apart)
+        elif copy != apart:
+            copy.symlink_to(path)
+
+
+def test_a_damaged_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run")
+    rows = [
+        Prediction("a", "cat", -0.5, None, 0.25, 64, 48, "1 2"),
+        Prediction("b", "", None, (-0.5, -1.5), 0.0, 1, 1),
+    ]
+    journal.begin({"benchmark": "coco"})
+    for number in range(3):
+        journal.add(f"0.{number}", rows)
+    answers = journal.folder / "answers-0.jsonl"
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+
+    @cases
+    def case(rng: random.Random) -> None:
+        answers.write_bytes(written(mutated(lines, rng), rng, lines=True))
+        (journal.folder / RUN).write_bytes(written(mutated({"benchmark": "coco"}, rng), rng))
+        with ends_well():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                journal.mend()
+            before = journal.settled()
+            journal.add("9.9", rows)
+            assert journal.settled() == before | {"9.9"}
+            journal.check_images(lambda name: "1 2")
+            journal.begin({"benchmark": "coco"})
+
+    case()
+
+
+def test_a_damaged_table_of_predictions(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.parquet"
+    numbers = {"width": 1, "height": 1, "region": 1, "score": 0.5, "logprob": -1.0, "margin": 0.1, "seconds": 1.0}
+    write_predictions(_frame([{"id": str(k), "boxes": [[1.0, 2.0, 3.0, 4.0]], **numbers} for k in range(20)]), file)
+    data = file.read_bytes()
+
+    @cases
+    def case(rng: random.Random) -> None:
+        file.write_bytes(garbled(data, rng))
+        with ends_well():
+            read_predictions(file)
+
+    case()
