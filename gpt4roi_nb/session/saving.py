@@ -164,7 +164,7 @@ def _answer(content: Any) -> Answer:
 
 
 def _is_number(value: Any, *types: type) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)
+    return any(isinstance(value, kind) for kind in types) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_list(value: Any, *types: type) -> bool:
