@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -20,6 +19,8 @@ from gpt4roi_nb.prompt import Prompt, PromptParts, Turns, check_turns
 
 # Lines of the compiled template that one rendering may execute: some hundred turns take some ten thousand.
 MAX_LINES = 1_000_000
+MOST_RENDERED = 256  # conversations of different roles whose rendering is kept
+_RENDERED: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
 _COMPILED = "<template>"  # what jinja2 calls the file of a template's code
 # What expressions of a template raise, beside jinja2's own errors.
 _EXPRESSION_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
@@ -94,6 +95,16 @@ def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[st
             'chat_format="template" needs a tokenizer with a chat template, but this one has none; use '
             'chat_format="gpt4roi", or set tokenizer.chat_template'
         )
+    key = (str(tokenizer.chat_template), tuple(roles), tuple(map(str, tokenizer.special_tokens_map.values())))
+    if key not in _RENDERED:
+        if len(_RENDERED) >= MOST_RENDERED:
+            _RENDERED.clear()
+        _RENDERED[key] = _rendered(roles, tokenizer)
+    return list(_RENDERED[key])
+
+
+def _rendered(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """`_render`, computed: it costs more than all else of a prompt, and depends on the roles alone."""
     places = [_PLACEHOLDER.format(index) for index in range(len(roles))]
     try:
         _check_operators(tokenizer.chat_template)
@@ -120,15 +131,14 @@ def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[st
 
 
 def _check_operators(template: Any) -> None:
-    """Raises TemplateError for a power: one such as 9 ** 9 ** 9 would be computed for hours, by no line of Python."""
+    """Raises TemplateError for a product or a power: a few lines of them are computed for hours, or fill the memory."""
     for text in template.values() if isinstance(template, dict) else [template]:
-        if _has_power(text):
-            raise TemplateError("it computes a power (**), which no chat needs")
+        if _multiplies(text):
+            raise TemplateError("it multiplies (* or **), which no chat needs")
 
 
-@lru_cache(maxsize=16)  # asked for every prompt
-def _has_power(template: str) -> bool:
-    return any(kind == "operator" and value == "**" for _, kind, value in Environment().lex(template))
+def _multiplies(template: str) -> bool:
+    return any(kind == "operator" and value in ("*", "**") for _, kind, value in Environment().lex(template))
 
 
 def _bounded(render: Callable[[], Any]) -> Any:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,7 +139,7 @@ def _is_deeper(content: Any, depth: int) -> bool:
 def alone_in(folder: Path, work: str) -> Iterator[None]:
     """Keep every other process, and every other thread of this one, from doing the same work in a folder meanwhile.
 
-    On a network file system that locks no folders nothing is kept from anybody.
+    A network file system that locks no folders is warned of.
 
     Args:
         folder: made if there is none. The system gives it back, however the process ends.
@@ -159,6 +160,7 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
+            warnings.warn(f"{str(folder)!r} cannot be locked; see that no other {work} writes to it", stacklevel=3)
         try:
             yield
         finally:

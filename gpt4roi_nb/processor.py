@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -58,6 +59,8 @@ class GPT4RoIImageProcessor(BaseImageProcessor):
 
 def _three_numbers(values: Any, name: str) -> list[float]:
     """One number for each of the channels red, green and blue, as a list."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
         raise ValueError(f"{name} must be three numbers, one for each colour channel, but is {values!r}")
     numbers = [real_number(value, f"each of {name}") for value in values]

@@ -111,6 +111,9 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path, monkeyp
         raise OSError(errno.EBADF, "as NFS says of a folder")
 
     monkeypatch.setattr("gpt4roi_nb.files.fcntl.flock", refuse)
-    with alone_in(tmp_path / "out", "training"):
+    with (
+        pytest.warns(UserWarning, match="cannot be locked; see that no other training"),
+        alone_in(tmp_path / "out", "training"),
+    ):
         pass
     assert (tmp_path / "out").is_dir()

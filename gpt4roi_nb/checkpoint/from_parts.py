@@ -23,7 +23,8 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging
 
-from gpt4roi_nb.checkpoint.load import check_no_adapter
+from gpt4roi_nb.checkpoint.load import OPTIONAL_FILES, check_no_adapter
+from gpt4roi_nb.checkpoint.shards import Shards
 from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.finite import check_finite
@@ -77,6 +78,8 @@ def assemble_from_parts(
         chat_format=chat_format,
     )
 
+    for path in (language_model, vision_tower):
+        _check_files(path)
     dtype = dtype or (torch.float32 if target.type == "cpu" else "auto")
     language = _loaded(AutoModelForCausalLM, language_model, dtype=dtype)
     _make_rows(language, [index for token, index in tokenizer.get_vocab().items() if token not in known])
@@ -95,6 +98,26 @@ def _located(path: _Path) -> str:
     if not Path(expanded).is_dir() and (Path(expanded).exists() or os.path.isabs(expanded) or expanded.startswith(".")):
         raise FileNotFoundError(f"no model at {os.fspath(path)!r}; expected a folder or a hub id")
     return expanded
+
+
+def _check_files(path: str) -> None:
+    """Raises ValueError where a local part has files that cannot be read, lie elsewhere or hold no weights.
+
+    Of a hub only what transformers itself refuses is refused.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", *OPTIONAL_FILES):
+        if (folder / name).exists():
+            read_json(folder / name)
+    for name, tensor in Shards(folder).tensors.items():
+        # Positions are kept as whole numbers; quantised weights, as U8, are what bitsandbytes makes.
+        if name.endswith((".weight", ".bias")) and tensor.dtype in (torch.bool, torch.int16, torch.int32, torch.int64):
+            raise ValueError(
+                f"{name} in {str(tensor.file)!r} is kept as {tensor.dtype}; expected floating-point numbers: it "
+                "was not saved as weights, copy it again"
+            )
 
 
 def _config(path: str) -> PreTrainedConfig:

@@ -206,7 +206,13 @@ def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Stored]:
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file; expected the folder of a checkpoint, with {CONFIG_FILE} in it")
-    _check_model_type(str(folder), _read_json(folder / CONFIG_FILE))
+    values = _read_json(folder / CONFIG_FILE)
+    _check_model_type(str(folder), values)
+    if "transformers_weights" in values:
+        raise ValueError(
+            f"{str(folder / CONFIG_FILE)!r} names a weights file of its own (transformers_weights); take the entry "
+            f"out, and call the file {WEIGHTS_FILE}"
+        )
     for name, entries in PROCESSOR_FILES.items():
         content = _read_json(folder / name)
         if absent := [entry for entry in entries if entry not in content]:
@@ -234,7 +240,8 @@ def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Stored]:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    if not (folder / INDEX_FILE).is_file():
+    """The files that transformers reads: of a whole file and an index, the whole file."""
+    if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).is_file():
         return [WEIGHTS_FILE]
     return sorted(set(weight_map(folder / INDEX_FILE).values()))
 

@@ -122,11 +122,13 @@ def weight_map(index: Path) -> dict[str, str]:
 def check_inside(folder: Path, name: str) -> None:
     """Raises ValueError where a file of a folder is a link that leads out of it.
 
-    In the hub's cache every file is a link, from `snapshots/REVISION` to `blobs` beside `snapshots`; those may.
+    In the hub's cache every file is a link, from `models--NAME/snapshots/REVISION` to `models--NAME/blobs`; older
+    downloads into a folder link to there as well. Those may.
     """
     home, file = folder.resolve(), (folder / name).resolve()
-    allowed = [home, *(parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots")]
-    if not any(file.is_relative_to(place) for place in allowed):
+    is_blob = file.parent.name == "blobs" and file.parent.parent.name.startswith("models--")
+    allowed = [home, *((parent.parent / "blobs").resolve() for parent in home.parents if parent.name == "snapshots")]
+    if not is_blob and not any(file.is_relative_to(place) for place in allowed):
         raise ValueError(
             f"{name} in {str(folder)!r} is a link out of the folder, to {str(file)!r}; put the file itself there, or "
             "name the folder that it lies in"

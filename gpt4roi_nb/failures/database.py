@@ -96,10 +96,16 @@ def _establish(fiftyone: ModuleType) -> None:
             database._disconnect()
             database._connection_kwargs[_PATIENCE] = PATIENCE_MS
         fiftyone.list_datasets(info=False)
+    except (pymongo.errors.InvalidURI, ValueError):  # whose words may hold a part of the password
+        raise NoDatabase(
+            f"{URI} is no address of a MongoDB; expected mongodb://user:password@host:port, with user and password "
+            "escaped by urllib.parse.quote_plus. " + WAYS_OUT
+        ) from None
     except pymongo.errors.PyMongoError as error:
         where = f"the MongoDB at {_without_password(uri)} ({URI})" if uri else "the MongoDB that FiftyOne started"
-        said = _first_line(error).replace(uri, _without_password(uri)) if uri else _first_line(error)
-        raise NoDatabase(f"{where} does not answer: {said}. " + WAYS_OUT) from None
+        # The driver's words may hold a part of a password that is not escaped.
+        said = "" if uri and "@" in uri else f": {_first_line(error)}"
+        raise NoDatabase(f"{where} does not answer{said}. " + WAYS_OUT) from None
     except (FiftyOneConfigError, ServiceException, ConnectionError, PermissionError) as error:
         raise NoDatabase(WAYS_OUT + f" (FiftyOne says: {_first_line(error)})") from None
 

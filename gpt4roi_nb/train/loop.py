@@ -241,7 +241,11 @@ def train(
         if on_start is not None:
             on_start(run)
         held = claims.pop_all()  # until the work is done, in whatever thread
-    run.start(partial(_within, held, work), block=block)
+    try:
+        run.start(partial(_within, held, work), block=block)
+    except BaseException:  # the thread could not be started; else it has closed them
+        held.close()
+        raise
     return run
 
 

@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -154,9 +154,10 @@ class RegionTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         folder.mkdir(parents=True, exist_ok=True)
         trained = [weight for weight in model.parameters() if weight.requires_grad]
-        needed = tensor_bytes([*trained, *self._optimizer_state()])
+        needed = tensor_bytes([*trained, *([] if self.args.save_only_model else self._optimizer_state())])
+        what = f"the checkpoint of step {self.state.global_step}"
         try:
-            with room_for(folder, needed, f"the checkpoint of step {self.state.global_step}"):
+            with room_for(folder, needed, what) if self.args.should_save else nullcontext():
                 super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:

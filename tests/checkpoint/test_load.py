@@ -344,6 +344,7 @@ def test_a_tokenizer_that_cannot_be_read_is_named(copied):
 
 
 def test_an_index_without_a_map_is_named(copied):
+    (copied / WEIGHTS).unlink()
     (copied / "model.safetensors.index.json").write_text('{"weight_map": []}')
     with pytest.raises(ValueError, match=r"index\.json' has no weight_map"):
         load(copied)
@@ -351,9 +352,31 @@ def test_an_index_without_a_map_is_named(copied):
 
 @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "sub/other.safetensors", "..", 5, None])
 def test_an_index_that_leads_out_of_its_folder_is_refused(copied, name):
+    (copied / WEIGHTS).unlink()
     (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(ValueError, match=r"index\.json' names .*; expected files of the folder itself"):
         load(copied)
+
+
+def test_an_index_beside_the_whole_file_is_not_read(copied):
+    """As transformers takes the whole file."""
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
+    load(copied)
+
+
+def test_a_weights_file_that_the_configuration_names_is_refused(copied):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"transformers_weights": "../other.safetensors"}))
+    with pytest.raises(ValueError, match="names a weights file of its own"):
+        load(copied)
+
+
+def test_a_download_of_an_older_hub_is_followed(copied, tmp_path):
+    blobs = tmp_path / "hub" / "models--name--model" / "blobs"
+    blobs.mkdir(parents=True)
+    (copied / WEIGHTS).rename(blobs / "4a5b")
+    (copied / WEIGHTS).symlink_to(blobs / "4a5b")
+    load(copied)
 
 
 def test_a_link_out_of_the_folder_is_refused(copied, tmp_path):
