@@ -13,6 +13,7 @@ import pytest
 
 from gpt4roi_nb.failures.database import NETWORK_FILE_SYSTEMS, network_file_system
 
+SILENT = "the MongoDB at mongodb://…@127.0.0.1:1/?authSource=admin (FIFTYONE_DATABASE_URI) does not answer"
 _Mount = namedtuple("_Mount", "mountpoint fstype")
 
 CONNECT = """
@@ -71,11 +72,11 @@ def test_a_database_that_does_not_answer_is_named_with_the_three_ways_out() -> N
 @pytest.mark.parametrize(
     ("secret", "words"),
     [
-        ("s3cret", "the MongoDB at mongodb://…@127.0.0.1:1/?authSource=admin (FIFTYONE_DATABASE_URI) does not answer"),
+        ("s3cret", SILENT),
         ("s3c@ret", "FIFTYONE_DATABASE_URI is no address of a MongoDB"),  # not escaped, as it has to be
         (
             "12/s3cret",
-            "the MongoDB at mongodb://…@127.0.0.1:1/?authSource=admin (FIFTYONE_DATABASE_URI) does not answer",
+            SILENT,
         ),
     ],
 )
