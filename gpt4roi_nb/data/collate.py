@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes, normalise
 from gpt4roi_nb.data.augmentation import augment
-from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE, TOO_LONG, UNREADABLE_IMAGE, BadRecord, Problems
+from gpt4roi_nb.data.image_files import Folder
+from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE, TOO_LONG, UNREADABLE_IMAGE, BadRecord, Problems, relative_path
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -47,7 +48,8 @@ class Collator:
 
     Args:
         processor: of the model that is trained.
-        images: the folder that the records' pictures are in; or a folder for each source.
+        images: the folder that the records' pictures are in; or a folder for each source. Nothing outside of it is
+            opened. None where records name their pictures by whole paths, as `located` gives them.
         max_length: tokens. A longer conversation loses its last questions; one whose first question alone is longer
             cannot be used.
         problems: where records that cannot be used are noted. Such a record keeps its row, of which nothing is learnt,
@@ -63,7 +65,7 @@ class Collator:
     def __init__(
         self,
         processor: GPT4RoIProcessor,
-        images: ImageFolders,
+        images: ImageFolders | None,
         max_length: int | None = None,
         *,
         problems: Problems | None = None,
@@ -72,6 +74,11 @@ class Collator:
     ) -> None:
         self.processor = processor
         self.images = images
+        self._folders: Folder | dict[str, Folder] | None
+        if isinstance(images, Mapping):
+            self._folders = {source: Folder(Path(folder)) for source, folder in images.items()}
+        else:
+            self._folders = None if images is None else Folder(Path(images))
         self.max_length = max_length
         self.problems = Problems(strict=True) if problems is None else problems
         self.augmented = augmented
@@ -117,8 +124,9 @@ class Collator:
 
         from_kept: take what was kept of the tower instead of the picture, if it is there.
         """
-        file = self.path_of(record)
+        folder = self._folder_of(record)
         try:
+            file = _file(folder, record)
             kept = self.kept.get(file) if self.kept is not None and from_kept else None
             if kept is not None:
                 states, size = kept
@@ -132,13 +140,22 @@ class Collator:
             return None
 
     def path_of(self, record: Record) -> Path:
-        """Where a record's picture lies."""
-        if not isinstance(self.images, Mapping):
-            return Path(self.images) / record.image
-        if record.source not in self.images:
-            known = ", ".join(self.images)
+        """Where a record's picture lies.
+
+        Raises:
+            ValueError: its source has no folder.
+            BadRecord: its path leaves the folder.
+        """
+        return _file(self._folder_of(record), record)
+
+    def _folder_of(self, record: Record) -> Folder | None:
+        """The folder that a record's picture must lie in; None where records name their pictures by whole paths."""
+        if not isinstance(self._folders, dict):
+            return self._folders
+        if record.source not in self._folders:
+            known = ", ".join(self._folders)
             raise ValueError(f"there is no folder of images for the source {record.source!r}; there are {known}")
-        return Path(self.images[record.source]) / record.image
+        return self._folders[record.source]
 
     def prompt_of(self, record: Record) -> Prompt:
         """The conversation in tokens, without the last questions that would not fit."""
@@ -169,6 +186,13 @@ class Collator:
             return Example(without_loss, box, tower_states=torch.zeros_like(like.tower_states))
         side = self.processor.image_processor.image_size
         return Example(without_loss, box, torch.zeros(3, side, side))
+
+
+def _file(folder: Folder | None, record: Record) -> Path:
+    """Where a record's picture lies. Raises BadRecord where its path leaves the folder."""
+    if folder is None:
+        return Path(record.image)
+    return folder.file(relative_path(record.image, "image"))
 
 
 def _opened(file: Path) -> Any:

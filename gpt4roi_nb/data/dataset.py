@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes
 from gpt4roi_nb.data.coco import read_instances
 from gpt4roi_nb.data.flickr import read_flickr
@@ -133,6 +134,7 @@ def load(
     annotations: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
     *,
+    also: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     seed: int = 0,
     max_regions: int = MAX_REGIONS,
     strict: bool = False,
@@ -148,6 +150,7 @@ def load(
         annotations: the annotation file.
         images: the pictures' folder. Records whose picture is not there are left out, and counted. Without it, none is
             looked for.
+        also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
         seed: of wordings, and of the choice among many boxes.
         max_regions: of an image in one conversation, where each region has a turn.
         strict: raise BadRecord at the first bad record, instead of counting them.
@@ -157,44 +160,48 @@ def load(
         **options: of the format; see its parser, such as `gpt4roi_nb.data.vcr.read_vcr`.
 
     Raises:
-        ValueError: an unknown format or option, or a file of another format.
+        ValueError: an unknown format or option, one out of range, or a file of another format.
+        TypeError: a number that is none, such as max_regions=2.5.
         FileNotFoundError, IsADirectoryError, NotADirectoryError: no such annotation file or folder.
         BadRecord: if strict.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, but is {format!r}")
     read = FORMATS[format]
-    known = set(read.__kwdefaults__ or {})
+    known = set(read.__kwdefaults__ or {}) - {"also"}
     if unknown := sorted(set(options) - known):
         raise ValueError(f"{format!r} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
     options = {
         key: Path(value) if key in FILE_OPTIONS and value is not None else value for key, value in options.items()
     }
     source, folder = Path(annotations), Path(images) if images is not None else None
+    others = [Path(one) for one in ([also] if isinstance(also, (str, os.PathLike)) else also)]
     files = [source, *(value for value in options.values() if isinstance(value, Path))]
-    if max_regions < 1:
-        raise ValueError(f"max_regions must be at least 1, but is {max_regions}")
-    for file in [*files, *([folder] if folder is not None else [])]:
+    max_regions = whole_number(max_regions, "max_regions", least=1)
+    for file in [*files, *([folder] if folder is not None else []), *others]:
         if not file.exists():
             raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
     if folder is not None and not folder.is_dir():
         raise NotADirectoryError(f"images must be the folder of the pictures, but {str(folder)!r} is a file")
+    if wrong := next((one for one in others if not one.is_dir()), None):
+        raise NotADirectoryError(f"also must name folders that links in images lead to, but {str(wrong)!r} is a file")
     check_regular_file(source)
 
     # These formats' indexes say what was read from the pictures' folder too, so a change there counts.
     read_from = [*files, folder] if folder is not None and format in ("llava", "vcr", "visual_genome") else files
+    links = {"also": tuple(one.resolve() for one in others)} if others and "also" in (read.__kwdefaults__ or {}) else {}
     index = open_index(
         Path(cache) if cache is not None else Path.home() / ".cache" / "gpt4roi_nb",
         format,
         read_from,
-        {**options, "images": folder.resolve() if folder is not None else None},
-        lambda noted: read(source, noted, folder, **options),
+        {**options, **links, "images": folder.resolve() if folder is not None else None},
+        lambda noted: read(source, noted, folder, **options, **links),
         strict=strict,
         rebuild=rebuild,
     )
     name = str(options.get("name") or format)
     noted, rows = Problems(strict=strict), None
-    if folder is not None and (unusable := Folder(folder).unusable(index.distinct_images())):
+    if folder is not None and (unusable := Folder(folder, others).unusable(index.distinct_images())):
         present = []
         for row, (image, record) in enumerate(zip(index.images(), index.ids(), strict=True)):
             if image in unusable:

@@ -12,6 +12,7 @@ from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE_FOLDER, UNREADABLE_IMAGE,
 from gpt4roi_nb.files import check_regular_file
 from gpt4roi_nb.images import DAMAGED
 
+HUB_FOLDERS = ("models--", "datasets--", "spaces--")  # of the hub's cache, one a repository
 _ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -19,13 +20,15 @@ _LYING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 class Folder:
     """A folder that a user has named; `file` finds what lies in it, and nothing else.
 
-    The folder may itself be a link. A link within it may lead to another place in it, not out of it: archives from
-    the web can hold links, and nothing outside a named folder is read.
+    The folder may itself be a link. A link within it may lead to another place in it, or in one of the folders `also`,
+    not elsewhere: archives from the web can hold links, and nothing outside a named folder is read. To a snapshot of
+    the Hugging Face hub's cache, whose files are links, belong the `blobs` that it shares with its other snapshots.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, also: Iterable[Path] = ()) -> None:
         self.root = root
-        self._real = os.path.realpath(root)
+        named = [os.path.realpath(folder) for folder in (root, *also)]
+        self._allowed = (*named, *filter(None, map(_blobs, named)))
         self._inside: dict[str, str] = {}  # by folder below the root: what is wrong with it, or ""
 
     def __str__(self) -> str:
@@ -46,16 +49,17 @@ class Folder:
 
         Each folder is listed once, since on a network disk a question a file takes minutes.
         """
-        listings: dict[str, dict[str, bool]] = {}
+        listings: dict[str, dict[str, os.DirEntry[str]]] = {}
         found = {}
         for name in names:
             folder, _, file = name.rpartition("/")
             if folder not in listings:
                 listings[folder] = self._listing(folder)
             try:
-                if file not in listings[folder]:
+                if (entry := listings[folder].get(file)) is None:
                     raise BadRecord(NO_IMAGE, f"{name!r} is not in {str(self.root)!r}")
-                if folder not in self._inside or listings[folder][file]:
+                # A link, a pipe or a folder is looked at by itself; of plain files the first tells of their folder.
+                if self._inside.get(folder) != "" or not entry.is_file(follow_symlinks=False):
                     self.file(name)
                     check_regular_file(self.root / name)
             except BadRecord as bad:
@@ -66,23 +70,33 @@ class Folder:
                 found[name] = BadRecord(UNREADABLE_IMAGE, str(error))
         return found
 
-    def _listing(self, folder: str) -> dict[str, bool]:
-        """The names in a folder, and whether each must be looked at by itself: a link, a pipe or a folder."""
+    def _listing(self, folder: str) -> dict[str, os.DirEntry[str]]:
+        """What is in a folder by name. What it is, is asked only of those that are wanted: it may cost a call each."""
         try:
             with os.scandir(self.root / folder) as entries:
-                return {entry.name: not entry.is_file(follow_symlinks=False) for entry in entries}
+                return {entry.name: entry for entry in entries}
         except (OSError, ValueError):  # not there, no folder, or a name that none can have
             return {}
 
     def _leaving(self, name: str) -> str:
         """What is wrong with a path that leads out of the folder; "" where it does not."""
         leads = os.path.realpath(os.path.join(self.root, name))
-        if leads == self._real or leads.startswith(self._real.rstrip("/") + "/"):
+        if any(leads == allowed or leads.startswith(allowed.rstrip("/") + "/") for allowed in self._allowed):
             return ""
+        # What to do stands first: lists of bad records cut what is long.
         return (
-            f"{name!r} in {str(self.root)!r} is a link to {leads!r}, which lies outside; name the folder that the "
-            "files lie in, or put copies or hard links of them in place of the links"
+            f"{name!r} is a link that leads outside; name the folder that the files lie in, or that one too, "
+            "load(…, also=…), or put copies or hard links of them in place of the links: "
+            f"in {str(self.root)!r} it leads to {leads!r}"
         )
+
+
+def _blobs(folder: str) -> str:
+    """Where the files of a snapshot of the hub's cache lie, `models--a--b/blobs`; "" for any other folder."""
+    for place in Path(folder).parents:
+        if place.name == "snapshots" and place.parent.name.startswith(HUB_FOLDERS):
+            return str(place.parent / "blobs")
+    return ""
 
 
 def image_size(file: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from gpt4roi_nb.files import check_regular_file
 
 CHUNK = 2**20  # characters read at once, while an element of usual size is looked for
 MAX_ELEMENT = 2**27  # characters; what does not end within them is broken, not large
+_LOOKED_AT = 4  # characters after a number; "e-1" and the next would have been part of it
 _BLANKS = " \t\n\r\ufeff"
 _TOO_DEEP = "lists or objects are nested too deep"
 # What decides where an element ends: a text, or the rest of one; a bracket; a comma.
@@ -145,16 +146,23 @@ class _Reader:
                     self._problems.add(BadRecord(BROKEN_JSON, detail), where)
                     self._at = end
                     return
-                if self._ended or end == _NOWHERE or len(self._text) - self._at > MAX_ELEMENT:
+                if self._ended or end == _NOWHERE or self._is_too_long():
                     raise json.JSONDecodeError("an element does not end", self._text, self._at) from error
             else:
-                cut = end == len(self._text) or (type(value) in (int, float) and self._text[end] in ".eE")
+                rest = self._text[end : end + _LOOKED_AT]
+                number = type(value) in (int, float)
+                cut = not rest or (number and len(rest) < _LOOKED_AT and rest[0] in ".eE")
                 if self._ended or not cut:  # else a number may go on
                     self._at = end
                     yield value
                     return
+                if self._is_too_long():
+                    raise json.JSONDecodeError("an element does not end", self._text, self._at)
             self._more(size)
             size *= 2  # so that a long element is not tried over and over
+
+    def _is_too_long(self) -> bool:
+        return len(self._text) - self._at > MAX_ELEMENT
 
     def _end(self) -> int:
         """Where the element that comes next ends, by its brackets; `_NOWHERE` where they do not fit, `_LATER` where it

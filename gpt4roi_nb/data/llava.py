@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xyxy
 from gpt4roi_nb.data.image_files import Folder, image_size
@@ -45,7 +46,8 @@ MAX_BOXES = 20
 
 COLUMNS = 5  # of a detection: normalised xyxy and score
 
-Detections = dict[str, tuple[tuple[float, ...], ...]]  # N rows of `COLUMNS` numbers by bare file name
+# N rows of `COLUMNS` float64 by bare file name. Bytes, since a hundred boxes a picture would be gigabytes as tuples.
+Detections = dict[str, bytes]
 
 
 def read_llava(
@@ -53,6 +55,7 @@ def read_llava(
     problems: Problems,
     images: Path | None = None,
     *,
+    also: Sequence[Path] = (),
     name: str = "llava",
     boxes: Path | None = None,
     min_score: float = MIN_SCORE,
@@ -62,17 +65,18 @@ def read_llava(
 
     Args:
         images: the pictures' folder; with `boxes` it is needed, since they count in pictures, not in pixels.
+        also: folders that links in `images` may lead to.
         boxes: the detector's file.
         min_score, max_boxes: the best `max_boxes` of each picture that score at least `min_score`.
     """
     if boxes is not None and images is None:
         raise ValueError("the detector's boxes are shares of the picture's sides; give the pictures' folder too")
-    if type(max_boxes) is not int or max_boxes < 0:
-        raise ValueError(f"max_boxes must be a whole number from 0 on, but is {max_boxes!r}")
-    if not isinstance(min_score, (int, float)) or not math.isfinite(min_score):
-        raise ValueError(f"min_score must be a finite number, but is {min_score!r}")
+    max_boxes = whole_number(max_boxes, "max_boxes", least=0)
+    min_score = real_number(min_score, "min_score")
+    if not math.isfinite(min_score):
+        raise ValueError(f"min_score must be a finite number, but is {min_score}")
     detections = read_detections(boxes, problems) if boxes is not None else {}
-    folder = Folder(images) if images is not None else None
+    folder = Folder(images, also) if images is not None else None
     for index, (_, entry) in enumerate(elements(file, problems)):
         where = f"{file.name}: conversation {index}"
         try:
@@ -103,14 +107,8 @@ def read_detections(file: Path, problems: Problems) -> Detections:
         ValueError: the file is of none of the three forms.
     """
     check_regular_file(file)
-    try:
-        entries = list(_entries(file))
-    except (ValueError, LookupError, TypeError, OSError, EOFError, MemoryError, NotImplementedError) as error:
-        raise ValueError(f"{str(file)!r} is no file of detected boxes, or cut short: {error!r}") from error
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{str(file)!r} is a damaged or truncated .npz: {error}") from error
-    found: UniqueTable[str, tuple[tuple[float, ...], ...]] = UniqueTable()
-    for number, (name, rows) in enumerate(entries):
+    found: UniqueTable[str, bytes] = UniqueTable()
+    for number, (name, rows) in enumerate(_readable(file)):
         try:
             if not isinstance(name, str):
                 raise BadRecord(WRONG_TYPE, f"'filename' must be a text, but is a {type(name).__name__}")
@@ -118,6 +116,16 @@ def read_detections(file: Path, problems: Problems) -> Detections:
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: entry {number}")
     return found
+
+
+def _readable(file: Path) -> Iterator[tuple[Any, Any]]:
+    """As `_entries`. Raises ValueError, which names the file, where it cannot be read to its end."""
+    try:
+        yield from _entries(file)
+    except (ValueError, LookupError, TypeError, OSError, EOFError, MemoryError, NotImplementedError) as error:
+        raise ValueError(f"{str(file)!r} is no file of detected boxes, or cut short: {error!r}") from error
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{str(file)!r} is a damaged or truncated .npz: {error}") from error
 
 
 def _entries(file: Path) -> Iterable[tuple[Any, Any]]:
@@ -137,23 +145,24 @@ def _entries(file: Path) -> Iterable[tuple[Any, Any]]:
         import pyarrow.parquet
 
         table = pyarrow.parquet.read_table(file, columns=["filename", "pred_bboxes"])
-        return zip(table["filename"].to_pylist(), table["pred_bboxes"].to_pylist(), strict=True)
+        return zip(table["filename"].to_pylist(), (rows.as_py() for rows in table["pred_bboxes"]), strict=True)
     raise ValueError(f"expected .pkl, .npz or .parquet, but it is {file.suffix!r}")
 
 
-def _five_columns(rows: Any) -> tuple[tuple[float, ...], ...]:
-    """An entry's boxes. Raises BadRecord where they are not of shape (N, 5)."""
+def _five_columns(rows: Any) -> bytes:
+    """An entry's boxes, as `_best` takes them. Raises BadRecord where they are not of shape (N, 5)."""
     try:
         array = np.asarray(rows, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadRecord(WRONG_TYPE, f"'pred_bboxes' must be numbers of shape (N, {COLUMNS})") from error
     if array.size and (array.ndim != 2 or array.shape[1] != COLUMNS):
         raise BadRecord(WRONG_TYPE, f"'pred_bboxes' must be of shape (N, {COLUMNS}), but is of shape {array.shape}")
-    return tuple(map(tuple, array.tolist())) if array.size else ()
+    return (array + 0.0).tobytes()  # + 0.0: what is equal as numbers is equal as bytes, but -0.0 is not
 
 
-def _best(rows: tuple[tuple[float, ...], ...], min_score: float, count: int) -> list[tuple[float, ...]]:
-    return sorted((row for row in rows if row[4] >= min_score), key=lambda row: -row[4])[:count]
+def _best(rows: bytes, min_score: float, count: int) -> list[list[float]]:
+    numbers: list[list[float]] = np.frombuffer(rows).reshape(-1, COLUMNS).tolist()
+    return sorted((row for row in numbers if row[4] >= min_score), key=lambda row: -row[4])[:count]
 
 
 def _turns(turns: list[Any]) -> tuple[str, ...]:

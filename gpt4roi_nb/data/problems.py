@@ -160,7 +160,7 @@ def field(entry: Any, key: str, kind: type[T], default: T | None = None) -> T:
             return default
         raise BadRecord(MISSING, f"there is no {key!r}")
     if type(value) is int and abs(value) > LARGEST_NUMBER:
-        raise BadRecord(WRONG_TYPE, f"{key!r} must have at most 18 digits, but is {shown(value)}")
+        raise BadRecord(WRONG_TYPE, f"{key!r} must be at most 2⁶³ − 1, but is {shown(value)}")
     if kind is float and type(value) is int:
         value = float(value)
     elif isinstance(value, str):

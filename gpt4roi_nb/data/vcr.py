@@ -53,6 +53,7 @@ def read_vcr(
     problems: Problems,
     images: Path | None = None,
     *,
+    also: Sequence[Path] = (),
     name: str = "vcr",
     rendering: str = "all",
     metadata: Path | None = None,
@@ -61,6 +62,7 @@ def read_vcr(
 
     Args:
         images: the folder `vcr1images`.
+        also: folders that links in it may lead to.
         rendering: one of `RENDERINGS`, or `UNLABELLED`.
         metadata: the folder of the metadata files; that of the images by default.
     """
@@ -69,7 +71,7 @@ def read_vcr(
     folder = metadata if metadata is not None else images
     if folder is None:
         raise ValueError("VCR's boxes lie beside its pictures; say where: load('vcr', 'train.jsonl', 'vcr1images')")
-    boxes = _MetadataFiles(folder)
+    boxes = _MetadataFiles(Folder(folder, also))
     for number, entry in lines(file, problems):
         where = f"{file.name}: line {number}"
         try:
@@ -81,8 +83,8 @@ def read_vcr(
 class _MetadataFiles:
     """Boxes and size of a picture; lines about the same picture stand together, so one is kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = Folder(folder)
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
         self._name = ""
         self._content: Any = None
 

@@ -80,23 +80,23 @@ class Journal:
         return {batch for batch, rows in self.done().items() if not _without_picture(rows)}
 
     def mend(self) -> None:
-        """Takes damaged lines out of this process's file, and warns of all but a last one without an end."""
-        if not self._file.exists():
-            return
-        entries, damaged = read_json_lines(self._file)
-        whole = [entry for entry in entries if _answered(entry) is not None]
-        lost = len(damaged) + len(entries) - len(whole)
-        if not lost:
-            return
-        unfinished = not self._file.read_bytes().endswith(b"\n")
-        with replacing(self._file) as partial:
-            partial.write_text("".join(map(_line, whole)), encoding="utf-8")
-        if lost > unfinished:
-            warnings.warn(
-                f"{lost - unfinished} damaged line(s) were taken out of {str(self._file)!r}; the questions that they "
-                "answered are asked again",
-                stacklevel=2,
-            )
+        """Takes damaged lines out of every file, also those of processes that do not run any more, and warns of all
+        but a last one without an end. Nobody may write meanwhile."""
+        for file in sorted(self.folder.glob(PATTERN)):
+            entries, damaged = read_json_lines(file)
+            whole = [entry for entry in entries if _answered(entry) is not None]
+            lost = len(damaged) + len(entries) - len(whole)
+            if not lost:
+                continue
+            unfinished = not file.read_bytes().endswith(b"\n")
+            with replacing(file) as partial:
+                partial.write_text("".join(map(_line, whole)), encoding="utf-8")
+            if lost > unfinished:
+                warnings.warn(
+                    f"{lost - unfinished} damaged line(s) were taken out of {str(file)!r}; the questions that they "
+                    "answered are asked again",
+                    stacklevel=2,
+                )
 
     def check_images(self, stamp_of: Callable[[str], str]) -> None:
         """Checks that answers are of the images that are there now.

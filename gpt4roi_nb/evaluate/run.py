@@ -134,8 +134,8 @@ class _Run:
         self.predictor = BatchedPredictor(gpt4roi, config.scorer, batch_size, max_new_tokens)
         self.checkpoint = checkpoint_hash(gpt4roi)
         found = list(benchmark.items(config, self.problems))
-        folders = [path for path in benchmark.files(config.root, config.split).values() if path.is_dir()]
-        self.unusable = unusable_images([*folders, config.root], {item.image for item in found})
+        folders = benchmark.image_folders(config.root, config.split)
+        self.unusable = unusable_images(folders, {item.image for item in found})
         # Sorted: what an answer shares a batch with does not depend on the order of the file.
         items = draw(list(self._sound(found)), config.limit, config.seed)
         self.items = sorted(items, key=lambda item: (item.image, item.id))
@@ -146,6 +146,7 @@ class _Run:
             )
         self.image_of = {item.id: item.image for item in self.items}
         self.windows = windows(self.items, batch_size)
+        self._stamps: dict[str, str] = {}  # by image, as they were when first asked for
 
     def _sound(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items whose answers can be told apart, and whose pictures may be opened; of the others it is noted."""
@@ -174,10 +175,15 @@ class _Run:
     def stamp(self, item_id: str) -> str:
         """What differs when the picture of a question is another one; "" where it is not there, or is not asked
         about."""
-        try:
-            return stamp_of(self.image_of[item_id])
-        except (OSError, KeyError):
+        image = self.image_of.get(item_id)
+        if image is None:
             return ""
+        if image not in self._stamps:  # asked once an image: on a network disk it takes its time
+            try:
+                self._stamps[image] = stamp_of(image)
+            except OSError:
+                self._stamps[image] = ""
+        return self._stamps[image]
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for answers of an earlier call to count."""
@@ -201,11 +207,11 @@ class _Run:
         journal = Journal(self.config.folder, rank)
         if rank == 0:
             journal.begin(self.identity())
+            journal.mend()
             journal.check_images(self.stamp)
             self.look()
         if state is not None:
             state.wait_for_everyone()
-        journal.mend()
         settled = journal.settled()
         if state is not None:
             state.wait_for_everyone()  # nobody writes while another still reads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,14 @@ class EpochDataset(Dataset[Record]):
         raise ValueError(f"none of {len(numbers)} records, drawn evenly from all, can be used; the first: {first}")
 
     def image_paths(self, epochs: int) -> Iterator[Path]:
-        """The images of all records of so many epochs, any of them more than once."""
+        """The images of all records of so many epochs, any of them more than once; none that leaves its folder."""
         before = self.collator.epoch
         try:
             for epoch in range(epochs):
                 self.collator.epoch = epoch
                 for number in range(len(self)):
-                    yield self.collator.path_of(self[number])
+                    with suppress(BadRecord):  # training notes it
+                        yield self.collator.path_of(self[number])
         finally:
             self.collator.epoch = before
 

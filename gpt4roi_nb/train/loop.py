@@ -174,9 +174,8 @@ def train(
 
     output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
     problems = Problems(output / SKIPPED_FILE, strict=strict)
-    folders = Path() if images is None else images
     collator = Collator(
-        gpt4roi.processor, folders, numbers["max_length"], problems=problems, augmented=seed if augment else None
+        gpt4roi.processor, images, numbers["max_length"], problems=problems, augmented=seed if augment else None
     )
     dataset = EpochDataset(data, collator, located=images is None)
     dataset.check_readable()

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
+from gpt4roi_nb.data import collate
 from gpt4roi_nb.data.augmentation import augment
 from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import BadRecord, Problems
 from gpt4roi_nb.data.record import Record
+from gpt4roi_nb.images import load_image
 from gpt4roi_nb.prompt import IGNORE
 
 BOXES = np.array([[0, 0, 32, 24], [32, 24, 64, 48]], dtype=np.float32)
@@ -71,6 +73,27 @@ def test_each_source_may_have_its_folder(processor, folder):
         collator([record(SHORT, BOXES[:1], "coco")])
     with pytest.raises(ValueError, match="no folder of images for the source 'flickr'; there are vg, coco"):
         collator([record(SHORT, BOXES[:1], "flickr")])
+
+
+def test_nothing_outside_the_folder_is_opened(processor, folder, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    Image.fromarray(picture()).save(elsewhere / "b.png")
+    (folder / "link.png").symlink_to(elsewhere / "b.png")
+    (folder / "below").symlink_to(elsewhere)
+    (folder / "inside.png").symlink_to("a.png")
+    outside = ["link.png", "below/b.png", f"../{elsewhere.name}/b.png", str(elsewhere / "b.png")]
+    opened = []
+    monkeypatch.setattr(collate, "load_image", lambda file: (opened.append(file), load_image(file))[1])
+    monkeypatch.chdir(folder)
+    for images in (folder, {"vg": folder}, "."):
+        collator = Collator(processor, images, problems=Problems())
+        assert all(collator.example(Record(name, BOXES[:1], SHORT, "vg", name)) is None for name in outside)
+        assert collator.problems.counts() == {"path leaves its folder": 4} and not opened
+        with pytest.raises(BadRecord, match="path leaves its folder"):
+            collator.path_of(Record("link.png", BOXES[:1], SHORT, "vg", "7"))
+    assert collator.example(Record("inside.png", BOXES[:1], SHORT, "vg", "7")) is not None
+    whole = Collator(processor, None).example(Record(str(folder / "link.png"), BOXES[:1], SHORT, "vg", "7"))
+    assert whole is not None and len(opened) == 2  # whoever gives whole paths has named the file
 
 
 def test_what_cannot_be_used_keeps_its_row_and_teaches_nothing(processor, folder):

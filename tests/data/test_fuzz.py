@@ -169,7 +169,7 @@ def test_a_damaged_file_of_detections(kind: str, tmp_path: Path) -> None:
         with ends_well():
             problems = Problems()
             found = read_detections(file, problems)
-            assert all(len(row) == 5 for each in found.values() for row in each)
+            assert all(len(each) % (5 * 8) == 0 for each in found.values())  # whole rows of float64
             assert problems.table()
 
     case()

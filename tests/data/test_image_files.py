@@ -15,7 +15,7 @@ from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE_FOLDER, UNREADABLE_IMAGE
 def folder(tmp_path: Path) -> Path:
     """A folder of images with links of all sorts, and one image outside of it."""
     root = files.pictures(tmp_path / "images", "a.jpg", "below/b.jpg")
-    files.pictures(tmp_path / "elsewhere", "c.jpg")
+    files.pictures(tmp_path / "elsewhere", "c.jpg", "d.jpg")
     (root / "inside.jpg").symlink_to("below/b.jpg")
     (root / "outside.jpg").symlink_to(tmp_path / "elsewhere" / "c.jpg")
     (root / "folder").symlink_to(tmp_path / "elsewhere")
@@ -32,6 +32,7 @@ NAMES = {
     "other/b.jpg": "",
     "outside.jpg": OUTSIDE_FOLDER,
     "folder/c.jpg": OUTSIDE_FOLDER,
+    "folder/d.jpg": OUTSIDE_FOLDER,
     "../elsewhere/c.jpg": OUTSIDE_FOLDER,
     "none.jpg": NO_IMAGE,
     "none/a.jpg": NO_IMAGE,
@@ -64,6 +65,71 @@ def test_the_folder_may_itself_be_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert not Folder(tmp_path / "link").unusable(["a.jpg", "inside.jpg", "other/b.jpg"])
     assert Folder(tmp_path / "link").unusable(["outside.jpg"])
+
+
+def test_links_may_lead_to_other_folders_that_are_named(folder: Path, tmp_path: Path) -> None:
+    both = Folder(folder, [tmp_path / "elsewhere"])
+    assert not both.unusable(["a.jpg", "outside.jpg", "folder/c.jpg", "folder/d.jpg"])
+    assert both.file("folder/c.jpg") == folder / "folder" / "c.jpg"
+    (folder / "third").symlink_to(files.pictures(tmp_path / "third", "e.jpg"))
+    assert both.unusable(["third/e.jpg", "nowhere.jpg"]).keys() == {"third/e.jpg", "nowhere.jpg"}
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets"])
+def test_a_snapshot_of_the_hub_may_be_named(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / f"{kind}--one--set"
+    snapshot = place / "snapshots" / "0123abcd"
+    files.pictures(place / "blobs", "aa.jpg", "bb.jpg")
+    files.pictures(tmp_path, "other.jpg")
+    (snapshot / "below").mkdir(parents=True)
+    (snapshot / "a.jpg").symlink_to("../../blobs/aa.jpg")
+    (snapshot / "below" / "b.jpg").symlink_to("../../../blobs/bb.jpg")
+    (snapshot / "c.jpg").symlink_to("../../../other.jpg")
+    assert Folder(snapshot).unusable(["a.jpg", "below/b.jpg", "c.jpg"]).keys() == {"c.jpg"}
+    assert not Folder(snapshot / "below").unusable(["b.jpg"])
+    (place / "blobs").rename(tmp_path / "blobs")
+    (place / "blobs").symlink_to(tmp_path / "blobs")
+    assert Folder(snapshot).unusable(["a.jpg"])["a.jpg"].reason == OUTSIDE_FOLDER  # that may be anybody's
+    place.rename(tmp_path / "set")
+    assert Folder(tmp_path / "set" / "snapshots" / "0123abcd").unusable(["a.jpg"])
+
+
+def test_only_wanted_files_are_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Entry:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def is_file(self, **options: bool) -> bool:
+            asked.append(self.name)
+            return True
+
+    root = files.pictures(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
+    listed = {name: Entry(name) for name in ("a.jpg", "b.jpg", "c.jpg")}
+    monkeypatch.setattr(Folder, "_listing", lambda self, folder: listed)
+    assert not Folder(root).unusable(["a.jpg", "b.jpg"])
+    assert "c.jpg" not in asked
+
+
+def test_links_out_of_the_folder_are_read_where_they_lead_if_that_is_named(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for given in (files.coco(tmp_path / "coco"), files.llava(tmp_path / "llava"), files.vcr(tmp_path / "vcr")):
+        whole = load(given.format, given.annotations, given.images, cache=cache, **given.options)
+        farm = tmp_path / "farm" / given.format
+        farm.mkdir(parents=True)
+        for path in given.images.iterdir():
+            (farm / path.name).symlink_to(path)
+        refused = load(given.format, given.annotations, farm, cache=cache, **given.options)
+        assert not len(refused) and "also=" in refused.report()
+        for also in (given.images, [tmp_path / "farm", str(given.images)]):
+            linked = load(given.format, given.annotations, farm, also=also, cache=cache, **given.options)
+            assert [record.boxes.tolist() for record in linked] == [record.boxes.tolist() for record in whole]
+            assert not linked.problems.counts() and len(linked)
+    with pytest.raises(NotADirectoryError, match="also must name folders"):
+        load("coco", given.annotations, farm, also=given.annotations, cache=cache)
+    with pytest.raises(FileNotFoundError, match="there is no 'none'"):
+        load("coco", given.annotations, farm, also=["none"], cache=cache)
 
 
 def test_records_of_images_outside_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import pyarrow.parquet
 import pytest
 from annotation_files import Given
 
-from gpt4roi_nb.data import BadRecord, RegionDataset, load
+from gpt4roi_nb.data import BadRecord, RegionDataset, json_stream, load
 from gpt4roi_nb.data.coco import CROWDS
 from gpt4roi_nb.data.json_stream import elements
+from gpt4roi_nb.data.llava import read_detections
 from gpt4roi_nb.data.pickles import read_pickle
 from gpt4roi_nb.data.problems import (
     AMBIGUOUS,
@@ -409,15 +410,44 @@ def test_detections_of_another_shape_are_not_reshaped(kind: str, rows: Any, tmp_
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"max_boxes": -1}, "max_boxes must be a whole number from 0 on, but is -1"),
-    ({"max_boxes": 2.5}, "max_boxes must be"),
+    ({"max_boxes": -1}, "max_boxes must be at least 0, but is -1"),
+    ({"max_boxes": 2.5}, "max_boxes must be a whole number"),
+    ({"max_boxes": True}, "max_boxes must be a whole number"),
     ({"min_score": float("nan")}, "min_score must be a finite number, but is nan"),
-    ({"min_score": "high"}, "min_score must be"),
+    ({"min_score": "high"}, "min_score must be a number"),
+    ({"min_score": True}, "min_score must be a number"),
     ({"max_regions": 0}, "max_regions must be at least 1"),
+    *(({"max_regions": wrong}, "max_regions must be a whole number") for wrong in (2.5, float("nan"), True)),
 ])  # fmt: skip
 def test_options_out_of_range_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         opened(files.llava(tmp_path), **options)
+
+
+def test_numbers_may_be_numpys(tmp_path: Path) -> None:
+    given = files.llava(tmp_path)
+    plain = opened(given, max_boxes=1, min_score=0.5, max_regions=3)
+    numpys = opened(given, max_boxes=np.int64(1), min_score=np.float32(0.5), max_regions=np.int32(3))
+    assert [record.boxes.tolist() for record in numpys] == [record.boxes.tolist() for record in plain]
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_detections_take_little_memory(kind: str, tmp_path: Path) -> None:
+    file, count = tmp_path / f"detected.{kind}", 200_000
+    names = np.array([f"{number}.jpg" for number in range(count // 100)])
+    boxes = np.random.default_rng(0).random((count, 5))
+    offsets = np.arange(0, count + 1, 100)
+    if kind == "npz":
+        np.savez(file, filename=names, offsets=offsets, pred_bboxes=boxes)
+    else:
+        rows = boxes.reshape(-1, 100, 5).tolist()
+        pyarrow.parquet.write_table(pyarrow.table({"filename": names.tolist(), "pred_bboxes": rows}), file)
+    tracemalloc.start()
+    found = read_detections(file, Problems(strict=True))
+    held, most = tracemalloc.get_traced_memory()
+    assert held < 1.5 * boxes.nbytes and most < 3 * boxes.nbytes
+    tracemalloc.stop()
+    assert len(found) == len(names)
 
 
 @pytest.mark.parametrize("kind", ["pkl", "npz", "parquet"])
@@ -455,9 +485,46 @@ def test_a_broken_element_is_not_looked_for_through_the_whole_file(tmp_path: Pat
     file.write_text("[{'a': 1}" + ', {"b": 1}' * 500_000 + "]")
     found = elements(file, Problems())
     tracemalloc.start()
-    assert next(found) == {"b": 1} or next(found)
+    assert next(found) == ("", {"b": 1})
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("number", ["1.x", "1.", "-2ex", "1E+x"])
+def test_a_broken_number_is_not_looked_for_through_the_whole_file(
+    number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK", 2**14)
+    file = tmp_path / "file.json"
+    file.write_text(f"[{number}" + ', {"b": 1}' * 500_000 + "]")
+    problems = Problems()
+    tracemalloc.start()
+    list(elements(file, problems))
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert problems.counts() == {BROKEN_JSON: 1}
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e5", "1E+5", "-2e-12", "12", "true", '"a"'])
+def test_a_number_may_be_cut_anywhere_by_the_end_of_a_chunk(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK", 1)
+    file = tmp_path / "file.json"
+    for whole in (f"[{text}, {text}]", f'{{"a": {text}, "b": [{text}]}}'):
+        for blanks in range(4):
+            file.write_text(" " * blanks + whole)
+            assert [value for _, value in elements(file, Problems(strict=True))] == [json.loads(text)] * 2
+
+
+def test_what_is_too_long_is_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK", 64)
+    monkeypatch.setattr(json_stream, "MAX_ELEMENT", 1000)
+    file = tmp_path / "file.json"
+    for element in ('"' + "a" * 9000 + '"', "1" * 4000):
+        file.write_text(f"[{element}, 5]")
+        problems = Problems()
+        assert not list(elements(file, problems)) and problems.counts() == {BROKEN_JSON: 1}
 
 
 def test_a_damaged_list_of_bad_records_says_so(tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ import pandas as pd
 import pytest
 from tiny import tiny_gpt4roi
 
-from gpt4roi_nb.evaluate import Result, evaluate
+from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.evaluate import Result, evaluate, run
 from gpt4roi_nb.evaluate.__main__ import main
+from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig
+from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS
 from gpt4roi_nb.evaluate.benchmarks.vcr import HEAD, SUBMISSION, check_submission
 from gpt4roi_nb.evaluate.journal import Journal
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
-from gpt4roi_nb.evaluate.run import draw
+from gpt4roi_nb.evaluate.run import draw, unusable_images
 
 SMALL = {"batch_size": 4, "progress": False}
 
@@ -220,6 +223,46 @@ def test_images_outside_the_folder_and_doubtful_ids_are_counted_and_not_opened(o
     assert result.card.left_out["path leaves its folder"] == about_first + 1
     assert result.card.left_out["ambiguous id"] == 1
     assert not result.predictions["image"].str.contains(first["file_name"]).any()
+
+
+@pytest.mark.parametrize("name", ["lvis", "paco", "coco", "vg", "refcocog", "cityscapes"])
+def test_data_sets_may_be_linked_into_one_root(name, world, tmp_path):
+    root, whole = tmp_path / "root", tmp_path / "whole"
+    shutil.copytree(world, whole)
+    if name == "vg":  # in the folder itself
+        for file in list((whole / "vg" / "VG_100K").iterdir()):
+            file.rename(whole / "vg" / file.name)
+    root.mkdir()
+    for path in whole.iterdir():
+        (root / path.name).symlink_to(path)
+    if name in ("lvis", "paco"):  # its folders too
+        (root / "coco").unlink()
+        (root / "coco").mkdir()
+        for path in (whole / "coco").iterdir():
+            path.rename(tmp_path / path.name)
+            (root / "coco" / path.name).symlink_to(tmp_path / path.name)
+    if name == "lvis":  # pictures of val lie in train2017 too
+        file = root / "lvis" / "lvis_v1_val.json"
+        content = json.loads(file.read_text())
+        moved = content["images"][0]["coco_url"].rsplit("/", 1)[1]
+        content["images"][0]["coco_url"] = f"http://images.cocodataset.org/train2017/{moved}"
+        (tmp_path / "val2017" / moved).rename(tmp_path / "train2017" / moved)
+        file.write_text(json.dumps(content))
+    problems = Problems()
+    items = list(BENCHMARKS[name].items(EvalConfig(root, "val", folder=tmp_path), problems))
+    assert items and not problems.counts()
+    images = {item.image for item in items}
+    assert not unusable_images(BENCHMARKS[name].image_folders(root, "val"), images)
+    assert unusable_images([root], images)
+
+
+def test_a_stamp_is_asked_for_once_an_image(world, gpt4roi, whole, tmp_path, monkeypatch):
+    asked = []
+    stamp_of = run.stamp_of
+    evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+    monkeypatch.setattr(run, "stamp_of", lambda image: (asked.append(image), stamp_of(image))[1])
+    same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
+    assert sorted(asked) == sorted(set(whole.predictions["image"]))
 
 
 def test_nothing_is_asked_that_could_not_be_judged(world, gpt4roi, tmp_path, monkeypatch, capsys):

@@ -34,7 +34,8 @@ class Benchmark:
     max_new_tokens: of an answer. files: from root and split to what must be there: what it is → path. items: all
     questions of the split; bad records go to `Problems`. score: what predictions are worth; they and the items are in
     the same order. fixed_prompt: the protocol fixes the wording. scorers: packages that score the answers, of those
-    that `metrics/scorers.py` knows. published: what stands beside our own results.
+    that `metrics/scorers.py` knows. published: what stands beside our own results. more_folders: from root and split
+    to the folders where images may lie beside those of `files`, there or not.
     """
 
     name: str
@@ -50,6 +51,13 @@ class Benchmark:
     fixed_prompt: bool = False
     scorers: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
+    more_folders: Callable[[Path, str], list[Path]] = lambda root, split: []
+
+    def image_folders(self, root: Path, split: str) -> list[Path]:
+        """The folders below which images of a split may lie, those that are there; inner ones first. Any may be a
+        link, as where the data sets are linked into one root."""
+        folders = {*self.files(root, split).values(), *self.more_folders(root, split), root}
+        return sorted((folder for folder in folders if folder.is_dir()), key=lambda one: (-len(one.parts), one))
 
 
 def part(root: Path, folder: str) -> Path:

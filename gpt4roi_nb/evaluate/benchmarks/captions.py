@@ -73,7 +73,10 @@ def _benchmark(
     files: Callable[[Path, str], dict[str, Path]],
     regions: Callable[[Path, str, Problems], Iterator[CaptionedRegion]],
     published: tuple[Published, ...],
+    folders: tuple[str, ...] = (),
 ) -> Benchmark:
+    """folders: where pictures may lie in the data set's own, beside those of `files`."""
+
     def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
         """An item a region; `target` is the first reference, and all are in `facts`. Images are drawn whole."""
         for region in regions(part(config.root, name), config.split, problems):
@@ -97,6 +100,7 @@ def _benchmark(
         mapping="",
         max_new_tokens=48,
         files=lambda root, split: files(part(root, name), split),
+        more_folders=lambda root, split: [part(root, name) / folder for folder in folders],
         items=items,
         score=score,
         scorers=(CAPTIONS,),
@@ -165,6 +169,7 @@ VG = _benchmark(
         Published(f"{_GPT4ROI}, 7B fine-tuned on VG", _GRIT, {"METEOR": 17.4, "CIDEr": 145.2}),
         Published(f"{_GPT4ROI}, 13B fine-tuned on VG", _GRIT, {"METEOR": 17.6, "CIDEr": 146.8}),
     ),
+    VG_FOLDERS,
 )
 REFCOCOG = _benchmark(
     "refcocog",

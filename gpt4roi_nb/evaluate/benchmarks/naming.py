@@ -186,6 +186,7 @@ def _benchmark(
         mapping=f"SS by {EMBEDDER}; binary choice by substring, what is denied left out",
         max_new_tokens=24,
         files=files,
+        more_folders=lambda root, split: [part(root, "coco") / name for name in ("", "train2017", "val2017")],
         items=items,
         score=score,
         scorers=(SENTENCES,),
