@@ -22,6 +22,7 @@ def test_wants_a_gpu():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ci", "closing"), [("true", "1 failed, 1 skipped"), ("", "2 skipped")])
 def test_ci_allows_no_skip_for_want_of_a_tool(tmp_path: Path, ci: str, closing: str) -> None:
     for name in ("conftest.py", "chromium.py", "mongo.py", "mongod.py"):

@@ -53,6 +53,7 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
+@pytest.mark.slow
 def test_a_script_gets_json_and_a_picture(scene, tmp_path):
     saved = tmp_path / "answer.png"
     boxes = ["--box", *words(ONE), "--box", *words(TWO)]
@@ -83,6 +84,7 @@ def test_the_answer_is_all_that_is_printed(scene, capsys):
     assert capsys.readouterr().out == "a small red wooden star\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "box",
     [
@@ -195,6 +197,7 @@ def test_a_question_that_is_too_long_is_bad_input(scene, tiny, capsys):
     assert "tokens long, but the model can take 512 with the answer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [

@@ -100,6 +100,7 @@ def asked(gpt4roi: GPT4RoI) -> str:
 SIZES = {"tiny": tiny_config, "real": GPT4RoIConfig}  # real: the computations of GPT4RoI-7B, without its numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("size", "regions"), [("tiny", 1), ("tiny", 8), ("real", 1), ("real", 64)])
 def test_a_session_takes_no_more_than_is_computed(size, dtype, regions):
@@ -113,6 +114,7 @@ def test_a_session_takes_no_more_than_is_computed(size, dtype, regions):
     assert peak <= memory.session_bytes(memory.skeleton(config), dtype, regions)
 
 
+@pytest.mark.slow
 def test_the_headroom_is_what_was_measured():
     """Neither too little for the largest of the tables' sessions, nor twice what it needs."""
     taken = traced(GPT4RoIConfig(), torch.float32, 64)

@@ -60,6 +60,7 @@ def test_the_readmes_python_prints_what_it_says() -> None:
     assert len(expected) == 2 and said.getvalue().splitlines() == expected
 
 
+@pytest.mark.slow
 def test_the_pythons_of_the_docs_run(tmp_path, monkeypatch):
     """Block after block of the page, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)

@@ -155,6 +155,7 @@ def test_imports_are_seen_at_any_depth(tmp_path: Path, line: str) -> None:
     assert found in {"gpt4roi_nb.session", "gpt4roi_nb.train", "widgets"}
 
 
+@pytest.mark.slow
 def test_importing_is_quick_and_lazy() -> None:
     script = (
         "import json, sys, time, torch, transformers; "

@@ -41,15 +41,14 @@ class Planted:
     records = [Record(NAME, np.array([[1, 1, 9, 9]], np.float32),
                       (("user", f"What is <region1>? {HTML}"), ("assistant", HTML)), HTML, HTML)]
     def __len__(self): return 1
-    def __getitem__(self, index): return self.records[index]
-    def picture(self, index): return Image.new("RGB", (32, 32))
-    def load_image(self, index): return Image.new("RGB", (32, 32))
+    def read(self, index, epoch=0): return Image.new("RGB", (32, 32)), self.records[index]
 preview(Planted(), 1)
 """
 BROWSER = """
 result = make_predictions(images, benchmark=HTML)
 table = result.predictions.assign(answer=HTML, target=HTML, kind=HTML, correct=False)
 table["correct"] = table["correct"].astype("boolean")
+table.loc[1, ["kind", "target"]] = "plain", "other"  # a chart has bars to compare
 result = type(result)(HTML, {}, {}, result.card, table)
 browser = FailureBrowser(result, FakeGPT4RoI(lambda text: HTML), name=HTML)
 browser.tag(HTML, [table["id"][0]])
@@ -70,7 +69,7 @@ def test_texts_from_elsewhere_stay_texts(mongo: Mongo, open_notebook: Callable[.
     attention = panel.locator(".gpt4roi-attention[data-ready]")
     expect(attention.locator("button[data-token='1']").first).to_contain_text(HTML)
     record = panel.locator(".g4r-record")
-    for text in (f"{HTML} · {HTML} · {IN_A_NAME}", f"What is region1? {HTML}"):
+    for text in (f"{HTML} · {HTML} · {IN_A_NAME}", f"What is <region1>? {HTML}"):
         expect(record).to_contain_text(text)
     failures = panel.locator(".gpt4roi-failures")
     for dimension in ("kind", "target", "tag"):

@@ -71,6 +71,7 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 # ------------------------------------------------------------------------------------------------- a checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["bin", "safetensors"])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_a_converted_checkpoint_answers_as_the_model_did(theirs, state, sizes, clip, tmp_path, layout, shards):
@@ -104,11 +105,13 @@ def test_every_tensor_is_in_the_report(theirs, state, clip, source, tmp_path):
     assert len(written["fates"]) == len(report.fates)
 
 
+@pytest.mark.slow
 def test_the_tower_may_come_from_the_folder_that_the_configuration_names(state, sizes, clip, tmp_path):
     source = write_authors(tmp_path / "source", state, sizes, tower=str(clip))
     assert convert_original(source, tmp_path / "target", progress=False).vision == str(clip)
 
 
+@pytest.mark.slow
 def test_the_tower_may_lie_among_the_other_tensors(theirs, state, sizes, clip, tmp_path):
     tower = {f"model.vision_tower.{name}": tensor for name, tensor in parts(theirs)[1].items() if "vision" in name}
     vision = write_tower(tmp_path / "apart", {"unused": torch.ones(1)}, theirs.model.config.vision_config.to_dict())
@@ -124,6 +127,7 @@ def test_a_tower_is_not_fetched_unasked(source, tmp_path):
         convert_original(source, tmp_path / "target")
 
 
+@pytest.mark.slow
 def test_hub_ids_come_from_the_hubs_cache_when_offline(source, clip, tmp_path):
     """As huggingface_hub lays its cache out; nothing is asked of the network."""
     for name, folder in (("some/delta", source), ("some/clip", clip)):
@@ -149,6 +153,7 @@ def test_hub_ids_come_from_the_hubs_cache_when_offline(source, clip, tmp_path):
     assert "no vision tower at 'some/other'" in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_dtype_is_the_sources_or_as_asked_for(source, clip, tmp_path, dtype, expected):
     report = convert(source, tmp_path / "target", clip, dtype=dtype)
@@ -185,11 +190,13 @@ def test_a_tokenizer_json_serves_as_well(canonical, source, clip, tmp_path):
     assert loaded(text)["input_ids"] == canonical(text)["input_ids"]
 
 
+@pytest.mark.slow
 def test_verify_lets_it_answer(source, clip, tmp_path):
     report = convert(source, tmp_path / "target", clip, verify=True)
     assert isinstance(report.verified, str) and "verified: it loads" in str(report)
 
 
+@pytest.mark.slow
 def test_what_could_not_be_verified_is_whole_and_can_be_verified_later(source, clip, tmp_path, monkeypatch):
     def too_small(*_, **__):
         raise MemoryError("needs 15 GB")
@@ -254,6 +261,7 @@ def test_a_delta_without_its_base_is_noticed(delta, clip, tmp_path):
         convert(delta[0], tmp_path / "target", clip)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [0.005, 0.05])
 def test_a_base_that_was_trained_on_is_refused(delta, state, sizes, clip, tmp_path, moved):
     """As Vicuna is LLaMA, moved a little."""
@@ -267,6 +275,7 @@ def test_a_base_that_was_trained_on_is_refused(delta, state, sizes, clip, tmp_pa
         convert(delta[0], tmp_path / "target", clip, base=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [PROJECTION, "model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
 def test_one_matrix_of_another_model_is_enough(delta, state, sizes, clip, tmp_path, name):
     base = cut(state)[1]
@@ -283,6 +292,7 @@ def test_a_base_in_bfloat16_has_lost_what_is_needed(delta, state, sizes, clip, t
         convert(delta[0], tmp_path / "target", clip, base=folder)
 
 
+@pytest.mark.slow
 def test_a_delta_in_float32_is_checked_all_the_same(delta, state, sizes, clip, tmp_path):
     difference, _ = cut(state)
     widened = write_authors(tmp_path / "wide", {name: tensor.float() for name, tensor in difference.items()}, sizes)
@@ -350,6 +360,7 @@ def broken(state, change):
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -514,6 +525,7 @@ def test_a_target_that_exists_is_left_alone(source, clip, tmp_path):
 # ----------------------------------------------------------------------------------------- stopped and continued
 
 
+@pytest.mark.slow
 def test_a_conversion_that_was_killed_goes_on_where_it_was(source, clip, tmp_path):
     """A real process, really killed while it works."""
     killed = tmp_path / "killed"
@@ -549,6 +561,7 @@ convert_original({str(source)!r}, {str(killed)!r}, vision={str(clip)!r}, progres
     assert {file.name for file in killed.iterdir()} == {*files, "conversion.json"}
 
 
+@pytest.mark.slow
 def test_what_another_conversion_left_is_not_continued(source, clip, tmp_path, monkeypatch):
     def fail(folder):
         raise KeyboardInterrupt
@@ -585,6 +598,7 @@ def test_on_a_real_disk_that_is_full_it_says_so_and_goes_on_later(source, clip, 
     assert "GB more in" in result.stderr and result.stdout.split()[-1] == "target"
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_meanwhile_loses_nothing(source, clip, tmp_path):
     """No file may grow beyond 400 kB in this process, as on a disk that is full."""
     target = tmp_path / "target"
@@ -616,6 +630,7 @@ sys.exit(main(["convert", {str(source)!r}, {str(target)!r}, "--vision", {str(cli
 # -------------------------------------------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_the_command_reports_and_writes(source, clip, tmp_path, capsys):
     arguments = ["convert", str(source), str(tmp_path / "target"), "--vision", str(clip), "--dtype", "bfloat16"]
     assert main([*arguments, "--verify", "--table"]) == 0
@@ -626,6 +641,7 @@ def test_the_command_reports_and_writes(source, clip, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_is_a_module(tmp_path):
     command = [sys.executable, "-m", "gpt4roi_nb.checkpoint", "convert", str(tmp_path / "absent"), str(tmp_path / "t")]
     result = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -106,6 +106,7 @@ def test_a_training_step_lowers_the_loss(parts, stage):
     assert changed == set(learning)
 
 
+@pytest.mark.slow
 def test_it_comes_back_from_a_folder(assembled, tmp_path):
     assembled.save_pretrained(tmp_path)
     loaded = GPT4RoI.from_pretrained(tmp_path, device="cpu")
@@ -328,6 +329,7 @@ def _shapes(gpt4roi):
     return [(name, tensor.shape) for name, tensor in gpt4roi.model.multi_modal_projector.state_dict().items()]
 
 
+@pytest.mark.slow
 def test_the_page_on_other_models_runs_as_it_is_written(root, tmp_path, monkeypatch):
     """Its hub ids are folders here, since a folder comes before a hub id."""
     blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "other_models.md").read_text(), flags=re.DOTALL)

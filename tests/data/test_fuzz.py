@@ -88,6 +88,7 @@ def check(given: files.Given, cache: Path) -> None:
             assert dataset.report() and sum(dataset.problems.counts().values()) == len(list(dataset.problems))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*MADE, *WORLD])
 def test_a_damaged_annotation_file(name: str, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("case")

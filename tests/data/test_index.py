@@ -92,6 +92,7 @@ def test_an_interrupted_build_leaves_nothing_that_looks_whole(tmp_path: Path, mo
     assert len(opened(given)) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_may_make_the_same_index(tmp_path: Path) -> None:
     given = files.coco(tmp_path)
     script = "import sys; from gpt4roi_nb.data import load; print(len(load('coco', sys.argv[1], cache=sys.argv[2])))"
@@ -124,12 +125,14 @@ def test_a_pickled_data_set_is_small_whatever_its_size(many: Given) -> None:
     assert pickle.loads(data)[4000] == dataset[4000]
 
 
+@pytest.mark.slow
 def test_workers_read_the_same_records(many: Given) -> None:
     dataset = opened(many)
     loader = DataLoader(dataset, batch_size=500, num_workers=2, collate_fn=as_is)  # type: ignore[arg-type]
     assert [record for batch in loader for record in batch] == list(dataset)
 
 
+@pytest.mark.slow
 def test_workers_share_the_index_in_memory(tmp_path: Path) -> None:
     """What a worker holds for itself does not grow with the index, which is mapped from a file."""
     words = "word " * 400

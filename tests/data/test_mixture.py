@@ -116,6 +116,7 @@ def test_another_epoch_goes_on_where_the_first_ended() -> None:
     assert [half.record(position, 1) for position in range(200)] == [whole[position] for position in range(200, 400)]
 
 
+@pytest.mark.slow
 def test_shuffled_orders_are_made_once_a_pass_and_let_go_after_it() -> None:
     """A training asks for positions in any order; a set that is seen often has an order for each time."""
     one = mixture()

@@ -557,6 +557,7 @@ def test_a_pipe_as_annotation_file_does_not_hang(make: Callable[[Path], Given], 
         load(given.format, given.annotations, given.annotations, cache=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_place_in_a_pickles_memo_takes_no_memory(tmp_path: Path) -> None:
     file = tmp_path / "a.p"
     for data in (b"\x80\x04Nr\xff\xff\xff\x7f.", b"Np2000000000\n.", b"\x80\x04\x8c\x01aNr\xff\xff\xff\x7f."):

@@ -37,6 +37,7 @@ def number_of(image: str) -> int:
     return int(Path(image).stem.removesuffix("@0").split("_")[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_every_record_is_read_with_its_picture_and_boxes_of_its_objects(
     name: str, opened: Any, drawn: dict[int, Scene]

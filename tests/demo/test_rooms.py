@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_examination_does_without_the_recipe():
     """`demo/recipe` is not in the wheel."""
     script = (

@@ -56,6 +56,7 @@ def test_the_first_option_letter_of_an_answer(answer, letter):
     assert letter_of(answer) == letter
 
 
+@pytest.mark.slow
 def test_vcr_counts_an_annotation_only_when_both_are_right(world):
     items, problems = listed("vcr", world)
     assert not list(problems) and {item.kind for item in items} == {"qa", "qar"}
@@ -193,6 +194,7 @@ def test_coco_map_is_what_pycocotools_says_of_the_file(world, tmp_path, capsys):
     assert mean_average_precision(items, guessed).value < 100 * official.stats[0] - 1e-3
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_lvis_and_paco_worked_by_hand(world):
     for chosen in (LVIS, PACO):
@@ -282,6 +284,7 @@ def perfect(monkeypatch):
     monkeypatch.setattr(BatchedPredictor, "_choose", choose)
 
 
+@pytest.mark.slow
 @ONE_WORKER
 @pytest.mark.parametrize("name", BENCHMARKS)
 @pytest.mark.usefixtures("perfect")

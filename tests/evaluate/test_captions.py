@@ -86,6 +86,7 @@ def test_nothing_is_left_in_the_packages_folder() -> None:
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_pycocoevalcaps_own_classes(scores: CaptionScores) -> None:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
@@ -166,6 +167,7 @@ def test_meteor_weighs_sums_of_counts_as_it_weighs_all_captions_and_without_the_
     assert 0 < total < 1
 
 
+@pytest.mark.slow
 def test_meteor_reads_every_letter_in_any_shell_and_ends_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "C")
     with meteor() as scorer:

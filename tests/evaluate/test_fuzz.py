@@ -26,6 +26,7 @@ FILES = {
 FEW = 3  # of a list of a file, so that a change is likely to matter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_annotations_of_a_benchmark(name: str, world: Path, tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()

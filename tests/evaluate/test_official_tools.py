@@ -106,6 +106,7 @@ def test_the_official_pixel_command_agrees(city: PanopticData, tmp_path: Path, m
     assert metrics(evaluated(city, CAR_A))["mIoU"] == pytest.approx(100 * official["averageScoreClasses"], abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [{}, BED_A, {("ADE_val_00000001", 1): 1}])
 def test_torchmetrics_gives_the_same_panoptic_quality(tmp_path: Path, wrong: Wrong) -> None:
     from torchmetrics.detection import PanopticQuality
@@ -125,6 +126,7 @@ def test_torchmetrics_gives_the_same_panoptic_quality(tmp_path: Path, wrong: Wro
     assert (value == 1) == (not wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.samples
 def test_the_genuine_cityscapes_picture_is_read_and_scored(samples: Path, tmp_path: Path) -> None:
     """The picture of cityscapesscripts' own tests: perfect answers give 100, and the official command agrees."""

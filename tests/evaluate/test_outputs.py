@@ -30,6 +30,7 @@ def test_pixels_without_a_region_or_in_a_void_one_have_no_class() -> None:
     assert instances(probabilities, THINGS).regions.tolist() == [0]
 
 
+@pytest.mark.slow
 def test_semantic_bands_of_a_large_picture_fit_together() -> None:
     rng = np.random.default_rng(0)
     regions = rng.random((3, 300, 400)) < 0.4

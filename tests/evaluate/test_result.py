@@ -154,6 +154,7 @@ def test_selecting_by_query_values_or_function(result):
     assert 100 * slices["correct"]["qa"] == pytest.approx(result.metrics["Q→A"])
 
 
+@pytest.mark.slow
 def test_the_gallery_pages_filters_and_sorts(result):
     gallery = result.gallery(page_size=5, columns=3)
     assert isinstance(gallery, Gallery) and gallery.pages == 3 and len(gallery.rows) == 12

@@ -52,6 +52,7 @@ def whole(world: Path, gpt4roi) -> Result:
     return evaluate("vcr", gpt4roi, world, **SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_run_that_was_killed_goes_on_to_the_same_table(world, gpt4roi, whole, tmp_path, monkeypatch, after):
     class Killed(BaseException):

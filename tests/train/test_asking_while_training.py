@@ -41,6 +41,7 @@ def alike(one: tuple[list[str], torch.Tensor], two: tuple[list[str], torch.Tenso
     return one[0] == two[0] and torch.allclose(one[1], two[1], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_what_is_asked_meanwhile_is_what_the_same_weights_answer_at_rest(tmp_path, accumulated):
     gpt4roi, modes = tiny_gpt4roi(seed=1), set()

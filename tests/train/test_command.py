@@ -37,6 +37,7 @@ def entry(given: annotation_files.Given, cache: Path, **more) -> dict:
     return {**whole, **more}
 
 
+@pytest.mark.slow
 def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
     """The world's own COCO and VG files, the demo checkpoint, one step."""
     world = tmp_path / "world"
@@ -103,6 +104,7 @@ def test_a_number_may_be_written_without_a_dot_and_what_fails_in_training_keeps_
     assert "was trained with other parts" in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "parts"),
     [(1, {"region_encoder"}), (2, {"region_encoder", "multi_modal_projector", "language_model"})],
@@ -156,6 +158,7 @@ def test_a_weight_says_how_often_each_record_is_drawn(tmp_path):
             mixed(entries, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_shipped_stage_trains_on_data_laid_out_as_the_generated_world_is(tmp_path, monkeypatch, stage):
     config = yaml.safe_load((ROOT / "gpt4roi_nb" / "train" / f"stage{stage}.yaml").read_text())

@@ -76,6 +76,7 @@ def running(gpt4roi, folder: Path, output: Path):
         begun.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_a_second_training_in_one_process_is_refused(tmp_path, same):
     """Of one model they would both move the weights; of two, accelerate's state would fail the first."""
@@ -179,6 +180,7 @@ def test_a_disk_that_is_too_small_is_told_before_a_checkpoint_is_written(tmp_pat
     assert run(tmp_path, tmp_path / "out").state == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["the checkpoint of step 3", "the trained model"])
 def test_a_disk_that_fills_meanwhile_is_told_in_words(tmp_path, monkeypatch, what):
     """No file may grow beyond 50 kB in this process, as on a disk that is full."""

@@ -49,6 +49,7 @@ def test_only_what_is_to_train_changes(tmp_path, capsys, options, parts):
     assert not gpt4roi.model.training
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_whole_model_is_written(tmp_path):
     done = run(tmp_path, tmp_path / "out", epochs=12)
     lines = list(losses(done).values())
@@ -118,6 +119,7 @@ def test_a_mixture_killed_in_its_second_epoch_goes_on_with_the_same_words_and_pi
     assert len(whole) == 12 and losses(run(tmp_path, tmp_path / "out", **options)) == whole
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_goes_on_from_the_last_checkpoint(tmp_path):
     whole = losses(run(tmp_path, tmp_path / "whole"))
 
@@ -154,6 +156,7 @@ def test_a_checkpoint_that_is_cut_short_or_lacks_a_file_is_skipped_with_a_word(t
     (newest / name).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_stop_keeps_a_checkpoint_and_the_rest_follows(tmp_path):
     whole = losses(run(tmp_path, tmp_path / "whole"))
     four = threading.Event()
@@ -223,6 +226,7 @@ def test_what_begins_anew_keeps_its_own_checkpoints(tmp_path, capsys):
     assert losses(again) == losses(anew) and "goes on from" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [None, "bf16"])
 @pytest.mark.parametrize(
@@ -294,6 +298,7 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path, error):
         train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **OPTIONS)
 
 
+@pytest.mark.slow
 def test_adapters_learn_and_leave_an_ordinary_model(tmp_path):
     gpt4roi = tiny_gpt4roi(seed=1)
     before = copy_of(gpt4roi)
@@ -398,6 +403,7 @@ def test_what_makes_no_sense_is_refused(tmp_path, options, words):
 # ------------------------------------------------------------------------------- records that cannot be used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_damaged_picture_is_counted_and_listed_and_nothing_is_learnt_of_it(tmp_path, caplog, batch_size):
     data = records(tmp_path)
@@ -483,6 +489,7 @@ def test_only_what_is_read_of_the_tower_is_kept():
 # --------------------------------------------------------------------------------------------- probes and figures
 
 
+@pytest.mark.slow
 def test_probes_are_asked_without_changing_what_is_learnt(tmp_path):
     options = {"epochs": 1, "lora": {"r": 2, "lora_dropout": 0.1}}
     plain = losses(run(tmp_path, tmp_path / "plain", **options))
@@ -497,6 +504,7 @@ def test_probes_are_asked_without_changing_what_is_learnt(tmp_path):
     assert done.history[-1]["step"] == 6 and "loss" in done.history[-1]
 
 
+@pytest.mark.slow
 def test_what_other_probes_were_answered_is_not_shown_as_theirs(tmp_path):
     few = {"max_steps": 3, "probe_steps": 1}
     first = run(tmp_path, tmp_path / "out", probes=Probes(picture(0), BOX, max_new_tokens=3), **few)

@@ -49,6 +49,7 @@ def test_every_kind_of_question_can_be_asked_and_its_own_answer_is_right(some: l
         assert all(question.kind == kind and is_right(question, question.answer) for _, question in questions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ONE_REGION)
 def test_one_region_is_described_truly(some: list[Scene], kind: str) -> None:
     for scene, question in asked(some, kind):

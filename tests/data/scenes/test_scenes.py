@@ -38,6 +38,7 @@ def same(one: Scene, other: Scene) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_scene_is_the_same_whenever_and_wherever_it_is_made() -> None:
     code = (
         "from zlib import crc32; from gpt4roi_nb.data.scenes import make_scene\n"
@@ -49,6 +50,7 @@ def test_a_scene_is_the_same_whenever_and_wherever_it_is_made() -> None:
     assert fresh == [str(crc32(here.image.tobytes())), str(crc32(here.masks.tobytes()))]
 
 
+@pytest.mark.slow
 def test_a_series_does_not_depend_on_the_number_of_workers_or_its_length(some: list[Scene]) -> None:
     parallel = list(scenes(SEED, 9, workers=2))
     assert all(same(one, other) for one, other in zip(parallel, some[:9], strict=True))
@@ -100,6 +102,7 @@ def test_every_object_lies_inside_the_picture(some: list[Scene]) -> None:
             assert max(abs(thing.position[0]), abs(thing.position[1] - 6)) < 6
 
 
+@pytest.mark.slow
 def test_every_object_is_at_least_four_tenths_visible() -> None:
     """Against the same solid alone on the table: its whole silhouette, found among scenes with one object."""
     whole: dict[tuple[str, str], int] = {}
@@ -132,6 +135,7 @@ def test_the_larger_size_is_clearly_larger() -> None:
         assert min(widths[category, "large"]) > 1.3 * max(widths[category, "small"])
 
 
+@pytest.mark.slow
 def test_every_value_of_every_attribute_comes_up_about_as_often() -> None:
     things = [thing for scene in scenes(6, 250, size=64) for thing in scene.objects]
     for attribute, values in (

@@ -30,6 +30,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "SHARD", 4)
     folders = [
@@ -43,6 +44,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkey
     assert one["images/000000000001.jpg"] != other["images/000000000001.jpg"]
 
 
+@pytest.mark.slow
 def test_every_annotation_file_is_there_and_counted(world: Path, read: Any) -> None:
     summary = read("world.json")
     assert (summary["seed"], summary["images"]) == (7, 40)
@@ -65,6 +67,7 @@ def test_masks_boxes_and_facts_are_the_scenes(world: Path, read: Any, drawn: dic
             assert fact["box"] == [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]
 
 
+@pytest.mark.slow
 def test_pictures_are_the_scenes_as_good_as_unchanged(world: Path, drawn: dict[int, Scene]) -> None:
     for number, scene in drawn.items():
         picture = np.asarray(Image.open(world / "images" / f"{number:012d}.jpg"))
@@ -131,6 +134,7 @@ write.write_world(sys.argv[1], 9, seed=4, size=64, progress=False)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "SHARD", 2)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "world")], check=False, timeout=300)

@@ -13,6 +13,7 @@ TURNS = (
 )
 
 
+@pytest.mark.slow
 def test_training_it_twice_gives_the_same_file(recipe, tmp_path):
     for name in ("one", "two"):
         train_sentencepiece(tmp_path / name, recipe.vocabulary)
