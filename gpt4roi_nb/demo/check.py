@@ -130,10 +130,10 @@ def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
             verdicts = [right(question, letter) for question, letter in zip(pair, letters, strict=True)]
             for kind, verdict in zip((QA, QAR, JOINT), (*verdicts, all(verdicts)), strict=True):
                 found["accuracy"][kind].append(verdict)
-        for talk, last in zip(conversations, _converse(answer, scene, conversations, said["first"]), strict=True):
-            found["turns"]["third"].append(right(talk[-1], last))
-        for talk, first in zip(conversations, said["first"], strict=True):
+        third = _converse(answer, scene, conversations, said["first"])
+        for talk, first, last in zip(conversations, said["first"], third, strict=True):
             found["turns"]["first"].append(right(talk[0], first))
+            found["turns"]["third"].append(right(talk[-1], last))
     kinds = [kind for kind in (*KINDS, COMPOUND, QA, QAR, JOINT) if kind in found["accuracy"]]
     figures = {
         name: {kind: float(np.mean(found[name][kind])) for kind in kinds if kind in found[name]}

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.files import read_json, replacing, write_json
 from gpt4roi_nb.prompt import references
@@ -22,15 +23,45 @@ from gpt4roi_nb.session.conversation import Answer, Region, Turn
 
 FORMAT = "gpt4roi_nb.session"
 VERSION = 1
-_ANSWER_FIELDS: dict[str, Callable[[Any], bool]] = {  # and what each must be
-    "text": lambda value: isinstance(value, str),
-    "tokens": lambda value: _is_list(value, str),
-    "token_ids": lambda value: _is_list(value, int),
-    "logprobs": lambda value: _is_list(value, float, int),
-    "prompt_tokens": lambda value: _is_number(value, int),
-    "reused_tokens": lambda value: _is_number(value, int),
-    "seconds": lambda value: _is_number(value, float, int),
-    "stopped": lambda value: isinstance(value, bool),
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, but is {reprlib.repr(value)}")
+    return value
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be true or false, but is {reprlib.repr(value)}")
+    return value
+
+
+def _finite(value: Any, name: str) -> float:
+    number = real_number(value, name)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, but is {number}")
+    return number
+
+
+def _list_of(check: Callable[[Any, str], Any]) -> Callable[[Any, str], list[Any]]:
+    def check_each(value: Any, name: str) -> list[Any]:
+        if not isinstance(value, list):
+            raise TypeError(f"{name} must be a list, but is {reprlib.repr(value)}")
+        return [check(one, f"each of {name}") for one in value]
+
+    return check_each
+
+
+_ANSWER_FIELDS: dict[str, Callable[[Any, str], Any]] = {  # and what checks each
+    "text": _text,
+    "tokens": _list_of(_text),
+    "token_ids": _list_of(whole_number),
+    "logprobs": _list_of(_finite),
+    "prompt_tokens": whole_number,
+    "reused_tokens": whole_number,
+    "seconds": _finite,
+    "stopped": _flag,
 }
 
 
@@ -131,8 +162,8 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
     try:
         image = content["image"]
         width, height = image["size"]
-        if not all(_is_number(side, int) and side > 0 for side in (width, height)):
-            raise ValueError(f"the image's size must be two whole numbers above 0, but is {image['size']!r}")
+        for side in (width, height):
+            whole_number(side, "each side of the image", least=1)
         boxes = check_boxes([region["box"] for region in content["regions"]], width, height).tolist()
         regions = [Region(region["number"], tuple(box)) for region, box in zip(content["regions"], boxes, strict=True)]
         turns = [Turn(turn["question"], _answer(turn["answer"]), tuple(turn["regions"])) for turn in content["turns"]]
@@ -151,28 +182,13 @@ def _answer(content: Any) -> Answer:
     if not isinstance(content, dict) or content.keys() != _ANSWER_FIELDS.keys():
         found = ", ".join(content) if isinstance(content, dict) else reprlib.repr(content)
         raise ValueError(f"an answer must have the fields {', '.join(_ANSWER_FIELDS)}, but has {found}")
-    for name, is_right in _ANSWER_FIELDS.items():
-        if not is_right(content[name]):
-            raise ValueError(f"an answer's {name} cannot be {reprlib.repr(content[name])}")
-    answer = Answer(**content)
+    answer = Answer(**{name: check(content[name], f"an answer's {name}") for name, check in _ANSWER_FIELDS.items()})
     if not len(answer.tokens) == len(answer.token_ids) == len(answer.logprobs):
         raise ValueError(
             f"an answer has {len(answer.tokens)} tokens, {len(answer.token_ids)} token_ids and "
             f"{len(answer.logprobs)} logprobs, expected as many of each"
         )
     return answer
-
-
-def _is_number(value: Any, *types: type) -> bool:
-    return any(isinstance(value, kind) for kind in types) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_list(value: Any, *types: type) -> bool:
-    if not isinstance(value, list):
-        return False
-    if str in types:
-        return all(isinstance(one, str) for one in value)
-    return all(_is_number(one, *types) for one in value)
 
 
 def _fingerprint(image: Image.Image) -> str:
@@ -183,8 +199,8 @@ def _check(regions: list[Region], turns: list[Turn]) -> None:
     """Raises ValueError unless the turns are text and introduce the regions 1, 2, … in their order."""
     numbers = [region.number for region in regions]
     introduced = [number for turn in turns for number in turn.regions]
-    if not all(_is_number(number, int) for number in (*numbers, *introduced)):
-        raise ValueError(f"regions must have whole numbers, but have {numbers} and {introduced}")
+    for number in (*numbers, *introduced):
+        whole_number(number, "a region's number")
     if not numbers == introduced == list(range(1, len(regions) + 1)):
         raise ValueError(f"its regions are numbered {numbers}, and its turns introduce {introduced}")
     known = 0
