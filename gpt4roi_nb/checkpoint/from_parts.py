@@ -55,6 +55,7 @@ def assemble_from_parts(
     # What can be refused without the weights comes first: they may be gigabytes.
     for path in (language_model, vision_tower):
         check_no_adapter(path, {})
+        _check_json(path)
     text_config, vision_config = _config(language_model), _vision_config(vision_tower)
     tokenizer = _tokenizer(language_model)
     known = set(tokenizer.get_vocab())
@@ -79,7 +80,7 @@ def assemble_from_parts(
     )
 
     for path in (language_model, vision_tower):
-        _check_files(path)
+        _check_weights(path)
     dtype = dtype or (torch.float32 if target.type == "cpu" else "auto")
     language = _loaded(AutoModelForCausalLM, language_model, dtype=dtype)
     _make_rows(language, [index for token, index in tokenizer.get_vocab().items() if token not in known])
@@ -100,17 +101,19 @@ def _located(path: _Path) -> str:
     return expanded
 
 
-def _check_files(path: str) -> None:
-    """Raises ValueError where a local part has files that cannot be read, lie elsewhere or hold no weights.
+def _check_json(path: str) -> None:
+    """Raises ValueError where a local part has a JSON file that cannot be read; of a hub transformers says so."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", *OPTIONAL_FILES):
+        if (file := Path(path) / name).exists():
+            read_json(file)
 
-    Of a hub only what transformers itself refuses is refused.
-    """
+
+def _check_weights(path: str) -> None:
+    """Raises ValueError where the weights of a local part lie elsewhere, cannot be read or are none; of a hub only what
+    transformers itself refuses is refused."""
     folder = Path(path)
     if not folder.is_dir():
         return
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", *OPTIONAL_FILES):
-        if (folder / name).exists():
-            read_json(folder / name)
     for name, tensor in Shards(folder).tensors.items():
         # Positions are kept as whole numbers; quantised weights, as U8, are what bitsandbytes makes.
         if name.endswith((".weight", ".bias")) and tensor.dtype in (torch.bool, torch.int16, torch.int32, torch.int64):
@@ -122,9 +125,6 @@ def _check_files(path: str) -> None:
 
 def _config(path: str) -> PreTrainedConfig:
     """A part's config.json; raises ValueError where transformers cannot make a configuration of it."""
-    file = Path(path) / "config.json"
-    if file.exists():
-        read_json(file)
     try:
         return AutoConfig.from_pretrained(path)
     except (ArithmeticError, LookupError, StrictDataclassError, TypeError) as error:
