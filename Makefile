@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab hub-proxy test test-quick test-lowest lint types format bench wheel browser java clean
+.PHONY: help setup lab hub-proxy bare test test-quick test-lowest lint types format bench wheel browser java clean
 
 PORT ?= 8888
 NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
@@ -76,13 +76,13 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 	$(VENV)/bin/jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/$(NOTEBOOK) \
 		$(if $(IS_ROOT),--allow-root) $(if $(HAS_SCREEN),,--no-browser)
 
-test: $(READY) browser java hub-proxy  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
+test: $(READY) browser java hub-proxy bare  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 20 $(PYTEST_ARGS)
 
 test-quick: $(READY)  ## the tests that neither are slow nor need a browser
 	$(PY) -m pytest -n $(CORES) --dist loadgroup --durations 20 -m "not browser and not slow" $(PYTEST_ARGS)
 
-test-lowest: $(READY) browser java hub-proxy  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
+test-lowest: $(READY) browser java hub-proxy bare  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	@$(call ensure_mongod,build/lowest)
@@ -139,13 +139,24 @@ format: $(READY)  ## let ruff rewrite what it can, and strip notebook outputs
 bench: $(READY)  ## speed ratios against their demands, with the machine they were measured on
 	$(PY) tests/benchmarks $(BENCH)
 
-wheel: $(READY)  ## build dist/*.whl, install it in an environment of its own and ask it a question
+# What users have: the wheel in an environment of its own, first bare, then with the extra that the docs name. Tests start
+# a hub, notebooks and the benchmarks' command with its Python (tests/bare.py).
+BARE := build/bare
+SOURCES := $(shell find gpt4roi_nb widgets -type f -not -name '*.pyc' -not -path '*/recipe/*')
+wheel: $(BARE)/.wheel  ## build dist/*.whl, install it in a bare environment and ask it a question
+bare: $(BARE)/.all
+
+$(BARE)/.wheel: pyproject.toml constraints.txt $(SOURCES) | $(READY)
 	@rm -rf dist build/lib build/bdist.*
 	$(UV) build --quiet --python $(PY)
-	@elsewhere="$$(mktemp -d)"; trap 'rm -rf "$$elsewhere"' EXIT; \
-	$(UV) venv --quiet --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" "$$elsewhere/bare"; \
-	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python "$$elsewhere/bare/bin/python" dist/*.whl -c constraints.txt; \
-	cp tests/wheel_check.py "$$elsewhere/" && cd "$$elsewhere" && bare/bin/python -I wheel_check.py
+	$(UV) venv --quiet --clear --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" $(BARE)
+	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python $(BARE)/bin/python dist/*.whl -c constraints.txt
+	$(BARE)/bin/python -I tests/wheel_check.py
+	@touch $@
+
+$(BARE)/.all: $(BARE)/.wheel
+	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python $(BARE)/bin/python "$$(echo dist/*.whl)[all]" jupyterhub -c constraints.txt
+	@touch $@
 
 clean:  ## remove .venv, builds and caches
 	rm -rf $(VENV) .tools build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 RUN_IN_LAB = ("02_the_data", "03_train_it_yourself")
-RUN_THROUGH_A_HUB = ("01_point_and_ask", "07_browse_failures")
+RUN_THROUGH_A_HUB = ("01_point_and_ask", "06_measure", "07_browse_failures")
 # What a lesson says where its demonstration found nothing; each must be found with the demo checkpoint.
 NOTHING_TO_SHOW = ("No such map was found", "None of these scenes' prompts has a sink")
 SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)

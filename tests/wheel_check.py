@@ -1,4 +1,4 @@
-"""Run by `make wheel` with the Python of a bare environment, outside the checkout: is the wheel whole?"""
+"""Run by `make wheel` with the Python of a bare environment, which sees nothing of the checkout: is the wheel whole?"""
 
 import sys
 from importlib.metadata import version

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -46,9 +45,10 @@ def free_port() -> int:
 
 
 class Hub:
-    """Runs a hub in a folder; notebooks are served from `files`."""
+    """Runs a hub of `python`'s environment in a folder; notebooks are served from `files`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str) -> None:
+        self._python = python
         self._folder = folder
         self.files = folder / "files"
         self.port = free_port()
@@ -80,7 +80,7 @@ class Hub:
         )
         self._log = (self._folder / "hub.log").open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterhub", "-f", str(config)],
+            [self._python, "-m", "jupyterhub", "-f", str(config)],
             cwd=self._folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,

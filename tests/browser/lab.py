@@ -18,6 +18,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 HERE = "127.0.0.1"
+FORKED_KERNEL = Path(__file__).with_name("forked_kernel.py")
 START_SECONDS = 180  # a quiet machine takes 3; a busy one is no failure
 RUN_SECONDS = 240
 RUN_ATTEMPTS = 4
@@ -48,6 +49,7 @@ class Lab:
             free.bind((HERE, 0))
             self._port = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
+        self._kernels: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Lab:
         config = self._folder / "config"
@@ -65,6 +67,7 @@ class Lab:
             "JUPYTERLAB_WORKSPACES_DIR": self._folder / "workspaces",
             "JUPYTERLAB_SETTINGS_DIR": self._folder / "settings",
         }
+        self._serve_kernels(self._folder / "data" / "kernels" / "python3")
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ip={HERE}"]
         command += [f"--port={self._port}", f"--IdentityProvider.token={self._token}", "--ServerApp.port_retries=0"]
         with (self._folder / "lab.log").open("wb") as log:
@@ -88,6 +91,22 @@ class Lab:
     ) -> None:
         self._end()
 
+    def _serve_kernels(self, spec: Path) -> None:
+        """Starts what forks kernels, and tells the server of it as its Python kernel."""
+        address = str(self._folder / "kernels.socket")
+        spec.mkdir(parents=True)
+        argv = [sys.executable, "-S", str(FORKED_KERNEL), address, "{connection_file}"]
+        (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+        with (self._folder / "kernels.log").open("wb") as log:
+            serve = [sys.executable, str(FORKED_KERNEL), "serve", address]
+            self._kernels = subprocess.Popen(serve, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_SECONDS
+        while not Path(address).exists():
+            if self._kernels.poll() is not None or time.monotonic() > deadline:
+                self._end()
+                raise RuntimeError("no kernels are served:\n" + (self._folder / "kernels.log").read_text()[-3000:])
+            time.sleep(0.05)
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://{HERE}:{self._port}/api?token={self._token}", timeout=2):
@@ -96,13 +115,15 @@ class Lab:
             return False
 
     def _end(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
+        for process in (self._process, self._kernels):
+            if process is None:
+                continue
+            process.terminate()
             try:
-                self._process.wait(timeout=20)
+                process.wait(timeout=20)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                process.kill()
+                process.wait()
 
     def address(self, notebook: str) -> str:
         """Where the browser finds a notebook of `files`."""

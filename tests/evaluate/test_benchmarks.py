@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bare import bare_python
 
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate import BENCHMARKS, Result, evaluate
@@ -301,9 +303,10 @@ def test_perfect_predictions_give_100_everywhere(name, world, gpt4roi):
 @ONE_WORKER
 @pytest.mark.slow
 def test_the_demo_model_runs_every_benchmark_with_one_command(world, tmp_path, capsys):
+    """In the environment that the docs tell users to make; what it measured is read here."""
     arguments = ["all", "--root", str(world), "--out", str(tmp_path), "--limit", "2", "--markdown"]
-    assert main(arguments) == 0
-    table = capsys.readouterr().out
+    command = [bare_python(), "-I", "-m", "gpt4roi_nb.evaluate", *arguments]
+    table = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True).stdout
     for name in BENCHMARKS:
         assert f"\n| {name} | " in table
         result = Result.load(tmp_path / name)
