@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from PIL import Image, ImageDraw
 
 from gpt4roi_nb.checkpoint import original
-from gpt4roi_nb.checkpoint.load import INDEX_FILE, check_checkpoint, load_checkpoint
+from gpt4roi_nb.checkpoint.check import INDEX_FILE, check_checkpoint
+from gpt4roi_nb.checkpoint.hub import locate
+from gpt4roi_nb.checkpoint.load import load_checkpoint
 from gpt4roi_nb.checkpoint.plan import holds_tower, make_plan
 from gpt4roi_nb.checkpoint.report import ConversionReport, Fate
 from gpt4roi_nb.checkpoint.shards import Shards
@@ -35,9 +36,6 @@ PARTIAL = ".partial"  # what the target's name ends in until it is whole
 REPORT_FILE = "conversion.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DEFAULT_TOWER = "openai/clip-vit-large-patch14"
-# What is got of a hub id: the small files, then the weights in the first of these forms that it has.
-HUB_FILES = ("*.json", "*.model")
-HUB_WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def convert_original(
@@ -167,24 +165,9 @@ def _verify(folder: Path, report: ConversionReport) -> ConversionReport:
 
 def folder_of(name: str | os.PathLike[str], what: str) -> Path:
     """A folder as it is; a hub id is got from the hub, or from its cache where HF_HUB_OFFLINE is set."""
-    given = os.fspath(name)
-    folder = Path(given).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise ValueError(f"the {what} {given!r} is a file; expected a folder, or a hub id")
-    if folder.is_absolute() or given.startswith((".", "~")) or given.count("/") != 1:
-        raise FileNotFoundError(f"no {what} at {given!r}; expected a folder, or a hub id such as name/model")
-    try:
-        for weights in HUB_WEIGHTS:
-            got = Path(snapshot_download(given, allow_patterns=[*HUB_FILES, weights]))
-            if list(got.glob(weights)):
-                return got
-        raise ValueError(f"it has no {' or '.join(HUB_WEIGHTS)}")
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"no {what} at {given!r}: there is no such folder, and it could not be got as a hub id ({error})"
-        ) from error
+    source = locate(name, what)
+    source.get_weights()
+    return source.folder
 
 
 def dtype_of(given: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:

@@ -132,9 +132,9 @@ def test_hub_ids_come_from_the_hubs_cache_when_offline(source, clip, tmp_path):
     """As huggingface_hub lays its cache out; nothing is asked of the network."""
     for name, folder in (("some/delta", source), ("some/clip", clip)):
         repository = tmp_path / "cache" / f"models--{name.replace('/', '--')}"
-        shutil.copytree(folder, repository / "snapshots" / "abc")
+        shutil.copytree(folder, repository / "snapshots" / ("a" * 40))
         (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text("abc")
+        (repository / "refs" / "main").write_text("a" * 40)
     command = [sys.executable, "-m", "gpt4roi_nb.checkpoint", "convert", "some/delta", str(tmp_path / "target")]
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
