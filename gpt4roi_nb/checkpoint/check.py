@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE
-from gpt4roi_nb.checkpoint.shards import check_inside, weight_map
+from gpt4roi_nb.checkpoint.shards import HOW_TO_DOWNLOAD, check_inside, weight_map
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.memory import skeleton
@@ -99,7 +99,7 @@ def check_weights(folder: Path) -> dict[str, Stored]:
         check_inside(folder, name)
         file = folder / name
         if not file.is_file():
-            raise FileNotFoundError(f"the checkpoint {str(folder)!r} lacks its weights file {name}")
+            raise FileNotFoundError(f"the checkpoint {str(folder)!r} lacks its weights file {name} ({HOW_TO_DOWNLOAD})")
         try:
             with safe_open(file, framework="pt") as opened:
                 pieces = {tensor: opened.get_slice(tensor) for tensor in opened.keys()}  # noqa: SIM118

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from gpt4roi_nb.checkpoint import original
 from gpt4roi_nb.checkpoint.check import INDEX_FILE, check_checkpoint
+from gpt4roi_nb.checkpoint.delta import Adder
 from gpt4roi_nb.checkpoint.hub import locate
 from gpt4roi_nb.checkpoint.load import load_checkpoint
 from gpt4roi_nb.checkpoint.plan import holds_tower, make_plan
@@ -46,6 +47,7 @@ def convert_original(
     vision: str | os.PathLike[str] | None = None,
     dtype: str | torch.dtype | None = None,
     verify: bool = False,
+    force: bool = False,
     progress: bool = True,
 ) -> ConversionReport:
     """The authors' checkpoint, or their delta and its base, to this package's layout. Needs little memory.
@@ -62,6 +64,8 @@ def convert_original(
             that their config.json names.
         dtype: "float16", "bfloat16" or "float32"; None keeps the source's, and float16 with a base.
         verify: load the result and let it give one greedy answer.
+        force: add a base that does not look like the delta's all the same, with a `WrongBaseWarning`; the report says
+            so. Shapes must fit even then, and sums must be finite.
         progress: show a progress bar.
 
     Returns:
@@ -70,8 +74,8 @@ def convert_original(
     Raises:
         FileNotFoundError: a folder, a file or a shard is missing (says which).
         FileExistsError: the target exists.
-        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's; values are NaN or
-            infinite; a file is truncated, or could run code when it is read.
+        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's, and that is not
+            forced; values are NaN or infinite; a file is truncated, or could run code when it is read.
         OSError: the disk is too small, or full.
     """
     started = time.perf_counter()
@@ -91,9 +95,10 @@ def convert_original(
     base_shards = None if base_folder is None else Shards(base_folder)
 
     tokenizer = original.tokenizer_of(source_folder, shards)
+    adder = Adder(force)
     if base_folder is not None and base_shards is not None:
         vocabulary = len(tokenizer) - len(ADDED_TOKENS)
-        original.check_base(base_folder, source_folder, base_shards, vocabulary)
+        original.check_base(base_folder, source_folder, base_shards, vocabulary, adder.doubt)
     into = dtype_of(dtype, torch.float16 if base is not None else shards.tensors[original.EMBEDDINGS].dtype)
     vision_config = GPT4RoIConfig().vision_config if vision_folder is None else original.vision_config_of(vision_folder)
     config = original.config_of(source_folder, shards, tokenizer, vision_config, into)
@@ -106,13 +111,13 @@ def convert_original(
     goal.parent.mkdir(parents=True, exist_ok=True)
     partial = goal.with_name(goal.name + PARTIAL)
     files = assign(steps, into)
-    plan = {"files": list(files), "sources": fingerprint(into, shards, tower, base_shards)}
+    plan = {"files": list(files), "sources": fingerprint(into, shards, tower, base_shards), "force": force}
     finished = finished_files(partial, plan)
     resumed = len(finished)
     needed = sum(step.bytes(into) for file in files if file not in finished for step in files[file])
     check_disk(goal.parent, partial, finished, needed)
     with begun(partial, plan, finished):
-        adder = write_tensors(partial, files, finished, into, progress)
+        write_tensors(partial, files, finished, into, progress, adder)
         config.save_pretrained(partial)
         original.generation_config_of(tokenizer).save_pretrained(partial)
         processor.save_pretrained(partial)
@@ -133,6 +138,7 @@ def convert_original(
             seconds=time.perf_counter() - started,
             resumed_files=resumed,
             base_checked=len(adder.checked),
+            doubts=adder.doubts,
         )
         write_json(partial / REPORT_FILE, asdict(report))
         check_checkpoint(partial)

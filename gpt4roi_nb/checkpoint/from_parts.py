@@ -23,6 +23,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging
 
 from gpt4roi_nb.checkpoint.check import OPTIONAL_FILES, PROCESSOR_FILES, check_what_is_loaded
+from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import Source, locate
 from gpt4roi_nb.checkpoint.shards import Shards
 from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig
@@ -50,7 +51,7 @@ def assemble_from_parts(
 ) -> tuple[GPT4RoIForConditionalGeneration, GPT4RoIProcessor]:
     """Model and processor; the arguments are those of `GPT4RoI.from_parts`."""
     language_source, tower_source = (locate(path, "model", one_word=True) for path in (language_model, vision_tower))
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = choose_device(device)
     # What can be refused without the weights comes first: they may be gigabytes.
     for source in (language_source, tower_source):
         check_what_is_loaded(source.folder, (*PROCESSOR_FILES, *OPTIONAL_FILES))

@@ -110,5 +110,7 @@ def _snapshot(repository: str, what: str, patterns: list[str], options: Mapping[
         return Path(error.snapshot_path)  # offline: what is needed of it and missing is named by the checks
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"no {what} at {repository!r}: there is no such folder, and it could not be got as a hub id ({error})"
+            f"no {what} at {repository!r}: there is no such folder, and it could not be got as a hub id ({error}); a "
+            f"download that broke off goes on with the same call, or with `hf download {repository}`: files that are "
+            "whole are not fetched again"
         ) from error

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from gpt4roi_nb.checkpoint.check import LAYOUT, PROCESSOR_FILES, check_small_files, check_stored, check_weights
+from gpt4roi_nb.checkpoint.device import choose_device, warn_of_unused_gpu
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.finite import check_finite
@@ -60,9 +61,11 @@ def load_checkpoint(
     check_quantization(stored)
     check_stored(given, config, {} if source.is_remote else check_weights(folder), quantised=saved_as is not None)
     if device_map is None:
-        target = _device(device)
+        target = choose_device(device)
         # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
         device_map = None if target.type == "cpu" else {"": target}
+    elif device_map in SPREADING:
+        warn_of_unused_gpu()
     if dtype is None and {place.type for place in _devices(device_map, stored, kwargs)} == {"cpu"}:
         # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
         dtype = torch.float32 if stored is None else torch.bfloat16
@@ -102,16 +105,6 @@ def load_checkpoint(
         ) from error
     _check_processor(given, processor, model.config)
     return model.eval(), processor
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device, or a GPU where there is one, else the CPU."""
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f'device={str(target)!r} needs a GPU that PyTorch can use, and there is none; take device="cpu"'
-        )
-    return target
 
 
 def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization: str | None) -> torch.dtype:
