@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import IncompleteSnapshotError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]  # of httpx or its successor, as huggingface_hub has it
+    IncompleteSnapshotError,
+)
 
 from gpt4roi_nb.checkpoint.shards import LAYOUTS, weight_map
 
@@ -19,6 +24,11 @@ CONFIG_FILE = "config.json"
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 # What says which files of a hub are meant, and how they are got.
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+
+HOW_TO_RESUME = (
+    "a download that broke off goes on with the same call, or with `hf download {}`: files that are whole are not "
+    "fetched again"
+)
 
 
 @dataclass(frozen=True)
@@ -108,9 +118,9 @@ def _snapshot(repository: str, what: str, patterns: list[str], options: Mapping[
         return Path(snapshot_download(repository, allow_patterns=patterns, **options))
     except IncompleteSnapshotError as error:
         return Path(error.snapshot_path)  # offline: what is needed of it and missing is named by the checks
-    except (OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
+        refused = isinstance(error, HfHubHTTPError | HFValidationError)  # and nothing broke off
         raise FileNotFoundError(
-            f"no {what} at {repository!r}: there is no such folder, and it could not be got as a hub id ({error}); a "
-            f"download that broke off goes on with the same call, or with `hf download {repository}`: files that are "
-            "whole are not fetched again"
+            f"no {what} at {repository!r}: there is no such folder, and it could not be got as a hub id ({error})"
+            + ("" if refused else f"; {HOW_TO_RESUME.format(repository)}")
         ) from error

@@ -319,6 +319,28 @@ def test_a_snapshot_that_is_known_to_be_incomplete_lacks_a_file(saved, cache, mo
 
 
 @pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (hub.HTTPError("the connection dropped"), True),
+        (OSError("No space left on device"), True),
+        (hub.HFValidationError("Repo id must use alphanumeric chars"), False),
+    ],
+)
+def test_a_download_that_broke_off_is_told_how_to_go_on(saved, cache, monkeypatch, error, goes_on):
+    given = Hub(saved, cache)
+
+    def breaks_off(name, *, allow_patterns, **options):
+        if WEIGHTS in allow_patterns:
+            raise error
+        return given(name, allow_patterns=allow_patterns, **options)
+
+    monkeypatch.setattr(hub, "snapshot_download", breaks_off)
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{NAME}'.* as a hub id .{error}") as raised:
+        load(NAME)
+    assert (hub.HOW_TO_RESUME.format(NAME) in str(raised.value)) == goes_on
+
+
+@pytest.mark.parametrize(
     ("option", "value"), [("variant", "fp16"), ("use_safetensors", False), ("gguf_file", "a.gguf")]
 )
 def test_weights_that_were_not_checked_are_not_loaded(saved, option, value):
