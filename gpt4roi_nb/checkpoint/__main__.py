@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="load the result, or what was converted before, and let it give one greedy answer",
     )
+    command.add_argument(
+        "--force", action="store_true", help="add a base that does not look like the delta's; expect nonsense"
+    )
     command.add_argument("--table", action="store_true", help="print what became of every tensor")
     options = parser.parse_args(arguments)
     try:
@@ -35,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             vision=options.vision,
             dtype=options.dtype,
             verify=options.verify,
+            force=options.force,
         )
     except (ValueError, OSError, MemoryError) as error:
         words = error.strerror if isinstance(error, OSError) and error.filename is None else None

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from PIL import Image, ImageDraw
 
 from gpt4roi_nb.checkpoint import original
-from gpt4roi_nb.checkpoint.load import INDEX_FILE, check_checkpoint, load_checkpoint
+from gpt4roi_nb.checkpoint.check import INDEX_FILE, check_checkpoint
+from gpt4roi_nb.checkpoint.delta import Adder
+from gpt4roi_nb.checkpoint.hub import locate
+from gpt4roi_nb.checkpoint.load import load_checkpoint
 from gpt4roi_nb.checkpoint.plan import holds_tower, make_plan
 from gpt4roi_nb.checkpoint.report import ConversionReport, Fate
 from gpt4roi_nb.checkpoint.shards import Shards
@@ -35,9 +37,6 @@ PARTIAL = ".partial"  # what the target's name ends in until it is whole
 REPORT_FILE = "conversion.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DEFAULT_TOWER = "openai/clip-vit-large-patch14"
-# What is got of a hub id: the small files, then the weights in the first of these forms that it has.
-HUB_FILES = ("*.json", "*.model")
-HUB_WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def convert_original(
@@ -48,6 +47,7 @@ def convert_original(
     vision: str | os.PathLike[str] | None = None,
     dtype: str | torch.dtype | None = None,
     verify: bool = False,
+    force: bool = False,
     progress: bool = True,
 ) -> ConversionReport:
     """The authors' checkpoint, or their delta and its base, to this package's layout. Needs little memory.
@@ -64,6 +64,8 @@ def convert_original(
             that their config.json names.
         dtype: "float16", "bfloat16" or "float32"; None keeps the source's, and float16 with a base.
         verify: load the result and let it give one greedy answer.
+        force: add a base that does not look like the delta's all the same, with a `WrongBaseWarning`; the report says
+            so. Shapes must fit even then, and sums must be finite.
         progress: show a progress bar.
 
     Returns:
@@ -72,8 +74,8 @@ def convert_original(
     Raises:
         FileNotFoundError: a folder, a file or a shard is missing (says which).
         FileExistsError: the target exists.
-        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's; values are NaN or
-            infinite; a file is truncated, or could run code when it is read.
+        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's, and that is not
+            forced; values are NaN or infinite; a file is truncated, or could run code when it is read.
         OSError: the disk is too small, or full.
     """
     started = time.perf_counter()
@@ -93,9 +95,10 @@ def convert_original(
     base_shards = None if base_folder is None else Shards(base_folder)
 
     tokenizer = original.tokenizer_of(source_folder, shards)
+    adder = Adder(force)
     if base_folder is not None and base_shards is not None:
         vocabulary = len(tokenizer) - len(ADDED_TOKENS)
-        original.check_base(base_folder, source_folder, base_shards, vocabulary)
+        original.check_base(base_folder, source_folder, base_shards, vocabulary, adder.doubt)
     into = dtype_of(dtype, torch.float16 if base is not None else shards.tensors[original.EMBEDDINGS].dtype)
     vision_config = GPT4RoIConfig().vision_config if vision_folder is None else original.vision_config_of(vision_folder)
     config = original.config_of(source_folder, shards, tokenizer, vision_config, into)
@@ -108,13 +111,13 @@ def convert_original(
     goal.parent.mkdir(parents=True, exist_ok=True)
     partial = goal.with_name(goal.name + PARTIAL)
     files = assign(steps, into)
-    plan = {"files": list(files), "sources": fingerprint(into, shards, tower, base_shards)}
+    plan = {"files": list(files), "sources": fingerprint(into, shards, tower, base_shards), "force": force}
     finished = finished_files(partial, plan)
     resumed = len(finished)
     needed = sum(step.bytes(into) for file in files if file not in finished for step in files[file])
     check_disk(goal.parent, partial, finished, needed)
     with begun(partial, plan, finished):
-        adder = write_tensors(partial, files, finished, into, progress)
+        write_tensors(partial, files, finished, into, progress, adder)
         config.save_pretrained(partial)
         original.generation_config_of(tokenizer).save_pretrained(partial)
         processor.save_pretrained(partial)
@@ -135,6 +138,7 @@ def convert_original(
             seconds=time.perf_counter() - started,
             resumed_files=resumed,
             base_checked=len(adder.checked),
+            doubts=adder.doubts,
         )
         write_json(partial / REPORT_FILE, asdict(report))
         check_checkpoint(partial)
@@ -167,24 +171,9 @@ def _verify(folder: Path, report: ConversionReport) -> ConversionReport:
 
 def folder_of(name: str | os.PathLike[str], what: str) -> Path:
     """A folder as it is; a hub id is got from the hub, or from its cache where HF_HUB_OFFLINE is set."""
-    given = os.fspath(name)
-    folder = Path(given).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise ValueError(f"the {what} {given!r} is a file; expected a folder, or a hub id")
-    if folder.is_absolute() or given.startswith((".", "~")) or given.count("/") != 1:
-        raise FileNotFoundError(f"no {what} at {given!r}; expected a folder, or a hub id such as name/model")
-    try:
-        for weights in HUB_WEIGHTS:
-            got = Path(snapshot_download(given, allow_patterns=[*HUB_FILES, weights]))
-            if list(got.glob(weights)):
-                return got
-        raise ValueError(f"it has no {' or '.join(HUB_WEIGHTS)}")
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"no {what} at {given!r}: there is no such folder, and it could not be got as a hub id ({error})"
-        ) from error
+    source = locate(name, what)
+    source.get_weights()
+    return source.folder
 
 
 def dtype_of(given: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:

@@ -15,6 +15,7 @@ word, so two things are looked at in every matrix that is added:
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -31,14 +32,27 @@ LARGE = 0.3  # |delta| / |base| from which the norms say something
 MIN_LOOKED_AT = 1000  # a share of fewer elements says little
 
 
+# What a refusal of a base ends in.
+HOW_TO_FORCE = "; to add it all the same, which most likely gives a model that writes nonsense: --force (force=True)"
+
+
+class WrongBaseWarning(UserWarning):
+    """A base that does not look like the delta's is added because somebody insists."""
+
+
 class Adder:
     """Adds the tensors of a delta to those of its base, and refuses a base that is not the delta's.
 
-    checked: names of the tensors whose rounding showed that the base is right.
+    Attributes:
+        force: warn once of such a base, and add it.
+        checked: names of the tensors whose rounding showed that the base is right.
+        doubts: what spoke against the base, where it was added all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, force: bool = False) -> None:
+        self.force = force
         self.checked: list[str] = []
+        self.doubts: list[str] = []
         self._looked_at = 0
         self._on_steps = 0.0
 
@@ -46,11 +60,12 @@ class Adder:
         """delta + base in float16; where the base has fewer rows, the delta's further rows are kept.
 
         Raises:
-            ValueError: the base cannot be what the delta was taken from, or the sum is not finite.
+            ValueError: the base cannot be what the delta was taken from, and that is not forced; or the sum is not
+                finite.
         """
         difference, foundation = delta.half(), base.half()
         if base.dtype == torch.bfloat16 or not _same(foundation, base):
-            raise ValueError(
+            self.doubt(
                 f"{name}: the base is kept as {str(base.dtype).removeprefix('torch.')}, with other values than "
                 "float16's, which the delta was taken from; get LLaMA-7B in float16"
             )
@@ -62,9 +77,22 @@ class Adder:
         told = False
         if _same(difference, delta) and odd_share(difference) < MAX_ODD:
             told = self._check_rounding(difference[:rows], foundation, name)
-        if not told and target.dim() > 1:
-            _check_norm(difference[:rows], foundation, target[:rows], name)
+        if not told and target.dim() > 1 and (wrong := _wrong_norm(difference[:rows], foundation, target[:rows])):
+            self.doubt(f"{name}: {wrong}")
         return target
+
+    def doubt(self, why: str) -> None:
+        """Raises ValueError with what speaks against the base; notes it, and warns of the first, where it is forced."""
+        if not self.force:
+            raise ValueError(why + HOW_TO_FORCE)
+        if not self.doubts:
+            warnings.warn(
+                f"THE BASE DOES NOT LOOK LIKE THIS DELTA'S, and is added because of --force (force=True): {why}. "
+                "Expect a model that writes nonsense; further doubts are counted in the report",
+                WrongBaseWarning,
+                stacklevel=2,
+            )
+        self.doubts.append(why)
 
     def _check_rounding(self, difference: Tensor, base: Tensor, name: str) -> bool:
         """Of this tensor; small ones, which say little by themselves, are judged together. Whether it told anything."""
@@ -77,10 +105,11 @@ class Adder:
             share, count = self._on_steps / self._looked_at, self._looked_at
             self._looked_at, self._on_steps = 0, 0.0
         if share < MIN_ON_STEPS:
-            raise ValueError(
+            self.doubt(
                 f"{name}: only {share:.2%} of the delta's values are differences from this base (expected all of "
                 "them); the delta was taken from another base. Expected LLaMA-7B's first version, in float16"
             )
+            return True  # the doubt is noted, and need not be noted of the norm as well
         self.checked.append(name)
         return True
 
@@ -134,15 +163,17 @@ def odd_share(difference: Tensor) -> float:
     return float((flat.view(torch.int16) & 1).double().mean()) if len(flat) else 0.0
 
 
-def _check_norm(difference: Tensor, base: Tensor, target: Tensor, name: str) -> None:
+def _wrong_norm(difference: Tensor, base: Tensor, target: Tensor) -> str:
+    """What is wrong with the norm of a sum; "" where nothing is."""
     d, b, t = (_sample(tensor).square().sum().item() for tensor in (difference, base, target))
     if t == 0:
-        raise ValueError(f"{name}: delta + base is zero everywhere; no trained model's is")
+        return "delta + base is zero everywhere; no trained model's is"
     if d > LARGE**2 * b and abs(t / (d + b) - 1) < UNRELATED:
-        raise ValueError(
-            f"{name}: after adding, the norm is that of two unrelated matrices ({t**0.5:.3g}, from {d**0.5:.3g} and "
+        return (
+            f"after adding, the norm is that of two unrelated matrices ({t**0.5:.3g}, from {d**0.5:.3g} and "
             f"{b**0.5:.3g}), not that of a trained model's; the delta was taken from another base"
         )
+    return ""
 
 
 def _sample(tensor: Tensor) -> Tensor:

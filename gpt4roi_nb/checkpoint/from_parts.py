@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,10 +22,11 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging
 
-from gpt4roi_nb.checkpoint.load import OPTIONAL_FILES, check_no_adapter
+from gpt4roi_nb.checkpoint.check import OPTIONAL_FILES, PROCESSOR_FILES, check_what_is_loaded
+from gpt4roi_nb.checkpoint.device import choose_device
+from gpt4roi_nb.checkpoint.hub import Source, locate
 from gpt4roi_nb.checkpoint.shards import Shards
 from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig
-from gpt4roi_nb.files import read_json
 from gpt4roi_nb.finite import check_finite
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD, GPT4RoIImageProcessor, GPT4RoIProcessor
@@ -50,14 +50,13 @@ def assemble_from_parts(
     dtype: str | torch.dtype | None = None,
 ) -> tuple[GPT4RoIForConditionalGeneration, GPT4RoIProcessor]:
     """Model and processor; the arguments are those of `GPT4RoI.from_parts`."""
-    language_model, vision_tower = _located(language_model), _located(vision_tower)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    language_source, tower_source = (locate(path, "model", one_word=True) for path in (language_model, vision_tower))
+    target = choose_device(device)
     # What can be refused without the weights comes first: they may be gigabytes.
-    for path in (language_model, vision_tower):
-        check_no_adapter(path, {})
-        _check_json(path)
-    text_config, vision_config = _config(language_model), _vision_config(vision_tower)
-    tokenizer = _tokenizer(language_model)
+    for source in (language_source, tower_source):
+        check_what_is_loaded(source.folder, (*PROCESSOR_FILES, *OPTIONAL_FILES))
+    text_config, vision_config = _config(language_source), _vision_config(tower_source)
+    tokenizer = _tokenizer(language_source)
     known = set(tokenizer.get_vocab())
     add_gpt4roi_tokens(tokenizer)
     config = GPT4RoIConfig(
@@ -68,7 +67,7 @@ def assemble_from_parts(
         region_token_id=token_id_of(REGION_TOKEN, tokenizer),
     )
     _ = config.feature_layers  # raises where the tower is not deep enough
-    mean, std = _mean_and_std(vision_tower, config.vision_config, image_mean, image_std)
+    mean, std = _mean_and_std(tower_source, config.vision_config, image_mean, image_std)
     if chat_format is None:
         chat_format = "template" if tokenizer.chat_template else "gpt4roi"
     processor = GPT4RoIProcessor(
@@ -79,42 +78,24 @@ def assemble_from_parts(
         chat_format=chat_format,
     )
 
-    for path in (language_model, vision_tower):
-        _check_weights(path)
+    for source in (language_source, tower_source):
+        source.get_weights()
+        _check_weights(source)
     dtype = dtype or (torch.float32 if target.type == "cpu" else "auto")
-    language = _loaded(AutoModelForCausalLM, language_model, dtype=dtype)
+    language = _loaded(AutoModelForCausalLM, language_source, dtype=dtype)
     _make_rows(language, [index for token, index in tokenizer.get_vocab().items() if token not in known])
-    tower = _loaded(AutoModel, vision_tower, config=config.vision_config, dtype=language.dtype)
+    tower = _loaded(AutoModel, tower_source, config=config.vision_config, dtype=language.dtype)
     config.text_config, config.vision_config = language.config, tower.config
     model = _assembled(config, tower, language)
     model.generation_config = _generation_config(language, processor)
-    for part, path in ((language, language_model), (tower, vision_tower)):
-        check_finite(part, f"the weights of {path!r}")
+    for part, source in ((language, language_source), (tower, tower_source)):
+        check_finite(part, f"the weights of {source.name!r}")
     return model.to(target).eval(), processor
 
 
-def _located(path: _Path) -> str:
-    """The path itself; raises where it can be no hub id and there is no such folder."""
-    expanded = os.path.expanduser(path)
-    if not Path(expanded).is_dir() and (Path(expanded).exists() or os.path.isabs(expanded) or expanded.startswith(".")):
-        raise FileNotFoundError(f"no model at {os.fspath(path)!r}; expected a folder or a hub id")
-    return expanded
-
-
-def _check_json(path: str) -> None:
-    """Raises ValueError where a local part has a JSON file that cannot be read; of a hub transformers says so."""
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", *OPTIONAL_FILES):
-        if (file := Path(path) / name).exists():
-            read_json(file)
-
-
-def _check_weights(path: str) -> None:
-    """Raises ValueError where the weights of a local part lie elsewhere, cannot be read or are none; of a hub only what
-    transformers itself refuses is refused."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return
-    for name, tensor in Shards(folder).tensors.items():
+def _check_weights(part: Source) -> None:
+    """Raises ValueError where the weights of a part lie elsewhere, cannot be read or are none."""
+    for name, tensor in Shards(part.folder).tensors.items():
         # Positions are kept as whole numbers; quantised weights, as U8, are what bitsandbytes makes.
         if name.endswith((".weight", ".bias")) and tensor.dtype in (torch.bool, torch.int16, torch.int32, torch.int64):
             raise ValueError(
@@ -123,73 +104,75 @@ def _check_weights(path: str) -> None:
             )
 
 
-def _config(path: str) -> PreTrainedConfig:
+def _config(part: Source) -> PreTrainedConfig:
     """A part's config.json; raises ValueError where transformers cannot make a configuration of it."""
     try:
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(part.folder)
     except (ArithmeticError, LookupError, StrictDataclassError, TypeError) as error:
-        raise ValueError(f"config.json of {path!r} gives sizes that are none ({error}); copy it again") from error
+        raise ValueError(f"config.json of {part.name!r} gives sizes that are none ({error}); copy it again") from error
 
 
-def _vision_config(path: str) -> PreTrainedConfig:
+def _vision_config(part: Source) -> PreTrainedConfig:
     """The tower's configuration, also of a whole model that has a tower, such as CLIP."""
-    config = _config(path)
+    config = _config(part)
     config = getattr(config, "vision_config", config)
     for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
         if not isinstance(value := getattr(config, name, None), int):
             raise ValueError(
-                f"{path!r} cannot be the vision tower: its configuration ({config.model_type}) must give {name} as one "
-                f"whole number, but gives {value}; take a tower with a square grid of patches, such as CLIP, SigLIP, "
-                "DINOv2 or ViT"
+                f"{part.name!r} cannot be the vision tower: its configuration ({config.model_type}) must give {name} "
+                f"as one whole number, but gives {value}; take a tower with a square grid of patches, such as CLIP, "
+                "SigLIP, DINOv2 or ViT"
             )
     return config
 
 
 def _mean_and_std(
-    path: str, config: PreTrainedConfig, mean: Sequence[float] | None, std: Sequence[float] | None
+    part: Source, config: PreTrainedConfig, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Of the channels, as given, or as the tower's preprocessor_config.json says."""
     if mean is not None and std is not None:
         return mean, std
     try:
-        said, _ = BaseImageProcessor.get_image_processor_dict(path)
+        said, _ = BaseImageProcessor.get_image_processor_dict(part.folder)
     except OSError:
         # Every CLIP has been trained with the same; of others it cannot be guessed.
         said = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD} if config.model_type.startswith("clip") else {}
     mean, std = mean or said.get("image_mean"), std or said.get("image_std")
     if mean is None or std is None:
         raise ValueError(
-            f"{path!r} must say in its preprocessor_config.json how pictures are normalised, but there is no "
+            f"{part.name!r} must say in its preprocessor_config.json how pictures are normalised, but there is no "
             "image_mean and image_std; give them, such as image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]"
         )
     return mean, std
 
 
-def _tokenizer(path: str) -> PreTrainedTokenizerBase:
+def _tokenizer(part: Source) -> PreTrainedTokenizerBase:
     # Prompts are padded on the left, so that a batch of them can be continued.
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(part.folder, padding_side="left")
     if not tokenizer.is_fast:
         raise ValueError(
-            f"{path!r} must have a fast tokenizer (tokenizer.json), which knows where in a text each token lies, but "
-            f"has a {type(tokenizer).__name__}; convert it"
+            f"{part.name!r} must have a fast tokenizer (tokenizer.json), which knows where in a text each token lies, "
+            f"but has a {type(tokenizer).__name__}; convert it"
         )
     return tokenizer
 
 
-def _loaded(auto: Any, path: str, **kwargs: Any) -> PreTrainedModel:
+def _loaded(auto: Any, part: Source, **kwargs: Any) -> PreTrainedModel:
     """A model all of whose tensors are in its checkpoint; there may be others in it, such as CLIP's text tower."""
     said = logging.get_verbosity()
     logging.set_verbosity_error()  # or the tensors that are not used would fill a page
     try:
-        model, info = auto.from_pretrained(path, output_loading_info=True, **kwargs)
+        model, info = auto.from_pretrained(part.folder, output_loading_info=True, **kwargs)
     finally:
         logging.set_verbosity(said)
     if absent := sorted(info["missing_keys"]):
         shown = ", ".join(absent[:_SHOWN_NAMES]) + (" …" if len(absent) > _SHOWN_NAMES else "")
         raise ValueError(
-            f"{path!r} must hold all weights of a {type(model).__name__}, but {len(absent)} tensors are missing: "
+            f"{part.name!r} must hold all weights of a {type(model).__name__}, but {len(absent)} tensors are missing: "
             f"{shown}; take a complete checkpoint"
         )
+    if part.is_remote:  # what a LoRA and a configuration say that they belong to: no folder of this machine
+        model.name_or_path = model.config.name_or_path = part.name
     return model
 
 

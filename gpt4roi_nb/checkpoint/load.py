@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
-from transformers.utils import find_adapter_config_file, logging
+from transformers.utils import logging
 
-from gpt4roi_nb.checkpoint.shards import check_inside, weight_map
+from gpt4roi_nb.checkpoint.check import LAYOUT, PROCESSOR_FILES, check_small_files, check_stored, check_weights
+from gpt4roi_nb.checkpoint.device import choose_device, warn_of_unused_gpu
+from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.files import read_json
 from gpt4roi_nb.finite import check_finite
-from gpt4roi_nb.memory import check_memory, clear_frames, skeleton
+from gpt4roi_nb.memory import check_memory, clear_frames
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.quantization import check_quantization, quantization_config, stored_quantization
@@ -26,22 +25,8 @@ from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
 
 DEMO_CHECKPOINT = Path(__file__).parents[1] / "demo" / "checkpoint"
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-# Each with entries that it has whenever `GPT4RoIProcessor.save_pretrained` wrote it; none may be guessed.
-PROCESSOR_FILES = {
-    "processor_config.json": ("image_processor", "chat_format", "closing", "num_image_tokens", "system"),
-    "tokenizer.json": ("added_tokens",),
-    "tokenizer_config.json": ("tokenizer_class",),
-}
-# What transformers reads as well, where it is there.
-OPTIONAL_FILES = ("generation_config.json", "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
-FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that weights may have
-# What transformers raises for a configuration that it cannot build a model of, found by trying.
-_UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-# What says where on a hub a checkpoint lies; the processor comes from there as well.
-HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+# Options with which transformers would read other weights than those that were checked.
+OTHER_WEIGHTS = ("variant", "gguf_file", "use_safetensors", "transformers_weights")
 # With these a device_map leaves it to accelerate where each part goes.
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 _SHOWN_NAMES = 5
@@ -61,35 +46,39 @@ def load_checkpoint(
     """Model and processor of a checkpoint; the arguments are those of `GPT4RoI.from_pretrained`."""
     if device is not None and device_map is not None:
         raise ValueError("give either device or device_map, and not both")
-    given = os.fspath(path)
-    path = os.path.expanduser(path)
-    stored_as: dict[str, Stored] = {}
-    if given and Path(path).exists():
-        stored_as = check_checkpoint(path)
-    elif os.path.isabs(path) or path.startswith(".") or path.count("/") != 1:
-        raise FileNotFoundError(f"no checkpoint at {given!r}; expected a folder, or a hub id such as name/model")
+    if unchecked := [name for name in OTHER_WEIGHTS if kwargs.get(name) not in (None, True)]:
+        raise ValueError(
+            f"{unchecked[0]}={kwargs[unchecked[0]]!r} would load other weights than the checkpoint's "
+            f"{' or '.join(reversed(LAYOUT))}, which are checked; leave it out"
+        )
     check_quantization(quantization)  # before a hub is asked
-    hub_options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
-    with _named_if_absent(path):
-        config = _read_config(path, hub_options)
-        check_no_adapter(path, hub_options)
-    stored = quantization or stored_quantization(config)
+    source = locate(path, "checkpoint", {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
+    given, folder = source.name, source.folder
+    check_small_files(folder)
+    config = _read_config(given, folder)
+    saved_as = stored_quantization(config)
+    stored = quantization or saved_as
     check_quantization(stored)
-    _check_stored(given, config, stored_as, quantised=stored_quantization(config) is not None)
+    check_stored(given, config, {} if source.is_remote else check_weights(folder), quantised=saved_as is not None)
     if device_map is None:
-        target = _device(device)
+        target = choose_device(device)
         # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
         device_map = None if target.type == "cpu" else {"": target}
+    elif device_map in SPREADING:
+        warn_of_unused_gpu()
     if dtype is None and {place.type for place in _devices(device_map, stored, kwargs)} == {"cpu"}:
         # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
         dtype = torch.float32 if stored is None else torch.bfloat16
     dtype = _dtype(dtype, config, stored)
     if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
         check_memory(config, devices, dtype, stored, given)
-    with _named_if_absent(path), no_progress_bar() if Path(path) == DEMO_CHECKPOINT else nullcontext():
+    if source.is_remote:  # what would not fit into memory has not been fetched
+        source.get_weights([LAYOUT])
+        check_stored(given, config, check_weights(folder), quantised=saved_as is not None)
+    with no_progress_bar() if folder == DEMO_CHECKPOINT else nullcontext():
         try:
             loaded: Any = GPT4RoIForConditionalGeneration.from_pretrained(
-                path,
+                folder,
                 dtype=dtype,
                 quantization_config=None if quantization is None else quantization_config(quantization, dtype),
                 attn_implementation=attn_implementation,
@@ -102,28 +91,20 @@ def load_checkpoint(
             clear_frames(error)  # of what was loaded so far
             raise
     model, info = loaded
-    _check_tensors(path, info)
+    if source.is_remote:
+        model.name_or_path = model.config.name_or_path = given  # what a LoRA says that it belongs to
+    _check_tensors(given, info)
     check_finite(model, f"the weights of {given!r}")
     try:
-        processor = GPT4RoIProcessor.from_pretrained(path, **hub_options)
+        processor = GPT4RoIProcessor.from_pretrained(folder)
     except Exception as error:  # the tokenizers library raises nothing narrower
         names = ", ".join(PROCESSOR_FILES)
         raise ValueError(
             f"the processor of {given!r} cannot be read ({error}); one of {names} is damaged or another model's: copy "
             "them again"
         ) from error
-    _check_processor(path, processor, model.config)
+    _check_processor(given, processor, model.config)
     return model.eval(), processor
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device, or a GPU where there is one, else the CPU."""
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f'device={str(target)!r} needs a GPU that PyTorch can use, and there is none; take device="cpu"'
-        )
-    return target
 
 
 def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization: str | None) -> torch.dtype:
@@ -159,127 +140,15 @@ def _devices(
     return sorted({torch.device(place) for place in places}, key=str)
 
 
-def _read_config(path: str, hub_options: dict[str, Any]) -> GPT4RoIConfig:
-    """config.json alone, of a folder or from a hub."""
-    values, _ = GPT4RoIConfig.get_config_dict(path, **hub_options)
-    _check_model_type(path, values)
+def _read_config(given: str, folder: Path) -> GPT4RoIConfig:
+    """config.json alone."""
+    values, _ = GPT4RoIConfig.get_config_dict(folder)
     try:
         return GPT4RoIConfig.from_dict(values)
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
         raise ValueError(
-            f"{CONFIG_FILE} of {path!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
+            f"{CONFIG_FILE} of {given!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
         ) from error
-
-
-def _check_model_type(path: str, config: dict[str, Any]) -> None:
-    if (kind := config.get("model_type", "unknown")) != GPT4RoIConfig.model_type:
-        raise ValueError(
-            f"{path!r} holds a model of the type {kind!r}, not {GPT4RoIConfig.model_type!r}; expected a "
-            "checkpoint that this package saved"
-        )
-
-
-def check_no_adapter(path: str, hub_options: dict[str, Any]) -> None:
-    """Raises ValueError where an adapter lies beside the weights: transformers would add it to them in silence."""
-    if find_adapter_config_file(path, **hub_options) is not None:
-        raise ValueError(
-            f"{path!r} holds an adapter (adapter_config.json), which would change the weights beside it; merge it into "
-            "them and save the whole model (peft: merge_and_unload), or take the adapter's files out of the folder"
-        )
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor of a file. dtype: safetensors' name of it."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Stored]:
-    """Looks at the files of a folder without reading the weights; returns what is known of its tensors by name.
-
-    Raises:
-        FileNotFoundError: a file is missing (says which).
-        ValueError: a file is truncated or foreign (says which), or lies outside, or the folder holds another model.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is a file; expected the folder of a checkpoint, with {CONFIG_FILE} in it")
-    values = _read_json(folder / CONFIG_FILE)
-    _check_model_type(str(folder), values)
-    if "transformers_weights" in values:
-        raise ValueError(
-            f"{str(folder / CONFIG_FILE)!r} names a weights file of its own (transformers_weights); take the entry "
-            f"out, and call the file {WEIGHTS_FILE}"
-        )
-    for name, entries in PROCESSOR_FILES.items():
-        content = _read_json(folder / name)
-        if absent := [entry for entry in entries if entry not in content]:
-            raise ValueError(f"{str(folder / name)!r} has no {absent[0]!r}; expected the file that this package saved")
-    for name in OPTIONAL_FILES:
-        if (folder / name).exists():
-            _read_json(folder / name)
-    stored: dict[str, Stored] = {}
-    for name in _weight_files(folder):
-        check_inside(folder, name)
-        file = folder / name
-        if not file.is_file():
-            raise FileNotFoundError(f"the checkpoint {str(folder)!r} lacks its weights file {name}")
-        try:
-            with safe_open(file, framework="pt") as opened:
-                pieces = {tensor: opened.get_slice(tensor) for tensor in opened.keys()}  # noqa: SIM118
-                stored.update(
-                    {tensor: Stored(tuple(piece.get_shape()), piece.get_dtype()) for tensor, piece in pieces.items()}
-                )
-        except SafetensorError as error:
-            raise ValueError(
-                f"the weights file {str(file)!r} is truncated or no safetensors file ({error}); copy it again"
-            ) from error
-    return stored
-
-
-def _weight_files(folder: Path) -> list[str]:
-    """The files that transformers reads: of a whole file and an index, the whole file."""
-    if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).is_file():
-        return [WEIGHTS_FILE]
-    return sorted(set(weight_map(folder / INDEX_FILE).values()))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return read_json(file, "the checkpoint")
-
-
-def _check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *, quantised: bool) -> None:
-    """Raises ValueError where a config.json belongs to other weights, or to none, before memory is taken for what it
-    describes. stored: what lies in the files, empty where they are on a hub. quantised: whether it was saved so."""
-    misfit = f"the weights of {path!r} do not fit their config.json"
-    layers = sum(part.num_hidden_layers for part in (config.text_config, config.vision_config))
-    if stored and layers > len(stored):  # the cheapest first: layers take time to build
-        raise ValueError(f"{misfit}: it says {layers:,} layers, but there are only {len(stored):,} tensors")
-    try:
-        expected = skeleton(config).state_dict()
-    except _UNBUILDABLE as error:
-        raise ValueError(
-            f"{CONFIG_FILE} of {path!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
-        ) from error
-    if quantised:
-        return  # quantised weights have shapes and dtypes of their own
-    known = {name: stored[name] for name in expected if name in stored}
-    wrong = [name for name, tensor in known.items() if tensor.shape != tuple(expected[name].shape)]
-    if wrong:
-        raise ValueError(
-            f"{misfit}: {len(wrong)} tensors have another shape than it says, first {wrong[0]}: expected "
-            f"{tuple(expected[wrong[0]].shape)}, came {known[wrong[0]].shape}"
-        )
-    floats = (name for name, tensor in expected.items() if tensor.is_floating_point())
-    whole = [name for name in floats if name in known and known[name].dtype not in FLOATS]
-    if whole:
-        raise ValueError(
-            f"{len(whole)} weights of {path!r} are no floating-point numbers, first {whole[0]}, kept as "
-            f"{known[whole[0]].dtype}; expected one of {', '.join(FLOATS)}: they were not saved as weights, copy them "
-            "again"
-        )
 
 
 def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:
@@ -325,17 +194,3 @@ def _check_processor(path: str | os.PathLike[str], processor: GPT4RoIProcessor, 
                 f"the processor of {os.fspath(path)!r} belongs to another model: {what} is {expected} in "
                 f"{CONFIG_FILE}, but {came} in {' and '.join(PROCESSOR_FILES)}; copy these files again"
             )
-
-
-@contextmanager
-def _named_if_absent(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A path that is no folder is tried as a hub id; where that fails too, the message says both."""
-    try:
-        yield
-    except OSError as error:
-        if Path(path).exists():
-            raise
-        raise FileNotFoundError(
-            f"no checkpoint at {os.fspath(path)!r}: there is no such folder, and it could not be got as a hub id "
-            f"({error})"
-        ) from error

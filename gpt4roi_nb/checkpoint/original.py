@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,8 @@ def check_whole(source: Shards) -> None:
         )
 
 
-def check_base(base: Path, source: Path, base_shards: Shards, vocabulary: int) -> None:
-    """Raises ValueError unless the base can be what the delta was taken from; all that differs is told at once."""
+def check_base(base: Path, source: Path, base_shards: Shards, vocabulary: int, doubt: Callable[[str], None]) -> None:
+    """Calls `doubt` unless the base can be what the delta was taken from; all that differs is told at once."""
     theirs, wanted = language_sizes(base), language_sizes(source)
     complaints = [
         f"{name} is {theirs.get(name)}, expected {wanted[name]}"
@@ -219,7 +220,7 @@ def check_base(base: Path, source: Path, base_shards: Shards, vocabulary: int) -
         hint = ""
         if theirs.get("max_position_embeddings") == 4096 or theirs.get("rms_norm_eps") == 1e-5:
             hint = " (this looks like Llama 2)"
-        raise ValueError(
+        doubt(
             f"{str(base)!r} is not the base of this delta{hint}: {'; '.join(complaints)}. Expected LLaMA-7B's first "
             "version, in transformers' format, without added tokens"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,18 @@ class ConversionReport:
     resumed_files: int = 0
     base_checked: int = 0
     verified: str | None = None
+    doubts: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{self.target}: {self.source}" + (f" + {self.base}" if self.base else "") + f", {self.dtype}"]
         counts = Counter((fate.what, fate.why) for fate in self.fates)
         lines += [f"{count:6} {what}" + (f": {why}" if why else "") for (what, why), count in counts.items()]
-        if self.base:
+        if self.doubts:
+            lines.append(
+                f"FORCED: the base does NOT look like the delta's; {len(self.doubts)} things speak against it, first "
+                f"{self.doubts[0]}"
+            )
+        if self.base and (self.base_checked or not self.doubts):
             lines.append(
                 f"the base was found to be the delta's in {self.base_checked} tensors"
                 if self.base_checked

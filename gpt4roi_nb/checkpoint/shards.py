@@ -21,6 +21,10 @@ LAYOUTS = (
 )
 
 
+# What helps where a file is not there.
+HOW_TO_DOWNLOAD = "from a hub it comes with `hf download NAME`, which does not fetch again what is there already"
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """Where a tensor lies, and what is known of it without reading its values."""
@@ -54,7 +58,7 @@ class Shards:
                 names = [name for name, shard in promised.items() if shard == file.name]
                 raise FileNotFoundError(
                     f"{str(folder)!r} lacks its weights file {file.name}, which holds {len(names)} tensors, such as "
-                    f"{names[0]}; copy it as well"
+                    f"{names[0]}; copy it as well ({HOW_TO_DOWNLOAD})"
                 )
         self.tensors: dict[str, TensorInfo] = {}
         for file in self.files:
@@ -101,7 +105,7 @@ class Shards:
             if (self.folder / name).is_file():
                 return self.folder / name
         expected = " or ".join(name for layout in LAYOUTS for name in layout)
-        raise FileNotFoundError(f"{str(self.folder)!r} holds no weights; expected {expected}")
+        raise FileNotFoundError(f"{str(self.folder)!r} holds no weights; expected {expected} ({HOW_TO_DOWNLOAD})")
 
 
 def weight_map(index: Path) -> dict[str, str]:

@@ -91,16 +91,23 @@ def begun(partial: Path, plan: dict[str, Any], finished: dict[str, int]) -> Iter
         for path in partial.iterdir():
             if path.name not in finished and path.name != PROGRESS_FILE:
                 path.unlink()  # half a file of a run that was killed
-        write_json(partial / PROGRESS_FILE, {"plan": plan, "finished": finished})
+        known = read_json(partial / PROGRESS_FILE) if finished else {}  # and then of this plan
+        write_json(partial / PROGRESS_FILE, {"checked": [], "doubts": [], **known, "plan": plan, "finished": finished})
         yield
 
 
 def write_tensors(
-    partial: Path, files: dict[str, list[Step]], finished: dict[str, int], dtype: torch.dtype, progress: bool
-) -> Adder:
-    """Makes the files that are not finished."""
-    plan = read_json(partial / PROGRESS_FILE)["plan"]
-    adder = Adder()
+    partial: Path,
+    files: dict[str, list[Step]],
+    finished: dict[str, int],
+    dtype: torch.dtype,
+    progress: bool,
+    adder: Adder,
+) -> None:
+    """Makes the files that are not finished. The adder knows afterwards what was found of the base in all of them."""
+    state = read_json(partial / PROGRESS_FILE)
+    adder.checked = [*dict.fromkeys([*state["checked"], *adder.checked])]
+    adder.doubts = [*dict.fromkeys([*state["doubts"], *adder.doubts])]
     total = sum(step.bytes(dtype) for group in files.values() for step in group)
     with tqdm(total=total, unit="B", unit_scale=True, disable=not progress, desc="converting") as bar:
         for file, group in files.items():
@@ -110,10 +117,10 @@ def write_tensors(
                     tensors[step.fate.name] = step.run(dtype, adder)
                     bar.update(step.bytes(dtype))
                 finished[file] = _write_file(partial / file, tensors)
-                write_json(partial / PROGRESS_FILE, {"plan": plan, "finished": finished})
+                found = {"checked": adder.checked, "doubts": adder.doubts}
+                write_json(partial / PROGRESS_FILE, {**state, **found, "finished": finished})
             else:
                 bar.update(sum(step.bytes(dtype) for step in group))
-    return adder
 
 
 def _write_file(file: Path, tensors: dict[str, Tensor]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes, normalise
 from gpt4roi_nb.data.augmentation import augment
-from gpt4roi_nb.data.image_files import Folder
+from gpt4roi_nb.data.image_files import Folder, linked_folders
 from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE, TOO_LONG, UNREADABLE_IMAGE, BadRecord, Problems, relative_path
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.images import load_image
@@ -52,13 +52,15 @@ class Collator:
             opened. None where records name their pictures by whole paths, as `located` gives them.
         max_length: tokens. A longer conversation loses its last questions; one whose first question alone is longer
             cannot be used.
+        also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
         problems: where records that cannot be used are noted. Such a record keeps its row, of which nothing is learnt,
             so that batches are as large as ever. Without it, the first such record is an error.
         augmented: mirror and shift pictures, by chance, with this seed; None leaves them as they are.
         kept: hidden states of the tower, taken instead of pictures where all of a batch are there.
 
     Raises:
-        ValueError: a source has no folder.
+        ValueError: a source has no folder; or `also` without `images`.
+        FileNotFoundError, NotADirectoryError: `also` names what is no folder.
         BadRecord: a record cannot be used, and there are no `problems`, or they are strict.
     """
 
@@ -68,17 +70,23 @@ class Collator:
         images: ImageFolders | None,
         max_length: int | None = None,
         *,
+        also: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
         problems: Problems | None = None,
         augmented: int | None = None,
         kept: Kept | None = None,
     ) -> None:
         self.processor = processor
         self.images = images
+        self.also = linked_folders(also)
+        if self.also and images is None:
+            raise ValueError(
+                "also names folders that links in images lead to, but no images are named; load(…, also=…) keeps them"
+            )
         self._folders: Folder | dict[str, Folder] | None
         if isinstance(images, Mapping):
-            self._folders = {source: Folder(Path(folder)) for source, folder in images.items()}
+            self._folders = {source: Folder(Path(folder), self.also) for source, folder in images.items()}
         else:
-            self._folders = None if images is None else Folder(Path(images))
+            self._folders = None if images is None else Folder(Path(images), self.also)
         self.max_length = max_length
         self.problems = Problems(strict=True) if problems is None else problems
         self.augmented = augmented

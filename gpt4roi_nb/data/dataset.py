@@ -17,7 +17,7 @@ from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes
 from gpt4roi_nb.data.coco import read_instances
 from gpt4roi_nb.data.flickr import read_flickr
-from gpt4roi_nb.data.image_files import Folder
+from gpt4roi_nb.data.image_files import Folder, linked_folders
 from gpt4roi_nb.data.index import Index, open_index
 from gpt4roi_nb.data.instructions import MAX_REGIONS, instruct
 from gpt4roi_nb.data.llava import read_llava
@@ -175,16 +175,14 @@ def load(
         key: Path(value) if key in FILE_OPTIONS and value is not None else value for key, value in options.items()
     }
     source, folder = Path(annotations), Path(images) if images is not None else None
-    others = [Path(one) for one in ([also] if isinstance(also, (str, os.PathLike)) else also)]
+    others = linked_folders(also)
     files = [source, *(value for value in options.values() if isinstance(value, Path))]
     max_regions = whole_number(max_regions, "max_regions", least=1)
-    for file in [*files, *([folder] if folder is not None else []), *others]:
+    for file in [*files, *([folder] if folder is not None else [])]:
         if not file.exists():
             raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
     if folder is not None and not folder.is_dir():
         raise NotADirectoryError(f"images must be the folder of the pictures, but {str(folder)!r} is a file")
-    if wrong := next((one for one in others if not one.is_dir()), None):
-        raise NotADirectoryError(f"also must name folders that links in images lead to, but {str(wrong)!r} is a file")
     check_regular_file(source)
 
     # These formats' indexes say what was read from the pictures' folder too, so a change there counts.

@@ -86,9 +86,24 @@ class Folder:
         # What to do stands first: lists of bad records cut what is long.
         return (
             f"{name!r} is a link that leads outside; name the folder that the files lie in, or that one too, "
-            "load(…, also=…), or put copies or hard links of them in place of the links: "
+            "also=… of load or train, or put copies or hard links of them in place of the links: "
             f"in {str(self.root)!r} it leads to {leads!r}"
         )
+
+
+def linked_folders(also: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The folders that `also` names, one or several. Raises FileNotFoundError, NotADirectoryError."""
+    folders = [Path(one) for one in ([also] if isinstance(also, (str, os.PathLike)) else also)]
+    for folder in folders:
+        if not folder.exists():
+            raise FileNotFoundError(
+                f"there is no {str(folder)!r} in {os.getcwd()!r}, which also names; check the path and its spelling"
+            )
+        if not folder.is_dir():
+            raise NotADirectoryError(
+                f"also must name folders that links in images lead to, but {str(folder)!r} is a file"
+            )
+    return folders
 
 
 def _blobs(folder: str) -> str:

@@ -45,16 +45,19 @@ class GPT4RoI(LoadedModel):
         """Loads a checkpoint of this package's layout.
 
         Args:
-            path: a folder or a hub id. None loads the embedded demo checkpoint, offline: a teaching model for
+            path: a folder or a hub id, whose small files are fetched first, and its weights after these were checked
+                and memory was found to suffice. None loads the embedded demo checkpoint, offline: a teaching model for
                 generated scenes, not for photographs.
-            device: where to; None takes a GPU where there is one, else the CPU.
+            device: where to; None takes a GPU where there is one, else the CPU. An NVIDIA device that PyTorch cannot
+                use is warned of.
             dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU or with `device_map`.
                 With `quantization` it is that of the other parts, and None takes half precision.
             quantization: "8bit" or "4bit" for the language model (needs bitsandbytes). See docs/memory.md.
             attn_implementation: None leaves the choice to transformers (SDPA).
             device_map: as transformers takes it, instead of `device`.
             check_free_memory: compare what is needed with what is free before weights are read.
-            kwargs: passed on to transformers' `from_pretrained`.
+            kwargs: of a hub id `revision`, `cache_dir`, `local_files_only`, `token`, `force_download`; of either
+                `subfolder`. Others are passed on to transformers' `from_pretrained`.
 
         Raises:
             FileNotFoundError, ValueError: where the checkpoint is missing, incomplete, truncated or another model's;

@@ -55,7 +55,8 @@ class EpochDataset(Dataset[Record]):
         """Raises ValueError if none of some records can be used, as with a wrong folder: training would learn
         nothing."""
         numbers = sorted({round(k * (len(self) - 1) / (SAMPLED - 1)) for k in range(SAMPLED)})
-        trial = Collator(self.collator.processor, self.collator.images, self.collator.max_length)
+        collator = self.collator
+        trial = Collator(collator.processor, collator.images, collator.max_length, also=collator.also)
         first: BadRecord | None = None
         for number in numbers:
             try:

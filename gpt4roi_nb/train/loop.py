@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +58,7 @@ def train(
     images: ImageFolders | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     *,
+    also: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     stage: int = 1,
     trainable: Sequence[str] | None = None,
     lora: Mapping[str, Any] | None = None,
@@ -100,6 +101,7 @@ def train(
         data: `Record`s by index, with a length.
         images: the folder of the records' pictures, or one for each source. None asks the data, which know it if
             `load` or a `Mixture` made them.
+        also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
         output_dir: for checkpoints, logs, and at the end the whole model in the folder `model`; None is
             `runs/stage1` or `runs/stage2`.
         stage: 1 trains the region encoder; 2 the region encoder, the projector and the language model.
@@ -175,7 +177,12 @@ def train(
     output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
     problems = Problems(output / SKIPPED_FILE, strict=strict)
     collator = Collator(
-        gpt4roi.processor, images, numbers["max_length"], problems=problems, augmented=seed if augment else None
+        gpt4roi.processor,
+        images,
+        numbers["max_length"],
+        also=also,
+        problems=problems,
+        augmented=seed if augment else None,
     )
     dataset = EpochDataset(data, collator, located=images is None)
     dataset.check_readable()

@@ -19,6 +19,7 @@ from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.checkpoint import convert as convert_module
 from gpt4roi_nb.checkpoint import convert_original, work
 from gpt4roi_nb.checkpoint.__main__ import main
+from gpt4roi_nb.checkpoint.delta import WrongBaseWarning
 from gpt4roi_nb.checkpoint.keys import to_original
 
 BOX = (3, 4, 30, 40)
@@ -132,9 +133,9 @@ def test_hub_ids_come_from_the_hubs_cache_when_offline(source, clip, tmp_path):
     """As huggingface_hub lays its cache out; nothing is asked of the network."""
     for name, folder in (("some/delta", source), ("some/clip", clip)):
         repository = tmp_path / "cache" / f"models--{name.replace('/', '--')}"
-        shutil.copytree(folder, repository / "snapshots" / "abc")
+        shutil.copytree(folder, repository / "snapshots" / ("a" * 40))
         (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text("abc")
+        (repository / "refs" / "main").write_text("a" * 40)
     command = [sys.executable, "-m", "gpt4roi_nb.checkpoint", "convert", "some/delta", str(tmp_path / "target")]
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
@@ -321,6 +322,67 @@ def test_a_base_of_the_right_shapes_that_is_another_model_is_refused(delta, size
     assert not (tmp_path / "target").exists()
 
 
+@pytest.fixture
+def wrong_base(sizes, tmp_path):
+    """Another model's, with what looks like Llama 2 in its configuration."""
+    other = cut(parts(tiny_original(seed=9))[0])[1]
+    return write_base(tmp_path / "wrong", other, {**sizes, "vocab_size": 1000, "rms_norm_eps": 1e-5})
+
+
+def test_a_wrong_base_can_be_forced_and_the_report_says_so(delta, wrong_base, clip, tmp_path, capsys):
+    arguments = ["convert", str(delta[0]), str(tmp_path / "target"), "--vision", str(clip), "--base", str(wrong_base)]
+    assert main(arguments) == 2
+    assert "this looks like Llama 2" in (said := capsys.readouterr().err) and "--force (force=True)" in said
+    with pytest.warns(WrongBaseWarning, match="THE BASE DOES NOT LOOK LIKE THIS DELTA'S.*looks like Llama 2") as told:
+        assert main([*arguments, "--force"]) == 0
+    assert len([one for one in told if one.category is WrongBaseWarning]) == 1
+    said = capsys.readouterr().out
+    assert "FORCED: the base does NOT look like the delta's" in said and "looks like Llama 2" in said
+    doubts = json.loads((tmp_path / "target" / "conversion.json").read_text())["doubts"]
+    assert len(doubts) > 10 and sum("was taken from another base" in doubt for doubt in doubts) > 5
+    GPT4RoI.from_pretrained(tmp_path / "target", device="cpu")
+
+
+def test_shapes_cannot_be_forced(delta, state, sizes, clip, tmp_path):
+    base = cut(state)[1]
+    base[EMBEDDINGS] = torch.cat([base[EMBEDDINGS], base[EMBEDDINGS][:1]])
+    folder = write_base(tmp_path / "vicuna", base, sizes)
+    with (
+        pytest.warns(WrongBaseWarning, match="has 1001 tokens"),
+        pytest.raises(ValueError, match=r"expected \[1000, 32\] by the delta, the base has \[1001, 32\]"),
+    ):
+        convert(delta[0], tmp_path / "target", clip, base=folder, force=True)
+
+
+def test_what_was_forced_is_known_after_an_interruption(delta, wrong_base, clip, tmp_path, monkeypatch):
+    def stop(folder):
+        raise KeyboardInterrupt
+
+    options = {"base": wrong_base, "force": True}
+    monkeypatch.setattr(convert_module, "check_checkpoint", stop)
+    with pytest.warns(WrongBaseWarning), pytest.raises(KeyboardInterrupt):
+        convert(delta[0], tmp_path / "target", clip, **options)
+    monkeypatch.undo()
+    written = json.loads((tmp_path / "target.partial" / work.PROGRESS_FILE).read_text())
+    with pytest.raises(ValueError, match="is not the base of this delta"):
+        convert(delta[0], tmp_path / "target", clip, base=wrong_base)
+    with pytest.warns(WrongBaseWarning):
+        report = convert(delta[0], tmp_path / "target", clip, **options)
+    assert report.resumed_files == 1 and sorted(report.doubts) == sorted(written["doubts"])
+
+
+def test_what_was_found_of_the_base_is_known_after_an_interruption(delta, clip, tmp_path, monkeypatch):
+    def stop(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert_module, "check_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        convert(delta[0], tmp_path / "target", clip, base=delta[1])
+    monkeypatch.undo()
+    report = convert(delta[0], tmp_path / "target", clip, base=delta[1])
+    assert report.resumed_files == 1 and report.base_checked > 10 and report.doubts == []
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -404,7 +466,7 @@ def test_values_too_large_for_the_dtype_are_refused(state, sizes, clip, tmp_path
 def test_a_missing_shard_is_named(source, clip, tmp_path):
     (source / "pytorch_model-00002-of-00003.bin").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"lacks its weights file pytorch_model-00002-of-00003\.bin.*17 tensors"
+        FileNotFoundError, match=r"lacks its weights file pytorch_model-00002-of-00003\.bin.*17 tensors.*hf download"
     ):
         convert(source, tmp_path / "target", clip)
 
@@ -507,8 +569,9 @@ def test_a_foreign_added_token_is_noticed(source, clip, tmp_path):
 @pytest.mark.parametrize("name", ["./absent", "/absent", "absent", "some/model"])
 def test_a_source_that_does_not_exist_is_named(clip, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"no source at '{name}'"):
+    with pytest.raises(FileNotFoundError, match=f"no source at '{name}'") as raised:
         convert(Path(name) if name.startswith("/") else name, tmp_path / "target", clip)
+    assert ("`hf download some/model`: files that are whole" in str(raised.value)) == (name == "some/model")
 
 
 def test_a_target_that_exists_is_left_alone(source, clip, tmp_path):

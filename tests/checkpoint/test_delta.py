@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
-from gpt4roi_nb.checkpoint.delta import MAX_ODD, Adder, odd_share, share_on_steps
+from gpt4roi_nb.checkpoint.delta import MAX_ODD, Adder, WrongBaseWarning, odd_share, share_on_steps
 
 SHAPE = (400, 500)
 
@@ -34,6 +36,28 @@ def test_another_base_is_noticed(moved, apart):
     delta = (base.float() + moved * drawn(1)).half() - base
     with pytest.raises(ValueError, match="was taken from another base"):
         Adder().add(delta, other, "x")
+
+
+def test_another_base_can_be_forced_with_one_warning():
+    base, other = drawn(0).half(), drawn(2).half()
+    delta = (base.float() + 0.01 * drawn(1)).half() - base
+    with pytest.raises(ValueError, match=r"another base\..*: --force \(force=True\)$"):
+        Adder().add(delta, other, "x")
+    adder = Adder(force=True)
+    with pytest.warns(WrongBaseWarning, match="THE BASE DOES NOT LOOK LIKE THIS DELTA'S.*x: only"):
+        target = adder.add(delta, other, "x")
+    assert target.equal(delta + other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert adder.add(delta, other.bfloat16(), "y").equal(delta + other.bfloat16().half())
+    assert adder.checked == []
+    assert [doubt.split(":")[0] for doubt in adder.doubts] == ["x", "y", "y"]
+    right = Adder(force=True)
+    right.add(delta, base, "x")
+    assert right.doubts == [] and right.checked == ["x"]
+    large = torch.full(SHAPE, 60_000.0).half()
+    with pytest.raises(ValueError, match="NaN or infinite in float16"):
+        adder.add(large, large, "z")
 
 
 def test_norms_are_looked_at_as_well():

@@ -248,9 +248,9 @@ def test_all_weights_have_one_dtype(language_model, vision_tower, dtype):
 
 @pytest.mark.parametrize("path", ["/absent/model", "./absent"])
 def test_a_missing_part_is_named(language_model, vision_tower, path):
-    with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder or a hub id"):
+    with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder, or a hub id"):
         assemble(path, vision_tower)
-    with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder or a hub id"):
+    with pytest.raises(FileNotFoundError, match=f"no model at '{path}'; expected a folder, or a hub id"):
         assemble(language_model, path)
 
 

@@ -467,7 +467,7 @@ def test_a_path_that_does_not_exist_is_named(path, tmp_path, monkeypatch):
 
 
 def test_a_file_is_no_folder(copied):
-    with pytest.raises(ValueError, match=r"is a file; expected the folder of a checkpoint, with config\.json in it"):
+    with pytest.raises(ValueError, match=r"is a file; expected a folder, or a hub id"):
         load(copied / "config.json")
 
 

@@ -96,6 +96,26 @@ def test_nothing_outside_the_folder_is_opened(processor, folder, tmp_path_factor
     assert whole is not None and len(opened) == 2  # whoever gives whole paths has named the file
 
 
+def test_links_may_lead_to_the_folders_that_are_named_as_well(processor, folder, tmp_path):
+    (tmp_path / "mix").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "mix" / "below").symlink_to(folder)
+    (tmp_path / "mix" / "link.png").symlink_to(folder / "a.png")
+    given = [Record(name, BOXES[:1], SHORT, "vg", "7") for name in ("link.png", "below/a.png")]
+    for images in (tmp_path / "mix", {"vg": tmp_path / "mix"}):
+        for also in (folder, str(folder), [tmp_path / "other", folder]):
+            assert Collator(processor, images, also=also)(given)["ids"] == ["7", "7"]
+        for also in ((), tmp_path / "other"):
+            with pytest.raises(BadRecord, match=r"path leaves its folder: .*also=… of load or train"):
+                Collator(processor, images, also=also)(given[:1])
+    with pytest.raises(ValueError, match="also names folders that links in images lead to, but no images are named"):
+        Collator(processor, None, also=folder)
+    with pytest.raises(NotADirectoryError, match="also must name folders"):
+        Collator(processor, folder, also=folder / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"there is no 'none' in .*, which also names"):
+        Collator(processor, folder, also=["none"])
+
+
 def test_what_cannot_be_used_keeps_its_row_and_teaches_nothing(processor, folder):
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:200])
     good = record(SHORT, BOXES[:1])

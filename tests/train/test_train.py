@@ -49,6 +49,26 @@ def test_only_what_is_to_train_changes(tmp_path, capsys, options, parts):
     assert not gpt4roi.model.training
 
 
+def test_images_that_are_links_are_read_where_their_folder_is_named_as_well(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "farm").mkdir()
+    data = records(tmp_path / "images")
+    for image in {record.image for record in data}:
+        (tmp_path / "farm" / image).symlink_to(tmp_path / "images" / image)
+    options = {**OPTIONS, "max_steps": 1, "strict": True}
+    with pytest.raises(ValueError, match=r"can be used; the first: .*path leaves its folder.*also=… of load or train"):
+        train(tiny_gpt4roi(seed=1), data, tmp_path / "farm", tmp_path / "out", **options)
+    done = train(
+        tiny_gpt4roi(seed=1),
+        data,
+        tmp_path / "farm",
+        tmp_path / "out",
+        also=tmp_path / "images",
+        **options,
+    )
+    assert done.step == 1 and not done.problems.counts()
+
+
 @pytest.mark.slow
 def test_it_learns_and_the_whole_model_is_written(tmp_path):
     done = run(tmp_path, tmp_path / "out", epochs=12)
