@@ -14,10 +14,12 @@ from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
 from gpt4roi_nb.evaluate.tables import markdown
 from gpt4roi_nb.evaluate.worlds import own_world
+from gpt4roi_nb.memory import is_out_of_memory
 
 ALL = "all"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 INTERRUPTED = 130  # as a shell has it
+OUT = "memory ran out; what was answered is kept, and the same call goes on from there"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = _measured(names, root, options, first)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # Where it ran out outside the questions, such as while an image was read, the library's own words are all.
+        print(error if type(error) is MemoryError and str(error) else f"{OUT}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(stopped or "stopped", file=sys.stderr)
