@@ -13,7 +13,6 @@ from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.memory import graph_bytes, is_out_of_memory, work_bytes
 from gpt4roi_nb.quantization import unpack
 
-
 LESS = f"look at rollout() and ablate() instead, which keep one layer at a time; {LESS_MEMORY}"
 
 

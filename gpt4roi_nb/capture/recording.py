@@ -145,7 +145,8 @@ def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[i
 def check_pass(replay: Replay, what: str, kept: int = 0) -> None:
     """Raises MemoryError where one pass in eager attention has no room, before it begins.
 
-    what: and its verb, as `check_room` takes it. kept: bytes that it keeps on the CPU; they count where the model is there too.
+    what: and its verb, as `check_room` takes it. kept: bytes that it keeps on the CPU; they count where the model is
+        there too.
     """
     model = replay.loaded.model
     tokens = forced_tokens(replay)

@@ -34,8 +34,8 @@ TOO_LONG = "prompt longer than the model's context"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read. pixel_values: (3, S, S) float32, in pinned memory where a GPU takes them; size: (width, height) of the upright original; stamp:
-    what differs when its file is another one."""
+    """A picture that was read. pixel_values: (3, S, S) float32, in pinned memory where a GPU takes them; size: (width,
+    height) of the upright original; stamp: what differs when its file is another one."""
 
     pixel_values: Tensor
     size: tuple[int, int]

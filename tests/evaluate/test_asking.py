@@ -14,8 +14,8 @@ from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.evaluate.asking import QuestionCost
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.evaluate.predict import TOO_LONG, BatchedPredictor, Picture
 from gpt4roi_nb.evaluate.pictures import read_ahead, windows
+from gpt4roi_nb.evaluate.predict import TOO_LONG, BatchedPredictor, Picture
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 from tiny import tiny_gpt4roi
 
-from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb import GPT4RoI, memory
+from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate import Result, evaluate, journal, run
 from gpt4roi_nb.evaluate.__main__ import main
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig
@@ -148,9 +148,10 @@ def close(one: Result, other: Result) -> None:
 def test_where_memory_runs_out_batches_are_halved_and_the_answers_stay(
     world, gpt4roi, whole, tmp_path, monkeypatch, error
 ):
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="ran out; it goes on with 2 q") as warned:
+    with monkeypatch.context() as patch:
         sizes = running_out(patch, [error, error], most=1)  # from four to two to one
-        found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+        with pytest.warns(UserWarning, match="memory ran out; it goes on with 2 questions at a time") as warned:
+            found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
     assert len(warned) == 1  # said once
     assert sizes[2:4] == [4, 2] and set(sizes[4:]) == {1}
     close(found, whole)
@@ -164,13 +165,15 @@ def test_where_memory_runs_out_batches_are_halved_and_the_answers_stay(
 
 
 def test_a_run_that_memory_ended_goes_on_with_another_batch_size(world, gpt4roi, whole, tmp_path, monkeypatch):
-    with (
-        monkeypatch.context() as patch,
-        pytest.warns(UserWarning, match="memory ran out"),
-        pytest.raises(MemoryError, match=r'the questions one at a time: load the model with quantization="8bit" or'),
-    ):
+    with monkeypatch.context() as patch:
         running_out(patch, ERRORS * 3)
-        evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+        with (
+            pytest.warns(UserWarning, match="memory ran out"),
+            pytest.raises(
+                MemoryError, match=r'the questions one at a time: load the model with quantization="8bit" or'
+            ),
+        ):
+            evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
     kept = Journal(tmp_path)
     kept.read()
     assert len(kept.done()) == 8  # two batches
