@@ -7,12 +7,13 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from learnable import OPTIONS, copy_of, records
 from living import Living
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoIConfig, memory
-from gpt4roi_nb.train import cost
-from gpt4roi_nb.train.parts import choose_parts
+from gpt4roi_nb.train import cost, train
+from gpt4roi_nb.train.parts import STAGES, choose_parts
 
 CPU = torch.device("cpu")
 
@@ -34,11 +35,9 @@ def step_peak(model, rows: int, tokens: int) -> int:
         return living.peak
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "dtype", "rows", "tokens", "checkpointing"),
     [
-        (1, torch.float16, 1, 400, False),
         (1, torch.float16, 2, 800, False),
         (1, torch.float16, 1, 400, True),
         (2, torch.float32, 1, 400, False),
@@ -47,7 +46,7 @@ def step_peak(model, rows: int, tokens: int) -> int:
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 def test_a_step_of_the_real_model_takes_no_more_than_is_computed(stage, dtype, rows, tokens, checkpointing):
     model = memory.skeleton(GPT4RoIConfig()).to(dtype).train()
-    choose_parts(model, ("region_encoder",) if stage == 1 else ("region_encoder", "projector", "language_model"), None)
+    choose_parts(model, STAGES[stage], None)
     if checkpointing:
         model.gradient_checkpointing_enable()
     step = cost.step_bytes(model, rows, tokens, itemsize=dtype.itemsize, checkpointing=checkpointing)
@@ -103,3 +102,13 @@ def test_what_can_never_fit_is_refused(model, monkeypatch):
     monkeypatch.setattr(cost, "free_bytes", lambda device: 3 * cost.trained_bytes(model) - 1)
     with pytest.raises(MemoryError, match=r"gradients of what trains and Adam's moments need .*lora=\{\}, train fewer"):
         check(model, 1)
+
+
+def test_training_says_so_before_the_first_step(tmp_path, monkeypatch):
+    gpt4roi = tiny_gpt4roi(seed=1)
+    before = copy_of(gpt4roi)
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 1000)
+    with pytest.raises(MemoryError, match=r"but 1\.00 kB are free on cpu: train the language model by lora"):
+        train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **OPTIONS)
+    after = gpt4roi.model.state_dict()
+    assert all(torch.equal(after[name], values) for name, values in before.items())
