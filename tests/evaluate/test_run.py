@@ -119,14 +119,14 @@ ERRORS = [
 ]
 
 
-def running_out(monkeypatch, errors, most=0) -> list[int]:
-    """Memory runs out, once for each of `errors`, at the third batch and those after it that have more than `most`
+def running_out(monkeypatch, errors, most=0, whole=2) -> list[int]:
+    """Memory runs out, once for each of `errors`, after so many `whole` batches, where a batch has more than `most`
     questions. The list that is given back grows by the size of each batch that is read."""
     read, rest, sizes = BatchedPredictor._read, list(errors), []
 
     def runs_out(predictor, questions, shared):
         sizes.append(len(questions))
-        if len(sizes) > 2 and len(questions) > most and rest:
+        if len(sizes) > whole and len(questions) > most and rest:
             raise rest.pop(0)
         return read(predictor, questions, shared)
 
@@ -223,7 +223,7 @@ def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, m
     for error in ERRORS:
         with monkeypatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            running_out(patch, [error] * 9)
+            running_out(patch, [error] * 9, whole=0)
             assert run_command().startswith("memory ran out with the questions one at a time: ")
     monkeypatch.setattr(run, "checkpoint_hash", lambda _: _raise(ERRORS[2]))
     assert run_command().startswith("memory ran out; what was answered is kept")
