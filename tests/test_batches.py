@@ -11,6 +11,7 @@ from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoIConfig, memory
 from gpt4roi_nb.batches import BatchSize, check_room
+from gpt4roi_nb.capture import faithfulness
 from gpt4roi_nb.capture.ablation import occlusion_bytes
 from gpt4roi_nb.capture.flow import relevancy_bytes
 from gpt4roi_nb.capture.recording import capture_attention
@@ -74,7 +75,7 @@ def relevancy_peak(model, tokens: int) -> int:
         return living.peak
 
 
-@pytest.mark.parametrize("tokens", [320, 700, 1400])
+@pytest.mark.parametrize("tokens", [320, 1400])
 def test_gradients_of_the_real_model_take_what_is_computed(tokens):
     """On the meta device, where tensors have shapes only."""
     model = real_model().eval()
@@ -155,6 +156,12 @@ def test_little_memory_makes_batches_smaller(gpt4roi, session, free):
 def test_where_memory_runs_out_the_batch_is_halved(gpt4roi, session):
     whole = session.describe(BOXES, max_new_tokens=3)
     drops = whole[0].occlusion(2)
+    few = {"steps": 3, "random_maps": 1, "batch_size": 8}
+
+    def scores(answer, tokens):
+        return torch.arange(answer.prompt_tokens)
+
+    plain = faithfulness({"first": scores}, whole[:2], **few)
 
     def runs_out(module, args, named):
         if len(named["inputs_embeds"]) > 1:
@@ -166,6 +173,10 @@ def test_where_memory_runs_out_the_batch_is_halved(gpt4roi, session):
         assert len(warned) == 1  # from four to two to one, and said once
         with pytest.warns(UserWarning, match="memory ran out; it goes on with 2 covered images"):
             torch.testing.assert_close(whole[0].occlusion(2), drops, atol=1e-4, rtol=1e-4)
+        with pytest.warns(UserWarning, match="memory ran out; it goes on with 4 prompts") as warned:
+            curves = faithfulness({"first": scores}, whole[:2], **few)
+        assert len(warned) == 1
+    torch.testing.assert_close(curves.deletion["first"], plain.deletion["first"], atol=1e-4, rtol=1e-4)
     assert [answer.token_ids for answer in found] == [answer.token_ids for answer in whole]
     assert [answer.replay.boxes for answer in found] == [answer.replay.boxes for answer in whole]
 

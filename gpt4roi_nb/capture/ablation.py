@@ -215,7 +215,7 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     while (done := sum(map(len, drops))) < len(boxes):
         pictures = [_covered(encoded.image, box, grid) for box in boxes[done : done + batch.size]]
         try:
-            drops.append(whole - replay.log_probabilities(embed_pictures(replay, pictures), batch.size))
+            drops.append(whole - replay.log_probabilities(embed_pictures(replay, pictures), batch))
         except (RuntimeError, MemoryError) as error:
             batch.halve(error)
     each = _own(torch.cat(drops).T.reshape(count, len(starts), len(starts)))

@@ -137,8 +137,8 @@ class Attention:
     def save(self, path: str | os.PathLike[str], *, relevancy: bool = True) -> None:
         """Writes all that is needed to draw it again as `.npz` or `.safetensors`, rollout and sinks included.
 
-        relevancy: that of every token, too: a backward pass each. After the model was unloaded, what was computed by
-            then is written.
+        relevancy: that of every token, too: a backward pass each, which raises MemoryError where it has no room.
+            After the model was unloaded, what was computed by then is written.
         """
         if self._replay is not None and self._replay.loaded.is_loaded:
             self.rollout()
