@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -83,7 +84,7 @@ def loading_bytes(model: nn.Module, quantization: str | None, device_type: str) 
     return a_weight * max((linear.weight.numel() for linear in quantised_linears(model).values()), default=0)
 
 
-def token_bytes(config: GPT4RoIConfig, dtype: torch.dtype) -> int:
+def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
     """Bytes of the keys and values of one token."""
     text = config.text_config
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
@@ -91,12 +92,12 @@ def token_bytes(config: GPT4RoIConfig, dtype: torch.dtype) -> int:
     return text.num_hidden_layers * 2 * heads * head_dim * dtype.itemsize
 
 
-def prompt_tokens(config: GPT4RoIConfig, regions: int = 1) -> int:
+def prompt_tokens(config: PreTrainedConfig, regions: int = 1) -> int:
     """Tokens of a question that names so many regions; TEXT_TOKENS and TOKENS_PER_REGION say how long it is."""
     return config.num_image_tokens + TEXT_TOKENS + regions * TOKENS_PER_REGION
 
 
-def within_context(config: GPT4RoIConfig, prompt: int, answer: int) -> int:
+def within_context(config: PreTrainedConfig, prompt: int, answer: int) -> int:
     """Tokens of a prompt and its answer, which ends where the model's context does."""
     return min(prompt + answer, max(config.text_config.max_position_embeddings, prompt))
 
@@ -151,12 +152,12 @@ def work_bytes(
     return cached * token_bytes(config, model.dtype) + scores + math.ceil(headroom)
 
 
-def map_bytes(config: GPT4RoIConfig, dtype: torch.dtype, tokens: int) -> int:
+def map_bytes(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> int:
     """Bytes of one layer's attention weights as eager attention computes them: in float32 and in the model's dtype."""
     return config.text_config.num_attention_heads * tokens**2 * (torch.float32.itemsize + dtype.itemsize)
 
 
-def layer_graph_bytes(config: GPT4RoIConfig, itemsize: int) -> int:
+def layer_graph_bytes(config: PreTrainedConfig, itemsize: int) -> int:
     """Bytes that one layer of the language model keeps of one token for the backward pass, without attention weights.
 
     itemsize: bytes of a number of the dtype that it computes in.

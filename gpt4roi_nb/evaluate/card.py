@@ -86,7 +86,7 @@ class ProtocolCard:
         return "\n".join(f"{name:<{width}}  {value.replace(chr(10), indent)}" for name, value in rows.items() if value)
 
     def _batch_sizes(self) -> str:
-        sizes = ", then ".join(map(str, self.batch_sizes))
+        sizes = " and ".join(map(str, self.batch_sizes))
         return sizes + (" (may change the last digit of a log-probability)" if len(self.batch_sizes) > 1 else "")
 
     def line(self) -> str:

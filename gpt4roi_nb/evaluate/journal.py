@@ -15,7 +15,7 @@ from gpt4roi_nb.files import read_json, read_json_lines, replacing, write_json
 
 RUN = "run.json"
 PATTERN = "answers-*.jsonl"
-_OF_NO_RUN = ("batch_size",)  # of run.json; earlier versions wrote it
+_NOT_COMPARED = {"batch_size"}  # of run.json, where earlier versions wrote it
 _REASON = {"id": str, "reason": str, "detail": str}
 _KINDS = {
     "id": str,
@@ -61,7 +61,7 @@ class Journal:
                 f"{error}; so nobody can tell what the answers in {str(self.folder)!r} are of: name another folder, or "
                 "remove that one first"
             ) from error
-        known = {*before, *run} - {*_OF_NO_RUN}
+        known = {*before, *run} - _NOT_COMPARED
         differing = [key for key in sorted(known) if before.get(key) != run.get(key)]
         if differing:
             told = "; ".join(f"{key}: {before.get(key)!r}, now {run.get(key)!r}" for key in differing)

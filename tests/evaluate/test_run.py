@@ -156,7 +156,7 @@ def test_where_memory_runs_out_batches_are_halved_and_the_answers_stay(
     assert sizes[2:4] == [4, 2] and set(sizes[4:]) == {1}
     close(found, whole)
     assert found.card.batch_sizes == [4, 1] and whole.card.batch_sizes == [4]
-    assert "4, then 1 (may change the last digit" in found.card.text() and "last digit" not in whole.card.text()
+    assert "4 and 1 (may change the last digit" in found.card.text() and "last digit" not in whole.card.text()
     same(Result.load(tmp_path), found)
     # Another batch size is the same run, and nothing is asked again.
     with monkeypatch.context() as patch:
