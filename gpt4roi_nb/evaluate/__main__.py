@@ -36,7 +36,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
     made.add_argument("--question", help="instead of the benchmark's own, where its protocol leaves that open")
     made.add_argument("--mapping-model", metavar="PATH", help="sentence embedder (default: all-MiniLM-L6-v2)")
-    made.add_argument("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=f"default: {BATCH_SIZE}")
+    made.add_argument(
+        "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
+        help=f"questions at a time; fewer where memory is short (default: {BATCH_SIZE})",
+    )  # fmt: skip
     made.add_argument(
         "--out", type=Path, default=Path("evaluations"), metavar="DIR",
         help="answers and results are kept in DIR/BENCHMARK, and a run goes on from there (default: evaluations)",

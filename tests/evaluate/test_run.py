@@ -217,7 +217,7 @@ def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, m
         patch.setattr(memory, "free_bytes", lambda device: 1000)
         said = run_command()
         assert "model' needs" in said and "are free on cpu; nothing smaller fits either" in said
-        patch.setattr(GPT4RoI, "from_pretrained", lambda *_, **__: loaded)
+        monkeypatch.setattr(GPT4RoI, "from_pretrained", lambda *_, **__: loaded)
         said = run_command()
         assert said.startswith("the questions, even one at a time, need ") and 'device="cpu"' in said
     for error in ERRORS:
