@@ -43,10 +43,28 @@ def log_probabilities(logits: Tensor, model: nn.Module) -> Tensor:
     Raises:
         FloatingPointError: some are NaN, or all of a position are infinite; any token would be as good as another.
     """
-    values = logits.float().log_softmax(dim=-1)
-    if not torch.isfinite(values.amax(dim=-1)).all():  # NaN survives amax; single tokens may have no probability
-        raise FloatingPointError(_cause(model))
+    values, finite = unchecked_log_probabilities(logits)
+    if not finite.all():
+        raise nan_error(model)
     return values
+
+
+def unchecked_log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """As `log_probabilities`, but the check is left to the caller, so that nothing waits for the device here.
+
+    Args:
+        logits: (..., V).
+
+    Returns:
+        (..., V) float32, and (...) bool: whether a position has log-probabilities that can be used.
+    """
+    values = logits.float().log_softmax(dim=-1)
+    return values, torch.isfinite(values.amax(dim=-1))  # NaN survives amax; single tokens may have no probability
+
+
+def nan_error(model: nn.Module) -> FloatingPointError:
+    """What to raise where log-probabilities cannot be used: says why, as far as `model` shows it."""
+    return FloatingPointError(_cause(model))
 
 
 def _cause(model: nn.Module) -> str:

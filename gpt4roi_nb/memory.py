@@ -1,6 +1,7 @@
-"""How much memory a model and a session need, by the configuration alone, and how much is free.
+"""How much memory a model and its work need, by the configuration alone, and how much is free.
 
-Weights, keys and values are computed; what else a session takes is a headroom that was measured (`HEADROOM`).
+Weights, keys and values are computed; what else a prompt takes is a headroom that was measured (`HEADROOM`). A session
+is the work of one prompt about one image; evaluation, `describe` and capture ask for more of both (`work_bytes`).
 
 `python -m gpt4roi_nb.memory` prints the tables of docs/memory.md. 1 GB is 10⁹ bytes.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 import psutil
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -37,12 +39,18 @@ ANSWER_TOKENS = 256  # what `RegionSession.ask` writes at most, unless told othe
 # (131 million, half of them with one region); tests/test_memory.py measures it again. A smaller model takes less, at
 # most as much as its weights.
 HEADROOM = 140_000_000
+HEADROOM_REGIONS = 64
+
+# What a layer keeps for the backward pass, in float32 where a norm computes so: numbers of the model's dtype for each
+# token, in widths of the layer and of its MLP. Counted on the layers of LLaMA; tests/test_memory.py counts again.
+GRAPH_WIDTHS, GRAPH_MLP_WIDTHS = 16, 5
 
 # Copies that a matrix passes through while it is quantised, in bytes a weight. On a CPU: measured with bitsandbytes
 # 0.50 on matrices of 4096 × 11008; on a GPU its kernels need the original alone.
 QUANTISING = {("8bit", "cpu"): 10, ("4bit", "cpu"): 32, ("8bit", "cuda"): 4, ("4bit", "cuda"): 4}
 
-CPU_ALLOCATOR = "can't allocate memory"  # what torch says on a CPU, in a plain RuntimeError
+# What libraries say in an error that has no class of its own: torch on a CPU, the CUDA driver, cuBLAS, Apple's GPUs.
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out ")
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -76,17 +84,27 @@ def loading_bytes(model: nn.Module, quantization: str | None, device_type: str) 
     return a_weight * max((linear.weight.numel() for linear in quantised_linears(model).values()), default=0)
 
 
-def cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype, regions: int = 1) -> int:
-    """Bytes of the keys and values of a question that names so many regions, and of its answer.
-
-    TEXT_TOKENS, TOKENS_PER_REGION and ANSWER_TOKENS say how long these are.
-    """
+def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of the keys and values of one token."""
     text = config.text_config
-    prompt = config.num_image_tokens + TEXT_TOKENS + regions * TOKENS_PER_REGION
-    tokens = min(prompt + ANSWER_TOKENS, max(text.max_position_embeddings, prompt))
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return text.num_hidden_layers * tokens * 2 * heads * head_dim * dtype.itemsize
+    return text.num_hidden_layers * 2 * heads * head_dim * dtype.itemsize
+
+
+def prompt_tokens(config: PreTrainedConfig, regions: int = 1) -> int:
+    """Tokens of a question that names so many regions; TEXT_TOKENS and TOKENS_PER_REGION say how long it is."""
+    return config.num_image_tokens + TEXT_TOKENS + regions * TOKENS_PER_REGION
+
+
+def within_context(config: PreTrainedConfig, prompt: int, answer: int) -> int:
+    """Tokens of a prompt and its answer, which ends where the model's context does."""
+    return min(prompt + answer, max(config.text_config.max_position_embeddings, prompt))
+
+
+def cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype, regions: int = 1) -> int:
+    """Bytes of the keys and values of a question that names so many regions, and of its answer of ANSWER_TOKENS."""
+    return within_context(config, prompt_tokens(config, regions), ANSWER_TOKENS) * token_bytes(config, dtype)
 
 
 def session_bytes(model: nn.Module, dtype: torch.dtype, regions: int = 1, quantization: str | None = None) -> int:
@@ -97,8 +115,80 @@ def session_bytes(model: nn.Module, dtype: torch.dtype, regions: int = 1, quanti
         regions: how many the question names.
     """
     config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
-    headroom = min(HEADROOM * dtype.itemsize, weight_bytes(model, dtype, quantization))
-    return cache_bytes(config, dtype, regions) + headroom
+    return cache_bytes(config, dtype, regions) + _headroom(dtype, weight_bytes(model, dtype, quantization))
+
+
+def _headroom(dtype: torch.dtype, weights: int) -> int:
+    """What one prompt of up to HEADROOM_REGIONS about one image takes beside its keys and values."""
+    return min(HEADROOM * dtype.itemsize, weights)
+
+
+def work_bytes(
+    model: GPT4RoIForConditionalGeneration,
+    *,
+    rows: int = 1,
+    images: int = 1,
+    tokens: int,
+    cached: int,
+    logits: int = 1,
+) -> int:
+    """Bytes that work on a loaded model takes beside its weights, at most: keys and values, logits and a headroom.
+
+    Args:
+        model: as it is in memory, quantised or not.
+        rows: prompts that are read or written side by side.
+        images: that are encoded together.
+        tokens: of the longest row.
+        cached: tokens of all keys and values that are held at one time, over all rows and copies.
+        logits: positions of each row whose logits are computed at one time.
+    """
+    config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
+    longer = max(1.0, tokens / prompt_tokens(config, HEADROOM_REGIONS))
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    headroom = _headroom(model.dtype, weights) * max(rows, images) * longer
+    # As they are computed, in float32, and their logarithms.
+    each_logit = model.dtype.itemsize + 2 * torch.float32.itemsize
+    scores = rows * logits * config.text_config.vocab_size * each_logit
+    return cached * token_bytes(config, model.dtype) + scores + math.ceil(headroom)
+
+
+def map_bytes(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> int:
+    """Bytes of one layer's attention weights as eager attention computes them: in float32 and in the model's dtype."""
+    return config.text_config.num_attention_heads * tokens**2 * (torch.float32.itemsize + dtype.itemsize)
+
+
+def layer_graph_bytes(config: PreTrainedConfig, itemsize: int) -> int:
+    """Bytes that one layer of the language model keeps of one token for the backward pass, without attention weights.
+
+    itemsize: bytes of a number of the dtype that it computes in.
+    """
+    text = config.text_config
+    mlp = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    return (GRAPH_WIDTHS * text.hidden_size + GRAPH_MLP_WIDTHS * mlp) * itemsize
+
+
+def graph_bytes(model: GPT4RoIForConditionalGeneration, tokens: int) -> int:
+    """Bytes that a pass of one row in eager attention keeps for gradients, and the gradients of all attention weights.
+
+    Each layer keeps its attention weights twice, as `map_bytes` counts them, and what `layer_graph_bytes` says.
+    """
+    config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
+    text, size = config.text_config, model.dtype.itemsize
+    maps = map_bytes(config, model.dtype, tokens)
+    gradients = text.num_attention_heads * tokens**2 * size
+    layer = maps + gradients + tokens * layer_graph_bytes(config, size)
+    return text.num_hidden_layers * layer + 2 * maps  # two more of the layer that is worked on
+
+
+def devices_of(model: nn.Module) -> list[torch.device]:
+    """Where a model's weights lie, without those that were left on disk."""
+    return list(dict.fromkeys(parameter.device for parameter in model.parameters() if not parameter.is_meta))
+
+
+def sum_free(devices: Sequence[torch.device]) -> int | None:
+    """Bytes that are free on some devices together; None where one does not say."""
+    each = [free_bytes(device) for device in devices]
+    return None if None in each else sum(size for size in each if size is not None)
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -139,7 +229,9 @@ def _cgroup_free() -> Iterator[int]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def clear_frames(error: BaseException | None) -> None:
@@ -179,7 +271,7 @@ def check_memory(
     model = skeleton(config)
     if len(devices) == 1:
         check_packing(quantised_linears(model) if quantization else {}, quantization, devices[0])
-    free = _sum_free(devices)
+    free = sum_free(devices)
     needed = _needed(model, dtype, quantization, devices[0].type)
     if free is None or needed <= free:
         return
@@ -197,11 +289,6 @@ def _needed(model: nn.Module, dtype: torch.dtype, quantization: str | None, devi
     session = session_bytes(model, dtype, quantization=quantization)
     loading = loading_bytes(model, quantization, device_type)
     return weight_bytes(model, dtype, quantization) + max(session, loading)
-
-
-def _sum_free(devices: Sequence[torch.device]) -> int | None:
-    each = [free_bytes(device) for device in devices]
-    return None if None in each else sum(size for size in each if size is not None)
 
 
 def _advice(

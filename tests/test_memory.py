@@ -9,11 +9,8 @@ import weakref
 
 import pytest
 import torch
+from living import Living
 from tiny import picture, tiny_config, tiny_gpt4roi, tiny_model
-from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, memory
@@ -22,31 +19,6 @@ from gpt4roi_nb.inference.cache import ROOM, new_cache
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 DTYPES = (torch.float32, torch.float16)
 GB = 10**9
-
-
-class Living(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations made and that are still alive; works on the meta device too."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.weights = {weight.untyped_storage()._cdata for weight in model.state_dict().values()}
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self.weights:  # a view of them
-                    self.alive.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
-        self.peak = max(self.peak, self.now)
-        return made
-
-    @property
-    def now(self) -> int:
-        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
-        return sum(size for _, size in self.alive.values())
 
 
 def taken_by(cache: Cache) -> int:

@@ -24,8 +24,8 @@ def in_words(error: Exception, *, expected: bool = True) -> str:
 
     expected: whether it may come of bad input. Once input has been checked, nothing does.
     """
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
+    if is_out_of_memory(error):  # what this package raises before it begins says what would help
+        return _sentence(str(error)) if type(error) is MemoryError and str(error) else OUT_OF_MEMORY
     if expected and isinstance(error, _TEACHING) and str(error):
         return _sentence(str(error))
     _log.error("unexpected failure in a widget", exc_info=error)

@@ -12,8 +12,11 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from gpt4roi_nb.arguments import whole_number
+from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.boxes import Box, check_boxes, normalise
+from gpt4roi_nb.capture.recording import forced_tokens
 from gpt4roi_nb.capture.replay import Replay
+from gpt4roi_nb.memory import work_bytes
 
 How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
 ABLATIONS: tuple[How, ...] = get_args(How)
@@ -205,15 +208,32 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
         raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {token!r}')
     starts = range(0, grid, patch)
     boxes = [(column, row, min(column + patch, grid), min(row + patch, grid)) for row in starts for column in starts]
+    batch = BatchSize(min(batch_size, len(boxes)), "covered images")
+    batch.fit(encoded.loaded.model, lambda size: occlusion_bytes(replay, size))
     (whole,) = replay.log_probabilities(replay.embeddings())
-    drops = []
-    for start in range(0, len(boxes), batch_size):
-        pictures = [_covered(encoded.image, box, grid) for box in boxes[start : start + batch_size]]
-        drops.append(whole - replay.log_probabilities(embed_pictures(replay, pictures), batch_size))
+    drops: list[Tensor] = []
+    while (done := sum(map(len, drops))) < len(boxes):
+        pictures = [_covered(encoded.image, box, grid) for box in boxes[done : done + batch.size]]
+        try:
+            drops.append(whole - replay.log_probabilities(embed_pictures(replay, pictures), batch))
+        except (RuntimeError, MemoryError) as error:
+            batch.halve(error)
     each = _own(torch.cat(drops).T.reshape(count, len(starts), len(starts)))
     if token == "each":
         return each
     return _own(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]
+
+
+def occlusion_bytes(replay: Replay, batch_size: int) -> int:
+    """Bytes that `occlusion` takes with so many images at a time, at most."""
+    return work_bytes(
+        replay.loaded.model,
+        rows=batch_size,
+        images=batch_size,
+        tokens=forced_tokens(replay),
+        cached=0,
+        logits=len(replay.tokens),
+    )
 
 
 def embed_pictures(replay: Replay, pictures: Sequence[Image.Image]) -> Tensor:

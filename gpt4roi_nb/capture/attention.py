@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.capture.flow import relevancies, rollout
-from gpt4roi_nb.capture.recording import attention_bytes, check_size, chosen, record
+from gpt4roi_nb.capture.recording import attention_bytes, check_pass, check_size, chosen, record
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.capture.sinks import Sink, Sinks, find_sinks
 from gpt4roi_nb.capture.spans import ANSWER_SO_FAR, named_spans
@@ -115,6 +115,7 @@ class Attention:
         the token's logit; all layers and heads are used. It is not normalised, and a token's own step is left out.
 
         Raises:
+            MemoryError: the attention weights of all layers and what leads to them do not fit; nothing is computed.
             RuntimeError: where the model gives no gradients, as some quantised ones, or for a token whose relevancy
                 was not saved.
         """
@@ -136,8 +137,8 @@ class Attention:
     def save(self, path: str | os.PathLike[str], *, relevancy: bool = True) -> None:
         """Writes all that is needed to draw it again as `.npz` or `.safetensors`, rollout and sinks included.
 
-        relevancy: that of every token, too: a backward pass each. After the model was unloaded, what was computed by
-            then is written.
+        relevancy: that of every token, too: a backward pass each, which raises MemoryError where it has no room.
+            After the model was unloaded, what was computed by then is written.
         """
         if self._replay is not None and self._replay.loaded.is_loaded:
             self.rollout()
@@ -214,6 +215,7 @@ def attention_of(
     model = encoded.loaded.model
     layers, heads, size = wanted_and_size(replay, layers, heads, dtype)
     check_size(size, limit, layers, heads, dtype)
+    check_pass(replay, "the attention needs", size)
     weights, logprobs = record(replay, layers, heads, dtype)
     return Attention(
         weights=weights[..., : replay.length],

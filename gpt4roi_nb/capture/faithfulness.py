@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import whole_number
+from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.capture.ablation import mean_region
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.replay import Replay
@@ -132,7 +133,7 @@ def faithfulness(
         steps: how many points a curve has beyond the first.
         tokens: which of an answer's tokens are in question; None takes all.
         random_maps: of each answer; the control is their mean.
-        batch_size: prompts at a time. progress: show a progress bar.
+        batch_size: prompts at a time; fewer, with a warning, where memory runs out. progress: show a progress bar.
 
     Raises:
         ValueError: for an unknown map, no answers, or a map of the wrong shape.
@@ -142,7 +143,7 @@ def faithfulness(
     if over not in OVER:
         raise ValueError(f"over must be one of {', '.join(OVER)}, but is {over!r}")
     steps, random_maps = whole_number(steps, "steps", least=1), whole_number(random_maps, "random_maps", least=1)
-    batch_size = whole_number(batch_size, "batch_size", least=1)
+    batch = BatchSize(whole_number(batch_size, "batch_size", least=1), "prompts")
     if not answers:
         raise ValueError("there are no answers to measure the maps on; give at least one")
     fractions = torch.linspace(0, 1, steps + 1)
@@ -159,7 +160,7 @@ def faithfulness(
         shuffles = (torch.randperm(len(units), generator=generator) for _ in range(random_maps))
         ranked[RANDOM] = [units[order] for order in shuffles]
         orders = [order for several in ranked.values() for order in several]
-        found = iter(_curves(replay, orders, asked, fractions, batch_size))
+        found = iter(_curves(replay, orders, asked, fractions, batch))
         for name, several in ranked.items():
             curves[name].append(torch.stack([next(found) for _ in several]).mean(dim=0))
     stacked = {name: torch.stack(each) for name, each in curves.items()}  # (answers, 2, S)
@@ -209,7 +210,7 @@ def _order(scores: Tensor, units: Tensor, replay: Replay, name: str) -> Tensor:
 
 @torch.inference_mode()
 def _curves(
-    replay: Replay, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch_size: int
+    replay: Replay, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch: BatchSize
 ) -> list[Tensor]:
     """(2, S) float32 for each order: the deletion curve and the insertion curve."""
     prompt = replay.embeddings()[0]
@@ -226,7 +227,7 @@ def _curves(
         for row, part in enumerate(gone):
             rows[row, order[part]] = True
         prompts = torch.where(rows[..., None].to(prompt.device), nothing, prompt)
-        return replay.log_probabilities(prompts, batch_size)[:, list(asked)].mean(dim=-1).exp()
+        return replay.log_probabilities(prompts, batch)[:, list(asked)].mean(dim=-1).exp()
 
     whole, empty = value(orders[0], [slice(0), slice(None)])  # the same for every order
     between = counts[1:-1]

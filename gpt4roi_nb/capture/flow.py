@@ -7,14 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gpt4roi_nb.capture.recording import capture_attention
+from gpt4roi_nb.batches import LESS_MEMORY, check_room
+from gpt4roi_nb.capture.recording import capture_attention, check_pass, forced_tokens
 from gpt4roi_nb.capture.replay import Replay
+from gpt4roi_nb.memory import graph_bytes, is_out_of_memory, work_bytes
 from gpt4roi_nb.quantization import unpack
+
+LESS = f"look at rollout() and ablate() instead, which keep one layer at a time; {LESS_MEMORY}"
 
 
 @torch.inference_mode()
 def rollout(replay: Replay) -> Tensor:
     """(A, P) float32; see `Attention.rollout`. One (T, T) matrix is held, whatever the number of layers."""
+    check_pass(replay, "the rollout needs")
     embeddings = replay.forced(replay.embeddings())
     flow = torch.eye(embeddings.shape[1])
 
@@ -33,9 +38,15 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
 
     Chefer et al. 2021 (arXiv 2103.15679), equations 5 and 6: R starts as the identity, and each layer adds
     mean over heads of (gradient ⊙ attention)⁺ · R. One pass forward, one backward a token.
+
+    Raises:
+        MemoryError: it does not fit; said before it begins.
+        RuntimeError: the model gives no gradients.
     """
     if not tokens:
         return {}
+    what = "relevancy, which keeps every layer for its gradients, needs"
+    check_room(replay.loaded.model, relevancy_bytes(replay), what, LESS)
     with torch.inference_mode():
         computed = replay.forced(replay.embeddings())
     maps: list[Tensor] = []
@@ -62,13 +73,19 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
     return found
 
 
+def relevancy_bytes(replay: Replay) -> int:
+    """Bytes that `relevancies` takes beside the weights, at most."""
+    model, tokens = replay.loaded.model, forced_tokens(replay)
+    return graph_bytes(model, tokens) + work_bytes(model, tokens=tokens, cached=0, logits=len(replay.tokens))
+
+
 def _gradients(target: Tensor, maps: Sequence[Tensor], last: bool) -> Sequence[Tensor]:
     reason: Exception | str = "the attention weights do not lead to the logits"
     if target.requires_grad and all(each.requires_grad for each in maps):
         try:
             return torch.autograd.grad(target, maps, retain_graph=not last)
         except (RuntimeError, NotImplementedError) as error:  # what kernels without a backward pass raise
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 raise
             reason = error
     raise RuntimeError(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from gpt4roi_nb.batches import LESS_MEMORY, check_room
 from gpt4roi_nb.capture.replay import Replay
-from gpt4roi_nb.memory import in_words
+from gpt4roi_nb.memory import in_words, map_bytes, work_bytes
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 LIMIT = 2_000_000_000  # bytes
@@ -128,9 +129,7 @@ def sizes(
 ) -> int:
     """As `attention_bytes`, for so many tokens of the prompt, written, and of the answer among them."""
     total = prompt + max(written - 1, 0)
-    computed = torch.float32.itemsize + model_dtype.itemsize  # softmax is taken in float32
-    whole_layer = config.text_config.num_attention_heads * total * total * computed
-    return layers * heads * answer * total * dtype.itemsize + whole_layer
+    return layers * heads * answer * total * dtype.itemsize + map_bytes(config, model_dtype, total)
 
 
 def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> None:
@@ -141,6 +140,24 @@ def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[i
             f"the attention would take {in_words(size)}, but the limit is {in_words(limit)}; narrow it with "
             f"layers=… (now {len(layers)}), heads=… (now {len(heads)}){half}, or raise limit=…"
         )
+
+
+def check_pass(replay: Replay, what: str, kept: int = 0) -> None:
+    """Raises MemoryError where one pass in eager attention has no room, before it begins.
+
+    what: and its verb, as `check_room` takes it. kept: bytes that it keeps on the CPU; they count where the model is
+        there too.
+    """
+    model = replay.loaded.model
+    tokens = forced_tokens(replay)
+    needed = work_bytes(model, tokens=tokens, cached=0, logits=len(replay.tokens))
+    needed += map_bytes(model.config, model.dtype, tokens) + (kept if model.device.type == "cpu" else 0)
+    check_room(model, needed, what, LESS_MEMORY)
+
+
+def forced_tokens(replay: Replay) -> int:
+    """Tokens of a teacher-forced pass: the prompt and what was written, but for the last."""
+    return replay.length + max(len(replay.ids) - 1, 0)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.cache import new_cache
@@ -80,20 +81,29 @@ class Replay:
         return torch.cat([prompts, written.to(prompts.dtype)], dim=1)
 
     @torch.inference_mode()
-    def log_probabilities(self, prompts: Tensor, batch_size: int = 16) -> Tensor:
-        """Of each answer token, given the prompt and the answer before it: (B, P, D) → (B, A) float32 on the CPU."""
+    def log_probabilities(self, prompts: Tensor, batch: BatchSize | None = None) -> Tensor:
+        """Of each answer token, given the prompt and the answer before it: (B, P, D) → (B, A) float32 on the CPU.
+
+        batch: how many go side by side; it is halved where memory runs out. None: 16.
+        """
+        batch = BatchSize(16, "prompts") if batch is None else batch
         count = len(self.tokens)
         if not count or not len(prompts):
             return torch.zeros(len(prompts), count)
         wanted = torch.tensor(list(self.ids[self.first :]))
-        found = []
-        for batch in prompts.split(batch_size):
-            with self.loaded.inference() as model:
-                logits = model.language_model(
-                    inputs_embeds=self.forced(batch), use_cache=False, logits_to_keep=count
-                ).logits
-            likely = log_probabilities(logits, model).cpu()
-            found.append(likely.gather(-1, wanted.expand(len(batch), -1)[..., None]).squeeze(-1))
+        found: list[Tensor] = []
+        while (done := sum(map(len, found))) < len(prompts):
+            some = prompts[done : done + batch.size]
+            try:
+                with self.loaded.inference() as model:
+                    logits = model.language_model(
+                        inputs_embeds=self.forced(some), use_cache=False, logits_to_keep=count
+                    ).logits
+                likely = log_probabilities(logits, model).cpu()
+            except (RuntimeError, MemoryError) as error:
+                batch.halve(error)
+                continue
+            found.append(likely.gather(-1, wanted.expand(len(some), -1)[..., None]).squeeze(-1))
         return torch.cat(found)
 
     def answer(self, prompt: Tensor, max_new_tokens: int) -> str:

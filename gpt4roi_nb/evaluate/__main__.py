@@ -14,10 +14,12 @@ from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
 from gpt4roi_nb.evaluate.tables import markdown
 from gpt4roi_nb.evaluate.worlds import own_world
+from gpt4roi_nb.memory import is_out_of_memory
 
 ALL = "all"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 INTERRUPTED = 130  # as a shell has it
+OUT = "memory ran out; what was answered is kept, and the same call goes on from there"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +36,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
     made.add_argument("--question", help="instead of the benchmark's own, where its protocol leaves that open")
     made.add_argument("--mapping-model", metavar="PATH", help="sentence embedder (default: all-MiniLM-L6-v2)")
-    made.add_argument("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=f"default: {BATCH_SIZE}")
+    made.add_argument(
+        "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
+        help=f"questions at a time; fewer where memory is short (default: {BATCH_SIZE})",
+    )  # fmt: skip
     made.add_argument(
         "--out", type=Path, default=Path("evaluations"), metavar="DIR",
         help="answers and results are kept in DIR/BENCHMARK, and a run goes on from there (default: evaluations)",
@@ -69,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = _measured(names, root, options, first)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # Where it ran out outside the questions, such as while an image was read, the library's own words are all.
+        print(error if type(error) is MemoryError and str(error) else f"{OUT}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(stopped or "stopped", file=sys.stderr)

@@ -15,7 +15,7 @@ from gpt4roi_nb.session.gpt4roi import GPT4RoI
 VERSIONS = ("gpt4roi_nb", "torch", "transformers")
 HASH_LENGTH = 12
 # Of how long and on what it was computed, not of what was asked: two cards may differ in them and mean the same.
-INCIDENTAL = ("seconds", "device", "versions", "checkpoint_name")
+INCIDENTAL = ("seconds", "device", "versions", "checkpoint_name", "batch_sizes")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class ProtocolCard:
     left_out: what could not be asked, or was rightly unused, by reason. counts: what came up in scoring.
     prompt: with `<region1>` for the region. decoding: how answers were chosen. mapping: of answers to classes.
     checkpoint: hash over the names, shapes and bytes of all weights as they were used.
-    seconds: of all answers together. complete: False where the run was ended early.
+    seconds: of all answers together. batch_sizes: questions at a time, the most first; more than one where memory ran
+    out, or where the run was resumed with another. complete: False where the run was ended early.
     """
 
     benchmark: str
@@ -48,6 +49,7 @@ class ProtocolCard:
     device: str
     versions: dict[str, str]
     seconds: float
+    batch_sizes: list[int] = field(default_factory=list)
     complete: bool = True
     left_out: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -76,11 +78,16 @@ class ProtocolCard:
             "seed": str(self.seed),
             "checkpoint": f"{self.checkpoint} ({self.checkpoint_name}), {self.dtype} on {self.device}",
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
+            "batch size": self._batch_sizes(),
             "seconds": f"{self.seconds:,.1f}",
         }
         width = max(map(len, rows))
         indent = "\n" + " " * (width + 2)
         return "\n".join(f"{name:<{width}}  {value.replace(chr(10), indent)}" for name, value in rows.items() if value)
+
+    def _batch_sizes(self) -> str:
+        sizes = " and ".join(map(str, self.batch_sizes))
+        return sizes + (" (may change the last digit of a log-probability)" if len(self.batch_sizes) > 1 else "")
 
     def line(self) -> str:
         """The card in a line, for the foot of a table."""

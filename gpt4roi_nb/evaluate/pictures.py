@@ -49,6 +49,7 @@ def windows(items: Sequence[Item], batch_size: int) -> list[Window]:
 def read_ahead(gpt4roi: GPT4RoI, wanted: Sequence[Window]) -> Iterator[tuple[Window, dict[str, Picture | BadRecord]]]:
     """Each window with its pictures by path, or what is wrong with them."""
     processor = gpt4roi.processor.image_processor
+    pinned = gpt4roi.device.type == "cuda"
 
     def read(path: str) -> Picture | BadRecord:
         try:
@@ -58,7 +59,8 @@ def read_ahead(gpt4roi: GPT4RoI, wanted: Sequence[Window]) -> Iterator[tuple[Win
             return BadRecord(NO_IMAGE, f"there is no {path!r}")
         except (OSError, ValueError) as error:
             return BadRecord(UNREADABLE_IMAGE, f"{path!r}: {error}")
-        return Picture(processor.picture(image), image.size, stamp)
+        pixel_values = processor.picture(image)
+        return Picture(pixel_values.pin_memory() if pinned else pixel_values, image.size, stamp)
 
     with ThreadPoolExecutor(READERS) as pool:
         waiting: list[tuple[Window, dict[str, Future[Picture | BadRecord]]]] = []

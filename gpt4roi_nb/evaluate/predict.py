@@ -34,8 +34,8 @@ TOO_LONG = "prompt longer than the model's context"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read. pixel_values: (3, S, S) float32; size: (width, height) of the upright original; stamp:
-    what differs when its file is another one."""
+    """A picture that was read. pixel_values: (3, S, S) float32, in pinned memory where a GPU takes them; size: (width,
+    height) of the upright original; stamp: what differs when its file is another one."""
 
     pixel_values: Tensor
     size: tuple[int, int]
@@ -60,7 +60,7 @@ class BatchedPredictor:
     """Answers items with a model.
 
     scorer: "generate" writes an answer greedily; "likelihood" takes the likeliest of the item's options.
-    batch_size: questions at a time. max_new_tokens: of an answer.
+    batch_size: questions at a time; may be lowered between batches. max_new_tokens: of an answer.
     """
 
     def __init__(self, gpt4roi: GPT4RoI, scorer: str, batch_size: int, max_new_tokens: int) -> None:
@@ -82,13 +82,17 @@ class BatchedPredictor:
     def answer(
         self, batches: Sequence[Sequence[Item]], pictures: dict[str, Picture | BadRecord]
     ) -> Iterator[list[Outcome]]:
-        """What comes of each batch, an outcome an item. pictures: of all items, by path."""
-        read = {path: picture for path, picture in pictures.items() if isinstance(picture, Picture)}
+        """What comes of each batch, an outcome an item. pictures: of all items, by path; those that the batches are
+        about are encoded together."""
+        about = dict.fromkeys(item.image for batch in batches for item in batch)
+        read = {path: picture for path in about if isinstance(picture := pictures[path], Picture)}
         rows = {path: row for row, path in enumerate(read)}
         started = time.perf_counter()
         shared = None
         if read:
-            pixel_values = torch.stack([picture.pixel_values for picture in read.values()])
+            # From pinned memory a copy goes on while the next is begun.
+            copies = [picture.pixel_values.to(self.gpt4roi.device, non_blocking=True) for picture in read.values()]
+            pixel_values = torch.stack(copies)
             shared = SharedOpening(self.gpt4roi, pixel_values)
         shared_seconds = (time.perf_counter() - started) / max(1, sum(map(len, batches)))
         for batch in batches:

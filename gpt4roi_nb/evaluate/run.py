@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import check_stop, whole_number
+from gpt4roi_nb.batches import LESS_MEMORY, BatchSize
 from gpt4roi_nb.data.image_files import Folder
 from gpt4roi_nb.data.problems import AMBIGUOUS, NO_IMAGE, OUTSIDE_FOLDER, BadRecord, Problems
+from gpt4roi_nb.evaluate.asking import QuestionCost, answers
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
 from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, EvalConfig, Item, Prediction
 from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
@@ -23,8 +25,8 @@ from gpt4roi_nb.evaluate.card import ProtocolCard, checkpoint_hash, device_name,
 from gpt4roi_nb.evaluate.journal import Journal
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers, mapping_of
 from gpt4roi_nb.evaluate.metrics.statistics import intervals
-from gpt4roi_nb.evaluate.pictures import Window, read_ahead, windows
-from gpt4roi_nb.evaluate.predict import BatchedPredictor, Outcome
+from gpt4roi_nb.evaluate.pictures import read_ahead, windows
+from gpt4roi_nb.evaluate.predict import BatchedPredictor
 from gpt4roi_nb.evaluate.predictions import predictions_table
 from gpt4roi_nb.evaluate.processes import RunFolder, data_root, processes
 from gpt4roi_nb.evaluate.result import Result
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 LEFT_OUT = "left_out.json"
+LESS = (
+    f"{LESS_MEMORY}; fewer boxes in a question and a smaller max_new_tokens help too. With a folder, what was answered "
+    "is kept, and the same call goes on from there"
+)
 
 
 def evaluate(
@@ -67,7 +73,8 @@ def evaluate(
         question: asked instead of the benchmark's own; names `<region1>`. Where a protocol fixes the wording to the
             letter, an error.
         mapping_model: folder or hub id of the sentence embedder, all-MiniLM-L6-v2 without.
-        batch_size: questions at a time.
+        batch_size: questions at a time; fewer, with a warning, where memory is short or runs out. Answers do not depend
+            on it but for the last digit of their log-probabilities, so that a run may go on with another.
         max_new_tokens: of an answer; the benchmark's own without.
         folder: where answers are kept as they come. The same call goes on where an earlier one ended, and gives what
             one in one go would have given. None keeps nothing.
@@ -82,6 +89,7 @@ def evaluate(
         ImportError: a package that scores the answers is missing.
         ValueError: an argument does not fit, or the folder holds another run.
         RuntimeError: `stop` came before anything had a figure.
+        MemoryError: one question at a time is too much; the message says what helps. What was answered by then is kept.
     """
     chosen = benchmark(name)
     mapping_model = None if mapping_model is None else os.fspath(mapping_model)
@@ -145,7 +153,9 @@ class _Run:
                 + self.problems.table()
             )
         self.image_of = {item.id: item.image for item in self.items}
+        # The same in all processes, however many questions each of them asks at a time.
         self.windows = windows(self.items, batch_size)
+        self.batch = BatchSize(min(batch_size, len(self.items)), "questions", LESS)
         self._stamps: dict[str, str] = {}  # by image, as they were when first asked for
 
     def _sound(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -196,7 +206,6 @@ class _Run:
             "limit": self.config.limit,
             "seed": self.config.seed,
             "scorer": self.config.scorer,
-            "batch_size": self.predictor.batch_size,
             "max_new_tokens": self.max_new_tokens,
             "checkpoint": self.checkpoint,
             "questions": asked.hexdigest()[:12],
@@ -212,38 +221,36 @@ class _Run:
             self.look()
         if state is not None:
             state.wait_for_everyone()
-        settled = journal.settled()
+        if rank > 0:
+            journal.read()
         if state is not None:
             state.wait_for_everyone()  # nobody writes while another still reads
         interrupted = False
         try:
-            self._ask(journal, settled, rank, count, stop, progress)
+            self._ask(journal, rank, count, stop, progress)
         except KeyboardInterrupt:
             interrupted = True
         if state is not None:
             state.wait_for_everyone()
         if rank == 0:
-            result = self._judged(journal.done(), interrupted)
+            if state is not None:
+                journal.read()  # what the others have written since
+            result = self._judged(journal, interrupted)
             if self.config.keep or state is not None:
                 result.save(self.config.folder)
         if state is not None:
             state.wait_for_everyone()
         return result if rank == 0 else Result.load(self.config.folder)
 
-    def _ask(
-        self,
-        journal: Journal,
-        settled: set[str],
-        rank: int,
-        count: int,
-        stop: threading.Event | None,
-        progress: bool,
-    ) -> None:
+    def _ask(self, journal: Journal, rank: int, count: int, stop: threading.Event | None, progress: bool) -> None:
         mine = [window for window in self.windows if window.index % count == rank]
-        batches = {window.index: self._batches(window) for window in mine}
-        open_ = [window for window in mine if any(name not in settled for name, _ in batches[window.index])]
+        settled = journal.settled()
+        open_ = [window for window in mine if any(item.id not in settled for item in window.items)]
         total = sum(len(window.items) for window in mine)
-        left = sum(len(items) for window in mine for name, items in batches[window.index] if name not in settled)
+        left = sum(item.id not in settled for window in open_ for item in window.items)
+        if open_:
+            cost = QuestionCost(self.gpt4roi, self.items, self.config.scorer, self.max_new_tokens)
+            self.batch.fit(self.gpt4roi.model, cost)
         with tqdm(
             total=total,
             initial=total - left,
@@ -252,20 +259,14 @@ class _Run:
             disable=not progress or rank > 0,
         ) as bar:
             for window, pictures in read_ahead(self.gpt4roi, open_):
-                wanted = [(name, items) for name, items in batches[window.index] if name not in settled]
-                answers = self.predictor.answer([items for _, items in wanted], pictures)
-                for (name, items), outcomes in zip(wanted, answers, strict=True):
-                    journal.add(name, outcomes)
-                    bar.update(len(items))
+                for outcomes in answers(self.predictor, self.batch, window.items, pictures, settled):
+                    journal.add(outcomes, self.batch.size)
+                    bar.update(len(outcomes))
                     if stop is not None and stop.is_set():
                         return
 
-    def _batches(self, window: Window) -> list[tuple[str, list[Item]]]:
-        parts = self.predictor.batches(window.items)
-        return [(f"{window.index}.{number}", part) for number, part in enumerate(parts)]
-
-    def _judged(self, done: dict[str, list[Outcome]], interrupted: bool) -> Result:
-        outcomes = {_name(outcome): outcome for batch in done.values() for outcome in batch}
+    def _judged(self, journal: Journal, interrupted: bool) -> Result:
+        outcomes = journal.done()
         unfinished = {item.group or item.id for item in self.items if item.id not in outcomes}
         if unfinished:
             message = f"stopped after {len(outcomes)} of {len(self.items)} questions; the figures are of these alone"
@@ -300,7 +301,7 @@ class _Run:
             benchmark=self.benchmark.name,
             metrics={name: metric.value for name, metric in scores.metrics.items()},
             intervals=intervals(scores.metrics, self.config.seed),
-            card=self._card(items, predictions, dict(left_out), scores.counts, complete=not unfinished),
+            card=self._card(items, predictions, dict(left_out), scores.counts, journal.batch_sizes, not unfinished),
             predictions=predictions_table(items, predictions, scores),
             notes=scores.notes,
             folder=self.config.folder if self.config.keep else None,
@@ -312,6 +313,7 @@ class _Run:
         predictions: Sequence[Prediction],
         left_out: dict[str, int],
         counts: dict[str, int],
+        batch_sizes: set[int],
         complete: bool,
     ) -> ProtocolCard:
         likely = self.config.scorer == "likelihood"
@@ -336,6 +338,7 @@ class _Run:
             device=device_name(self.gpt4roi),
             versions=versions(self.benchmark.scorers),
             seconds=sum(prediction.seconds for prediction in predictions),
+            batch_sizes=sorted(batch_sizes, reverse=True),
             complete=complete,
             left_out=left_out,
             counts=counts,
@@ -369,7 +372,3 @@ def draw(items: list[Item], limit: int | None, seed: int) -> list[Item]:
 
     chosen = set(sorted(groups, key=rank)[:limit])
     return [item for item in items if (item.group or item.id) in chosen]
-
-
-def _name(outcome: Outcome) -> str:
-    return outcome.id if isinstance(outcome, Prediction) else outcome[0]

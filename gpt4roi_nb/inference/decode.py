@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.arguments import real_number, whole_number
-from gpt4roi_nb.finite import log_probabilities
+from gpt4roi_nb.finite import nan_error, unchecked_log_probabilities
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
@@ -128,16 +128,23 @@ def decode(
                 )
                 # A model that is spread over devices has its logits on the last of them.
                 logits = outputs.logits[:, -1].to(inputs_embeds.device).float()
-                likely = log_probabilities(logits, model)
-                tokens = sampling.choose(logits.index_fill(-1, forbidden, float("-inf")), generator)
-                chosen = likely.gather(-1, tokens[:, None]).squeeze(-1).tolist()
+                likely, finite = unchecked_log_probabilities(logits)
+                # On a GPU a draw from NaN would end the whole process; what is drawn here instead is never used.
+                allowed = torch.where(finite[:, None], logits, 0).index_fill(-1, forbidden, float("-inf"))
+                tokens = sampling.choose(allowed, generator)
+                chosen = likely.gather(-1, tokens[:, None]).squeeze(-1)
+                # float32 holds whole numbers up to 16 million.
+                outcome = torch.stack([tokens.float(), chosen, finite.float()], dim=-1)
                 inputs_embeds = model.get_input_embeddings()(tokens[:, None])
                 if attention_mask is not None:
                     attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
+                read = outcome.tolist()  # the one place of a step that waits for the device
+                if not all(usable for _, _, usable in read):
+                    raise nan_error(model)
             pieces = [""] * len(rows)
-            for index, token, logprob in zip(written, tokens.tolist(), chosen, strict=True):
+            for index, (token, logprob, _) in zip(written, read, strict=True):
                 if not rows[index].finished:
-                    pieces[index] = rows[index].push(token, logprob)
+                    pieces[index] = rows[index].push(int(token), logprob)
             loaded.forward_lock.reserve(answer)
             yield pieces
             left = [place for place, index in enumerate(written) if not rows[index].finished]

@@ -101,7 +101,7 @@ class Answer:
             limit: bytes that the recording may take; `attention_size` says beforehand what it would.
 
         Raises:
-            MemoryError: where it would take more; the message says how to narrow it.
+            MemoryError: where it would take more, or more than is free; the message says how to narrow it.
             RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
         """
         replay = self.live("its attention")
@@ -175,6 +175,10 @@ class Answer:
         the given answer scored; positive means that the answer needed it. One encoding and one pass a square.
 
         token: None takes the whole answer (the sum over its tokens), an index one token, "each" all: (A, g, g).
+        batch_size: images at a time; fewer, with a warning, where memory is short.
+
+        Raises:
+            MemoryError: not even one image at a time fits; the message says what helps.
         """
         replay = self.live("its occlusion map")
         with replay.loaded.hold_weights():

@@ -11,10 +11,12 @@ from dataclasses import replace
 import torch
 from transformers.cache_utils import Cache
 
+from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.inference.cache import branch
 from gpt4roi_nb.inference.decode import Sampling, decode, detokenizers
 from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.memory import within_context, work_bytes
 from gpt4roi_nb.prompt import Prompt
 from gpt4roi_nb.session.conversation import Answer
 
@@ -32,7 +34,7 @@ def describe_batches(
     """Answers batch by batch, in the order of the boxes.
 
     Once `stop` is set, or after an interrupt, no further batch begins; the answers of the present one that were not
-    finished say so (`Answer.stopped`).
+    finished say so (`Answer.stopped`). Where memory is short, or runs out, batches are smaller than `batch_size`.
 
     prompt: of a question about one region. The prompt is the same for every box but for the region's vector, so its
     keys and values up to there are computed once, and no batch needs padding. `known` holds those of the prompt's
@@ -40,17 +42,34 @@ def describe_batches(
     """
     if not boxes:
         return
+    size = BatchSize(min(batch_size, len(boxes)), "regions")
+    size.fit(encoded.loaded.model, lambda rows: batch_bytes(encoded, prompt, rows, max_new_tokens))
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
     generator = sampling.generator(encoded.loaded.device)
-    for start in range(0, len(boxes), batch_size):
+    done = 0
+    while done < len(boxes):
         if stop is not None and stop.is_set():
             return
-        batch = boxes[start : start + batch_size]
-        answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator, stop)
+        batch = boxes[done : done + size.size]
+        try:
+            answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator, stop)
+        except (RuntimeError, MemoryError) as error:
+            size.halve(error)
+            continue
         yield answers
         if any(answer.stopped for answer in answers):
             return
+        done += len(batch)
+
+
+def batch_bytes(encoded: EncodedImage, prompt: Prompt, rows: int, max_new_tokens: int) -> int:
+    """Bytes that a batch of so many boxes takes beside the weights, at most."""
+    model = encoded.loaded.model
+    length = len(prompt.input_ids)
+    tokens = within_context(model.config, length, max_new_tokens)
+    # Each box has a copy of the keys and values of what all share.
+    return work_bytes(model, rows=rows, tokens=tokens, cached=length + rows * tokens)
 
 
 @torch.inference_mode()

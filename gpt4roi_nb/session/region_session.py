@@ -306,13 +306,14 @@ class RegionSession:
         Args:
             boxes: (N, 4) pixel xyxy in the original image.
             text: a question that names `<region1>` and no other region.
-            batch_size: boxes at a time.
+            batch_size: boxes at a time; fewer, with a warning, where memory is short or runs out.
             progress: show a progress bar; None shows one where there is more than one batch.
             stop: an event that ends the work early.
 
         Raises:
             ValueError: for bad boxes, a question that names other regions, or one that is too long.
             RuntimeError: after `unload()`, or while an answer is being written in this session.
+            MemoryError: not even one box at a time fits; the message says what helps.
 
         Returns:
             One answer a box, in the order of the boxes. After a stop or an interrupt fewer, with a warning: those of

@@ -20,6 +20,7 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.checks import check_data, check_gradients, check_numbers, check_options, check_tower_cache
+from gpt4roi_nb.train.cost import check_step
 from gpt4roi_nb.train.epoch_dataset import EpochDataset
 from gpt4roi_nb.train.execute import execute, prepare_output
 from gpt4roi_nb.train.parts import STAGES, choose_parts, table
@@ -140,7 +141,8 @@ def train(
         FileExistsError: another training is writing to `output_dir`.
         OSError: too little disk for the tower cache, a checkpoint or the model.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
-        MemoryError: out of memory; says what to lower.
+        MemoryError: out of memory, or too little of it for what trains; says what to lower. Where the batch alone is
+            likely too large, a warning says what would fit.
     """
     check_options(options)
     if stage not in PUBLISHED:
@@ -229,6 +231,15 @@ def train(
         if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
             raise ValueError(
                 "a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded"
+            )
+        if not trainer.is_fsdp_enabled:  # of what is divided, nobody knows a device's share
+            check_step(
+                gpt4roi.model,
+                arguments.device,
+                numbers["batch_size"],
+                numbers["max_length"],
+                half=bf16 or bool(options.get("fp16")),
+                checkpointing=gradient_checkpointing,
             )
         # It stands in for the progress bar, and says the same as `history`.
         trainer.remove_callback(transformers.PrinterCallback)

@@ -6,14 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from living import Living
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.evaluate.asking import QuestionCost
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.options import choice
+from gpt4roi_nb.evaluate.pictures import read_ahead, windows
 from gpt4roi_nb.evaluate.predict import TOO_LONG, BatchedPredictor, Picture
 from gpt4roi_nb.images import load_image
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 
 LETTERS = ("(A)", "(B)", "(C)", "(D)")
 TEXTS = ("a cat", "a cat and a dog", "two red dogs", "none")
@@ -123,3 +127,33 @@ def test_a_prompt_that_is_too_long_is_told():
     found = answers(small, [*items(), long], "generate")
     assert found["long"][1].reason == TOO_LONG
     assert isinstance(found["1"], Prediction)
+
+
+@pytest.mark.parametrize("scorer", ["generate", "likelihood"])
+@pytest.mark.parametrize("options", [LETTERS, TEXTS])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_questions_take_no_more_memory_than_is_computed(gpt4roi, scorer, options, batch_size):
+    asked = [replace(item, options=options) for item in items()]
+    with Living(gpt4roi.model) as living:
+        answers(gpt4roi, asked, scorer, batch_size)
+    cost = QuestionCost(gpt4roi, asked, scorer, 12)(batch_size)
+    assert cost / 8 < living.peak < cost
+
+
+def test_where_a_gpu_takes_them_images_are_read_into_pinned_memory(gpt4roi, tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{name}.png") for name in SIZES]
+    for path, image in zip(paths, images().values(), strict=True):
+        image.save(path)
+    asked = windows([Item(path, path, (), "What?") for path in paths], 1)
+    pinned = []
+    # A fake, so that it runs without a GPU.
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (pinned.append(tensor), tensor.clone())[1])
+    plain = list(read_ahead(gpt4roi, asked))
+    assert not pinned
+    monkeypatch.setattr(LoadedModel, "device", torch.device("cuda"))
+    found = list(read_ahead(gpt4roi, asked))
+    assert len(pinned) == len(paths)
+    assert [window.index for window, _ in found] == [0, 1]
+    for (_, one), (_, other) in zip(found, plain, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[path].pixel_values, other[path].pixel_values) for path in one)

@@ -75,8 +75,8 @@ def test_a_damaged_journal(tmp_path: Path) -> None:
         Prediction("b", "", None, (-0.5, -1.5), 0.0, 1, 1),
     ]
     journal.begin({"benchmark": "coco"})
-    for number in range(3):
-        journal.add(f"0.{number}", rows)
+    for _ in range(3):
+        journal.add(rows, 4)
     answers = journal.folder / "answers-0.jsonl"
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
 
@@ -87,12 +87,13 @@ def test_a_damaged_journal(tmp_path: Path) -> None:
         with ends_well():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                journal.mend()
-            before = journal.settled()
-            journal.add("9.9", rows)
-            assert journal.settled() == before | {"9.9"}
-            journal.check_images(lambda name: "1 2")
-            journal.begin({"benchmark": "coco"})
+                damaged = Journal(journal.folder)
+                damaged.mend()
+            before = damaged.settled()
+            damaged.add(rows, 4)
+            assert damaged.settled() == before | {"a", "b"}
+            damaged.check_images(lambda name: "1 2")
+            damaged.begin({"benchmark": "coco"})
 
     case()
 

@@ -11,37 +11,65 @@ import pytest
 
 from gpt4roi_nb.data.problems import NO_IMAGE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Prediction
-from gpt4roi_nb.evaluate.journal import RUN, Journal
+from gpt4roi_nb.evaluate.journal import RUN, Journal, outcome_id
 
 RUN_OF = {"benchmark": "coco", "limit": None}
-ANSWERS = {
-    "0.0": [Prediction("a", "cat", -0.5, None, 0.25, 64, 48, "10 20"), ("b", BadRecord(NO_IMAGE, "there is none"))],
-    "0.1": [Prediction("c", "(A)", -0.1, (-0.1, -2.5), 0.25, 64, 48, "30 40")],
-    "1.0": [Prediction("d", "", None, None, 0.5, 64, 48)],
-}
+BATCHES = [
+    [Prediction("a", "cat", -0.5, None, 0.25, 64, 48, "10 20"), ("b", BadRecord(NO_IMAGE, "there is none"))],
+    [Prediction("c", "(A)", -0.1, (-0.1, -2.5), 0.25, 64, 48, "30 40")],
+    [Prediction("d", "", None, None, 0.5, 64, 48)],
+]
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     journal = Journal(tmp_path / "run")
     journal.begin(RUN_OF)
-    for batch, outcomes in ANSWERS.items():
-        journal.add(batch, outcomes)
+    for outcomes in BATCHES:
+        journal.add(outcomes, 4)
     return journal
 
 
-def plain(found):
-    """Outcomes that can be compared: exceptions are equal to themselves alone."""
+def plain(batches):
+    """Outcomes by id that can be compared: exceptions are equal to themselves alone."""
     return {
-        batch: [row if isinstance(row, Prediction) else (row[0], str(row[1])) for row in rows]
-        for batch, rows in found.items()
+        outcome_id(row): row if isinstance(row, Prediction) else (row[0], str(row[1]))
+        for batch in batches
+        for row in batch
     }
 
 
+def read(folder: Path) -> Journal:
+    found = Journal(folder)
+    found.read()
+    return found
+
+
 def test_what_was_added_comes_back(journal):
-    assert plain(journal.done()) == plain(ANSWERS)
-    assert journal.settled() == {"0.1", "1.0"}
-    assert plain(Journal(journal.folder, process=3).done()) == plain(ANSWERS)
+    for found in (journal, read(journal.folder)):
+        assert plain([found.done().values()]) == plain(BATCHES)
+        assert found.settled() == {"a", "c", "d"}
+        assert found.batch_sizes == {4}
+
+
+def test_an_image_that_came_later_counts_whatever_the_order(journal):
+    there = Prediction("b", "dog", -0.5, None, 0.25, 64, 48, "50 60")
+    gone = ("d", BadRecord(NO_IMAGE, "there is none"))
+    # Files are read in the order of their names; the second process' holds what came first.
+    (journal.folder / "answers-0.jsonl").rename(journal.folder / "answers-1.jsonl")
+    journal.add([there, gone], 2)
+    for found in (journal, read(journal.folder)):
+        assert found.done()["b"] == there and found.settled() == {"a", "b", "c", "d"}
+        assert found.batch_sizes == {4, 2}
+
+
+def test_what_an_earlier_version_wrote_is_taken_over(journal):
+    lines = (journal.folder / "answers-0.jsonl").read_text().replace('"batch_size": 4', '"batch": "0.1"')
+    (journal.folder / "answers-0.jsonl").write_text(lines)
+    (journal.folder / RUN).write_text(json.dumps({**RUN_OF, "batch_size": 16}))
+    found = read(journal.folder)
+    found.begin(RUN_OF)
+    assert plain([found.done().values()]) == plain(BATCHES) and found.batch_sizes == set()
 
 
 ROW = {"id": "c", "answer": "x", "logprob": 0.0, "option_logprobs": None, "seconds": 1.0, "width": 1, "height": 1}
@@ -50,22 +78,22 @@ DAMAGED = [
     "   ",
     "\0" * 40,
     "garbage",
-    '{"batch": "0.1", "rows": [{"id": "c"',
+    '{"batch_size": 4, "rows": [{"id": "c"',
     "[1]",
     "5",
     "{}",
-    '{"batch": "0.1"}',
-    '{"batch": 1, "rows": []}',
-    '{"batch": "0.1", "rows": []}',
-    '{"batch": "0.1", "rows": [5]}',
-    '{"batch": "0.1", "rows": [{"id": "c"}]}',
-    '{"batch": "0.1", "rows": [{"id": "c", "reason": 5, "detail": ""}]}',
-    *(json.dumps({"batch": "0.1", "rows": [{**ROW, **wrong}]}) for wrong in (
+    '{"batch_size": 4}',
+    '{"batch_size": "4", "rows": []}',
+    '{"batch_size": 4, "rows": []}',
+    '{"batch_size": 4, "rows": [5]}',
+    '{"batch_size": 4, "rows": [{"id": "c"}]}',
+    '{"batch_size": 4, "rows": [{"id": "c", "reason": 5, "detail": ""}]}',
+    *(json.dumps({"batch_size": 4, "rows": [{**ROW, **wrong}]}) for wrong in (
         {"answer": None}, {"width": "1"}, {"option_logprobs": ["a"]}, {"more": 1}, {"seconds": None},
     )),
     "[" * 100_000,
     "9" * 5000,
-    '{"batch": "\\ud800", "rows": ',
+    '{"batch_size": "\\ud800", "rows": ',
 ]  # fmt: skip
 
 
@@ -77,26 +105,28 @@ def test_a_damaged_line_is_asked_again_and_the_others_stay(journal, damaged, pla
     lines.insert(place, damaged)
     del lines[place + 1 : place + 2]  # the line that it was
     file.write_text("".join(line + "\n" for line in lines))
-    left = dict(list(ANSWERS.items())[:place] + list(ANSWERS.items())[place + 1 :])
-    assert plain(journal.done()) == plain(left)
+    left = BATCHES[:place] + BATCHES[place + 1 :]
+    assert plain([read(journal.folder).done().values()]) == plain(left)
     # Where the process that wrote the file does not run any more, too.
+    mended = Journal(journal.folder, process=place)
     with pytest.warns(UserWarning, match=r"1 damaged line.* out of '.*answers-0.jsonl'; .* asked again"):
-        Journal(journal.folder, process=place).mend()
+        mended.mend()
+    assert plain([mended.done().values()]) == plain(left)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        journal.mend()  # nothing is left to mend
-    for batch in ANSWERS.keys() - left.keys():
-        journal.add(batch, ANSWERS[batch])
-    assert plain(journal.done()) == plain(ANSWERS)
+        Journal(journal.folder).mend()  # nothing is left to mend
+    for batch in BATCHES[place : place + 1]:
+        mended.add(batch, 4)
+    assert plain([read(journal.folder).done().values()]) == plain(BATCHES)
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped_without_a_word(journal):
     file = journal.folder / "answers-0.jsonl"
-    file.write_bytes(file.read_bytes() + '{"batch": "2.0", "rows": [{"id": "é'.encode()[:-1])
+    file.write_bytes(file.read_bytes() + '{"batch_size": 4, "rows": [{"id": "é'.encode()[:-1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         journal.mend()
-    assert plain(journal.done()) == plain(ANSWERS)
+    assert plain([read(journal.folder).done().values()]) == plain(BATCHES)
 
 
 @pytest.mark.parametrize("content", ["", "\0" * 10, "[]", '{"benchmark": ', "[" * 100_000])
@@ -112,7 +142,7 @@ def test_a_pipe_in_the_folder_does_not_hang(tmp_path):
     with pytest.raises(ValueError, match="holds answers, but no run"):
         journal.begin(RUN_OF)
     with pytest.raises(ValueError, match="is a pipe"):
-        journal.done()
+        journal.read()
 
 
 def test_answers_about_images_that_have_changed_are_refused(journal):

@@ -10,19 +10,22 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from tiny import tiny_gpt4roi
 
+from gpt4roi_nb import GPT4RoI, memory
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate import Result, evaluate, run
+from gpt4roi_nb.evaluate import Result, evaluate, journal, run
 from gpt4roi_nb.evaluate.__main__ import main
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS
 from gpt4roi_nb.evaluate.benchmarks.vcr import HEAD, SUBMISSION, check_submission
-from gpt4roi_nb.evaluate.journal import Journal
+from gpt4roi_nb.evaluate.journal import Journal, outcome_id
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
 from gpt4roi_nb.evaluate.run import draw, unusable_images
 
@@ -61,20 +64,25 @@ def test_a_run_that_was_killed_goes_on_to_the_same_table(world, gpt4roi, whole, 
     written = []
     add = Journal.add
 
-    def dies(journal, batch, outcomes):
+    def dies(journal, outcomes, batch_size):
         if len(written) == after:
             with (tmp_path / "answers-0.jsonl").open("a") as stream:
-                stream.write('{"batch": "0.1", "rows": [{"id": "vcr/val-')  # cut in the middle of a line
+                stream.write('{"batch_size": 4, "rows": [{"id": "vcr/val-')  # cut in the middle of a line
             raise Killed
-        written.append(batch)
-        add(journal, batch, outcomes)
+        written.append(outcome_id(outcomes[0]))
+        add(journal, outcomes, batch_size)
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "add", dies)
         with pytest.raises(Killed):
             evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
     again = []
-    monkeypatch.setattr(Journal, "add", lambda journal, batch, rows: (again.append(batch), add(journal, batch, rows)))
+
+    def asks(journal, outcomes, batch_size):
+        again.append(outcome_id(outcomes[0]))
+        add(journal, outcomes, batch_size)
+
+    monkeypatch.setattr(Journal, "add", asks)
     same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
     assert not {*again} & {*written}  # nothing is asked twice
     assert len(again) + len(written) > after + 1
@@ -89,8 +97,8 @@ def test_an_interrupt_keeps_what_was_answered(world, gpt4roi, whole, tmp_path, m
     add = Journal.add
     left = iter([False, False, False, True])
 
-    def interrupts(journal, batch, outcomes):
-        add(journal, batch, outcomes)
+    def interrupts(journal, outcomes, batch_size):
+        add(journal, outcomes, batch_size)
         if next(left):
             raise KeyboardInterrupt
 
@@ -102,6 +110,138 @@ def test_an_interrupt_keeps_what_was_answered(world, gpt4roi, whole, tmp_path, m
     assert 0 < len(part.predictions) < len(whole.predictions)
     assert set(part.predictions["id"].str.rpartition("/")[0].value_counts()) == {2}  # no half an annotation
     same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+]
+
+
+def running_out(monkeypatch, errors, most=0, whole=2) -> list[int]:
+    """Memory runs out, once for each of `errors`, after so many `whole` batches, where a batch has more than `most`
+    questions. The list that is given back grows by the size of each batch that is read."""
+    read, rest, sizes = BatchedPredictor._read, list(errors), []
+
+    def runs_out(predictor, questions, shared):
+        sizes.append(len(questions))
+        if len(sizes) > whole and len(questions) > most and rest:
+            raise rest.pop(0)
+        return read(predictor, questions, shared)
+
+    monkeypatch.setattr(BatchedPredictor, "_read", runs_out)
+    return sizes
+
+
+def close(one: Result, other: Result) -> None:
+    """The two results agree but for the last digits of log-probabilities."""
+    numbers = ["logprob", "margin", "option_logprobs", "score"]
+    pd.testing.assert_frame_equal(
+        one.predictions.drop(columns=["seconds", *numbers]), other.predictions.drop(columns=["seconds", *numbers])
+    )
+    assert list(one.predictions["logprob"]) == pytest.approx(list(other.predictions["logprob"]), abs=1e-4)
+    assert one.metrics == other.metrics and not one.card.differences(other.card)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_where_memory_runs_out_batches_are_halved_and_the_answers_stay(
+    world, gpt4roi, whole, tmp_path, monkeypatch, error
+):
+    with monkeypatch.context() as patch:
+        sizes = running_out(patch, [error, error], most=1)  # from four to two to one
+        with pytest.warns(UserWarning, match="memory ran out; it goes on with 2 questions at a time") as warned:
+            found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+    assert len(warned) == 1  # said once
+    assert sizes[2:4] == [4, 2] and set(sizes[4:]) == {1}
+    close(found, whole)
+    assert found.card.batch_sizes == [4, 1] and whole.card.batch_sizes == [4]
+    assert "4 and 1 (may change the last digit" in found.card.text() and "last digit" not in whole.card.text()
+    same(Result.load(tmp_path), found)
+    # Another batch size is the same run, and nothing is asked again.
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchedPredictor, "answer", None)
+        close(evaluate("vcr", gpt4roi, world, folder=tmp_path, batch_size=16, progress=False), whole)
+
+
+def test_a_run_that_memory_ended_goes_on_with_another_batch_size(world, gpt4roi, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        running_out(patch, ERRORS * 3)
+        with (
+            pytest.warns(UserWarning, match="memory ran out"),
+            pytest.raises(MemoryError, match='the questions one at a time: load the model with quantization="8bit"'),
+        ):
+            evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+    kept = Journal(tmp_path)
+    kept.read()
+    assert len(kept.done()) == 6  # two batches
+    found = evaluate("vcr", gpt4roi, world, folder=tmp_path, batch_size=3, progress=False)
+    close(found, whole)
+    assert found.card.batch_sizes == [4, 3]
+
+
+def test_another_error_is_no_want_of_memory(world, gpt4roi, monkeypatch):
+    running_out(monkeypatch, [RuntimeError("the weights have another shape")])
+    with pytest.raises(RuntimeError, match="another shape"):
+        evaluate("vcr", gpt4roi, world, **SMALL)
+
+
+def test_little_memory_makes_batches_smaller_before_the_first(world, gpt4roi, whole, monkeypatch):
+    cost = []
+    fit = run.BatchSize.fit
+
+    def notes(batch, model, needed):
+        cost.append(needed)
+        monkeypatch.setattr(memory, "free_bytes", lambda device: (needed(2) + needed(3)) // 2)
+        fit(batch, model, needed)
+
+    monkeypatch.setattr(run.BatchSize, "fit", notes)
+    with pytest.warns(UserWarning, match=r"^4 questions at a time need .* are free; it goes on with 2 at a time$"):
+        found = evaluate("vcr", gpt4roi, world, **SMALL)
+    close(found, whole)
+    assert found.card.batch_sizes == [2]
+    assert cost[0](1) < cost[0](2) < cost[0](3)
+
+
+def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, monkeypatch, capsys):
+    gpt4roi.save_pretrained(tmp_path / "model")
+    command = ["coco", "--checkpoint", str(tmp_path / "model"), "--root", str(world), "--device", "cpu"]
+    command += ["--out", str(tmp_path / "out")]
+    loaded = GPT4RoI.from_pretrained(tmp_path / "model", device="cpu")
+
+    def run_command() -> str:
+        assert main(command) == 1
+        return capsys.readouterr().err.splitlines()[-1]  # after the bars of what is loaded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "free_bytes", lambda device: 1000)
+        said = run_command()
+        assert "model' needs" in said and "are free on cpu; nothing smaller fits either" in said
+        monkeypatch.setattr(GPT4RoI, "from_pretrained", lambda *_, **__: loaded)
+        said = run_command()
+        assert said.startswith("the questions, even one at a time, need ") and 'device="cpu"' in said
+    for error in ERRORS:
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            running_out(patch, [error] * 9, whole=0)
+            assert run_command().startswith("memory ran out with the questions one at a time: ")
+    monkeypatch.setattr(run, "checkpoint_hash", lambda _: _raise(ERRORS[2]))
+    assert run_command().startswith("memory ran out; what was answered is kept")
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_resumed_run_reads_its_journal_once(world, gpt4roi, whole, tmp_path, monkeypatch):
+    evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+    lines = (tmp_path / "answers-0.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "answers-0.jsonl").write_text("".join(lines[:-1]))
+    asked = []
+    read = journal.read_json_lines
+    monkeypatch.setattr(journal, "read_json_lines", lambda file: (asked.append(file), read(file))[1])
+    same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
+    assert asked == [tmp_path / "answers-0.jsonl"]
 
 
 def test_a_stop_ends_it_early(world, gpt4roi):
@@ -187,8 +327,8 @@ def test_pictures_that_come_later_are_asked_about(own, world, gpt4roi, whole, tm
 def test_images_that_were_replaced_since_are_not_mixed_with_the_old(own, gpt4roi, whole, tmp_path, monkeypatch):
     add, folder, written = Journal.add, tmp_path / "kept", []
 
-    def stops(journal, batch, outcomes):
-        add(journal, batch, outcomes)
+    def stops(journal, outcomes, batch_size):
+        add(journal, outcomes, batch_size)
         written.extend(outcomes)
         if len(written) >= 8:
             raise KeyboardInterrupt

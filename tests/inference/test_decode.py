@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tiny import tiny_config, tiny_processor
+from tiny import picture, tiny_config, tiny_gpt4roi, tiny_processor
 from tiny_parts import TOKENIZERS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt4roi_nb.inference.decode import Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
@@ -228,3 +229,41 @@ def test_the_work_is_linear_in_the_length(template_processor, processor, monkeyp
             for token_id in ids * times:
                 writing.push(token_id, -1.0)
         assert sum(decoded) < 25 * len(ids) * times
+
+
+class Reads(TorchDispatchMode):
+    """Counts what waits for the device: reading a number, a list, or a copy on the CPU."""
+
+    def __init__(self, monkeypatch) -> None:
+        super().__init__()
+        self.count = 0
+        for name in ("tolist", "cpu", "numpy"):
+            monkeypatch.setattr(torch.Tensor, name, self.counted(getattr(torch.Tensor, name)))
+
+    def counted(self, read):
+        def reads(*args, **kwargs):
+            self.count += 1
+            return read(*args, **kwargs)
+
+        return reads
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default  # item(), bool(), int(), float()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_costs_one_read_of_the_device(monkeypatch, temperature):
+    session = tiny_gpt4roi(seed=1).session(picture())
+    asked = {"temperature": temperature, "seed": 0, "boxes": [(3, 4, 30, 40), (10, 4, 40, 30)]}
+    session.describe(max_new_tokens=1, **asked)  # what is looked at once
+    reads = Reads(monkeypatch)
+    found = []
+    for count in (1, 2, 5, 6):
+        before = reads.count
+        with reads:
+            answers = session.describe(max_new_tokens=count, **asked)
+        assert {len(answer.token_ids) for answer in answers} == {count}  # none of them has ended by itself
+        found.append(reads.count - before)
+    assert found[1] - found[0] == found[3] - found[2] == 1
+    assert found[2] - found[1] == 3
