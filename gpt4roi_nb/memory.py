@@ -14,7 +14,7 @@ import gc
 import math
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,9 +185,12 @@ def devices_of(model: nn.Module) -> list[torch.device]:
     return list(dict.fromkeys(parameter.device for parameter in model.parameters() if not parameter.is_meta))
 
 
-def sum_free(devices: Sequence[torch.device]) -> int | None:
-    """Bytes that are free on some devices together; None where one does not say."""
+def sum_free(devices: Sequence[torch.device], limits: Mapping[torch.device, int] | None = None) -> int | None:
+    """Bytes that are free on some devices together, of each at most its limit; None where one does not say."""
     each = [free_bytes(device) for device in devices]
+    if limits is not None:
+        allowed = [limits.get(device, 0) for device in devices]
+        each = [None if size is None else min(size, most) for size, most in zip(each, allowed, strict=True)]
     return None if None in each else sum(size for size in each if size is not None)
 
 
@@ -261,8 +264,13 @@ def check_memory(
     dtype: torch.dtype,
     quantization: str | None = None,
     source: str | os.PathLike[str] = "",
+    *,
+    limits: Mapping[torch.device, int] | None = None,
 ) -> None:
     """Compares what is free on the devices together with what a model and a session with one region need.
+
+    Args:
+        limits: bytes that may be taken per device; none of a device that is not among them. None: all that is free.
 
     Raises:
         MemoryError: where it does not fit; the message names the smallest change of setting that would.
@@ -271,17 +279,18 @@ def check_memory(
     model = skeleton(config)
     if len(devices) == 1:
         check_packing(quantised_linears(model) if quantization else {}, quantization, devices[0])
-    free = sum_free(devices)
+    free = sum_free(devices, limits)
     needed = _needed(model, dtype, quantization, devices[0].type)
     if free is None or needed <= free:
         return
     session = session_bytes(model, dtype, quantization=quantization)
+    places = " and ".join(map(str, devices)) + ("" if limits is None else ", within max_memory")
     raise MemoryError(
         f"{os.fspath(source) or 'this model'!r} needs {in_words(needed)}"
         f" ({in_words(weight_bytes(model, dtype, quantization))} for the weights"
         f" {'in ' + quantization.replace('bit', ' bits') if quantization else 'as ' + _name(dtype)}"
-        f" and {in_words(session)} for a session), but {in_words(free)} are free on"
-        f" {' and '.join(map(str, devices))}; {_advice(model, devices, dtype, quantization, free)}"
+        f" and {in_words(session)} for a session), but {in_words(free)} are free on {places};"
+        f" {_advice(model, devices, dtype, quantization, free)}"
     )
 
 

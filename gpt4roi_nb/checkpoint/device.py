@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +17,8 @@ DEVICES = Path("/dev")  # each NVIDIA device is a nvidia0, nvidia1, … there, a
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 NVIDIA_SMI = "nvidia-smi"
 SMI_SECONDS = 10.0  # it takes about one; with a device that has failed it may hang
+# With these a device_map leaves it to accelerate where each part goes.
+SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 HIDDEN = ("", "-1")  # values of CUDA_VISIBLE_DEVICES with which somebody wants no GPU to be seen
 
 
@@ -37,7 +41,62 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     if target.type == "cuda" and not torch.cuda.is_available():
         why = unused_gpu() or "there is none"
         raise ValueError(f'device={str(target)!r} needs a GPU that PyTorch can use, and {why}; take device="cpu"')
+    if target.type == "cuda" and target.index is not None and target.index >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={str(target)!r} is not there: PyTorch can use {torch.cuda.device_count()} GPU(s), from 0 on"
+        )
     return target
+
+
+def check_device_map(device_map: str | dict[str, Any], options: Mapping[str, Any]) -> dict[torch.device, int] | None:
+    """Checks where `from_pretrained` is to put the parts of a model, as transformers and accelerate take it.
+
+    Args:
+        device_map: one of `SPREADING`, a device, or places by the names of parts.
+        options: the other keywords; `max_memory` and `offload_folder` are looked at.
+
+    Returns:
+        The bytes that `max_memory` allows per device; None where it is not given.
+
+    Raises:
+        ValueError: a place that is none, a GPU that PyTorch cannot use, a disk without `offload_folder`, or a
+            `max_memory` that gives no size per device.
+    """
+    if not (isinstance(device_map, str) and device_map in SPREADING):
+        places = set(device_map.values()) if isinstance(device_map, dict) else {device_map}
+        for place in places - {"disk"}:
+            choose_device(_device(place, "device_map"))
+        if "disk" in places and options.get("offload_folder") is None:
+            raise ValueError('device_map puts parts on "disk": say in which folder, by offload_folder="path/to/folder"')
+    limits = options.get("max_memory")
+    if limits is None:
+        return None
+    from accelerate.utils.modeling import convert_file_size_to_int
+
+    if not isinstance(limits, Mapping):
+        raise ValueError(f'max_memory must be sizes by device, such as {{0: "20GB", "cpu": "60GB"}}, but is {limits!r}')
+    sizes = {}
+    for place, size in limits.items():
+        if place == "disk":
+            continue
+        device = choose_device(_device(place, "max_memory"))
+        try:
+            sizes[device] = convert_file_size_to_int(size)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f'max_memory[{place!r}] must be bytes or a size as "20GB", but is {size!r}') from error
+    return sizes
+
+
+def _device(place: object, argument: str) -> torch.device:
+    """A GPU's number, or a device's name."""
+    try:
+        return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError) as error:
+        known = ", ".join(f'"{name}"' for name in SPREADING)
+        also = f", or device_map as a whole {known}" if argument == "device_map" else ""
+        raise ValueError(
+            f'{argument}: a place is a GPU\'s number, "cuda:0", "cpu" or "disk"{also}, but {place!r} came'
+        ) from error
 
 
 def warn_of_unused_gpu() -> None:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from gpt4roi_nb.checkpoint.check import LAYOUT, PROCESSOR_FILES, check_small_files, check_stored, check_weights
-from gpt4roi_nb.checkpoint.device import choose_device, warn_of_unused_gpu
+from gpt4roi_nb.checkpoint.device import SPREADING, check_device_map, choose_device, warn_of_unused_gpu
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.finite import check_finite
@@ -27,8 +27,6 @@ DEMO_CHECKPOINT = Path(__file__).parents[1] / "demo" / "checkpoint"
 
 # Options with which transformers would read other weights than those that were checked.
 OTHER_WEIGHTS = ("variant", "gguf_file", "use_safetensors", "transformers_weights")
-# With these a device_map leaves it to accelerate where each part goes.
-SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 _SHOWN_NAMES = 5
 
 
@@ -52,6 +50,7 @@ def load_checkpoint(
             f"{' or '.join(reversed(LAYOUT))}, which are checked; leave it out"
         )
     check_quantization(quantization)  # before a hub is asked
+    limits = None if device_map is None else check_device_map(device_map, kwargs)
     source = locate(path, "checkpoint", {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
     given, folder = source.name, source.folder
     check_small_files(folder)
@@ -64,14 +63,14 @@ def load_checkpoint(
         target = choose_device(device)
         # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
         device_map = None if target.type == "cpu" else {"": target}
-    elif device_map in SPREADING:
+    elif isinstance(device_map, str) and device_map in SPREADING:
         warn_of_unused_gpu()
     if dtype is None and {place.type for place in _devices(device_map, stored, kwargs)} == {"cpu"}:
         # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
         dtype = torch.float32 if stored is None else torch.bfloat16
     dtype = _dtype(dtype, config, stored)
     if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
-        check_memory(config, devices, dtype, stored, given)
+        check_memory(config, devices, dtype, stored, given, limits=limits)
     if source.is_remote:  # what would not fit into memory has not been fetched
         source.get_weights([LAYOUT])
         check_stored(given, config, check_weights(folder), quantised=saved_as is not None)

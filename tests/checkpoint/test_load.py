@@ -490,6 +490,44 @@ def test_device_and_device_map_exclude_each_other(saved):
         GPT4RoI.from_pretrained(saved, device="cpu", device_map="auto")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device_map": "autoo"}, "device_map: a place is a GPU.*as a whole \"auto\".*'autoo' came"),
+        ({"device_map": {"": 1.5}}, "a place is a GPU's number.* but 1.5 came"),
+        ({"device_map": {"": "disk"}}, "say in which folder, by offload_folder="),
+        ({"device_map": "auto", "max_memory": "lots"}, "max_memory must be sizes by device, such as .* but is 'lots'"),
+        ({"device_map": "auto", "max_memory": {"cpu": "lots"}}, "must be bytes or a size.* but is 'lots'"),
+        ({"device_map": "auto", "max_memory": {"cpu": None}}, "max_memory\\['cpu'\\] must be bytes or .* but is None"),
+        ({"device_map": "auto", "max_memory": {"ram": "1GB"}}, "max_memory: a place is a GPU's number.*'ram' came"),
+    ],
+)  # fmt: skip
+def test_what_is_no_device_map_is_said(saved, options, words):
+    with pytest.raises(ValueError, match=words):
+        GPT4RoI.from_pretrained(saved, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device_map": "cuda"},
+        {"device_map": 0},
+        {"device_map": {"": "cuda:1"}},
+        {"device_map": "auto", "max_memory": {0: "9GB"}},
+    ],
+)
+def test_a_map_to_a_gpu_that_is_not_there_is_refused(saved, options):
+    with pytest.raises(ValueError, match="needs a GPU that PyTorch can use, and there is none"):
+        GPT4RoI.from_pretrained(saved, **options)
+
+
+def test_max_memory_is_a_limit(saved):
+    assert asked(GPT4RoI.from_pretrained(saved, device_map="auto", max_memory={"cpu": "1GB"}))
+    with pytest.raises(MemoryError, match=r"but 10\.0 kB are free on cpu, within max_memory"):
+        GPT4RoI.from_pretrained(saved, device_map="auto", max_memory={"cpu": "10KB"})
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 def test_without_a_gpu_any_device_map_means_float32(gpt4roi, saved, tmp_path):
     half = load(saved)
