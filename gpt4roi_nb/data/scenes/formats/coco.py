@@ -64,8 +64,12 @@ def image_record(picture: Picture, file_name: str) -> Record:
     }
 
 
-def object_record(picture: Picture, index: int) -> Record:
-    """An entry of a COCO file's `annotations` for one object, by polygons."""
+def object_records(picture: Picture) -> list[Record]:
+    """The entries of a COCO file's `annotations` for each object, by polygons."""
+    return [_object_record(picture, index) for index in range(len(picture.objects))]
+
+
+def _object_record(picture: Picture, index: int) -> Record:
     thing = picture.objects[index]
     return {
         "segmentation": picture.polygons[index],
@@ -83,8 +87,9 @@ def add(picture: Picture, added: Added) -> None:
     file_name = f"{picture.stem}.jpg"
     added.links.append(f"{FOLDER}/{picture.split}2017/{file_name}")
     added.row(INSTANCES[picture.split], "images", image_record(picture, file_name))
+    records = object_records(picture)
     for segment in picture.segments:
-        record = object_record(picture, segment.members[0])
+        record = records[segment.members[0]]
         if segment.is_crowd:
             record["segmentation"] = run_lengths(picture.scene.masks[list(segment.members)].any(0), segment.box)
             record["area"] = float(segment.area)

@@ -34,7 +34,7 @@ from gpt4roi_nb.data.scenes.formats import (
     vcr,
     visual7w,
 )
-from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps, png
 from gpt4roi_nb.data.scenes.formats.picture import Picture
 from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
 from gpt4roi_nb.files import read_json, replacing, write_json
@@ -52,7 +52,6 @@ SHARD = 32  # pictures that a worker draws at a time
 
 # JPEG, since the datasets' names end in .jpg, at a quality that shows no traces and with full colour: a fifth of a PNG.
 JPEG = {"quality": 95, "subsampling": 0}
-PNG_LEVEL = 3
 BYTES_PER_PICTURE = 200_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
 SIZE = 336
 SPARE = 1.2  # of free disk over what will be used
@@ -117,11 +116,14 @@ def _write_shard(shard: Shard) -> None:
         for name in added.links:
             _link(image, _parent(folder / name, known))
         for name, array in added.pngs.items():
-            Image.fromarray(array).save(_parent(folder / name, known), "PNG", compress_level=PNG_LEVEL)
+            _parent(folder / name, known).write_bytes(png(array))
         for name, content in added.texts.items():
             _parent(folder / name, known).write_bytes(dumps(content))
+        dumped: dict[int, bytes] = {}  # by the record's id: several files have the same one
         for file, part, record in added.rows:
-            lines[file, part].append(dumps(record) + b"\n")
+            if id(record) not in dumped:
+                dumped[id(record)] = dumps(record) + b"\n"
+            lines[file, part].append(dumped[id(record)])
     head = [[file, part, sum(map(len, rows))] for (file, part), rows in lines.items()]
     with replacing(_shard_file(folder, shard)) as partial:
         partial.write_bytes(b"".join([dumps(head), b"\n", *(row for rows in lines.values() for row in rows)]))
