@@ -21,6 +21,7 @@ UP = np.array([0.0, math.sin(ELEVATION), math.cos(ELEVATION)], np.float32)  # th
 SUPERSAMPLES = 3  # rays a pixel, along each axis
 MAX_STEPS = 64
 HIT_DISTANCE = 0.004
+SURE = 0.002  # of a distance, so that rounding never matters
 
 # Where the lamp may stand: bearing from the viewer's direction, in degrees (negative: left), at one height.
 LAMP_BEARINGS = (-85.0, -60.0, -35.0, 35.0, 60.0, 85.0)
@@ -66,26 +67,54 @@ def _rotated(points: np.ndarray, angle: float) -> np.ndarray:
     return np.stack([cos * points[0] - sin * points[1], sin * points[0] + cos * points[1], points[2]])
 
 
-def _march(solid: Solid, origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Follow parallel rays to a solid: (hit (M,) bool, points (3, M) float32 where they end)."""
+def _bounded(origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(indices of the rays that meet the bounding sphere, where they enter it, where they leave it)."""
     offset = origins - np.array([[0.0], [0.0], [BOUND_CENTRE_Z]], np.float32)
     along = (offset * direction[:, None]).sum(0)
     inside = along**2 - (offset**2).sum(0) + BOUND_RADIUS**2
     active = np.flatnonzero(inside > 0)
     reach = np.sqrt(inside[active])
-    travelled = (-along[active] - reach).astype(np.float32)
-    end = -along[active] + reach
+    return active, (-along[active] - reach).astype(np.float32), -along[active] + reach
+
+
+def _passes_near(solid: Solid, origins: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
+    """(M,) bool: False for rays that surely keep that distance from a solid wherever they are near enough to hit it.
+
+    A solid's value changes by no more than the way gone, so one can step until it could be `distance`.
+    """
+    active, travelled, end = _bounded(origins, direction)
+    near = np.zeros(origins.shape[1], bool)
+    for _ in range(MAX_STEPS):
+        room = solid(origins[:, active] + travelled * direction[:, None]) - distance
+        close = room < SURE
+        near[active[close]] = True
+        keep = ~close & (travelled < end)
+        active, end = active[keep], end[keep]
+        travelled = travelled[keep] + room[keep]
+        if not active.size:
+            break
+    near[active] = True
+    return near
+
+
+def _march(solid: Solid, origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Follow parallel rays to a solid: (hit (M,) bool, points (3, M) float32 where they end)."""
+    active, travelled, end = _bounded(origins, direction)
     hit = np.zeros(origins.shape[1], bool)
     points = np.zeros_like(origins)
+    origins = origins[:, active]
     for _ in range(MAX_STEPS):
-        here = origins[:, active] + travelled * direction[:, None]
+        here = origins + travelled * direction[:, None]
         distance = solid(here)
         found = distance < HIT_DISTANCE
-        hit[active[found]] = True
-        points[:, active[found]] = here[:, found]
-        keep = ~found & (travelled < end)
-        active, end = active[keep], end[keep]
-        travelled = travelled[keep] + distance[keep]
+        arrived = np.flatnonzero(found)
+        hit[active[arrived]] = True
+        points[:, active[arrived]] = np.take(here, arrived, axis=1)
+        going = np.flatnonzero(~found & (travelled < end))
+        travelled = travelled + distance  # which may be float64
+        if going.size < active.size:
+            active, end, travelled = active[going], end[going], travelled[going]
+            origins = np.take(origins, going, axis=1)
         if not active.size:
             break
     return hit, points
@@ -110,6 +139,14 @@ def _openness(solid: Solid, points: np.ndarray, normals: np.ndarray) -> np.ndarr
     return np.clip(1 - crowding, 0.15, 1)
 
 
+def _origins(heights: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """(3, rows · columns) float32: a grid of points in the plane across the direction of sight."""
+    v, u = (grid.ravel() for grid in np.meshgrid(heights, cols, indexing="ij"))
+    origins = UP[:, None] * v
+    origins[0] = u
+    return origins
+
+
 @cache
 def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     """Trace one solid; `pixels` is the number of pixels for one of the solid's units."""
@@ -120,18 +157,22 @@ def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     fine = SUPERSAMPLES
     cols = (np.arange(-side * fine, side * fine, dtype=np.float32) + 0.5) / (fine * pixels)
     heights = -(np.arange(-above * fine, below * fine, dtype=np.float32) + 0.5) / (fine * pixels)
-    v, u = (grid.ravel() for grid in np.meshgrid(heights, cols, indexing="ij"))
-    origins = UP[:, None] * v
-    origins[0] = u
-    hit, points = _march(solid, _rotated(origins, -angle), _rotated(VIEW[:, None], -angle)[:, 0])
+    view = _rotated(VIEW[:, None], -angle)[:, 0]
+    # Most rays miss. The middle one of a pixel tells whether any of the pixel's can hit.
+    middle = _rotated(_origins(heights[fine // 2 :: fine], cols[fine // 2 :: fine]), -angle)
+    beside = math.hypot(fine // 2, fine // 2) / (fine * pixels)
+    near = _passes_near(solid, middle, view, beside + HIT_DISTANCE).reshape(above + below, 2 * side)
+    rays = np.flatnonzero(np.repeat(np.repeat(near, fine, 0), fine, 1))
+    hit, points = _march(solid, _rotated(_origins(heights, cols)[:, rays], -angle), view)
     own = points[:, hit]
     normals = _gradient(solid, own)
-    channels = np.zeros((8, v.size), np.float32)
-    channels[0, hit] = 1
-    channels[1:4, hit] = _rotated(normals, angle)
-    channels[4:7, hit] = own
-    channels[7, hit] = _openness(solid, own, normals)
-    rows, columns = above + below, 2 * side
+    channels = np.zeros((8, near.size * fine * fine), np.float32)
+    where = rays[hit]
+    channels[0, where] = 1
+    channels[1:4, where] = _rotated(normals, angle)
+    channels[4:7, where] = own
+    channels[7, where] = _openness(solid, own, normals)
+    rows, columns = near.shape
     channels = channels.reshape(8, rows, fine, columns, fine).mean((2, 4)).reshape(8, -1)
     covered = np.flatnonzero(channels[0] > 0)
     alpha = channels[0, covered]

@@ -4,7 +4,6 @@ Everything is written into `OUT.part`, which gets its name when it is whole: a f
 that was broken off is taken up by the next for the same world: what each shard of pictures added is kept until the end.
 """
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -37,7 +36,7 @@ from gpt4roi_nb.data.scenes.formats import (
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps, png
 from gpt4roi_nb.data.scenes.formats.picture import Picture
 from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
-from gpt4roi_nb.files import read_json, replacing, write_json
+from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
 FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
@@ -45,7 +44,6 @@ FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for 
 LAYOUT = 2  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
 PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
-LOCK = ".lock"
 SHARDS = ".shards"  # what each finished shard added to the annotation files
 SPOOLS = ".spools"
 SHARD = 32  # pictures that a worker draws at a time
@@ -171,15 +169,10 @@ def _check_disk(folder: Path, images: int, size: int) -> None:
 @contextmanager
 def _taken(partial: Path, plan: dict[str, Any]) -> Iterator[None]:
     """The folder that is being written, for this run alone; begun anew, or taken up where it is of the same world."""
-    partial.mkdir(exist_ok=True)
-    with (partial / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back, however the run ends
-        except OSError as error:
-            raise FileExistsError(f"{str(partial)!r} is being written by another run; wait for it") from error
+    with alone_in(partial, "run"):
         file = partial / PLAN
         if not file.exists():
-            if any(path.name != LOCK for path in partial.iterdir()):
+            if any(partial.iterdir()):
                 raise FileExistsError(f"{str(partial)!r} is no world that was cut short; remove it, or name another")
             write_json(file, plan)
         elif (before := read_json(file)) != plan:
@@ -247,8 +240,7 @@ def write_world(
         counts = _fill(partial, shards, images, workers, progress)
         records = {file: dict(sorted(parts.items())) for file, parts in sorted(counts.items())}
         write_json(partial / WORLD, {**plan, "records": records})
-        for name in (PLAN, LOCK):
-            (partial / name).unlink()
+        (partial / PLAN).unlink()
         partial.replace(folder)
     return folder
 
