@@ -1,12 +1,14 @@
-"""Solids traced once a process: what each looks like from the camera, and the shadow it throws on the table.
+"""Solids traced once: what each looks like from the camera, and the shadow it throws on the table.
 
 A parallel camera looks down at an angle, so a solid looks the same wherever it stands, and `render.py` only has to
 colour and place what is traced here. World frame: x to the right, y away from the viewer, z up; the table is z = 0.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -52,6 +54,29 @@ class Sprite:
     openness: np.ndarray
     box: tuple[int, int, int, int]
     area: int
+
+
+class Traces(NamedTuple):
+    """What was traced: sprites by shape, angle index and pixels a unit; shadow grids by shape, angle index and lamp."""
+
+    sprites: dict[tuple[str, int, float], Sprite]
+    shadows: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+_kept = Traces({}, {})  # of this process
+
+
+def traces(shape: str, angle_index: int, pixels: Iterable[float]) -> Traces:
+    """Everything of one solid at one angle, for other processes to `keep`."""
+    sprites = {(shape, angle_index, size): trace_sprite(shape, angle_index, size) for size in pixels}
+    lamps = range(len(LAMP_BEARINGS))
+    return Traces(sprites, {(shape, angle_index, lamp): _shadow_grid(shape, angle_index, lamp) for lamp in lamps})
+
+
+def keep(traced: Traces) -> None:
+    """Take over what another process has traced."""
+    _kept.sprites.update(traced.sprites)
+    _kept.shadows.update(traced.shadows)
 
 
 def lamp_direction(lamp: int) -> np.ndarray:
@@ -147,9 +172,15 @@ def _origins(heights: np.ndarray, cols: np.ndarray) -> np.ndarray:
     return origins
 
 
-@cache
 def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
-    """Trace one solid; `pixels` is the number of pixels for one of the solid's units."""
+    """Trace one solid, once; `pixels` is the number of pixels for one of the solid's units."""
+    key = (shape, angle_index, pixels)
+    if key not in _kept.sprites:
+        _kept.sprites[key] = _sprite(*key)
+    return _kept.sprites[key]
+
+
+def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     solid = SOLIDS[shape]
     angle = ANGLES[shape][angle_index]
     side = math.ceil(1.35 * pixels)
@@ -184,7 +215,6 @@ def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     return Sprite(row, col, alpha, unit, rest[3:6], _rotated(rest[3:6], angle), rest[6], box, int(firm.sum()))
 
 
-@cache
 def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, np.ndarray]:
     """(lamplight, ambient light), each (rows, SHADOW_GRID) float32 in [0, 1], on the table around one solid."""
     solid, angle = SOLIDS[shape], ANGLES[shape][angle_index]
@@ -210,10 +240,13 @@ def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, n
 @cache
 def trace_shadow(shape: str, angle_index: int, lamp: int, pixels: float) -> tuple[np.ndarray, np.ndarray]:
     """(lamplight, ambient light) shares, each (2a, 2b) float32, on the table patch centred on a solid's foot."""
+    key = (shape, angle_index, lamp)
+    if key not in _kept.shadows:
+        _kept.shadows[key] = _shadow_grid(*key)
     half_cols = round(SHADOW_REACH * pixels)
     half_rows = round(SHADOW_REACH * pixels * UP[1])
     lamplight, ambient = (
         np.asarray(Image.fromarray(grid).resize((2 * half_cols, 2 * half_rows), Image.Resampling.BICUBIC))
-        for grid in _shadow_grid(shape, angle_index, lamp)
+        for grid in _kept.shadows[key]
     )
     return np.clip(lamplight, 0, 1), np.clip(ambient, 0, 1)

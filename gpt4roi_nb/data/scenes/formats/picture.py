@@ -145,8 +145,10 @@ class Picture:
             found.append(Segment(name, (x, y, x + width, y + height), int(np.count_nonzero(mask)), (), (value,)))
         return tuple(found)
 
-    def painted(self, numbers: Iterable[tuple[Segment, int]], colours: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """(H, W) or (H, W, C): each segment's number, 0 elsewhere, as `colours` turns numbers (256,) int32 into pixels."""
+    def painted(
+        self, numbers: Iterable[tuple[Segment, int]], colours: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """(H, W) or (H, W, C): each segment's number, 0 elsewhere; `colours` makes pixels of numbers (256,) int32."""
         table = np.zeros(256, np.int32)
         for segment, number in numbers:
             table[list(segment.values)] = number

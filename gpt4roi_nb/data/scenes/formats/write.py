@@ -4,10 +4,14 @@ Everything is written into `OUT.part`, which gets its name when it is whole: a f
 that was broken off is taken up by the next for the same world: what each shard of pictures added is kept until the end.
 """
 
+import functools
 import json
+import math
 import multiprocessing
 import os
+import pickle
 import shutil
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -35,7 +39,10 @@ from gpt4roi_nb.data.scenes.formats import (
 )
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps, png
 from gpt4roi_nb.data.scenes.formats.picture import Picture
-from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
+from gpt4roi_nb.data.scenes.render import CANVAS, PIXELS_PER_UNIT
+from gpt4roi_nb.data.scenes.scene import SCALES, make_scene, scene_seed
+from gpt4roi_nb.data.scenes.shapes import ANGLES
+from gpt4roi_nb.data.scenes.sprites import Traces, keep, traces
 from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
 FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
@@ -47,6 +54,7 @@ PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run c
 SHARDS = ".shards"  # what each finished shard added to the annotation files
 SPOOLS = ".spools"
 SHARD = 32  # pictures that a worker draws at a time
+MANY = 8  # shards from which on the processes first trace all solids together
 
 # JPEG, since the datasets' names end in .jpg, at a quality that shows no traces and with full colour: a fifth of a PNG.
 JPEG = {"quality": 95, "subsampling": 0}
@@ -102,8 +110,13 @@ def _link(source: Path, name: Path) -> None:
         shutil.copyfile(source, name)
 
 
-def _write_shard(shard: Shard) -> None:
-    """Writes the files of some pictures, and then their records, one JSON line each, as the shard's own file."""
+def _write_shard(shard: Shard, traced: Path | None = None) -> None:
+    """Writes the files of some pictures, and then their records, one JSON line each, as the shard's own file.
+
+    traced: a file with the solids as they were traced before, if they were.
+    """
+    if traced is not None:
+        _keep_traced(traced)
     folder, known = Path(shard.folder), set[Path]()
     lines: dict[Spool, list[bytes]] = defaultdict(list)
     for number in range(shard.first, shard.last + 1):
@@ -151,9 +164,27 @@ def _written(shards: list[Shard], workers: int) -> Generator[Shard, None, None]:
             yield shard
         return
     # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for shard, _ in zip(shards, pool.imap(_write_shard, shards), strict=True):
+    with tempfile.TemporaryDirectory() as own, multiprocessing.get_context("spawn").Pool(workers) as pool:
+        traced = None
+        if len(shards) >= MANY:
+            traced = Path(own) / "traced"
+            solids = [(shape, k, shards[0].size) for shape, angles in ANGLES.items() for k in range(len(angles))]
+            traced.write_bytes(pickle.dumps(list(pool.imap_unordered(_traced, solids))))
+        for shard, _ in zip(shards, pool.imap(functools.partial(_write_shard, traced=traced), shards), strict=True):
             yield shard
+
+
+def _traced(solid: tuple[str, int, int]) -> Traces:
+    """Everything of a solid (shape, angle index) that pictures of a size need."""
+    shape, angle_index, size = solid
+    drawn = {1, math.ceil(size / CANVAS)}  # layouts are tried at scale 1
+    return traces(shape, angle_index, [scale * PIXELS_PER_UNIT * k for scale in SCALES.values() for k in drawn])
+
+
+@functools.cache
+def _keep_traced(file: Path) -> None:
+    for traced in pickle.loads(file.read_bytes()):
+        keep(traced)
 
 
 def _check_disk(folder: Path, images: int, size: int) -> None:
