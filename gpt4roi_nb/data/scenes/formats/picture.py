@@ -136,6 +136,10 @@ class Picture:
         return regions
 
     @cached_property
+    def _places(self) -> np.ndarray:
+        return self.regions.astype(np.intp)  # once for all maps: `np.take` would do it for each
+
+    @cached_property
     def stuff(self) -> tuple[Segment, ...]:
         """Wall and table, without the objects."""
         found = []
@@ -152,7 +156,7 @@ class Picture:
         table = np.zeros(256, np.int32)
         for segment, number in numbers:
             table[list(segment.values)] = number
-        return np.take(colours(table), self.regions, axis=0)
+        return np.take(colours(table), self._places, axis=0, mode="clip")  # none is outside; "clip" is the quickest
 
     @cached_property
     def things(self) -> tuple[Segment, ...]:
