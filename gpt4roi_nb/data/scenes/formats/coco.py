@@ -4,6 +4,8 @@ A crowd (see `picture.CROWD`) is one annotation with uncompressed run lengths, e
 hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
 """
 
+import numpy as np
+
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, run_lengths
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, sides, xywh
@@ -91,7 +93,8 @@ def add(picture: Picture, added: Added) -> None:
     for segment in picture.segments:
         record = records[segment.members[0]]
         if segment.is_crowd:
-            record["segmentation"] = run_lengths(picture.scene.masks[list(segment.members)].any(0), segment.box)
+            mask: np.ndarray = np.any(picture.scene.masks[list(segment.members)], axis=0)
+            record["segmentation"] = run_lengths(mask)
             record["area"] = float(segment.area)
             record["bbox"] = xywh(segment.box)
             record["iscrowd"] = 1

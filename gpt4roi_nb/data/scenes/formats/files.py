@@ -108,7 +108,7 @@ def png(pixels: np.ndarray) -> bytes:
     packer = zlib.compressobj(strategy=zlib.Z_RLE)
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)),
-        (b"IDAT", packer.compress(filtered) + packer.flush()),
+        (b"IDAT", packer.compress(filtered.data) + packer.flush()),
         (b"IEND", b""),
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -34,12 +34,11 @@ def run_lengths(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) 
 
 
 # Directions along pixel edges in clockwise order: right 0, down 1, left 2, up 3.
-# How the outline goes on at a corner, by which of the four pixels around it are set (upper left 1, upper right 2,
-# lower left 4, lower right 8): the direction in which it leaves, with the mask to its right. None where it goes
-# straight on or is not there. Where two pixels touch by a corner, it turns right and they count as apart.
-_TURNS = {1: 2, 2: 3, 4: 1, 8: 0, 7: 1, 11: 2, 13: 0, 14: 3}
-_CROSSINGS = {6: (1, 3), 9: (0, 2)}
-_IS_TURN = np.isin(np.arange(16), [*_TURNS, *_CROSSINGS])
+# Where the outline turns, by which of the four pixels around a corner are set (upper left 1, upper right 2, lower left
+# 4, lower right 8): the directions in which it leaves, with the mask to its right. Where two pixels touch by a corner,
+# it passes twice and turns right each time: they count as apart.
+_LEAVING = {1: (2,), 2: (3,), 4: (1,), 8: (0,), 7: (1,), 11: (2,), 13: (0,), 14: (3,), 6: (1, 3), 9: (0, 2)}
+_IS_TURN = np.isin(np.arange(16), [*_LEAVING])
 
 
 def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
@@ -61,9 +60,11 @@ def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     left: set[tuple[int, int]] = set()
     loops = []
     for start, code in enumerate(codes):
-        for leaving in _CROSSINGS.get(code, (_TURNS.get(code),)):
-            if (leaving != 0 and code != 9) or (start, leaving) in left:
-                continue  # a loop begins at the first edge along the upper side of a pixel
+        if _LEAVING[code][0] != 0:
+            continue  # a loop begins where an edge along the upper side of a pixel does
+        for leaving in _LEAVING[code]:
+            if (start, leaving) in left:
+                continue
             corner, direction, loop = start, leaving, []
             while (corner, direction) not in left:
                 left.add((corner, direction))
@@ -74,7 +75,8 @@ def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
                     corner -= 1
                 else:
                     corner = column[places[corner] + (1 if direction == 1 else -1)]
-                direction = _TURNS[codes[corner]] if codes[corner] in _TURNS else (direction + 1) % 4
+                leaves = _LEAVING[codes[corner]]
+                direction = leaves[0] if len(leaves) == 1 else (direction + 1) % 4
             loops.append(loop)
     return loops
 
