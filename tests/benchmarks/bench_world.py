@@ -13,9 +13,9 @@ from pathlib import Path
 
 from gpt4roi_nb.data.scenes.formats.write import write_world
 
-IMAGES = 400
+IMAGES = 1600  # so many that the start of the processes does not decide
 WORKERS = 2
-DEMANDED = 20.0  # images a second on 2 cores
+DEMANDED = 60.0  # images a second on 2 cores
 
 
 def processor_seconds() -> float:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.record import Record, as_boxes
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question, ask
 from gpt4roi_nb.data.scenes.scene import scenes
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.data.record import Record
 
 
 def scene_records(
@@ -40,6 +43,9 @@ def scene_records(
     Raises:
         ValueError: for a kind that is not about one region.
     """
+    # imports transformers, which the processes that write a world do without
+    from gpt4roi_nb.data.record import Record, as_boxes
+
     if kind not in ONE_REGION:
         raise ValueError(f"kind must be one of {', '.join(ONE_REGION)}, but is {kind!r}")
     target = Path(folder)

@@ -158,7 +158,7 @@ FINISHES = {"metal": _metal, "rubber": _rubber, "wooden": _wooden}
 
 
 def _background(items: Sequence[Item], light: Light, setting: Setting, scale: int) -> np.ndarray:
-    """(H, W, 3) float32 linear: wall, table, and every shadow on the table."""
+    """(3, H, W) float32 linear: wall, table, and every shadow on the table."""
     side = CANVAS * scale
     lamplight, ambient = np.ones((side, side), np.float32), np.ones((side, side), np.float32)
     for item in items:
@@ -169,14 +169,25 @@ def _background(items: Sequence[Item], light: Light, setting: Setting, scale: in
         part = (slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left))
         np.minimum(lamplight[rows, cols], lit[part], out=lamplight[rows, cols])
         ambient[rows, cols] *= open_sky[part]
-    brightness = (AMBIENT * ambient + (1 - AMBIENT) * light.strength * lamplight) * _lamp_pool(light.lamp, scale)
-    brightness *= _table_texture(setting.texture, scale)
-    canvas = brightness[:, :, None] * (np.array(setting.table, np.float32) * np.array(light.tint, np.float32))
+    ambient *= AMBIENT
+    lamplight *= (1 - AMBIENT) * light.strength
+    ambient += lamplight
+    ambient *= _lamp_pool(light.lamp, scale)
+    ambient *= _table_texture(setting.texture, scale)
+    canvas = ambient * (np.array(setting.table, np.float32) * np.array(light.tint, np.float32))[:, None, None]
     edge = HORIZON * scale
-    fade = np.linspace(0.55, 0.85, edge, dtype=np.float32)[:, None, None]
-    canvas[:edge] = fade * np.array(setting.wall, np.float32)
-    canvas[edge : edge + scale] *= 1.25  # the table's far edge catches the light
+    fade = np.linspace(0.55, 0.85, edge, dtype=np.float32)[:, None]
+    canvas[:, :edge] = fade * np.array(setting.wall, np.float32)[:, None, None]
+    canvas[:, edge : edge + scale] *= 1.25  # the table's far edge catches the light
     return canvas
+
+
+@cache
+def _offsets(shape: str, angle_index: int, item_scale: float, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where a sprite's pixels lie in the flat image, from its foot: (M,) int of all, and of those it covers half."""
+    sprite = trace_sprite(shape, angle_index, item_scale * PIXELS_PER_UNIT * scale)
+    flat = sprite.rows.astype(np.intp) * (CANVAS * scale) + sprite.cols
+    return flat, flat[sprite.alpha >= 0.5]
 
 
 def render(items: Sequence[Item], light: Light, setting: Setting, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -186,20 +197,27 @@ def render(items: Sequence[Item], light: Light, setting: Setting, scale: int = 1
     Items must lie inside the picture.
     """
     side = CANVAS * scale
-    canvas = _background(items, light, setting, scale).reshape(-1, 3)
+    canvas = _background(items, light, setting, scale).reshape(3, -1)  # a plane a colour: NumPy is fast along rows
     tint = np.array(light.tint, np.float32)[:, None]
     for index in back_to_front(items):
         item = items[index]
         sprite = trace_sprite(item.shape, item.angle_index, item.scale * PIXELS_PER_UNIT * scale)
-        where = (sprite.rows + item.row * scale) * side + sprite.cols + item.col * scale
+        where = _offsets(item.shape, item.angle_index, item.scale, scale)[0] + (item.row * side + item.col) * scale
         albedo = np.array(ALBEDO[item.colour], np.float32)
         colour = FINISHES[item.material](sprite, albedo, light) * tint
-        under = canvas[where]
-        canvas[where] = under + sprite.alpha[:, None] * (colour.T - under)
+        under = np.take(canvas, where, axis=1)
+        colour -= under
+        colour *= sprite.alpha
+        colour += under
+        for plane, values in zip(canvas, colour, strict=True):
+            plane[where] = values
     np.sqrt(np.clip(canvas, 0, 1, out=canvas), out=canvas)
     canvas *= 255
-    canvas += 0.5  # astype cuts off
-    return canvas.astype(np.uint8).reshape(side, side, 3), label_map(items, scale)
+    canvas += 0.5  # what follows cuts off
+    image = np.empty((side * side, 3), np.uint8)
+    for plane, values in zip(image.T, canvas.astype(np.uint8), strict=True):
+        plane[:] = values
+    return image.reshape(side, side, 3), label_map(items, scale)
 
 
 def back_to_front(items: Sequence[Item]) -> list[int]:
@@ -213,7 +231,6 @@ def label_map(items: Sequence[Item], scale: int = 1) -> np.ndarray:
     labels = np.full(side * side, -1, np.int8)
     for index in back_to_front(items):
         item = items[index]
-        sprite = trace_sprite(item.shape, item.angle_index, item.scale * PIXELS_PER_UNIT * scale)
-        firm = sprite.alpha >= 0.5
-        labels[(sprite.rows[firm] + item.row * scale) * side + sprite.cols[firm] + item.col * scale] = index
+        firm = _offsets(item.shape, item.angle_index, item.scale, scale)[1]
+        labels[firm + (item.row * side + item.col) * scale] = index
     return labels.reshape(side, side)

@@ -229,7 +229,7 @@ def make_scene(seed: int, *, size: int = 336, n_objects: tuple[int, int] | int =
     warmth = rng.uniform(-0.05, 0.05)
     light = Light(int(rng.integers(len(LAMP_BEARINGS))), float(rng.uniform(0.9, 1.1)), (1 + warmth, 1.0, 1 - warmth))
     image, labels = render(items, light, setting, math.ceil(size / CANVAS))
-    masks = labels == np.arange(len(items))[:, None, None]
+    masks = labels == np.arange(len(items), dtype=labels.dtype)[:, None, None]
     if size != len(image):
         image, masks = _reduced(image, masks, size)
     boxes = [box for box in map(_box, masks) if box is not None]

@@ -1,12 +1,14 @@
-"""Solids traced once a process: what each looks like from the camera, and the shadow it throws on the table.
+"""Solids traced once: what each looks like from the camera, and the shadow it throws on the table.
 
 A parallel camera looks down at an angle, so a solid looks the same wherever it stands, and `render.py` only has to
 colour and place what is traced here. World frame: x to the right, y away from the viewer, z up; the table is z = 0.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,6 +23,7 @@ UP = np.array([0.0, math.sin(ELEVATION), math.cos(ELEVATION)], np.float32)  # th
 SUPERSAMPLES = 3  # rays a pixel, along each axis
 MAX_STEPS = 64
 HIT_DISTANCE = 0.004
+SURE = 0.002  # of a distance, so that rounding never matters
 
 # Where the lamp may stand: bearing from the viewer's direction, in degrees (negative: left), at one height.
 LAMP_BEARINGS = (-85.0, -60.0, -35.0, 35.0, 60.0, 85.0)
@@ -53,6 +56,29 @@ class Sprite:
     area: int
 
 
+class Traces(NamedTuple):
+    """What was traced: sprites by shape, angle index and pixels a unit; shadow grids by shape, angle index and lamp."""
+
+    sprites: dict[tuple[str, int, float], Sprite]
+    shadows: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+_kept = Traces({}, {})  # of this process
+
+
+def traces(shape: str, angle_index: int, pixels: Iterable[float]) -> Traces:
+    """Everything of one solid at one angle, for other processes to `keep`."""
+    sprites = {(shape, angle_index, size): trace_sprite(shape, angle_index, size) for size in pixels}
+    lamps = range(len(LAMP_BEARINGS))
+    return Traces(sprites, {(shape, angle_index, lamp): _shadow_grid(shape, angle_index, lamp) for lamp in lamps})
+
+
+def keep(traced: Traces) -> None:
+    """Take over what another process has traced."""
+    _kept.sprites.update(traced.sprites)
+    _kept.shadows.update(traced.shadows)
+
+
 def lamp_direction(lamp: int) -> np.ndarray:
     """Unit vector (3,) float32 towards lamp number `lamp`."""
     bearing = math.radians(LAMP_BEARINGS[lamp])
@@ -66,26 +92,54 @@ def _rotated(points: np.ndarray, angle: float) -> np.ndarray:
     return np.stack([cos * points[0] - sin * points[1], sin * points[0] + cos * points[1], points[2]])
 
 
-def _march(solid: Solid, origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Follow parallel rays to a solid: (hit (M,) bool, points (3, M) float32 where they end)."""
+def _bounded(origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(indices of the rays that meet the bounding sphere, where they enter it, where they leave it)."""
     offset = origins - np.array([[0.0], [0.0], [BOUND_CENTRE_Z]], np.float32)
     along = (offset * direction[:, None]).sum(0)
     inside = along**2 - (offset**2).sum(0) + BOUND_RADIUS**2
     active = np.flatnonzero(inside > 0)
     reach = np.sqrt(inside[active])
-    travelled = (-along[active] - reach).astype(np.float32)
-    end = -along[active] + reach
+    return active, (-along[active] - reach).astype(np.float32), -along[active] + reach
+
+
+def _passes_near(solid: Solid, origins: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
+    """(M,) bool: False for rays that surely keep that distance from a solid wherever they are near enough to hit it.
+
+    A solid's value changes by no more than the way gone, so one can step until it could be `distance`.
+    """
+    active, travelled, end = _bounded(origins, direction)
+    near = np.zeros(origins.shape[1], bool)
+    for _ in range(MAX_STEPS):
+        room = solid(origins[:, active] + travelled * direction[:, None]) - distance
+        close = room < SURE
+        near[active[close]] = True
+        keep = ~close & (travelled < end)
+        active, end = active[keep], end[keep]
+        travelled = travelled[keep] + room[keep]
+        if not active.size:
+            break
+    near[active] = True
+    return near
+
+
+def _march(solid: Solid, origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Follow parallel rays to a solid: (hit (M,) bool, points (3, M) float32 where they end)."""
+    active, travelled, end = _bounded(origins, direction)
     hit = np.zeros(origins.shape[1], bool)
     points = np.zeros_like(origins)
+    origins = origins[:, active]
     for _ in range(MAX_STEPS):
-        here = origins[:, active] + travelled * direction[:, None]
+        here = origins + travelled * direction[:, None]
         distance = solid(here)
         found = distance < HIT_DISTANCE
-        hit[active[found]] = True
-        points[:, active[found]] = here[:, found]
-        keep = ~found & (travelled < end)
-        active, end = active[keep], end[keep]
-        travelled = travelled[keep] + distance[keep]
+        arrived = np.flatnonzero(found)
+        hit[active[arrived]] = True
+        points[:, active[arrived]] = np.take(here, arrived, axis=1)
+        going = np.flatnonzero(~found & (travelled < end))
+        travelled = travelled + distance  # which may be float64
+        if going.size < active.size:
+            active, end, travelled = active[going], end[going], travelled[going]
+            origins = np.take(origins, going, axis=1)
         if not active.size:
             break
     return hit, points
@@ -110,9 +164,23 @@ def _openness(solid: Solid, points: np.ndarray, normals: np.ndarray) -> np.ndarr
     return np.clip(1 - crowding, 0.15, 1)
 
 
-@cache
+def _origins(heights: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """(3, rows · columns) float32: a grid of points in the plane across the direction of sight."""
+    v, u = (grid.ravel() for grid in np.meshgrid(heights, cols, indexing="ij"))
+    origins = UP[:, None] * v
+    origins[0] = u
+    return origins
+
+
 def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
-    """Trace one solid; `pixels` is the number of pixels for one of the solid's units."""
+    """Trace one solid, once; `pixels` is the number of pixels for one of the solid's units."""
+    key = (shape, angle_index, pixels)
+    if key not in _kept.sprites:
+        _kept.sprites[key] = _sprite(*key)
+    return _kept.sprites[key]
+
+
+def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     solid = SOLIDS[shape]
     angle = ANGLES[shape][angle_index]
     side = math.ceil(1.35 * pixels)
@@ -120,18 +188,22 @@ def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     fine = SUPERSAMPLES
     cols = (np.arange(-side * fine, side * fine, dtype=np.float32) + 0.5) / (fine * pixels)
     heights = -(np.arange(-above * fine, below * fine, dtype=np.float32) + 0.5) / (fine * pixels)
-    v, u = (grid.ravel() for grid in np.meshgrid(heights, cols, indexing="ij"))
-    origins = UP[:, None] * v
-    origins[0] = u
-    hit, points = _march(solid, _rotated(origins, -angle), _rotated(VIEW[:, None], -angle)[:, 0])
+    view = _rotated(VIEW[:, None], -angle)[:, 0]
+    # Most rays miss. The middle one of a pixel tells whether any of the pixel's can hit.
+    middle = _rotated(_origins(heights[fine // 2 :: fine], cols[fine // 2 :: fine]), -angle)
+    beside = math.hypot(fine // 2, fine // 2) / (fine * pixels)
+    near = _passes_near(solid, middle, view, beside + HIT_DISTANCE).reshape(above + below, 2 * side)
+    rays = np.flatnonzero(np.repeat(np.repeat(near, fine, 0), fine, 1))
+    hit, points = _march(solid, _rotated(_origins(heights, cols)[:, rays], -angle), view)
     own = points[:, hit]
     normals = _gradient(solid, own)
-    channels = np.zeros((8, v.size), np.float32)
-    channels[0, hit] = 1
-    channels[1:4, hit] = _rotated(normals, angle)
-    channels[4:7, hit] = own
-    channels[7, hit] = _openness(solid, own, normals)
-    rows, columns = above + below, 2 * side
+    channels = np.zeros((8, near.size * fine * fine), np.float32)
+    where = rays[hit]
+    channels[0, where] = 1
+    channels[1:4, where] = _rotated(normals, angle)
+    channels[4:7, where] = own
+    channels[7, where] = _openness(solid, own, normals)
+    rows, columns = near.shape
     channels = channels.reshape(8, rows, fine, columns, fine).mean((2, 4)).reshape(8, -1)
     covered = np.flatnonzero(channels[0] > 0)
     alpha = channels[0, covered]
@@ -143,7 +215,6 @@ def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     return Sprite(row, col, alpha, unit, rest[3:6], _rotated(rest[3:6], angle), rest[6], box, int(firm.sum()))
 
 
-@cache
 def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, np.ndarray]:
     """(lamplight, ambient light), each (rows, SHADOW_GRID) float32 in [0, 1], on the table around one solid."""
     solid, angle = SOLIDS[shape], ANGLES[shape][angle_index]
@@ -169,10 +240,13 @@ def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, n
 @cache
 def trace_shadow(shape: str, angle_index: int, lamp: int, pixels: float) -> tuple[np.ndarray, np.ndarray]:
     """(lamplight, ambient light) shares, each (2a, 2b) float32, on the table patch centred on a solid's foot."""
+    key = (shape, angle_index, lamp)
+    if key not in _kept.shadows:
+        _kept.shadows[key] = _shadow_grid(*key)
     half_cols = round(SHADOW_REACH * pixels)
     half_rows = round(SHADOW_REACH * pixels * UP[1])
     lamplight, ambient = (
         np.asarray(Image.fromarray(grid).resize((2 * half_cols, 2 * half_rows), Image.Resampling.BICUBIC))
-        for grid in _shadow_grid(shape, angle_index, lamp)
+        for grid in _kept.shadows[key]
     )
     return np.clip(lamplight, 0, 1), np.clip(ambient, 0, 1)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gpt4roi_nb.data.scenes.formats.coco import COLOURS
+from gpt4roi_nb.data.scenes.formats.coco import COLOURS, segment_id
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, segment_info
+from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 
@@ -31,19 +31,17 @@ def add(picture: Picture, added: Added) -> None:
     """Adds the picture's two PNGs and its entry. Crowds are taken apart: ADE20K has none."""
     stem = f"ADE_{picture.split}_{picture.number:08d}"
     added.links.append(f"{ROOT}/images/{FOLDERS[picture.split]}/{stem}.jpg")
-    things = [(thing.category, mask) for thing, mask in zip(picture.objects, picture.scene.masks, strict=True)]
-    semantic = np.zeros((picture.height, picture.width), np.uint8)
-    ids = np.zeros((picture.height, picture.width), np.int32)
-    infos = []
-    for index, (name, mask) in enumerate([*picture.stuff.items(), *things]):
-        category = NAMES.index(name)
-        semantic[mask] = category + 1
-        red, green, blue = COLOURS[name]
-        number = red + 256 * green + 65536 * (blue + index)
-        ids[mask] = number
-        infos.append(segment_info(number, category, mask))
-    added.pngs[f"{ROOT}/annotations/{FOLDERS[picture.split]}/{stem}.png"] = semantic
-    added.pngs[f"{ROOT}/ade20k_panoptic_{picture.split}/{stem}.png"] = rgb_ids(ids)
+    segments = (*picture.stuff, *picture.things)
+    numbers = [segment_id(segment.category, index) for index, segment in enumerate(segments)]
+    categories = [NAMES.index(segment.category) for segment in segments]
+    infos = [s.info(number, category) for s, number, category in zip(segments, numbers, categories, strict=True)]
+    added.pngs[f"{ROOT}/annotations/{FOLDERS[picture.split]}/{stem}.png"] = picture.painted(
+        ((segment, category + 1) for segment, category in zip(segments, categories, strict=True)),
+        lambda values: values.astype(np.uint8),
+    )
+    added.pngs[f"{ROOT}/ade20k_panoptic_{picture.split}/{stem}.png"] = picture.painted(
+        zip(segments, numbers, strict=True), rgb_ids
+    )
     file = f"{ROOT}/ade20k_panoptic_{picture.split}.json"
     image = {"id": stem, "file_name": f"{stem}.jpg", "width": picture.width, "height": picture.height}
     added.row(file, "images", image)

@@ -11,8 +11,8 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.coco import COLOURS
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, segment_info
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
+from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
+from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, Segment
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 
 THING_IDS = dict(zip(CATEGORIES, (24, 25, 26, 27, 28, 31, 33), strict=True))
@@ -42,17 +42,17 @@ FILES = tuple(
 )
 
 
-def regions(picture: Picture) -> Iterator[tuple[str, int, np.ndarray, bool]]:
-    """(name, instance id, mask (H, W) bool, whether it is a crowd) of everything that is labelled."""
+def regions(picture: Picture) -> Iterator[tuple[Segment, int]]:
+    """(segment, instance id) of everything that is labelled."""
     counts: Counter[str] = Counter()
     for segment in picture.segments:
         number = THING_IDS[segment.category]
         if not segment.is_crowd:
             number = number * INSTANCES + counts[segment.category]
             counts[segment.category] += 1
-        yield segment.category, number, segment.mask, segment.is_crowd
-    for name, mask in picture.stuff.items():
-        yield name, STUFF_IDS[name], mask, False
+        yield segment, number
+    for segment in picture.stuff:
+        yield segment, STUFF_IDS[segment.category]
 
 
 def add(picture: Picture, added: Added) -> None:
@@ -60,17 +60,17 @@ def add(picture: Picture, added: Added) -> None:
     stem = f"{CITY}_{picture.number:06d}_000000"
     folder = f"cityscapes/gtFine/{picture.split}/{CITY}"
     added.links.append(f"cityscapes/leftImg8bit/{picture.split}/{CITY}/{stem}_leftImg8bit.jpg")
-    labels = np.zeros((picture.height, picture.width), np.uint8)
-    instances = np.zeros((picture.height, picture.width), np.uint16)
-    infos = []
-    for name, number, mask, is_crowd in regions(picture):
-        labels[mask], instances[mask] = LABELS[name], number
-        infos.append(segment_info(number, LABELS[name], mask, is_crowd))
-    added.pngs[f"{folder}/{stem}_gtFine_labelIds.png"] = labels
-    added.pngs[f"{folder}/{stem}_gtFine_instanceIds.png"] = instances
+    labelled = list(regions(picture))
+    infos = [segment.info(number, LABELS[segment.category]) for segment, number in labelled]
+    added.pngs[f"{folder}/{stem}_gtFine_labelIds.png"] = picture.painted(
+        ((segment, LABELS[segment.category]) for segment, _ in labelled), lambda values: values.astype(np.uint8)
+    )
+    added.pngs[f"{folder}/{stem}_gtFine_instanceIds.png"] = picture.painted(
+        labelled, lambda values: values.astype(np.uint16)
+    )
     file_name = f"{stem}_gtFine_panoptic.png"
-    added.pngs[f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}/{file_name}"] = rgb_ids(
-        instances.astype(np.int32)
+    added.pngs[f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}/{file_name}"] = picture.painted(
+        labelled, rgb_ids
     )
     file = f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}.json"
     # The official tool makes this name of the instance file's, and no picture is called so: readers go by the id.

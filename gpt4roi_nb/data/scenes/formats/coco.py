@@ -7,8 +7,8 @@ hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
 import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
-from gpt4roi_nb.data.scenes.formats.masks import bounds, rgb_ids, run_lengths
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, xywh
+from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, run_lengths
+from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, sides, xywh
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 
 # With gaps, as COCO's ids have them.
@@ -66,8 +66,12 @@ def image_record(picture: Picture, file_name: str) -> Record:
     }
 
 
-def object_record(picture: Picture, index: int) -> Record:
-    """An entry of a COCO file's `annotations` for one object, by polygons."""
+def object_records(picture: Picture) -> list[Record]:
+    """The entries of a COCO file's `annotations` for each object, by polygons."""
+    return [_object_record(picture, index) for index in range(len(picture.objects))]
+
+
+def _object_record(picture: Picture, index: int) -> Record:
     thing = picture.objects[index]
     return {
         "segmentation": picture.polygons[index],
@@ -85,37 +89,42 @@ def add(picture: Picture, added: Added) -> None:
     file_name = f"{picture.stem}.jpg"
     added.links.append(f"{FOLDER}/{picture.split}2017/{file_name}")
     added.row(INSTANCES[picture.split], "images", image_record(picture, file_name))
+    records = object_records(picture)
     for segment in picture.segments:
-        record = object_record(picture, segment.members[0])
+        record = records[segment.members[0]]
         if segment.is_crowd:
-            record["segmentation"] = run_lengths(segment.mask)
-            record["area"] = float(segment.mask.sum())
+            mask: np.ndarray = np.any(picture.scene.masks[list(segment.members)], axis=0)
+            record["segmentation"] = run_lengths(mask)
+            record["area"] = float(segment.area)
             record["bbox"] = xywh(segment.box)
             record["iscrowd"] = 1
         added.row(INSTANCES[picture.split], "annotations", record)
     _add_panoptic(picture, added)
 
 
+def segment_id(category: str, index: int) -> int:
+    """The id of a picture's segment `index`: its category's colour but for the blue, which no other segment has."""
+    red, green, blue = COLOURS[category]
+    return red + 256 * green + 65536 * (blue + index)
+
+
 def _add_panoptic(picture: Picture, added: Added) -> None:
-    ids = np.zeros((picture.height, picture.width), np.int32)
-    infos = []
-    stuff = [(name, mask, False) for name, mask in picture.stuff.items()]
-    things = [(segment.category, segment.mask, segment.is_crowd) for segment in picture.segments]
-    for index, (name, mask, is_crowd) in enumerate(things + stuff):
-        red, green, blue = COLOURS[name]
-        number = red + 256 * green + 65536 * (blue + index)  # the category's colour, and no other segment's
-        ids[mask] = number
-        infos.append(
-            {
-                "area": int(mask.sum()),
-                "category_id": (CATEGORY_IDS | STUFF_IDS)[name],
-                "iscrowd": int(is_crowd),
-                "id": number,
-                "bbox": bounds(mask),
-            }
-        )
+    segments = (*picture.segments, *picture.stuff)
+    numbers = [segment_id(segment.category, index) for index, segment in enumerate(segments)]
+    infos = [
+        {
+            "area": segment.area,
+            "category_id": (CATEGORY_IDS | STUFF_IDS)[segment.category],
+            "iscrowd": int(segment.is_crowd),
+            "id": number,
+            "bbox": sides(segment.box),
+        }
+        for segment, number in zip(segments, numbers, strict=True)
+    ]
     file_name = f"{picture.stem}.png"
-    added.pngs[f"{FOLDER}/annotations/panoptic_{picture.split}2017/{file_name}"] = rgb_ids(ids)
+    added.pngs[f"{FOLDER}/annotations/panoptic_{picture.split}2017/{file_name}"] = picture.painted(
+        zip(segments, numbers, strict=True), rgb_ids
+    )
     added.row(SEGMENTS[picture.split], "images", image_record(picture, f"{picture.stem}.jpg"))
     annotation = {"segments_info": infos, "file_name": file_name, "image_id": picture.number}
     added.row(SEGMENTS[picture.split], "annotations", annotation)

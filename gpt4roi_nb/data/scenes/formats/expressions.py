@@ -1,12 +1,13 @@
 """Referring expressions: words that pick exactly one object of a scene, checked against all the others."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, combinations
 
 import numpy as np
 
 from gpt4roi_nb.data.scenes.question_kinds import DEPTH_MARGIN, SIDE_MARGIN, comparable, pick, value_of
-from gpt4roi_nb.data.scenes.scene import Scene, SceneObject
+from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, Scene, SceneObject
 
 ATTRIBUTES = ("size", "colour", "material", "category")  # in the order in which English names them
 PLACES = ("left", "right", "front", "back")
@@ -71,11 +72,16 @@ def _fitting(scene: Scene, values: tuple[tuple[str, str], ...]) -> list[int]:
 
 def _on_side(scene: Scene, indices: list[int], side: str, landmark: int) -> list[int]:
     """Those of some objects that stand on that side of another; empty where it is too close to call for any."""
-    near = [index for index in indices if index != landmark]
     kind = "left_right" if side in ("left", "right") else "front_behind"
-    if not all(comparable(scene, kind, index, landmark) for index in near):
-        return []
-    return [index for index in near if stands(scene, index, side, landmark)]
+    found = []
+    for index in indices:
+        if index == landmark:
+            continue
+        if not comparable(scene, kind, index, landmark):
+            return []
+        if stands(scene, index, side, landmark):
+            found.append(index)
+    return found
 
 
 def _furthest(scene: Scene, indices: list[int], place: str) -> list[int]:
@@ -107,14 +113,19 @@ def _valued(thing: SceneObject, attributes: tuple[str, ...]) -> tuple[tuple[str,
 
 def by_looks(scene: Scene, index: int) -> list[Expression]:
     """Every choice of attributes that picks the object, without a word on where it is; shortest first."""
-    thing = scene.objects[index]
+    return [*_by_looks(scene.objects, index)]
+
+
+@lru_cache(maxsize=4 * MAX_OBJECTS)  # for all that is said of one picture, and no more
+def _by_looks(objects: tuple[SceneObject, ...], index: int) -> tuple[Expression, ...]:
+    thing = objects[index]
     shared = [
         {attribute for attribute in ATTRIBUTES if value_of(other, attribute) == value_of(thing, attribute)}
-        for k, other in enumerate(scene.objects)
+        for k, other in enumerate(objects)
         if k != index
     ]
     telling = (attributes for attributes in _SUBSETS if not any(same.issuperset(attributes) for same in shared))
-    return [Expression(_valued(thing, attributes)) for attributes in telling]
+    return tuple(Expression(_valued(thing, attributes)) for attributes in telling)
 
 
 def by_place(scene: Scene, index: int) -> list[Expression]:
@@ -137,7 +148,8 @@ def by_neighbour(scene: Scene, index: int, rng: np.random.Generator) -> list[Exp
         names = by_looks(scene, landmark) if landmark != index else []
         if names:
             other = pick(rng, names[:4])
+            open_sides = [side for side in RELATIONS if stands(scene, index, side, landmark)]
             for of_one, fits in zip(values, alike, strict=True):
-                sides = [side for side in RELATIONS if _on_side(scene, fits, side, landmark) == [index]]
+                sides = [side for side in open_sides if _on_side(scene, fits, side, landmark) == [index]]
                 found += [Expression(of_one, None, (side, other)) for side in sides]
     return found

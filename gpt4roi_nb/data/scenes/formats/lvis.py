@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpt4roi_nb.data.scenes.formats.coco import INFO, LICENSES, image_record, object_record
+from gpt4roi_nb.data.scenes.formats.coco import INFO, LICENSES, image_record, object_records
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, SceneObject
@@ -87,7 +87,7 @@ def add(picture: Picture, added: Added) -> None:
     del image["file_name"]
     drawn = picture.rng("lvis").choice(absent, NEGATIVES, replace=False).tolist()
     added.row(file, "images", image | {"neg_category_ids": sorted(drawn), "not_exhaustive_category_ids": []})
-    for index, thing in enumerate(picture.objects):
-        annotation = object_record(picture, index) | {"category_id": category_id(thing)}
+    for record, thing in zip(object_records(picture), picture.objects, strict=True):
+        annotation = record | {"category_id": category_id(thing)}
         del annotation["iscrowd"]
         added.row(file, "annotations", annotation)

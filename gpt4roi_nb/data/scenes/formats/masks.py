@@ -1,13 +1,8 @@
 """Masks as annotation files hold them: boxes, ids in PNGs, and COCO's polygons and run lengths, both exact."""
 
-from typing import Any
-
 import numpy as np
 
 Polygon = list[float]
-
-# Steps along pixel edges in clockwise order: right, down, left, up.
-STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 def bounds(mask: np.ndarray) -> list[int]:
@@ -18,70 +13,76 @@ def bounds(mask: np.ndarray) -> list[int]:
 
 
 def rgb_ids(ids: np.ndarray) -> np.ndarray:
-    """Segment ids (H, W) int32 as a panoptic PNG holds them, (H, W, 3) uint8: id = R + 256·G + 65536·B."""
+    """Segment ids (…) int32 as a panoptic PNG holds them, (…, 3) uint8: id = R + 256·G + 65536·B."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
 
 
-def segment_info(number: int, category: int, mask: np.ndarray, is_crowd: bool = False) -> dict[str, Any]:
-    """An entry of the `segments_info` of a panoptic file, for a mask (H, W) bool."""
-    return {
-        "id": number,
-        "category_id": category,
-        "area": int(mask.sum()),
-        "bbox": bounds(mask),
-        "iscrowd": int(is_crowd),
-    }
+def run_lengths(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) -> dict[str, list[int]]:
+    """A mask (H, W) bool as `{"counts": […], "size": [H, W]}`: runs down the columns, the first one outside it.
 
-
-def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """A mask (H, W) bool as `{"counts": […], "size": [H, W]}`: runs down the columns, the first one outside it."""
-    flat = np.concatenate(([False], mask.ravel(order="F")))
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    box: int pixel xyxy; what lies outside of it does not count.
+    """
+    height, width = mask.shape
+    left, top, right, bottom = box or (0, 0, width, height)
+    columns = np.zeros((right - left, height), bool)
+    columns[:, top:bottom] = mask[top:bottom, left:right].T
+    flat = np.concatenate(([False], columns.ravel(), [False]))
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + left * height
+    changes = changes[changes < mask.size]  # the mask's end is no change
     counts = np.diff(changes, prepend=0, append=mask.size)
-    return {"counts": counts.tolist(), "size": list(mask.shape)}
+    return {"counts": counts.tolist(), "size": [height, width]}
 
 
-def _edges(mask: np.ndarray) -> dict[tuple[int, int], list[int]]:
-    """Corner (x, y) to the directions of the pixel edges that leave it, with the mask to their right."""
-    padded = np.pad(mask, 1)
-    inside = padded[1:-1, 1:-1]
-    neighbours = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
-    starts = ((0, 0), (1, 0), (1, 1), (0, 1))  # the edges above, right, below and left of a pixel begin there
-    leaving: dict[tuple[int, int], list[int]] = {}
-    for direction, (other, (dx, dy)) in enumerate(zip(neighbours, starts, strict=True)):
-        rows, cols = np.nonzero(inside & ~other)
-        for corner in zip((cols + dx).tolist(), (rows + dy).tolist(), strict=True):
-            leaving.setdefault(corner, []).append(direction)
-    return leaving
+# Directions along pixel edges in clockwise order: right 0, down 1, left 2, up 3.
+# Where the outline turns, by which of the four pixels around a corner are set (upper left 1, upper right 2, lower left
+# 4, lower right 8): the directions in which it leaves, with the mask to its right. Where two pixels touch by a corner,
+# it passes twice and turns right each time: they count as apart.
+_LEAVING = {1: (2,), 2: (3,), 4: (1,), 8: (0,), 7: (1,), 11: (2,), 13: (0,), 14: (3,), 6: (1, 3), 9: (0, 2)}
+_IS_TURN = np.isin(np.arange(16), [*_LEAVING])
 
 
 def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     """The mask's borders as corners (x, y) along pixel edges: outer ones clockwise, those of holes the other way."""
-    leaving = _edges(mask)
+    height, width = mask.shape
+    padded = np.zeros((height + 2, width + 2), np.uint8)
+    padded[1:-1, 1:-1] = mask
+    pairs = padded[:-1] + 4 * padded[1:]
+    around = (pairs[:, :-1] + 2 * pairs[:, 1:]).ravel()
+    turns = np.flatnonzero(_IS_TURN[around])
+    rows, cols = np.divmod(turns, width + 1)
+    codes = around[turns].tolist()
+    corners = list(zip(cols.tolist(), rows.tolist(), strict=True))
+    # An edge ends at the next corner of its row or column, so the neighbours in these two orders say where.
+    down = np.lexsort((rows, cols))
+    place = np.empty_like(down)
+    place[down] = np.arange(down.size)
+    column, places = down.tolist(), place.tolist()
+    left: set[tuple[int, int]] = set()
     loops = []
-    while leaving:
-        start = next(iter(leaving))
-        direction = leaving[start][0]
-        corner, loop, came = start, [], -1
-        while True:
-            options = leaving[corner]
-            # Where two pixels touch by a corner, turn right: they count as apart.
-            direction = options[0] if len(options) == 1 or came < 0 else (came + 1) % 4
-            options.remove(direction)
-            if not options:
-                del leaving[corner]
-            if direction != came:
-                loop.append(corner)
-            corner, came = (corner[0] + STEPS[direction][0], corner[1] + STEPS[direction][1]), direction
-            if corner == start and (start not in leaving or (came + 1) % 4 not in leaving[start]):
-                break
-        loops.append(loop)
+    for start, code in enumerate(codes):
+        if _LEAVING[code][0] != 0:
+            continue  # a loop begins where an edge along the upper side of a pixel does
+        for leaving in _LEAVING[code]:
+            if (start, leaving) in left:
+                continue
+            corner, direction, loop = start, leaving, []
+            while (corner, direction) not in left:
+                left.add((corner, direction))
+                loop.append(corners[corner])
+                if direction == 0:
+                    corner += 1
+                elif direction == 2:
+                    corner -= 1
+                else:
+                    corner = column[places[corner] + (1 if direction == 1 else -1)]
+                leaves = _LEAVING[codes[corner]]
+                direction = leaves[0] if len(leaves) == 1 else (direction + 1) % 4
+            loops.append(loop)
     return loops
 
 
 def _is_outer(loop: list[tuple[int, int]]) -> bool:
-    x, y = np.array(loop).T
-    return bool(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) > 0)
+    return sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in zip(loop, loop[1:] + loop[:1], strict=True)) > 0
 
 
 def _holds(loop: list[tuple[int, int]], x: float, y: float) -> bool:

@@ -8,6 +8,7 @@ from gpt4roi_nb.data.scenes.formats.masks import bounds, run_lengths
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
 
+Rectangle = tuple[int, int, int, int]
 PARTS = ("upper_half", "lower_half")
 NAMES = (*CATEGORIES, *(f"{category}:{part}" for category in CATEGORIES for part in PARTS))
 PACO_FILES = {split: f"paco/paco_lvis_v1_{split}.json" for split in SPLITS}
@@ -28,12 +29,11 @@ FILES = tuple(
 )
 
 
-def halves(mask: np.ndarray, top: int, bottom: int) -> tuple[np.ndarray, np.ndarray]:
-    """The parts of a mask (H, W) bool above and below the middle of rows `top` to `bottom`, the latter excluded."""
-    upper, lower = mask.copy(), mask.copy()
+def halves(box: Rectangle) -> tuple[Rectangle, Rectangle]:
+    """The parts of a box, int pixel xyxy, above and below the middle of its rows."""
+    left, top, right, bottom = box
     middle = (top + bottom) // 2
-    upper[middle:], lower[:middle] = False, False
-    return upper, lower
+    return (left, top, right, middle), (left, middle, right, bottom)
 
 
 def add(picture: Picture, added: Added) -> None:
@@ -43,20 +43,21 @@ def add(picture: Picture, added: Added) -> None:
     image = image_record(picture, name) | {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     added.row(file, "images", image)
     for index, (thing, mask) in enumerate(zip(picture.objects, picture.scene.masks, strict=True)):
-        _, top, _, bottom = thing.box
         number = picture.object_id(index) * (1 + len(PARTS))
-        pieces = (mask, *halves(mask, top, bottom))
         names = (thing.category, *(f"{thing.category}:{part}" for part in PARTS))
-        for k, (piece, label) in enumerate(zip(pieces, names, strict=True)):
+        for k, (box, label) in enumerate(zip((thing.box, *halves(thing.box)), names, strict=True)):
+            left, top, right, bottom = box
+            piece = mask[top:bottom, left:right]
             if not piece.any():
                 continue
+            x, y, width, height = bounds(piece)
             annotation = {
                 "id": number + k,
-                "bbox": [float(side) for side in bounds(piece)],
-                "area": int(piece.sum()),
+                "bbox": [float(side) for side in (left + x, top + y, width, height)],
+                "area": int(np.count_nonzero(piece)),
                 "category_id": NAMES.index(label) + 1,
                 "image_id": picture.number,
-                "segmentation": run_lengths(piece),
+                "segmentation": run_lengths(mask, box),
                 "attribute_ids": [COLOURS.index(thing.colour)],
                 "obj_ann_id": number,
             }

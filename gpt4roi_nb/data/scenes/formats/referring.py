@@ -6,7 +6,7 @@ longer sentences. All pictures lie in one `train2014` folder, as theirs do; `spl
 
 import numpy as np
 
-from gpt4roi_nb.data.scenes.formats.coco import CATEGORY_IDS, HEAD, THINGS, image_record, object_record
+from gpt4roi_nb.data.scenes.formats.coco import CATEGORY_IDS, HEAD, THINGS, image_record, object_records
 from gpt4roi_nb.data.scenes.formats.expressions import Expression, by_looks, by_neighbour, by_place
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, Record, pickled
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, xywh
@@ -82,11 +82,12 @@ def _after(words: str, expression: Expression) -> str:
 def add(picture: Picture, added: Added) -> None:
     """Adds the picture to the files of all three."""
     added.links.append(f"coco/train2014/{image_name(picture)}")
+    image, objects = image_record(picture, image_name(picture)), object_records(picture)
     for dataset in REFS:
         rng = picture.rng(dataset)
-        added.row(f"{dataset}/instances.json", "images", image_record(picture, image_name(picture)))
-        for index in range(len(picture.objects)):
-            added.row(f"{dataset}/instances.json", "annotations", object_record(picture, index))
+        added.row(f"{dataset}/instances.json", "images", image)
+        for index, record in enumerate(objects):
+            added.row(f"{dataset}/instances.json", "annotations", record)
             worded = expressions(picture, dataset, index, rng)
             if worded:
                 _add_ref(picture, added, dataset, index, [words for _, words in worded], rng)

@@ -39,7 +39,10 @@ def add(picture: Picture, added: Added) -> None:
     names = [thing.category for thing in picture.objects]
     added.texts[f"{IMAGES}/{stem}.json"] = {
         "boxes": [[*map(float, thing.box), score] for thing, score in zip(picture.objects, scores, strict=True)],
-        "segms": [[np.reshape(polygon, (-1, 2)).tolist() for polygon in polygons] for polygons in picture.polygons],
+        "segms": [
+            [list(zip(polygon[::2], polygon[1::2], strict=True)) for polygon in polygons]
+            for polygons in picture.polygons
+        ],
         "names": names,
         "width": picture.width,
         "height": picture.height,

@@ -4,11 +4,14 @@ Everything is written into `OUT.part`, which gets its name when it is whole: a f
 that was broken off is taken up by the next for the same world: what each shard of pictures added is kept until the end.
 """
 
-import fcntl
+import functools
 import json
+import math
 import multiprocessing
 import os
+import pickle
 import shutil
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -34,10 +37,13 @@ from gpt4roi_nb.data.scenes.formats import (
     vcr,
     visual7w,
 )
-from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps, png
 from gpt4roi_nb.data.scenes.formats.picture import Picture
-from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
-from gpt4roi_nb.files import read_json, replacing, write_json
+from gpt4roi_nb.data.scenes.render import CANVAS, PIXELS_PER_UNIT
+from gpt4roi_nb.data.scenes.scene import SCALES, make_scene, scene_seed
+from gpt4roi_nb.data.scenes.shapes import ANGLES
+from gpt4roi_nb.data.scenes.sprites import Traces, keep, traces
+from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
 FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
@@ -45,14 +51,13 @@ FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for 
 LAYOUT = 2  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
 PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
-LOCK = ".lock"
 SHARDS = ".shards"  # what each finished shard added to the annotation files
 SPOOLS = ".spools"
 SHARD = 32  # pictures that a worker draws at a time
+MANY = 8  # shards from which on the processes first trace all solids together
 
 # JPEG, since the datasets' names end in .jpg, at a quality that shows no traces and with full colour: a fifth of a PNG.
 JPEG = {"quality": 95, "subsampling": 0}
-PNG_LEVEL = 3
 BYTES_PER_PICTURE = 200_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
 SIZE = 336
 SPARE = 1.2  # of free disk over what will be used
@@ -105,8 +110,13 @@ def _link(source: Path, name: Path) -> None:
         shutil.copyfile(source, name)
 
 
-def _write_shard(shard: Shard) -> None:
-    """Writes the files of some pictures, and then their records, one JSON line each, as the shard's own file."""
+def _write_shard(shard: Shard, traced: Path | None = None) -> None:
+    """Writes the files of some pictures, and then their records, one JSON line each, as the shard's own file.
+
+    traced: a file with the solids as they were traced before, if they were.
+    """
+    if traced is not None:
+        _keep_traced(traced)
     folder, known = Path(shard.folder), set[Path]()
     lines: dict[Spool, list[bytes]] = defaultdict(list)
     for number in range(shard.first, shard.last + 1):
@@ -117,11 +127,14 @@ def _write_shard(shard: Shard) -> None:
         for name in added.links:
             _link(image, _parent(folder / name, known))
         for name, array in added.pngs.items():
-            Image.fromarray(array).save(_parent(folder / name, known), "PNG", compress_level=PNG_LEVEL)
+            _parent(folder / name, known).write_bytes(png(array))
         for name, content in added.texts.items():
             _parent(folder / name, known).write_bytes(dumps(content))
+        dumped: dict[int, bytes] = {}  # by the record's id: several files have the same one
         for file, part, record in added.rows:
-            lines[file, part].append(dumps(record) + b"\n")
+            if id(record) not in dumped:
+                dumped[id(record)] = dumps(record) + b"\n"
+            lines[file, part].append(dumped[id(record)])
     head = [[file, part, sum(map(len, rows))] for (file, part), rows in lines.items()]
     with replacing(_shard_file(folder, shard)) as partial:
         partial.write_bytes(b"".join([dumps(head), b"\n", *(row for rows in lines.values() for row in rows)]))
@@ -151,9 +164,27 @@ def _written(shards: list[Shard], workers: int) -> Generator[Shard, None, None]:
             yield shard
         return
     # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for shard, _ in zip(shards, pool.imap(_write_shard, shards), strict=True):
+    with tempfile.TemporaryDirectory() as own, multiprocessing.get_context("spawn").Pool(workers) as pool:
+        traced = None
+        if len(shards) >= MANY:
+            traced = Path(own) / "traced"
+            solids = [(shape, k, shards[0].size) for shape, angles in ANGLES.items() for k in range(len(angles))]
+            traced.write_bytes(pickle.dumps(list(pool.imap_unordered(_traced, solids))))
+        for shard, _ in zip(shards, pool.imap(functools.partial(_write_shard, traced=traced), shards), strict=True):
             yield shard
+
+
+def _traced(solid: tuple[str, int, int]) -> Traces:
+    """Everything of a solid (shape, angle index) that pictures of a size need."""
+    shape, angle_index, size = solid
+    drawn = {1, math.ceil(size / CANVAS)}  # layouts are tried at scale 1
+    return traces(shape, angle_index, [scale * PIXELS_PER_UNIT * k for scale in SCALES.values() for k in drawn])
+
+
+@functools.cache
+def _keep_traced(file: Path) -> None:
+    for traced in pickle.loads(file.read_bytes()):
+        keep(traced)
 
 
 def _check_disk(folder: Path, images: int, size: int) -> None:
@@ -169,15 +200,10 @@ def _check_disk(folder: Path, images: int, size: int) -> None:
 @contextmanager
 def _taken(partial: Path, plan: dict[str, Any]) -> Iterator[None]:
     """The folder that is being written, for this run alone; begun anew, or taken up where it is of the same world."""
-    partial.mkdir(exist_ok=True)
-    with (partial / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back, however the run ends
-        except OSError as error:
-            raise FileExistsError(f"{str(partial)!r} is being written by another run; wait for it") from error
+    with alone_in(partial, "run"):
         file = partial / PLAN
         if not file.exists():
-            if any(path.name != LOCK for path in partial.iterdir()):
+            if any(partial.iterdir()):
                 raise FileExistsError(f"{str(partial)!r} is no world that was cut short; remove it, or name another")
             write_json(file, plan)
         elif (before := read_json(file)) != plan:
@@ -245,8 +271,7 @@ def write_world(
         counts = _fill(partial, shards, images, workers, progress)
         records = {file: dict(sorted(parts.items())) for file, parts in sorted(counts.items())}
         write_json(partial / WORLD, {**plan, "records": records})
-        for name in (PLAN, LOCK):
-            (partial / name).unlink()
+        (partial / PLAN).unlink()
         partial.replace(folder)
     return folder
 
