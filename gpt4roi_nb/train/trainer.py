@@ -14,11 +14,10 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, save_fsdp_optimizer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
@@ -27,6 +26,7 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.train.disk import room_for, tensor_bytes
 from gpt4roi_nb.train.meter import Meter
+from gpt4roi_nb.train.sharding import divide, load_trained, stored_names
 
 TRAINED_FILE = "trained.safetensors"
 ORDER_FILE = "order.json"
@@ -36,7 +36,8 @@ UNFINISHED = ".unfinished"
 STATE_FILE = "trainer_state.json"
 RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
-CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, "scheduler.pt", STATE_FILE)
+SCHEDULER_FILE = "scheduler.pt"
+CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, SCHEDULER_FILE, STATE_FILE)
 
 
 class AfterOptimizerStep(TrainerCallback):
@@ -139,6 +140,24 @@ class RegionTrainer(Trainer):
             "them, lower the learning rate, or train in float32; the last checkpoint is untouched"
         )
 
+    # ------------------------------------------------------------------------------------------- sharded (FSDP 2)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_fsdp_enabled:
+            divide(self.accelerator, self.model)
+        return super().create_optimizer(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Without the whole model, which the Trainer would write beside what trains where weights are sharded."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_fsdp_optimizer(
+            self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
+        )
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
     # ------------------------------------------------------------------------------------------- checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -198,10 +217,11 @@ class RegionTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model if model is None else model)
-        stored = load_file(Path(resume_from_checkpoint) / TRAINED_FILE)
+        file = Path(resume_from_checkpoint) / TRAINED_FILE
+        stored = stored_names(file)
         names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        if set(stored) != names:
-            differing = sorted(set(stored) ^ names)
+        if stored != names:
+            differing = sorted(stored ^ names)
             raise ValueError(
                 f"{resume_from_checkpoint!r} was trained with other parts: {len(differing)} tensors differ, first "
                 f"{differing[0]}; choose the same stage, parts and lora, or another output_dir"
@@ -216,10 +236,9 @@ class RegionTrainer(Trainer):
                 )
         with self.loaded.training_step():
             if self.is_fsdp_enabled:
-                whole: dict[str, Any] = dict(stored)
-                set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, strict=False))
+                load_trained(model, file)
             else:
-                model.load_state_dict(stored, strict=False)
+                model.load_state_dict(load_file(file), strict=False)
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
         """All weights, gathered from all processes, where they are sharded (FSDP); else None."""
@@ -258,7 +277,7 @@ def _damage(checkpoint: Path) -> str | None:
     try:
         with safe_open(checkpoint / TRAINED_FILE, framework="pt"):
             pass
-        for name in (*optimizers, "scheduler.pt"):
+        for name in (*optimizers, SCHEDULER_FILE):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
         with safe_globals():  # of numpy, whose random state is among them
             for name in random_states:
