@@ -20,6 +20,7 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.checks import check_data, check_gradients, check_numbers, check_options, check_tower_cache
+from gpt4roi_nb.train.disk import check_disk
 from gpt4roi_nb.train.epoch_dataset import EpochDataset
 from gpt4roi_nb.train.execute import execute, prepare_output
 from gpt4roi_nb.train.parts import STAGES, choose_parts, table
@@ -109,7 +110,8 @@ def train(
             number of steps, or below 1 a share of all steps.
         max_length: tokens; a longer conversation loses its last questions.
         bf16: compute in bfloat16; None does where there is a GPU that can.
-        save_steps, keep: how often a checkpoint is written, and how many are kept.
+        save_steps, keep: how often a checkpoint is written, and how many are kept. While one is written, there is one
+            more: `keep` + 1 times 12 bytes for each parameter that trains.
         workers: processes that read pictures.
         strict: stop at the first record that cannot be used, such as one whose picture is damaged. Otherwise nothing is
             learnt of it, and it is counted and listed: `TrainingRun.report`, and `skipped.jsonl` in `output_dir`.
@@ -131,12 +133,13 @@ def train(
         TypeError: for `warmup`, the former name of `warmup_steps`, and for what is no number, or not whole.
         ValueError: for numbers that are too small, NaN or infinite, an unknown stage or part, data that are empty,
             cannot be read at all or do not know where their pictures lie, a checkpoint of other parts or data, a frozen
-            language model in float16 without autocast, a tower cache where pixels or tower change, or lora or probes in
-            a sharded training.
+            language model in float16 without autocast, a tower cache where pixels or tower change, or lora, probes or
+            a tower cache in a sharded training.
         BadRecord: if strict.
         RuntimeError: another training runs in this process.
         FileExistsError: another training is writing to `output_dir`.
-        OSError: too little disk for the tower cache, a checkpoint or the model.
+        OSError: too little disk for the tower cache, a checkpoint or the model. What all checkpoints and the model need
+            is compared with what is free before the first step.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
         MemoryError: out of memory; says what to lower.
     """
@@ -219,20 +222,22 @@ def train(
             data_collator=collator,
             callbacks=[RunCallback(run, gpt4roi, collator, numbers["probe_steps"] or numbers["logging_steps"], report)],
         )
-        if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
-            raise ValueError(
-                "a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded"
-            )
+        given = {"lora": lora, "probes": probes, "tower_cache": tower_cache}
+        if trainer.is_fsdp_enabled and (unfit := [name for name, value in given.items() if value is not None]):
+            raise ValueError(f"a sharded training (FSDP) goes without {', '.join(unfit)}: leave it out, or train unsharded")
         # It stands in for the progress bar, and says the same as `history`.
         trainer.remove_callback(transformers.PrinterCallback)
 
+        checkpoint = prepare_output(trainer, run, resume)
+        if arguments.should_save:
+            check_disk(output, trainer.disk_use(checkpoint))
         work = partial(
             execute,
             gpt4roi,
             trainer,
             dataset,
             run,
-            checkpoint=prepare_output(trainer, run, resume),
+            checkpoint=checkpoint,
             tower_cache=None if tower_cache is None else Path(tower_cache).expanduser(),
             adapted=lora is not None,
             progress=progress,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,7 +25,7 @@ from transformers.trainer_pt_utils import safe_globals
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
-from gpt4roi_nb.train.disk import room_for, tensor_bytes
+from gpt4roi_nb.train.disk import DiskUse, room_for, tensor_bytes
 from gpt4roi_nb.train.meter import Meter
 from gpt4roi_nb.train.sharding import divide, load_trained, stored_names
 
@@ -36,6 +37,7 @@ UNFINISHED = ".unfinished"
 STATE_FILE = "trainer_state.json"
 RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
+ADAM, ADAM_MOMENTS = ("adamw_torch", "adamw_torch_fused"), 2  # of the weights' dtype; others are counted when they save
 SCHEDULER_FILE = "scheduler.pt"
 CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, SCHEDULER_FILE, STATE_FILE)
 
@@ -192,6 +194,26 @@ class RegionTrainer(Trainer):
             self._staging = None
         self.accelerator.wait_for_everyone()
 
+    def disk_use(self, checkpoint: Path | None) -> DiskUse:
+        """What a training that goes on from a checkpoint, or begins anew, will write."""
+        args, weights = self.args, list(self.model.parameters())
+        trained = tensor_bytes(weight for weight in weights if weight.requires_grad)
+        moments = ADAM_MOMENTS if str(args.optim.value) in ADAM and not args.save_only_model else 0
+        done = 0 if checkpoint is None else _step(checkpoint)
+        left = max(0, planned_steps(args, len(cast(Sized, self.train_dataset))) - done)
+        strategy = str(args.save_strategy.value)
+        # Each save_steps, and the last; other strategies write as many as are kept, or none.
+        writes = math.ceil(left / args.save_steps) if strategy == "steps" else 0 if strategy == "no" else left
+        folder, keep = Path(str(args.output_dir)), args.save_total_limit
+        return DiskUse(
+            checkpoint=trained * (1 + moments),
+            model=tensor_bytes(weights),
+            keep=writes if keep is None else keep,
+            writes=writes,
+            present=len(checkpoints(folder)),
+            continued=checkpoint is not None,
+        )
+
     def _optimizer_state(self) -> list[Any]:
         """What the optimizer keeps for each weight."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's wrapper
@@ -250,7 +272,19 @@ def checkpoints(folder: Path) -> list[Path]:
     found = [
         path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name[len("checkpoint-") :].isdigit()
     ]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def planned_steps(args: TrainingArguments, records: int) -> int:
+    """The steps of a whole training, as the Trainer counts them."""
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = math.ceil(records / (args.train_batch_size * args.world_size))
+    return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
