@@ -19,13 +19,22 @@ from gpt4roi_nb.data.collate import Collator, ImageFolders
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
-from gpt4roi_nb.train.checks import check_data, check_gradients, check_numbers, check_options, check_tower_cache
+from gpt4roi_nb.train.checks import (
+    check_data,
+    check_gradients,
+    check_numbers,
+    check_options,
+    check_tower_cache,
+    computes_in_half,
+)
 from gpt4roi_nb.train.disk import check_disk
 from gpt4roi_nb.train.epoch_dataset import EpochDataset
 from gpt4roi_nb.train.execute import execute, prepare_output
-from gpt4roi_nb.train.parts import STAGES, choose_parts, table
+from gpt4roi_nb.train.memory import Settings, check_training_memory
+from gpt4roi_nb.train.parts import LORA_DEFAULTS, STAGES, choose_parts, table
 from gpt4roi_nb.train.probes import Probes
 from gpt4roi_nb.train.run import RunCallback, TrainingRun
+from gpt4roi_nb.train.sharding import is_sharded
 from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for
 
 # accelerate keeps one state per process, which each Trainer makes anew: a training that runs would lose its own.
@@ -83,6 +92,7 @@ def train(
     resume: bool = True,
     block: bool = True,
     progress: bool = True,
+    check_free_memory: bool = True,
     probes: Probes | None = None,
     probe_steps: int | None = None,
     on_start: Callable[[TrainingRun], object] | None = None,
@@ -123,6 +133,8 @@ def train(
         block: wait for the end; else return at once, and train in a thread. The model may be asked meanwhile: each
             answer comes from one state of the weights, and the next step waits for it.
         progress: show a progress bar.
+        check_free_memory: compare what the training needs at least with what is free on its device, before anything is
+            changed.
         probes: regions that the model is asked about before the first step, every `probe_steps` (None: as often as a
             line is logged) and after the last; the answers are in `TrainingRun.answers`.
         on_start: called with the run before it begins, as `lambda run: display(TrainingMonitor(run))`.
@@ -141,7 +153,7 @@ def train(
         OSError: too little disk for the tower cache, a checkpoint or the model. What all checkpoints and the model need
             is compared with what is free before the first step.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
-        MemoryError: out of memory; says what to lower.
+        MemoryError: too little memory is free for it, or it ran out; says what to lower.
     """
     check_options(options)
     if stage not in PUBLISHED:
@@ -181,7 +193,7 @@ def train(
         gpt4roi.processor, images, numbers["max_length"], problems=problems, augmented=seed if augment else None
     )
     dataset = EpochDataset(data, collator, located=images is None)
-    dataset.check_readable()
+    tokens = dataset.check_readable()
     with ExitStack() as claims:
         claims.enter_context(_alone())
         arguments = arguments_for(
@@ -207,6 +219,19 @@ def train(
             **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
             **{"report_to": _loggers(), **options},
         )
+        if check_free_memory:
+            settings = Settings(
+                trainable,
+                rank=None if lora is None else int(lora.get("r", LORA_DEFAULTS["r"])),
+                batch_size=numbers["batch_size"],
+                tokens=tokens,
+                checkpointing=gradient_checkpointing,
+                half=computes_in_half(bf16 or bool(options.get("fp16"))),
+                optim=str(arguments.optim.value),
+                shards=arguments.world_size if is_sharded(os.environ) else 1,
+            )
+            accumulation = numbers["gradient_accumulation_steps"]
+            check_training_memory(gpt4roi.model, settings, arguments.device, accumulation)
         if arguments.should_save:  # of several processes the one that writes
             claims.enter_context(alone_in(output, "training"))
         transformers.set_seed(seed)  # of the adapters' first weights, too

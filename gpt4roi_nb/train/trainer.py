@@ -26,6 +26,7 @@ from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.train.disk import DiskUse, room_for, tensor_bytes
+from gpt4roi_nb.train.memory import optimizer_bytes
 from gpt4roi_nb.train.meter import Meter
 from gpt4roi_nb.train.sharding import divide, load_trained, stored_names
 
@@ -37,7 +38,6 @@ UNFINISHED = ".unfinished"
 STATE_FILE = "trainer_state.json"
 RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
-ADAM, ADAM_MOMENTS = ("adamw_torch", "adamw_torch_fused"), 2  # of the weights' dtype; others are counted when they save
 SCHEDULER_FILE = "scheduler.pt"
 CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, SCHEDULER_FILE, STATE_FILE)
 
@@ -197,8 +197,8 @@ class RegionTrainer(Trainer):
     def disk_use(self, checkpoint: Path | None) -> DiskUse:
         """What a training that goes on from a checkpoint, or begins anew, will write."""
         args, weights = self.args, list(self.model.parameters())
-        trained = tensor_bytes(weight for weight in weights if weight.requires_grad)
-        moments = ADAM_MOMENTS if str(args.optim.value) in ADAM and not args.save_only_model else 0
+        trained = [weight for weight in weights if weight.requires_grad]
+        state = 0 if args.save_only_model else optimizer_bytes(str(args.optim.value)) * sum(w.numel() for w in trained)
         done = 0 if checkpoint is None else _step(checkpoint)
         left = max(0, planned_steps(args, len(cast(Sized, self.train_dataset))) - done)
         strategy = str(args.save_strategy.value)
@@ -206,7 +206,7 @@ class RegionTrainer(Trainer):
         writes = math.ceil(left / args.save_steps) if strategy == "steps" else 0 if strategy == "no" else left
         folder, keep = Path(str(args.output_dir)), args.save_total_limit
         return DiskUse(
-            checkpoint=trained * (1 + moments),
+            checkpoint=tensor_bytes(trained) + state,
             model=tensor_bytes(weights),
             keep=writes if keep is None else keep,
             writes=writes,
