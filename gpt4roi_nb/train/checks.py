@@ -81,7 +81,9 @@ def computes_in_half(asked: bool) -> bool:
 
 def check_gradients(model: GPT4RoIForConditionalGeneration, autocast: bool) -> None:
     """Raises ValueError where gradients vanish on their way through a frozen language model."""
-    if not computes_in_half(autocast) and any(weight.dtype == torch.float16 for weight in model.language_model.parameters()):
+    if not computes_in_half(autocast) and any(
+        weight.dtype == torch.float16 for weight in model.language_model.parameters()
+    ):
         raise ValueError(
             "a frozen language model in float16 passes gradients on only under autocast, else they vanish: give "
             'bf16=True or fp16=True, or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'

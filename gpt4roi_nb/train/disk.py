@@ -75,8 +75,8 @@ def check_disk(folder: Path, use: DiskUse) -> None:
             errno.ENOSPC,
             f"this training does not fit into {str(folder)!r}: it writes checkpoints of {in_words(use.checkpoint)}, of "
             f"which {use.most} are there at a time (keep={use.keep}, and one that is being written), and a model of "
-            f"{in_words(use.model)}. That needs {in_words(use.needed + SPARE_BYTES)}, but {in_words(free)} are free: free "
-            "some room, name an output_dir on another disk, or lower keep",
+            f"{in_words(use.model)}. That needs {in_words(use.needed + SPARE_BYTES)}, but {in_words(free)} are free: "
+            "free some room, name an output_dir on another disk, or lower keep",
         )
 
 

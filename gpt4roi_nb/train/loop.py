@@ -249,7 +249,9 @@ def train(
         )
         given = {"lora": lora, "probes": probes, "tower_cache": tower_cache}
         if trainer.is_fsdp_enabled and (unfit := [name for name, value in given.items() if value is not None]):
-            raise ValueError(f"a sharded training (FSDP) goes without {', '.join(unfit)}: leave it out, or train unsharded")
+            raise ValueError(
+                f"a sharded training (FSDP) goes without {', '.join(unfit)}: leave it out, or train unsharded"
+            )
         # It stands in for the progress bar, and says the same as `history`.
         trainer.remove_callback(transformers.PrinterCallback)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,8 +22,8 @@ from gpt4roi_nb.train.parts import LORA_DEFAULTS, LORA_MARK
 FLOAT32 = torch.float32.itemsize  # of what trains, its gradients and its moments
 ADAM = ("adamw_torch", "adamw_torch_fused")
 ADAM_MOMENTS = 2
-# Bytes that a layer of a language model keeps for the backward pass, for each token: per number of its width, and of its
-# feed-forward width. By how it trains, and whether it computes in half precision. Measured with LLaMA's layers, whose
+# Bytes that a layer of a language model keeps for the backward pass, for each token: per number of its width, and of
+# its feed-forward width. By how it trains, and whether it computes in half precision. Measured with LLaMA's layers, whose
 # attention keeps no map (SDPA); tests/train/test_memory.py measures them again.
 LAYER_BYTES = {
     ("whole", True): (37, 8),
@@ -103,8 +102,12 @@ def training_memory(model: GPT4RoIForConditionalGeneration, settings: Settings) 
                 trained += weight.numel()
             else:
                 frozen_bytes += weight.numel() * weight.element_size()
-        if settings.half and trains and settings.shards == 1:  # autocast keeps a copy of each matrix until the step's end
-            copies += 2 * sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+        if (
+            settings.half and trains and settings.shards == 1
+        ):  # autocast keeps a copy of each matrix until the step's end
+            copies += 2 * sum(
+                layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)
+            )
     return TrainingMemory(
         weights=(trained * FLOAT32 + frozen_bytes) // settings.shards + copies,
         gradients=trained * FLOAT32 // settings.shards,
@@ -181,7 +184,9 @@ def _advice(
     fitting += [f"{words}, which needs {in_words(size)}" for words, size in sizes if size <= free][:1]
     if device.type == "cuda" and settings.rank is None:
         smallest = replace(settings, checkpointing=True, batch_size=1)
-        several = (n for n in SHARDS if training_memory(model, replace(smallest, shards=settings.shards * n)).total <= free)
+        several = (
+            n for n in SHARDS if training_memory(model, replace(smallest, shards=settings.shards * n)).total <= free
+        )
         if count := next(several, None):
             smaller = "gradient_checkpointing=True and batch_size=1"
             fitting.append(f"with {smaller}, {settings.shards * count} such GPUs by FSDP (docs/training.md)")
@@ -189,8 +194,8 @@ def _advice(
         return "the smallest change that fits: " + "; or ".join(fitting)
     least = f" ({sizes[-1][0]} needs {in_words(sizes[-1][1])})" if sizes else ""
     return (
-        f"nothing smaller fits either{least}: give memory back (gpt4roi.unload(), other notebooks), train fewer parts, or "
-        "take a smaller model or a larger machine"
+        f"nothing smaller fits either{least}: give memory back (gpt4roi.unload(), other notebooks), train fewer parts, "
+        "or take a smaller model or a larger machine"
     )
 
 

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT
@@ -37,8 +37,8 @@ def reads_weights(environment: Mapping[str, str]) -> bool:
 def without_weights(checkpoint: str | os.PathLike[str] | None) -> GPT4RoI:
     """A checkpoint's model with parameters that have shapes but no numbers; only its small files are read.
 
-    Buffers that no checkpoint holds, such as the frequencies of rotary embeddings, have their numbers: `divide` does not
-    bring them.
+    Buffers that no checkpoint holds, such as the frequencies of rotary embeddings, have their numbers, which `divide`
+    would not bring.
 
     Args:
         checkpoint: a folder or a hub id; None is the demo checkpoint.
@@ -68,7 +68,9 @@ def divide(accelerator: Accelerator, model: nn.Module) -> None:
     shapes = [{name: (tuple(weight.shape), weight.dtype) for name, weight in model.named_parameters()}]
     own = shapes[0]
     first = broadcast_object_list(shapes)[0]
-    differing = sorted(name for name in own.keys() | first.keys() if own.get(name, ((),))[0] != first.get(name, ((),))[0])
+    differing = sorted(
+        name for name in own.keys() | first.keys() if own.get(name, ((),))[0] != first.get(name, ((),))[0]
+    )
     if differing:
         raise ValueError(
             f"the processes do not train the same model: {len(differing)} weights have another shape here than in the "

@@ -95,7 +95,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_changed(tmp_path, monke
     with pytest.raises(MemoryError, match=r"needs at least .* MB on cpu .*, but 2\d\d kB are free for it; nothing"):
         train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **OPTIONS)
     assert there + 1000 < 300_000 and not (tmp_path / "out").exists()
-    assert all(value.dtype == torch.bfloat16 and value.equal(before[n]) for n, value in gpt4roi.model.state_dict().items())
+    assert all(
+        value.dtype == torch.bfloat16 and value.equal(before[n]) for n, value in gpt4roi.model.state_dict().items()
+    )
     assert all(weight.requires_grad for weight in gpt4roi.model.parameters())
     done = train(
         gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **{**OPTIONS, "max_steps": 1}, check_free_memory=False
@@ -139,7 +141,7 @@ def test_a_layer_keeps_what_is_counted_for_it(way, parts, lora, half):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 layer(inputs_embeds=embeds)
 
-        grown = kept_bytes(lambda: compute(128), model) - kept_bytes(lambda: compute(64), model)  # noqa: B023
+        grown = kept_bytes(lambda: compute(128), model) - kept_bytes(lambda: compute(64), model)
         width, feed_forward = memory.LAYER_BYTES[way, half]
         assert grown / (64 * 2) == pytest.approx(width * 256 + feed_forward * wide, rel=0.05)
 

@@ -47,7 +47,7 @@ def losses(output: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_a_sharded_training_reads_its_weights_once_and_goes_on_after_a_kill(tmp_path):
-    """accelerate's FSDP 2 as the shipped file sets it up, over gloo on CPUs. The second process has no weights to read."""
+    """accelerate's FSDP 2 as the shipped file sets it up, over gloo on CPUs. The second process has no weights file."""
     tiny_gpt4roi(seed=1).save_pretrained(tmp_path / "tiny")
     shutil.copytree(tmp_path / "tiny", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     makers = (annotation_files.refcoco, annotation_files.llava)
