@@ -23,8 +23,8 @@ FLOAT32 = torch.float32.itemsize  # of what trains, its gradients and its moment
 ADAM = ("adamw_torch", "adamw_torch_fused")
 ADAM_MOMENTS = 2
 # Bytes that a layer of a language model keeps for the backward pass, for each token: per number of its width, and of
-# its feed-forward width. By how it trains, and whether it computes in half precision. Measured with LLaMA's layers, whose
-# attention keeps no map (SDPA); tests/train/test_memory.py measures them again.
+# its feed-forward width. By how it trains, and whether it computes in half precision. Measured with LLaMA's layers,
+# whose attention keeps no map (SDPA); tests/train/test_memory.py measures them again.
 LAYER_BYTES = {
     ("whole", True): (37, 8),
     ("whole", False): (43, 16),
@@ -102,12 +102,9 @@ def training_memory(model: GPT4RoIForConditionalGeneration, settings: Settings) 
                 trained += weight.numel()
             else:
                 frozen_bytes += weight.numel() * weight.element_size()
-        if (
-            settings.half and trains and settings.shards == 1
-        ):  # autocast keeps a copy of each matrix until the step's end
-            copies += 2 * sum(
-                layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)
-            )
+        if settings.half and trains and settings.shards == 1:  # autocast keeps a copy of each matrix for a step
+            matrices = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+            copies += torch.bfloat16.itemsize * sum(matrix.numel() for matrix in matrices)
     return TrainingMemory(
         weights=(trained * FLOAT32 + frozen_bytes) // settings.shards + copies,
         gradients=trained * FLOAT32 // settings.shards,

@@ -1,8 +1,8 @@
 """A training from a file, divided between processes on CPUs, which accelerate divides among GPUs only.
 
 `sharded.py FOLDER CHECKPOINT` does the trainings of FOLDER/runs.json, one after the other: a file for each process, a
-port for them to meet, and the step whose checkpoint is cut short by a kill, or null. Process N writes what it saw of its
-weights, which are those of CHECKPOINT, to FOLDER/seenN.json. All but accelerate's choice to divide runs as shipped.
+port for them to meet, and the step whose checkpoint is cut short by a kill, or null. Process N writes what it saw of
+its weights, which are those of CHECKPOINT, to FOLDER/seenN.json. All but accelerate's choice to divide runs as shipped.
 """
 
 from __future__ import annotations
