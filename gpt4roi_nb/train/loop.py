@@ -227,7 +227,7 @@ def train(
                 tokens=tokens,
                 checkpointing=gradient_checkpointing,
                 half=computes_in_half(bf16 or bool(options.get("fp16"))),
-                optim=str(arguments.optim.value),
+                optim=arguments.optim,
                 shards=arguments.world_size if is_sharded(os.environ) else 1,
             )
             accumulation = numbers["gradient_accumulation_steps"]

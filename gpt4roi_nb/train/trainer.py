@@ -146,7 +146,7 @@ class RegionTrainer(Trainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         if self.is_fsdp_enabled:
-            divide(self.accelerator, self.model)
+            divide(self.accelerator, cast(nn.Module, self.model))
         return super().create_optimizer(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -158,7 +158,7 @@ class RegionTrainer(Trainer):
             self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
         )
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+            torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_FILE)
 
     # ------------------------------------------------------------------------------------------- checkpoints
 
@@ -196,14 +196,17 @@ class RegionTrainer(Trainer):
 
     def disk_use(self, checkpoint: Path | None) -> DiskUse:
         """What a training that goes on from a checkpoint, or begins anew, will write."""
-        args, weights = self.args, list(self.model.parameters())
+        args, weights = self.args, list(cast(nn.Module, self.model).parameters())
         trained = [weight for weight in weights if weight.requires_grad]
-        state = 0 if args.save_only_model else optimizer_bytes(str(args.optim.value)) * sum(w.numel() for w in trained)
+        state = 0 if args.save_only_model else optimizer_bytes(args.optim) * sum(w.numel() for w in trained)
         done = 0 if checkpoint is None else _step(checkpoint)
         left = max(0, planned_steps(args, len(cast(Sized, self.train_dataset))) - done)
-        strategy = str(args.save_strategy.value)
-        # Each save_steps, and the last; other strategies write as many as are kept, or none.
-        writes = math.ceil(left / args.save_steps) if strategy == "steps" else 0 if strategy == "no" else left
+        # At most one a step; by default one in save_steps, and the last.
+        writes = left
+        if args.save_strategy == "no":
+            writes = 0
+        elif args.save_strategy == "steps":
+            writes = math.ceil(left / args.save_steps)
         folder, keep = Path(str(args.output_dir)), args.save_total_limit
         return DiskUse(
             checkpoint=tensor_bytes(trained) + state,
