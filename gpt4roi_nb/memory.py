@@ -157,26 +157,18 @@ def map_bytes(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> int:
     return config.text_config.num_attention_heads * tokens**2 * (torch.float32.itemsize + dtype.itemsize)
 
 
-def layer_graph_bytes(config: PreTrainedConfig, itemsize: int) -> int:
-    """Bytes that one layer of the language model keeps of one token for the backward pass, without attention weights.
-
-    itemsize: bytes of a number of the dtype that it computes in.
-    """
-    text = config.text_config
-    mlp = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    return (GRAPH_WIDTHS * text.hidden_size + GRAPH_MLP_WIDTHS * mlp) * itemsize
-
-
 def graph_bytes(model: GPT4RoIForConditionalGeneration, tokens: int) -> int:
     """Bytes that a pass of one row in eager attention keeps for gradients, and the gradients of all attention weights.
 
-    Each layer keeps its attention weights twice, as `map_bytes` counts them, and what `layer_graph_bytes` says.
+    Each layer keeps its attention weights twice, as `map_bytes` counts them, and some numbers per token.
     """
     config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
     text, size = config.text_config, model.dtype.itemsize
     maps = map_bytes(config, model.dtype, tokens)
     gradients = text.num_attention_heads * tokens**2 * size
-    layer = maps + gradients + tokens * layer_graph_bytes(config, size)
+    mlp = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    kept = tokens * (GRAPH_WIDTHS * text.hidden_size + GRAPH_MLP_WIDTHS * mlp) * size
+    layer = maps + gradients + kept
     return text.num_hidden_layers * layer + 2 * maps  # two more of the layer that is worked on
 
 

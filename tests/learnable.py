@@ -15,6 +15,7 @@ from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
+from gpt4roi_nb.data.dataset import FILE_OPTIONS
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.train import TrainingRun, train
 
@@ -50,6 +51,18 @@ OPTIONS: dict[str, Any] = {
     "progress": False,
     "report_to": "none",
 }
+
+
+def entry(given: annotation_files.Given, cache: Path, **more: Any) -> dict[str, Any]:
+    """As a training file names a data set."""
+    whole = {
+        "format": given.format,
+        "annotations": str(given.annotations),
+        "images": str(given.images),
+        "cache": str(cache),
+        **{name: str(value) if name in FILE_OPTIONS else value for name, value in given.options.items()},
+    }
+    return {**whole, **more}
 
 
 def mixture(folder: Path, weight: float = 1) -> Mixture:

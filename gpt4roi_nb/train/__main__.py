@@ -16,6 +16,7 @@ import yaml
 from gpt4roi_nb.data import Mixture, RegionDataset, load
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.loop import train
+from gpt4roi_nb.train.sharding import is_sharded, reads_weights, without_weights
 
 
 class Loader(yaml.SafeLoader):
@@ -51,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         data = mixed(config.pop("data"), config.get("seed", 0))
         device, dtype = placement(os.environ, config.pop("dtype", None))
-        gpt4roi = GPT4RoI.from_pretrained(config.pop("checkpoint", None), device=device, dtype=dtype)
+        checkpoint = config.pop("checkpoint", None)
+        if reads_weights(os.environ):
+            gpt4roi = GPT4RoI.from_pretrained(checkpoint, device=device, dtype=dtype)
+        else:
+            gpt4roi = without_weights(checkpoint)
         train(gpt4roi, data, **config, on_start=begun.append)
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
         if begun:
@@ -85,8 +90,7 @@ def placement(environment: Mapping[str, str], dtype: str | None) -> tuple[str | 
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         return None, dtype
-    sharded = environment.get("ACCELERATE_USE_FSDP", "false") == "true"
-    if dtype is None and not sharded and torch.cuda.is_available():
+    if dtype is None and not is_sharded(environment) and torch.cuda.is_available():
         dtype = "auto"
     return "cpu", dtype
 

@@ -74,10 +74,16 @@ def check_tower_cache(trainable: Sequence[str], augment: bool) -> None:
         raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
 
 
+def computes_in_half(asked: bool) -> bool:
+    """Whether a training computes in half precision (autocast): it is asked to, or its launcher is."""
+    return asked or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+
+
 def check_gradients(model: GPT4RoIForConditionalGeneration, autocast: bool) -> None:
     """Raises ValueError where gradients vanish on their way through a frozen language model."""
-    autocast = autocast or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
-    if not autocast and any(weight.dtype == torch.float16 for weight in model.language_model.parameters()):
+    if not computes_in_half(autocast) and any(
+        weight.dtype == torch.float16 for weight in model.language_model.parameters()
+    ):
         raise ValueError(
             "a frozen language model in float16 passes gradients on only under autocast, else they vanish: give "
             'bf16=True or fp16=True, or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'

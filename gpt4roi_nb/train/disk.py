@@ -1,4 +1,4 @@
-"""A disk that is full, in words: before a checkpoint is written, or while it is."""
+"""A disk that is full, in words: before the first step, before a checkpoint is written, or while it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,54 @@ def tensor_bytes(values: Iterable[Any]) -> int:
         elif isinstance(value, dict):
             total += tensor_bytes(value.values())
     return total
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """What a training writes, in bytes and numbers of files.
+
+    checkpoint: bytes of one. model: bytes of the trained model, which is written at the end.
+    keep: how many checkpoints are kept; while the next one is written, there is one more.
+    writes: how many are yet to be written. present: how many are there. continued: whether it goes on from those;
+    otherwise its first checkpoint takes their place.
+    """
+
+    checkpoint: int
+    model: int
+    keep: int
+    writes: int
+    present: int = 0
+    continued: bool = False
+
+    @property
+    def most(self) -> int:
+        """The most checkpoints that there are at a time, the one that is being written included."""
+        kept = self.writes + (self.present if self.continued else 0)
+        return max(min(self.keep + 1, kept), self.present + min(1, self.writes))
+
+    @property
+    def needed(self) -> int:
+        """Bytes beside those of the checkpoints that are there."""
+        kept = min(self.keep, self.writes + (self.present if self.continued else 0))
+        at_the_end = self.checkpoint * (kept - self.present) + self.model
+        return max(self.checkpoint * (self.most - self.present), at_the_end)
+
+
+def check_disk(folder: Path, use: DiskUse) -> None:
+    """Compare what a training writes with what is free. folder: it exists.
+
+    Raises:
+        OSError: too little is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < use.needed + SPARE_BYTES:
+        raise OSError(
+            errno.ENOSPC,
+            f"this training does not fit into {str(folder)!r}: it writes checkpoints of {in_words(use.checkpoint)}, of "
+            f"which {use.most} are there at a time (keep={use.keep}, and one that is being written), and a model of "
+            f"{in_words(use.model)}. That needs {in_words(use.needed + SPARE_BYTES)}, but {in_words(free)} are free: "
+            "free some room, name an output_dir on another disk, or lower keep",
+        )
 
 
 @contextmanager

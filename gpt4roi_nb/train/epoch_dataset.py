@@ -51,20 +51,29 @@ class EpochDataset(Dataset[Record]):
             record = self.data[number]
         return record
 
-    def check_readable(self) -> None:
-        """Raises ValueError if none of some records can be used, as with a wrong folder: training would learn
-        nothing."""
+    def check_readable(self) -> int:
+        """Read some records, drawn evenly from all.
+
+        Returns:
+            The tokens of the longest.
+
+        Raises:
+            ValueError: none of them can be used, as with a wrong folder: training would learn nothing.
+        """
         numbers = sorted({round(k * (len(self) - 1) / (SAMPLED - 1)) for k in range(SAMPLED)})
         collator = self.collator
         trial = Collator(collator.processor, collator.images, collator.max_length, also=collator.also)
         first: BadRecord | None = None
+        longest = 0
         for number in numbers:
             try:
-                trial.example(self[number])
+                example = trial.example(self[number])
             except BadRecord as bad:
                 first = first or bad
             else:
-                return
+                longest = max(longest, 0 if example is None else len(example.prompt.input_ids))
+        if longest:
+            return longest
         raise ValueError(f"none of {len(numbers)} records, drawn evenly from all, can be used; the first: {first}")
 
     def image_paths(self, epochs: int) -> Iterator[Path]:

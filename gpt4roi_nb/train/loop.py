@@ -19,13 +19,22 @@ from gpt4roi_nb.data.collate import Collator, ImageFolders
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
-from gpt4roi_nb.train.checks import check_data, check_gradients, check_numbers, check_options, check_tower_cache
-from gpt4roi_nb.train.cost import check_step
+from gpt4roi_nb.train.checks import (
+    check_data,
+    check_gradients,
+    check_numbers,
+    check_options,
+    check_tower_cache,
+    computes_in_half,
+)
+from gpt4roi_nb.train.disk import check_disk
 from gpt4roi_nb.train.epoch_dataset import EpochDataset
 from gpt4roi_nb.train.execute import execute, prepare_output
-from gpt4roi_nb.train.parts import STAGES, choose_parts, table
+from gpt4roi_nb.train.memory import Settings, check_training_memory
+from gpt4roi_nb.train.parts import LORA_DEFAULTS, STAGES, choose_parts, table
 from gpt4roi_nb.train.probes import Probes
 from gpt4roi_nb.train.run import RunCallback, TrainingRun
+from gpt4roi_nb.train.sharding import is_sharded
 from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for
 
 # accelerate keeps one state per process, which each Trainer makes anew: a training that runs would lose its own.
@@ -84,6 +93,7 @@ def train(
     resume: bool = True,
     block: bool = True,
     progress: bool = True,
+    check_free_memory: bool = True,
     probes: Probes | None = None,
     probe_steps: int | None = None,
     on_start: Callable[[TrainingRun], object] | None = None,
@@ -112,7 +122,8 @@ def train(
             number of steps, or below 1 a share of all steps.
         max_length: tokens; a longer conversation loses its last questions.
         bf16: compute in bfloat16; None does where there is a GPU that can.
-        save_steps, keep: how often a checkpoint is written, and how many are kept.
+        save_steps, keep: how often a checkpoint is written, and how many are kept. While one is written, there is one
+            more: `keep` + 1 times 12 bytes for each parameter that trains.
         workers: processes that read pictures.
         strict: stop at the first record that cannot be used, such as one whose picture is damaged. Otherwise nothing is
             learnt of it, and it is counted and listed: `TrainingRun.report`, and `skipped.jsonl` in `output_dir`.
@@ -124,6 +135,8 @@ def train(
         block: wait for the end; else return at once, and train in a thread. The model may be asked meanwhile: each
             answer comes from one state of the weights, and the next step waits for it.
         progress: show a progress bar.
+        check_free_memory: compare what the training needs at least with what is free on its device, before anything is
+            changed.
         probes: regions that the model is asked about before the first step, every `probe_steps` (None: as often as a
             line is logged) and after the last; the answers are in `TrainingRun.answers`.
         on_start: called with the run before it begins, as `lambda run: display(TrainingMonitor(run))`.
@@ -134,15 +147,15 @@ def train(
         TypeError: for `warmup`, the former name of `warmup_steps`, and for what is no number, or not whole.
         ValueError: for numbers that are too small, NaN or infinite, an unknown stage or part, data that are empty,
             cannot be read at all or do not know where their pictures lie, a checkpoint of other parts or data, a frozen
-            language model in float16 without autocast, a tower cache where pixels or tower change, or lora or probes in
-            a sharded training.
+            language model in float16 without autocast, a tower cache where pixels or tower change, or lora, probes or
+            a tower cache in a sharded training.
         BadRecord: if strict.
         RuntimeError: another training runs in this process.
         FileExistsError: another training is writing to `output_dir`.
-        OSError: too little disk for the tower cache, a checkpoint or the model.
+        OSError: too little disk for the tower cache, a checkpoint or the model. What all checkpoints and the model need
+            is compared with what is free before the first step.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
-        MemoryError: out of memory, or too little of it for what trains; says what to lower. Where the batch alone is
-            likely too large, a warning says what would fit.
+        MemoryError: too little memory is free for it, or it ran out; says what to lower.
     """
     check_options(options)
     if stage not in PUBLISHED:
@@ -187,7 +200,7 @@ def train(
         augmented=seed if augment else None,
     )
     dataset = EpochDataset(data, collator, located=images is None)
-    dataset.check_readable()
+    tokens = dataset.check_readable()
     with ExitStack() as claims:
         claims.enter_context(_alone())
         arguments = arguments_for(
@@ -213,6 +226,19 @@ def train(
             **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
             **{"report_to": _loggers(), **options},
         )
+        if check_free_memory:
+            settings = Settings(
+                trainable,
+                rank=None if lora is None else int(lora.get("r", LORA_DEFAULTS["r"])),
+                batch_size=numbers["batch_size"],
+                tokens=tokens,
+                checkpointing=gradient_checkpointing,
+                half=computes_in_half(bf16 or bool(options.get("fp16"))),
+                optim=arguments.optim,
+                shards=arguments.world_size if is_sharded(os.environ) else 1,
+            )
+            accumulation = numbers["gradient_accumulation_steps"]
+            check_training_memory(gpt4roi.model, settings, arguments.device, accumulation)
         if arguments.should_save:  # of several processes the one that writes
             claims.enter_context(alone_in(output, "training"))
         transformers.set_seed(seed)  # of the adapters' first weights, too
@@ -228,29 +254,24 @@ def train(
             data_collator=collator,
             callbacks=[RunCallback(run, gpt4roi, collator, numbers["probe_steps"] or numbers["logging_steps"], report)],
         )
-        if trainer.is_fsdp_enabled and (lora is not None or probes is not None):
+        given = {"lora": lora, "probes": probes, "tower_cache": tower_cache}
+        if trainer.is_fsdp_enabled and (unfit := [name for name, value in given.items() if value is not None]):
             raise ValueError(
-                "a sharded training (FSDP) goes without lora and probes; leave them out, or train unsharded"
-            )
-        if not trainer.is_fsdp_enabled:  # of what is divided, nobody knows a device's share
-            check_step(
-                gpt4roi.model,
-                arguments.device,
-                numbers["batch_size"],
-                numbers["max_length"],
-                half=bf16 or bool(options.get("fp16")),
-                checkpointing=gradient_checkpointing,
+                f"a sharded training (FSDP) goes without {', '.join(unfit)}: leave it out, or train unsharded"
             )
         # It stands in for the progress bar, and says the same as `history`.
         trainer.remove_callback(transformers.PrinterCallback)
 
+        checkpoint = prepare_output(trainer, run, resume)
+        if arguments.should_save:
+            check_disk(output, trainer.disk_use(checkpoint))
         work = partial(
             execute,
             gpt4roi,
             trainer,
             dataset,
             run,
-            checkpoint=prepare_output(trainer, run, resume),
+            checkpoint=checkpoint,
             tower_cache=None if tower_cache is None else Path(tower_cache).expanduser(),
             adapted=lora is not None,
             progress=progress,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,19 +15,20 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, save_fsdp_optimizer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
-from gpt4roi_nb.train.disk import room_for, tensor_bytes
+from gpt4roi_nb.train.disk import DiskUse, room_for, tensor_bytes
+from gpt4roi_nb.train.memory import optimizer_bytes
 from gpt4roi_nb.train.meter import Meter
+from gpt4roi_nb.train.sharding import divide, load_trained, stored_names
 
 TRAINED_FILE = "trained.safetensors"
 ORDER_FILE = "order.json"
@@ -36,7 +38,8 @@ UNFINISHED = ".unfinished"
 STATE_FILE = "trainer_state.json"
 RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
-CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, "scheduler.pt", STATE_FILE)
+SCHEDULER_FILE = "scheduler.pt"
+CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, SCHEDULER_FILE, STATE_FILE)
 
 
 class AfterOptimizerStep(TrainerCallback):
@@ -139,6 +142,24 @@ class RegionTrainer(Trainer):
             "them, lower the learning rate, or train in float32; the last checkpoint is untouched"
         )
 
+    # ------------------------------------------------------------------------------------------- sharded (FSDP 2)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_fsdp_enabled:
+            divide(self.accelerator, cast(nn.Module, self.model))
+        return super().create_optimizer(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Without the whole model, which the Trainer would write beside what trains where weights are sharded."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_fsdp_optimizer(
+            self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
+        )
+        if self.args.should_save:
+            torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
     # ------------------------------------------------------------------------------------------- checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -173,6 +194,29 @@ class RegionTrainer(Trainer):
             self._staging = None
         self.accelerator.wait_for_everyone()
 
+    def disk_use(self, checkpoint: Path | None) -> DiskUse:
+        """What a training that goes on from a checkpoint, or begins anew, will write."""
+        args, weights = self.args, list(cast(nn.Module, self.model).parameters())
+        trained = [weight for weight in weights if weight.requires_grad]
+        state = 0 if args.save_only_model else optimizer_bytes(args.optim) * sum(w.numel() for w in trained)
+        done = 0 if checkpoint is None else _step(checkpoint)
+        left = max(0, planned_steps(args, len(cast(Sized, self.train_dataset))) - done)
+        # At most one a step; by default one in save_steps, and the last.
+        writes = left
+        if args.save_strategy == "no":
+            writes = 0
+        elif args.save_strategy == "steps":
+            writes = math.ceil(left / args.save_steps)
+        folder, keep = Path(str(args.output_dir)), args.save_total_limit
+        return DiskUse(
+            checkpoint=tensor_bytes(trained) + state,
+            model=tensor_bytes(weights),
+            keep=writes if keep is None else keep,
+            writes=writes,
+            present=len(checkpoints(folder)),
+            continued=checkpoint is not None,
+        )
+
     def _optimizer_state(self) -> list[Any]:
         """What the optimizer keeps for each weight."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's wrapper
@@ -198,10 +242,11 @@ class RegionTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model if model is None else model)
-        stored = load_file(Path(resume_from_checkpoint) / TRAINED_FILE)
+        file = Path(resume_from_checkpoint) / TRAINED_FILE
+        stored = stored_names(file)
         names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        if set(stored) != names:
-            differing = sorted(set(stored) ^ names)
+        if stored != names:
+            differing = sorted(stored ^ names)
             raise ValueError(
                 f"{resume_from_checkpoint!r} was trained with other parts: {len(differing)} tensors differ, first "
                 f"{differing[0]}; choose the same stage, parts and lora, or another output_dir"
@@ -216,10 +261,9 @@ class RegionTrainer(Trainer):
                 )
         with self.loaded.training_step():
             if self.is_fsdp_enabled:
-                whole: dict[str, Any] = dict(stored)
-                set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, strict=False))
+                load_trained(model, file)
             else:
-                model.load_state_dict(stored, strict=False)
+                model.load_state_dict(load_file(file), strict=False)
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
         """All weights, gathered from all processes, where they are sharded (FSDP); else None."""
@@ -231,7 +275,19 @@ def checkpoints(folder: Path) -> list[Path]:
     found = [
         path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name[len("checkpoint-") :].isdigit()
     ]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def planned_steps(args: TrainingArguments, records: int) -> int:
+    """The steps of a whole training, as the Trainer counts them."""
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = math.ceil(records / (args.train_batch_size * args.world_size))
+    return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -258,7 +314,7 @@ def _damage(checkpoint: Path) -> str | None:
     try:
         with safe_open(checkpoint / TRAINED_FILE, framework="pt"):
             pass
-        for name in (*optimizers, "scheduler.pt"):
+        for name in (*optimizers, SCHEDULER_FILE):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
         with safe_globals():  # of numpy, whose random state is among them
             for name in random_states:

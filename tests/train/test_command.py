@@ -12,29 +12,16 @@ import annotation_files
 import pytest
 import torch
 import yaml
-from learnable import OPTIONS, changed_parts, copy_of
+from learnable import OPTIONS, changed_parts, copy_of, entry
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
-from gpt4roi_nb.data.dataset import FILE_OPTIONS
 from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.train.__main__ import main, mixed, placement
 from gpt4roi_nb.train.trainer import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def entry(given: annotation_files.Given, cache: Path, **more) -> dict:
-    """As a training file names a data set."""
-    whole = {
-        "format": given.format,
-        "annotations": str(given.annotations),
-        "images": str(given.images),
-        "cache": str(cache),
-        **{name: str(value) if name in FILE_OPTIONS else value for name, value in given.options.items()},
-    }
-    return {**whole, **more}
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from tiny import picture, tiny_gpt4roi
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 from gpt4roi_nb.train import train
-from gpt4roi_nb.train.trainer import RegionTrainer
+from gpt4roi_nb.train.disk import SPARE_BYTES, DiskUse
+from gpt4roi_nb.train.trainer import RegionTrainer, checkpoints
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -168,13 +169,53 @@ def test_what_was_opened_before_a_training_in_place_sees_the_trained_model(tmp_p
 # ------------------------------------------------------------------------------------------- a full disk
 
 
-def test_a_disk_that_is_too_small_is_told_before_a_checkpoint_is_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("use", "most", "needed"),
+    [
+        # In GB: the second stage of GPT4RoI-7B. Two at a time, three, and one with the model beside it.
+        (DiskUse(84, 29, keep=1, writes=10), 2, 2 * 84),
+        (DiskUse(84, 29, keep=2, writes=10), 3, 3 * 84),
+        (DiskUse(84, 29, keep=2, writes=1), 1, 84 + 29),
+        # What is there already needs no more room, and goes once it is one too many.
+        (DiskUse(84, 29, keep=1, writes=5, present=1, continued=True), 2, 84),
+        (DiskUse(84, 29, keep=1, writes=5, present=3, continued=True), 4, 84),
+        (DiskUse(84, 29, keep=2, writes=5, present=2), 3, 84),
+        (DiskUse(84, 29, keep=1, writes=0, present=1, continued=True), 1, 29),
+    ],
+)
+def test_what_a_training_writes_is_what_it_keeps_and_one_more(use, most, needed):
+    assert (use.most, use.needed) == (most, needed)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_step(tmp_path, monkeypatch):
+    usage, done = shutil.disk_usage(tmp_path), []
+    model = tiny_gpt4roi().model
+    trained = sum(weight.numel() for name, weight in model.named_parameters() if not name.startswith("vision_tower"))
+    needed = 3 * 12 * trained + SPARE_BYTES  # two that are kept, and one that is being written
+
+    def with_free(free: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+
+    with_free(needed - 1)
+    with pytest.raises(OSError, match=r"does not fit into .*out': .* of which 3 are there at a time \(keep=2, and one"):
+        run(tmp_path, tmp_path / "out", report=done.append)
+    assert not done and not list((tmp_path / "out").glob("checkpoint-*"))
+    with_free(needed)
+    assert run(tmp_path, tmp_path / "out").state == "done"
+    kept = checkpoints(tmp_path / "out")[-1]
+    assert sum(file.stat().st_size for file in kept.iterdir()) == pytest.approx(12 * trained, rel=0.1)
+
+
+def test_a_disk_that_has_become_too_small_is_told_before_a_checkpoint_is_written(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_200_000))
+
+    def fill(_) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_200_000))
+
     with pytest.raises(
         OSError, match=r"checkpoint of step 3 does not fit into .*out': it needs 2\.\d+ MB, and 1\.20 MB"
     ):
-        run(tmp_path, tmp_path / "out")
+        run(tmp_path, tmp_path / "out", report=fill)
     assert not list((tmp_path / "out").glob("checkpoint-*")) and not (tmp_path / "out" / ".unfinished").exists()
     monkeypatch.undo()
     assert run(tmp_path, tmp_path / "out").state == "done"

@@ -1,0 +1,95 @@
+"""A training whose weights are divided among processes (FSDP 2): they are read once, divided, and written once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, init_empty_weights
+from accelerate.utils import broadcast_object_list
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT
+from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
+
+
+def is_sharded(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher asks for FSDP, in the words of `accelerate launch`."""
+    return environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def reads_weights(environment: Mapping[str, str]) -> bool:
+    """Whether this process reads the checkpoint's weights; False where it gets its share from the first process."""
+    efficient = environment.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true"
+    return not (is_sharded(environment) and efficient and int(environment.get("RANK", "0")) > 0)
+
+
+def without_weights(checkpoint: str | os.PathLike[str] | None) -> GPT4RoI:
+    """A checkpoint's model with parameters that have shapes but no numbers; only its small files are read.
+
+    Buffers that no checkpoint holds, such as the frequencies of rotary embeddings, have their numbers, which `divide`
+    would not bring.
+
+    Args:
+        checkpoint: a folder or a hub id; None is the demo checkpoint.
+
+    Returns:
+        A model that can be divided, and can compute nothing before that.
+    """
+    path = os.path.expanduser(DEMO_CHECKPOINT if checkpoint is None else checkpoint)
+    config = GPT4RoIConfig.from_pretrained(path)
+    with init_empty_weights(include_buffers=False):
+        model = GPT4RoIForConditionalGeneration(config)
+    return GPT4RoI(model, GPT4RoIProcessor.from_pretrained(path), str(path))
+
+
+def divide(accelerator: Accelerator, model: nn.Module) -> None:
+    """Divide a model's parameters among the processes, in place.
+
+    Must come before the optimizer is made: accelerate finds the divided parameters of an optimizer by their addresses,
+    and parameters without numbers have none.
+
+    Args:
+        model: whole in the first process. In the others whole as well, or `without_weights`.
+
+    Raises:
+        ValueError: the processes have models of different shapes.
+    """
+    shapes = [{name: (tuple(weight.shape), weight.dtype) for name, weight in model.named_parameters()}]
+    own = shapes[0]
+    first = broadcast_object_list(shapes)[0]
+    differing = sorted(
+        name for name in own.keys() | first.keys() if own.get(name, ((),))[0] != first.get(name, ((),))[0]
+    )
+    if differing:
+        raise ValueError(
+            f"the processes do not train the same model: {len(differing)} weights have another shape here than in the "
+            f"first process, first {differing[0]}; give each process the same checkpoint"
+        )
+    for name, weight in model.named_parameters():
+        weight.data = weight.data.to(first[name][1])
+    fsdp2_prepare_model(accelerator, model)
+
+
+def load_trained(model: nn.Module, file: Path) -> None:
+    """Put the weights of a checkpoint into a divided model; the first process reads them, and gives all their share."""
+    rank = torch.distributed.get_rank()
+    whole: dict[str, Any] = dict(load_file(file)) if rank == 0 else {}
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
+    set_model_state_dict(model, whole, options=options)
+
+
+def stored_names(file: Path) -> set[str]:
+    """The names of a file's tensors, without reading them."""
+    with safe_open(file, framework="pt") as opened:
+        return set(opened.keys())
