@@ -1,0 +1,161 @@
+"""Everything keeps to the model's device, and answers as on the CPU, on the pretended GPUs of `pretended.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from learnable import OPTIONS, records
+from pretended import pretended_gpus
+from tiny import picture, tiny_gpt4roi
+from torch import Tensor, nn
+
+from gpt4roi_nb import GPT4RoI, RegionSession
+from gpt4roi_nb.capture import ABLATIONS, MAPS, Attention, RoIFeatures, faithfulness
+from gpt4roi_nb.train import Probes, train
+from gpt4roi_nb.widgets import AttentionInspector, RegionChat, RoIInspector, TrainingMonitor
+
+FIRST, SECOND, CPU = torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cpu")
+BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
+QUESTION = "Is <region1> like <region2>?"
+FEW = {"max_new_tokens": 6}
+SAMPLED = {"temperature": 0.8, "top_p": 0.9, "seed": 5, **FEW}
+
+
+@pytest.fixture(autouse=True)
+def gpus() -> Iterator[None]:
+    with pretended_gpus():
+        yield
+
+
+def on_gpu(**changes: Any) -> GPT4RoI:
+    gpt4roi = tiny_gpt4roi(seed=1, **changes)
+    gpt4roi.model.to("cuda")
+    return gpt4roi
+
+
+def spread(**changes: Any) -> GPT4RoI:
+    """The first layer and all that comes before it on one device, the rest on the other."""
+    from accelerate import dispatch_model
+
+    gpt4roi = tiny_gpt4roi(seed=1, **changes)
+    decoder = "language_model.model"
+    places = {
+        **dict.fromkeys(["vision_tower", "multi_modal_projector", "region_encoder", f"{decoder}.embed_tokens"], 0),
+        **{f"{decoder}.layers.0": 0, f"{decoder}.rotary_emb": 0},
+        **{f"{decoder}.layers.1": 1, f"{decoder}.norm": 1, "language_model.lm_head": 1},
+    }
+    dispatch_model(gpt4roi.model, places, skip_keys=gpt4roi.model._skip_keys_device_placement)
+    return gpt4roi
+
+
+PLACES = {"one GPU": on_gpu, "two GPUs": spread}
+
+
+@pytest.fixture(params=PLACES)
+def gpt4roi(request: pytest.FixtureRequest) -> GPT4RoI:
+    return PLACES[request.param]()
+
+
+@pytest.fixture()
+def talk(gpt4roi: GPT4RoI) -> RegionSession:
+    session = gpt4roi.session(picture())
+    session.ask(QUESTION, [BOX, OTHER_BOX], **FEW)
+    return session
+
+
+@pytest.fixture()
+def expected() -> RegionSession:
+    """`talk` on the CPU."""
+    session = tiny_gpt4roi(seed=1).session(picture())
+    session.ask(QUESTION, [BOX, OTHER_BOX], **FEW)
+    return session
+
+
+def tensors_in(found: Any) -> Iterator[Tensor]:
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, dict | list | tuple):
+        for each in found.values() if isinstance(found, dict) else found:
+            yield from tensors_in(each)
+    elif hasattr(found, "__dataclass_fields__"):
+        for name in found.__dataclass_fields__:
+            if not name.startswith("_"):
+                yield from tensors_in(getattr(found, name))
+
+
+def same(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
+    """All tensors of a result are the CPU's, and close to the others."""
+    ours, theirs = list(tensors_in(found)), list(tensors_in(expected))
+    assert ours and {each.device for each in ours} == {CPU}
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def test_sessions(gpt4roi: GPT4RoI) -> None:
+    answers = []
+    for loaded in (gpt4roi, tiny_gpt4roi(seed=1)):
+        session = loaded.session(picture())
+        answers.append(
+            [
+                session.ask("What is <region1>?", [BOX], **FEW),
+                session.ask(QUESTION, [OTHER_BOX], **SAMPLED),
+                "".join(session.stream("And the image?", **SAMPLED)),
+                [each.token_ids for each in session.describe([BOX, OTHER_BOX], **FEW)],
+                [each.token_ids for each in session.describe([BOX, OTHER_BOX], **SAMPLED)],
+            ]
+        )
+    (ours, theirs) = answers
+    assert [each.token_ids for each in ours[:2]] == [each.token_ids for each in theirs[:2]] and ours[2:] == theirs[2:]
+    assert ours[1].logprobs == pytest.approx(theirs[1].logprobs, abs=1e-4)
+
+
+def test_attention(talk: RegionSession, expected: RegionSession, tmp_path: Path) -> None:
+    ours, theirs = (session.history[0].answer.attention() for session in (talk, expected))
+    same(ours, theirs)
+    same(ours.rollout(), theirs.rollout())
+    same(ours.relevancy(1), theirs.relevancy(1))
+    assert [sink.position for sink in ours.sinks()] == [sink.position for sink in theirs.sinks()]
+    ours.save(tmp_path / "a.safetensors")
+    same(Attention.load(tmp_path / "a.safetensors"), theirs)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "zero"])
+@pytest.mark.parametrize("how", ABLATIONS)
+def test_ablations(talk: RegionSession, expected: RegionSession, how: str, baseline: str) -> None:
+    ours, theirs = (s.history[0].answer.ablate(1, how, baseline=baseline) for s in (talk, expected))
+    same(ours, theirs)
+    assert ours.answer == theirs.answer
+
+
+def test_occlusion_and_faithfulness(talk: RegionSession, expected: RegionSession) -> None:
+    ours, theirs = (session.history[0].answer for session in (talk, expected))
+    same(ours.occlusion(patch=2), theirs.occlusion(patch=2))
+    measured = {"steps": 2, "random_maps": 2}
+    for over in ("image", "regions", "both"):
+        same(*(faithfulness(list(MAPS), [answer], over=over, **measured) for answer in (ours, theirs)))
+
+
+def test_region_features(talk: RegionSession, expected: RegionSession, tmp_path: Path) -> None:
+    ours, theirs = (session.roi_features([BOX, OTHER_BOX], rounds=True) for session in (talk, expected))
+    same(ours, theirs)
+    same(ours.contribution(), theirs.contribution())
+    same(ours.shares(), theirs.shares())
+    same(ours.norms(), theirs.norms())
+    for of in ("regions", "image"):
+        same(ours.logit_lens(of=of), theirs.logit_lens(of=of))
+    assert ours.nearest(theirs, k=1).labels == theirs.nearest(ours, k=1).labels
+    ours.save(tmp_path / "a.npz")
+    same(RoIFeatures.load(tmp_path / "a.npz"), theirs)
+
+
+def test_the_transformers_way(gpt4roi: GPT4RoI) -> None:
+    """`generate` alone, as its own documentation shows it: sampling, beams and a batch."""
+    inputs = gpt4roi.processor(images=[picture()], text=["What is <region1>?"], boxes=[[BOX]], return_tensors="pt")
+    boxes = [each.to(gpt4roi.device) for each in inputs.pop("boxes")]
+    for options in ({"do_sample": True}, {"num_beams": 2}, {}):
+        ids = gpt4roi.model.generate(**inputs.to(gpt4roi.device), boxes=boxes, max_new_tokens=4, **options)
+        assert ids.device == gpt4roi.device and len(ids) == 1
