@@ -322,6 +322,8 @@ def pretended_gpus() -> Iterator[None]:
         (torch.cuda, "memory_allocated", lambda device=None: 0),
         (torch.cuda, "max_memory_allocated", lambda device=None: 0),
         (torch.cuda, "empty_cache", lambda: None),
+        (torch.cuda.random, "get_rng_state", lambda device=None: torch.get_rng_state()),  # its numbers are the CPU's
+        (torch.cuda.random, "set_rng_state", lambda state, device=None: torch.set_rng_state(state)),
         (torch.cuda, "is_current_stream_capturing", lambda: False),
         (torch.accelerator, "current_accelerator", lambda *args, **kwargs: None),  # optimizers ask about its graphs
     ]
