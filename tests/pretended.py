@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gpt4roi_nb import GPT4RoI
+
 GPUS = 2
 MEMORY = 10**12  # bytes that each of them seems to have
 CPU = torch.device("cpu")
@@ -285,7 +287,9 @@ def pretended_gpus() -> Iterator[None]:
         with mode:
             start_thread(self)
 
-    def parameter(cls: type, data: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:  # torch calls no mode for it
+    def parameter(
+        cls: type, data: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Any:  # torch calls no mode for it
         made = new_parameter(cls, data, *args, **kwargs)  # type: ignore[arg-type]
         return made if data is None else _put(made, getattr(data, _MARK, CPU))
 
@@ -332,3 +336,21 @@ def pretended_gpus() -> Iterator[None]:
             stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(mode)
         yield
+
+
+def on_one_gpu(gpt4roi: GPT4RoI) -> GPT4RoI:
+    """The model, moved."""
+    gpt4roi.model.to("cuda")
+    return gpt4roi
+
+
+def on_two_gpus(gpt4roi: GPT4RoI) -> GPT4RoI:
+    """The model, of two layers, spread: the first with all that comes before it, then the second with the rest."""
+    from accelerate import dispatch_model
+
+    decoder = "language_model.model"
+    before = ["vision_tower", "multi_modal_projector", "region_encoder", f"{decoder}.embed_tokens"]
+    first, second = [f"{decoder}.rotary_emb", f"{decoder}.layers.0"], [f"{decoder}.layers.1", f"{decoder}.norm"]
+    places = {**dict.fromkeys([*before, *first], 0), **dict.fromkeys([*second, "language_model.lm_head"], 1)}
+    dispatch_model(gpt4roi.model, places, skip_keys=gpt4roi.model._skip_keys_device_placement)
+    return gpt4roi

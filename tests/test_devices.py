@@ -8,17 +8,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from learnable import OPTIONS, losses, records
-from pretended import pretended_gpus
+from pretended import on_one_gpu, on_two_gpus, pretended_gpus
 from tiny import picture, tiny_gpt4roi
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt4roi_nb import GPT4RoI, RegionSession
 from gpt4roi_nb.capture import ABLATIONS, MAPS, Attention, RoIFeatures, faithfulness
 from gpt4roi_nb.train import Probes, train
-from gpt4roi_nb.widgets import AttentionInspector, RegionChat, RoIInspector, TrainingMonitor
+from gpt4roi_nb.widgets import RegionChat
+from gpt4roi_nb.widgets.attention_data import METHODS
+from gpt4roi_nb.widgets.attention_inspector import MEAN
+from gpt4roi_nb.widgets.roi_data import COLORINGS
 
 FIRST, SECOND, CPU = torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cpu")
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
@@ -33,33 +37,12 @@ def gpus() -> Iterator[None]:
         yield
 
 
-def on_gpu(**changes: Any) -> GPT4RoI:
-    gpt4roi = tiny_gpt4roi(seed=1, **changes)
-    gpt4roi.model.to("cuda")
-    return gpt4roi
-
-
-def spread(**changes: Any) -> GPT4RoI:
-    """The first layer and all that comes before it on one device, the rest on the other."""
-    from accelerate import dispatch_model
-
-    gpt4roi = tiny_gpt4roi(seed=1, **changes)
-    decoder = "language_model.model"
-    places = {
-        **dict.fromkeys(["vision_tower", "multi_modal_projector", "region_encoder", f"{decoder}.embed_tokens"], 0),
-        **{f"{decoder}.layers.0": 0, f"{decoder}.rotary_emb": 0},
-        **{f"{decoder}.layers.1": 1, f"{decoder}.norm": 1, "language_model.lm_head": 1},
-    }
-    dispatch_model(gpt4roi.model, places, skip_keys=gpt4roi.model._skip_keys_device_placement)
-    return gpt4roi
-
-
-PLACES = {"one GPU": on_gpu, "two GPUs": spread}
+PLACES = {"one GPU": on_one_gpu, "two GPUs": on_two_gpus}
 
 
 @pytest.fixture(scope="module", params=PLACES)
 def gpt4roi(request: pytest.FixtureRequest) -> GPT4RoI:
-    return PLACES[request.param]()
+    return PLACES[request.param](tiny_gpt4roi(seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +167,7 @@ def test_training(tmp_path: Path, options: dict[str, Any]) -> None:
         options["tower_cache"] = tmp_path / "tower"
     data, found, models = records(tmp_path, 8), {}, {}
     probes = Probes(tmp_path / "0.png", [BOX], max_new_tokens=2)
-    for place, gpt4roi in {"cpu": tiny_gpt4roi(seed=1), "cuda": on_gpu()}.items():
+    for place, gpt4roi in {"cpu": tiny_gpt4roi(seed=1), "cuda": on_one_gpu(tiny_gpt4roi(seed=1))}.items():
         own = {**options, "use_cpu": place == "cpu", "probes": probes}
         train(gpt4roi, data, tmp_path, tmp_path / place, **own, max_steps=2)
         done = train(gpt4roi, data, tmp_path, tmp_path / place, **own, max_steps=4)
@@ -195,42 +178,72 @@ def test_training(tmp_path: Path, options: dict[str, Any]) -> None:
     same(stored(GPT4RoI.from_pretrained(tmp_path / "cuda" / "model", device="cpu")), models["cuda"], 0)
 
 
-@pytest.mark.parametrize(
-    ("places", "devices"),
-    [
-        ({"device": "cuda"}, {FIRST}),
-        ({"device": "cuda:1"}, {SECOND}),
-        ({"device_map": {"": "cuda:1"}}, {SECOND}),
-        ({"device_map": "balanced"}, {FIRST, SECOND}),
-        ({"device_map": "auto"}, {FIRST, SECOND}),
-        ({"device_map": {"language_model": 1, "vision_tower": 0, "multi_modal_projector": 0, "region_encoder": 0}}, {FIRST, SECOND}),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_loading(saved: Path, expected: RegionSession, places: dict[str, Any], devices: set, dtype: str) -> None:
-    loaded = GPT4RoI.from_pretrained(saved, dtype=dtype, **places)
-    assert {weight.device for weight in loaded.model.state_dict().values()} == devices
-    answer = loaded.session(picture()).ask(QUESTION, [BOX, OTHER_BOX], **FEW)
-    same(answer.attention().weights, answer.attention().weights)
-    if dtype == "float32":
-        assert answer.token_ids == expected.history[0].answer.token_ids
+PARTS = {"language_model": 1, "vision_tower": 0, "multi_modal_projector": 0, "region_encoder": 0}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
-    on_gpu().save_pretrained(folder)
+    on_one_gpu(tiny_gpt4roi(seed=1)).save_pretrained(folder)
     return folder
 
 
-def test_widgets(gpt4roi: GPT4RoI, talk: RegionSession) -> None:
+@pytest.mark.parametrize(
+    ("places", "devices"),
+    [
+        ({"device": "cuda"}, {FIRST}),
+        ({}, {FIRST}),
+        ({"device": "cuda:1"}, {SECOND}),
+        ({"device_map": {"": "cuda:1"}}, {SECOND}),
+        ({"device_map": "balanced"}, {FIRST, SECOND}),
+        ({"device_map": PARTS}, {FIRST, SECOND}),
+    ],
+)
+def test_loading(saved: Path, expected: RegionSession, places: dict[str, Any], devices: set[torch.device]) -> None:
+    loaded = GPT4RoI.from_pretrained(saved, dtype="float32", **places)
+    assert {weight.device for weight in loaded.model.state_dict().values()} == devices
+    answer = loaded.session(picture()).ask(QUESTION, [BOX, OTHER_BOX], **FEW)
+    assert answer.token_ids == expected.history[0].answer.token_ids
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("places", [{"device": "cuda"}, {"device_map": PARTS}], ids=["one GPU", "two GPUs"])
+def test_half_precision(saved: Path, dtype: str, places: dict[str, Any]) -> None:
+    """What a session and capture give is on the CPU, and becomes an array, in every precision."""
+    session = GPT4RoI.from_pretrained(saved, dtype=dtype, **places).session(picture())
+    answer = session.ask(QUESTION, [BOX, OTHER_BOX], **SAMPLED)
+    features, attention = session.roi_features([BOX, OTHER_BOX], rounds=True), answer.attention()
+    found = [attention, attention.rollout(), attention.relevancy(0), answer.occlusion(patch=2), features]
+    found += [features.contribution(), features.norms(), features.logit_lens(), features.logit_lens(of="image")]
+    found += [answer.ablate(1, how) for how in ABLATIONS]
+    for tensor in tensors_in([*found, faithfulness(list(MAPS), [answer], steps=2, random_maps=1)]):
+        assert np.isfinite(tensor.numpy()).all()
+    assert len(session.describe([BOX, OTHER_BOX], **SAMPLED)) == 2
+
+
+def test_widgets(gpt4roi: GPT4RoI) -> None:
     """A chat and both inspectors, whose threads keep to the device as well."""
     chat = RegionChat(gpt4roi, picture())
-    answer = chat.ask(QUESTION, [BOX, OTHER_BOX])
-    assert answer.tokens
-    features = talk.roi_features([BOX, OTHER_BOX], rounds=True)
-    for inspector in (AttentionInspector(answer), RoIInspector(talk, [BOX, OTHER_BOX])):
-        inspector._worker.wait()
-        assert not inspector.view.problem
-        print(inspector.view)
+    chat.set_boxes([BOX, OTHER_BOX])
+    assert chat.ask(QUESTION).tokens
+    attention, region, sent = chat.inspect_answer(), chat.inspect_region(1), []
+    attention.view.send = lambda content, buffers: sent.append(content["type"])
+    for how in ABLATIONS:
+        attention._on_message(None, {"type": "ablate", "side": 0, "how": how}, [])
+        attention._worker.wait()
+    for method in METHODS:
+        whole = {"type": "map", "side": 0, "method": method, "layer": MEAN, "head": MEAN, "token": 0}
+        attention._on_message(None, whole, [])
+        attention._worker.wait()
+    tests = attention.view.ablations
+    assert len(tests) == 2 * len(ABLATIONS) and not any(test["problem"] for test in tests)
+    assert sent == ["map"] * len(METHODS) and not attention.view.problem
+    region.view.send = attention.view.send
+    for coloring in COLORINGS:
+        region.show(coloring=coloring)
+        assert region.features is not None and region.view.rows and not region.view.problem
+    region._on_message(None, {"type": "similarity", "stage": 0, "level": 0, "row": 1, "column": 2}, [])
+    region._on_message(None, {"type": "control"}, [])
+    region._worker.wait()
+    assert len(region.view.controls) == 3 and sent[-1] == "similarity" and not region.view.problem
+    chat.close()
