@@ -290,6 +290,7 @@ def pretended_gpus() -> Iterator[None]:
     def parameter(
         cls: type, data: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Any:  # torch calls no mode for it
+        # No mode is called for it.
         made = new_parameter(cls, data, *args, **kwargs)  # type: ignore[arg-type]
         return made if data is None else _put(made, getattr(data, _MARK, CPU))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -80,12 +79,12 @@ def same(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
-def test_sessions(gpt4roi: GPT4RoI) -> None:
+def test_sessions(gpt4roi: GPT4RoI, tmp_path: Path) -> None:
     answers = []
     for loaded in (gpt4roi, tiny_gpt4roi(seed=1)):
         session = loaded.session(picture())
         answers.append(
-            [
+            [  # sampling included: its random numbers are of the device
                 session.ask("What is <region1>?", [BOX], **FEW),
                 session.ask(QUESTION, [OTHER_BOX], **SAMPLED),
                 "".join(session.stream("And the image?", **SAMPLED)),
@@ -93,7 +92,10 @@ def test_sessions(gpt4roi: GPT4RoI) -> None:
                 [each.token_ids for each in session.describe([BOX, OTHER_BOX], **SAMPLED)],
             ]
         )
-    (ours, theirs) = answers
+        session.save(tmp_path / "talk.json")
+        again = RegionSession.load(tmp_path / "talk.json", loaded)
+        answers[-1].append(again.ask("<region1>, <region2>, and <region3>?", [BOX], **FEW).token_ids)
+    ours, theirs = answers
     assert [each.token_ids for each in ours[:2]] == [each.token_ids for each in theirs[:2]] and ours[2:] == theirs[2:]
     assert ours[1].logprobs == pytest.approx(theirs[1].logprobs, abs=1e-4)
 

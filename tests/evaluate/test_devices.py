@@ -1,8 +1,10 @@
-"""Every benchmark measures a model on a pretended GPU, or spread over two, as it does on the CPU."""
+"""Every benchmark asks a model on a pretended GPU, or spread over two, and gets the answers of the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -11,12 +13,13 @@ from pretended import on_one_gpu, on_two_gpus, pretended_gpus
 from tiny import tiny_config, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.evaluate import BENCHMARKS, evaluate
+from gpt4roi_nb.evaluate import BENCHMARKS, Result, evaluate
+from gpt4roi_nb.evaluate.benchmarks.item import Scores
 from gpt4roi_nb.evaluate.metrics.similarity import Sentences
 from gpt4roi_nb.failures.features import region_vectors
 
-SMALL = {"limit": 3, "batch_size": 2, "progress": False}
 SCORERS = [(name, scorer) for name, benchmark in BENCHMARKS.items() for scorer in benchmark.scoring]
+Evaluated = Callable[[str, str], Result]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,38 +28,49 @@ def gpus() -> Iterator[None]:
         yield
 
 
-def make() -> GPT4RoI:
-    """As the fixture `gpt4roi`, which others use."""
-    return tiny_gpt4roi(text_config={**tiny_config().to_dict()["text_config"], "max_position_embeddings": 2048})
+def evaluated(gpt4roi: GPT4RoI, world: Path) -> Evaluated:
+    """With the score of those that take no tool of others; the rest score words, of which no device knows."""
+
+    def run(name: str, scorer: str) -> Result:
+        with pytest.MonkeyPatch.context() as patch:
+            if BENCHMARKS[name].scorers:
+                patch.setitem(BENCHMARKS, name, replace(BENCHMARKS[name], score=lambda *given: Scores({})))
+            return evaluate(name, gpt4roi, world, scorer=scorer, limit=2, batch_size=2, progress=False)
+
+    return cache(run)
+
+
+@pytest.fixture(scope="module")
+def expected(gpt4roi: GPT4RoI, world: Path) -> Evaluated:
+    return evaluated(gpt4roi, world)
 
 
 @pytest.fixture(scope="module", params=[on_one_gpu, on_two_gpus])
 def placed(request: pytest.FixtureRequest) -> GPT4RoI:
-    return request.param(make())
+    """As the fixture `gpt4roi`, which others use, too."""
+    text_config = {**tiny_config().to_dict()["text_config"], "max_position_embeddings": 2048}
+    return request.param(tiny_gpt4roi(text_config=text_config))
 
 
-@pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once a process
 @pytest.mark.parametrize(("name", "scorer"), SCORERS)
-def test_benchmarks(placed: GPT4RoI, gpt4roi: GPT4RoI, world: Path, name: str, scorer: str) -> None:
-    ours, theirs = (evaluate(name, model, world, scorer=scorer, **SMALL) for model in (placed, gpt4roi))
-    assert len(ours.predictions)
-    pd.testing.assert_frame_equal(
-        ours.predictions.drop(columns="seconds"), theirs.predictions.drop(columns="seconds"), rtol=1e-3, atol=1e-3
-    )
-    assert ours.metrics == pytest.approx(theirs.metrics, nan_ok=True)
-    assert ours.card.device == "a pretended GPU" and theirs.card.device == "cpu"
+def test_benchmarks(placed: GPT4RoI, expected: Evaluated, world: Path, name: str, scorer: str) -> None:
+    ours, theirs = evaluated(placed, world)(name, scorer), expected(name, scorer)
+    tables = [result.predictions.drop(columns="seconds") for result in (ours, theirs)]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-3, atol=1e-3)
+    assert len(tables[0]) and ours.metrics == pytest.approx(theirs.metrics, nan_ok=True)
+    assert (ours.card.device, theirs.card.device) == ("a pretended GPU", "cpu")
     assert ours.card.checkpoint == theirs.card.checkpoint
 
 
-def test_failure_features(placed: GPT4RoI, gpt4roi: GPT4RoI, world: Path) -> None:
-    result = evaluate("refcocog", gpt4roi, world, **SMALL)
-    ours, theirs = (region_vectors(result, model, progress=False) for model in (placed, gpt4roi))
-    assert ours.keys() == theirs.keys() and ours
+def test_failure_features(placed: GPT4RoI, expected: Evaluated, gpt4roi: GPT4RoI) -> None:
+    ours, theirs = (region_vectors(expected("coco", "generate"), model, progress=False) for model in (placed, gpt4roi))
+    assert ours and ours.keys() == theirs.keys()
     for item, vector in ours.items():
         assert vector == pytest.approx(theirs[item], abs=1e-4)
 
 
-@pytest.mark.xdist_group("sentences")
+@pytest.mark.slow
+@pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once a process
 def test_sentences() -> None:
     texts = ["a red cup", "a mug", "the sky"]
     assert Sentences(device="cuda").cosines(texts, texts) == pytest.approx(Sentences().cosines(texts, texts), abs=1e-5)
