@@ -15,8 +15,23 @@ import torch
 
 from gpt4roi_nb.check_gpu import answers, golden, machine, needs, speed
 from gpt4roi_nb.check_gpu.random_model import RandomModel
-from gpt4roi_nb.check_gpu.report import Report
+from gpt4roi_nb.check_gpu.report import Report, Section
 from gpt4roi_nb.check_gpu.setting import Setting
+
+
+def sections(setting: Setting, model: RandomModel) -> list[Section]:
+    """All of the report, what may take longest at its end."""
+    parts, compiled = speed.sections(setting, model)
+    return [
+        machine.section(setting),
+        *golden.sections(setting),
+        answers.section(setting),
+        parts,
+        needs.memory_section(setting, model),
+        needs.training_section(setting, model),
+        needs.quantised_section(setting, model),
+        compiled,
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,19 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--minutes must be above 0, but is {given.minutes}")
     device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     setting = Setting(device, small=given.small or device.type == "cpu")
-    model = RandomModel(setting, torch.bfloat16)
-    whole, compiled = speed.sections(setting, model)
     report = Report(given.out, given.minutes, f"gpt4roi_nb on {setting.name}, {date.today()}")
-    for section in (
-        machine.section(setting),
-        *golden.sections(setting),
-        answers.section(setting),
-        whole,
-        needs.memory_section(setting, model),
-        needs.training_section(setting, model),
-        needs.quantised_section(setting, model),
-        compiled,
-    ):
+    for section in sections(setting, RandomModel(setting, torch.bfloat16)):
         report.write(section)
     report.end()
     return 1 if report.missed else 0
