@@ -138,7 +138,7 @@ class RealWidths:
         region = largest(outputs.region_features, torch.from_numpy(self._golden["A.embeds_bbox"]))
         logits = largest(outputs.logits[0, -8:], torch.from_numpy(self._golden["A.logits_last8"]))
         loss = abs(float(outputs.loss) - float(self._golden["A.loss"]))
-        same = (outputs.logits[0].argmax(-1).cpu().numpy() == self._golden["A.argmax"]).mean()
+        same = float((outputs.logits[0].argmax(-1).cpu().numpy() == self._golden["A.argmax"]).mean())
         met = region <= REGION_DEMAND and logits <= LOGITS_DEMAND and loss <= LOSS_DEMAND and same == 1
         return Figure(
             f"region vector {region:.1e}, logits {logits:.1e}, loss {loss:.1e}, likeliest token the same at {same:.1%}",
