@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from gpt4roi_nb.check_gpu import __main__ as command
 from gpt4roi_nb.check_gpu import setting as settings
 from gpt4roi_nb.check_gpu.golden import ENCODER_DEMAND, SmallEncoder
 from gpt4roi_nb.check_gpu.machine import PACKAGES
+from gpt4roi_nb.check_gpu.needs import quantised_section, training_section
 from gpt4roi_nb.check_gpu.random_model import RandomModel, boxes, make
 from gpt4roi_nb.check_gpu.report import MISSED, NOT_MEASURED, Figure, NotThisTime, Report, Section
 from gpt4roi_nb.check_gpu.setting import GOLDEN, Setting, exact_float32
 from gpt4roi_nb.check_gpu.speed import Speed
 
 CPU = Setting(torch.device("cpu"), small=True)
+NOTEBOOK = ["ipywidgets", "anywidget", "traitlets", "fiftyone", "pandas", "pyarrow", "matplotlib", "scipy"]
 # What the small size leaves out or a CPU has not; every other row must have a figure.
 LEFT_OUT = r"there is no GPU|a CPU has no TF32|left out of the small size|takes minutes on a CPU|only a GPU's allocator"
 
@@ -35,8 +38,14 @@ def cells(text: str) -> dict[str, tuple[str, str, str]]:
 
 @pytest.mark.slow
 def test_the_command_measures_every_row_or_says_why_not(root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "report.md"
-    done = subprocess.run(["make", "gpu-check", f"OUT={out}"], cwd=root, capture_output=True, text=True, timeout=600)
+    """Also where what a notebook needs is not installed."""
+    out, seen = tmp_path / "report.md", tmp_path / "seen"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys, pathlib; sys.modules.update(dict.fromkeys({NOTEBOOK!r})); pathlib.Path({str(seen)!r}).touch()"
+    )
+    make, environment = ["make", "gpu-check", f"OUT={out}"], os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(make, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
+    assert seen.exists()
     assert done.returncode == 0, done.stdout + done.stderr
     rows = cells(out.read_text(encoding="utf-8"))
     model = RandomModel(CPU, torch.bfloat16)
@@ -54,20 +63,16 @@ def test_the_command_measures_every_row_or_says_why_not(root: Path, tmp_path: Pa
     assert "Demands missed: none." in out.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_what_is_not_installed_is_said_row_by_row(root: Path, tmp_path: Path) -> None:
-    """A machine with PyTorch, transformers and little else."""
-    absent = ["bitsandbytes", "peft", "ipywidgets", "anywidget", "fiftyone", "pandas", "pyarrow", "matplotlib", "scipy"]
-    out = tmp_path / "report.md"
-    script = (
-        f"import runpy, sys; sys.modules.update(dict.fromkeys({absent!r})); sys.argv = ['', '--out', {str(out)!r}];"
-        "runpy.run_module('gpt4roi_nb.check_gpu', run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = cells(out.read_text(encoding="utf-8"))
-    without = {name for name, (measured, *_) in rows.items() if "nstall" in measured and name not in PACKAGES}
-    assert without == {"stage 2 with LoRA, one step", "weights in 8 bits", "weights in 4 bits"}
+def test_what_is_not_installed_is_said_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("bitsandbytes", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
+    report, model = Report(tmp_path / "report.md", 8, "a title"), RandomModel(CPU, torch.bfloat16)
+    for section in (training_section(CPU, model), quantised_section(CPU, model)):
+        report.write(section)
+    rows = cells((tmp_path / "report.md").read_text())
+    assert rows.pop("stage 1, one step")[2] == "met"
+    assert "needs the package peft" in rows.pop("stage 2 with LoRA, one step")[0]
+    assert all("need the package bitsandbytes" in measured for measured, *_ in rows.values()) and len(rows) == 2
 
 
 def test_the_encoder_is_measured_from_float32_each_time() -> None:

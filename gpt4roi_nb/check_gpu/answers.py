@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
@@ -52,7 +54,7 @@ def section(setting: Setting) -> Section:
     return Section(
         "The demo checkpoint: answers that are the same as on the CPU in float32",
         [
-            (f"answers in {name_of(dtype)}", lambda answers, dtype=dtype: answers.same(dtype))
+            (f"answers in {name_of(dtype)}", partial(lambda dtype, answers: answers.same(dtype), dtype))
             for dtype in (torch.float32, torch.bfloat16, torch.float16)
         ],
         share=0.4,

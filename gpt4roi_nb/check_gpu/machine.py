@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from functools import partial
 
 import torch
 
-from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
+from gpt4roi_nb.check_gpu.report import Figure, Measure, NotThisTime, Section
 from gpt4roi_nb.check_gpu.setting import Setting, name_of
 from gpt4roi_nb.memory import in_words
 
@@ -39,11 +40,11 @@ def section(setting: Setting) -> Section:
         beside = "" if sheet is None else f"{sheet / 1e12:.0f} TFLOP/s by the data sheet"
         return Figure(f"{setting.product_flops(dtype) / 1e12:.3g} TFLOP/s", beside)
 
-    rows = [("device", lambda _: card()), ("driver", lambda _: driver())]
+    rows: list[tuple[str, Measure]] = [("device", lambda _: card()), ("driver", lambda _: driver())]
     rows.append(("Python", lambda _: Figure(platform.python_version())))
-    rows += [(name, lambda _, name=name: version(name)) for name in PACKAGES]
+    rows += [(name, partial(lambda name, _: version(name), name)) for name in PACKAGES]
     rows += [
-        (f"matrix product, {name_of(dtype)}", lambda _, dtype=dtype: products(dtype))
+        (f"matrix product, {name_of(dtype)}", partial(lambda dtype, _: products(dtype), dtype))
         for dtype in (torch.float32, torch.bfloat16)
     ]
     return Section("Machine", rows, share=0.1)

@@ -65,6 +65,7 @@ def quantised(setting: Setting, dtype: torch.dtype, quantization: str) -> Figure
     for name, linear in quantised_linears(model).items():
         sizes = (linear.in_features, linear.out_features, linear.bias is not None)
         kept = linear.weight.data.cpu()  # it is quantised on its way to the device
+        new: Any
         if quantization == "8bit":
             new = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False, device="meta")
             new.weight = bitsandbytes.nn.Int8Params(kept, requires_grad=False, has_fp16_weights=False)

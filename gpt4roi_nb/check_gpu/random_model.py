@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -66,7 +68,7 @@ def make(setting: Setting, dtype: torch.dtype) -> GPT4RoI:
     about as long."""
     demo = GPT4RoIProcessor.from_pretrained(DEMO_CHECKPOINT)
     id_of = demo.tokenizer.convert_tokens_to_ids
-    sizes = {}
+    sizes: dict[str, Any] = {}
     if setting.small:
         sizes = {
             "text_config": {**SMALL_TEXT, "vocab_size": len(demo.tokenizer)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ REASONS = (
     MemoryError,
     OSError,
     RuntimeError,
+    subprocess.SubprocessError,
     TypeError,
     ValueError,
 )
@@ -72,6 +74,7 @@ class Report:
                 prepared = section.prepare()
             except REASONS as error:
                 reason = in_words(error)
+                clear_frames(error)
         for name, measure in section.rows:
             self._row(name, self._figure(section, measure, prepared, reason))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -111,8 +112,8 @@ class CompiledWriting:
         self._steps, self._static, self._cache = steps, static, cache
         self._first = self._length = cache.get_seq_length()
         static.reset()
-        for index, layer in enumerate(cache.layers):
-            static.update(layer.keys, layer.values, index)
+        for index, (keys, values) in enumerate(_states(cache)):
+            static.update(keys, values, index)
 
     def logits(self, inputs_embeds: Tensor) -> Tensor:
         """inputs_embeds: (1, 1, D) → (1, 1, V)."""
@@ -124,14 +125,19 @@ class CompiledWriting:
     def end(self) -> None:
         """Put what was added behind the growing cache."""
         if self._length > self._first:
-            for index, layer in enumerate(self._static.layers):
-                added = slice(self._first, self._length)
-                self._cache.update(layer.keys[..., added, :], layer.values[..., added, :], index)
+            added = slice(self._first, self._length)
+            for index, (keys, values) in enumerate(_states(self._static)):
+                self._cache.update(keys[..., added, :], values[..., added, :], index)
         self._steps.give_back(self._static)
+
+
+def _states(cache: Cache) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer, (1, heads, length, D) each."""
+    for layer in cache.layers:
+        yield layer.keys, layer.values  # type: ignore[union-attr, misc]  # both kinds of layers here have them
 
 
 def _fits(static: Cache, cache: Cache, needed: int) -> bool:
     """Whether a cache of fixed length can stand for another one."""
-    one, other = static.layers[0], cache.layers[0]
-    same = one.keys.dtype == other.keys.dtype and one.keys.device == other.keys.device
-    return same and one.max_cache_len >= needed
+    (one, _), (other, _) = next(_states(static)), next(_states(cache))
+    return one.dtype == other.dtype and one.device == other.device and one.shape[-2] >= needed
