@@ -100,10 +100,6 @@ class CompiledSteps:
         """Keep a cache for the next answer."""
         self._spare = cache
 
-    def release(self) -> None:
-        """Give the memory back."""
-        self._spare = None
-
 
 class CompiledWriting:
     """One answer's compiled steps, until `end`."""
