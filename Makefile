@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab hub-proxy bare test test-quick test-lowest lint types format bench wheel browser java clean
+.PHONY: help setup lab hub-proxy bare test test-quick test-lowest lint types format bench gpu-check wheel browser java clean
 
 PORT ?= 8888
 NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
@@ -138,6 +138,10 @@ format: $(READY)  ## let ruff rewrite what it can, and strip notebook outputs
 
 bench: $(READY)  ## speed ratios against their demands, with the machine they were measured on
 	$(PY) tests/benchmarks $(BENCH)
+
+# Runs on what the machine has, without a set-up: a GPU machine often has its own PyTorch, and no network.
+gpu-check:  ## one report on numbers, speed and memory on a GPU, or with small shapes on this CPU (OUT=build/gpu_check.md)
+	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) -m gpt4roi_nb.check_gpu --out $(or $(OUT),build/gpu_check.md)
 
 # What users have: the wheel in an environment of its own, first bare, then with the extra that the docs name. Tests start
 # a hub, notebooks and the benchmarks' command with its Python (tests/bare.py).

@@ -26,6 +26,7 @@ PROG = "python -m gpt4roi_nb"
 # Beside `ask`: what each does, and the module that does it.
 MODULES = {
     "checkpoint": ("convert the authors' checkpoint to this package's layout", "gpt4roi_nb.checkpoint"),
+    "check-gpu": ("what a GPU does here: numbers, speed, memory", "gpt4roi_nb.check_gpu"),
     "memory": ("what a model needs, and what fits this machine", "gpt4roi_nb.memory"),
     "scenes": ("write generated images with annotation files", "gpt4roi_nb.data.scenes"),
     "train": ("train as a YAML file says", "gpt4roi_nb.train"),

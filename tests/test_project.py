@@ -54,6 +54,7 @@ ROOMS = (
     "gpt4roi_nb.evaluate",
     "gpt4roi_nb.demo",
     "gpt4roi_nb.demo.recipe",
+    "gpt4roi_nb.check_gpu",
     "gpt4roi_nb.failures",
     "gpt4roi_nb.widgets",
 )

@@ -133,6 +133,19 @@ def test_the_convolution_of_few_boxes_is_that_of_many(boxes):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_the_convolutions_in_half_precision_get_channels_last(dtype, monkeypatch):
+    """Whatever the device: the layout follows from the dtype alone."""
+    given = []
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", lambda conv, maps, *rest: given.append(maps) or maps)
+    sizes = config(num_groups=4, num_fusion_rounds=2)
+    fusion = region_encoder(sizes).fusion
+    for maps in fusion.mix([torch.randn(1, 16, size, size, dtype=dtype) for size in fusion.sizes]):
+        fusion.rounds[1].conv(maps)
+    channels_last = [maps.is_contiguous(memory_format=torch.channels_last) for maps in given]
+    assert channels_last == [dtype != torch.float32] * len(fusion.sizes)
+
+
 def test_hidden_states_with_a_leading_token_are_rejected():
     sizes = config(num_groups=4)
     features = [torch.cat([level[:, :1], level], dim=1) for level in hidden_states(sizes)]

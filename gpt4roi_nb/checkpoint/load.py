@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def load_checkpoint(
         # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
         dtype = torch.float32 if stored is None else torch.bfloat16
     dtype = _dtype(dtype, config, stored)
+    _check_attention(attn_implementation, dtype, _devices(device_map, stored, kwargs))
     if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
         check_memory(config, devices, dtype, stored, given, limits=limits)
     if source.is_remote:  # what would not fit into memory has not been fetched
@@ -119,6 +121,21 @@ def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization:
     if dtype is None and quantization is not None and own == torch.float32:
         return torch.float16
     return own
+
+
+def _check_attention(implementation: str | None, dtype: torch.dtype, devices: Sequence[torch.device]) -> None:
+    """Raises ImportError or ValueError where flash attention is asked for and cannot be had: transformers would fetch a
+    kernel, or fail at the first question."""
+    if implementation is None or not implementation.startswith("flash_attention"):
+        return
+    wanted = f"attn_implementation={implementation!r}"
+    if importlib.util.find_spec("flash_attn") is None:
+        raise ImportError(f'{wanted} needs the package flash_attn; install it, or take "sdpa"')
+    if dtype.itemsize != torch.float16.itemsize or any(device.type != "cuda" for device in devices):
+        places = " and ".join(map(str, devices))
+        raise ValueError(
+            f'{wanted} needs a GPU and dtype="bfloat16" or "float16", but the model is {dtype} on {places}; take "sdpa"'
+        )
 
 
 def _devices(

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 
 from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.finite import nan_error, unchecked_log_probabilities
+from gpt4roi_nb.inference.compiled import CompiledWriting
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
@@ -91,7 +92,7 @@ def decode(
     Once half of the rows are finished, these leave the batch and the cache. Added tokens, which stand for images and
     regions, are never written, nor are rows of the embedding that no token belongs to (some models have them, to round
     their number up). Whoever takes the pieces may pause: training goes on after a second, and the answer then ends with
-    an error.
+    an error. Where the loaded model's steps are compiled, those of an answer that is written alone are.
 
     Args:
         rows: of `detokenizers`, one per prompt; they hold the answers.
@@ -114,20 +115,26 @@ def decode(
     written = list(range(len(rows)))  # the rows in the batch
     answer = object()  # a name for the lock
     steps = loaded.training_steps if training_steps is None else training_steps
+    compiled = loaded.compiled if len(rows) == 1 and attention_mask is None else None
+    writing: CompiledWriting | None = None  # from the second token on, where steps are compiled
     try:
-        for _ in range(max_new_tokens):
+        for step in range(max_new_tokens):
             if stop is not None and stop.is_set():
                 _mark_stopped(rows)
                 break
             with loaded.inference() as model, torch.inference_mode():
                 if loaded.training_steps != steps:
                     raise WeightsChangedError(WEIGHTS_CHANGED)
-                masked = masked_positions(attention_mask, inputs_embeds.shape[1])
-                outputs = model.language_model(
-                    inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1, **masked
-                )
+                if compiled is not None and step:
+                    writing = writing or compiled.begin(cache, max_new_tokens - step)
+                    computed = writing.logits(inputs_embeds)
+                else:
+                    masked = masked_positions(attention_mask, inputs_embeds.shape[1])
+                    computed = model.language_model(
+                        inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1, **masked
+                    ).logits
                 # A model that is spread over devices has its logits on the last of them.
-                logits = outputs.logits[:, -1].to(inputs_embeds.device).float()
+                logits = computed[:, -1].to(inputs_embeds.device).float()
                 likely, finite = unchecked_log_probabilities(logits)
                 # On a GPU a draw from NaN would end the whole process; what is drawn here instead is never used.
                 allowed = torch.where(finite[:, None], logits, 0).index_fill(-1, forbidden, float("-inf"))
@@ -163,6 +170,8 @@ def decode(
             row.rest()
         raise
     finally:
+        if writing is not None:
+            writing.end()
         loaded.forward_lock.end_reservation(answer)
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from gpt4roi_nb.inference.compiled import CompiledSteps
 from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -115,6 +116,7 @@ class LoadedModel:
         source: where it was loaded from.
         forward_lock: who may use the model. No pass begins in one attention mode and ends in another.
         training_steps: how often the weights were changed within `training_step()`.
+        compiled: the compiled steps of answers that are written alone; None where nothing is compiled.
     """
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
@@ -124,6 +126,7 @@ class LoadedModel:
         self.forward_lock = ForwardLock()
         self._depth = 0  # of `inference()` blocks in the thread that holds the lock
         self.training_steps = 0
+        self.compiled: CompiledSteps | None = None
         self._holders: weakref.WeakSet[Releasable] = weakref.WeakSet()
 
     @property
@@ -202,7 +205,7 @@ class LoadedModel:
         """
         for holder in list(self._holders):
             holder.release()
-        self._model = None
+        self._model = self.compiled = None
         clear_frames(getattr(sys, "last_value", None))
 
 

@@ -13,6 +13,7 @@ from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.session.region_session import RegionSession
@@ -39,6 +40,7 @@ class GPT4RoI(LoadedModel):
         quantization: str | None = None,
         attn_implementation: str | None = None,
         device_map: str | dict[str, Any] | None = None,
+        compile: bool | str = False,
         check_free_memory: bool = True,
         **kwargs: Any,
     ) -> GPT4RoI:
@@ -53,8 +55,11 @@ class GPT4RoI(LoadedModel):
             dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU or with `device_map`.
                 With `quantization` it is that of the other parts, and None takes half precision.
             quantization: "8bit" or "4bit" for the language model (needs bitsandbytes). See docs/memory.md.
-            attn_implementation: None leaves the choice to transformers (SDPA).
+            attn_implementation: None leaves the choice to transformers (SDPA). "flash_attention_2" needs the package
+                flash_attn, a GPU and half precision; recording attention switches to "eager" meanwhile.
             device_map: as transformers takes it, instead of `device`.
+            compile: True compiles the step that writes one token (`torch.compile`), with the first answer; a string is
+                torch's mode, such as "reduce-overhead". See docs/gpu.md.
             check_free_memory: compare what is needed with what is free before weights are read.
             kwargs: of a hub id `revision`, `cache_dir`, `local_files_only`, `token`, `force_download`; of either
                 `subfolder`. Others are passed on to transformers' `from_pretrained`.
@@ -63,8 +68,10 @@ class GPT4RoI(LoadedModel):
             FileNotFoundError, ValueError: where the checkpoint is missing, incomplete, truncated or another model's;
                 the message names the file or tensor.
             MemoryError: where the model and a session do not fit; the message names the smallest change that would.
-            ImportError: where quantization is asked for without bitsandbytes.
+            ImportError: where quantization is asked for without bitsandbytes, or flash attention without flash_attn.
+            RuntimeError: where `compile` finds no C++ compiler.
         """
+        check_mode(compile)
         source = DEMO_CHECKPOINT if path is None else path
         model, processor = load_checkpoint(
             source,
@@ -76,7 +83,10 @@ class GPT4RoI(LoadedModel):
             check_free_memory=check_free_memory,
             **kwargs,
         )
-        return cls(model, processor, os.fspath(source))
+        loaded = cls(model, processor, os.fspath(source))
+        if compile:
+            loaded.compiled = CompiledSteps(model, compile)
+        return loaded
 
     @classmethod
     def from_parts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -539,3 +540,13 @@ def test_without_a_gpu_any_device_map_means_float32(gpt4roi, saved, tmp_path):
 def test_a_device_map_is_followed(gpt4roi, saved):
     loaded = GPT4RoI.from_pretrained(saved, device_map={"": "cpu"}, dtype=torch.float32)
     assert asked(loaded).token_ids == asked(gpt4roi).token_ids
+
+
+def test_flash_attention_is_refused_before_anything_is_loaded(saved, monkeypatch):
+    flash = {"attn_implementation": "flash_attention_2"}
+    with pytest.raises(ImportError, match="'flash_attention_2' needs the package flash_attn"):
+        GPT4RoI.from_pretrained(saved, device="cpu", dtype="bfloat16", **flash)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # as if it were installed
+    for dtype in ("bfloat16", "float32"):
+        with pytest.raises(ValueError, match=f"needs a GPU and dtype=.*the model is torch.{dtype} on cpu"):
+            GPT4RoI.from_pretrained(saved, device="cpu", dtype=dtype, **flash)

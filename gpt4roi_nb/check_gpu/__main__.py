@@ -1,0 +1,57 @@
+"""One report on what this package does on a GPU: its numbers, its speed and its memory.
+
+`python -m gpt4roi_nb.check_gpu` takes at most 8 minutes or so on an H100 or H200, downloads nothing, and writes each
+row as it is measured. Without a GPU it measures small shapes on the CPU. Ends with 1 where a demand was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from gpt4roi_nb.check_gpu import answers, golden, machine, needs, speed
+from gpt4roi_nb.check_gpu.random_model import RandomModel
+from gpt4roi_nb.check_gpu.report import Report, Section
+from gpt4roi_nb.check_gpu.setting import Setting
+
+
+def sections(setting: Setting, model: RandomModel) -> list[Section]:
+    """All of the report, what may take longest at its end."""
+    parts, compiled = speed.sections(setting, model)
+    return [
+        machine.section(setting),
+        *golden.sections(setting),
+        answers.section(setting),
+        parts,
+        needs.memory_section(setting, model),
+        needs.training_section(setting, model),
+        needs.quantised_section(setting, model),
+        compiled,
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.check_gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("gpu_check.md"), help="the report (gpu_check.md)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no row begins later than this (8)")
+    parser.add_argument("--small", action="store_true", help="small shapes; so by itself where there is no GPU")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; without it, a GPU where there is one")
+    given = parser.parse_args(argv)
+    if not given.minutes > 0:
+        parser.error(f"--minutes must be above 0, but is {given.minutes}")
+    device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    setting = Setting(device, small=given.small or device.type == "cpu")
+    report = Report(given.out, given.minutes, f"gpt4roi_nb on {setting.name}, {date.today()}")
+    for section in sections(setting, RandomModel(setting, torch.bfloat16)):
+        report.write(section)
+    report.end()
+    return 1 if report.missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

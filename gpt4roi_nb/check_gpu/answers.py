@@ -1,0 +1,62 @@
+"""Whether the demo checkpoint says the same on this device as on the CPU in float32."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
+from gpt4roi_nb.check_gpu.setting import Setting, exact_float32, name_of
+
+SEED, SCENES, FEW_SCENES = 123, 4, 1
+
+
+class DemoAnswers:
+    """Questions about generated scenes, and the demo checkpoint's answers on the CPU in float32."""
+
+    def __init__(self, setting: Setting) -> None:
+        import numpy as np
+
+        from gpt4roi_nb.data.scenes.scene import scenes
+        from gpt4roi_nb.demo.check import Query, draw_questions
+
+        self._setting = setting
+        rng = np.random.default_rng(SEED)
+        self._asked = [
+            (scene, [Query(question, question.objects) for question in draw_questions(scene, rng)])
+            for scene in scenes(SEED, FEW_SCENES if setting.small else SCENES)
+        ]
+        self._expected = self._answers(torch.device("cpu"), torch.float32)
+
+    def _answers(self, device: torch.device, dtype: torch.dtype) -> list[str]:
+        from gpt4roi_nb.demo.check import model_answerer
+        from gpt4roi_nb.session.gpt4roi import GPT4RoI
+
+        with GPT4RoI.from_pretrained(device=device, dtype=dtype) as gpt4roi:
+            answer = model_answerer(gpt4roi)
+            return [text for scene, queries in self._asked for text in answer(scene, queries)]
+
+    def same(self, dtype: torch.dtype) -> Figure:
+        """How many of the answers are the same."""
+        if not self._setting.on_gpu and dtype == torch.float16:
+            raise NotThisTime("float16 takes minutes on a CPU")
+        with exact_float32():
+            found = self._answers(self._setting.device, dtype)
+        same = sum(one == other for one, other in zip(found, self._expected, strict=True))
+        exact = dtype == torch.float32
+        return Figure(
+            f"{same} of {len(found)}", f"all {len(found)}" if exact else "", same == len(found) if exact else None
+        )
+
+
+def section(setting: Setting) -> Section:
+    return Section(
+        "The demo checkpoint: answers that are the same as on the CPU in float32",
+        [
+            (f"answers in {name_of(dtype)}", partial(lambda dtype, answers: answers.same(dtype), dtype))
+            for dtype in (torch.float32, torch.bfloat16, torch.float16)
+        ],
+        share=0.4,
+        prepare=lambda: DemoAnswers(setting),
+    )

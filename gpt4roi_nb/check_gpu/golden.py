@@ -1,0 +1,207 @@
+"""The numbers recorded from the authors' code, on this device, and how far half precision is from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
+from gpt4roi_nb.check_gpu.setting import GOLDEN, Setting, exact_float32, name_of
+from gpt4roi_nb.checkpoint.keys import to_original
+from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.images import load_image
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.processor import GPT4RoIImageProcessor
+from gpt4roi_nb.roi import RegionEncoder
+
+REGION_DEMAND, LOGITS_DEMAND, LOSS_DEMAND = 1e-4, 1e-3, 1e-4  # docs/how_it_works.md
+ENCODER_DEMAND = 2e-5
+GRID, CHANNELS, LEVELS = 16, 64, 4  # of the small encoder
+TEXT_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "rms_norm_eps",
+    "max_position_embeddings",
+)
+VISION_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "patch_size",
+    "image_size",
+    "hidden_act",
+)
+
+
+def recipe() -> ModuleType:
+    """The file beside the numbers that makes the weights from their names."""
+    file = GOLDEN / "recipe.py"
+    if not file.is_file():
+        raise NotThisTime("the recorded numbers are in the repository (tests/golden), which this is not run from")
+    spec = importlib.util.spec_from_file_location("golden_recipe_of_check_gpu", file)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+@torch.no_grad()
+def fill(module: nn.Module, prefix: str = "", strip: str = "") -> None:
+    """Set every parameter as the recipe says for the authors' name of it."""
+    made = recipe()
+    for name, parameter in module.named_parameters():
+        original = to_original(prefix + name).removeprefix(strip)
+        parameter.copy_(torch.from_numpy(made.tensor_for(original, parameter.shape)))
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copies on the CPU."""
+    return {name: weight.detach().cpu().clone() for name, weight in module.named_parameters()}
+
+
+def set_weights(module: nn.Module, weights: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    """From float32 each time, and without the buffers: the angles of positions stay float32."""
+    for name, parameter in module.named_parameters():
+        parameter.data = weights[name].to(device, dtype)
+
+
+class SmallEncoder:
+    """The region encoder with 64 channels, and what the authors' code made of two images' features and boxes."""
+
+    def __init__(self, setting: Setting) -> None:
+        vision = {"hidden_size": CHANNELS, "intermediate_size": 64, "num_hidden_layers": 12, "num_attention_heads": 4}
+        config = GPT4RoIConfig(
+            vision_config={**vision, "image_size": 224, "patch_size": 14}, region_config={"hidden_size": CHANNELS}
+        )
+        made, recorded = recipe(), np.load(GOLDEN / "roi_small.npz")
+        self._encoder = RegionEncoder(config).eval()
+        fill(self._encoder, "region_encoder.", "model.spi_module.")
+        self._weights = weights_of(self._encoder)
+        self._features = [
+            torch.from_numpy(made.raw_normal(f"input.feat{level}", (2, GRID**2, CHANNELS))).to(setting.device)
+            for level in range(LEVELS)
+        ]
+        self._boxes = [torch.from_numpy(recorded[f"boxes.img{image}"]).to(setting.device) for image in range(2)]
+        self._expected = torch.from_numpy(np.concatenate([recorded["out.img0"], recorded["out.img1"]]))
+        self._device = setting.device
+
+    @torch.inference_mode()
+    def deviation(self, dtype: torch.dtype) -> float:
+        """Largest of all numbers of all region vectors."""
+        set_weights(self._encoder, self._weights, self._device, dtype)
+        vectors = self._encoder([features.to(dtype) for features in self._features], self._boxes)
+        return largest(vectors, self._expected)
+
+
+class RealWidths:
+    """The model at its real widths (two language layers), and what the authors' code made of an image and a prompt."""
+
+    def __init__(self, setting: Setting) -> None:
+        if setting.small:
+            raise NotThisTime("the real widths are left out of the small size (tests/test_golden_model.py has them)")
+        recorded = json.loads((GOLDEN / "e2e_config.json").read_text(encoding="utf-8"))
+        text, vision = recorded["model_config"], recorded["vision_config"]
+        config = GPT4RoIConfig(
+            text_config={name: text[name] for name in TEXT_SIZES},
+            vision_config={name: vision[name] for name in VISION_SIZES},
+            image_token_id=vision["im_patch_token"],
+            region_token_id=vision["bbox_token"],
+        )
+        self._device = setting.device
+        with self._device:
+            self._model = GPT4RoIForConditionalGeneration(config).eval()
+        fill(self._model)
+        self._weights = weights_of(self._model)
+        self._golden = np.load(GOLDEN / "e2e_A.npz")
+        self._pixels = GPT4RoIImageProcessor(224).picture(load_image(GOLDEN / "image0.png"))[None]
+
+    @torch.inference_mode()
+    def figure(self, dtype: torch.dtype, demanded: bool = False) -> Figure:
+        """Deviations of one pass."""
+        set_weights(self._model, self._weights, self._device, dtype)
+        golden = {name: torch.from_numpy(self._golden[f"A.{name}"]) for name in ("input_ids", "labels", "boxes")}
+        outputs: Any = self._model(
+            input_ids=golden["input_ids"][None].to(self._device),
+            labels=golden["labels"][None].to(self._device),
+            pixel_values=self._pixels.to(self._device),
+            boxes=[golden["boxes"].to(self._device)],
+        )
+        region = largest(outputs.region_features, torch.from_numpy(self._golden["A.embeds_bbox"]))
+        logits = largest(outputs.logits[0, -8:], torch.from_numpy(self._golden["A.logits_last8"]))
+        loss = abs(float(outputs.loss) - float(self._golden["A.loss"]))
+        same = float((outputs.logits[0].argmax(-1).cpu().numpy() == self._golden["A.argmax"]).mean())
+        met = region <= REGION_DEMAND and logits <= LOGITS_DEMAND and loss <= LOSS_DEMAND and same == 1
+        return Figure(
+            f"region vector {region:.1e}, logits {logits:.1e}, loss {loss:.1e}, likeliest token the same at {same:.1%}",
+            f"{REGION_DEMAND:g}, {LOGITS_DEMAND:g}, {LOSS_DEMAND:g}, 100%" if demanded else "",
+            met if demanded else None,
+        )
+
+
+def largest(computed: Tensor, expected: Tensor) -> float:
+    """The largest absolute deviation; raises FloatingPointError where something is not finite."""
+    found = float((computed.float().cpu() - expected.float()).abs().max())
+    if not np.isfinite(found):
+        raise FloatingPointError("some of the numbers are NaN or infinite")
+    return found
+
+
+def sections(setting: Setting) -> list[Section]:
+    halves = (torch.bfloat16, torch.float16)
+
+    def encoder_in(encoder: SmallEncoder, dtype: torch.dtype) -> Figure:
+        return Figure(f"{encoder.deviation(dtype):.1e}")
+
+    def exact_encoder(encoder: SmallEncoder) -> Figure:
+        with exact_float32():
+            deviation = encoder.deviation(torch.float32)
+        return Figure(f"{deviation:.1e}", f"at most {ENCODER_DEMAND:g}", deviation <= ENCODER_DEMAND)
+
+    def exact_model(model: RealWidths) -> Figure:
+        with exact_float32():
+            return model.figure(torch.float32, demanded=True)
+
+    def tf32(measure: Any) -> Figure:
+        if not setting.on_gpu:
+            raise NotThisTime("a CPU has no TF32")
+        return measure()
+
+    small = [
+        ("region vectors, float32 without TF32", exact_encoder),
+        (
+            "region vectors, float32 with TF32 convolutions (PyTorch's default)",
+            lambda encoder: tf32(lambda: encoder_in(encoder, torch.float32)),
+        ),
+        *((f"region vectors, {name_of(dtype)}", lambda e, dtype=dtype: encoder_in(e, dtype)) for dtype in halves),
+    ]
+    whole = [
+        ("one pass, float32 without TF32", exact_model),
+        (
+            "one pass, float32 with TF32 convolutions",
+            lambda model: tf32(lambda: model.figure(torch.float32)),
+        ),
+        *((f"one pass, {name_of(dtype)}", lambda model, dtype=dtype: model.figure(dtype)) for dtype in halves),
+    ]
+    return [
+        Section(
+            "The authors' numbers: region encoder, 64 channels, largest deviation",
+            small,
+            share=0.15,
+            prepare=lambda: SmallEncoder(setting),
+        ),
+        Section(
+            "The authors' numbers: whole model at its real widths, largest deviations",
+            whole,
+            share=0.3,
+            prepare=lambda: RealWidths(setting),
+        ),
+    ]

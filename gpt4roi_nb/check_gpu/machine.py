@@ -1,0 +1,50 @@
+"""Which machine and which versions the figures are of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import partial
+
+import torch
+
+from gpt4roi_nb.check_gpu.report import Figure, Measure, NotThisTime, Section
+from gpt4roi_nb.check_gpu.setting import Setting, name_of
+from gpt4roi_nb.memory import in_words
+
+PACKAGES = ("torch", "torchvision", "transformers", "triton", "accelerate", "peft", "bitsandbytes", "flash_attn")
+
+
+def section(setting: Setting) -> Section:
+    def version(name: str) -> Figure:
+        try:
+            return Figure(importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            return Figure("not installed")
+
+    def card() -> Figure:
+        if not setting.on_gpu:
+            return Figure(f"no GPU; {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}")
+        properties = torch.cuda.get_device_properties(setting.device)
+        return Figure(f"{properties.name}, {in_words(properties.total_memory)}, CUDA {torch.version.cuda}")
+
+    def driver() -> Figure:
+        if not setting.on_gpu:
+            raise NotThisTime("there is no GPU")
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return Figure(subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout.strip())
+
+    def products(dtype: torch.dtype) -> Figure:
+        sheet = setting.datasheet_flops if dtype == torch.bfloat16 else None
+        beside = "" if sheet is None else f"{sheet / 1e12:.0f} TFLOP/s by the data sheet"
+        return Figure(f"{setting.product_flops(dtype) / 1e12:.3g} TFLOP/s", beside)
+
+    rows: list[tuple[str, Measure]] = [("device", lambda _: card()), ("driver", lambda _: driver())]
+    rows.append(("Python", lambda _: Figure(platform.python_version())))
+    rows += [(name, partial(lambda name, _: version(name), name)) for name in PACKAGES]
+    rows += [
+        (f"matrix product, {name_of(dtype)}", partial(lambda dtype, _: products(dtype), dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    return Section("Machine", rows, share=0.1)

@@ -1,0 +1,181 @@
+"""How long each part of an answer takes at GPT4RoI-7B's shapes, and what of the card the fusion uses."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from gpt4roi_nb.check_gpu.random_model import HEIGHT, QUESTION, WIDTH, Endless, RandomModel, boxes, image
+from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
+from gpt4roi_nb.check_gpu.setting import Setting, milliseconds
+from gpt4roi_nb.inference.cache import new_cache
+from gpt4roi_nb.inference.compiled import CompiledSteps
+from gpt4roi_nb.inference.decode import decode
+from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
+
+FUSION_GOAL, FIRST_TOKEN_GOAL = 4.5e-3, 60e-3  # seconds, on an H200
+GOAL_CARD = "H200"
+DESCRIBED = 16
+
+
+class Speed:
+    """The parts of an answer, each measured by itself."""
+
+    def __init__(self, setting: Setting, gpt4roi: GPT4RoI) -> None:
+        self.setting, self.gpt4roi = setting, gpt4roi
+        self.image = image()
+        self.tokens = 6 if setting.small else 48
+        self.session = gpt4roi.session(self.image)
+        self.encoded = EncodedImage(gpt4roi, self.session.image)
+        self.pixels = gpt4roi.processor.image_processor(self.image)["pixel_values"].to(setting.device)
+        self._fresh = itertools.cycle(boxes(60))
+        self._fusion: tuple[float, float] | None = None  # seconds, operations
+
+    def _goal(self, seconds: float, goal: float) -> tuple[str, bool | None]:
+        """What is demanded, and whether it is met, where this is the card that it is demanded of."""
+        met = seconds <= goal if GOAL_CARD in self.setting.name else None
+        return f"at most {milliseconds(goal)} on an {GOAL_CARD}", met
+
+    @torch.inference_mode()
+    def encoding(self) -> Figure:
+        return Figure(milliseconds(self.setting.seconds(lambda: self.gpt4roi.model.encode_image(self.pixels))))
+
+    @torch.inference_mode()
+    def fusion(self) -> tuple[float, float]:
+        """Median seconds, and how many operations are computed, of which those of products and convolutions count."""
+        if self._fusion is None:
+            fuse = self.gpt4roi.model.region_encoder.fusion
+            levels = self.gpt4roi.model.encode_image(self.pixels).levels
+            with FlopCounterMode(display=False) as counted:
+                fuse(levels)
+            self._fusion = self.setting.seconds(lambda: fuse(levels)), float(counted.get_total_flops())
+        return self._fusion
+
+    def fusion_seconds(self) -> Figure:
+        seconds, _ = self.fusion()
+        return Figure(milliseconds(seconds), *self._goal(seconds, FUSION_GOAL))
+
+    def fusion_share(self) -> Figure:
+        seconds, operations = self.fusion()
+        reached = operations / seconds
+        product = self.setting.product_flops(self.gpt4roi.model.dtype)
+        sheet = self.setting.datasheet_flops
+        return Figure(
+            f"{operations / 1e12:.3g} TFLOP, {reached / 1e12:.3g} TFLOP/s: {reached / product:.0%} of a large matrix "
+            "product's" + ("" if sheet is None else f", {reached / sheet:.0%} of the data sheet's")
+        )
+
+    def new_box(self) -> Figure:
+        return Figure(milliseconds(self.setting.seconds(lambda: self.encoded.region_tokens([next(self._fresh)]))))
+
+    def first_token(self) -> Figure:
+        def ask() -> None:
+            self.session.reset()
+            self.session.ask(QUESTION, [next(self._fresh)], max_new_tokens=1)
+
+        seconds = self.setting.seconds(ask)
+        return Figure(milliseconds(seconds), *self._goal(seconds, FIRST_TOKEN_GOAL))
+
+    def _steps(self, count: int) -> tuple[float, list[float]]:
+        """Seconds until the second token, and those of each later one."""
+        prompt = self.gpt4roi.processor.prompt([("user", QUESTION)])
+        embeddings = self.encoded.embed(prompt, boxes(1))
+        row = Endless(self.gpt4roi.processor)
+        times = [time.perf_counter()]
+        for _ in decode(self.gpt4roi, [row], embeddings, new_cache(), max_new_tokens=count):
+            self.setting.synchronise()
+            times.append(time.perf_counter())
+        each = [after - before for before, after in itertools.pairwise(times[:-1])]  # the last yields no token
+        return sum(each[:2]), each[2:]
+
+    def tokens_per_second(self) -> Figure:
+        _, each = self._steps(self.tokens)
+        median = statistics.median(each)
+        return Figure(f"{1 / median:.3g} tokens/s ({milliseconds(median)} each)")
+
+    def compiled(self, mode: str) -> Figure:
+        if self.setting.small:
+            raise NotThisTime("compiling is left out of the small size (tests/inference/test_compiled.py has it)")
+        self.gpt4roi.compiled = CompiledSteps(self.gpt4roi.model, mode)
+        try:
+            begun, _ = self._steps(4)
+            again, _ = self._steps(4)
+            figure = self.tokens_per_second()
+        finally:
+            self.gpt4roi.compiled = None
+        return Figure(f"{figure.measured}; {begun:.0f} s to compile, second answer's first tokens {again:.2g} s")
+
+    def describe(self) -> Figure:
+        count, tokens = (4, 4) if self.setting.small else (DESCRIBED, 32)
+        session = self.gpt4roi.session(self.image)
+        started = time.perf_counter()
+        answers = session.describe(boxes(count), max_new_tokens=tokens, progress=False)
+        self.setting.synchronise()
+        written = sum(len(answer.token_ids) for answer in answers)
+        return Figure(f"{milliseconds(time.perf_counter() - started)} for {count} boxes, {written} tokens of answers")
+
+    def vcr(self) -> Figure:
+        import numpy as np
+
+        from gpt4roi_nb.data.instructions import LETTERS
+        from gpt4roi_nb.data.scenes.scene import make_scene
+        from gpt4roi_nb.demo.choices import draw_pairs
+        from gpt4roi_nb.evaluate.benchmarks.item import Item
+        from gpt4roi_nb.evaluate.predict import BatchedPredictor, Picture
+
+        scene = make_scene(seed=5)
+        (pair,) = draw_pairs(scene, 1, np.random.default_rng(0))
+        found = [tuple(map(float, scene.objects[k].box)) for k in pair[0].objects]
+        items = [
+            Item(question.kind, "scene", tuple(found), question.text, options=tuple(LETTERS))  # type: ignore[arg-type]
+            for question in pair
+        ]
+        height, width = scene.image.shape[:2]
+        picture = Picture(self.gpt4roi.processor.image_processor(scene.image)["pixel_values"][0], (width, height))
+        predictor = BatchedPredictor(self.gpt4roi, "likelihood", len(items), 1)
+        seconds = self.setting.seconds(lambda: list(predictor.answer([items], {"scene": picture})))
+        return Figure(f"{milliseconds(seconds)}, question and rationale, the image's encoding included")
+
+    def attention(self) -> Figure:
+        session = self.gpt4roi.session(self.image)
+        answer = session.ask(QUESTION, boxes(1), max_new_tokens=self.tokens)
+        seconds = self.setting.seconds(answer.attention, repeats=3)
+        layers, heads, tokens, prompt = answer.attention().weights.shape
+        return Figure(f"{milliseconds(seconds)} for {layers} layers × {heads} heads × {tokens} × {prompt} tokens")
+
+
+def sections(setting: Setting, model: RandomModel) -> list[Section]:
+    def prepare() -> Speed:
+        return Speed(setting, model.get())
+
+    size = "small shapes" if setting.small else "GPT4RoI-7B's shapes"
+    rows = [
+        ("an image's encoding: tower, projector, fusion", lambda speed: speed.encoding()),
+        ("… of it the fusion", lambda speed: speed.fusion_seconds()),
+        ("… share of the card's peak", lambda speed: speed.fusion_share()),
+        ("a new box", lambda speed: speed.new_box()),
+        ("first answer token after a new box", lambda speed: speed.first_token()),
+        ("tokens of one answer", lambda speed: speed.tokens_per_second()),
+        ("boxes described together", lambda speed: speed.describe()),
+        ("an item of VCR", lambda speed: speed.vcr()),
+        ("attention recorded", lambda speed: speed.attention()),
+    ]
+    modes = [
+        ("tokens of one answer, compiled", lambda speed: speed.compiled("default")),
+        ("… with CUDA graphs (reduce-overhead)", lambda speed: speed.compiled("reduce-overhead")),
+    ]
+
+    def fresh() -> Speed:
+        model.drop()  # others have trained it
+        return prepare()
+
+    about = f"{size}, random weights, {HEIGHT} × {WIDTH} pixels"
+    return [
+        Section(f"Speed: {about}", rows, share=0.55, prepare=prepare),
+        Section("Speed of compiled steps", modes, share=1.0, prepare=fresh),
+    ]

@@ -1,0 +1,171 @@
+"""The report on a GPU, in its small size on the CPU: every row has a figure or a reason, and an early end keeps it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt4roi_nb.check_gpu import __main__ as command
+from gpt4roi_nb.check_gpu import setting as settings
+from gpt4roi_nb.check_gpu.golden import ENCODER_DEMAND, SmallEncoder
+from gpt4roi_nb.check_gpu.machine import PACKAGES
+from gpt4roi_nb.check_gpu.needs import quantised_section, training_section
+from gpt4roi_nb.check_gpu.random_model import RandomModel, boxes, make
+from gpt4roi_nb.check_gpu.report import MISSED, NOT_MEASURED, Figure, NotThisTime, Report, Section
+from gpt4roi_nb.check_gpu.setting import GOLDEN, Setting, exact_float32
+from gpt4roi_nb.check_gpu.speed import Speed
+
+CPU = Setting(torch.device("cpu"), small=True)
+NOTEBOOK = ["ipywidgets", "anywidget", "traitlets", "fiftyone", "pandas", "pyarrow", "matplotlib", "scipy"]
+# What the small size leaves out or a CPU has not; every other row must have a figure.
+LEFT_OUT = r"there is no GPU|a CPU has no TF32|left out of the small size|takes minutes on a CPU|only a GPU's allocator"
+
+
+def cells(text: str) -> dict[str, tuple[str, str, str]]:
+    """Name → measured, beside, verdict of every row of a report."""
+    rows = [
+        line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ") and "what |" not in line
+    ]
+    assert all(len(row) == 4 for row in rows)
+    return {name.strip(): (measured, beside.strip(), verdict.strip()) for name, measured, beside, verdict in rows}
+
+
+@pytest.mark.slow
+def test_the_command_measures_every_row_or_says_why_not(root: Path, tmp_path: Path) -> None:
+    """Also where what a notebook needs is not installed."""
+    out, seen = tmp_path / "report.md", tmp_path / "seen"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys, pathlib; sys.modules.update(dict.fromkeys({NOTEBOOK!r})); pathlib.Path({str(seen)!r}).touch()"
+    )
+    make, environment = ["make", "gpu-check", f"OUT={out}"], os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(make, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
+    assert seen.exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = cells(out.read_text(encoding="utf-8"))
+    model = RandomModel(CPU, torch.bfloat16)
+    expected = [name for section in command.sections(CPU, model) for name, _ in section.rows]
+    assert list(rows) == expected and set(PACKAGES) < set(rows)
+    unexplained = [
+        name for name, (measured, *_) in rows.items() if NOT_MEASURED in measured and not re.search(LEFT_OUT, measured)
+    ]
+    assert unexplained == []
+    measured, demanded, verdict = rows["region vectors, float32 without TF32"]
+    assert float(measured) <= ENCODER_DEMAND and f"{ENCODER_DEMAND:g}" in demanded and verdict == "met"
+    assert float(rows["region vectors, float16"][0]) < float(rows["region vectors, bfloat16"][0]) < 0.2
+    assert rows["answers in float32"][2] == "met"
+    assert rows["weights in 8 bits"][2] == rows["weights in 4 bits"][2] == "met"
+    assert "Demands missed: none." in out.read_text(encoding="utf-8")
+
+
+def test_what_is_not_installed_is_said_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("bitsandbytes", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
+    report, model = Report(tmp_path / "report.md", 8, "a title"), RandomModel(CPU, torch.bfloat16)
+    for section in (training_section(CPU, model), quantised_section(CPU, model)):
+        report.write(section)
+    rows = cells((tmp_path / "report.md").read_text())
+    assert rows.pop("stage 1, one step")[2] == "met"
+    assert "needs the package peft" in rows.pop("stage 2 with LoRA, one step")[0]
+    assert all("need the package bitsandbytes" in measured for measured, *_ in rows.values()) and len(rows) == 2
+
+
+def test_the_encoder_is_measured_from_float32_each_time() -> None:
+    encoder = SmallEncoder(CPU)
+    half = encoder.deviation(torch.bfloat16)
+    with exact_float32():
+        assert encoder.deviation(torch.float32) <= ENCODER_DEMAND < half
+
+
+def test_a_deviation_beyond_the_demand_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorded numbers are compared: others do not pass."""
+    monkeypatch.setattr(SmallEncoder, "deviation", lambda self, dtype: 3e-5)
+    report = Report(tmp_path / "report.md", 8, "a title")
+    section = next(
+        each for each in command.sections(CPU, RandomModel(CPU, torch.bfloat16)) if "64 channels" in each.title
+    )
+    report.write(section)
+    assert report.missed == ["region vectors, float32 without TF32"]
+    assert cells((tmp_path / "report.md").read_text())["region vectors, float32 without TF32"][2] == MISSED
+
+
+def failing(error: BaseException):
+    def measure(prepared: object) -> Figure:
+        raise error
+
+    return measure
+
+
+def test_a_row_that_fails_says_why_and_the_next_is_measured(tmp_path: Path) -> None:
+    errors = {
+        "memory": torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 | 3 GiB"),
+        "package": ModuleNotFoundError("No module named 'peft'", name="peft"),
+        "kernel": RuntimeError("no kernel image is available"),
+        "left out": NotThisTime("this is left out"),
+    }
+    rows = [*((name, failing(error)) for name, error in errors.items()), ("last", lambda prepared: Figure("1 ms"))]
+    report = Report(tmp_path / "report.md", 8, "a title")
+    report.write(Section("a section", rows, share=1.0))
+    found = {name: measured for name, (measured, *_) in cells((tmp_path / "report.md").read_text()).items()}
+    assert found == {
+        "memory": f"{NOT_MEASURED}OutOfMemoryError: CUDA out of memory. Tried to allocate 2 / 3 GiB",
+        "package": f"{NOT_MEASURED}peft is not installed",
+        "kernel": f"{NOT_MEASURED}RuntimeError: no kernel image is available",
+        "left out": f"{NOT_MEASURED}this is left out",
+        "last": "1 ms",
+    }
+
+
+def test_an_early_end_keeps_what_was_measured(tmp_path: Path) -> None:
+    rows = [("first", lambda prepared: Figure("1 ms")), ("second", failing(KeyboardInterrupt()))]
+    with pytest.raises(KeyboardInterrupt):
+        Report(tmp_path / "report.md", 8, "a title").write(Section("a section", rows, share=1.0))
+    assert cells((tmp_path / "report.md").read_text())["first"][0] == "1 ms"
+
+
+def test_a_section_that_cannot_be_prepared_says_so_in_every_row(tmp_path: Path) -> None:
+    def prepare() -> None:
+        raise MemoryError("no room")
+
+    rows = [(name, lambda prepared: Figure("1 ms")) for name in ("one", "two")]
+    Report(tmp_path / "report.md", 8, "a title").write(Section("a section", rows, 1.0, prepare))
+    assert {measured for measured, *_ in cells((tmp_path / "report.md").read_text()).values()} == {
+        f"{NOT_MEASURED}MemoryError: no room"
+    }
+
+
+def test_rows_beyond_their_share_of_the_time_are_not_begun(tmp_path: Path) -> None:
+    report = Report(tmp_path / "report.md", 1e-9, "a title")
+    report.write(Section("a section", [("late", failing(KeyboardInterrupt()))], share=0.5))
+    assert cells((tmp_path / "report.md").read_text())["late"][0].endswith("its share of the 1e-09 minutes was over")
+
+
+def test_speed_is_demanded_of_the_card_that_it_is_demanded_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = Speed(CPU, make(CPU, torch.bfloat16))
+    assert speed.fusion_seconds().met is None
+    monkeypatch.setattr(settings.Setting, "name", "NVIDIA H200")
+    monkeypatch.setattr(Speed, "fusion", lambda self: (5e-3, 1e12))
+    assert speed.fusion_seconds().met is False
+    monkeypatch.setattr(Speed, "fusion", lambda self: (4e-3, 1e12))
+    assert speed.fusion_seconds().met is True
+    assert "25% of the data sheet's" in speed.fusion_share().measured  # 250 of 989 TFLOP/s
+
+
+def test_random_weights_keep_what_is_no_weight() -> None:
+    model = make(CPU, torch.bfloat16).model
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} == {torch.float32}
+    assert len(set(boxes(64))) == 64
+    assert GOLDEN.is_dir()
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
+def test_bad_minutes_are_explained(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--minutes", minutes])
+    assert "--minutes must be above 0" in capsys.readouterr().err
