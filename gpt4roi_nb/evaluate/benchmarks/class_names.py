@@ -230,7 +230,7 @@ def read_words(file: Path, classes: Sequence[ClassName], dataset: str) -> dict[s
         ValueError: a line is no number with words, a number stands there twice, or a class of the data set is missing.
     """
     table = TABLES[dataset]
-    numbers = {number: category for number, category in enumerate(table, 0 if dataset == "cityscapes" else 1)}
+    numbers = dict(enumerate(table, 0 if dataset == "cityscapes" else 1))
     words: dict[int, tuple[str, ...]] = {}
     for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         number, colon, rest = line.partition(":")

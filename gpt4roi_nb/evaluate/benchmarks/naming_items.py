@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT
@@ -62,7 +63,7 @@ def choice_item(
     return _item(asked, question, name, facts, tuple(options))
 
 
-def _item(asked: Asked, question: str, name: str, facts: dict[str, object], options: tuple[str, ...] = ()) -> Item:
+def _item(asked: Asked, question: str, name: str, facts: dict[str, Any], options: tuple[str, ...] = ()) -> Item:
     return Item(
         id=asked.id,
         image=asked.image,

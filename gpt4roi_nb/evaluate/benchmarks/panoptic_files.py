@@ -256,10 +256,9 @@ def words_file(root: Path, dataset: str, split: str) -> Path | None:
     return next((file for folder in folders if (file := folder / WORDS_FILES[dataset]).is_file()), None)
 
 
-def instances_file(root: Path, dataset: str, split: str) -> Path | None:
-    """ADE20K's instances in COCO's form, where the data has them; Cityscapes' have a PNG an image."""
-    file = _layout(root, dataset, split).base / f"ade20k_instance_{split}.json"
-    return file if dataset == "ade20k" and file.is_file() else None
+def instances_file(root: Path, split: str) -> Path:
+    """Where ADE20K's instances in COCO's form lie, if they are there. Cityscapes' have a PNG an image."""
+    return _layout(root, "ade20k", split).base / f"ade20k_instance_{split}.json"
 
 
 def read_instances(file: Path, images: Collection[str], problems: Problems) -> dict[str, list[dict[str, Any]]]:

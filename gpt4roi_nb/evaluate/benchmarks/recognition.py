@@ -91,7 +91,9 @@ def recognition_scores(
     different classes.
     """
     data = read_panoptic(config.root, dataset, config.split)
-    words, counts, notes = _words(data, config)
+    counts: Counter[str] = Counter()
+    notes: list[str] = []
+    words = _words(data, config, counts, notes)
     answers = [prediction.answer for prediction in predictions]
     sbert, lexical = SentenceBertMapping(words, config.mapping_model), LexicalMapping(words)
     by_sentence, by_words = sbert.choose(answers), lexical.choose(answers)
@@ -103,7 +105,7 @@ def recognition_scores(
     evaluators = {name: SegmentationEvaluator(data) for name in rows}
     counts[EMPTY_ANSWER] = sum(empty)
     counts[UNKNOWN_CATEGORY] = sum(choice is None for choice in by_words) - sum(empty)
-    truths = _instances(data, items, config, counts)
+    truths = _instances(data, items, config, counts, notes)
     masks = _score_images(data, items, rows, evaluators, truths, counts)
     units = [str(item.facts["image_id"]) for item in items]
     correct = {
@@ -134,30 +136,36 @@ def recognition_scores(
     return Scores(_in_order(metrics), columns, dict(+counts), notes)
 
 
-def _words(data: PanopticData, config: EvalConfig) -> tuple[dict[str, tuple[str, ...]], Counter[str], list[str]]:
-    """The words for each class, by whom they are, as the card counts it, and what to know of them."""
+def _words(
+    data: PanopticData, config: EvalConfig, counts: Counter[str], notes: list[str]
+) -> dict[str, tuple[str, ...]]:
+    """The words for each class, Osprey's where the data has its file; `counts` and `notes` get whose they are."""
     words = {entry.name: entry.names for entry in data.classes}
     file = words_file(config.root, data.dataset, config.split)
     given = {} if file is None else read_words(file, data.classes, data.dataset)
-    counts = Counter({OWN_WORDS: len(words.keys() - given.keys())})
+    counts[OWN_WORDS] = len(words.keys() - given.keys())
     if file is not None:
         counts[f"classes with the words of {file.name}"] = len(given)
-    notes = []
     if counts[OWN_WORDS]:
         notes.append(
-            f"{counts[OWN_WORDS]} of {len(words)} classes go by this package's own synonyms: the figures do not compare "
-            f"with published ones. Osprey's words, osprey/eval/utils/{WORDS_FILES[data.dataset]} of its repository, are "
-            "taken where that file lies in the data's folder."
+            f"{counts[OWN_WORDS]} of {len(words)} classes go by this package's own synonyms: the figures do not "
+            f"compare with published ones. Osprey's words, `osprey/eval/utils/{WORDS_FILES[data.dataset]}` of its "
+            "repository, are taken where that file lies in the data's folder."
         )
-    return words | given, counts, notes
+    return words | given
 
 
 def _instances(
-    data: PanopticData, items: Sequence[Item], config: EvalConfig, counts: Counter[str]
+    data: PanopticData, items: Sequence[Item], config: EvalConfig, counts: Counter[str], notes: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """ADE20K's instances of the images that were asked about, where the data has their file."""
-    file = instances_file(config.root, data.dataset, config.split)
-    if file is None:
+    if data.dataset != "ade20k":
+        return {}
+    file = instances_file(config.root, config.split)
+    if not file.is_file():
+        notes.append(
+            f"AP is against the panoptic segments, since there is no {file.name}; published AP is against that."
+        )
         return {}
     problems = Problems()
     found = read_instances(file, {item.facts["image_id"] for item in items}, problems)

@@ -133,9 +133,14 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def mask_of(lengths: Mapping[str, Any]) -> np.ndarray:
-    """The mask (H, W) bool of pycocotools' run lengths. Raises ValueError where they are not those of such a mask."""
+    """The mask (H, W) bool of pycocotools' run lengths, `counts` a text. Raises ValueError where they are not those of such a mask."""
     decoded: np.ndarray = tool("pycocotools.mask", "masks are held").decode(dict(lengths))
-    return decoded.astype(bool)
+    mask = decoded.astype(bool)
+    if (
+        run_lengths(mask)["counts"] != lengths["counts"].encode()
+    ):  # it leaves pixels as they were where runs are lacking
+        raise ValueError("its runs do not add up to its size")
+    return mask
 
 
 def _shape(mask: np.ndarray) -> dict[str, Any]:
