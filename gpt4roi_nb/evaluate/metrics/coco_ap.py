@@ -133,7 +133,11 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def mask_of(lengths: Mapping[str, Any]) -> np.ndarray:
-    """The mask (H, W) bool of pycocotools' run lengths, `counts` a text. Raises ValueError where they are not those of such a mask."""
+    """The mask (H, W) bool of pycocotools' run lengths, `counts` a text.
+
+    Raises:
+        ValueError: they are no run lengths of a mask of their size.
+    """
     decoded: np.ndarray = tool("pycocotools.mask", "masks are held").decode(dict(lengths))
     mask = decoded.astype(bool)
     if (
