@@ -112,7 +112,7 @@ def annotation_items(
             if draw(config.seed + 1, annotation).random() < 0.5:
                 pair.reverse()
             asked = Asked(f"{name}/{CHOICE}", image_path, box, group)
-            yield choice_item(asked, CHOICE_PROMPT.format(*pair), pair, true.name, true.synonyms, false.name)
+            yield choice_item(asked, CHOICE_PROMPT.format(*pair), pair, true.name, true.synonyms, false.forms)
 
 
 def _false(

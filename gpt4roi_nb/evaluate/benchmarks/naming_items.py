@@ -44,7 +44,7 @@ def name_item(asked: Asked, name: str) -> Item:
 
 
 def choice_item(
-    asked: Asked, question: str, options: Sequence[str], name: str, synonyms: Sequence[str], false: str = ""
+    asked: Asked, question: str, options: Sequence[str], name: str, synonyms: Sequence[str], false: tuple[str, ...]
 ) -> Item:
     """Asks which of two names is a region's.
 
@@ -52,13 +52,13 @@ def choice_item(
         question: names `<region1>` and both.
         options: both, in the question's order; none where they are not known.
         name: the true one, as the file has it. synonyms: those of the file.
-        false: the other one; "" where it is not known, and then no answer says it.
+        false: `surface_forms` of the other one; none where it is not known, and then no answer says it.
     """
     facts = {
         "asked": CHOICE,
         "ferret": ferret_forms(clean_name(name), synonyms),
         "true": surface_forms(clean_name(name), synonyms),
-        "false": surface_forms(clean_name(false)) if false.strip() else (),
+        "false": false,
     }
     return _item(asked, question, name, facts, tuple(options))
 

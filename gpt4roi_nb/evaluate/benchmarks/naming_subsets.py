@@ -34,7 +34,7 @@ from gpt4roi_nb.data.problems import (
 )
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.benchmarks.naming_items import CHOICE_PROMPT, Asked, choice_item, name_item
-from gpt4roi_nb.evaluate.metrics.similarity import clean_name
+from gpt4roi_nb.evaluate.metrics.similarity import clean_name, surface_forms
 
 COCO_FOLDERS = ("train2017", "val2017")
 OWN_IMAGES = "LVIS/image"  # ControlMLLM's, beside its file
@@ -140,7 +140,7 @@ def _ferret(file: Path, number: int, entry: Any, coco: Path, problems: Problems)
     true, false = text_field(entry, "name"), text_field(entry, "neg_class")
     pair = (true, false) if number % 2 == 0 else (false, true)  # as Ferret draws the order: the true one first in turn
     asked = Asked(f"{file.stem}/{number}", _place(name, [coco / "val2017"]), box, f"{file.stem}/{name}")
-    yield choice_item(asked, CHOICE_PROMPT.format(*pair), pair, true, _synonyms(entry), false)
+    yield choice_item(asked, CHOICE_PROMPT.format(*pair), pair, true, _synonyms(entry), _forms(false))
 
 
 def _controlmllm(file: Path, number: int, entry: Any, coco: Path, problems: Problems) -> Iterator[Item]:
@@ -156,7 +156,11 @@ def _controlmllm(file: Path, number: int, entry: Any, coco: Path, problems: Prob
     others = [one for one in offered if clean_name(one) != clean_name(name)]
     false = field(entry, "neg_class", str, others[0] if len(others) == 1 else "")
     asked = Asked(f"{file.stem}/{number}", image, box, f"{file.stem}/{path}")
-    yield choice_item(asked, text.replace(_LOCATION, "<region1>"), offered, name, _synonyms(entry), false)
+    yield choice_item(asked, text.replace(_LOCATION, "<region1>"), offered, name, _synonyms(entry), _forms(false))
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    return surface_forms(clean_name(name)) if name.strip() else ()
 
 
 def _synonyms(entry: Any) -> list[str]:
