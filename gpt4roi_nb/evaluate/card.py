@@ -97,6 +97,7 @@ class ProtocolCard:
             f"asked “{_shortened(self.prompt)}”",
             f"{self.scorer} ({self.decoding})",
             self.mapping.partition(";")[0],
+            _counted(self.counts),
             f"seed {self.seed}" if self.limit is not None else "",
             f"checkpoint {self.checkpoint} ({self.checkpoint_name}), {self.dtype}",
             "" if self.complete else "NOT COMPLETE",

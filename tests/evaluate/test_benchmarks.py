@@ -200,7 +200,7 @@ def test_coco_map_is_what_pycocotools_says_of_the_file(world, tmp_path, capsys):
 @ONE_WORKER
 def test_lvis_and_paco_worked_by_hand(world):
     for chosen in (LVIS, PACO):
-        items, problems = listed(chosen.name, world)
+        items, problems = listed(chosen.name, world, split="val")
         assert not list(problems)
         by_kind = {asked: [item for item in items if item.facts["asked"] == asked] for asked in ("name", "choice")}
         assert len(by_kind["name"]) == len(by_kind["choice"])
@@ -212,19 +212,20 @@ def test_lvis_and_paco_worked_by_hand(world):
         scores = chosen.score([first], said([first], [f"Category: {words[0].upper()}, quux."]), config)
         assert scores.metrics["S-IoU"].value == pytest.approx(100 / (len(words) + 1))
         assert scores.metrics["SS"].value < 95 and scores.columns["correct"] == [False]
-        assert math.isnan(scores.metrics["binary choice"].value)
+        assert list(scores.metrics) == ["SS", "S-IoU"] and scores.counts == {}
         for item in by_kind["choice"]:
             true, false = item.facts["true"], item.facts["false"]
             assert item.question == "Is the object <region1> of the image a {} or a {}?".format(*item.options)
-            assert {item.options[0], item.options[1]} == {true[0], false[0]}
+            assert {option.lower() for option in item.options} == {true[0], false[0]}
             assert not any(a in b or b in a for a in true for b in false)
         item = by_kind["choice"][0]
         true, false = item.facts["true"][0], item.facts["false"][0]
         answers = {f"a {true}": True, false: False, f"a {true}, not a {false}": True}
-        answers |= {f"{true} or {false}": False, "": False}
+        answers |= {f"{true} or {false}": True, "": False}  # by the published rule
         scores = chosen.score([item] * len(answers), said([item] * len(answers), list(answers)), config)
         assert scores.columns["correct"] == list(answers.values())
-        assert scores.metrics["binary choice"].value == 40
+        assert scores.metrics["binary choice"].value == 60
+        assert scores.metrics["binary choice (strict)"].value == 40
 
 
 @pytest.mark.parametrize("damage", [lambda one: one.pop("id"), lambda one: one.update(name=7)])
@@ -238,7 +239,7 @@ def test_a_category_that_cannot_be_used_is_counted(world, tmp_path, damage):
         one["synonyms"] = None
     damage(next(one for one in content["categories"] if one["id"] == first))
     file.write_text(json.dumps(content))
-    items, problems = listed("lvis", tmp_path)
+    items, problems = listed("lvis", tmp_path, split="val")
     about = sum(category == first for category in whole.values())
     assert problems.counts()["index out of range"] == about
     assert problems.counts().total() == about + 1
@@ -262,7 +263,7 @@ def test_false_names_are_not_in_the_picture_and_come_first_half_the_time(world):
     items, _ = listed("lvis", world, split="train")
     shown: dict[str, set[str]] = {}
     for item in items:
-        shown.setdefault(item.image, set()).add(item.facts["true"][0])
+        shown.setdefault(item.image, set()).add(item.target.lower())
     choices = [item for item in items if item.facts["asked"] == "choice"]
     assert all(item.facts["false"][0] not in shown[item.image] for item in choices)
     first = sum(item.options[0] == item.facts["true"][0] for item in choices)
@@ -300,6 +301,62 @@ def test_perfect_predictions_give_100_everywhere(name, world, gpt4roi):
     assert not result.card.left_out.keys() - {"crowds"}
 
 
+def half(wrong: int, of: int) -> float:
+    return 100 * (of - wrong) / of
+
+
+@pytest.mark.slow
+@ONE_WORKER
+@pytest.mark.parametrize("name", ["vcr", "visual7w", "coco", "lvis", "paco", "cityscapes", "ade20k", "vg", "refcocog"])
+def test_every_scorer_is_in_between_where_every_second_answer_is_wrong(name, world):
+    items, _ = listed(name, world)
+    wrong = set(range(1, len(items), 2))
+    share = half(len(wrong), len(items))
+    answers = [(WRONG.get(item.target, "zzz") if k in wrong else item.target) for k, item in enumerate(items)]
+    figures = values(name, items, answers, world)
+    assert 0 < len(wrong) < len(items)
+    if name == "vcr":  # two questions an annotation, of which the second is always wrong
+        assert figures == {"Q→A": 100, "QA→R": 0, "Q→AR": 0}
+    elif name == "visual7w":
+        kinds = {kind: [k for k, item in enumerate(items) if item.kind == kind] for kind in figures}
+        assert figures == {kind: half(len(wrong & set(places)), len(places)) for kind, places in kinds.items()}
+    elif name in ("coco", "cityscapes", "ade20k"):
+        assert figures["accuracy (lexical)" if "accuracy (lexical)" in figures else "accuracy"] == pytest.approx(share)
+        kinds = sorted({item.kind for item in items})
+        places = {kind: [k for k, item in enumerate(items) if item.kind == kind] for kind in kinds}
+        recall = {kind: half(len(wrong & set(of)), len(of)) for kind, of in places.items()}
+        if name == "coco":  # nothing is called wrongly, so that each category has precision 1 up to its recall
+            points = [101 if value == 100 else int(value + 1e-9) + 1 if value else 0 for value in recall.values()]
+            assert figures["mAP"] == pytest.approx(sum(100 * one / 101 for one in points) / len(points))
+        else:  # a segment is found whole or missed, and none is found that is not there: RQ is TP / (TP + FN / 2)
+            counts = {kind: (len(of), len(set(of) - wrong)) for kind, of in places.items()}
+            assert figures["SQ (lexical)"] == pytest.approx(
+                100 * sum(found > 0 for _, found in counts.values()) / len(counts)
+            )
+            quality = [100 * found / (found + (all_ - found) / 2) for all_, found in counts.values()]
+            assert figures["PQ (lexical)"] == pytest.approx(sum(quality) / len(quality))
+    elif name in ("lvis", "paco"):  # "zzz" shares no word with any name
+        assert figures["S-IoU"] == pytest.approx(share)
+        assert share < figures["SS"] < 100
+    else:  # of METEOR and CIDEr every item counts alike, of METEOR by words
+        assert figures["ROUGE-L"] == pytest.approx(share)
+        assert 0 < figures["METEOR"] < 100 and 0 < figures["CIDEr"] < 1000
+
+
+@pytest.mark.slow
+@ONE_WORKER
+@pytest.mark.parametrize("split", ["lvis_eval", "question_roc"])
+def test_a_choice_is_right_as_often_as_the_true_name_is_said(split, world):
+    items, _ = listed("lvis", world, split=split)
+    answers = [f"a {item.target}" if k % 4 else "a zeppelin" for k, item in enumerate(items)]
+    right = 100 * sum(k % 4 > 0 for k in range(len(items))) / len(items)
+    scores = LVIS.score(items, said(items, answers), EvalConfig(world, split))
+    assert {key: figure.value for key, figure in scores.metrics.items()} == pytest.approx(
+        {"binary choice": right, "binary choice (strict)": right}
+    )
+    assert sum(scores.counts.values()) == len(items)
+
+
 @ONE_WORKER
 @pytest.mark.slow
 def test_the_demo_model_runs_every_benchmark_with_one_command(world, tmp_path, capsys):
@@ -331,7 +388,7 @@ def test_the_command_says_all_that_is_missing(world, tmp_path, capsys):
     assert "there is no folder" in capsys.readouterr().err
     for name in ("coco/val2017", "paco"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
-    shutil.copy(world / "paco" / "paco_lvis_v1_val.json", tmp_path / "paco")
+    shutil.copy(world / "paco" / "paco_val_1k_category.json", tmp_path / "paco")
     assert main(["paco", "--root", str(tmp_path), "--check"]) == 1
     told = capsys.readouterr().err
     assert "COCO's train2017" in told and "val2017" not in told
@@ -355,7 +412,7 @@ def test_genuine_records_are_asked_about_and_scored(samples, tmp_path, name, fil
     target = tmp_path / name / file
     target.parent.mkdir(parents=True)
     shutil.copy(source, target)
-    items, problems = listed(name, tmp_path)
+    items, problems = listed(name, tmp_path, split="val")
     assert items and not problems.counts()
     chosen = benchmark(name)
     if name == "coco":

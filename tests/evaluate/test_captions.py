@@ -267,6 +267,19 @@ def test_visual_genome_asks_once_a_caption(tmp_path: Path) -> None:
     assert {item.question for item in asked} == {"Caption <region1>."}
 
 
+def test_visual_genomes_test_part_is_the_default_and_grits_folders_will_do(tmp_path: Path) -> None:
+    assert VG.splits[0] == "test"
+    base = vg_root(tmp_path, "test") / "vg"
+    expected = list(VG.items(EvalConfig(tmp_path, "test"), Problems()))
+    (base / "annotations").mkdir()
+    (base / "test.json").rename(base / "annotations" / "test.json")
+    (base / "VG_100K").rename(base / "images")
+    items = list(VG.items(EvalConfig(tmp_path, "test"), Problems()))
+    assert [item.target for item in items] == [item.target for item in expected] == ["a red cup", "the handle"]
+    assert items[0].image == str(base / "images" / "1.jpg")
+    assert all(path.exists() for path in VG.files(tmp_path, "test").values())
+
+
 @pytest.mark.samples
 def test_visual_genome_reads_the_genuine_records(samples: Path, tmp_path: Path) -> None:
     base = tmp_path / "vg"

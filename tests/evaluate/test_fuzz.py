@@ -13,6 +13,7 @@ from mutations import cases, ends_well, garbled, mutated, written
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate import BENCHMARKS
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Prediction
+from gpt4roi_nb.evaluate.benchmarks.naming_subsets import CONTROLMLLM, FERRET, OSPREY_PACO, Subset
 from gpt4roi_nb.evaluate.journal import RUN, Journal
 from gpt4roi_nb.evaluate.predictions import _frame, read_predictions, write_predictions
 
@@ -53,6 +54,26 @@ def test_damaged_annotations_of_a_benchmark(name: str, world: Path, tmp_path: Pa
                 assert ".." not in Path(item.image).parts and item.image.startswith(str(tmp_path))
                 assert item.question.strip() and (item.target.strip() or item.options)
             assert problems.table()
+
+    case()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subset", [OSPREY_PACO, FERRET, CONTROLMLLM], ids=lambda one: one.file)
+def test_damaged_files_of_questions(subset: Subset, world: Path, tmp_path: Path) -> None:
+    lines = (world / ("paco" if subset is OSPREY_PACO else "lvis") / subset.file).read_text().splitlines()
+    entries = json.loads(lines[0]) if subset is OSPREY_PACO else list(map(json.loads, lines))
+    file = tmp_path / subset.file
+
+    @cases
+    def case(rng: random.Random) -> None:
+        file.write_bytes(written(mutated(entries[:FEW], rng), rng, lines=subset is not OSPREY_PACO))
+        problems = Problems()
+        with ends_well():
+            for item in subset.read(file, world / "coco", problems):
+                assert ".." not in Path(item.image).parts
+                assert item.question.count("<region1>") == 1 and item.target.strip()
+            assert subset.size(file) >= 0 and problems.table()
 
     case()
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt4roi_nb.evaluate.benchmarks.class_names import ADE20K, CITYSCAPES, class_names
+from gpt4roi_nb.evaluate.benchmarks.class_names import ADE20K, CITYSCAPES, TABLES, class_names, read_words
+from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName
 from gpt4roi_nb.evaluate.metrics.mapping import (
     TEMPLATE,
     LexicalMapping,
@@ -187,3 +188,20 @@ def test_a_class_of_another_name_gets_no_synonyms_of_the_real_one() -> None:
     )
     assert table[0].names == ("cone",)
     assert table[1].names == ("road", "street")
+
+
+def test_ospreys_files_of_words_are_read_by_their_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    city = [ClassName(number, names, True) for number, names in TABLES["cityscapes"].items()]
+    file.write_text("\n".join(f"{k}:{names[0]},  word {k}" for k, names in enumerate(TABLES["cityscapes"].values())))
+    words = read_words(file, city, "cityscapes")
+    assert len(words) == 19 and words["car"] == ("car", "word 13") and words["bicycle"] == ("bicycle", "word 18")
+    assert read_words(file, [ClassName(26, ("cone",), True)], "cityscapes") == {}  # another class under its number
+    lines = ["0:invalid_class_id", *(f"{k + 1}:{names[0]},w{k}" for k, names in TABLES["ade20k"].items())]
+    file.write_text("\n".join(lines))
+    rooms = [ClassName(number, names, True) for number, names in TABLES["ade20k"].items()]
+    assert read_words(file, rooms, "ade20k")["window"] == ("window", "w8")
+    for broken in (lines[:-1], [*lines, "3:sky"], [*lines[:-1], "150 flag"], [*lines[:-1], "150:"]):
+        file.write_text("\n".join(broken))
+        with pytest.raises(ValueError, match=r"must (be a class's number|have the numbers 1 to 150)"):
+            read_words(file, rooms, "ade20k")

@@ -3,22 +3,28 @@ counted."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from panoptic_scenes import STREET, YARD, write_ade20k, write_cityscapes
+from panoptic_scenes import ROOM, STREET, YARD, write_ade20k, write_cityscapes
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.scenes.formats.masks import bounds
 from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
+from gpt4roi_nb.evaluate.benchmarks.class_names import TABLES
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
-from gpt4roi_nb.evaluate.benchmarks.recognition import ADE20K, CITYSCAPES
+from gpt4roi_nb.evaluate.benchmarks.recognition import ADE20K, CITYSCAPES, OWN_WORDS
 from gpt4roi_nb.evaluate.benchmarks.registry import benchmark
+from gpt4roi_nb.evaluate.metrics.coco_ap import run_lengths
 from gpt4roi_nb.evaluate.metrics.statistics import intervals
 
 pytestmark = pytest.mark.xdist_group("sentences")  # importing sentence-transformers takes seconds: in one worker
+
+OWN = {OWN_WORDS: 4}  # of the hand-made images, without Osprey's file
 
 
 def predictions(items: list[Item], answers: list[str]) -> list[Prediction]:
@@ -68,7 +74,7 @@ def test_true_names_give_100_by_both_mappings_and_no_disagreement(tmp_path: Path
         assert {figure.value for figure in found.metrics.values()} == {100}
         assert found.columns["correct"] == [True] * len(items)
         assert found.columns["mapped_sbert"] == found.columns["mapped_lexical"] == [item.target for item in items]
-        assert found.counts == {}
+        assert found.counts == OWN
         assert (folder / "disagreements.jsonl").read_text() == ""
         assert "disagree on 0 of" in found.notes[1]
         assert "nearly flat" in found.notes[0]
@@ -93,7 +99,7 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
     assert (sbert[by_id[f"{street}/26000"]], lexical[by_id[f"{street}/26000"]]) == ("person", "person")
     assert (sbert[by_id[f"{street}/7"]], lexical[by_id[f"{street}/7"]]) == (None, None)
     assert (sbert[by_id[f"{street}/26001"]], lexical[by_id[f"{street}/26001"]]) == ("car", None)
-    assert found.counts == {"empty answers": 1, "category unknown to the mapping": 1}
+    assert found.counts == OWN | {"empty answers": 1, "category unknown to the mapping": 1}
     assert found.columns["correct"].count(False) == 2
     # accuracy is of regions: 4 of 6 and 3 of 6
     assert found.metrics["accuracy"].value == pytest.approx(400 / 6)
@@ -106,6 +112,69 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
     assert line["id"] == f"{street}/26001"
     assert (line["sentence_bert"], line["lexical"], line["target"]) == ("car", None, "car")
     assert line["box"] == [60, 20, 90, 40]
+
+
+def osprey_words(table: dict[int, tuple[str, ...]], first: int, **changed: str) -> str:
+    """The file as Osprey's repository has it: a number and words a line, 0 of ADE20K's for no class."""
+    lines = ["0:invalid_class_id"] * first
+    lines += [f"{k}:{changed.get(names[0], names[0])}" for k, names in enumerate(table.values(), first)]
+    return "\n".join(lines)
+
+
+def test_ospreys_words_are_taken_where_the_data_has_them_and_the_card_says_so(tmp_path: Path) -> None:
+    for chosen, write, table, first, file in (
+        (CITYSCAPES, write_cityscapes, TABLES["cityscapes"], 0, "cityscapes_with_prompt_eng.txt"),
+        (ADE20K, write_ade20k, TABLES["ade20k"], 1, "ade20k_150_with_prompt_eng.txt"),
+    ):
+        root = write(tmp_path / chosen.name)
+        said = {item.id: "a zeppelin" for item in scored(chosen, root, tmp_path)[1] if item.target in ("car", "bed")}
+        before, _ = scored(chosen, root, tmp_path, said)
+        assert "do not compare with published ones" in before.notes[2]
+        (root / file).write_text(osprey_words(table, first, car="airship,zeppelin", bed="airship,zeppelin"))
+        after, items = scored(chosen, root, tmp_path, said)
+        assert after.counts == {f"classes with the words of {file}": 4}
+        assert not any("synonyms" in note for note in after.notes)
+        assert before.metrics["accuracy (lexical)"].value < after.metrics["accuracy (lexical)"].value == 100
+        assert after.columns["mapped_sbert"] == [item.target for item in items]  # by the data set's own name
+        assert items[0].question == "What is in <region1>? Using a short phrase."
+
+
+def test_ade20ks_ap_is_against_its_instances_where_the_data_has_them(tmp_path: Path) -> None:
+    root = write_ade20k(tmp_path)
+    segments, _ = scored(ADE20K, root, tmp_path)
+    assert any("AP is against the panoptic segments" in note for note in segments.notes)
+    # The panoptic file has two beds. The file of instances takes them for one, half of which each covers: one is right
+    # at the first of ten thresholds, at none further. The window is found.
+    mask = np.isin(ROOM, (7000, 7001))
+    window = ROOM == 8000
+    file = root / "ADEChallengeData2016" / "ade20k_instance_val.json"
+    entries = [instance(k, category, shape) for k, (category, shape) in enumerate([(7, mask), (8, window)], 1)]
+    foreign = {**entries[0], "id": 9, "image_id": "ADE_val_00000099"}
+    image = {"id": "ADE_val_00000001", "file_name": "ADE_val_00000001.jpg", "width": 100, "height": 40}
+    content = {"images": [image], "categories": [], "annotations": [*entries, foreign, {"image_id": image["id"]}]}
+    file.write_text(json.dumps(content))
+    found, _ = scored(ADE20K, root, tmp_path)
+    assert found.counts == OWN | {
+        "instances of ade20k_instance_val.json": 2,
+        "bad records of ade20k_instance_val.json": 1,
+    }
+    assert found.metrics["AP (lexical)"].value == pytest.approx(100 * (1 / 10 + 1) / 2)
+    assert found.metrics["PQ"].value == 100  # which is of the panoptic file
+    assert not any("AP is against the panoptic" in note for note in found.notes)
+    whole = entries[0]["segmentation"]["counts"]
+    for counts in (whole[:-2], "", "é"):
+        entries[0]["segmentation"]["counts"] = counts
+        file.write_text(json.dumps({"annotations": entries}))
+        broken, _ = scored(ADE20K, root, tmp_path)
+        assert broken.counts["images whose ground truth cannot be read"] == 1
+
+
+def instance(number: int, category: int, mask: np.ndarray) -> dict[str, Any]:
+    """An annotation as Mask2Former's `prepare_ade20k_ins_seg.py` writes it."""
+    lengths = run_lengths(mask)
+    counts = {"size": list(mask.shape), "counts": lengths["counts"].decode()}
+    facts = {"id": number, "image_id": "ADE_val_00000001", "iscrowd": 0, "category_id": category}
+    return {**facts, "bbox": bounds(mask), "segmentation": counts, "area": int(mask.sum())}
 
 
 def test_images_that_were_not_asked_about_do_not_count(tmp_path: Path) -> None:
@@ -128,7 +197,7 @@ def test_a_broken_ground_truth_is_counted_and_no_crash(tmp_path: Path) -> None:
     root = write_cityscapes(tmp_path)
     (root / "gtFine/cityscapes_panoptic_val/city_000000_000000_gtFine_panoptic.png").write_bytes(b"?")
     found, items = scored(CITYSCAPES, root, tmp_path)
-    assert found.counts == {"images whose ground truth cannot be read": 1}
+    assert found.counts == OWN | {"images whose ground truth cannot be read": 1}
     assert found.metrics["PQ"].value == 100
     assert found.columns["mask"].count(None) == 4
     assert len(items) == 6
@@ -144,7 +213,7 @@ def test_a_truth_that_cannot_be_read_counts_for_neither_mapping(tmp_path: Path, 
     else:
         Image.fromarray(np.zeros((20, 50), np.uint8)).save(png)
     found, _ = scored(CITYSCAPES, root, tmp_path)
-    assert found.counts == {"images whose ground truth cannot be read": 1}
+    assert found.counts == OWN | {"images whose ground truth cannot be read": 1}
     for name in ("PQ", "AP", "mIoU", "PQ (lexical)", "AP (lexical)", "mIoU (lexical)"):
         assert found.metrics[name].value == 100
         assert found.metrics[name].units == ("city_000001_000000",)
@@ -161,7 +230,7 @@ def test_areas_that_the_file_does_not_tell_come_from_the_pixels(tmp_path: Path) 
         annotation["segments_info"][-1]["area"] = None
     file.write_text(json.dumps(content))
     found, _ = scored(CITYSCAPES, root, tmp_path, said)
-    assert found.counts == {}
+    assert found.counts == OWN
     assert {name: figure.value for name, figure in found.metrics.items()} == {
         name: figure.value for name, figure in expected.metrics.items()
     }
@@ -206,7 +275,7 @@ def test_the_generated_world_is_measured_where_it_lies(world: Path, tmp_path: Pa
     assert len({item.group for item in items}) == 3
     assert {"table", "wall"} < {item.kind for item in items}
     assert {name: round(figure.value, 9) for name, figure in found.metrics.items()} == dict.fromkeys(found.metrics, 100)
-    assert found.counts == {}
+    assert found.counts == {OWN_WORDS: 9}
     # the answers of a model that knows the world
     assert list(map(str, found.columns["mapped_lexical"])) == [item.target for item in items]
 

@@ -11,6 +11,8 @@ from gpt4roi_nb.evaluate.metrics.similarity import (
     clean_name,
     distinct,
     draw,
+    ferret_forms,
+    names_true,
     surface_forms,
     without_denials,
     word_iou,
@@ -22,7 +24,7 @@ from gpt4roi_nb.evaluate.metrics.similarity import (
     [
         ("a cup", "a cup"),
         ("Category: a red cup.", "a red cup"),
-        ("It is: a cup: red, small.", "a cup  red  small"),  # after the first colon; the second is a blank
+        ("It is: a red, cup: small.", "a red  cup"),  # between the first colon and the second, as Osprey has it
         ("cup.", "cup"),
         (":", ""),
         ("", ""),
@@ -92,6 +94,33 @@ def test_the_choice_is_right_with_the_true_name_and_without_the_false_one(answer
     assert chose_right(answer, surface_forms("cup", ["cup", "mug"]), surface_forms("bowl")) is right
 
 
+def test_ferrets_forms_keep_case_and_the_names_brackets() -> None:
+    assert ferret_forms("CD_player ", ["CD_player", "mug_(drinking_vessel)"]) == ("CD player", "mug", "drinking vessel")
+    assert ferret_forms("bow_(weapon)") == ("bow (weapon)",)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("a cup", True),
+        ("It is a teacup.", True),  # within a longer word
+        ("a Cup", False),  # case counts
+        ("a mug", True),  # a synonym
+        ("a bowl", False),
+        ("a cup or a bowl", True),  # the false name does no harm
+        ("It is not a cup, it is a bowl.", False),
+        ("It is not a cup", True),  # no sign ends the denial
+        ("Not a cup, a bowl", True),  # nor does a blank begin it
+        ("It has no cup. A bowl.", False),
+        ("On my nose a cup, a bowl", True),
+        ("A bowl near noisy cups, a bowl", False),  # "noisy cups," goes with the letters "no"
+        ("", False),
+    ],
+)
+def test_ferrets_rule_looks_for_the_true_name_alone(answer: str, right: bool) -> None:
+    assert names_true(answer, ferret_forms("cup", ["cup", "mug"])) is right
+
+
 def test_names_that_hold_one_another_are_no_choice() -> None:
     assert not distinct(surface_forms("teddy_bear"), surface_forms("bear"))
     assert not distinct(surface_forms("bear"), surface_forms("teddy_bear"))
@@ -115,6 +144,7 @@ def test_every_genuine_lvis_name_has_forms_and_is_said_by_itself(samples: Path) 
         assert forms
         assert all(form == form.strip().lower() and "_" not in form for form in forms)
         assert chose_right(f"It is a {forms[0]}.", forms, ["\0"])
+        assert names_true(f"It is a {clean_name(entry['name'])}.", ferret_forms(entry["name"], entry["synonyms"]))
         bracketed += "(" in entry["name"]
         assert "(" not in "".join(forms[1:])
         assert word_iou(clean_name(entry["name"]), clean_name(entry["name"])) == 1

@@ -1,7 +1,8 @@
 """Visual Genome and RefCOCOg: captions of regions, one a region.
 
-    vg/         val.json, test.json (a caption an annotation, as region-captioning work hands them round), or
-                region_descriptions.json with image_data.json for all; pictures in VG_100K and VG_100K_2
+    vg/         test.json, val.json (a caption an annotation, as region-captioning work hands them round), there or in
+                GRiT's `annotations/`; or region_descriptions.json with image_data.json for all; pictures in VG_100K and
+                VG_100K_2, or GRiT's `images`
     refcocog/   finetune_refcocog_val.json and …_test.json (MDETR), or refs(umd).p with instances.json
     coco/       train2014, of RefCOCOg
 
@@ -115,7 +116,8 @@ def _vg_files(base: Path, split: str) -> dict[str, Path]:
     pictures = {f"pictures in {folder.name}": folder for folder in there}
     if split == "all":
         return {"regions": base / "region_descriptions.json", "sizes of images": base / "image_data.json"} | pictures
-    return {"annotations": base / f"{split}.json"} | pictures
+    places = [base / f"{split}.json", base / "annotations" / f"{split}.json"]
+    return {"annotations": next((path for path in places if path.is_file()), places[0])} | pictures
 
 
 def _vg_regions(base: Path, split: str, problems: Problems) -> Iterator[CaptionedRegion]:
@@ -161,7 +163,7 @@ def _refcocog_regions(base: Path, split: str, problems: Problems) -> Iterator[Ca
 VG = _benchmark(
     "vg",
     "Visual Genome region captions",
-    ("val", "test", "train", "all"),
+    ("test", "val", "train", "all"),  # published figures are of the first
     _vg_files,
     _vg_regions,
     (

@@ -1,12 +1,15 @@
 """What the classes of Cityscapes and ADE20K are called: by the data sets, and by people.
 
 Both tables are facts of the data sets. A class's own name comes first. Cityscapes' further words follow the definitions
-of its classes (a tram is a train, grass is terrain); ADE20K's are those of its own list of 150.
+of its classes (a tram is a train, grass is terrain); ADE20K's are those of its own list of 150. Published figures are
+of other words, which Osprey's repository lists in `osprey/eval/utils`: a file of that name is read where it lies in the
+data's folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName
@@ -191,6 +194,10 @@ ADE20K: dict[int, tuple[str, ...]] = {
 }
 TABLES: dict[str, dict[int, tuple[str, ...]]] = {"cityscapes": CITYSCAPES, "ade20k": ADE20K}
 
+# Osprey's files of words: a line a class, such as `13:car,cars`.
+WORDS_FILES = {"cityscapes": "cityscapes_with_prompt_eng.txt", "ade20k": "ade20k_150_with_prompt_eng.txt"}
+_INVALID = "invalid_class_id"  # stands for no class, at 0 of ADE20K's file
+
 
 def class_names(categories: Sequence[Mapping[str, Any]], dataset: str) -> tuple[ClassName, ...]:
     """The classes of a panoptic annotation file, in its order, with all that is known of their names.
@@ -208,3 +215,38 @@ def class_names(categories: Sequence[Mapping[str, Any]], dataset: str) -> tuple[
         more = known if own and own[0] in known else ()
         found.append(ClassName(int(entry["id"]), tuple(dict.fromkeys((*own, *more))), bool(entry["isthing"])))
     return tuple(found)
+
+
+def read_words(file: Path, classes: Sequence[ClassName], dataset: str) -> dict[str, tuple[str, ...]]:
+    """Words for classes as Osprey's file has them: class name → its words, in their order.
+
+    A line is a number and words apart by commas. Cityscapes' number counts its 19 classes from 0, ADE20K's its 150
+    from 1. A class that the data set's own table does not know, as the generated world's, gets no words.
+
+    Args:
+        classes: of the annotation file. dataset: "cityscapes" or "ade20k".
+
+    Raises:
+        ValueError: a line is no number with words, a number stands there twice, or a class of the data set is missing.
+    """
+    table = TABLES[dataset]
+    numbers = dict(enumerate(table, 0 if dataset == "cityscapes" else 1))
+    words: dict[int, tuple[str, ...]] = {}
+    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        number, colon, rest = line.partition(":")
+        found = tuple(word.strip() for word in rest.split(",") if word.strip())
+        if not line.strip() or found == (_INVALID,):
+            continue
+        if not colon or not number.strip().isdecimal() or not found or int(number) in words:
+            raise ValueError(
+                f"line {place} of {str(file)!r} must be a class's number, a colon and its words, as Osprey's file has "
+                f"them, each number once, but is {line[:60]!r}"
+            )
+        words[int(number)] = found
+    if words.keys() != numbers.keys():
+        odd = sorted(words.keys() ^ numbers.keys())
+        raise ValueError(
+            f"{str(file)!r} must have the numbers {min(numbers)} to {max(numbers)}, but differs in {odd[:5]}"
+        )
+    by_category = {category: words[number] for number, category in numbers.items()}
+    return {entry.name: by_category[entry.id] for entry in classes if entry.name in table.get(entry.id, ())}

@@ -5,13 +5,17 @@
                   gtFine/cityscapes_panoptic_val.json, gtFine/cityscapes_panoptic_val/STEM_gtFine_panoptic.png
     ade20k/       ADEChallengeData2016/images/validation/STEM.jpg, annotations/validation/STEM.png
                   ADEChallengeData2016/ade20k_panoptic_val.json, ade20k_panoptic_val/STEM.png
+                  ADEChallengeData2016/ade20k_instance_val.json, which AP is computed against where it is there
 
 The panoptic files are not downloaded: `cityscapesscripts.preparation.createPanopticImgs` and detectron2's
-`prepare_ade20k_pan_seg.py` make them of the rest.
+`prepare_ade20k_pan_seg.py` make them of the rest; Mask2Former's `prepare_ade20k_ins_seg.py` makes that of instances.
+
+The file of words for the classes (`class_names.WORDS_FILES`) is looked for in all of these folders' tops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +25,7 @@ from PIL import Image
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.coco import is_crowd
+from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import (
     MISSING,
     NO_IMAGE,
@@ -31,6 +36,7 @@ from gpt4roi_nb.data.problems import (
     Problems,
     UniqueTable,
     field,
+    id_field,
     path_field,
     shown,
     text_field,
@@ -38,7 +44,8 @@ from gpt4roi_nb.data.problems import (
 from gpt4roi_nb.data.record import as_boxes
 from gpt4roi_nb.data.scenes.formats.masks import bounds
 from gpt4roi_nb.evaluate.benchmarks.benchmark import part
-from gpt4roi_nb.evaluate.benchmarks.class_names import class_names
+from gpt4roi_nb.evaluate.benchmarks.class_names import WORDS_FILES, class_names
+from gpt4roi_nb.evaluate.metrics.coco_ap import mask_of
 from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName, PanopticData, PanopticImage, Truth
 from gpt4roi_nb.files import read_json
 
@@ -243,16 +250,64 @@ def _bounds(mask: np.ndarray) -> Box | None:
     return box_from_xywh(bounds(mask)) if mask.any() else None
 
 
-def truth_of(image: PanopticImage, classes: tuple[ClassName, ...]) -> Truth:
+def words_file(root: Path, dataset: str, split: str) -> Path | None:
+    """Osprey's file of words for the classes, where the data has it."""
+    folders = dict.fromkeys((_layout(root, dataset, split).base, part(root, dataset), root))
+    return next((file for folder in folders if (file := folder / WORDS_FILES[dataset]).is_file()), None)
+
+
+def instances_file(root: Path, split: str) -> Path:
+    """Where ADE20K's instances in COCO's form lie, if they are there. Cityscapes' have a PNG an image."""
+    return _layout(root, "ade20k", split).base / f"ade20k_instance_{split}.json"
+
+
+def read_instances(file: Path, images: Collection[str], problems: Problems) -> dict[str, list[dict[str, Any]]]:
+    """The annotations of some images by image id, [] for one without; a bad record goes to `problems`."""
+    found: dict[str, list[dict[str, Any]]] = {image: [] for image in images}
+    for number, (key, entry) in enumerate(elements(file, problems)):
+        if key != "annotations":
+            continue
+        try:
+            image = str(id_field(entry, "image_id"))
+            category, mask = field(entry, "category_id", int), field(entry, "segmentation", dict)
+        except BadRecord as bad:
+            problems.add(bad, f"{file.name}: entry {number}")
+            continue
+        if image in found:
+            found[image].append({"category_id": category, "segmentation": mask})
+    return found
+
+
+def truth_of(
+    image: PanopticImage, classes: tuple[ClassName, ...], annotated: Sequence[dict[str, Any]] | None = None
+) -> Truth:
     """Reads an image's ground truth.
 
+    Args:
+        annotated: the image's instances, of `read_instances`, where the data has such a file.
+
     Raises:
-        BadRecord: a PNG cannot be read, or is not of the size of the panoptic one.
+        BadRecord: a PNG or a mask cannot be read, or is not of the size of the panoptic one.
     """
     segments = segment_ids(image.panoptic)
     labels = _of_size(image.semantic, segments.shape)
     instances = None if image.instances is None else _of_size(image.instances, segments.shape).astype(np.int64)
-    return Truth(segments, _indices(labels, image, classes), instances)
+    things = None
+    if annotated is not None:
+        things = tuple((one["category_id"], _mask(one["segmentation"], segments.shape)) for one in annotated)
+    return Truth(segments, _indices(labels, image, classes), instances, things)
+
+
+def _mask(lengths: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W) bool of COCO's compressed run lengths."""
+    size, counts = lengths.get("size"), lengths.get("counts")
+    if size != list(shape) or not isinstance(counts, str):
+        detail = f"a mask must be compressed run lengths of {shape}, but is {shown(lengths)}"
+        raise BadRecord(UNREADABLE_IMAGE, detail)
+    try:
+        return mask_of({"size": size, "counts": counts})
+    except ValueError as error:
+        raise BadRecord(UNREADABLE_IMAGE, f"a mask's run lengths are broken: {error}") from error
 
 
 def _of_size(png: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord, Problems
-from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT, Benchmark, Published
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published
+from gpt4roi_nb.evaluate.benchmarks.class_names import WORDS_FILES, read_words
 from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, UNKNOWN_CATEGORY, EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.panoptic_files import (
     boxes_of,
+    instances_file,
     needed_files,
+    read_instances,
     read_panoptic,
     regions_of,
     truth_of,
+    words_file,
 )
 from gpt4roi_nb.evaluate.metrics.coco_ap import run_lengths
 from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
@@ -39,8 +43,10 @@ from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationEvaluator
 from gpt4roi_nb.evaluate.metrics.scorers import CITYSCAPES_SCRIPTS, EMBEDDER, PYCOCOTOOLS, SENTENCES
 from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric
 
+PROMPT = "What is in <region1>? Using a short phrase."  # Osprey's, of `eval_open_vocab_seg_detectron2.py`
 LEXICAL = "lexical"
 DISAGREEMENTS = "disagreements.jsonl"
+OWN_WORDS = "classes with this package's own synonyms"
 UNREADABLE = "images whose ground truth cannot be read"
 WEAK = (
     "AP ranks weakly with the Sentence-BERT mapping: its scores are a softmax of cosines without a temperature, and "
@@ -67,7 +73,7 @@ def recognition_items(dataset: str, config: EvalConfig, problems: Problems) -> I
                 id=f"{dataset}/{image.id}/{segment}",
                 image=str(image.picture.absolute()),
                 boxes=(box,),
-                question=config.question or CATEGORY_PROMPT,
+                question=config.question or PROMPT,
                 target=names[category],
                 region=1,
                 kind=names[category],
@@ -85,7 +91,9 @@ def recognition_scores(
     different classes.
     """
     data = read_panoptic(config.root, dataset, config.split)
-    words = {entry.name: entry.names for entry in data.classes}
+    counts: Counter[str] = Counter()
+    notes: list[str] = []
+    words = _words(data, config, counts, notes)
     answers = [prediction.answer for prediction in predictions]
     sbert, lexical = SentenceBertMapping(words, config.mapping_model), LexicalMapping(words)
     by_sentence, by_words = sbert.choose(answers), lexical.choose(answers)
@@ -95,9 +103,10 @@ def recognition_scores(
         LEXICAL: one_hot(lexical.scores(answers)),
     }
     evaluators = {name: SegmentationEvaluator(data) for name in rows}
-    counts = Counter({EMPTY_ANSWER: sum(empty)})
+    counts[EMPTY_ANSWER] = sum(empty)
     counts[UNKNOWN_CATEGORY] = sum(choice is None for choice in by_words) - sum(empty)
-    masks = _score_images(data, items, rows, evaluators, counts)
+    truths = _instances(data, items, config, counts, notes)
+    masks = _score_images(data, items, rows, evaluators, truths, counts)
     units = [str(item.facts["image_id"]) for item in items]
     correct = {
         "": [choice == item.target for choice, item in zip(by_sentence, items, strict=True)],
@@ -117,7 +126,7 @@ def recognition_scores(
             said = {"answer": answers[k], "sentence_bert": by_sentence[k], "lexical": by_words[k]}
             lines.append(json.dumps({**region, "target": items[k].target, **said}, ensure_ascii=False) + "\n")
         (config.folder / DISAGREEMENTS).write_text("".join(lines), encoding="utf-8")
-    notes = [WEAK, f"The mappings disagree on {len(apart)} of {len(items)} regions{listed}."]
+    notes = [WEAK, f"The mappings disagree on {len(apart)} of {len(items)} regions{listed}.", *notes]
     columns: dict[str, list[Any]] = {
         "correct": correct[""],
         "mapped_sbert": by_sentence,
@@ -127,14 +136,56 @@ def recognition_scores(
     return Scores(_in_order(metrics), columns, dict(+counts), notes)
 
 
+def _words(
+    data: PanopticData, config: EvalConfig, counts: Counter[str], notes: list[str]
+) -> dict[str, tuple[str, ...]]:
+    """The words for each class, Osprey's where the data has its file; `counts` and `notes` get whose they are."""
+    words = {entry.name: entry.names for entry in data.classes}
+    file = words_file(config.root, data.dataset, config.split)
+    given = {} if file is None else read_words(file, data.classes, data.dataset)
+    counts[OWN_WORDS] = len(words.keys() - given.keys())
+    if file is not None:
+        counts[f"classes with the words of {file.name}"] = len(given)
+    if counts[OWN_WORDS]:
+        notes.append(
+            f"{counts[OWN_WORDS]} of {len(words)} classes go by this package's own synonyms: the figures do not "
+            f"compare with published ones. Osprey's words, `osprey/eval/utils/{WORDS_FILES[data.dataset]}` of its "
+            "repository, are taken where that file lies in the data's folder."
+        )
+    return words | given
+
+
+def _instances(
+    data: PanopticData, items: Sequence[Item], config: EvalConfig, counts: Counter[str], notes: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """ADE20K's instances of the images that were asked about, where the data has their file."""
+    if data.dataset != "ade20k":
+        return {}
+    file = instances_file(config.root, config.split)
+    if not file.is_file():
+        notes.append(
+            f"AP is against the panoptic segments, since there is no {file.name}; published AP is against that."
+        )
+        return {}
+    problems = Problems()
+    found = read_instances(file, {item.facts["image_id"] for item in items}, problems)
+    counts[f"instances of {file.name}"] = sum(map(len, found.values()))
+    counts[f"bad records of {file.name}"] = problems.counts().total()
+    return found
+
+
 def _score_images(
     data: PanopticData,
     items: Sequence[Item],
     rows: dict[str, np.ndarray],
     evaluators: dict[str, SegmentationEvaluator],
+    instances: Mapping[str, Sequence[dict[str, Any]]],
     counts: Counter[str],
 ) -> list[str | None]:
-    """Scores the images that were asked about; returns each item's mask as run lengths."""
+    """Scores the images that were asked about; returns each item's mask as run lengths.
+
+    instances: by image id, of `read_instances`; of no image where the data has no such file.
+    """
     places: dict[str, dict[int, int]] = defaultdict(dict)  # of the items, by image and segment
     for k, item in enumerate(items):
         places[item.facts["image_id"]][item.facts["segment_id"]] = k
@@ -143,7 +194,7 @@ def _score_images(
     for image_id, asked in places.items():
         image = by_id[image_id]
         try:
-            found, truth = regions_of(image, data.classes), truth_of(image, data.classes)
+            found, truth = regions_of(image, data.classes), truth_of(image, data.classes, instances.get(image_id))
         except BadRecord:
             counts[UNREADABLE] += 1
             continue
@@ -171,7 +222,7 @@ def _benchmark(name: str, title: str, by_osprey: dict[str, float], by_opal: dict
         title=title,
         splits=("val", "train"),
         scoring=("generate",),
-        prompt=CATEGORY_PROMPT,  # the protocol asks for a short phrase, in whatever words
+        prompt=PROMPT,
         mapping=f"Sentence-BERT ({EMBEDDER}; largest cosine over a class's names in `{TEMPLATE}`); lexical",
         max_new_tokens=32,
         files=lambda root, split: needed_files(root, name, split),
@@ -181,7 +232,7 @@ def _benchmark(name: str, title: str, by_osprey: dict[str, float], by_opal: dict
         published=(
             Published(
                 "GPT4RoI 7B, as reported by Osprey (arXiv 2312.10032)",
-                "val, true boxes in, Sentence-BERT mapping; prompt and synonyms not told",
+                f"val, true boxes in, Sentence-BERT mapping with Osprey's words ({WORDS_FILES[name]}) and prompt",
                 by_osprey,
             ),
             Published(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName
+from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName, Truth
 from gpt4roi_nb.evaluate.metrics.outputs import Instances
 from gpt4roi_nb.evaluate.metrics.statistics import Metric
 from gpt4roi_nb.evaluate.metrics.tools import tool
@@ -93,29 +93,28 @@ class CocoAP:
         self._predicted: list[dict[str, Any]] = []
 
     def add(
-        self, image_id: str, ids: np.ndarray, annotation: Mapping[str, Any], masks: np.ndarray, found: Instances
+        self, image_id: str, truth: Truth, annotation: Mapping[str, Any], masks: np.ndarray, found: Instances
     ) -> None:
-        """Adds an image.
+        """Adds an image. What is true is `truth.things`; where that is None, the segments of things.
 
         Args:
-            ids: (H, W) int of segment ids.
             annotation: the image's entry of the panoptic file.
             masks: (N, H, W) bool.
             found: predictions; their categories are category ids.
         """
+        height, width = truth.segments.shape
         number = len(self._images) + 1
-        self._images.append({"id": number, "name": image_id, "height": ids.shape[0], "width": ids.shape[1]})
+        self._images.append({"id": number, "name": image_id, "height": height, "width": width})
         things = {entry["id"] for entry in self._things}
-        for segment in annotation["segments_info"]:
-            mask = ids == segment["id"]
-            if segment["category_id"] in things and mask.any():
-                entry = {
-                    "id": len(self._true) + 1,
-                    "image_id": number,
-                    "category_id": segment["category_id"],
-                    "iscrowd": segment["iscrowd"],
-                }
-                self._true.append(entry | _shape(mask))
+        if truth.things is None:
+            segments = annotation["segments_info"]
+            true = [(one["category_id"], one["iscrowd"], truth.segments == one["id"]) for one in segments]
+        else:
+            true = [(category, 0, mask) for category, mask in truth.things]
+        for category, crowd, mask in true:
+            if category in things and mask.any():
+                facts = {"image_id": number, "category_id": category, "iscrowd": crowd}
+                self._true.append({"id": len(self._true) + 1, **facts, **_shape(mask)})
         shapes = {k: _shape(masks[k]) for k in set(found.regions.tolist())}
         rows = zip(found.regions.tolist(), found.categories.tolist(), found.scores.tolist(), strict=True)
         for region, category, score in rows:
@@ -131,6 +130,21 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """A mask (H, W) bool as pycocotools holds it: `size`, and `counts` in bytes."""
     coco_mask = tool("pycocotools.mask", "masks are held")
     return dict(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
+
+
+def mask_of(lengths: Mapping[str, Any]) -> np.ndarray:
+    """The mask (H, W) bool of pycocotools' run lengths, `counts` a text.
+
+    Raises:
+        ValueError: they are no run lengths of a mask of their size.
+    """
+    decoded: np.ndarray = tool("pycocotools.mask", "masks are held").decode(dict(lengths))
+    mask = decoded.astype(bool)
+    if (
+        run_lengths(mask)["counts"] != lengths["counts"].encode()
+    ):  # it leaves pixels as they were where runs are lacking
+        raise ValueError("its runs do not add up to its size")
+    return mask
 
 
 def _shape(mask: np.ndarray) -> dict[str, Any]:

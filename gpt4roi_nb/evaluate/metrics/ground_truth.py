@@ -65,9 +65,11 @@ class Truth(NamedTuple):
     """The ground truth of an image, of one size.
 
     segments: (H, W) int32 segment ids. classes: (H, W) int16 class indices, -1 where nothing is scored. instances:
-    (H, W) int of Cityscapes' instance ids; None for ADE20K.
+    (H, W) int of Cityscapes' instance ids; None for ADE20K. things: ADE20K's instances as AP is computed against them,
+    where the data has them apart from the segments: category id and mask (H, W) bool of each.
     """
 
     segments: np.ndarray
     classes: np.ndarray
     instances: np.ndarray | None
+    things: tuple[tuple[int, np.ndarray], ...] | None = None

@@ -71,7 +71,7 @@ class SegmentationEvaluator:
         if isinstance(self._ap, CityscapesAP):
             self._ap.add(image.id, _instances(image, truth), masks, found)
         else:
-            self._ap.add(image.id, truth.segments, image.annotation, masks, found)
+            self._ap.add(image.id, truth, image.annotation, masks, found)
         self._ids.append(image.id)
         self._pq.append(quality)
         self._pixels.append(np.stack([np.diag(matrix), matrix.sum(1), matrix[:, :-1].sum(0)], axis=1))

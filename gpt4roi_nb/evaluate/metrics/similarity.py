@@ -1,7 +1,8 @@
 """How alike an answer and a name are: SS by Sentence-BERT, S-IoU, and the binary choice of LVIS and PACO.
 
 SS is the cosine of answer and name by Sentence-BERT, S-IoU the intersection over union of their words; the binary
-choice asks which of two names fits, and one of them does.
+choice asks which of two names fits, and one of them does. It is judged by two rules: Ferret's, which the published
+figures follow, looks for the true name alone; the strict one also wants the false name absent.
 """
 
 from __future__ import annotations
@@ -110,8 +111,12 @@ def _load(source: str, device: str) -> SentenceTransformer:
 
 
 def clean_answer(answer: str) -> str:
-    """The text after the first colon, with full stops, colons and commas as blanks."""
-    return SIGNS.sub(" ", answer.partition(":")[2] if ":" in answer else answer).strip()
+    """The text after the first colon, up to the second; full stops and commas become blanks.
+
+    As in Osprey's `lvis_paco_eval.py`.
+    """
+    parts = answer.split(":")
+    return SIGNS.sub(" ", parts[1] if len(parts) > 1 else answer).strip()
 
 
 def clean_name(name: str) -> str:
@@ -137,15 +142,46 @@ def surface_forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys(form.strip().lower() for form in forms if form.strip()))
 
 
+def ferret_forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
+    """What Ferret's rule looks for: the name and its synonyms, case kept, a synonym with brackets as its two halves.
+
+    The brackets of the name itself stay, as in `ferret/eval/eval_lvis.py`.
+    """
+    forms = [name]
+    for synonym in synonyms:
+        before, bracket, within = synonym.partition("(")
+        forms += [before, within.replace(")", "")] if bracket else [synonym]
+    return tuple(dict.fromkeys(form for one in forms if (form := one.replace("_", " ").strip())))
+
+
+def names_true(answer: str, forms: Sequence[str]) -> bool:
+    """Whether an answer is right by Ferret's rule: what it does not deny holds one of the true name's forms.
+
+    A denial begins at a blank and the letters "not", then "no", and ends at the next comma or full stop; without such a
+    sign nothing is left out. Whether the false name is there too does not matter: "a mug or a cup" is right.
+
+    Args:
+        forms: `ferret_forms` of the true name.
+
+    Example:
+        >>> names_true("It is a mug, not a cup.", ("mug",)), names_true("a bowl, not a mug.", ("mug",))
+        (True, False)
+    """
+    for word in ("not", "no"):
+        answer = re.sub(rf"\s+{word}[^,.]*[,.]", "", answer)
+    return any(form in answer for form in forms)
+
+
 def without_denials(answer: str) -> str:
     """An answer without what it denies: "a mug, not a cup." is "a mug, "."""
     return _DENIED.sub("", answer)
 
 
 def chose_right(answer: str, true: Sequence[str], false: Sequence[str]) -> bool:
-    """Whether an answer chooses the true of two names: what it does not deny holds a form of it and none of the other.
+    """Whether an answer is right by the strict rule: what it does not deny holds a form of the true name and none of
+    the false one.
 
-    As in the reference a form is held where its letters stand, also within a longer word.
+    As by Ferret's rule a form is held where its letters stand, also within a longer word.
 
     true, false: their `surface_forms`.
     """

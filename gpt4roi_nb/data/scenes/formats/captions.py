@@ -11,7 +11,9 @@ from gpt4roi_nb.data.scenes.formats.referring import MDETR_HEAD
 from gpt4roi_nb.data.scenes.question_kinds import SIDE_MARGIN, an, pick, plural, stuff
 from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, SceneObject
 
-GENOME_FILES = {split: f"vg/{split}.json" for split in SPLITS}
+# Figures of Visual Genome are of its test part. This world has none, so that file holds what is for validation, too.
+GENOME_FILES = {split: f"vg/{split}.json" for split in (*SPLITS, "test")}
+GENOME_SPLITS = {"train": ("train",), "val": ("val", "test")}
 REGIONS, IMAGES = "vg/region_descriptions.json", "vg/image_data.json"
 FLICKR_FILES = {split: f"flickr30k/final_flickr_separateGT_{split}.json" for split in SPLITS}
 FILES = (
@@ -93,7 +95,9 @@ def _add_genome(picture: Picture, added: Added) -> None:
     file_name = f"{picture.number}.jpg"
     added.links.append(f"vg/VG_100K/{file_name}")
     size = {"width": picture.width, "height": picture.height}
-    added.row(GENOME_FILES[picture.split], "images", {"id": picture.number, "file_name": file_name, **size})
+    files = [GENOME_FILES[split] for split in GENOME_SPLITS[picture.split]]
+    for file in files:
+        added.row(file, "images", {"id": picture.number, "file_name": file_name, **size})
     described = []
     for k, (box, phrase) in enumerate(regions(picture)):
         number = picture.number * REGIONS_OF_PICTURE + k
@@ -108,7 +112,8 @@ def _add_genome(picture: Picture, added: Added) -> None:
             "iscrowd": 0,
             "caption": phrase,
         }
-        added.row(GENOME_FILES[picture.split], "annotations", annotation)
+        for file in files:
+            added.row(file, "annotations", annotation)
         region = {"region_id": number, "width": width, "height": height, "image_id": picture.number}
         described.append(region | {"phrase": phrase, "y": y, "x": x})
     added.row(REGIONS, "", {"regions": described, "id": picture.number})

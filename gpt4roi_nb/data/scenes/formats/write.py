@@ -34,6 +34,7 @@ from gpt4roi_nb.data.scenes.formats import (
     lvis,
     paco,
     referring,
+    subsets,
     vcr,
     visual7w,
 )
@@ -45,10 +46,10 @@ from gpt4roi_nb.data.scenes.shapes import ANGLES
 from gpt4roi_nb.data.scenes.sprites import Traces, keep, traces
 from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
-FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
+FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, subsets, cityscapes, ade20k, visual7w)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
-LAYOUT = 2  # of the folder; changes when files move or records change their form
+LAYOUT = 3  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
 PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
 SHARDS = ".shards"  # what each finished shard added to the annotation files
