@@ -27,22 +27,28 @@ from gpt4roi_nb.data.scenes.formats import (
     cityscapes,
     coco,
     facts,
+    gar_bench,
     llava,
     lvis,
     paco,
+    ref_l4,
     referring,
     vcr,
     visual7w,
+    vstar,
 )
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps
 from gpt4roi_nb.data.scenes.formats.picture import Picture
 from gpt4roi_nb.data.scenes.scene import make_scene, scene_seed
 from gpt4roi_nb.files import read_json, replacing, write_json
 
-FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w)
+FORMATS = (
+    *(facts, coco, referring, captions, vcr, llava, lvis, paco, cityscapes, ade20k, visual7w),
+    *(gar_bench, vstar, ref_l4),
+)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
-LAYOUT = 2  # of the folder; changes when files move or records change their form
+LAYOUT = 3  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
 PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
 LOCK = ".lock"
@@ -239,7 +245,12 @@ def write_world(
         "images": images,
         "size": size,
         "n_objects": list(n_objects),
-        "versions": {"gpt4roi_nb": version("gpt4roi_nb"), "numpy": np.__version__, "pillow": PIL.__version__},
+        "versions": {
+            "gpt4roi_nb": version("gpt4roi_nb"),
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
+            "pyarrow": version("pyarrow"),
+        },
     }
     with _taken(partial, plan):
         counts = _fill(partial, shards, images, workers, progress)
