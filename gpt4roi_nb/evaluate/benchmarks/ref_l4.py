@@ -36,8 +36,8 @@ SPLITS = ("val", "test", ALL)
 PROMPT = "Give a detailed description of <region1>."  # no protocol of captions by rules fixes one
 COLUMNS = ("id", "caption", "bbox", "height", "width", "file_name")
 NOT_PUBLISHED = (
-    "Captions and references are scored as they are. Figures that are published of captions on Ref-L4 (DAM, PixelRefer) "
-    "have GPT-4o shorten both first: they do not compare."
+    "Captions and references are scored as they are. For the figures that are published of captions on Ref-L4 (DAM, "
+    "PixelRefer) GPT-4o shortens both first: they do not compare."
 )
 
 

@@ -66,7 +66,7 @@ def _text(tokens: claims.Tokens, members: list[int]) -> str:
 def _record(
     picture: Picture, kind: str, members: list[int], question: str, texts: list[str], rng: np.random.Generator
 ) -> Record:
-    """texts: the choices, the right one first. members: the objects that the masks are of, in the order of `<Prompt…>`."""
+    """texts: the choices, the right one first. members: the objects of the masks, as `<Prompt…>` numbers them."""
     order = rng.permutation(len(texts)).tolist()
     lengths = [run_lengths(picture.scene.masks[k]) for k in members]
     return {

@@ -51,7 +51,11 @@ def add(picture: Picture, added: Added) -> None:
     rng = picture.rng("ref l4")
     added.links.append(f"{FOLDER}/images/{image_name(picture)}")
     for index, thing in enumerate(picture.objects):
-        pools = (by_neighbour(picture.scene, index, rng), by_place(picture.scene, index), by_looks(picture.scene, index))
+        pools = (
+            by_neighbour(picture.scene, index, rng),
+            by_place(picture.scene, index),
+            by_looks(picture.scene, index),
+        )
         pool = next((found for found in pools if found), None)
         if pool is None:
             continue
