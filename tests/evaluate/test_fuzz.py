@@ -80,7 +80,6 @@ def _few(file: Path) -> Any:
     }
 
 
-@pytest.mark.slow
 def test_a_damaged_parquet_file_of_a_benchmark(world: Path, tmp_path: Path) -> None:
     file = _own(world, tmp_path / "world", "ref_l4/ref-l4-val.parquet")
     data = (world / "ref_l4" / "ref-l4-val.parquet").read_bytes()
@@ -97,7 +96,6 @@ def test_a_damaged_parquet_file_of_a_benchmark(world: Path, tmp_path: Path) -> N
     case()
 
 
-@pytest.mark.slow
 def test_damaged_boxes_of_vstar(world: Path, tmp_path: Path) -> None:
     first = json.loads((world / "vstar_bench" / "test_questions.jsonl").read_text().splitlines()[0])["image"]
     name = f"vstar_bench/{first.removesuffix('.jpg')}.json"

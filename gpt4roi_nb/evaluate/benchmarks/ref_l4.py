@@ -112,7 +112,7 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], config: Eval
 
 REF_L4 = Benchmark(
     name=NAME,
-    title="Ref-L4 region captions",
+    title="Ref-L4 region captions, references not shortened",
     splits=SPLITS,
     scoring=("generate",),
     prompt=PROMPT,
