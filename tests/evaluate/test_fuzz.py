@@ -6,7 +6,9 @@ import json
 import random
 import warnings
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from mutations import cases, ends_well, garbled, mutated, written
 
@@ -23,6 +25,9 @@ FILES = {
     "visual7w": "visual7w/dataset_v7w_pointing.json",
     "cityscapes": "cityscapes/gtFine/cityscapes_panoptic_val.json",
     "ade20k": "ade20k/ADEChallengeData2016/ade20k_panoptic_val.json",
+    "gar_bench": "gar_bench/GAR-Bench-VQA.json",
+    "vstar_bench": "vstar_bench/test_questions.jsonl",
+    "ref_l4": "ref_l4/ref-l4-val.json",  # its Parquet file as a list
 }
 FEW = 3  # of a list of a file, so that a change is likely to matter
 
@@ -30,22 +35,12 @@ FEW = 3  # of a list of a file, so that a change is likely to matter
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_annotations_of_a_benchmark(name: str, world: Path, tmp_path: Path) -> None:
-    (tmp_path / "world").mkdir()
-    for path in world.iterdir():
-        (tmp_path / "world" / path.name).symlink_to(path)
-    file = tmp_path / "world" / FILES[name]
-    top = tmp_path / "world" / file.relative_to(tmp_path / "world").parts[0]
-    content = {
-        key: value[:FEW] if isinstance(value, list) and key not in ("categories", "boxes") else value
-        for key, value in json.loads(file.read_text()).items()
-    }
-    real = top.resolve()
-    top.unlink()
-    _links(real, top, file)
+    file = _own(world, tmp_path / "world", FILES[name])
+    content = _few(world / FILES[name])
 
     @cases
     def case(rng: random.Random) -> None:
-        file.write_bytes(written(mutated(content, rng), rng))
+        file.write_bytes(written(mutated(content, rng), rng, lines=file.suffix == ".jsonl"))
         problems = Problems()
         with ends_well():
             config = EvalConfig(tmp_path / "world", "val", folder=tmp_path)
@@ -78,14 +73,75 @@ def test_damaged_files_of_questions(subset: Subset, world: Path, tmp_path: Path)
     case()
 
 
+def _own(world: Path, copy: Path, name: str) -> Path:
+    """A file that may be written, in a copy of a world as links."""
+    copy.mkdir()
+    for path in world.iterdir():
+        (copy / path.name).symlink_to(path)
+    file = copy / name
+    top = copy / Path(name).parts[0]
+    real = top.resolve()
+    top.unlink()
+    _links(real, top, file)
+    return file
+
+
+def _few(file: Path) -> Any:
+    """The content of an annotation file, with few elements of its lists."""
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text().splitlines()[:FEW]]
+    if not file.exists():
+        return pq.read_table(file.with_suffix(".parquet")).to_pylist()[:FEW]
+    content = json.loads(file.read_text())
+    if isinstance(content, list):
+        return content[:FEW]
+    return {
+        key: value[:FEW] if isinstance(value, list) and key not in ("categories", "boxes") else value
+        for key, value in content.items()
+    }
+
+
+def test_a_damaged_parquet_file_of_a_benchmark(world: Path, tmp_path: Path) -> None:
+    file = _own(world, tmp_path / "world", "ref_l4/ref-l4-val.parquet")
+    data = (world / "ref_l4" / "ref-l4-val.parquet").read_bytes()
+
+    @cases
+    def case(rng: random.Random) -> None:
+        file.write_bytes(garbled(data, rng))
+        with ends_well():
+            assert all(
+                item.target.strip()
+                for item in BENCHMARKS["ref_l4"].items(EvalConfig(tmp_path / "world", "val"), Problems())
+            )
+
+    case()
+
+
+def test_damaged_boxes_of_vstar(world: Path, tmp_path: Path) -> None:
+    first = json.loads((world / "vstar_bench" / "test_questions.jsonl").read_text().splitlines()[0])["image"]
+    name = f"vstar_bench/{first.removesuffix('.jpg')}.json"
+    file = _own(world, tmp_path / "world", name)
+    content = json.loads((world / name).read_text())
+
+    @cases
+    def case(rng: random.Random) -> None:
+        file.write_bytes(written(mutated(content, rng), rng))
+        problems = Problems()
+        with ends_well():
+            assert list(BENCHMARKS["vstar_bench"].items(EvalConfig(tmp_path / "world", "test"), problems))
+            assert problems.table()
+
+    case()
+
+
 def _links(real: Path, folder: Path, apart: Path) -> None:
-    """A copy of a folder as links, but for the folders above the file `apart`."""
+    """A copy of a folder as links, but for the folders above the file `apart`, and its like in Parquet."""
     folder.mkdir()
     for path in real.iterdir():
         copy = folder / path.name
         if copy in apart.parents:
             _links(path, copy, apart)
-        elif copy != apart:
+        elif copy.with_suffix("") != apart.with_suffix(""):
             copy.symlink_to(path)
 
 

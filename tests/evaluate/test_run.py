@@ -366,7 +366,9 @@ def test_images_outside_the_folder_and_doubtful_ids_are_counted_and_not_opened(o
     assert not result.predictions["image"].str.contains(first["file_name"]).any()
 
 
-@pytest.mark.parametrize("name", ["lvis", "paco", "coco", "vg", "refcocog", "cityscapes"])
+@pytest.mark.parametrize(
+    "name", ["lvis", "paco", "coco", "vg", "refcocog", "cityscapes", "gar_bench", "vstar_bench", "ref_l4"]
+)
 def test_data_sets_may_be_linked_into_one_root(name, world, tmp_path):
     root, whole = tmp_path / "root", tmp_path / "whole"
     shutil.copytree(world, whole)

@@ -7,14 +7,18 @@ from pathlib import Path
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
 from gpt4roi_nb.evaluate.benchmarks.captions import REFCOCOG, VG
 from gpt4roi_nb.evaluate.benchmarks.coco import COCO
+from gpt4roi_nb.evaluate.benchmarks.gar_bench import GAR_BENCH
 from gpt4roi_nb.evaluate.benchmarks.naming import LVIS, PACO
 from gpt4roi_nb.evaluate.benchmarks.recognition import ADE20K, CITYSCAPES
+from gpt4roi_nb.evaluate.benchmarks.ref_l4 import REF_L4
 from gpt4roi_nb.evaluate.benchmarks.vcr import VCR
 from gpt4roi_nb.evaluate.benchmarks.visual7w import VISUAL7W
+from gpt4roi_nb.evaluate.benchmarks.vstar import VSTAR
 
 # A new benchmark is an object in a file of its own, and stands here.
 BENCHMARKS: dict[str, Benchmark] = {
-    one.name: one for one in (VCR, VG, REFCOCOG, CITYSCAPES, ADE20K, LVIS, PACO, COCO, VISUAL7W)
+    one.name: one
+    for one in (VCR, VG, REFCOCOG, CITYSCAPES, ADE20K, LVIS, PACO, COCO, VISUAL7W, GAR_BENCH, VSTAR, REF_L4)
 }
 
 

@@ -53,7 +53,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkey
 def test_every_annotation_file_is_there_and_counted(world: Path, read: Any) -> None:
     summary = read("world.json")
     assert (summary["seed"], summary["images"]) == (7, 40)
-    assert set(summary["versions"]) == {"gpt4roi_nb", "numpy", "pillow"}
+    assert set(summary["versions"]) == {"gpt4roi_nb", "numpy", "pillow", "pyarrow"}
     for file in FILES:
         assert (world / file.path).stat().st_size > 2, file.path
     assert summary["records"]["objects.jsonl"]["records"] == 40

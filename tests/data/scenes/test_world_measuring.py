@@ -1,4 +1,4 @@
-"""Cityscapes, ADE20K, PACO and Visual-7W of the generated world: layouts, ids, and answers that the scenes confirm."""
+"""Benchmarks of the generated world: layouts, ids, and answers that the scenes confirm."""
 
 import io
 import json
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, Scene
+from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, Scene, SceneObject
 
 VOID = 0
 
@@ -203,3 +204,72 @@ def test_telling_offers_one_true_text_and_three_false_ones(read: Any, drawn: dic
                 words = scene.objects[index].phrase.split()
                 assert [value in words for value in values] == [True, False, False, False]
     assert kinds == {"what", "how"}
+
+
+def test_gar_benchs_masks_are_the_scenes_and_one_choice_is_true(
+    world: Path, read: Any, drawn: dict[int, Scene]
+) -> None:
+    entries = read("gar_bench/GAR-Bench-VQA.json")
+    assert {entry["type"] for entry in entries} == {"color", "shape", "material", "relation"}
+    for entry in entries:
+        assert (world / "gar_bench" / entry["image"]).is_file()
+        scene = drawn[int(re.findall(r"\d+", entry["image"])[0])]
+        named = []
+        for lengths in entry["mask_rles"]:
+            mask = coco_mask.decode(lengths).astype(bool)
+            named.append(next(k for k in range(len(scene.objects)) if np.array_equal(scene.masks[k], mask)))
+        texts = {choice[0]: choice[3:-1] for choice in entry["choices"]}
+        assert list(texts) == list("ABCD")[: len(texts)] and entry["answer"] in texts
+        true = [letter for letter, text in texts.items() if _is_true(text, [scene.objects[k] for k in named])]
+        assert true == [entry["answer"]]
+
+
+def _is_true(text: str, things: list[SceneObject]) -> bool:
+    """Of a choice: one attribute of the first thing; or how it stands to the second."""
+    if len(things) == 1:
+        phrase = things[0].phrase.replace("wooden", "wood").split()
+        return text.lower().removeprefix("an ").removeprefix("a ") in phrase
+    said = dict(enumerate(re.findall(r"<Prompt(\d)>", text)))
+    one, other = (things[int(said[k])] for k in (0, 1))
+    across = one.box[0] + one.box[2] > other.box[0] + other.box[2]
+    behind = one.position[1] > other.position[1]
+    return ("to the right" in text) == across and ("behind" in text) == behind
+
+
+def test_vstars_boxes_are_those_of_what_it_names_and_its_letter_is_the_first_option(
+    world: Path, read: Any, drawn: dict[int, Scene]
+) -> None:
+    lines = read("vstar_bench/test_questions.jsonl")
+    assert {line["category"] for line in lines} == {"direct_attributes", "relative_position"}
+    for line in lines:
+        image = world / "vstar_bench" / line["image"]
+        assert image.is_file() and line["image"].startswith(line["category"])
+        facts = json.loads(image.with_suffix(".json").read_text())
+        scene = drawn[int(re.findall(r"sa_(\d+)", line["image"])[0])]
+        things = []
+        for name, (x, y, width, height) in zip(facts["target_object"], facts["bbox"], strict=True):
+            (index,) = looks(name, scene)
+            assert scene.objects[index].box == (x, y, x + width, y + height)
+            things.append(scene.objects[index])
+        question, *options, request = line["text"].split("\n")
+        assert question == facts["question"] and request.startswith("Answer with the option's letter")
+        (right,) = (option[4:] for option in options if option[1] == line["label"])
+        assert f" {right} side of" in facts["options"][0] or facts["options"][0].endswith(f" is {right}.")
+        if len(things) == 1:
+            assert right in things[0].phrase.replace("wooden", "wood").split()
+        else:
+            one, other = (thing.box[0] + thing.box[2] for thing in things)
+            assert right == ("left" if one < other else "right")
+
+
+def test_ref_l4s_expressions_are_true_of_their_box(world: Path, drawn: dict[int, Scene]) -> None:
+    rows = pq.read_table(world / "ref_l4" / "ref-l4-val.parquet").to_pylist()
+    assert len({row["id"] for row in rows}) == len(rows) > 20
+    for row in rows:
+        assert (world / "ref_l4" / "images" / row["file_name"]).is_file() and row["split"] == "val"
+        scene = drawn[int(row["image_id"].removeprefix("coco_"))]
+        x, y, width, height = row["bbox"]
+        assert row["bbox_area"] == width * height
+        (thing,) = (one for one in scene.objects if one.box == (x, y, x + width, y + height))
+        told = thing.phrase if row["is_rewrite"] else f"{thing.size} object made of"
+        assert told in row["caption"]

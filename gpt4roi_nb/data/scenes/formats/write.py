@@ -30,13 +30,16 @@ from gpt4roi_nb.data.scenes.formats import (
     cityscapes,
     coco,
     facts,
+    gar_bench,
     llava,
     lvis,
     paco,
+    ref_l4,
     referring,
     subsets,
     vcr,
     visual7w,
+    vstar,
 )
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps, png
 from gpt4roi_nb.data.scenes.formats.picture import Picture
@@ -46,7 +49,10 @@ from gpt4roi_nb.data.scenes.shapes import ANGLES
 from gpt4roi_nb.data.scenes.sprites import Traces, keep, traces
 from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
-FORMATS = (facts, coco, referring, captions, vcr, llava, lvis, paco, subsets, cityscapes, ade20k, visual7w)
+FORMATS = (
+    *(facts, coco, referring, captions, vcr, llava, lvis, paco, subsets, cityscapes, ade20k, visual7w),
+    *(gar_bench, vstar, ref_l4),
+)
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
 LAYOUT = 3  # of the folder; changes when files move or records change their form
@@ -266,7 +272,12 @@ def write_world(
         "images": images,
         "size": size,
         "n_objects": list(n_objects),
-        "versions": {"gpt4roi_nb": version("gpt4roi_nb"), "numpy": np.__version__, "pillow": PIL.__version__},
+        "versions": {
+            "gpt4roi_nb": version("gpt4roi_nb"),
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
+            "pyarrow": version("pyarrow"),
+        },
     }
     with _taken(partial, plan):
         counts = _fill(partial, shards, images, workers, progress)
