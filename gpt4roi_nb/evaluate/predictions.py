@@ -110,7 +110,6 @@ def read_predictions(file: Path) -> pd.DataFrame:
     """A table that `write_predictions` wrote. Raises ValueError where it is damaged."""
     check_regular_file(file)
     try:
-        rows = pq.read_table(file, schema=SCHEMA).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+        return _frame(pq.read_table(file, schema=SCHEMA).to_pylist())
+    except (OSError, pa.ArrowException, TypeError, ValueError) as error:  # also nothing in a column of whole numbers
         raise ValueError(f"{str(file)!r} is damaged or cut short: {error}") from error
-    return _frame(rows)

@@ -23,7 +23,7 @@ from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Sc
 from gpt4roi_nb.evaluate.benchmarks.registry import check_files
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
 
-FOLDERS = {"gar_bench": "gar_bench", "vstar_bench": "vstar_bench", "ref_l4": "ref_l4"}
+NAMES = ("gar_bench", "vstar_bench", "ref_l4")  # and folders
 SIZE = 96  # of the world's images
 
 
@@ -46,7 +46,7 @@ def figures(scores: Scores) -> dict[str, float]:
 @pytest.fixture
 def own(world: Path, tmp_path: Path) -> Path:
     """The three datasets of the world, to be damaged."""
-    for folder in FOLDERS.values():
+    for folder in NAMES:
         shutil.copytree(world / folder, tmp_path / folder)
     return tmp_path
 
@@ -376,7 +376,7 @@ def test_a_damaged_parquet_file_is_said_to_be_one(own: Path, damage: Callable[[b
 
 
 def test_the_command_checks_the_newer_benchmarks(own: Path, capsys) -> None:
-    assert main([*FOLDERS, "--root", str(own), "--check"]) == 0
+    assert main([*NAMES, "--root", str(own), "--check"]) == 0
     assert "complete for gar_bench, vstar_bench, ref_l4" in capsys.readouterr().out
     shutil.rmtree(own / "vstar_bench" / "relative_position")
     shutil.rmtree(own / "gar_bench" / "images")

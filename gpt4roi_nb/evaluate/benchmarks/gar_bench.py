@@ -40,7 +40,7 @@ UNSEEN = (
     "Masks become boxes: the model sees neither a mask's outline nor which of the things in a box it marks. Published "
     "figures are of models that see the masks."
 )
-GUESSING = "Guessing gives 25, and 50 where there are two options."
+GUESSING = "Guessing gives 25 where there are four options, and 50 where there are two."
 
 _PROMPT = re.compile(r"<Prompt(\d{1,3})>")
 

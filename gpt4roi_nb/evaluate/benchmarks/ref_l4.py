@@ -1,7 +1,7 @@
 """Ref-L4 as captions: long referring expressions are the references of what a model says of their box.
 
     ref_l4/    ref-l4-val.parquet, ref-l4-test.parquet (or the same records as lists in …-val.json, …-test.json), and
-               images/, which `images.tar.gz` holds: images of COCO and Objects365
+               images/, into which images.tar.gz was unpacked: images of COCO and Objects365
 
 Ref-L4 (arXiv 2406.16866) has 45,341 expressions of 24 words on average. A box has several, of which some were reworded
 by a language model (`is_rewrite`); a box is asked about once, and all of its expressions are references. The captions
@@ -46,7 +46,7 @@ def files(root: Path, split: str) -> dict[str, Path]:
     base = part(root, NAME)
     wanted = SPLITS[:2] if split == ALL else (split,)
     annotations = {f"annotations of {name}": _annotations(base, name) for name in wanted}
-    return annotations | {"images (of images.tar.gz, unpacked)": base / "images"}
+    return annotations | {"images (unpack images.tar.gz into that folder)": base / "images"}
 
 
 def _annotations(base: Path, split: str) -> Path:

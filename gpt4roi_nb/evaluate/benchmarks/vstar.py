@@ -49,8 +49,9 @@ CATEGORIES = {"direct_attributes": "attribute", "relative_position": "spatial"} 
 WITH_BOXES = ", boxes given"
 FOCUS = "Additional visual information to focus on: {things}."  # V*'s own words (vstar_bench_eval.py)
 APART = (
-    "Without boxes the image is all that the model sees, at its own resolution, as in the published protocol. Figures "
-    "with boxes are those of a search already done, and compare with none of these."
+    "Without boxes the image is all that the model sees, at its own resolution, as in the published protocol; there "
+    "the letter is asked for, or, by V*'s own code, the options' texts are compared. Figures with boxes are those of a "
+    "search already done, and compare with none of these."
 )
 GUESSING = "Guessing gives 25 (attribute) and 50 (spatial). No figure is published for GPT4RoI."
 _OPTION = re.compile(r"^\(([A-Z])\) ?\S", re.MULTILINE)
