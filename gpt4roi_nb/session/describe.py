@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -42,12 +43,12 @@ def describe_batches(
         return
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
-    generator = sampling.generator(encoded.loaded.device)
+    generator_on = functools.cache(sampling.generator)  # one for all batches, on their embeddings' device
     for start in range(0, len(boxes), batch_size):
         if stop is not None and stop.is_set():
             return
         batch = boxes[start : start + batch_size]
-        answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator, stop)
+        answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator_on, stop)
         yield answers
         if any(answer.stopped for answer in answers):
             return
@@ -72,7 +73,7 @@ def _describe(
     batch: Sequence[Box],
     max_new_tokens: int,
     sampling: Sampling,
-    generator: torch.Generator | None,
+    generator_on: Callable[[torch.device], torch.Generator | None],
     stop: threading.Event | None,
 ) -> list[Answer]:
     started = time.perf_counter()
@@ -88,7 +89,7 @@ def _describe(
             branch(known, cut, len(batch)),
             max_new_tokens=max_new_tokens,
             sampling=sampling,
-            generator=generator,
+            generator=generator_on(embeddings.device),
             stop=stop,
         ):
             pass
