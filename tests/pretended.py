@@ -345,13 +345,28 @@ def on_one_gpu(gpt4roi: GPT4RoI) -> GPT4RoI:
     return gpt4roi
 
 
-def on_two_gpus(gpt4roi: GPT4RoI) -> GPT4RoI:
-    """The model, of two layers, spread: the first with all that comes before it, then the second with the rest."""
+def _spread(gpt4roi: GPT4RoI, places: dict[str, int]) -> GPT4RoI:
     from accelerate import dispatch_model
 
-    decoder = "language_model.model"
-    before = ["vision_tower", "multi_modal_projector", "region_encoder", f"{decoder}.embed_tokens"]
-    first, second = [f"{decoder}.rotary_emb", f"{decoder}.layers.0"], [f"{decoder}.layers.1", f"{decoder}.norm"]
-    places = {**dict.fromkeys([*before, *first], 0), **dict.fromkeys([*second, "language_model.lm_head"], 1)}
     dispatch_model(gpt4roi.model, places, skip_keys=gpt4roi.model._skip_keys_device_placement)
     return gpt4roi
+
+
+PARTS = {"vision_tower": 0, "multi_modal_projector": 0, "region_encoder": 0, "language_model": 1}
+
+
+def by_parts(gpt4roi: GPT4RoI) -> GPT4RoI:
+    """The model, with the language model on the second GPU."""
+    return _spread(gpt4roi, PARTS)
+
+
+def by_layers(gpt4roi: GPT4RoI) -> GPT4RoI:
+    """The model, of two layers: the first one with all that comes before it, then the second one with the rest."""
+    decoder = "language_model.model"
+    first = ["embed_tokens", "rotary_emb", "layers.0"]
+    second = [f"{decoder}.layers.1", f"{decoder}.norm", "language_model.lm_head"]
+    before = {name: 0 for name in PARTS if name != "language_model"}
+    return _spread(gpt4roi, {**before, **{f"{decoder}.{name}": 0 for name in first}, **dict.fromkeys(second, 1)})
+
+
+PLACES = {"one GPU": on_one_gpu, "by layers": by_layers, "by parts": by_parts}

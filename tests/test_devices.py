@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from learnable import OPTIONS, losses, records
-from pretended import on_one_gpu, on_two_gpus, pretended_gpus
+from pretended import PARTS, PLACES, on_one_gpu, pretended_gpus
 from tiny import picture, tiny_gpt4roi
 from torch import Tensor
 
@@ -34,9 +34,6 @@ SAMPLED = {"temperature": 0.8, "top_p": 0.9, "seed": 5, **FEW}
 def gpus() -> Iterator[None]:
     with pretended_gpus():
         yield
-
-
-PLACES = {"one GPU": on_one_gpu, "two GPUs": on_two_gpus}
 
 
 @pytest.fixture(scope="module", params=PLACES)
@@ -180,9 +177,6 @@ def test_training(tmp_path: Path, options: dict[str, Any]) -> None:
     same(stored(GPT4RoI.from_pretrained(tmp_path / "cuda" / "model", device="cpu")), models["cuda"], 0)
 
 
-PARTS = {"language_model": 1, "vision_tower": 0, "multi_modal_projector": 0, "region_encoder": 0}
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
@@ -228,7 +222,7 @@ def test_widgets(gpt4roi: GPT4RoI) -> None:
     chat = RegionChat(gpt4roi, picture())
     chat.set_boxes([BOX, OTHER_BOX])
     assert chat.ask(QUESTION).tokens
-    attention, region, sent = chat.inspect_answer(), chat.inspect_region(1), []
+    attention, sent = chat.inspect_answer(), []
     attention.view.send = lambda content, buffers: sent.append(content["type"])
     for how in ABLATIONS:
         attention._on_message(None, {"type": "ablate", "side": 0, "how": how}, [])
@@ -240,6 +234,7 @@ def test_widgets(gpt4roi: GPT4RoI) -> None:
     tests = attention.view.ablations
     assert len(tests) == 2 * len(ABLATIONS) and not any(test["problem"] for test in tests)
     assert sent == ["map"] * len(METHODS) and not attention.view.problem
+    region = chat.inspect_region(1)  # in its place
     region.view.send = attention.view.send
     for coloring in COLORINGS:
         region.show(coloring=coloring)

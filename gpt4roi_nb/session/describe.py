@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -46,14 +47,14 @@ def describe_batches(
     size.fit(encoded.loaded.model, lambda rows: batch_bytes(encoded, prompt, rows, max_new_tokens))
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
-    generator = sampling.generator(encoded.loaded.device)
+    generator_on = functools.cache(sampling.generator)  # one for all batches, on their embeddings' device
     done = 0
     while done < len(boxes):
         if stop is not None and stop.is_set():
             return
         batch = boxes[done : done + size.size]
         try:
-            answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator, stop)
+            answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator_on, stop)
         except (RuntimeError, MemoryError) as error:
             size.halve(error)
             continue
@@ -91,7 +92,7 @@ def _describe(
     batch: Sequence[Box],
     max_new_tokens: int,
     sampling: Sampling,
-    generator: torch.Generator | None,
+    generator_on: Callable[[torch.device], torch.Generator | None],
     stop: threading.Event | None,
 ) -> list[Answer]:
     started = time.perf_counter()
@@ -107,7 +108,7 @@ def _describe(
             branch(known, cut, len(batch)),
             max_new_tokens=max_new_tokens,
             sampling=sampling,
-            generator=generator,
+            generator=generator_on(embeddings.device),
             stop=stop,
         ):
             pass

@@ -1,4 +1,4 @@
-"""Every benchmark asks a model on a pretended GPU, or spread over two, and gets the answers of the CPU."""
+"""Every benchmark asks a model on a pretended GPU, or spread over two in either way, and gets the answers of the CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pretended import on_one_gpu, on_two_gpus, pretended_gpus
+from pretended import PLACES, pretended_gpus
 from tiny import tiny_config, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
@@ -45,11 +45,11 @@ def expected(gpt4roi: GPT4RoI, world: Path) -> Evaluated:
     return evaluated(gpt4roi, world)
 
 
-@pytest.fixture(scope="module", params=[on_one_gpu, on_two_gpus])
+@pytest.fixture(scope="module", params=PLACES)
 def placed(request: pytest.FixtureRequest) -> GPT4RoI:
     """As the fixture `gpt4roi`, which others use, too."""
     text_config = {**tiny_config().to_dict()["text_config"], "max_position_embeddings": 2048}
-    return request.param(tiny_gpt4roi(text_config=text_config))
+    return PLACES[request.param](tiny_gpt4roi(text_config=text_config))
 
 
 @pytest.mark.parametrize(("name", "scorer"), SCORERS)
