@@ -1,4 +1,4 @@
-"""Every benchmark asks a model on a pretended GPU, or spread over two in either way, and gets the answers of the CPU."""
+"""Every benchmark asks a model on a pretended GPU, or spread over two, and gets the answers of the CPU."""
 
 from __future__ import annotations
 
