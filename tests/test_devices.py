@@ -221,7 +221,7 @@ def test_widgets(gpt4roi: GPT4RoI) -> None:
     """A chat and both inspectors, whose threads keep to the device as well."""
     chat = RegionChat(gpt4roi, picture())
     chat.set_boxes([BOX, OTHER_BOX])
-    assert chat.ask(QUESTION).tokens
+    assert chat.ask(QUESTION, **FEW).tokens
     attention, sent = chat.inspect_answer(), []
     attention.view.send = lambda content, buffers: sent.append(content["type"])
     for how in ABLATIONS:

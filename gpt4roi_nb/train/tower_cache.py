@@ -166,7 +166,7 @@ def fill(
             if whole:
                 values = torch.stack([pixel_values for _, pixel_values, _ in whole])
                 with loaded.inference() as model, torch.no_grad(), autocast():
-                    states = model.tower_states(values.to(next(model.vision_tower.parameters()).device))
+                    states = model.tower_states(values)
                 for (image, _, size), kept in zip(whole, states, strict=True):
                     cache.put(image, kept, size)
             bar.update(len(batch))

@@ -19,6 +19,8 @@ from gpt4roi_nb.evaluate.metrics.similarity import Sentences
 from gpt4roi_nb.failures.features import region_vectors
 
 SCORERS = [(name, scorer) for name, benchmark in BENCHMARKS.items() for scorer in benchmark.scoring]
+CASES = [("one GPU", *each) for each in SCORERS]  # and how a question goes over two, where both scorers are at hand
+CASES += [(place, "vcr", scorer) for place in ("by layers", "by parts") for scorer in BENCHMARKS["vcr"].scoring]
 Evaluated = Callable[[str, str], Result]
 
 
@@ -45,14 +47,14 @@ def expected(gpt4roi: GPT4RoI, world: Path) -> Evaluated:
     return evaluated(gpt4roi, world)
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(scope="module")
 def placed(request: pytest.FixtureRequest) -> GPT4RoI:
     """As the fixture `gpt4roi`, which others use, too."""
     text_config = {**tiny_config().to_dict()["text_config"], "max_position_embeddings": 2048}
     return PLACES[request.param](tiny_gpt4roi(text_config=text_config))
 
 
-@pytest.mark.parametrize(("name", "scorer"), SCORERS)
+@pytest.mark.parametrize(("placed", "name", "scorer"), CASES, indirect=["placed"])
 def test_benchmarks(placed: GPT4RoI, expected: Evaluated, world: Path, name: str, scorer: str) -> None:
     ours, theirs = evaluated(placed, world)(name, scorer), expected(name, scorer)
     tables = [result.predictions.drop(columns="seconds") for result in (ours, theirs)]
@@ -62,6 +64,7 @@ def test_benchmarks(placed: GPT4RoI, expected: Evaluated, world: Path, name: str
     assert ours.card.checkpoint == theirs.card.checkpoint
 
 
+@pytest.mark.parametrize("placed", PLACES, indirect=True)
 def test_failure_features(placed: GPT4RoI, expected: Evaluated, gpt4roi: GPT4RoI) -> None:
     ours, theirs = (region_vectors(expected("coco", "generate"), model, progress=False) for model in (placed, gpt4roi))
     assert ours and ours.keys() == theirs.keys()
