@@ -49,8 +49,11 @@ GRAPH_WIDTHS, GRAPH_MLP_WIDTHS = 16, 5
 # 0.50 on matrices of 4096 × 11008; on a GPU its kernels need the original alone.
 QUANTISING = {("8bit", "cpu"): 10, ("4bit", "cpu"): 32, ("8bit", "cuda"): 4, ("4bit", "cuda"): 4}
 
-# What libraries say in an error that has no class of its own: torch on a CPU, the CUDA driver, cuBLAS, Apple's GPUs.
-OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out ")
+# What libraries say in an error without a class of its own: torch on a CPU, CUDA's driver, Apple's GPUs, cuBLAS, cuDNN.
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "CUDA error: out of memory", "MPS backend out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "HOST_ALLOCATION_FAILED"),
+)
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")

@@ -10,7 +10,7 @@ from living import Living
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoIConfig, memory
-from gpt4roi_nb.batches import BatchSize, check_room
+from gpt4roi_nb.batches import BatchSize, check_room, less_memory
 from gpt4roi_nb.capture import faithfulness
 from gpt4roi_nb.capture.ablation import occlusion_bytes
 from gpt4roi_nb.capture.flow import relevancy_bytes
@@ -189,6 +189,8 @@ def test_where_memory_runs_out_the_batch_is_halved(gpt4roi, session):
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
     ],
 )
@@ -200,7 +202,7 @@ def test_whatever_says_that_memory_ran_out_halves(error):
         warnings.simplefilter("error")
         batch.halve(error)
     assert batch.size == 1
-    with pytest.raises(MemoryError, match="memory ran out with the things one at a time: buy some") as raised:
+    with pytest.raises(MemoryError, match="ran out with the things one at a time: buy some; load the model") as raised:
         batch.halve(error)
     assert raised.value.__cause__ is error
 
@@ -217,13 +219,28 @@ def test_the_largest_batch_that_fits_is_chosen(gpt4roi, free, size, fitting):
     free(94 if fitting == 9 else 89)
     batch = BatchSize(size, "things")
     with pytest.warns(UserWarning, match=f"{size} things at a time need .*; it goes on with {fitting} at a time"):
-        batch.fit(gpt4roi.model, lambda count: 4 + 10 * count)
+        batch.fit(gpt4roi, lambda count: 4 + 10 * count)
     assert batch.size == fitting
 
 
 def test_where_nobody_says_what_is_free_nothing_is_changed(gpt4roi, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     batch = BatchSize(4, "things")
-    batch.fit(gpt4roi.model, lambda count: 10**18)
+    batch.fit(gpt4roi, lambda count: 10**18)
     assert batch.size == 4
-    assert check_room(gpt4roi.model, 10**18, "it needs", "") is None
+    assert check_room(gpt4roi, 10**18, "it needs") is None
+
+
+def test_a_model_that_was_loaded_without_the_comparison_is_never_refused(gpt4roi, free, monkeypatch):
+    free(1)
+    with pytest.raises(MemoryError, match="loaded with check_free_memory=False tries it all the same"):
+        check_room(gpt4roi, 10**18, "it needs")
+    monkeypatch.setattr(gpt4roi, "check_free_memory", False)
+    assert check_room(gpt4roi, 10**18, "it needs") is None
+
+
+def test_what_helps_leaves_out_what_a_model_has(gpt4roi):
+    assert 'dtype="bfloat16"' in less_memory(gpt4roi.model) and "device=" not in less_memory(gpt4roi.model)
+    half = tiny_gpt4roi(seed=1).model.to(torch.bfloat16)
+    half.is_quantized = True
+    assert less_memory(half) == "give memory back (gpt4roi.unload(), other notebooks)"

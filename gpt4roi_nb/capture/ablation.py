@@ -209,7 +209,7 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     starts = range(0, grid, patch)
     boxes = [(column, row, min(column + patch, grid), min(row + patch, grid)) for row in starts for column in starts]
     batch = BatchSize(min(batch_size, len(boxes)), "covered images")
-    batch.fit(encoded.loaded.model, lambda size: occlusion_bytes(replay, size))
+    batch.fit(encoded.loaded, lambda size: occlusion_bytes(replay, size))
     (whole,) = replay.log_probabilities(replay.embeddings())
     drops: list[Tensor] = []
     while (done := sum(map(len, drops))) < len(boxes):

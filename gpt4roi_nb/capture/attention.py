@@ -14,11 +14,12 @@ from torch import Tensor
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.capture.flow import relevancies, rollout
-from gpt4roi_nb.capture.recording import attention_bytes, check_pass, check_size, chosen, record
+from gpt4roi_nb.capture.recording import attention_bytes, check_pass, check_size, chosen, forced_tokens, record
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.capture.sinks import Sink, Sinks, find_sinks
 from gpt4roi_nb.capture.spans import ANSWER_SO_FAR, named_spans
 from gpt4roi_nb.capture.storage import read, small_picture, write
+from gpt4roi_nb.memory import map_bytes
 from gpt4roi_nb.tokenizer import token_texts
 
 KIND = "attention"
@@ -215,7 +216,8 @@ def attention_of(
     model = encoded.loaded.model
     layers, heads, size = wanted_and_size(replay, layers, heads, dtype)
     check_size(size, limit, layers, heads, dtype)
-    check_pass(replay, "the attention needs", size)
+    kept = size - map_bytes(model.config, model.dtype, forced_tokens(replay))  # the pass counts one layer's by itself
+    check_pass(replay, "the attention needs", kept)
     weights, logprobs = record(replay, layers, heads, dtype)
     return Attention(
         weights=weights[..., : replay.length],

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gpt4roi_nb.batches import LESS_MEMORY, check_room
+from gpt4roi_nb.batches import check_room
 from gpt4roi_nb.capture.recording import capture_attention, check_pass, forced_tokens
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.memory import graph_bytes, is_out_of_memory, work_bytes
 from gpt4roi_nb.quantization import unpack
 
-LESS = f"look at rollout() and ablate() instead, which keep one layer at a time; {LESS_MEMORY}"
+LESS = "look at rollout() and ablate() instead, which keep one layer at a time"
 
 
 @torch.inference_mode()
@@ -46,7 +46,7 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
     if not tokens:
         return {}
     what = "relevancy, which keeps every layer for its gradients, needs"
-    check_room(replay.loaded.model, relevancy_bytes(replay), what, LESS)
+    check_room(replay.loaded, relevancy_bytes(replay), what, LESS)
     with torch.inference_mode():
         computed = replay.forced(replay.embeddings())
     maps: list[Tensor] = []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from gpt4roi_nb.batches import LESS_MEMORY, check_room
+from gpt4roi_nb.batches import check_room
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.memory import in_words, map_bytes, work_bytes
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -152,7 +152,7 @@ def check_pass(replay: Replay, what: str, kept: int = 0) -> None:
     tokens = forced_tokens(replay)
     needed = work_bytes(model, tokens=tokens, cached=0, logits=len(replay.tokens))
     needed += map_bytes(model.config, model.dtype, tokens) + (kept if model.device.type == "cpu" else 0)
-    check_room(model, needed, what, LESS_MEMORY)
+    check_room(replay.loaded, needed, what)
 
 
 def forced_tokens(replay: Replay) -> int:

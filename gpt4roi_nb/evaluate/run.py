@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import check_stop, whole_number
-from gpt4roi_nb.batches import LESS_MEMORY, BatchSize
+from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.data.image_files import Folder
 from gpt4roi_nb.data.problems import AMBIGUOUS, NO_IMAGE, OUTSIDE_FOLDER, BadRecord, Problems
 from gpt4roi_nb.evaluate.asking import QuestionCost, answers
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 LEFT_OUT = "left_out.json"
 LESS = (
-    f"{LESS_MEMORY}; fewer boxes in a question and a smaller max_new_tokens help too. With a folder, what was answered "
-    "is kept, and the same call goes on from there"
+    "ask with fewer boxes per question or a smaller max_new_tokens (with a folder, what was answered is kept, and the "
+    "same call goes on from there)"
 )
 
 
@@ -250,7 +250,7 @@ class _Run:
         left = sum(item.id not in settled for window in open_ for item in window.items)
         if open_:
             cost = QuestionCost(self.gpt4roi, self.items, self.config.scorer, self.max_new_tokens)
-            self.batch.fit(self.gpt4roi.model, cost)
+            self.batch.fit(self.gpt4roi, cost)
         with tqdm(
             total=total,
             initial=total - left,

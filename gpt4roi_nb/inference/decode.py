@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.arguments import real_number, whole_number
@@ -130,6 +131,9 @@ def decode(
                     computed = writing.logits(inputs_embeds)
                 else:
                     masked = masked_positions(attention_mask, inputs_embeds.shape[1])
+                    if step and masked and takes_whole_masks(model.language_model.config):
+                        # Of a mask by token transformers asks the device whether it masks anything.
+                        masked["attention_mask"] = whole_mask(masked["attention_mask"], inputs_embeds.dtype)
                     computed = model.language_model(
                         inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1, **masked
                     ).logits
@@ -188,6 +192,24 @@ def _forbidden(loaded: LoadedModel) -> Tensor:
     return torch.tensor(
         [*(index for index in added if index is not None), *range(known, loaded.model.config.text_config.vocab_size)]
     )
+
+
+def takes_whole_masks(config: PreTrainedConfig) -> bool:
+    """Whether all layers of a language model look back at everything, by rotated positions and a mask alone."""
+    return (
+        config._attn_implementation in ("sdpa", "eager")
+        and bool(getattr(config, "rope_parameters", None))
+        and not getattr(config, "alibi", False)
+        and getattr(config, "sliding_window", None) is None
+        and set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
+    )
+
+
+def whole_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, T), 0 for padding, to what is added to the scores of one query per row: (B, 1, 1, T) of a dtype."""
+    least = torch.finfo(dtype).min
+    scores = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(attention_mask == 0, least)
+    return scores[:, None, None]
 
 
 def masked_positions(attention_mask: Tensor | None, length: int) -> dict[str, Tensor]:

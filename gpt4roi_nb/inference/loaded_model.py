@@ -116,6 +116,7 @@ class LoadedModel:
         source: where it was loaded from.
         forward_lock: who may use the model. No pass begins in one attention mode and ends in another.
         training_steps: how often the weights were changed within `training_step()`.
+        check_free_memory: whether work that is larger than a session compares its memory with what is free before.
         compiled: the compiled steps of answers that are written alone; None where nothing is compiled.
     """
 
@@ -126,6 +127,7 @@ class LoadedModel:
         self.forward_lock = ForwardLock()
         self._depth = 0  # of `inference()` blocks in the thread that holds the lock
         self.training_steps = 0
+        self.check_free_memory = True
         self.compiled: CompiledSteps | None = None
         self._holders: weakref.WeakSet[Releasable] = weakref.WeakSet()
 

@@ -44,7 +44,7 @@ def describe_batches(
     if not boxes:
         return
     size = BatchSize(min(batch_size, len(boxes)), "regions")
-    size.fit(encoded.loaded.model, lambda rows: batch_bytes(encoded, prompt, rows, max_new_tokens))
+    size.fit(encoded.loaded, lambda rows: batch_bytes(encoded, prompt, rows, max_new_tokens))
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
     generator_on = functools.cache(sampling.generator)  # one for all batches, on their embeddings' device

@@ -60,7 +60,8 @@ class GPT4RoI(LoadedModel):
             device_map: as transformers takes it, instead of `device`.
             compile: True compiles the step that writes one token (`torch.compile`), with the first answer; a string is
                 torch's mode, such as "reduce-overhead". See docs/gpu.md.
-            check_free_memory: compare what is needed with what is free before weights are read.
+            check_free_memory: compare what is needed with what is free before weights are read, and later before each
+                larger piece of work begins.
             kwargs: of a hub id `revision`, `cache_dir`, `local_files_only`, `token`, `force_download`; of either
                 `subfolder`. Others are passed on to transformers' `from_pretrained`.
 
@@ -84,6 +85,7 @@ class GPT4RoI(LoadedModel):
             **kwargs,
         )
         loaded = cls(model, processor, os.fspath(source))
+        loaded.check_free_memory = check_free_memory
         if compile:
             loaded.compiled = CompiledSteps(model, compile)
         return loaded

@@ -43,7 +43,7 @@ def said(items: list[Item], answers: list[str]) -> list[Prediction]:
 
 def values(name: str, items: list[Item], answers: list[str], root: Path) -> dict[str, float]:
     chosen = benchmark(name)
-    scores = chosen.score(items, said(items, answers), EvalConfig(root, chosen.splits[0], keep=False))
+    scores = chosen.score(items, said(items, answers), EvalConfig(root, chosen.splits[0]))
     return {key: figure.value for key, figure in scores.metrics.items()}
 
 

@@ -35,7 +35,7 @@ def scored(
     chosen: Benchmark, root: Path, folder: Path, answers: dict[str, str] | None = None
 ) -> tuple[Scores, list[Item]]:
     """What the true names are worth, with `answers` by item in place of some."""
-    config = EvalConfig(root, "val", folder=folder)
+    config = EvalConfig(root, "val", folder=folder, keep=True)
     items = list(chosen.items(config, Problems(strict=True)))
     texts = [(answers or {}).get(item.id, f"a {item.target}") for item in items]
     return chosen.score(items, predictions(items, texts), config), items
@@ -178,7 +178,7 @@ def instance(number: int, category: int, mask: np.ndarray) -> dict[str, Any]:
 
 
 def test_images_that_were_not_asked_about_do_not_count(tmp_path: Path) -> None:
-    config = EvalConfig(write_cityscapes(tmp_path), "val", folder=tmp_path)
+    config = EvalConfig(write_cityscapes(tmp_path), "val", folder=tmp_path, keep=True)
     items = [item for item in CITYSCAPES.items(config, Problems()) if "city_000001" in item.group]
     found = CITYSCAPES.score(items, predictions(items, [item.target for item in items]), config)
     assert found.metrics["PQ"].value == 100
@@ -186,7 +186,7 @@ def test_images_that_were_not_asked_about_do_not_count(tmp_path: Path) -> None:
 
 
 def test_a_region_that_could_not_be_asked_about_has_no_class(tmp_path: Path) -> None:
-    config = EvalConfig(write_cityscapes(tmp_path, [STREET]), "val", folder=tmp_path)
+    config = EvalConfig(write_cityscapes(tmp_path, [STREET]), "val", folder=tmp_path, keep=True)
     items = [item for item in CITYSCAPES.items(config, Problems()) if item.facts["segment_id"] != 26001]
     found = CITYSCAPES.score(items, predictions(items, [item.target for item in items]), config)
     assert found.metrics["PQ"].value == pytest.approx(100 * (1 + 2 / 3) / 2)
@@ -237,7 +237,7 @@ def test_areas_that_the_file_does_not_tell_come_from_the_pixels(tmp_path: Path) 
 
 
 def test_what_is_not_kept_is_not_spoken_of(tmp_path: Path) -> None:
-    config = EvalConfig(write_cityscapes(tmp_path / "data"), "val", folder=tmp_path, keep=False)
+    config = EvalConfig(write_cityscapes(tmp_path / "data"), "val", folder=tmp_path)
     items = list(CITYSCAPES.items(config, Problems()))
     found = CITYSCAPES.score(items, predictions(items, [item.target for item in items]), config)
     assert "disagree on 0 of 6 regions." in found.notes[1]
@@ -245,7 +245,7 @@ def test_what_is_not_kept_is_not_spoken_of(tmp_path: Path) -> None:
 
 
 def test_no_items_give_no_figures_and_no_crash(tmp_path: Path) -> None:
-    config = EvalConfig(write_cityscapes(tmp_path), "val", folder=tmp_path)
+    config = EvalConfig(write_cityscapes(tmp_path), "val", folder=tmp_path, keep=True)
     found = CITYSCAPES.score([], [], config)
     assert all(np.isnan(figure.value) for figure in found.metrics.values())
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from pathlib import Path
 
 import pandas as pd
@@ -164,12 +165,39 @@ def test_where_memory_runs_out_batches_are_halved_and_the_answers_stay(
         close(evaluate("vcr", gpt4roi, world, folder=tmp_path, batch_size=16, progress=False), whole)
 
 
+def test_where_memory_runs_out_while_answers_are_written_they_are_written_anew(world, gpt4roi, tmp_path, monkeypatch):
+    """In the middle of a batch, with some tokens of each answer there; the failed pass's tensors are gone by then."""
+    asked = {"limit": 4, "batch_size": 4, "scorer": "generate", "progress": False}
+    whole = evaluate("vcr", gpt4roi, world, **asked)
+    language, calls, lost = gpt4roi.model.language_model, [], []
+
+    def runs_out(module, args, named):
+        if lost:
+            assert lost[0]() is None
+        calls.append(len(named["inputs_embeds"]))
+        if len(calls) == 12:
+            embeddings = named["inputs_embeds"].clone()
+            lost.append(weakref.ref(embeddings))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with (
+        language.register_forward_pre_hook(runs_out, with_kwargs=True),
+        pytest.warns(UserWarning, match="memory ran out; it goes on with 2 questions at a time"),
+    ):
+        found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **asked)
+    assert lost and len(calls) > 12
+    close(found, whole)
+
+
 def test_a_run_that_memory_ended_goes_on_with_another_batch_size(world, gpt4roi, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         running_out(patch, ERRORS * 3)
         with (
             pytest.warns(UserWarning, match="memory ran out"),
-            pytest.raises(MemoryError, match='the questions one at a time: load the model with quantization="8bit"'),
+            pytest.raises(
+                MemoryError,
+                match=r'the questions one at a time: ask with fewer .*; load the model with quantization="8bit"',
+            ),
         ):
             evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
     kept = Journal(tmp_path)
@@ -219,7 +247,9 @@ def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, m
         assert "model' needs" in said and "are free on cpu; nothing smaller fits either" in said
         monkeypatch.setattr(GPT4RoI, "from_pretrained", lambda *_, **__: loaded)
         said = run_command()
-        assert said.startswith("the questions, even one at a time, need ") and 'device="cpu"' in said
+        assert (
+            said.startswith("the questions, even one at a time, need ") and "load the model with quantization=" in said
+        )
     for error in ERRORS:
         with monkeypatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")

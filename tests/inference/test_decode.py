@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import example, given
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from tiny import picture, tiny_config, tiny_gpt4roi, tiny_processor
 from tiny_parts import TOKENIZERS
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.cache_utils import DynamicCache
 
-from gpt4roi_nb.inference.decode import Sampling
+import gpt4roi_nb.inference.decode as decode_module
+from gpt4roi_nb.inference.decode import Sampling, decode, takes_whole_masks
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import plain_encoding
@@ -267,3 +271,54 @@ def test_a_token_costs_one_read_of_the_device(monkeypatch, temperature):
         found.append(reads.count - before)
     assert found[1] - found[0] == found[3] - found[2] == 1
     assert found[2] - found[1] == 3
+
+
+def padded(loaded, count: int) -> list[list[int]]:
+    """What is written after two prompts, of which the second is shorter and padded in front."""
+    embed = loaded.model.get_input_embeddings()
+    ids = torch.tensor([[5, 6, 7, 8, 9], [0, 0, 5, 6, 7]])
+    rows = [StreamingDetokenizer(loaded.processor) for _ in ids]
+    mask = (ids > 0).long()
+    for _ in decode(
+        loaded,
+        rows,
+        embed(ids).detach(),
+        DynamicCache(),
+        max_new_tokens=count,
+        sampling=Sampling(),
+        attention_mask=mask,
+    ):
+        pass
+    return [row.ids for row in rows]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_token_of_a_padded_batch_costs_one_read_too(monkeypatch, attention):
+    loaded = tiny_gpt4roi(seed=1)
+    loaded.model.language_model.set_attn_implementation(attention)
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_module, "takes_whole_masks", lambda config: False)
+        by_token = padded(loaded, 6)
+    assert padded(loaded, 6) == by_token and [len(ids) for ids in by_token] == [6, 6]
+    reads = Reads(monkeypatch)
+    found = []
+    for count in (2, 5):
+        before = reads.count
+        with reads:
+            padded(loaded, count)
+        found.append(reads.count - before)
+    assert found[1] - found[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({}, True), ({"sliding_window": 8}, False), ({"layer_types": ["sliding_attention"]}, False),
+        ({"alibi": True}, False), ({"rope_parameters": None}, False),
+        ({"_attn_implementation": "flash_attention_2"}, False),
+    ],
+)  # fmt: skip
+def test_a_whole_mask_goes_only_where_nothing_else_decides_what_is_looked_at(changed, taken):
+    config = SimpleNamespace(_attn_implementation="sdpa", rope_parameters={"rope_theta": 1e4}, layer_types=None)
+    vars(config).update(changed)
+    assert takes_whole_masks(config) is taken

@@ -83,7 +83,7 @@ class EvalConfig:
     question: str | None = None
     mapping_model: str | Path | None = None
     folder: Path = Path(".")
-    keep: bool = True
+    keep: bool = False
     limit: int | None = None
 
 
