@@ -140,7 +140,7 @@ def test_answers_of_the_published_level_pass_and_are_not_asked_for_again(command
     assert command(answers, "--markdown") == 0
     assert answers.asked == asked
     table = capsys.readouterr().out
-    assert "| lvis | lvis_val_1k_category | SS | 51." in table and "| 51.3 | ±6 | as published |" in table
+    assert "| lvis | lvis_val_1k_category | SS | 51." in table and "| 51.3 | ±7 | as published |" in table
 
 
 @pytest.mark.slow
@@ -181,10 +181,10 @@ def test_a_verdict_takes_the_whole_interval():
 
     assert verdicts(0, 3) == {AS_PUBLISHED}
     assert verdicts(-2, 3) == {AS_PUBLISHED}
-    assert verdicts(-5, 3) == {UNTOLD}  # across the bound
+    assert verdicts(-6, 3) == {UNTOLD}  # across the bound
     assert verdicts(0, 9) == {UNTOLD}  # too wide
-    assert verdicts(-11, 3) == {BELOW}
-    assert verdicts(11, 3) == {ABOVE}
+    assert verdicts(-12, 3) == {BELOW}
+    assert verdicts(12, 3) == {ABOVE}
     assert verdicts(0, 0, images=LEAST_IMAGES - 1) == {UNTOLD}  # an interval over a few images may be of no width
     (first, *_) = judge(MODEL, VCR, replace(result(exact, 3), intervals={}, metrics={}))
     assert first.verdict == UNTOLD and "has no interval" in first.reason
