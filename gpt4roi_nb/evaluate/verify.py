@@ -125,7 +125,9 @@ class Verification:
         name = next((result.card.checkpoint_name for result in self.results.values()), "")
         behaves = self.behaves_as_published
         if behaves:
-            return f"{name} behaves as published for {self.model}: all {len(self.findings)} figures are within tolerance."
+            return (
+                f"{name} behaves as published for {self.model}: all {len(self.findings)} figures are within tolerance."
+            )
         wanted = (BELOW, ABOVE) if behaves is False else (UNTOLD,)
         reasons = "; ".join(one.reason for one in self.findings if one.verdict in wanted)
         if behaves is False:
@@ -283,7 +285,9 @@ def published(model: str, check: Check) -> Published:
     for entry in benchmark(check.benchmark).published:
         if entry.model == model and entry.split == check.split and check.tolerances.keys() <= entry.metrics.keys():
             return entry
-    raise ValueError(f"no figures of {model} on {check.benchmark} ({check.split}) are known: {', '.join(check.tolerances)}")
+    raise ValueError(
+        f"no figures of {model} on {check.benchmark} ({check.split}) are known: {', '.join(check.tolerances)}"
+    )
 
 
 def judge(model: str, check: Check, result: Result) -> Iterator[Finding]:

@@ -55,9 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "lvis/lvis_val_1k_category.json").write_text(json.dumps(entries))
     lines = [
-        annotation_files.vcr_line(
-            annot_id=f"val-{k}", img_fn=f"{k % IMAGES}.jpg", metadata_fn=f"{k % IMAGES}.json"
-        )
+        annotation_files.vcr_line(annot_id=f"val-{k}", img_fn=f"{k % IMAGES}.jpg", metadata_fn=f"{k % IMAGES}.json")
         for k in range(ANNOTATIONS)
     ]
     annotation_files.vcr(folder / "vcr", lines=lines)
@@ -143,7 +141,6 @@ def test_answers_of_the_published_level_pass_and_are_not_asked_for_again(command
     assert "| lvis | lvis_val_1k_category | SS | 51." in table and "| 51.3 | ±7 | as published |" in table
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "below"),
     [
@@ -159,7 +156,6 @@ def test_answers_at_chance_or_clearly_below_do_not(command, capsys, answers, bel
     assert "does not behave as published for GPT4RoI-7B: vcr Q→A is" in said.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_few_items_cannot_tell(command, capsys):
     assert command(as_published(), "--items", "40") == CANNOT_TELL
     sentence = capsys.readouterr().out.splitlines()[-1]

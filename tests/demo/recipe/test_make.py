@@ -99,7 +99,10 @@ def test_answers_in_a_batch_are_those_of_a_session(made):
     other = make_scene(5)
     mixed = answer([(other, queries[0]), *asked])  # two scenes in one batch
     assert mixed[1:] == alone
-    assert mixed[0] == gpt4roi.session(other.image).ask(texts[0], [other.objects[0].box], max_new_tokens=MAX_NEW_TOKENS).text
+    assert (
+        mixed[0]
+        == gpt4roi.session(other.image).ask(texts[0], [other.objects[0].box], max_new_tokens=MAX_NEW_TOKENS).text
+    )
 
 
 def test_check_prints_one_json_object(made, capsys):
