@@ -214,21 +214,23 @@ def model_answerer(loaded: LoadedModel) -> Answerer:
 
     Images, what all prompts about them begin with, and prompts that come again are read once for the same scenes.
     """
-    latest: tuple[list[Scene], SharedOpening | None] = ([], None)
+    latest: list[tuple[dict[int, int], list[Scene], SharedOpening]] = []  # none, or one: what was asked about last
+
+    def opening_of(scenes: Sequence[Scene]) -> tuple[dict[int, int], SharedOpening]:
+        """The row of each scene by its id in Python, and the opening of all of them."""
+        if not latest or not all(id(scene) in latest[0][0] for scene in scenes):
+            shown = list({id(scene): scene for scene in scenes}.values())
+            pixel_values = [loaded.processor.image_processor(scene.image)["pixel_values"] for scene in shown]
+            rows = {id(scene): row for row, scene in enumerate(shown)}
+            latest[:] = [(rows, shown, SharedOpening(loaded, torch.cat(pixel_values)))]  # `shown` keeps the ids taken
+        rows, _, opening = latest[0]
+        return rows, opening
 
     def answer(asked: Sequence[Asked]) -> list[str]:
-        nonlocal latest
         if not asked:
             return []
         with loaded.hold_weights():
-            known = {id(scene): place for place, scene in enumerate(latest[0])}
-            if any(id(scene) not in known for scene, _ in asked):
-                shown = list({id(scene): scene for scene, _ in asked}.values())
-                pixel_values = [loaded.processor.image_processor(scene.image)["pixel_values"] for scene in shown]
-                latest = (shown, SharedOpening(loaded, torch.cat(pixel_values)))
-                known = {id(scene): place for place, scene in enumerate(shown)}
-            opening = latest[1]
-            assert opening is not None  # set with its scenes
+            place, opening = opening_of([scene for scene, _ in asked])
             read: dict[Turns, Prompt] = {}
             prompts, boxes = [], []
             for scene, query in asked:
@@ -240,7 +242,7 @@ def model_answerer(loaded: LoadedModel) -> Answerer:
                 exact = [scene.objects[k].box for k in query.objects]
                 given = torch.from_numpy(normalise(exact if query.jittered is None else query.jittered, width, height))
                 boxes.append(given[[number - 1 for number in prompts[-1].regions]])
-            batch = opening.read(prompts, [known[id(scene)] for scene, _ in asked], boxes)
+            batch = opening.read(prompts, [place[id(scene)] for scene, _ in asked], boxes)
             rows = detokenizers(loaded, len(asked))
             for _ in decode(
                 loaded,

@@ -20,7 +20,7 @@ from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
-from gpt4roi_nb.evaluate.tables import NOTHING, Table, shown
+from gpt4roi_nb.evaluate.tables import Table, shown
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 ITEMS = 500

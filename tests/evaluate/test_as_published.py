@@ -28,10 +28,10 @@ def commands() -> list[list[str]]:
 
 def test_every_published_figure_in_code_has_its_row_and_no_other_row_is_there():
     expected = [
-        (f"`{name}`", entry.model, f"`{entry.split}`", ", ".join(f"{key} {value:g}" for key, value in entry.metrics.items()))
+        (f"`{name}`", one.model, f"`{one.split}`", ", ".join(f"{key} {value:g}" for key, value in one.metrics.items()))
         for name, benchmark in BENCHMARKS.items()
-        for entry in benchmark.published
-    ]  # fmt: skip
+        for one in benchmark.published
+    ]
     assert len(expected) > 10
     assert sorted(tuple(row[:4]) for row in ROWS) == sorted(expected)
 

@@ -1,4 +1,4 @@
-"""`verify` tells a checkpoint that behaves as published from others: by answers of a chosen level, through the command."""
+"""`verify` tells a checkpoint that behaves as published from others: by answers of a chosen level."""
 
 from __future__ import annotations
 
