@@ -24,8 +24,9 @@ class DemoAnswers:
         self._setting = setting
         rng = np.random.default_rng(SEED)
         self._asked = [
-            (scene, [Query(question, question.objects) for question in draw_questions(scene, rng)])
+            (scene, Query(question, question.objects))
             for scene in scenes(SEED, FEW_SCENES if setting.small else SCENES)
+            for question in draw_questions(scene, rng)
         ]
         self._expected = self._answers(torch.device("cpu"), torch.float32)
 
@@ -34,8 +35,7 @@ class DemoAnswers:
         from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
         with GPT4RoI.from_pretrained(device=device, dtype=dtype) as gpt4roi:
-            answer = model_answerer(gpt4roi)
-            return [text for scene, queries in self._asked for text in answer(scene, queries)]
+            return model_answerer(gpt4roi)(self._asked)
 
     def same(self, dtype: torch.dtype) -> Figure:
         """How many of the answers are the same."""

@@ -9,6 +9,7 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,12 +35,13 @@ from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs, is_letter
 from gpt4roi_nb.inference.decode import decode, detokenizers
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.shared_opening import SharedOpening
-from gpt4roi_nb.prompt import Turns
+from gpt4roi_nb.prompt import Prompt, Turns
 
 COMPOUND = "compound"
 JOINT = "qaqr-joint"
 ONE_REGION_QUESTIONS = 2  # of each one-region kind about each scene; one of every other kind
 CONVERSATIONS = 2  # about each scene
+TOGETHER = 6  # scenes whose questions are asked together: more of them save little, and take more memory
 MAX_NEW_TOKENS = 48  # longer than any answer of the generated world; a list of seven things has about 35
 JITTER = 0.1  # by which each edge of a box is moved at most, as a share of the box's side
 Figures = dict[str, dict[str, float]]
@@ -58,7 +60,8 @@ class Query(NamedTuple):
     jittered: np.ndarray | None = None
 
 
-Answerer = Callable[[Scene, Sequence[Query]], list[str]]  # the answers, in order
+Asked = tuple[Scene, Query]
+Answerer = Callable[[Sequence[Asked]], list[str]]  # the answers, in order; questions about one scene come in a row
 
 
 def draw_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -98,41 +101,31 @@ def measure(answer: Answerer, count: int, seed: int) -> Figures:
 def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
     """As `measure`, on these scenes; `seed` decides about the questions."""
     found: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for index, scene in enumerate(drawn):
-        rng = np.random.default_rng((seed, index))
-        questions = draw_questions(scene, rng)
-        shift = int(rng.integers(1, len(scene.objects)))
-        queries = {"accuracy": [Query(question, question.objects) for question in questions]}
-        with_boxes = [question for question in questions if question.objects]
-        queries["shuffled"] = [
-            Query(question, tuple((k + shift) % len(scene.objects) for k in question.objects))
-            for question in with_boxes
-        ]
-        queries["jittered"] = [
-            Query(question, question.objects, jittered=_jittered(scene, question.objects, rng))
-            for question in with_boxes
-        ]
-        pairs = draw_pairs(scene, 1, rng)
-        conversations = [talk for _ in range(CONVERSATIONS) if (talk := _draw_conversation(scene, rng))]
-        queries["first"] = [Query(talk[0], talk[0].objects) for talk in conversations]
-        answers = iter(answer(scene, [query for group in queries.values() for query in group]))
-        said = {name: [next(answers) for _ in group] for name, group in queries.items()}
-        for name in ("accuracy", "shuffled", "jittered"):
-            for query, text in zip(queries[name], said[name], strict=True):
-                found[name][query.question.kind].append(right(query.question, text))
-        for query in queries["shuffled"]:
-            kind = query.question.kind
-            if kind in VALUES:
-                own, other = (scene.objects[k] for k in (*query.question.objects, *query.objects))
-                found["chance"][kind].append(value_of(own, kind) == value_of(other, kind))
-        for pair in pairs:  # by themselves: their prompts are long, and others would be padded to them
-            letters = answer(scene, [Query(question, question.objects) for question in pair])
-            verdicts = [right(question, letter) for question, letter in zip(pair, letters, strict=True)]
+    numbered = enumerate(drawn)
+    while group := [_draw(scene, np.random.default_rng((seed, index))) for index, scene in islice(numbered, TOGETHER)]:
+        asked = [(one.scene, query) for one in group for queries in one.queries.values() for query in queries]
+        answers = iter(answer(asked))
+        said = [{name: [next(answers) for _ in queries] for name, queries in one.queries.items()} for one in group]
+        for one, texts in zip(group, said, strict=True):
+            for name in ("accuracy", "shuffled", "jittered"):
+                for query, text in zip(one.queries[name], texts[name], strict=True):
+                    found[name][query.question.kind].append(right(query.question, text))
+            for query in one.queries["shuffled"]:
+                kind = query.question.kind
+                if kind in VALUES:
+                    own, other = (one.scene.objects[k] for k in (*query.question.objects, *query.objects))
+                    found["chance"][kind].append(value_of(own, kind) == value_of(other, kind))
+        # Multiple choice by itself: its prompts are long, and others would be padded to them.
+        pairs = [(one.scene, pair) for one in group for pair in one.pairs]
+        letters = iter(answer([(scene, Query(part, part.objects)) for scene, pair in pairs for part in pair]))
+        for _, pair in pairs:
+            verdicts = [right(part, next(letters)) for part in pair]
             for kind, verdict in zip((QA, QAR, JOINT), (*verdicts, all(verdicts)), strict=True):
                 found["accuracy"][kind].append(verdict)
-        third = _converse(answer, scene, conversations, said["first"])
-        for talk, first, last in zip(conversations, said["first"], third, strict=True):
-            found["turns"]["first"].append(right(talk[0], first))
+        talks = [(one.scene, talk) for one in group for talk in one.conversations]
+        first = [text for texts in said for text in texts["first"]]
+        for (_, talk), opening, last in zip(talks, first, _converse(answer, talks, first), strict=True):
+            found["turns"]["first"].append(right(talk[0], opening))
             found["turns"]["third"].append(right(talk[-1], last))
     kinds = [kind for kind in (*KINDS, COMPOUND, QA, QAR, JOINT) if kind in found["accuracy"]]
     figures = {
@@ -143,6 +136,40 @@ def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
     turns = found["turns"]
     figures["turns"] = {name: float(np.mean(turns[name])) for name in turns} | {"of them": len(turns["first"])}
     return figures
+
+
+class _Drawn(NamedTuple):
+    """What a scene is asked.
+
+    queries: by what they are for: "accuracy", "shuffled", "jittered", and "first", the first of each conversation.
+    pairs: in VCR's form, an answer and its reason. conversations: three questions each.
+    """
+
+    scene: Scene
+    queries: dict[str, list[Query]]
+    pairs: list[tuple[Question, Question]]
+    conversations: list[list[Question]]
+
+
+def _draw(scene: Scene, rng: np.random.Generator) -> _Drawn:
+    questions = draw_questions(scene, rng)
+    shift = int(rng.integers(1, len(scene.objects)))
+    with_boxes = [question for question in questions if question.objects]
+    queries = {
+        "accuracy": [Query(question, question.objects) for question in questions],
+        "shuffled": [
+            Query(question, tuple((k + shift) % len(scene.objects) for k in question.objects))
+            for question in with_boxes
+        ],
+        "jittered": [
+            Query(question, question.objects, jittered=_jittered(scene, question.objects, rng))
+            for question in with_boxes
+        ],
+    }
+    pairs = draw_pairs(scene, 1, rng)
+    conversations = [talk for _ in range(CONVERSATIONS) if (talk := _draw_conversation(scene, rng))]
+    queries["first"] = [Query(talk[0], talk[0].objects) for talk in conversations]
+    return _Drawn(scene, queries, pairs, conversations)
 
 
 def _jittered(scene: Scene, objects: Sequence[int], rng: np.random.Generator) -> np.ndarray:
@@ -168,43 +195,55 @@ def _draw_conversation(scene: Scene, rng: np.random.Generator) -> list[Question]
 
 
 def _converse(
-    answer: Answerer, scene: Scene, conversations: Sequence[Sequence[Question]], first: Sequence[str]
+    answer: Answerer, conversations: Sequence[tuple[Scene, Sequence[Question]]], first: Sequence[str]
 ) -> list[str]:
     """The last answer of each conversation, with the model's own answers before it."""
     said = list(first)
     earlier: list[list[tuple[str, str]]] = [[] for _ in conversations]
-    for turn in range(1, max(map(len, conversations), default=1)):
-        queries = []
-        for talk, before, text in zip(conversations, earlier, said, strict=True):
+    for turn in range(1, max((len(talk) for _, talk in conversations), default=1)):
+        asked = []
+        for (scene, talk), before, text in zip(conversations, earlier, said, strict=True):
             before += [("user", talk[turn - 1].text), ("assistant", text or "?")]
-            queries.append(Query(talk[turn], talk[turn].objects, tuple(before)))
-        said = answer(scene, queries)
+            asked.append((scene, Query(talk[turn], talk[turn].objects, tuple(before))))
+        said = answer(asked)
     return said
 
 
 def model_answerer(loaded: LoadedModel) -> Answerer:
     """Answers with a model, greedily: what a session on the scene would say to each question, asked alone.
 
-    The image and what all prompts begin with are read once per scene.
+    Images, what all prompts about them begin with, and prompts that come again are read once for the same scenes.
     """
-    latest: list[tuple[Scene, SharedOpening]] = []
+    latest: list[tuple[dict[int, int], list[Scene], SharedOpening]] = []  # none, or one: what was asked about last
 
-    def answer(scene: Scene, queries: Sequence[Query]) -> list[str]:
-        if not queries:
+    def opening_of(scenes: Sequence[Scene]) -> tuple[dict[int, int], SharedOpening]:
+        """The row of each scene by its id in Python, and the opening of all of them."""
+        if not latest or not all(id(scene) in latest[0][0] for scene in scenes):
+            shown = list({id(scene): scene for scene in scenes}.values())
+            pixel_values = [loaded.processor.image_processor(scene.image)["pixel_values"] for scene in shown]
+            rows = {id(scene): row for row, scene in enumerate(shown)}
+            latest[:] = [(rows, shown, SharedOpening(loaded, torch.cat(pixel_values)))]  # `shown` keeps the ids taken
+        rows, _, opening = latest[0]
+        return rows, opening
+
+    def answer(asked: Sequence[Asked]) -> list[str]:
+        if not asked:
             return []
-        height, width = scene.image.shape[:2]
         with loaded.hold_weights():
-            if not latest or latest[0][0] is not scene:
-                pixel_values = loaded.processor.image_processor(scene.image)["pixel_values"]
-                latest[:] = [(scene, SharedOpening(loaded, pixel_values))]
-            prompts = [loaded.processor.prompt([*query.earlier, ("user", query.question.text)]) for query in queries]
-            boxes = []
-            for query, prompt in zip(queries, prompts, strict=True):
+            place, opening = opening_of([scene for scene, _ in asked])
+            read: dict[Turns, Prompt] = {}
+            prompts, boxes = [], []
+            for scene, query in asked:
+                turns = (*query.earlier, ("user", query.question.text))
+                if turns not in read:
+                    read[turns] = loaded.processor.prompt(turns)
+                prompts.append(read[turns])
+                height, width = scene.image.shape[:2]
                 exact = [scene.objects[k].box for k in query.objects]
                 given = torch.from_numpy(normalise(exact if query.jittered is None else query.jittered, width, height))
-                boxes.append(given[[number - 1 for number in prompt.regions]])
-            batch = latest[0][1].read(prompts, [0] * len(queries), boxes)
-            rows = detokenizers(loaded, len(queries))
+                boxes.append(given[[number - 1 for number in prompts[-1].regions]])
+            batch = opening.read(prompts, [place[id(scene)] for scene, _ in asked], boxes)
+            rows = detokenizers(loaded, len(asked))
             for _ in decode(
                 loaded,
                 rows,

@@ -1,8 +1,12 @@
-"""The command line: `python -m gpt4roi_nb.evaluate vcr --checkpoint … --root …`."""
+"""The command line: `python -m gpt4roi_nb.evaluate vcr --checkpoint … --root …`.
+
+`python -m gpt4roi_nb.evaluate verify GPT4RoI-7B --root …` says whether a checkpoint behaves as published.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,11 +17,15 @@ from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
 from gpt4roi_nb.evaluate.tables import markdown
+from gpt4roi_nb.evaluate.verify import CHECKS, ITEMS, check_data, verify
 from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.memory import is_out_of_memory
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 ALL = "all"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+VERIFY = "verify"
+DIFFERS, CANNOT_TELL = 3, 4  # exit codes of `verify`, beside 0 for a checkpoint that behaves as published
 INTERRUPTED = 130  # as a shell has it
 OUT = "memory ran out; what was answered is kept, and the same call goes on from there"
 
@@ -32,46 +40,67 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--root", type=Path, help="folder of the data (default: a small generated world)")
     made.add_argument("--split", help="default: each benchmark's own")
     made.add_argument("--limit", type=int, metavar="N", help="at most so many images, or annotations of VCR")
-    made.add_argument("--seed", type=int, default=0, metavar="S", help="of what limit draws (default: 0)")
     made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
     made.add_argument("--question", help="instead of the benchmark's own, where its protocol leaves that open")
+    _add_shared(made, "answers and results are kept in DIR/BENCHMARK, and a run goes on from there")
+    made.add_argument("--markdown", action="store_true", help="one table of all figures in Markdown")
+    made.add_argument("--into", type=Path, metavar="PAGE", help="write that table into a page, between its two marks")
+    return made
+
+
+def verify_parser() -> argparse.ArgumentParser:
+    """What `verify` takes."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m gpt4roi_nb.evaluate {VERIFY}",
+        description="Whether a checkpoint behaves as published: a part of some benchmarks beside the published "
+        f"figures. Ends with 0 where it does, {DIFFERS} where it does not, {CANNOT_TELL} where that cannot be told, 1 "
+        f"for an error, and {INTERRUPTED} where it was ended early.",
+    )
+    made.add_argument("model", choices=tuple(CHECKS), metavar="model", help=", ".join(CHECKS))
+    made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the folder of the model's name)")
+    made.add_argument("--root", type=Path, required=True, help="folder of the data")
+    made.add_argument(
+        "--items", type=int, default=ITEMS, metavar="N",
+        help=f"annotations of VCR, and about as many objects of LVIS (default: {ITEMS})",
+    )  # fmt: skip
+    _add_shared(made, "answers and results are kept in DIR/verify-MODEL, and a run goes on from there")
+    printed = made.add_mutually_exclusive_group()
+    printed.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    printed.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    return made
+
+
+def _add_shared(made: argparse.ArgumentParser, kept: str) -> None:
+    """Options of both. kept: what is where below `--out`."""
+    made.add_argument("--seed", type=int, default=0, metavar="S", help="of what is drawn (default: 0)")
     made.add_argument("--mapping-model", metavar="PATH", help="sentence embedder (default: all-MiniLM-L6-v2)")
     made.add_argument(
         "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
         help=f"questions at a time; fewer where memory is short (default: {BATCH_SIZE})",
     )  # fmt: skip
     made.add_argument(
-        "--out", type=Path, default=Path("evaluations"), metavar="DIR",
-        help="answers and results are kept in DIR/BENCHMARK, and a run goes on from there (default: evaluations)",
-    )  # fmt: skip
+        "--out", type=Path, default=Path("evaluations"), metavar="DIR", help=f"{kept} (default: evaluations)"
+    )
     made.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model")
     made.add_argument("--dtype", help="of the weights, such as float16")
     made.add_argument("--device", help="such as cuda:1")
     made.add_argument("--check", action="store_true", help="only say whether the data is complete")
-    made.add_argument("--markdown", action="store_true", help="one table of all figures in Markdown")
-    made.add_argument("--into", type=Path, metavar="PAGE", help="write that table into a page, between its two marks")
-    return made
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of either command; `model` is there for `verify` alone."""
+    if arguments and arguments[0] == VERIFY:
+        return verify_parser().parse_args(arguments[1:])
+    return parser().parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, and prints a table a benchmark; 0 when all went well."""
-    options = parser().parse_args(arguments)
-    names = list(BENCHMARKS) if ALL in options.benchmarks else list(dict.fromkeys(options.benchmarks))
+    """Measures, and prints a table a benchmark; 0 when all went well. Of `verify`, whose help names its exit codes,
+    one table."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks
     try:
-        if options.into:
-            write_into(options.into)  # is refused now or not at all
-        root = options.root
-        if root is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
-            root = own_world()
-        for name in names if root is not None else ():  # a look at everything before anything takes long
-            check_files(name, root.expanduser().absolute(), options.split or benchmark(name).splits[0])
-        for scorer in dict.fromkeys(scorer for name in names for scorer in benchmark(name).scorers) if first else ():
-            check_scorers([scorer], options.mapping_model)
-        if options.check:
-            print(f"complete for {', '.join(names)}: {root}")
-            return 0
-        results = _measured(names, root, options, first)
+        return _verified(options, first) if "model" in options else _evaluated(options, first)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -84,6 +113,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(stopped or "stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def _evaluated(options: argparse.Namespace, first: bool) -> int:
+    names = list(BENCHMARKS) if ALL in options.benchmarks else list(dict.fromkeys(options.benchmarks))
+    if options.into:
+        write_into(options.into)  # is refused now or not at all
+    root = options.root
+    if root is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        root = own_world()
+    for name in names if root is not None else ():  # a look at everything before anything takes long
+        check_files(name, root.expanduser().absolute(), options.split or benchmark(name).splits[0])
+    for scorer in dict.fromkeys(scorer for name in names for scorer in benchmark(name).scorers) if first else ():
+        check_scorers([scorer], options.mapping_model)
+    if options.check:
+        print(f"complete for {', '.join(names)}: {root}")
+        return 0
+    results = _measured(names, root, options, first)
     if first and (options.markdown or options.into):
         table = markdown([(result.benchmark, result.card, result.metrics, result.intervals) for result in results])
         if options.into:
@@ -91,6 +137,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(table)
     return 0 if all(result.card.complete for result in results) else INTERRUPTED
+
+
+def _verified(options: argparse.Namespace, first: bool) -> int:
+    root = options.root.expanduser().absolute()
+    check_data(options.model, root, options.mapping_model)
+    if options.check:
+        print(f"complete for {VERIFY} {options.model}: {root}")
+        return 0
+    found = verify(
+        options.model,
+        _loaded(options, options.checkpoint or options.model),
+        root,
+        items=options.items,
+        seed=options.seed,
+        mapping_model=options.mapping_model,
+        batch_size=options.batch_size,
+        folder=options.out / f"{VERIFY}-{options.model}",
+    )
+    if first:
+        as_json = options.json and json.dumps(found.as_json(), ensure_ascii=False)
+        print(as_json or (found.markdown() if options.markdown else found.table()))
+    if not found.complete:
+        return INTERRUPTED
+    return {True: 0, False: DIFFERS, None: CANNOT_TELL}[found.behaves_as_published]
 
 
 def write_into(page: Path, table: str | None = None) -> None:
@@ -105,11 +175,7 @@ def write_into(page: Path, table: str | None = None) -> None:
 
 
 def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespace, first: bool) -> list[Result]:
-    from gpt4roi_nb import GPT4RoI
-
-    gpt4roi = GPT4RoI.from_pretrained(
-        options.checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
-    )
+    gpt4roi = _loaded(options, options.checkpoint)
     results = []
     for name in names:
         result = evaluate(
@@ -131,6 +197,12 @@ def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespa
         if not result.card.complete:
             break
     return results
+
+
+def _loaded(options: argparse.Namespace, checkpoint: str | None) -> GPT4RoI:
+    return GPT4RoI.from_pretrained(
+        checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
+    )
 
 
 def _device(given: str | None) -> str | None:

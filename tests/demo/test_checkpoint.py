@@ -15,7 +15,7 @@ from gpt4roi_nb.demo.choices import QA, QAR
 from gpt4roi_nb.demo.recipe.curriculum import draw_conversation
 
 MEGABYTE = 1_000_000
-# Of right answers, on the 300 scenes that stand in its record.
+# Of right answers, on the 300 scenes of its record, and on as many that are drawn and asked about here.
 BARS = {
     **dict.fromkeys(("category", "colour", "material", "size"), 0.98),
     "phrase": 0.95,
@@ -28,7 +28,7 @@ BARS = {
 }
 MOST_LOST = {"in a conversation": 0.03, "with jittered boxes": 0.05}
 MARGIN_ABOVE_CHANCE = 0.10
-SCENES, SLACK = 150, 0.03  # of what is asked anew here: twice the standard deviation of 0.98 in 150 answers, and more
+SCENES = 300
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +49,20 @@ def test_its_record_holds_the_recipe_and_its_figures():
     record = json.loads((DEMO_CHECKPOINT / "recipe.json").read_text())
 
     assert {"recipe", "seed", "steps", "check"} <= set(record)
-    assert record["check"]["scenes"] >= 300
-    hold(record["check"], slack=0)
+    assert record["check"]["scenes"] >= SCENES
+    hold(record["check"])
 
 
-def hold(figures, slack):
-    """The bars of the demo checkpoint, less some slack for fewer scenes."""
+def hold(figures):
+    """The bars of the demo checkpoint."""
     for kind, bar in BARS.items():
-        assert figures["accuracy"][kind] >= bar - slack, kind
+        assert figures["accuracy"][kind] >= bar, kind
     for kind, jittered in figures["jittered"].items():
-        assert jittered >= figures["accuracy"][kind] - MOST_LOST["with jittered boxes"] - slack, kind
+        assert jittered >= figures["accuracy"][kind] - MOST_LOST["with jittered boxes"], kind
     for kind in ("category", "colour"):
-        assert figures["shuffled"][kind] <= figures["chance"][kind] + MARGIN_ABOVE_CHANCE + slack, kind
+        assert figures["shuffled"][kind] <= figures["chance"][kind] + MARGIN_ABOVE_CHANCE, kind
     turns = figures["turns"]
-    assert turns["third"] >= turns["first"] - MOST_LOST["in a conversation"] - slack
+    assert turns["third"] >= turns["first"] - MOST_LOST["in a conversation"]
 
 
 def test_all_its_weights_are_finite(gpt4roi):
@@ -70,9 +70,9 @@ def test_all_its_weights_are_finite(gpt4roi):
 
 
 @pytest.mark.slow
-def test_it_answers_as_its_record_says(gpt4roi):
-    """On scenes of another seed: nothing was chosen on these."""
-    hold(measure(model_answerer(gpt4roi), SCENES, seed=2024), SLACK)
+def test_it_holds_its_bars_on_fresh_scenes(gpt4roi):
+    """On scenes of another seed than the record's: nothing was chosen on these."""
+    hold(measure(model_answerer(gpt4roi), SCENES, seed=2024))
 
 
 def test_it_answers_a_question_in_two_parts_about_two_regions(gpt4roi):

@@ -17,12 +17,15 @@ class Published:
     """Metrics that stand in one row or sentence of a publication: references, never results of this package.
 
     source: where they stand, and of which model. protocol: split, regions and prompt as far as they are told.
-    metrics: name → per cent.
+    metrics: name → per cent. model, split: the same in the names of this package, such as "GPT4RoI-7B", or "GPT4RoI"
+    where no size is told. `evaluate.verify` holds a checkpoint against the figures of its model.
     """
 
     source: str
     protocol: str
     metrics: Mapping[str, float]
+    model: str
+    split: str
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,10 @@ def _refcocog_regions(base: Path, split: str, problems: Problems) -> Iterator[Ca
         yield CaptionedRegion(said[0].id, found["pictures"] / image, box, references, Path(image).stem)
 
 
+def _published_vg(model: str, told: str, meteor: float, cider: float) -> Published:
+    return Published(f"{_GPT4ROI}, {told}", _GRIT, {"METEOR": meteor, "CIDEr": cider}, model=model, split="test")
+
+
 VG = _benchmark(
     "vg",
     "Visual Genome region captions",
@@ -167,9 +171,9 @@ VG = _benchmark(
     _vg_files,
     _vg_regions,
     (
-        Published(f"{_GPT4ROI}, 7B", _GRIT, {"METEOR": 16.5, "CIDEr": 134.5}),
-        Published(f"{_GPT4ROI}, 7B fine-tuned on VG", _GRIT, {"METEOR": 17.4, "CIDEr": 145.2}),
-        Published(f"{_GPT4ROI}, 13B fine-tuned on VG", _GRIT, {"METEOR": 17.6, "CIDEr": 146.8}),
+        _published_vg("GPT4RoI-7B", "7B", 16.5, 134.5),
+        _published_vg("GPT4RoI-7B, fine-tuned on VG", "7B fine-tuned on VG", 17.4, 145.2),
+        _published_vg("GPT4RoI-13B, fine-tuned on VG", "13B fine-tuned on VG", 17.6, 146.8),
     ),
     VG_FOLDERS,
 )
@@ -184,6 +188,8 @@ REFCOCOG = _benchmark(
             "Osprey-7B (arXiv 2312.10032), for reference: none is published for GPT4RoI",
             "val split; another model, with masks",
             {"METEOR": 16.6, "CIDEr": 108.3},
+            model="Osprey-7B",
+            split="val",
         ),
     ),
 )

@@ -150,5 +150,7 @@ COCO = Benchmark(
     items=items,
     score=score,
     scorers=(PYCOCOTOOLS,),
-    published=(Published("GPT4RoI", "val, true boxes, exact name match", {"accuracy": 64.01}),),
+    published=(
+        Published("GPT4RoI", "val, true boxes, exact name match", {"accuracy": 64.01}, model="GPT4RoI", split="val"),
+    ),
 )

@@ -135,7 +135,7 @@ def _matches(item: Item, prediction: Prediction) -> bool:
 def _published(model: str, overall: float, *by_type: float) -> Published:
     source = f"{model}, from its repository (evaluation/EVALUATION.md); none is published for GPT4RoI"
     figures = {"overall": overall} | dict(zip(TYPES, by_type, strict=True))
-    return Published(source, "all 424 questions; another model, with masks", figures)
+    return Published(source, "all 424 questions; another model, with masks", figures, model=model, split="test")
 
 
 GAR_BENCH = Benchmark(

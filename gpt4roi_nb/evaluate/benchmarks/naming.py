@@ -227,11 +227,19 @@ def _benchmark(
     )
 
 
-def _osprey(subset: Subset) -> tuple[str, str]:
-    return (
+def _by_osprey(subset: Subset, similarity: float, iou: float) -> Published:
+    return Published(
         "GPT4RoI-7B, as reported by Osprey (arXiv 2312.10032; not checked against it)",
         f"{subset.file}; Osprey's script samples at temperature 0.2",
+        {"SS": similarity, "S-IoU": iou},
+        model="GPT4RoI-7B",
+        split=subset.split,
     )
+
+
+def _choice(subset: Subset, draw: str, accuracy: float) -> Published:
+    protocol = f"{subset.file}, 1,548 questions: {draw}"
+    return Published("GPT4RoI, box", protocol, {"binary choice": accuracy}, model="GPT4RoI", split=subset.split)
 
 
 LVIS = _benchmark(
@@ -242,9 +250,9 @@ LVIS = _benchmark(
     ("val", "train"),
     lambda split: {"COCO's pictures": f"{split}2017"},  # though a split's lie in two folders
     (
-        Published(*_osprey(OSPREY_LVIS), {"SS": 51.3, "S-IoU": 12.0}),
-        Published("GPT4RoI, box", f"{CONTROLMLLM.file}, 1,548 questions: ControlMLLM's draw", {"binary choice": 58.59}),
-        Published("GPT4RoI, box", f"{FERRET.file}, 1,548 questions: Ferret's own draw", {"binary choice": 61.76}),
+        _by_osprey(OSPREY_LVIS, 51.3, 12.0),
+        _choice(CONTROLMLLM, "ControlMLLM's draw", 58.59),
+        _choice(FERRET, "Ferret's own draw", 61.76),
     ),
 )
 PACO = _benchmark(
@@ -254,5 +262,5 @@ PACO = _benchmark(
     "paco_lvis_v1",
     ("val", "test", "train"),
     lambda split: {f"COCO's {folder}": folder for folder in ("train2017", "val2017")},  # a split's lie in both
-    (Published(*_osprey(OSPREY_PACO), {"SS": 48.0, "S-IoU": 12.1}),),
+    (_by_osprey(OSPREY_PACO, 48.0, 12.1),),
 )

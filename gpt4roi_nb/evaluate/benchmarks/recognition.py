@@ -234,11 +234,15 @@ def _benchmark(name: str, title: str, by_osprey: dict[str, float], by_opal: dict
                 "GPT4RoI 7B, as reported by Osprey (arXiv 2312.10032)",
                 f"val, true boxes in, Sentence-BERT mapping with Osprey's words ({WORDS_FILES[name]}) and prompt",
                 by_osprey,
+                model="GPT4RoI-7B",
+                split="val",
             ),
             Published(
                 "GPT4RoI 7B, as reported by OPAL (ICLR 2026)",
                 "val, true boxes in, lexical mapping",
                 {f"{metric} ({LEXICAL})": value for metric, value in by_opal.items()},
+                model="GPT4RoI-7B",
+                split="val",
             ),
         ),
     )

@@ -153,8 +153,18 @@ VCR = lettered(
     score=score,
     published=(
         Published(
-            "GPT4RoI-7B", "val, fine-tuned to the answer format, generate", {"Q→A": 87.4, "QA→R": 89.6, "Q→AR": 78.6}
+            "GPT4RoI-7B",
+            "val, fine-tuned to the answer format, generate",
+            {"Q→A": 87.4, "QA→R": 89.6, "Q→AR": 78.6},
+            model="GPT4RoI-7B",
+            split="val",
         ),
-        Published("GPT4RoI-13B", "test, fine-tuned to the answer format", {"Q→A": 89.4, "QA→R": 91.0, "Q→AR": 81.6}),
+        Published(
+            "GPT4RoI-13B",
+            "test, fine-tuned to the answer format",
+            {"Q→A": 89.4, "QA→R": 91.0, "Q→AR": 81.6},
+            model="GPT4RoI-13B",
+            split="test",
+        ),
     ),
 )

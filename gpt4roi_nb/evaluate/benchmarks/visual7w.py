@@ -135,7 +135,15 @@ VISUAL7W = lettered(
     items=items,
     score=score,
     published=(
-        Published("GPT4RoI-7B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 81.83}),
-        Published("GPT4RoI-13B, second-hand, through ViP-LLaVA", "test, pointing", {"pointing": 84.82}),
+        *(
+            Published(
+                f"{model}, second-hand, through ViP-LLaVA",
+                "test, pointing",
+                {"pointing": accuracy},
+                model=model,
+                split="test",
+            )
+            for model, accuracy in (("GPT4RoI-7B", 81.83), ("GPT4RoI-13B", 84.82))
+        ),
     ),
 )

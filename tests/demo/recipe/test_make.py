@@ -93,8 +93,16 @@ def test_answers_in_a_batch_are_those_of_a_session(made):
 
     answer = model_answerer(gpt4roi)
     queries = [Query(Question("", text, "", objects, ""), objects) for text, objects in zip(texts, used, strict=True)]
-    assert answer(scene, queries) == alone
-    assert answer(scene, queries[1:2]) == alone[1:2]  # the opening was read before
+    asked = [(scene, query) for query in queries]
+    assert answer(asked) == alone
+    assert answer(asked[1:2]) == alone[1:2]  # the opening was read before
+    other = make_scene(5)
+    mixed = answer([(other, queries[0]), *asked])  # two scenes in one batch
+    assert mixed[1:] == alone
+    assert (
+        mixed[0]
+        == gpt4roi.session(other.image).ask(texts[0], [other.objects[0].box], max_new_tokens=MAX_NEW_TOKENS).text
+    )
 
 
 def test_check_prints_one_json_object(made, capsys):

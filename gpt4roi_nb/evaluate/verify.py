@@ -1,0 +1,333 @@
+"""Whether a checkpoint behaves as published: a part of some benchmarks, beside the figures that others have published.
+
+A figure is held against its 95% interval over images. It is as published where the whole interval lies within a
+tolerance of the published figure, below or above it where the whole interval lies outside, and cannot be told
+otherwise, or where too few images were asked about. The published figures are those of the benchmarks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt4roi_nb.arguments import whole_number
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Published
+from gpt4roi_nb.evaluate.benchmarks.naming_subsets import OSPREY_LVIS
+from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
+from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
+from gpt4roi_nb.evaluate.result import Result
+from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
+from gpt4roi_nb.evaluate.tables import Table, shown
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
+
+ITEMS = 500
+LEAST_IMAGES = 100  # an interval that is drawn over fewer images is not trusted
+AS_PUBLISHED, BELOW, ABOVE, UNTOLD = "as published", "below", "above", "cannot tell"
+HEAD = ("benchmark", "split", "metric", "measured", "published", "tolerance", "verdict")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A part of a benchmark that a model is asked.
+
+    benchmark, split, scorer: as `evaluate` takes them. items_per_group: how many questions of the published figures'
+    kind come, on average, with each group that `limit` draws: an annotation of VCR, an image of LVIS. tolerances:
+    metric → by how many points a checkpoint may miss its published figure and still behave as published. They allow for
+    what the protocols do not fix (sampling, library versions), and are wide enough for the interval of 500 items.
+    caveat: what to know where the figures differ.
+    """
+
+    benchmark: str
+    split: str
+    scorer: str
+    items_per_group: float
+    tolerances: Mapping[str, float]
+    caveat: str = ""
+
+
+# Another model is an entry here, and its figures among the `published` of the benchmarks.
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "GPT4RoI-7B": (
+        Check(
+            "vcr",
+            "val",
+            "generate",
+            1,
+            {"Q→A": 7, "QA→R": 7, "Q→AR": 8},
+            "VCR's figures were published for weights that were fine-tuned to its answer format, and whether the "
+            "released ones are these is not told; where VCR alone differs and many answers have no letter, measure it "
+            "with the likelihood scorer, too",
+        ),
+        Check(
+            "lvis",
+            OSPREY_LVIS.split,
+            "generate",
+            4,
+            {"SS": 7, "S-IoU": 6},
+            "the figures of LVIS were sampled at temperature 0.2 by Osprey's authors; here decoding is greedy",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A published figure and what was measured beside it, in per cent.
+
+    source, protocol: of the published figure. measured: NaN where there is none. interval: 95%, over images; None
+    where there is none. questions, images: that the benchmark was measured on. verdict: `AS_PUBLISHED`, `BELOW`,
+    `ABOVE` or `UNTOLD`. reason: in words.
+    """
+
+    benchmark: str
+    split: str
+    metric: str
+    published: float
+    tolerance: float
+    source: str
+    protocol: str
+    measured: float
+    interval: tuple[float, float] | None
+    questions: int
+    images: int
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """The outcome of `verify`. results: by benchmark, each with its card. notes: what to know of the figures."""
+
+    model: str
+    findings: list[Finding]
+    results: dict[str, Result]
+    notes: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """False where the run was ended early."""
+        return all(result.card.complete for result in self.results.values())
+
+    @property
+    def behaves_as_published(self) -> bool | None:
+        """None where that cannot be told."""
+        verdicts = {finding.verdict for finding in self.findings}
+        if verdicts & {BELOW, ABOVE}:
+            return False
+        return None if UNTOLD in verdicts or not self.complete else True
+
+    @property
+    def sentence(self) -> str:
+        """Whether the checkpoint behaves as published, and why it does not, or why that cannot be told."""
+        name = next((result.card.checkpoint_name for result in self.results.values()), "")
+        behaves = self.behaves_as_published
+        if behaves:
+            return (
+                f"{name} behaves as published for {self.model}: all {len(self.findings)} figures are within tolerance."
+            )
+        wanted = (BELOW, ABOVE) if behaves is False else (UNTOLD,)
+        reasons = "; ".join(one.reason for one in self.findings if one.verdict in wanted)
+        if behaves is False:
+            return f"{name} does not behave as published for {self.model}: {reasons}."
+        ended = f"Whether {name} behaves as published for {self.model} cannot be told"
+        if not self.complete:
+            return f"{ended}: the run was ended early; the same call goes on from there."
+        return f"{ended}: {reasons}. Ask about more items."
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The findings as cells, below `HEAD`."""
+        return [
+            (
+                one.benchmark,
+                one.split,
+                one.metric,
+                shown(one.measured, one.interval),
+                f"{one.published:g}",
+                f"±{one.tolerance:g}",
+                one.verdict,
+            )
+            for one in self.findings
+        ]
+
+    def table(self) -> Table:
+        """All findings in columns of text, where the published figures come from, and the sentence."""
+        rows = [HEAD, *self.rows()]
+        widths = [max(len(row[place]) for row in rows) for place in range(len(HEAD))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return Table("\n".join([*lines, "", *self._foot()]))
+
+    def markdown(self) -> str:
+        """The same as a table of Markdown."""
+        lines = [f"| {' | '.join(row)} |" for row in (HEAD, ("---",) * len(HEAD), *self.rows())]
+        return "\n".join([*lines, "", *(f"- {line}" for line in self._foot())])
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program: `behaves_as_published` is null where that cannot be told."""
+        findings = [asdict(one) for one in self.findings]
+        for one in findings:
+            one["measured"] = None if one["measured"] != one["measured"] else one["measured"]
+        return {
+            "model": self.model,
+            "behaves_as_published": self.behaves_as_published,
+            "sentence": self.sentence,
+            "complete": self.complete,
+            "findings": findings,
+            "notes": self.notes,
+            "cards": {name: asdict(result.card) for name, result in self.results.items()},
+        }
+
+    def _foot(self) -> list[str]:
+        cards = [f"{name}: {result.card.line()}" for name, result in self.results.items()]
+        sources = [f"published, {one.benchmark}: {one.source}; {one.protocol}" for one in self.findings]
+        return [*cards, *dict.fromkeys(sources), *(f"Note: {note}" for note in self.notes), self.sentence]
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+
+def checks_of(model: str) -> tuple[Check, ...]:
+    """What a model is asked. Raises ValueError for a model that is not in `CHECKS`."""
+    if model not in CHECKS:
+        raise ValueError(f"there are no checks for {model!r}; choose from {', '.join(CHECKS)}")
+    return CHECKS[model]
+
+
+def check_data(model: str, root: Path, mapping_model: str | Path | None = None) -> None:
+    """Look for everything that the checks of a model need, before anything takes long.
+
+    Raises:
+        FileNotFoundError: data is missing, and the message names each file of each benchmark; or the sentence embedder.
+        ImportError: a package that scores the answers is missing.
+    """
+    missing = []
+    for check in checks_of(model):
+        try:
+            check_files(check.benchmark, root, check.split)
+        except FileNotFoundError as error:
+            missing.append(str(error))
+    if missing:
+        raise FileNotFoundError("\n".join(dict.fromkeys(missing)))
+    for check in checks_of(model):
+        check_scorers(benchmark(check.benchmark).scorers, mapping_model)
+
+
+def verify(
+    model: str,
+    gpt4roi: GPT4RoI,
+    root: str | os.PathLike[str],
+    *,
+    items: int = ITEMS,
+    seed: int = 0,
+    mapping_model: str | os.PathLike[str] | None = None,
+    batch_size: int = BATCH_SIZE,
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Verification:
+    """Measure a checkpoint on a part of what its model was published with.
+
+    Args:
+        model: one of `CHECKS`, such as "GPT4RoI-7B".
+        root: folder of the data, as `evaluate` takes it; a generated world has no published figures, so there is no
+            default.
+        items: about how many questions of each benchmark, drawn by `seed`: annotations of VCR, each of which is two
+            questions, and objects of LVIS. LVIS is drawn by whole images.
+        mapping_model, batch_size, progress: as `evaluate` takes them.
+        folder: where answers are kept, a folder per benchmark. The same call goes on where an earlier one ended.
+
+    Returns:
+        The findings. A run that was interrupted holds the benchmarks that were begun, and is not `complete`.
+
+    Raises:
+        ValueError: the model has no checks, or an argument does not fit.
+        FileNotFoundError, ImportError, MemoryError: as `evaluate` raises them.
+
+    >>> from gpt4roi_nb.evaluate.verify import CHECKS, published
+    >>> [(check.benchmark, check.split) for check in CHECKS["GPT4RoI-7B"]]
+    [('vcr', 'val'), ('lvis', 'lvis_val_1k_category')]
+    >>> published("GPT4RoI-7B", CHECKS["GPT4RoI-7B"][0]).metrics["Q→A"]
+    87.4
+    """
+    items = whole_number(items, "items", least=1)
+    findings: list[Finding] = []
+    results: dict[str, Result] = {}
+    notes: list[str] = []
+    for check in checks_of(model):
+        result = results[check.benchmark] = evaluate(
+            check.benchmark,
+            gpt4roi,
+            root,
+            split=check.split,
+            scorer=check.scorer,
+            limit=-int(-items // check.items_per_group),
+            seed=seed,
+            mapping_model=mapping_model,
+            batch_size=batch_size,
+            folder=None if folder is None else Path(folder) / check.benchmark,
+            progress=progress,
+        )
+        findings += judge(model, check, result)
+        if check.caveat:
+            notes.append(check.caveat)
+        if result.card.left_out:
+            counted = ", ".join(f"{count:,} × {reason}" for reason, count in result.card.left_out.items())
+            notes.append(f"left out of {check.benchmark}: {counted}")
+        if not result.card.complete:
+            break
+    return Verification(model, findings, results, notes)
+
+
+def published(model: str, check: Check) -> Published:
+    """The published figures that a check is about. Raises ValueError where there are none."""
+    for entry in benchmark(check.benchmark).published:
+        if entry.model == model and entry.split == check.split and check.tolerances.keys() <= entry.metrics.keys():
+            return entry
+    raise ValueError(
+        f"no figures of {model} on {check.benchmark} ({check.split}) are known: {', '.join(check.tolerances)}"
+    )
+
+
+def judge(model: str, check: Check, result: Result) -> Iterator[Finding]:
+    """One finding for each published figure of a check."""
+    entry = published(model, check)
+    for metric, tolerance in check.tolerances.items():
+        measured = result.metrics.get(metric, float("nan"))
+        interval = result.intervals.get(metric)
+        verdict, why = _verdict(entry.metrics[metric], tolerance, measured, interval, result.card.images)
+        yield Finding(
+            benchmark=check.benchmark,
+            split=check.split,
+            metric=metric,
+            published=entry.metrics[metric],
+            tolerance=tolerance,
+            source=entry.source,
+            protocol=entry.protocol,
+            measured=measured,
+            interval=interval,
+            questions=result.card.questions,
+            images=result.card.images,
+            verdict=verdict,
+            reason=f"{check.benchmark} {metric} {why}",
+        )
+
+
+def _verdict(
+    expected: float, tolerance: float, measured: float, interval: tuple[float, float] | None, images: int
+) -> tuple[str, str]:
+    """The verdict of a figure, and the reason in words."""
+    if interval is None:
+        return UNTOLD, f"has no interval ({images} images)"
+    if images < LEAST_IMAGES:
+        return UNTOLD, f"is of {images} images, fewer than {LEAST_IMAGES}"
+    low, high = interval
+    beside = f"is {shown(measured, interval)}, published {expected:g} ± {tolerance:g}"
+    if high < expected - tolerance:
+        return BELOW, f"{beside}: below"
+    if low > expected + tolerance:
+        return ABOVE, f"{beside}: above"
+    if expected - tolerance <= low and high <= expected + tolerance:
+        return AS_PUBLISHED, beside
+    return UNTOLD, f"{beside}: the interval is too wide, or lies across the bound"
