@@ -108,7 +108,7 @@ def coco_like(boxes: list[tuple[int, int, int, int]], **of_image: Any) -> dict[s
 def test_regions_and_boxes_agree_in_coco_and_visual_genome(folder: Path, boxes: Any, seed: int) -> None:
     content = coco_like(boxes)
     expected = min(len(boxes), 15)
-    assert agree(parsed("coco", folder, content), seed) == expected
+    assert agree(parsed("coco", folder, content), seed) == len(boxes)
     assert agree(parsed("visual_genome", folder, content), seed) == expected
     regions = [dict(zip(("x", "y", "width", "height"), box, strict=True)) for box in boxes]
     for entry, box in zip(regions, boxes, strict=True):
