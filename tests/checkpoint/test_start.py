@@ -91,8 +91,6 @@ def test_one_command_makes_what_the_first_stage_begins_with(
     generation = model.generation_config
     assert generation.eos_token_id == [tokenizer.eos_token_id] and tokenizer.eos_token == "</s>"
 
-    for case in json.loads((golden / "prompts.json").read_text())["conversations"].values():
-        assert case  # the recorded ids themselves are compared in tests/test_prompt.py
     turns = [("user", "What is <region1>?\nAnd why?"), ("assistant", "A  dog, 3 years old.")]
     assert gpt4roi.processor.prompt(turns).input_ids == build_prompt(turns, canonical, 16).input_ids
 
