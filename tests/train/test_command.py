@@ -89,10 +89,10 @@ def test_a_published_file_gives_the_published_settings_each_with_its_source(stag
     assert config.keys() - known.keys() == {"checkpoint"}
     assert config["gradient_checkpointing"] and (config["save_steps"], config["keep"]) == ((1000, 3000)[stage - 1], 1)
     assert check_augment(config.get("augment")) == ({"coco": "published"} if stage == 1 else None)
-    for entry in entries:
-        options = inspect.signature(load).parameters.keys() | FORMATS[entry["format"]].__kwdefaults__.keys()
-        assert entry.keys() <= options
-        assert "max_regions" in entry or entry["format"] in ("vcr", "llava")
+    for listed in entries:
+        options = inspect.signature(load).parameters.keys() | FORMATS[listed["format"]].__kwdefaults__.keys()
+        assert listed.keys() <= options
+        assert "max_regions" in listed or listed["format"] in ("vcr", "llava")
     settings = [line for line in file.read_text().splitlines() if re.match(r"\w+:", line)]
     assert len(settings) > 15 and all(" # " in line for line in settings)
 
