@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -173,9 +174,9 @@ def _cut(boxes: Boxes, picture: Image.Image) -> Boxes:
     return inside
 
 
-def _pasted(picture: Image.Image, right: int, down: int, colour: object) -> Image.Image:
+def _pasted(picture: Image.Image, right: int, down: int, colour: Any) -> Image.Image:
     """The image moved, with a colour where it was."""
-    canvas = Image.new(picture.mode, picture.size, colour)  # type: ignore[arg-type]
+    canvas = Image.new(picture.mode, picture.size, colour)
     canvas.paste(picture, (right, down))
     return canvas
 

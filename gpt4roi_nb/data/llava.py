@@ -166,17 +166,19 @@ def _entries(file: Path) -> Iterable[tuple[Any, Any, Any]]:
         if labels is not None and labels.shape != (len(boxes),):
             raise ValueError(f"'labels' must be {len(boxes)} numbers, one per box, but their shape is {labels.shape}")
         cuts = offsets[1:-1]
-        of_each = [None] * len(names) if labels is None else np.split(labels, cuts)
-        return zip(names.tolist(), np.split(boxes, cuts), of_each, strict=True)
+        labels_of_each: list[Any] = [None] * len(names) if labels is None else np.split(labels, cuts)
+        return zip(names.tolist(), np.split(boxes, cuts), labels_of_each, strict=True)
     if file.suffix == ".parquet":
         import pyarrow.parquet
 
-        there = pyarrow.parquet.read_schema(file).names
-        columns = [name for name in ("filename", "pred_bboxes", "labels") if name != "labels" or name in there]
-        table = pyarrow.parquet.read_table(file, columns=columns)
-        every: Any = table["labels"] if "labels" in there else None
-        of_each = itertools.repeat(None, len(table)) if every is None else (labels.as_py() for labels in every)
-        return zip(table["filename"].to_pylist(), (rows.as_py() for rows in table["pred_bboxes"]), of_each, strict=True)
+        columns = ["filename", "pred_bboxes"]
+        labelled = "labels" in pyarrow.parquet.read_schema(file).names
+        table = pyarrow.parquet.read_table(file, columns=[*columns, "labels"] if labelled else columns)
+        rows = (row.as_py() for row in table["pred_bboxes"])
+        every: Iterable[Any] = (
+            (row.as_py() for row in table["labels"]) if labelled else itertools.repeat(None, len(table))
+        )
+        return zip(table["filename"].to_pylist(), rows, every, strict=True)
     raise ValueError(f"expected .pkl, .npz or .parquet, but it is {file.suffix!r}")
 
 

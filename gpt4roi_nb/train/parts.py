@@ -140,8 +140,8 @@ def _adapted_layers(model: GPT4RoIForConditionalGeneration) -> Iterator[tuple[nn
 def _part(name: str, module: nn.Module) -> Part:
     parameters = dict(module.named_parameters())
     trained = {tensor: parameter for tensor, parameter in parameters.items() if parameter.requires_grad}
-    sizes = (sum(parameter.numel() for parameter in group.values()) for group in (parameters, trained))
-    return Part(name, *sizes, tensors=tuple(f"{name}.{tensor}" for tensor in trained))
+    whole, learnt = (sum(parameter.numel() for parameter in group.values()) for group in (parameters, trained))
+    return Part(name, whole, learnt, tuple(f"{name}.{tensor}" for tensor in trained))
 
 
 def _add_adapters(model: GPT4RoIForConditionalGeneration, options: dict[str, Any]) -> None:
