@@ -69,7 +69,7 @@ def check_data(data: Sized, images: ImageFolders | None) -> None:
         raise ValueError("the data do not know where their pictures lie; name their folder: train(…, images=folder)")
 
 
-def check_augment(augment: bool | str | Mapping[str, str] | None) -> str | dict[str, str] | None:
+def check_augment(augment: Any) -> str | dict[str, str] | None:
     """How each source's images are augmented, as `Collator` takes it; None for none.
 
     Raises:
