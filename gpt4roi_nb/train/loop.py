@@ -102,7 +102,8 @@ def train(
     report: Callable[[dict[str, float]], None] | None = None,
     **options: Any,
 ) -> TrainingRun:
-    """Trains a model, in place; the defaults are the published settings.
+    """Trains a model, in place; the defaults are the published settings, but for augmentation, gradient checkpointing
+    and how often it saves and logs: `stage1.yaml` and `stage2.yaml` have these as well.
 
     An interrupted training is continued by the same call: from the last checkpoint that is whole, with optimiser,
     schedule, place in the data and random state.
