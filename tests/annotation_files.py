@@ -224,7 +224,7 @@ def llava(folder: Path, kind: str = "pkl") -> Given:
         import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.table({"filename": [name], "pred_bboxes": [rows.tolist()]})
+        table = pyarrow.table({"filename": [name], "pred_bboxes": [rows.tolist()], "labels": [[0, 1, 2]]})
         pyarrow.parquet.write_table(table, boxes)
     images = pictures(folder / "train2017", name)
     return Given("llava", write(folder / "llava_instruct_150k.json", content), images, {"boxes": boxes})

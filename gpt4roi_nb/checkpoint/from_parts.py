@@ -27,11 +27,18 @@ from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import Source, locate
 from gpt4roi_nb.checkpoint.shards import Shards
 from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig
+from gpt4roi_nb.files import read_json
 from gpt4roi_nb.finite import check_finite
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD, GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import SYSTEM, token_id_of
-from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN, add_gpt4roi_tokens
+from gpt4roi_nb.tokenizer import (
+    ADDED_TOKENS,
+    IMAGE_TOKEN,
+    REGION_TOKEN,
+    add_gpt4roi_tokens,
+    tokenizer_from_sentencepiece,
+)
 
 _Path = str | os.PathLike[str]
 _SHOWN_NAMES = 5
@@ -56,9 +63,13 @@ def assemble_from_parts(
     for source in (language_source, tower_source):
         check_what_is_loaded(source.folder, (*PROCESSOR_FILES, *OPTIONAL_FILES))
     text_config, vision_config = _config(language_source), _vision_config(tower_source)
-    tokenizer = _tokenizer(language_source)
-    known = set(tokenizer.get_vocab())
-    add_gpt4roi_tokens(tokenizer)
+    canonical = None if chat_format == "template" else _canonical(language_source, text_config, chat_format)
+    if canonical is not None:
+        tokenizer, known = canonical
+    else:
+        tokenizer = _tokenizer(language_source)
+        known = set(tokenizer.get_vocab())
+        add_gpt4roi_tokens(tokenizer)
     config = GPT4RoIConfig(
         text_config=text_config,
         vision_config=vision_config,
@@ -83,6 +94,8 @@ def assemble_from_parts(
         _check_weights(source)
     dtype = dtype or (torch.float32 if target.type == "cpu" else "auto")
     language = _loaded(AutoModelForCausalLM, language_source, dtype=dtype)
+    if canonical is not None:
+        _name_ends(language, tokenizer)
     _make_rows(language, [index for token, index in tokenizer.get_vocab().items() if token not in known])
     tower = _loaded(AutoModel, tower_source, config=config.vision_config, dtype=language.dtype)
     config.text_config, config.vision_config = language.config, tower.config
@@ -155,6 +168,38 @@ def _tokenizer(part: Source) -> PreTrainedTokenizerBase:
             f"but has a {type(tokenizer).__name__}; convert it"
         )
     return tokenizer
+
+
+def _canonical(
+    part: Source, config: PreTrainedConfig, chat_format: str | None
+) -> tuple[PreTrainedTokenizerBase, set[str]] | None:
+    """A LLaMA's tokenizer with SentencePiece's own ids, which GPT4RoI was trained with, and the tokens that have a row
+    already; None where there is no tokenizer.model, the chat has a template, or there are tokens of another order.
+
+    Raises:
+        ValueError: tokenizer.model is no SentencePiece model.
+    """
+    file, added = part.folder / "tokenizer.model", part.folder / "added_tokens.json"
+    if config.model_type != "llama" or not file.is_file():
+        return None
+    said = part.folder / "tokenizer_config.json"
+    content = read_json(said) if said.is_file() else {}
+    if chat_format is None and (content.get("chat_template") or (part.folder / "chat_template.jinja").is_file()):
+        return None
+    own = {str(token): index for token, index in (read_json(added) if added.is_file() else {}).items()}
+    own |= {entry["content"]: int(index) for index, entry in content.get("added_tokens_decoder", {}).items()}
+    tokenizer = tokenizer_from_sentencepiece(file, model_max_length=getattr(config, "max_position_embeddings", 2048))
+    vocabulary = tokenizer.get_vocab()
+    if any(vocabulary.get(token) != index for token, index in own.items()):
+        return None
+    return tokenizer, vocabulary.keys() - set(ADDED_TOKENS) | own.keys()
+
+
+def _name_ends(language: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The ids of special tokens are the tokenizer's: early conversions of LLaMA wrote wrong ones."""
+    for config in (language.config, language.generation_config):
+        config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 def _loaded(auto: Any, part: Source, **kwargs: Any) -> PreTrainedModel:

@@ -79,11 +79,11 @@ class Shards:
             with safe_open(file, framework="pt") as opened:
                 tensor: Tensor = opened.get_tensor(name)
         elif zipfile.is_zipfile(file):
-            tensor = _load_bin(file)[name]
+            tensor = load_bin(file)[name]
         else:  # an old file cannot be mapped, so it is kept until another is needed
             if self._held is None or self._held[0] != file:
                 self._held = None
-                self._held = file, _load_bin(file)
+                self._held = file, load_bin(file)
             tensor = self._held[1][name]
         return tensor.clone()
 
@@ -154,11 +154,11 @@ def _contents(file: Path) -> Iterator[tuple[str, TensorInfo]]:
         except SafetensorError as error:
             raise ValueError(f"{str(file)!r} is truncated or no safetensors file ({error}); copy it again") from error
     else:
-        for name, tensor in _load_bin(file).items():
+        for name, tensor in load_bin(file).items():
             yield name, TensorInfo(file, tuple(tensor.shape), tensor.dtype)
 
 
-def _load_bin(file: Path) -> dict[str, Tensor]:
+def load_bin(file: Path) -> dict[str, Tensor]:
     """Never runs code from the file; of a newer one the values stay on disk until they are touched."""
     # PyTorch's format before version 1.6 is no zip archive and cannot be mapped: all of it comes into memory.
     try:

@@ -80,7 +80,7 @@ class CocoFile:
                     self.images.add(image_id, _image(entry, keep_of_image))
                     unusable.discard(image_id)
                 elif key == "categories":
-                    self.categories.add(field(entry, "id", int), _category_name(entry))
+                    self.categories.add(field(entry, "id", int), category_name(entry))
                 elif key == "annotations":
                     for part, name in _parts(entry, number):
                         try:
@@ -155,7 +155,8 @@ def is_crowd(entry: dict[str, Any]) -> bool:
     raise BadRecord(WRONG_TYPE, f"'iscrowd' must be 0 or 1, but is {shown(mark)}")
 
 
-def _category_name(entry: Any) -> str:
+def category_name(entry: Any) -> str:
+    """The name of a category in words. Raises BadRecord where there is none."""
     name = plain(field(entry, "name", str).replace("_", " "))
     if not name:
         raise BadRecord(MISSING, "'name' says nothing, and would train an empty answer")

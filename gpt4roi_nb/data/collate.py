@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes, normalise
-from gpt4roi_nb.data.augmentation import augment
+from gpt4roi_nb.data.augmentation import AUGMENTATIONS
 from gpt4roi_nb.data.image_files import Folder, linked_folders
 from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE, TOO_LONG, UNREADABLE_IMAGE, BadRecord, Problems, relative_path
 from gpt4roi_nb.data.record import Record
@@ -55,8 +55,11 @@ class Collator:
         also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
         problems: where records that cannot be used are noted. Such a record keeps its row, of which nothing is learnt,
             so that batches are as large as ever. Without it, the first such record is an error.
-        augmented: mirror and shift pictures, by chance, with this seed; None leaves them as they are.
-        kept: hidden states of the tower, taken instead of pictures where all of a batch are there.
+        augment: how images are mirrored and shifted by chance: one of `augmentation.AUGMENTATIONS` for all sources, or
+            for each source that is named; None leaves images as they are.
+        seed: of that chance.
+        kept: hidden states of the tower, taken instead of pictures where all of a batch are there; never of a source
+            that is augmented.
 
     Raises:
         ValueError: a source has no folder; or `also` without `images`.
@@ -72,7 +75,8 @@ class Collator:
         *,
         also: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
         problems: Problems | None = None,
-        augmented: int | None = None,
+        augment: str | Mapping[str, str] | None = None,
+        seed: int = 0,
         kept: Kept | None = None,
     ) -> None:
         self.processor = processor
@@ -89,7 +93,8 @@ class Collator:
             self._folders = None if images is None else Folder(Path(images), self.also)
         self.max_length = max_length
         self.problems = Problems(strict=True) if problems is None else problems
-        self.augmented = augmented
+        self.augment = augment
+        self.seed = seed
         self.kept = kept
         # Shared, so that workers which outlive an epoch hear of the next.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -135,17 +140,25 @@ class Collator:
         folder = self._folder_of(record)
         try:
             file = _file(folder, record)
-            kept = self.kept.get(file) if self.kept is not None and from_kept else None
+            variant = self.variant_of(record)
+            kept = self.kept.get(file) if self.kept is not None and from_kept and variant is None else None
             if kept is not None:
                 states, size = kept
                 return self._example(record, size, tower_states=states)
             picture = _opened(file)
-            if self.augmented is not None:
-                picture, record = augment(picture, _within(record, picture.size), self.augmented, epoch=self.epoch)
+            if variant is not None:
+                within = _within(record, picture.size)
+                picture, record = AUGMENTATIONS[variant](picture, within, self.seed, epoch=self.epoch)
             return self._example(record, picture.size, self.processor.image_processor.picture(picture))
         except BadRecord as bad:
             self.problems.add(bad, f"{record.source}: record {record.id}, {record.image}")
             return None
+
+    def variant_of(self, record: Record) -> str | None:
+        """How a record's image is augmented; None where it is left as it is."""
+        if self.augment is None or isinstance(self.augment, str):
+            return self.augment
+        return self.augment.get(record.source)
 
     def path_of(self, record: Record) -> Path:
         """Where a record's picture lies.

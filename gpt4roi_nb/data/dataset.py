@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.arguments import whole_number
+from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes
 from gpt4roi_nb.data.coco import read_instances
 from gpt4roi_nb.data.flickr import read_flickr
 from gpt4roi_nb.data.image_files import Folder, linked_folders
 from gpt4roi_nb.data.index import Index, open_index
-from gpt4roi_nb.data.instructions import MAX_REGIONS, instruct
+from gpt4roi_nb.data.instructions import SHOWN, instruct
 from gpt4roi_nb.data.llava import read_llava
 from gpt4roi_nb.data.problems import OUTSIDE, UNREADABLE_IMAGE, BadRecord, Problems
 from gpt4roi_nb.data.record import Annotation, Record
@@ -37,7 +37,13 @@ FORMATS: dict[str, Callable[..., Iterator[Annotation]]] = {
     "vcr": read_vcr,
     "llava": read_llava,
 }
-FILE_OPTIONS = ("instances", "image_data", "boxes", "metadata")  # of the formats; each names a file or a folder
+FILE_OPTIONS = (
+    "instances",
+    "image_data",
+    "boxes",
+    "categories",
+    "metadata",
+)  # of the formats; each names a file or a folder
 SEEN = "problems_seen.jsonl"
 
 logger = logging.getLogger(__name__)
@@ -57,7 +63,8 @@ class RegionDataset:
         *,
         name: str,
         seed: int = 0,
-        max_regions: int = MAX_REGIONS,
+        max_regions: int | None = None,
+        shown: float = SHOWN,
         rows: np.ndarray[Any, np.dtype[np.int32]] | None = None,
     ) -> None:
         self.index = index
@@ -66,6 +73,7 @@ class RegionDataset:
         self.name = name
         self.seed = seed
         self.max_regions = max_regions
+        self.shown = shown
         self._rows = rows  # of the index, if not all can be used
 
     def __len__(self) -> int:
@@ -87,7 +95,7 @@ class RegionDataset:
 
     def record(self, number: int, epoch: int = 0) -> Record:
         """A record by number; another epoch words it otherwise."""
-        return instruct(self.annotation(number), self.seed, epoch=epoch, max_regions=self.max_regions)
+        return instruct(self.annotation(number), self.seed, epoch=epoch, max_regions=self.max_regions, shown=self.shown)
 
     def located(self, number: int, epoch: int = 0) -> Record:
         """As `record`, but it names its picture by the whole path."""
@@ -136,7 +144,8 @@ def load(
     *,
     also: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     seed: int = 0,
-    max_regions: int = MAX_REGIONS,
+    max_regions: int | None = None,
+    shown: float = SHOWN,
     strict: bool = False,
     problems: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -152,7 +161,10 @@ def load(
             looked for.
         also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
         seed: of wordings, and of the choice among many boxes.
-        max_regions: of an image in one conversation, where each region has a turn.
+        max_regions: of an image in one conversation, where each region has a turn or a caption names all; None takes
+            the published number: 100 for COCO, 150 for Flickr30k Entities, 15 for RefCOCO/+/g and Visual Genome.
+        shown: of LLaVA's conversations with a detector's boxes, the share that has them, from 0 to 1; others each
+            epoch.
         strict: raise BadRecord at the first bad record, instead of counting them.
         problems: file to list bad records in; beside the index by default.
         cache: folder of the indexes, `~/.cache/gpt4roi_nb` by default.
@@ -177,7 +189,10 @@ def load(
     source, folder = Path(annotations), Path(images) if images is not None else None
     others = linked_folders(also)
     files = [source, *(value for value in options.values() if isinstance(value, Path))]
-    max_regions = whole_number(max_regions, "max_regions", least=1)
+    max_regions = None if max_regions is None else whole_number(max_regions, "max_regions", least=1)
+    shown = real_number(shown, "shown")
+    if not 0 <= shown <= 1:
+        raise ValueError(f"shown must lie between 0 and 1, but is {shown}")
     for file in [*files, *([folder] if folder is not None else [])]:
         if not file.exists():
             raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
@@ -210,7 +225,7 @@ def load(
     seen = Problems(Path(problems) if problems is not None else index.folder / SEEN, strict=strict)
     seen.begin_with(Problems(index.problems), noted)
     seen.left_out = index.left_out
-    dataset = RegionDataset(index, folder, seen, name=name, seed=seed, max_regions=max_regions, rows=rows)
+    dataset = RegionDataset(index, folder, seen, name=name, seed=seed, max_regions=max_regions, shown=shown, rows=rows)
     if seen.counts():
         logger.warning("%s", dataset.report())
     return dataset

@@ -23,7 +23,7 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.record import Annotation
 from gpt4roi_nb.files import read_json, write_json
 
-VERSION = 3  # of what parsers yield and of the layout: a higher one makes every index anew
+VERSION = 4  # of what parsers yield and of the layout: a higher one makes every index anew
 ROWS = 2048  # a batch; all but the last are of this size
 ANNOTATIONS, PROBLEMS, MANIFEST = "annotations.arrow", "problems.jsonl", "manifest.json"
 _KEY_LENGTH = 16

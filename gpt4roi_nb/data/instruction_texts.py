@@ -106,3 +106,16 @@ DETECTED = (
     "Noticed so far: {regions}.",
     "Marked areas: {regions}.",
 )
+# The same where the detector says what it has found: `<region1> may feature a dog, <region2> may feature a cup`.
+NAMED = (
+    "Some parts of the image, as a detector sees them: {regions}.",
+    "A detector has this of parts of the image: {regions}.",
+    "Regions that may help: {regions}.",
+    "What was detected: {regions}.",
+    "Notes on regions of this image: {regions}.",
+    "Guesses about what is where: {regions}.",
+    "From a detector, which may be wrong: {regions}.",
+    "Here is a list of regions: {regions}.",
+    "Regions and what they may hold: {regions}.",
+    "Found so far, without certainty: {regions}.",
+)

@@ -7,6 +7,7 @@ whatever order and by whichever worker it is read.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 from gpt4roi_nb.data import instruction_texts as texts
@@ -14,6 +15,7 @@ from gpt4roi_nb.data.record import (
     ANSWER_CHOICE,
     CAPTION,
     CATEGORY,
+    DETECTED_DIALOGUE,
     DIALOGUE,
     EXPRESSION,
     GROUNDING,
@@ -21,29 +23,48 @@ from gpt4roi_nb.data.record import (
     REASONING,
     Annotation,
     Record,
+    as_boxes,
     regions_of,
 )
-from gpt4roi_nb.prompt import listed, region
+from gpt4roi_nb.prompt import listed, references, region
 
-MAX_REGIONS = 15  # of an image in one conversation, where each region has its own turn
+# Regions of an image in one conversation: those of COCO, of RefCOCO/+/g, of Visual Genome, and of Flickr30k Entities
+# (`max_gt_per_img` in the authors' gpt4roi/datasets).
+MAX_REGIONS = {CATEGORY: 100, EXPRESSION: 15, CAPTION: 15, GROUNDING: 150}
+SHOWN = 0.5  # of the conversations with a detector's boxes, the share that has them (gpt4roi/datasets/det_llava.py)
 LETTERS = ("(A)", "(B)", "(C)", "(D)")
 Turns = list[tuple[str, str]]
 
 
-def instruct(annotation: Annotation, seed: int = 0, *, epoch: int = 0, max_regions: int = MAX_REGIONS) -> Record:
+def instruct(
+    annotation: Annotation, seed: int = 0, *, epoch: int = 0, max_regions: int | None = None, shown: float = SHOWN
+) -> Record:
     """The conversation that an annotation becomes.
 
     Args:
         annotation: what a parser has yielded.
         seed, epoch: another of either gives another wording, and another choice among many boxes.
-        max_regions: at most so many turns where each region is asked about by itself.
+        max_regions: at most so many regions, where each is asked about by itself or a caption names all; None is the
+            published number, `MAX_REGIONS`.
+        shown: how often a dialogue has its detector's boxes, from 0 to 1; else it is about the image alone.
     """
     rng = random.Random(f"{seed}/{epoch}/{annotation.source}/{annotation.id}")
     boxes = annotation.boxes
+    most = MAX_REGIONS.get(annotation.kind, len(boxes)) if max_regions is None else max_regions
     if annotation.kind in _QUESTIONS:
-        order = rng.sample(range(len(boxes)), min(len(boxes), max_regions))
+        order = rng.sample(range(len(boxes)), min(len(boxes), most))
         boxes = boxes[order]
         turns = _one_by_one([annotation.texts[index] for index in order], _QUESTIONS[annotation.kind], rng)
+    elif annotation.kind == GROUNDING:
+        kept = sorted(rng.sample(range(len(boxes)), most)) if len(boxes) > most else list(range(len(boxes)))
+        boxes = boxes[kept]
+        turns = _grounding(annotation.texts[0], kept, rng)
+    elif annotation.kind in (DIALOGUE, DETECTED_DIALOGUE):
+        names = annotation.texts[: len(boxes)] if annotation.kind == DETECTED_DIALOGUE else ()
+        told = annotation.texts[len(names) :]
+        if len(boxes) and rng.random() >= shown:
+            boxes = as_boxes([])
+        turns = _dialogue(told, len(boxes), names, rng)
     elif annotation.kind in (ANSWER_CHOICE, RATIONALE_CHOICE) and annotation.choice < 0:
         raise ValueError(f"annotation {annotation.id!r} does not say which option is right, so nothing can be learnt")
     elif annotation.kind in _WORDINGS:
@@ -62,18 +83,29 @@ def _one_by_one(answers: Sequence[str], questions: Sequence[str], rng: random.Ra
     return turns
 
 
-def _grounding(annotation: Annotation, rng: random.Random) -> Turns:
-    regions = listed(range(1, len(annotation.boxes) + 1))
-    return [
-        ("user", rng.choice(texts.GROUNDING_QUESTIONS).format(regions=regions)),
-        ("assistant", annotation.texts[0]),
-    ]
+def _grounding(caption: str, kept: Sequence[int], rng: random.Random) -> Turns:
+    """kept: the boxes that are spoken of, counted from 0; the caption's references to others are left out."""
+    numbers = {index + 1: number for number, index in enumerate(kept, 1)}
+
+    def without_others(group: re.Match[str]) -> str:
+        left = [numbers[old] for old in references(group.group()) if old in numbers]
+        return f" ({listed(left)})" if left else ""
+
+    regions = listed(range(1, len(kept) + 1))
+    asked = rng.choice(texts.GROUNDING_QUESTIONS).format(regions=regions)
+    return [("user", asked), ("assistant", _REFERENCES.sub(without_others, caption))]
 
 
-def _dialogue(annotation: Annotation, rng: random.Random) -> Turns:
-    turns = [(("user", "assistant")[index % 2], text) for index, text in enumerate(annotation.texts)]
-    if len(annotation.boxes):
-        opening = rng.choice(texts.DETECTED).format(regions=listed(range(1, len(annotation.boxes) + 1)))
+def _dialogue(told: Sequence[str], count: int, names: Sequence[str], rng: random.Random) -> Turns:
+    """The turns as they were told, behind a sentence that lists `count` regions, with their names if they have any."""
+    turns = [(("user", "assistant")[index % 2], text) for index, text in enumerate(told)]
+    if count:
+        numbers = range(1, count + 1)
+        if names:
+            listing = ", ".join(f"{region(k)} may feature a {name}" for k, name in zip(numbers, names, strict=True))
+            opening = rng.choice(texts.NAMED).format(regions=listing)
+        else:
+            opening = rng.choice(texts.DETECTED).format(regions=listed(numbers))
         turns[0] = ("user", f"{opening}\n{turns[0][1]}")
     return turns
 
@@ -129,14 +161,13 @@ def choice_question(count: int, question: str, options: Sequence[str], answer: s
     return "\n".join(lines)
 
 
+_REFERENCES = re.compile(r" ?\((?:<region\d+>|, | and )+\)")  # behind a phrase of a grounded caption
 _QUESTIONS = {
     CATEGORY: texts.CATEGORY_QUESTIONS,
     EXPRESSION: texts.EXPRESSION_QUESTIONS,
     CAPTION: texts.CAPTION_QUESTIONS,
 }
 _WORDINGS: dict[str, Callable[[Annotation, random.Random], Turns]] = {
-    GROUNDING: _grounding,
-    DIALOGUE: _dialogue,
     REASONING: _reasoning,
     ANSWER_CHOICE: _answer_choice,
     RATIONALE_CHOICE: _rationale_choice,

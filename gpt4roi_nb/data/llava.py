@@ -3,13 +3,16 @@
 The detector's boxes come beside the conversations, normalised, in one of three forms:
 
 - `.pkl`: a list of `{"filename", "pred_bboxes": (N, 5) normalised xyxy and score, "labels": (N,)}`;
-- `.parquet`: the columns `filename` and `pred_bboxes`, a list of N lists of 5;
-- `.npz`: `filename` (P,), `pred_bboxes` (M, 5) of all pictures one after another, `offsets` (P + 1,): picture p has the
-  rows offsets[p] to offsets[p + 1].
+- `.parquet`: the columns `filename`, `pred_bboxes`, a list of N lists of 5, and `labels`, a list of N;
+- `.npz`: `filename` (P,), `pred_bboxes` (M, 5) of all pictures one after another, `labels` (M,), `offsets` (P + 1,):
+  picture p has the rows offsets[p] to offsets[p + 1].
+
+A label counts LVIS's categories from 0. Labels may be absent where no names are wanted.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import zipfile
 import zlib
@@ -22,11 +25,13 @@ import numpy as np
 from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xyxy
+from gpt4roi_nb.data.coco import category_name
 from gpt4roi_nb.data.image_files import Folder, image_size
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.pickles import PICKLES, read_pickle
 from gpt4roi_nb.data.problems import (
     MISSING,
+    OUT_OF_RANGE,
     WRONG_TURNS,
     WRONG_TYPE,
     BadRecord,
@@ -36,17 +41,20 @@ from gpt4roi_nb.data.problems import (
     path_field,
     text_field,
 )
-from gpt4roi_nb.data.record import DIALOGUE, Annotation, as_boxes, harmless
+from gpt4roi_nb.data.record import DETECTED_DIALOGUE, DIALOGUE, Annotation, as_boxes, harmless
 from gpt4roi_nb.files import check_regular_file
 
 IMAGE_MARK = "<image>"
 SPEAKERS = ("human", "gpt")
-MIN_SCORE = 0.3
-MAX_BOXES = 20
+# As in the authors' gpt4roi/datasets/det_llava.py: boxes that score more than this and are wider and higher than this
+# share of the image, at most so many; where there is none, so many whatever their score and size.
+MIN_SCORE, MIN_SIDE, MAX_BOXES, FALLBACK = 0.3, 0.02, 100, 10
 
-COLUMNS = 5  # of a detection: normalised xyxy and score
+COLUMNS = 5  # of a detection in the files: normalised xyxy and score
+NO_LABEL = -1
 
-# N rows of `COLUMNS` float64 by bare file name. Bytes, since a hundred boxes a picture would be gigabytes as tuples.
+# N rows of `COLUMNS` float64 and the label, by bare file name. Bytes, since a hundred boxes a picture would be
+# gigabytes as tuples.
 Detections = dict[str, bytes]
 
 
@@ -58,8 +66,11 @@ def read_llava(
     also: Sequence[Path] = (),
     name: str = "llava",
     boxes: Path | None = None,
+    categories: Path | None = None,
     min_score: float = MIN_SCORE,
+    min_side: float = MIN_SIDE,
     max_boxes: int = MAX_BOXES,
+    fallback: int = FALLBACK,
 ) -> Iterator[Annotation]:
     """An annotation a conversation; without `boxes` it has no regions.
 
@@ -67,14 +78,21 @@ def read_llava(
         images: the pictures' folder; with `boxes` it is needed, since they count in pictures, not in pixels.
         also: folders that links in `images` may lead to.
         boxes: the detector's file.
-        min_score, max_boxes: the best `max_boxes` of each picture that score at least `min_score`.
+        categories: an LVIS annotation file, whose categories name what the detector's labels count; without it boxes
+            have no names.
+        min_score, min_side, max_boxes: the best `max_boxes` of each picture that score more than `min_score` and whose
+            sides are more than this share of the picture's.
+        fallback: where no box is left, so many of the best, whatever their score and size.
     """
     if boxes is not None and images is None:
         raise ValueError("the detector's boxes are shares of the picture's sides; give the pictures' folder too")
     max_boxes = whole_number(max_boxes, "max_boxes", least=0)
-    min_score = real_number(min_score, "min_score")
-    if not math.isfinite(min_score):
-        raise ValueError(f"min_score must be a finite number, but is {min_score}")
+    fallback = whole_number(fallback, "fallback", least=0)
+    limits = {"min_score": real_number(min_score, "min_score"), "min_side": real_number(min_side, "min_side")}
+    for option, limit in limits.items():
+        if not math.isfinite(limit):
+            raise ValueError(f"{option} must be a finite number, but is {limit}")
+    names = None if categories is None else _names(categories, problems)
     detections = read_detections(boxes, problems) if boxes is not None else {}
     folder = Folder(images, also) if images is not None else None
     for index, (_, entry) in enumerate(elements(file, problems)):
@@ -84,17 +102,21 @@ def read_llava(
             texts = _turns(field(entry, "conversations", list))
             found = detections.get(PurePosixPath(image).name)
             rows: list[Box] = []
+            labels: list[str] = []
             if found is not None and folder is not None:
                 width, height = image_size(folder.file(image))
-                for row in _best(found, min_score, max_boxes):
+                for row in _best(found, **limits, max_boxes=max_boxes, fallback=fallback):
                     try:
                         xyxy = [row[0] * width, row[1] * height, row[2] * width, row[3] * height]
-                        rows.append(box_from_xyxy(xyxy, width, height))
+                        box = box_from_xyxy(xyxy, width, height)
+                        labels += [] if names is None else [_name_of(row[COLUMNS], names)]
+                        rows.append(box)
                     except BadRecord as bad:
                         problems.add(bad, f"{where}, a detected box")
             # One picture has conversations of several sorts, all under the picture's id.
             record_id = f"{field(entry, 'id', str)}-{index}"
-            yield Annotation(DIALOGUE, image, as_boxes(rows), texts, name, record_id)
+            kind = DETECTED_DIALOGUE if labels else DIALOGUE
+            yield Annotation(kind, image, as_boxes(rows), (*labels, *texts), name, record_id)
         except BadRecord as bad:
             problems.add(bad, where)
 
@@ -108,17 +130,17 @@ def read_detections(file: Path, problems: Problems) -> Detections:
     """
     check_regular_file(file)
     found: UniqueTable[str, bytes] = UniqueTable()
-    for number, (name, rows) in enumerate(_readable(file)):
+    for number, (name, rows, labels) in enumerate(_readable(file)):
         try:
             if not isinstance(name, str):
                 raise BadRecord(WRONG_TYPE, f"'filename' must be a text, but is a {type(name).__name__}")
-            found.add(PurePosixPath(name).name, _five_columns(rows))
+            found.add(PurePosixPath(name).name, _with_labels(rows, labels))
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: entry {number}")
     return found
 
 
-def _readable(file: Path) -> Iterator[tuple[Any, Any]]:
+def _readable(file: Path) -> Iterator[tuple[Any, Any, Any]]:
     """As `_entries`. Raises ValueError, which names the file, where it cannot be read to its end."""
     try:
         yield from _entries(file)
@@ -128,41 +150,83 @@ def _readable(file: Path) -> Iterator[tuple[Any, Any]]:
         raise ValueError(f"{str(file)!r} is a damaged or truncated .npz: {error}") from error
 
 
-def _entries(file: Path) -> Iterable[tuple[Any, Any]]:
-    """(file name, boxes) of each picture, as they stand in the file."""
+def _entries(file: Path) -> Iterable[tuple[Any, Any, Any]]:
+    """(file name, boxes, labels) of each picture, as they stand in the file; None for labels that are absent."""
     if file.suffix in PICKLES:
         content = read_pickle(file, arrays=True)
-        return [(entry["filename"], entry["pred_bboxes"]) for entry in content]
+        return [(entry["filename"], entry["pred_bboxes"], entry.get("labels")) for entry in content]
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as content:
             names, boxes, offsets = (content[key] for key in ("filename", "pred_bboxes", "offsets"))
+            labels = content.get("labels")
         if names.ndim != 1 or offsets.shape != (len(names) + 1,) or offsets.dtype.kind not in "iu":
             raise ValueError(f"'offsets' must be {len(np.atleast_1d(names)) + 1} whole numbers")
         if offsets[0] != 0 or offsets[-1] != len(boxes) or (np.diff(offsets.astype(np.int64)) < 0).any():
             raise ValueError(f"'offsets' must rise from 0 to {len(boxes)}, the number of boxes")
-        return zip(names.tolist(), np.split(boxes, offsets[1:-1]), strict=True)
+        if labels is not None and labels.shape != (len(boxes),):
+            raise ValueError(f"'labels' must be {len(boxes)} numbers, one per box, but their shape is {labels.shape}")
+        cuts = offsets[1:-1]
+        labels_of_each: list[Any] = [None] * len(names) if labels is None else np.split(labels, cuts)
+        return zip(names.tolist(), np.split(boxes, cuts), labels_of_each, strict=True)
     if file.suffix == ".parquet":
         import pyarrow.parquet
 
-        table = pyarrow.parquet.read_table(file, columns=["filename", "pred_bboxes"])
-        return zip(table["filename"].to_pylist(), (rows.as_py() for rows in table["pred_bboxes"]), strict=True)
+        columns = ["filename", "pred_bboxes"]
+        labelled = "labels" in pyarrow.parquet.read_schema(file).names
+        table = pyarrow.parquet.read_table(file, columns=[*columns, "labels"] if labelled else columns)
+        rows = (row.as_py() for row in table["pred_bboxes"])
+        every: Iterable[Any] = (
+            (row.as_py() for row in table["labels"]) if labelled else itertools.repeat(None, len(table))
+        )
+        return zip(table["filename"].to_pylist(), rows, every, strict=True)
     raise ValueError(f"expected .pkl, .npz or .parquet, but it is {file.suffix!r}")
 
 
-def _five_columns(rows: Any) -> bytes:
-    """An entry's boxes, as `_best` takes them. Raises BadRecord where they are not of shape (N, 5)."""
+def _with_labels(rows: Any, labels: Any) -> bytes:
+    """An entry's boxes with their labels, as `_best` takes them. Raises BadRecord where they are of other shapes."""
     try:
         array = np.asarray(rows, np.float64)
+        column = None if labels is None else np.asarray(labels)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadRecord(WRONG_TYPE, f"'pred_bboxes' must be numbers of shape (N, {COLUMNS})") from error
     if array.size and (array.ndim != 2 or array.shape[1] != COLUMNS):
         raise BadRecord(WRONG_TYPE, f"'pred_bboxes' must be of shape (N, {COLUMNS}), but is of shape {array.shape}")
-    return (array + 0.0).tobytes()  # + 0.0: what is equal as numbers is equal as bytes, but -0.0 is not
+    array = array.reshape(-1, COLUMNS)
+    if column is None:
+        column = np.full(len(array), NO_LABEL)
+    if column.shape != (len(array),) or (len(array) and column.dtype.kind not in "iu"):
+        raise BadRecord(WRONG_TYPE, f"'labels' must be {len(array)} whole numbers, one per box")
+    # + 0.0: what is equal as numbers is equal as bytes, but -0.0 is not
+    return np.column_stack([array + 0.0, column.astype(np.float64)]).tobytes()
 
 
-def _best(rows: bytes, min_score: float, count: int) -> list[list[float]]:
-    numbers: list[list[float]] = np.frombuffer(rows).reshape(-1, COLUMNS).tolist()
-    return sorted((row for row in numbers if row[4] >= min_score), key=lambda row: -row[4])[:count]
+def _best(rows: bytes, *, min_score: float, min_side: float, max_boxes: int, fallback: int) -> list[list[float]]:
+    """Rows of xyxy, score and label, best first."""
+    numbers: list[list[float]] = np.frombuffer(rows).reshape(-1, COLUMNS + 1).tolist()
+    numbers.sort(key=lambda row: -row[4])
+    good = [row for row in numbers if row[4] > min_score and min(row[2] - row[0], row[3] - row[1]) > min_side]
+    return good[:max_boxes] or numbers[: min(fallback, max_boxes)]
+
+
+def _names(file: Path, problems: Problems) -> list[str]:
+    """The categories of an annotation file, in the order of their ids. Raises ValueError where there are none."""
+    check_regular_file(file)
+    found: UniqueTable[int, str] = UniqueTable()
+    for number, (key, entry) in enumerate(elements(file, problems)):
+        if key == "categories":
+            try:
+                found.add(field(entry, "id", int), category_name(entry))
+            except BadRecord as bad:
+                problems.add(bad, f"{file.name}: entry {number}")
+    if not found:
+        raise ValueError(f"{str(file)!r} names no categories; expected an annotation file of LVIS")
+    return [found[number] for number in sorted(found)]
+
+
+def _name_of(label: float, names: Sequence[str]) -> str:
+    if not 0 <= label < len(names):
+        raise BadRecord(OUT_OF_RANGE, f"its label is {label:g}, but there are {len(names)} categories, counted from 0")
+    return names[int(label)]
 
 
 def _turns(turns: list[Any]) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpt4roi_nb.boxes import Boxes
-from gpt4roi_nb.prompt import HALF_CHARACTER, check_turns, references
+from gpt4roi_nb.prompt import HALF_CHARACTER, REFERENCE, check_turns, references, region
 
 # What the facts of an annotation are, which decides how `instructions.py` words them.
 CATEGORY = "category"  # texts: a name a box
@@ -17,10 +17,21 @@ EXPRESSION = "expression"  # texts: a referring expression a box
 CAPTION = "caption"  # texts: a sentence a box
 GROUNDING = "grounding"  # texts: one caption of the whole picture that names all boxes
 DIALOGUE = "dialogue"  # texts: the user's and the assistant's in turn; boxes are not named in them
+DETECTED_DIALOGUE = "detected_dialogue"  # texts: a name a box, then as in a dialogue
 REASONING = "reasoning"  # texts: question, answer and perhaps rationale, which name boxes
 ANSWER_CHOICE = "answer_choice"  # texts: question and options; choice: the right one
 RATIONALE_CHOICE = "rationale_choice"  # texts: question, its right answer and options; choice: the right one
-KINDS = (CATEGORY, EXPRESSION, CAPTION, GROUNDING, DIALOGUE, REASONING, ANSWER_CHOICE, RATIONALE_CHOICE)
+KINDS = (
+    CATEGORY,
+    EXPRESSION,
+    CAPTION,
+    GROUNDING,
+    DIALOGUE,
+    DETECTED_DIALOGUE,
+    REASONING,
+    ANSWER_CHOICE,
+    RATIONALE_CHOICE,
+)
 
 _BLANKS = re.compile(r"\s+")
 _LIKE_A_REFERENCE = re.compile(r"<\s*region", re.IGNORECASE)
@@ -95,6 +106,11 @@ class Record:
 def regions_of(texts: Iterable[str]) -> list[int]:
     """Numbers of the regions that texts name, in order, each once."""
     return list(dict.fromkeys(number for text in texts for number in references(text)))
+
+
+def renumbered(text: str, numbers: Mapping[int, int]) -> str:
+    """A text whose references have other numbers; all that it names are among `numbers`."""
+    return REFERENCE.sub(lambda found: region(numbers[int(found.group(1))]), text)
 
 
 def plain(text: str) -> str:

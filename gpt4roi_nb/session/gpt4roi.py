@@ -110,8 +110,9 @@ class GPT4RoI(LoadedModel):
         makes them repeatable. See docs/other_models.md.
 
         Args:
-            language_model: folder or hub id of a causal language model with a fast tokenizer. GPT4RoI's tokens are
-                added to it; their rows begin as the mean of the others.
+            language_model: folder or hub id of a causal language model with a fast tokenizer, or of a LLaMA with
+                tokenizer.model, which then gives SentencePiece's own ids where there is no chat template. GPT4RoI's
+                tokens are added to it; their rows begin as the mean of the others.
             vision_tower: folder or hub id of a tower whose hidden states are a square grid of patches (CLIP, SigLIP,
                 DINOv2, ViT), or of a whole model that has one, as CLIP's and SigLIP's are.
             region_config: sizes of the region encoder; None takes GPT4RoI-7B's.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gpt4roi_nb.arguments import real_number, whole_number
+from gpt4roi_nb.data.augmentation import AUGMENTATIONS
 from gpt4roi_nb.data.collate import ImageFolders
 from gpt4roi_nb.data.mixture import Pictured
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -68,10 +69,36 @@ def check_data(data: Sized, images: ImageFolders | None) -> None:
         raise ValueError("the data do not know where their pictures lie; name their folder: train(…, images=folder)")
 
 
-def check_tower_cache(trainable: Sequence[str], augment: bool) -> None:
-    """Raises ValueError where the tower's hidden states of an image differ from step to step."""
-    if augment or "vision_tower" in trainable:
-        raise ValueError("a tower cache fits a frozen tower and unchanged pictures: leave out tower_cache, or augment")
+def check_augment(augment: Any) -> str | dict[str, str] | None:
+    """How each source's images are augmented, as `Collator` takes it; None for none.
+
+    Raises:
+        ValueError: no augmentation is called so.
+        TypeError: it is neither a name nor a mapping from sources to names.
+    """
+    if augment is None or augment is False or augment == {}:
+        return None
+    if augment is True:
+        return "mild"
+    if not isinstance(augment, str | Mapping):
+        raise TypeError(
+            f"augment must be a name, or a name for each source, as {{'coco': 'published'}}, but is {augment!r}"
+        )
+    for variant in [augment] if isinstance(augment, str) else augment.values():
+        if variant not in AUGMENTATIONS:
+            raise ValueError(
+                f"augment must be one of {', '.join(AUGMENTATIONS)}, for all sources or each, but is {augment!r}"
+            )
+    return augment if isinstance(augment, str) else dict(augment)
+
+
+def check_tower_cache(trainable: Sequence[str], augment: str | Mapping[str, str] | None) -> None:
+    """Raises ValueError where the tower's hidden states of every image differ from step to step."""
+    if isinstance(augment, str) or "vision_tower" in trainable:
+        raise ValueError(
+            "a tower cache fits a frozen tower and unchanged images: leave out tower_cache, or augment; with augment "
+            "for single sources, as {'coco': 'published'}, the images of the others are kept"
+        )
 
 
 def computes_in_half(asked: bool) -> bool:

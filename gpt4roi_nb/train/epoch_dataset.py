@@ -64,27 +64,39 @@ class EpochDataset(Dataset[Record]):
         collator = self.collator
         trial = Collator(collator.processor, collator.images, collator.max_length, also=collator.also)
         first: BadRecord | None = None
-        longest = 0
+        longest, sources = 0, set[str]()
         for number in numbers:
             try:
-                example = trial.example(self[number])
+                record = self[number]
+                sources.add(record.source)
+                example = trial.example(record)
             except BadRecord as bad:
                 first = first or bad
             else:
                 longest = max(longest, 0 if example is None else len(example.prompt.input_ids))
+        if isinstance(collator.augment, dict) and (absent := sorted(collator.augment.keys() - sources)):
+            logger.warning(
+                "augment names %s, but of %d records, drawn evenly from all, none is of that source; they are of %s",
+                ", ".join(absent),
+                len(numbers),
+                ", ".join(sorted(sources)),
+            )
         if longest:
             return longest
         raise ValueError(f"none of {len(numbers)} records, drawn evenly from all, can be used; the first: {first}")
 
     def image_paths(self, epochs: int) -> Iterator[Path]:
-        """The images of all records of so many epochs, any of them more than once; none that leaves its folder."""
+        """The images of all records of so many epochs that are not augmented, any of them more than once; none that
+        leaves its folder."""
         before = self.collator.epoch
         try:
             for epoch in range(epochs):
                 self.collator.epoch = epoch
                 for number in range(len(self)):
-                    with suppress(BadRecord):  # training notes it
-                        yield self.collator.path_of(self[number])
+                    record = self[number]
+                    if self.collator.variant_of(record) is None:
+                        with suppress(BadRecord):  # training notes it
+                            yield self.collator.path_of(record)
         finally:
             self.collator.epoch = before
 

@@ -20,6 +20,7 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.checks import (
+    check_augment,
     check_data,
     check_gradients,
     check_numbers,
@@ -74,6 +75,7 @@ def train(
     lora: Mapping[str, Any] | None = None,
     learning_rate: float = 2e-5,
     weight_decay: float | None = None,
+    decay_biases_and_norms: bool = True,
     warmup_steps: float | None = None,
     epochs: float = 2,
     max_steps: int = -1,
@@ -88,7 +90,7 @@ def train(
     logging_steps: int = 10,
     workers: int = 0,
     strict: bool = False,
-    augment: bool = False,
+    augment: bool | str | Mapping[str, str] | None = None,
     tower_cache: str | os.PathLike[str] | None = None,
     resume: bool = True,
     block: bool = True,
@@ -100,7 +102,8 @@ def train(
     report: Callable[[dict[str, float]], None] | None = None,
     **options: Any,
 ) -> TrainingRun:
-    """Trains a model, in place; the defaults are the published settings.
+    """Trains a model, in place; the defaults are the published settings, but for augmentation, gradient checkpointing
+    and how often it saves and logs: `stage1.yaml` and `stage2.yaml` have these as well.
 
     An interrupted training is continued by the same call: from the last checkpoint that is whole, with optimiser,
     schedule, place in the data and random state.
@@ -120,6 +123,8 @@ def train(
         lora: adapters in place of the language model's own weights: options of peft's `LoraConfig`, {} for defaults.
         weight_decay, batch_size, warmup_steps: None takes the stage's. batch_size is a device's; warmup_steps is a
             number of steps, or below 1 a share of all steps.
+        decay_biases_and_norms: weight decay applies to every tensor that trains, as published; False leaves biases and
+            norms out of it, as is usual elsewhere.
         max_length: tokens; a longer conversation loses its last questions.
         bf16: compute in bfloat16; None does where there is a GPU that can.
         save_steps, keep: how often a checkpoint is written, and how many are kept. While one is written, there is one
@@ -127,9 +132,11 @@ def train(
         workers: processes that read pictures.
         strict: stop at the first record that cannot be used, such as one whose picture is damaged. Otherwise nothing is
             learnt of it, and it is counted and listed: `TrainingRun.report`, and `skipped.jsonl` in `output_dir`.
-        augment: mirror and shift pictures by chance, where that leaves what is said of them true.
+        augment: mirror and shift images by chance: "published", as the authors did with COCO's, or "mild", where that
+            leaves what is said of them true; for all sources, or for those that are named, `{"coco": "published"}` as
+            in the published first stage. True is "mild" for all.
         tower_cache: a folder for the frozen tower's hidden states, so that each picture goes through it once. How large
-            it gets is said beforehand; too large for the disk is an error. Not with `augment`.
+            it gets is said beforehand; too large for the disk is an error. Not of sources that are augmented.
         resume: continue from the last whole checkpoint in `output_dir`, if there is one. Where a training begins anew,
             its first checkpoint takes the place of those of later steps.
         block: wait for the end; else return at once, and train in a thread. The model may be asked meanwhile: each
@@ -184,8 +191,9 @@ def train(
     if bf16 is None:
         bf16 = not options.get("fp16") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     check_data(data, images)
+    augmented = check_augment(augment)
     if tower_cache is not None:
-        check_tower_cache(trainable, augment)
+        check_tower_cache(trainable, augmented)
     if lora is not None or "language_model" not in trainable:
         check_gradients(gpt4roi.model, bf16 or bool(options.get("fp16")))
 
@@ -197,7 +205,8 @@ def train(
         numbers["max_length"],
         also=also,
         problems=problems,
-        augmented=seed if augment else None,
+        augment=augmented,
+        seed=seed,
     )
     dataset = EpochDataset(data, collator, located=images is None)
     tokens = dataset.check_readable()
@@ -244,16 +253,17 @@ def train(
         transformers.set_seed(seed)  # of the adapters' first weights, too
         with gpt4roi.training_step():
             parts = choose_parts(gpt4roi.model, trainable, None if lora is None else dict(lora))
-        print(table(parts, numbers["learning_rate"], numbers["weight_decay"]))  # noqa: T201  # what trains is said before it does
-
         run = TrainingRun(output, parts, problems, probes, _data=data)
         trainer = RegionTrainer(
             gpt4roi,
+            decay_all=decay_biases_and_norms,
             args=arguments,
             train_dataset=dataset,
             data_collator=collator,
             callbacks=[RunCallback(run, gpt4roi, collator, numbers["probe_steps"] or numbers["logging_steps"], report)],
         )
+        decayed = trainer.get_decay_parameter_names(gpt4roi.model)
+        print(table(parts, numbers["learning_rate"], numbers["weight_decay"], decayed))  # noqa: T201  # what trains is said before it does
         given = {"lora": lora, "probes": probes, "tower_cache": tower_cache}
         if trainer.is_fsdp_enabled and (unfit := [name for name, value in given.items() if value is not None]):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,12 @@ LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
 
 @dataclass(frozen=True)
 class Part:
-    """A module in the table of what trains. parameters, trained: numbers of them."""
+    """A module in the table of what trains. parameters, trained: numbers of them; tensors: names of what trains."""
 
     name: str
     parameters: int
     trained: int
+    tensors: tuple[str, ...] = ()
 
 
 def choose_parts(
@@ -64,12 +65,20 @@ def choose_parts(
     return [_part(name, getattr(model, name)) for name in PARTS]
 
 
-def table(parts: Sequence[Part], learning_rate: float, weight_decay: float) -> str:
-    """What trains, one line a module."""
-    lines = [f"{'module':24}{'parameters':>15}{'trained':>15}{'learning rate':>15}{'weight decay':>14}"]
+def table(parts: Sequence[Part], learning_rate: float, weight_decay: float, decayed: Collection[str]) -> str:
+    """What trains, one line per module.
+
+    decayed: names of the tensors that weight decay applies to; where it applies to a part of a module's, the line says
+    to how many.
+    """
+    lines = [
+        f"{'module':24}{'parameters':>15}{'trained':>15}{'learning rate':>15}{'weight decay':>14}{'of tensors':>12}"
+    ]
     for part in parts:
-        rates = (f"{learning_rate:g}", f"{weight_decay:g}") if part.trained else ("-", "-")
-        lines.append(f"{part.name:24}{part.parameters:>15,}{part.trained:>15,}{rates[0]:>15}{rates[1]:>14}")
+        share = sum(name in decayed for name in part.tensors)
+        rates = (f"{learning_rate:g}", f"{weight_decay:g}", f"{share}/{len(part.tensors)}")
+        rate, decay, tensors = rates if part.trained else ("-", "-", "-")
+        lines.append(f"{part.name:24}{part.parameters:>15,}{part.trained:>15,}{rate:>15}{decay:>14}{tensors:>12}")
     return "\n".join(lines)
 
 
@@ -129,8 +138,10 @@ def _adapted_layers(model: GPT4RoIForConditionalGeneration) -> Iterator[tuple[nn
 
 
 def _part(name: str, module: nn.Module) -> Part:
-    parameters = list(module.parameters())
-    return Part(name, sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad))
+    parameters = dict(module.named_parameters())
+    trained = {tensor: parameter for tensor, parameter in parameters.items() if parameter.requires_grad}
+    whole, learnt = (sum(parameter.numel() for parameter in group.values()) for group in (parameters, trained))
+    return Part(name, whole, learnt, tuple(f"{name}.{tensor}" for tensor in trained))
 
 
 def _add_adapters(model: GPT4RoIForConditionalGeneration, options: dict[str, Any]) -> None:

@@ -56,9 +56,12 @@ class RegionTrainer(Trainer):
     """Trains a loaded model, which may be asked meanwhile.
 
     Stores only what trains; the frozen parts of a checkpoint are those that training began with.
+
+    decay_all: weight decay applies to biases and norms as well.
     """
 
-    def __init__(self, loaded: LoadedModel, **kwargs: Any) -> None:
+    def __init__(self, loaded: LoadedModel, *, decay_all: bool = True, **kwargs: Any) -> None:
+        self.decay_all = decay_all
         super().__init__(loaded.model, **kwargs, compute_loss_func=self._loss)
         self.loaded = loaded
         self._changing = ExitStack()  # holds the lock from the last forward pass of a step to the optimizer's step
@@ -72,6 +75,13 @@ class RegionTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._changing:  # given back after an error within a step too
             return super().train(*args, **kwargs)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The tensors that weight decay applies to: all, as the authors' gpt4roi/train/llava_trainer.py groups those of
+        the region module in stage 1, or the usual ones, without biases and norms."""
+        if self.decay_all:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Alone from the forward pass to the optimizer's step, so that no answer is written with two states of weights.
@@ -238,7 +248,9 @@ class RegionTrainer(Trainer):
         """What the place in the data, of which a checkpoint holds only the step, means something in."""
         args, data = self.args, cast(Any, self.train_dataset)
         a_step = args.train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
-        return {"records a step": a_step, "training's seeds": [args.seed, args.data_seed], **data.order()}
+        order = {"records a step": a_step, "training's seeds": [args.seed, args.data_seed], **data.order()}
+        # It decides which tensors the optimiser's stored groups hold.
+        return {**order, "weight decay of biases and norms": True} if self.decay_all else order
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model if model is None else model)
@@ -255,9 +267,9 @@ class RegionTrainer(Trainer):
         for name in sorted(order.keys() | known.keys()):
             if order.get(name) != known.get(name):
                 raise ValueError(
-                    f"{resume_from_checkpoint!r} was written on the way through other data: {name} was "
-                    f"{known.get(name)}, but is {order.get(name)}. Go on with the data and settings that it had, begin "
-                    "anew with resume=False, or name another output_dir"
+                    f"{resume_from_checkpoint!r} was written on the way through other data or with other settings: "
+                    f"{name} was {known.get(name)}, but is {order.get(name)}. Go on with the data and settings that it "
+                    "had, begin anew with resume=False, or name another output_dir"
                 )
         with self.loaded.training_step():
             if self.is_fsdp_enabled:

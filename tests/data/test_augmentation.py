@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 
 from gpt4roi_nb.data import Record, augment, instruction_texts
-from gpt4roi_nb.data.augmentation import may_be_mirrored, mirror, shift
+from gpt4roi_nb.data.augmentation import (
+    PUBLISHED_PIXELS,
+    PUBLISHED_SIDE,
+    augment_as_published,
+    may_be_mirrored,
+    mirror,
+    shift,
+)
 from gpt4roi_nb.data.instructions import choice_question
 
 BOX = (10, 12, 30, 28)
@@ -148,3 +155,50 @@ def test_augmenting_is_repeatable_varied_and_changes_no_input() -> None:
 def test_a_picture_without_regions_may_be_shifted() -> None:
     empty = Record("1.jpg", np.zeros((0, 4), np.float32), (("user", "What?"), ("assistant", "x")), "llava", "1")
     assert shift(picture(), empty, 2, 2)[1].boxes.shape == (0, 4)
+
+
+def test_as_published_half_are_flipped_and_half_shifted_by_up_to_32_pixels_of_224() -> None:
+    given = [record("a stop sign", number=number) for number in range(200)]  # "mild" would not mirror a sign
+    made = [augment_as_published(picture(), one, 3) for one in given]
+    boxes = np.array([one.boxes[0] for _, one in made])
+    assert all(one.boxes[0].tolist() == red(image) for image, one in made)
+    assert all(one.turns == given[0].turns for _, one in made)
+    upright = np.array(BOX, np.float32)
+    moved = np.array([not (np.allclose(box, upright) or np.allclose(box, (50, 12, 70, 28))) for box in boxes])
+    assert 70 < moved.sum() < 130
+    most = PUBLISHED_PIXELS / PUBLISHED_SIDE
+    down = boxes[:, 1] - BOX[1]
+    assert 0.8 * most * 60 < down.max() <= round(most * 60) and -round(most * 60) <= down.min() < -0.8 * most * 60
+    still = boxes[~moved]
+    assert 0.35 < np.isclose(still[:, 0], 50).mean() < 0.65
+    black = [(np.asarray(image) == 0).all(axis=2).any() for image, _ in made]
+    assert [bool(one) for one in black] == [bool(one) for one in moved]
+
+
+def test_as_published_a_region_that_leaves_the_image_goes_with_its_turns() -> None:
+    boxes = np.array([[0, 20, 4, 40], [30, 10, 60, 50], [76, 20, 80, 40]], np.float32)
+    names = ("a cat", "a dog", "a cow")
+    turns = tuple(
+        turn for k, name in enumerate(names, 1) for turn in (("user", f"What is <region{k}>?"), ("assistant", name))
+    )
+    seen = set()
+    for number in range(100):
+        _, made = augment_as_published(picture(), Record("1.jpg", boxes, turns, "coco", str(number)), 0)
+        told = tuple(text for role, text in made.turns if role == "assistant")
+        assert [text for role, text in made.turns if role == "user"] == [
+            f"What is <region{k + 1}>?" for k in range(len(told))
+        ]
+        wide = dict(zip(told, (made.boxes[:, 2] - made.boxes[:, 0]).tolist(), strict=True))
+        assert wide["a dog"] > 4 and all(width > 2 / 224 * 80 for width in wide.values())
+        seen.add(told)
+    assert seen == {names, names[:2], names[1:]}
+    about_both = (("user", "Is <region1> beside <region2> and <region3>?"), ("assistant", "Yes."))
+    for number in range(30):
+        _, made = augment_as_published(picture(), Record("1.jpg", boxes, about_both, "x", str(number)), 0)
+        assert made.turns == about_both and len(made.boxes) == 3
+
+
+def test_as_published_left_and_right_are_never_mirrored() -> None:
+    for number in range(30):
+        _, made = augment_as_published(picture(), record("the left cat", number=number), 0)
+        assert made.boxes[0, 0] < 40 and made.turns[1][1] == "the left cat"

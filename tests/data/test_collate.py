@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb.data import collate
-from gpt4roi_nb.data.augmentation import augment
+from gpt4roi_nb.data.augmentation import augment, augment_as_published
 from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import BadRecord, Problems
 from gpt4roi_nb.data.record import Record
@@ -145,7 +147,7 @@ def test_what_cannot_be_used_keeps_its_row_and_teaches_nothing(processor, folder
 
 
 def test_pictures_are_moved_by_chance_that_the_epoch_decides(processor, folder):
-    collator = Collator(processor, folder, augmented=3)
+    collator = Collator(processor, folder, augment="mild", seed=3)
     one, again = (collator([record(SHORT, BOXES[:1])]) for _ in range(2))
     assert one["pixel_values"].equal(again["pixel_values"])
     moved, changed = augment(Image.open(folder / "a.png"), record(SHORT, BOXES[:1]), 3, epoch=1)
@@ -154,3 +156,16 @@ def test_pictures_are_moved_by_chance_that_the_epoch_decides(processor, folder):
     assert other["pixel_values"][0].equal(processor.image_processor.picture(moved))
     assert not other["pixel_values"].equal(one["pixel_values"])
     torch.testing.assert_close(other["boxes"][0][0] * torch.tensor([64, 48, 64, 48]), torch.tensor(changed.boxes[0]))
+
+
+def test_augmentation_is_a_choice_for_each_source(processor, folder):
+    collator = Collator(processor, folder, augment={"coco": "published"})
+    named, other = (dataclasses.replace(record(SHORT, BOXES[:1]), source=source) for source in ("coco", "vg"))
+    changed = 0
+    for collator.epoch in range(6):
+        expected, _ = augment_as_published(Image.open(folder / "a.png"), named, 0, epoch=collator.epoch)
+        assert collator([named])["pixel_values"][0].equal(processor.image_processor.picture(expected))
+        whole = collator([other])["pixel_values"][0]
+        assert whole.equal(processor.image_processor.picture(Image.open(folder / "a.png")))
+        changed += not whole.equal(processor.image_processor.picture(expected))
+    assert 1 <= changed <= 6

@@ -169,6 +169,14 @@ def test_llava_joins_the_detectors_boxes_best_first(kind: str, tmp_path: Path) -
     assert second.texts == ("Describe it.", "A bus.")
     np.testing.assert_allclose(first.boxes, [[32, 24, 48, 36], [0, 0, 16, 24]])
     assert first.id != second.id
+    names = [{"id": k, "name": name} for k, name in ((7, "cup_(for_tea)"), (2, "toy_car"), (5, "dog"))]
+    lvis = files.write(tmp_path / "lvis.json", {"categories": names})
+    (named, _) = facts(files.llava(tmp_path, kind), categories=lvis)
+    assert named.texts[:2] == ("toy car", "dog") and named.texts[2:] == first.texts
+    (best, _) = facts(files.llava(tmp_path, kind), min_score=0.95, fallback=2, categories=lvis)
+    assert best.texts[:2] == named.texts[:2]
+    (wide, _) = facts(files.llava(tmp_path, kind), min_side=0.3, min_score=0, categories=lvis)
+    assert wide.texts[0] == "cup (for tea)" and len(wide.boxes) == 1
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

@@ -153,6 +153,7 @@ def test_a_damaged_file_of_detections(kind: str, tmp_path: Path) -> None:
                 "filename": names,
                 "offsets": mutated([0, 0, 1, 3], rng),
                 "pred_bboxes": np.concatenate(rows).tolist(),
+                "labels": mutated([0, 1, 2], rng),
             }
             arrays = mutated(arrays, rng)
             try:
@@ -170,7 +171,7 @@ def test_a_damaged_file_of_detections(kind: str, tmp_path: Path) -> None:
         with ends_well():
             problems = Problems()
             found = read_detections(file, problems)
-            assert all(len(each) % (5 * 8) == 0 for each in found.values())  # whole rows of float64
+            assert all(len(each) % (6 * 8) == 0 for each in found.values())  # whole rows of float64
             assert problems.table()
 
     case()

@@ -17,8 +17,18 @@ from gpt4roi_nb.data import instruction_texts
 from gpt4roi_nb.data.dataset import FORMATS
 from gpt4roi_nb.data.instructions import choice_question, instruct
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.data.record import CATEGORY, EXPRESSION, Annotation, Record, harmless, plain
-from gpt4roi_nb.prompt import check_turns, references
+from gpt4roi_nb.data.record import (
+    CAPTION,
+    CATEGORY,
+    DETECTED_DIALOGUE,
+    EXPRESSION,
+    GROUNDING,
+    Annotation,
+    Record,
+    harmless,
+    plain,
+)
+from gpt4roi_nb.prompt import check_turns, references, region
 
 SIDE = 1000
 # Every thing is called by its box, so that any mix-up of numbers shows.
@@ -98,11 +108,11 @@ def coco_like(boxes: list[tuple[int, int, int, int]], **of_image: Any) -> dict[s
 def test_regions_and_boxes_agree_in_coco_and_visual_genome(folder: Path, boxes: Any, seed: int) -> None:
     content = coco_like(boxes)
     expected = min(len(boxes), 15)
-    assert agree(parsed("coco", folder, content), seed) == expected
+    assert agree(parsed("coco", folder, content), seed) == len(boxes)
     assert agree(parsed("visual_genome", folder, content), seed) == expected
     regions = [dict(zip(("x", "y", "width", "height"), box, strict=True)) for box in boxes]
-    for region, box in zip(regions, boxes, strict=True):
-        region["phrase"] = name_of(xyxy(box))
+    for entry, box in zip(regions, boxes, strict=True):
+        entry["phrase"] = name_of(xyxy(box))
     assert agree(parsed("visual_genome", folder, [{"id": 1, "regions": regions}]), seed) == expected
 
 
@@ -187,8 +197,8 @@ def test_regions_and_boxes_agree_in_llava(folder: Path, boxes: Any, first: str, 
         return
     problems = Problems()
     file = files.write(folder / "annotations.json", content)
-    (annotation,) = FORMATS["llava"](file, problems, folder, boxes=folder / "boxes.npz", max_boxes=30)
-    record, _ = told(annotation, seed)
+    (annotation,) = FORMATS["llava"](file, problems, folder, boxes=folder / "boxes.npz", min_side=0, fallback=0)
+    record = instruct(annotation, seed, shown=1)
     size = np.array([files.WIDTH, files.HEIGHT] * 2)
     kept = [row for row in rows if min((np.array(row[:4]) * size)[2:] - (np.array(row[:4]) * size)[:2]) >= 1]
     assert len(record.boxes) == len(kept)  # of less than a pixel, none
@@ -235,6 +245,41 @@ def test_of_many_boxes_some_are_chosen_and_each_keeps_its_name() -> None:
     record = instruct(annotation, 0, max_regions=5)
     assert len(record.boxes) == 5
     assert [answer for role, answer in record.turns if role == "assistant"] == [name_of(box) for box in record.boxes]
+
+
+@pytest.mark.parametrize(("kind", "most"), [(CATEGORY, 100), (EXPRESSION, 15), (CAPTION, 15), (GROUNDING, 150)])
+def test_as_published_a_conversation_has_at_most_so_many_regions(kind: str, most: int) -> None:
+    boxes = np.array([[k, 0, k + 2, 9] for k in range(160)], np.float32)
+    said = tuple(name_of(box) for box in boxes)
+    if kind == GROUNDING:
+        said = ("things " + "".join(f"{name} ({region(k)})" for k, name in enumerate(said, 1)),)
+    annotation = Annotation(kind, "1.jpg", boxes, said, "x", "1")
+    assert [len(instruct(annotation, max_regions=count).boxes) for count in (None, 7, 1000)] == [most, 7, 160]
+
+
+def test_a_caption_keeps_the_references_to_the_regions_that_are_chosen() -> None:
+    caption = "a man (<region1>) beside (as it were) two dogs (<region2> and <region3>), a cat (<region4>)"
+    boxes = np.array([[k, 0, k + 2, 9] for k in range(4)], np.float32)
+    seen = set()
+    for epoch in range(40):
+        record = instruct(Annotation(GROUNDING, "1.jpg", boxes, (caption,), "x", "1"), epoch=epoch, max_regions=2)
+        chosen = tuple(int(box[0]) for box in record.boxes)
+        answer = record.turns[1][1]
+        seen.add(chosen)
+        assert (chosen != (0, 3)) or answer == "a man (<region1>) beside (as it were) two dogs, a cat (<region2>)"
+        assert (chosen != (1, 2)) or answer == ("a man beside (as it were) two dogs (<region1> and <region2>), a cat")
+    assert {(0, 3), (1, 2)} <= seen
+
+
+def test_half_of_the_dialogues_have_their_detected_boxes_with_what_they_may_be() -> None:
+    boxes = np.array([[0, 0, 9, 9], [9, 9, 20, 20]], np.float32)
+    given = Annotation(DETECTED_DIALOGUE, "1.jpg", boxes, ("dog", "toy car", "What is it?", "A dog."), "llava", "1")
+    records = [instruct(given, epoch=epoch) for epoch in range(200)]
+    shown = [record for record in records if len(record.boxes)]
+    assert 70 < len(shown) < 130
+    assert all("<region1> may feature a dog, <region2> may feature a toy car" in r.turns[0][1] for r in shown)
+    assert all(record.turns[0][1].endswith("What is it?") and record.turns[1][1] == "A dog." for record in records)
+    assert {len(instruct(given, epoch=epoch, shown=0).boxes) for epoch in range(9)} == {0}
 
 
 def test_a_record_whose_text_and_boxes_disagree_is_refused() -> None:

@@ -118,7 +118,7 @@ def test_each_phrase_of_flickr_owns_its_boxes(opened: Any, read: Any) -> None:
 
 
 def test_conversations_of_llava_come_back_and_both_forms_of_detections_say_the_same(opened: Any, read: Any) -> None:
-    pickled, zipped = opened("llava pkl"), opened("llava npz")
+    pickled, zipped = opened("llava pkl", shown=1), opened("llava npz", shown=1)
     assert list(pickled) == list(zipped)
     assert all(len(record.boxes) for record in pickled)
     for number, entry in enumerate(read(SETS["llava pkl"][1])):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +18,12 @@ from learnable import OPTIONS, changed_parts, copy_of, entry
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.data import Mixture, load
+from gpt4roi_nb.data import FORMATS, Mixture, load
 from gpt4roi_nb.data.scenes.formats.write import write_world
-from gpt4roi_nb.train.__main__ import main, mixed, placement
+from gpt4roi_nb.train import train
+from gpt4roi_nb.train.__main__ import Loader, main, mixed, placement
+from gpt4roi_nb.train.checks import check_augment
+from gpt4roi_nb.train.loop import PUBLISHED
 from gpt4roi_nb.train.trainer import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +74,27 @@ def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([str(file)])
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_published_file_gives_the_published_settings_each_with_its_source(stage):
+    file = ROOT / "gpt4roi_nb" / "train" / f"stage{stage}.yaml"
+    config = yaml.load(file.read_text(), Loader)
+    published = PUBLISHED[stage]
+    assert {name: config[name] for name in ("batch_size", "weight_decay", "warmup_steps")} == {
+        name: getattr(published, name) for name in ("batch_size", "weight_decay", "warmup_steps")
+    }
+    known = inspect.signature(train).parameters
+    entries = config.pop("data")
+    assert config.keys() - known.keys() == {"checkpoint"}
+    assert config["gradient_checkpointing"] and (config["save_steps"], config["keep"]) == ((1000, 3000)[stage - 1], 1)
+    assert check_augment(config.get("augment")) == ({"coco": "published"} if stage == 1 else None)
+    for listed in entries:
+        options = inspect.signature(load).parameters.keys() | FORMATS[listed["format"]].__kwdefaults__.keys()
+        assert listed.keys() <= options
+        assert "max_regions" in listed or listed["format"] in ("vcr", "llava")
+    settings = [line for line in file.read_text().splitlines() if re.match(r"\w+:", line)]
+    assert len(settings) > 15 and all(" # " in line for line in settings)
 
 
 def test_a_number_may_be_written_without_a_dot_and_what_fails_in_training_keeps_its_place(tmp_path, capsys):

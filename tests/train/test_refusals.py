@@ -27,6 +27,9 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("option", "value", "error", "words"),
     [
+        ("augment", "publish", ValueError, "augment must be one of published, mild, for all sources or each"),
+        ("augment", {"coco": True}, ValueError, "augment must be one of published, mild"),
+        ("augment", 1, TypeError, "augment must be a name, or a name for each source"),
         ("batch_size", 0, ValueError, "batch_size must be at least 1, but is 0"),
         ("batch_size", 2.0, TypeError, "batch_size must be a whole number, but is 2.0"),
         ("batch_size", True, TypeError, "batch_size must be a whole number, but is True"),

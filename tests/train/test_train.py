@@ -23,7 +23,8 @@ from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.train import Probes, begin_anew, train
-from gpt4roi_nb.train.trainer import arguments_for, checkpoints, last_checkpoint
+from gpt4roi_nb.train.parts import choose_parts, table
+from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for, checkpoints, last_checkpoint
 from gpt4roi_nb.widgets import TrainingMonitor
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -488,10 +489,53 @@ def test_with_kept_tower_states_the_losses_are_the_same_and_the_tower_rests(tmp_
     monkeypatch.setattr(shutil, "disk_usage", lambda of: usage._replace(free=10) if of.is_relative_to(tower) else usage)
     with pytest.raises(OSError, match=r"tower cache needs .* has 0\.01 kB free"):
         trained(tiny_gpt4roi(seed=5), "full", max_steps=1)
-    with pytest.raises(ValueError, match="fits a frozen tower and unchanged pictures"):
+    with pytest.raises(ValueError, match="fits a frozen tower and unchanged images"):
         trained(gpt4roi, "fifth", augment=True)
-    with pytest.raises(ValueError, match="fits a frozen tower and unchanged pictures"):
+    with pytest.raises(ValueError, match="fits a frozen tower and unchanged images"):
         trained(gpt4roi, "sixth", trainable=("vision_tower",))
+
+
+def test_a_source_that_is_augmented_goes_through_the_tower_and_the_others_are_kept(tmp_path, caplog):
+    options = {**OPTIONS, "stage": 1, "epochs": 1, "batch_size": 1, "augment": {"coco": "published"}}
+    plain = train(tiny_gpt4roi(seed=1), records(tmp_path), tmp_path, tmp_path / "plain", **options)
+    gpt4roi = tiny_gpt4roi(seed=1)
+    calls = tower_calls(gpt4roi)
+    kept = train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "kept", tower_cache=tmp_path / "tower", **options)
+    assert sum(calls) == 3 + 6  # the three images of vg once, and coco's at each of its six records
+    assert list(losses(kept).values()) == pytest.approx(list(losses(plain).values()), rel=1e-5)
+    assert "augment names" not in caplog.text
+    options = {**options, "max_steps": 1, "augment": {"coc": "published"}}
+    train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "misspelt", **options)
+    assert "augment names coc, but of 12 records" in caplog.text and "they are of coco, vg" in caplog.text
+
+
+def test_weight_decay_reaches_all_that_trains_as_published_or_spares_biases_and_norms(tmp_path, capsys):
+    groups = {}
+    for decay_all in (True, False):
+        gpt4roi = tiny_gpt4roi(seed=1)
+        parts = choose_parts(gpt4roi.model, ["region_encoder"])
+        arguments = arguments_for(tmp_path / "out", weight_decay=0.01, report_to="none")
+        trainer = RegionTrainer(gpt4roi, args=arguments, decay_all=decay_all)
+        names = {id(weight): name for name, weight in gpt4roi.model.named_parameters()}
+        groups[decay_all] = {
+            names[id(weight)]: group["weight_decay"]
+            for group in trainer.create_optimizer().param_groups
+            for weight in group["params"]
+        }
+        line = table(parts, 2e-5, 0.01, trainer.get_decay_parameter_names(gpt4roi.model)).splitlines()[3]
+        decayed = sum(decay > 0 for decay in groups[decay_all].values())
+        assert line.split()[0] == "region_encoder" and line.split()[-2:] == ["0.01", f"{decayed}/{len(groups[True])}"]
+    trained = {name for name in names.values() if name.startswith("region_encoder.")}
+    assert groups[True] == dict.fromkeys(trained, 0.01)
+    assert groups[False].keys() == trained and set(groups[False].values()) == {0.01, 0.0}
+    spared = {name for name, decay in groups[False].items() if not decay}
+    assert {name for name in trained if name.endswith("bias")} < spared
+    assert all(name.endswith("bias") or ".norm" in name or "position_embedding" in name for name in spared)
+
+    run(tmp_path, tmp_path / "out", stage=1, max_steps=1)
+    assert " 0.01 " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="weight decay of biases and norms was True, but is None"):
+        run(tmp_path, tmp_path / "out", stage=1, max_steps=2, decay_biases_and_norms=False)
 
 
 def test_only_what_is_read_of_the_tower_is_kept():

@@ -257,8 +257,11 @@ def test_detections_are_the_same_in_both_files_and_hold_the_boxes(world: Path, d
         parts = np.split(arrays["pred_bboxes"], arrays["offsets"][1:-1])
         assert arrays["filename"].tolist() == [record["filename"] for record in records]
         assert np.array_equal(arrays["labels"], np.concatenate([record["labels"] for record in records]))
+    categories = json.loads((world / "lvis" / "lvis_v1_val.json").read_text())["categories"]
     for number, (record, part) in enumerate(zip(records, parts, strict=True), start=1):
         assert set(record) == {"filename", "pred_bboxes", "labels"}
+        named = [categories[label]["name"] for label in record["labels"]]  # a label counts LVIS's categories from 0
+        assert all(name.startswith(thing.colour) for name, thing in zip(named, drawn[number].objects, strict=True))
         assert record["filename"] == f"{number:012d}.jpg"
         assert np.array_equal(record["pred_bboxes"], part)
         truth = [thing.box for thing in drawn[number].objects]

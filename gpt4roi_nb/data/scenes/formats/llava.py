@@ -78,7 +78,7 @@ def add(picture: Picture, added: Added) -> None:
     boxes = [
         [*(np.array(thing.box) / size).tolist(), score] for thing, score in zip(picture.objects, scores, strict=True)
     ]
-    labels = [category_id(thing) for thing in picture.objects]
+    labels = [category_id(thing) - 1 for thing in picture.objects]  # a detector counts LVIS's categories from 0
     detection = {"filename": f"{picture.stem}.jpg", "pred_bboxes": boxes, "labels": labels}
     added.row(DETECTIONS, "", detection)
     if picture.split == "train":
