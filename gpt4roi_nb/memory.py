@@ -33,6 +33,7 @@ UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 TEXT_TOKENS = 96
 TOKENS_PER_REGION = 6
 ANSWER_TOKENS = 256  # what `RegionSession.ask` writes at most, unless told otherwise
+LEAST_LENGTH = 512  # of a compiled answer's cache, in tokens
 
 # What a session takes beside its keys and values, in numbers of the model's dtype: the encoded image, region tokens,
 # space that the cache makes ahead, and what a forward pass needs for a moment. Measured on GPT4RoI-7B with 64 regions
@@ -103,6 +104,17 @@ def prompt_tokens(config: PreTrainedConfig, regions: int = 1) -> int:
 def within_context(config: PreTrainedConfig, prompt: int, answer: int) -> int:
     """Tokens of a prompt and its answer, which ends where the model's context does."""
     return min(prompt + answer, max(config.text_config.max_position_embeddings, prompt))
+
+
+def fixed_length(tokens: int) -> int:
+    """Tokens of the second cache of a compiled answer: a power of two, so that few sizes are compiled."""
+    return max(LEAST_LENGTH, 1 << (tokens - 1).bit_length())
+
+
+def fixed_cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype) -> int:
+    """Bytes of that cache, for a question that names one region and its answer of ANSWER_TOKENS."""
+    tokens = within_context(config, prompt_tokens(config), ANSWER_TOKENS)
+    return fixed_length(tokens) * token_bytes(config, dtype)
 
 
 def cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype, regions: int = 1) -> int:
@@ -261,11 +273,13 @@ def check_memory(
     source: str | os.PathLike[str] = "",
     *,
     limits: Mapping[torch.device, int] | None = None,
+    compiled: bool = False,
 ) -> None:
     """Compares what is free on the devices together with what a model and a session with one region need.
 
     Args:
         limits: bytes that may be taken per device; none of a device that is not among them. None: all that is free.
+        compiled: count the second cache that compiled steps write in.
 
     Raises:
         MemoryError: where it does not fit; the message names the smallest change of setting that would.
@@ -275,22 +289,31 @@ def check_memory(
     if len(devices) == 1:
         check_packing(quantised_linears(model) if quantization else {}, quantization, devices[0])
     free = sum_free(devices, limits)
-    needed = _needed(model, dtype, quantization, devices[0].type)
+    needed = _needed(model, dtype, quantization, devices[0].type, compiled)
     if free is None or needed <= free:
         return
-    session = session_bytes(model, dtype, quantization=quantization)
+    session = _session(model, dtype, quantization, compiled)
     places = " and ".join(map(str, devices)) + ("" if limits is None else ", within max_memory")
     raise MemoryError(
         f"{os.fspath(source) or 'this model'!r} needs {in_words(needed)}"
         f" ({in_words(weight_bytes(model, dtype, quantization))} for the weights"
         f" {'in ' + quantization.replace('bit', ' bits') if quantization else 'as ' + _name(dtype)}"
-        f" and {in_words(session)} for a session), but {in_words(free)} are free on {places};"
-        f" {_advice(model, devices, dtype, quantization, free)}"
+        f" and {in_words(session)} for a {'compiled ' if compiled else ''}session), but {in_words(free)} are free on"
+        f" {places};"
+        f" {_advice(model, devices, dtype, quantization, free, compiled)}"
     )
 
 
-def _needed(model: nn.Module, dtype: torch.dtype, quantization: str | None, device_type: str) -> int:
-    session = session_bytes(model, dtype, quantization=quantization)
+def _session(model: nn.Module, dtype: torch.dtype, quantization: str | None, compiled: bool) -> int:
+    config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
+    fixed = fixed_cache_bytes(config, dtype) if compiled else 0
+    return session_bytes(model, dtype, quantization=quantization) + fixed
+
+
+def _needed(
+    model: nn.Module, dtype: torch.dtype, quantization: str | None, device_type: str, compiled: bool = False
+) -> int:
+    session = _session(model, dtype, quantization, compiled)
     loading = loading_bytes(model, quantization, device_type)
     return weight_bytes(model, dtype, quantization) + max(session, loading)
 
@@ -301,6 +324,7 @@ def _advice(
     dtype: torch.dtype,
     quantization: str | None,
     free: int,
+    compiled: bool,
 ) -> str:
     """The first way to load it that would fit, from the smallest change to the largest."""
     half = dtype if dtype.itemsize == torch.bfloat16.itemsize else torch.bfloat16
@@ -309,11 +333,15 @@ def _advice(
     if cpu not in devices and (in_ram := free_bytes(cpu)) is not None:
         places.append(('device="cpu", ', cpu, in_ram))
     options = []
+    if compiled:
+        options.append(_LoadOption("compile=False", _needed(model, dtype, quantization, devices[0].type), free))
     for where, device, room in places:
         kind = torch.bfloat16 if device == cpu else half  # a convolution in float16 takes minutes on a CPU
         for bits in (None, *QUANTIZATIONS):
-            words = where + (f'quantization="{bits}", ' if bits else "") + f'dtype="{_name(kind)}"'
-            options.append(_LoadOption(words, _needed(model, kind, bits, device.type), room))
+            plain = "compile=False, " if compiled and bits else ""  # compiled steps take no quantised model
+            words = plain + where + (f'quantization="{bits}", ' if bits else "") + f'dtype="{_name(kind)}"'
+            needed = _needed(model, kind, bits, device.type, compiled and not bits)
+            options.append(_LoadOption(words, needed, room))
     for option in options:
         if option.needed <= option.free:
             return f"the smallest change that fits: {option.words}, which needs {in_words(option.needed)}"

@@ -12,19 +12,24 @@ import pytest
 import torch
 
 from gpt4roi_nb.check_gpu import __main__ as command
+from gpt4roi_nb.check_gpu import machine
 from gpt4roi_nb.check_gpu import setting as settings
 from gpt4roi_nb.check_gpu.golden import ENCODER_DEMAND, SmallEncoder
 from gpt4roi_nb.check_gpu.machine import PACKAGES
 from gpt4roi_nb.check_gpu.needs import quantised_section, training_section
 from gpt4roi_nb.check_gpu.random_model import RandomModel, boxes, make
-from gpt4roi_nb.check_gpu.report import MISSED, NOT_MEASURED, Figure, NotThisTime, Report, Section
+from gpt4roi_nb.check_gpu.report import FAILED, MISSED, NOT_MEASURED, Figure, NotThisTime, Report, Section
 from gpt4roi_nb.check_gpu.setting import GOLDEN, Setting, exact_float32
 from gpt4roi_nb.check_gpu.speed import Speed
+from gpt4roi_nb.checkpoint import device as devices
 
 CPU = Setting(torch.device("cpu"), small=True)
 NOTEBOOK = ["ipywidgets", "anywidget", "traitlets", "fiftyone", "pandas", "pyarrow", "matplotlib", "scipy"]
 # What the small size leaves out or a CPU has not; every other row must have a figure.
-LEFT_OUT = r"there is no GPU|a CPU has no TF32|left out of the small size|takes minutes on a CPU|only a GPU's allocator"
+LEFT_OUT = (
+    r"there is no GPU|cannot use the NVIDIA device|a CPU has no TF32|left out of the small size|takes minutes on a CPU|"
+    r"only a GPU's allocator"
+)
 
 
 def cells(text: str) -> dict[str, tuple[str, str, str]]:
@@ -60,7 +65,7 @@ def test_the_command_measures_every_row_or_says_why_not(root: Path, tmp_path: Pa
     assert float(rows["region vectors, float16"][0]) < float(rows["region vectors, bfloat16"][0]) < 0.2
     assert rows["answers in float32"][2] == "met"
     assert rows["weights in 8 bits"][2] == rows["weights in 4 bits"][2] == "met"
-    assert "Demands missed: none." in out.read_text(encoding="utf-8")
+    assert "Demands missed: none. Failed: none." in out.read_text(encoding="utf-8")
 
 
 def test_what_is_not_installed_is_said_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +106,10 @@ def failing(error: BaseException):
     return measure
 
 
-def test_a_row_that_fails_says_why_and_the_next_is_measured(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_measured_says_why_and_the_next_is_measured(tmp_path: Path) -> None:
     errors = {
         "memory": torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 | 3 GiB"),
         "package": ModuleNotFoundError("No module named 'peft'", name="peft"),
-        "kernel": RuntimeError("no kernel image is available"),
         "left out": NotThisTime("this is left out"),
     }
     rows = [*((name, failing(error)) for name, error in errors.items()), ("last", lambda prepared: Figure("1 ms"))]
@@ -115,10 +119,73 @@ def test_a_row_that_fails_says_why_and_the_next_is_measured(tmp_path: Path) -> N
     assert found == {
         "memory": f"{NOT_MEASURED}OutOfMemoryError: CUDA out of memory. Tried to allocate 2 / 3 GiB",
         "package": f"{NOT_MEASURED}peft is not installed",
-        "kernel": f"{NOT_MEASURED}RuntimeError: no kernel image is available",
         "left out": f"{NOT_MEASURED}this is left out",
         "last": "1 ms",
     }
+    assert report.failed == []
+
+
+class Unforeseen(Exception):
+    """Of a library, and of no class that Python knows."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, TypeError, AssertionError, Unforeseen])
+@pytest.mark.parametrize("place", ["row", "prepare"])
+def test_a_crash_is_written_and_the_command_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], place: str
+) -> None:
+    crash = failing(error("no such thing"))
+    fine = ("fine", lambda prepared: Figure("1 ms"))
+    crashing = (
+        Section("a", [("crashed", crash), fine], 1.0)
+        if place == "row"
+        else Section("a", [("crashed", fine[1])], 1.0, lambda: crash(None))
+    )
+    monkeypatch.setattr(command, "sections", lambda setting, model: [crashing, Section("b", [("after", fine[1])], 1.0)])
+    out = tmp_path / "report.md"
+    assert command.main(["--device", "cpu", "--out", str(out)]) == 1
+    rows = cells(out.read_text(encoding="utf-8"))
+    assert rows.pop("crashed")[0] == f"{FAILED}{error.__name__}: no such thing"
+    assert {measured for measured, *_ in rows.values()} == {"1 ms"}
+    assert out.read_text(encoding="utf-8").endswith(" s. Demands missed: none. Failed: crashed.\n")
+
+
+def test_the_command_ends_with_0_where_nothing_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("left out", failing(NotThisTime("this is left out"))), ("fine", lambda prepared: Figure("1 ms", "", True))]
+    monkeypatch.setattr(command, "sections", lambda setting, model: [Section("a", rows, 1.0)])
+    assert command.main(["--device", "cpu", "--out", str(tmp_path / "report.md")]) == 0
+    assert "Demands missed: none. Failed: none." in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+UNUSED = "PyTorch 9, built for CUDA 13.0, cannot use the NVIDIA device of this machine (its driver 535)"
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is too old for PyTorch, say."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for module in (devices, machine):
+        monkeypatch.setattr(module, "unused_gpu", lambda: UNUSED)
+    monkeypatch.setattr(
+        command, "sections", lambda setting, model: [Section("a", machine.section(setting).rows[:2], 1.0)]
+    )
+    with pytest.warns(devices.UnusedGPUWarning, match="built for CUDA 13"):
+        assert command.main(["--out", str(tmp_path / "report.md")]) == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert cells(text)["driver"][0] == NOT_MEASURED + UNUSED
+    assert "no GPU" not in text
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda", f"needs a GPU that PyTorch can use, and {UNUSED}"), ("gpu", "device string: gpu")]
+)
+def test_a_device_that_is_not_there_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "unused_gpu", lambda: UNUSED)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--device", device])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_an_early_end_keeps_what_was_measured(tmp_path: Path) -> None:

@@ -161,8 +161,8 @@ def free(monkeypatch):
     return say
 
 
-def check(*devices, dtype=torch.float16, quantization=None, config=None):
-    memory.check_memory(config or GPT4RoIConfig(), devices, dtype, quantization, "big")
+def check(*devices, dtype=torch.float16, quantization=None, config=None, compiled=False):
+    memory.check_memory(config or GPT4RoIConfig(), devices, dtype, quantization, "big", compiled=compiled)
 
 
 def test_what_fits_is_let_through(free):
@@ -188,6 +188,32 @@ def test_the_smallest_change_that_fits_a_gpu_is_named(free, gpu, cpu, advice):
     begin = r"'big' needs 15.3 GB \(14.7 GB for the weights as float16 and 602 MB for a session\), but "
     with pytest.raises(MemoryError, match=f"{begin}{memory.in_words(gpu * GB)} are free on cuda:0; {advice}"):
         check(GPU)
+
+
+def test_compiled_steps_need_a_cache_more(saved, free):
+    """Of 1024 tokens, for the 614 of a question with one region and its answer."""
+    config = GPT4RoIConfig()
+    more = memory.fixed_cache_bytes(config, torch.float16)
+    assert more == 1024 * memory.token_bytes(config, torch.float16)
+    least = memory._needed(memory.skeleton(config), torch.float16, None, "cuda")
+    free(cuda=least + more)
+    check(GPU, compiled=True)
+    free(cuda=least + more - 1)
+    check(GPU)
+    with pytest.raises(
+        MemoryError, match=r"for a compiled session.*the smallest change that fits: compile=False, which"
+    ):
+        check(GPU, compiled=True)
+    free(cuda=12 * GB)
+    with pytest.raises(
+        MemoryError, match=r'fits: compile=False, quantization="8bit", dtype="float16", which needs 8\.82'
+    ):
+        check(GPU, compiled=True)
+    tiny = memory.skeleton(tiny_config())
+    free(cpu=memory._needed(tiny, torch.float32, None, "cpu"))
+    with pytest.raises(MemoryError, match="compile=False"):
+        GPT4RoI.from_pretrained(saved, device="cpu", compile=True)
+    GPT4RoI.from_pretrained(saved, device="cpu")
 
 
 def test_the_smallest_change_that_fits_a_cpu_is_named(free):

@@ -1,7 +1,8 @@
 """One report on what this package does on a GPU: its numbers, its speed and its memory.
 
 `python -m gpt4roi_nb.check_gpu` takes at most 8 minutes or so on an H100 or H200, downloads nothing, and writes each
-row as it is measured. Without a GPU it measures small shapes on the CPU. Ends with 1 where a demand was missed.
+row as it is measured. Without a GPU it measures small shapes on the CPU. Ends with 1 where a demand was missed or a row
+failed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gpt4roi_nb.check_gpu import answers, golden, machine, needs, speed
 from gpt4roi_nb.check_gpu.random_model import RandomModel
 from gpt4roi_nb.check_gpu.report import Report, Section
 from gpt4roi_nb.check_gpu.setting import Setting
+from gpt4roi_nb.checkpoint.device import choose_device
 
 
 def sections(setting: Setting, model: RandomModel) -> list[Section]:
@@ -44,13 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if not given.minutes > 0:
         parser.error(f"--minutes must be above 0, but is {given.minutes}")
-    device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = choose_device(given.device)
+    except (ValueError, RuntimeError) as error:  # a GPU that is not there; what torch knows as no device
+        parser.error(str(error))
     setting = Setting(device, small=given.small or device.type == "cpu")
     report = Report(given.out, given.minutes, f"gpt4roi_nb on {setting.name}, {date.today()}")
     for section in sections(setting, RandomModel(setting, torch.bfloat16)):
         report.write(section)
     report.end()
-    return 1 if report.missed else 0
+    return 1 if report.missed or report.failed else 0
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import subprocess
 from functools import partial
 
 import torch
 
 from gpt4roi_nb.check_gpu.report import Figure, Measure, NotThisTime, Section
 from gpt4roi_nb.check_gpu.setting import Setting, name_of
+from gpt4roi_nb.checkpoint.device import driver_version, unused_gpu
 from gpt4roi_nb.memory import in_words
 
 PACKAGES = ("torch", "torchvision", "transformers", "triton", "accelerate", "peft", "bitsandbytes", "flash_attn")
@@ -25,15 +25,17 @@ def section(setting: Setting) -> Section:
 
     def card() -> Figure:
         if not setting.on_gpu:
-            return Figure(f"no GPU; {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}")
+            return Figure(f"the CPU; {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}")
         properties = torch.cuda.get_device_properties(setting.device)
         return Figure(f"{properties.name}, {in_words(properties.total_memory)}, CUDA {torch.version.cuda}")
 
     def driver() -> Figure:
         if not setting.on_gpu:
-            raise NotThisTime("there is no GPU")
-        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return Figure(subprocess.run(ask, capture_output=True, text=True, check=True, timeout=30).stdout.strip())
+            why = "the CPU was asked for" if torch.cuda.is_available() else unused_gpu()
+            raise NotThisTime(why or "there is no GPU")
+        if (version := driver_version()) is None:
+            raise NotThisTime("neither nvidia-smi nor the kernel says it")
+        return Figure(version)
 
     def products(dtype: torch.dtype) -> Figure:
         sheet = setting.datasheet_flops if dtype == torch.bfloat16 else None

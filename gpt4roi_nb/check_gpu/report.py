@@ -1,32 +1,21 @@
-"""A report that is written row by row, so that an early end keeps what was measured; a row has a figure or a reason."""
+"""A report that is written row by row, so that an early end keeps what was measured.
+
+A row has a figure, a reason why there is none, or the error that its code ended with.
+"""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.memory import clear_frames
+from gpt4roi_nb.memory import clear_frames, is_out_of_memory
 
 NOT_MEASURED = "not measured: "
 MISSED = "**missed**"
-# What a missing package, a full card, another version of a library or a kernel that is not there raise.
-REASONS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    subprocess.SubprocessError,
-    TypeError,
-    ValueError,
-)
+FAILED = "**failed**: "
 _LONGEST_REASON = 240
 
 
@@ -55,12 +44,13 @@ class Section:
 
 
 class Report:
-    """The file that is written, and whether a demand was missed."""
+    """The file that is written, which demands were missed, and which rows failed."""
 
     def __init__(self, path: Path, minutes: float, title: str) -> None:
         """Begins the file anew. minutes: that all sections may take; rows that would begin later are not measured."""
         self._path, self._minutes, self._started = path, minutes, time.perf_counter()
         self.missed: list[str] = []
+        self.failed: list[str] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("", encoding="utf-8")
         self._write(f"# {title}")
@@ -70,36 +60,43 @@ class Report:
         self._write(f"\n## {section.title}\n\n| what | measured | demanded or computed | |\n|---|---|---|---|")
         prepared, reason = None, self._late(section)
         if reason is None:
-            try:
-                prepared = section.prepare()
-            except REASONS as error:
-                reason = in_words(error)
-                clear_frames(error)
+            prepared, reason = self._tried(section.prepare)
         for name, measure in section.rows:
             self._row(name, self._figure(section, measure, prepared, reason))
 
     def end(self) -> None:
-        """Say how long it took, and what was missed."""
+        """Say how long it took, what was missed, and what failed."""
         seconds = time.perf_counter() - self._started
-        self._write(f"\n{seconds:.0f} s. Demands missed: {', '.join(self.missed) or 'none'}.")
+        missed, failed = (", ".join(names) or "none" for names in (self.missed, self.failed))
+        self._write(f"\n{seconds:.0f} s. Demands missed: {missed}. Failed: {failed}.")
 
     def _figure(self, section: Section, measure: Measure, prepared: Any, reason: str | None) -> Figure:
         reason = reason or self._late(section)
         if reason is None:
-            try:
-                return measure(prepared)
-            except REASONS as error:
-                reason = in_words(error)
-                clear_frames(error)  # they hold tensors
-        return Figure(NOT_MEASURED + reason)
+            figure, reason = self._tried(lambda: measure(prepared))
+            if reason is None:
+                return figure  # type: ignore[no-any-return]
+        return Figure(reason)
+
+    def _tried(self, work: Callable[[], Any]) -> tuple[Any, str | None]:
+        """What some work gives, or what to write in the row instead."""
+        try:
+            return work(), None
+        except Exception as error:  # noqa: BLE001  # swallows nothing: the row and the end say it, the command ends with 1
+            expected = isinstance(error, NotThisTime | ImportError) or is_out_of_memory(error)
+            reason = (NOT_MEASURED if expected else FAILED) + in_words(error)
+            clear_frames(error)  # they hold tensors
+            return None, reason
 
     def _late(self, section: Section) -> str | None:
         late = time.perf_counter() - self._started > section.share * self._minutes * 60
-        return f"its share of the {self._minutes:g} minutes was over" if late else None
+        return f"{NOT_MEASURED}its share of the {self._minutes:g} minutes was over" if late else None
 
     def _row(self, name: str, figure: Figure) -> None:
         if figure.met is False:
             self.missed.append(name)
+        if figure.measured.startswith(FAILED):
+            self.failed.append(name)
         verdict = {None: "", True: "met", False: MISSED}[figure.met]
         cells = (name, figure.measured, figure.beside, verdict)
         self._write("| " + " | ".join(" ".join(cell.split()).replace("|", "/") for cell in cells) + " |")

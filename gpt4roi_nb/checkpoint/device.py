@@ -131,6 +131,11 @@ def unused_gpu() -> str | None:
     return f"PyTorch {torch.__version__}, {built}, cannot use the NVIDIA device of this machine ({told}): {cure}"
 
 
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, as nvidia-smi or the kernel says; None where neither does."""
+    return _asked_smi()[0] or _driver_of_kernel()
+
+
 def _names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)

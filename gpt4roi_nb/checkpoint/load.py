@@ -40,9 +40,13 @@ def load_checkpoint(
     attn_implementation: str | None = None,
     device_map: str | dict[str, Any] | None = None,
     check_free_memory: bool = True,
+    compiled: bool = False,
     **kwargs: Any,
 ) -> tuple[GPT4RoIForConditionalGeneration, GPT4RoIProcessor]:
-    """Model and processor of a checkpoint; the arguments are those of `GPT4RoI.from_pretrained`."""
+    """Model and processor of a checkpoint; the arguments are those of `GPT4RoI.from_pretrained`.
+
+    compiled: whether it is to write by compiled steps, for which the comparison with free memory counts a cache more.
+    """
     if device is not None and device_map is not None:
         raise ValueError("give either device or device_map, and not both")
     if unchecked := [name for name in OTHER_WEIGHTS if kwargs.get(name) not in (None, True)]:
@@ -72,7 +76,7 @@ def load_checkpoint(
     dtype = _dtype(dtype, config, stored)
     _check_attention(attn_implementation, dtype, _devices(device_map, stored, kwargs))
     if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
-        check_memory(config, devices, dtype, stored, given, limits=limits)
+        check_memory(config, devices, dtype, stored, given, limits=limits, compiled=compiled)
     if source.is_remote:  # what would not fit into memory has not been fetched
         source.get_weights([LAYOUT])
         check_stored(given, config, check_weights(folder), quantised=saved_as is not None)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
+from gpt4roi_nb.memory import fixed_length
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 _WITHOUT = (
@@ -17,7 +18,6 @@ _WITHOUT = (
 _NO_COMPILER = f"compile finds no C++ compiler; {_WITHOUT}"
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # torch.compile's
-LEAST_LENGTH = 512  # tokens; longer caches have twice as many, and twice again, so that few sizes are compiled
 
 
 def check_mode(compile: bool | str) -> None:
@@ -76,13 +76,12 @@ class CompiledSteps:
         needed = cache.get_seq_length() + room
         spare, self._spare = self._spare, None
         if spare is None or not _fits(spare, cache, needed):
-            length = max(LEAST_LENGTH, 1 << (needed - 1).bit_length())
+            length = fixed_length(needed)
             spare = Cache(layers=[StaticLayer(max_cache_len=length) for _ in cache.layers])
         return CompiledWriting(self, spare, cache)
 
-    def run(self, inputs_embeds: Tensor, cache: Cache, position: int) -> Tensor:
-        """inputs_embeds: (1, 1, D), of the token at a position → its logits, (1, 1, V)."""
-        positions = torch.tensor([[position]], device=inputs_embeds.device)
+    def run(self, inputs_embeds: Tensor, cache: Cache, positions: Tensor) -> Tensor:
+        """inputs_embeds: (1, 1, D), of the token at positions, (1, 1) int64 → its logits, (1, 1, V)."""
         try:
             logits: Tensor = self._compiled(
                 inputs_embeds=inputs_embeds, past_key_values=cache, position_ids=positions, use_cache=True
@@ -107,13 +106,16 @@ class CompiledWriting:
     def __init__(self, steps: CompiledSteps, static: Cache, cache: Cache) -> None:
         self._steps, self._static, self._cache = steps, static, cache
         self._first = self._length = cache.get_seq_length()
+        # Advanced on the device: a number of the host in every step would be copied there, and waited for.
+        self._positions = torch.tensor([[self._first]], device=next(_states(cache))[0].device)
         static.reset()
         for index, (keys, values) in enumerate(_states(cache)):
             static.update(keys, values, index)
 
     def logits(self, inputs_embeds: Tensor) -> Tensor:
         """inputs_embeds: (1, 1, D) → (1, 1, V)."""
-        logits = self._steps.run(inputs_embeds, self._static, self._length)
+        logits = self._steps.run(inputs_embeds, self._static, self._positions)
+        self._positions.add_(1)
         self._length += 1
         return logits
 

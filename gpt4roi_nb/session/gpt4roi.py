@@ -82,6 +82,7 @@ class GPT4RoI(LoadedModel):
             attn_implementation=attn_implementation,
             device_map=device_map,
             check_free_memory=check_free_memory,
+            compiled=bool(compile),
             **kwargs,
         )
         loaded = cls(model, processor, os.fspath(source))

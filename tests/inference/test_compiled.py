@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny import picture, tiny_gpt4roi
 
-from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.inference import compiled
-from gpt4roi_nb.inference.compiled import LEAST_LENGTH, CompiledSteps, check_mode
+from gpt4roi_nb import GPT4RoI, memory
+from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
+from gpt4roi_nb.memory import LEAST_LENGTH
 
 BOX, OTHER_BOX, THIRD = (3, 4, 30, 40), (20, 8, 60, 44), (1, 1, 20, 20)
 FEW = {"max_new_tokens": 8}
@@ -77,6 +77,24 @@ def test_a_traced_conversation_is_the_plain_one(traced, plain, monkeypatch):
     assert len(steps) >= sum(len(answer.token_ids) - 1 for answer in alone) > 0
 
 
+def test_an_answers_positions_are_one_tensor_that_is_advanced(traced, monkeypatch):
+    """A number of the host in each step would be copied to a GPU, and waited for."""
+    seen, values = [], []
+
+    def run(self, inputs_embeds, cache, positions):
+        seen.append(positions)
+        values.append(positions.tolist())
+        return plain_run(self, inputs_embeds, cache, positions)
+
+    plain_run = CompiledSteps.run
+    monkeypatch.setattr(CompiledSteps, "run", run)
+    answer = traced.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+    assert len(seen) == len(answer.token_ids) - 1 > 1
+    assert all(each is seen[0] for each in seen)
+    assert (seen[0].dtype, seen[0].device) == (torch.int64, traced.device)
+    assert values == [[[answer.prompt_tokens + step]] for step in range(len(seen))]
+
+
 def test_answers_side_by_side_have_keys_and_values_of_their_own(traced, plain):
     alone = [plain.session(picture(seed)).ask("What is <region1>?", [BOX], **FEW) for seed in (0, 1)]
     sessions = [traced.session(picture(seed)) for seed in (0, 1)]
@@ -98,7 +116,7 @@ def test_a_stop_and_a_reader_who_leaves_keep_the_cache_whole(traced, plain):
 
 
 def test_a_conversation_that_outgrows_the_fixed_length_goes_on(traced, plain, monkeypatch):
-    monkeypatch.setattr(compiled, "LEAST_LENGTH", 64)
+    monkeypatch.setattr(memory, "LEAST_LENGTH", 64)
     assert_same(conversation(traced), conversation(plain))
     assert traced.compiled._spare.layers[0].max_cache_len > 64
 
