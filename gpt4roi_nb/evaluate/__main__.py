@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS, benchmark, check_files
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
@@ -16,9 +17,13 @@ from gpt4roi_nb.evaluate.tables import markdown
 from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.memory import is_out_of_memory
 
+if TYPE_CHECKING:
+    from gpt4roi_nb import GPT4RoI
+
 ALL = "all"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 INTERRUPTED = 130  # as a shell has it
+OUT_BEFORE = "memory ran out before the first question"
 OUT = "memory ran out; what was answered is kept, and the same call goes on from there"
 
 
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     names = list(BENCHMARKS) if ALL in options.benchmarks else list(dict.fromkeys(options.benchmarks))
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks
+    ran_out = OUT_BEFORE
     try:
         if options.into:
             write_into(options.into)  # is refused now or not at all
@@ -71,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             print(f"complete for {', '.join(names)}: {root}")
             return 0
-        results = _measured(names, root, options, first)
+        gpt4roi = _loaded(options)
+        ran_out = OUT
+        results = _measured(names, gpt4roi, root, options, first)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -79,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         # Where it ran out outside the questions, such as while an image was read, the library's own words are all.
-        print(error if type(error) is MemoryError and str(error) else f"{OUT}: {error}", file=sys.stderr)
+        print(error if type(error) is MemoryError and str(error) else f"{ran_out}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(stopped or "stopped", file=sys.stderr)
@@ -104,12 +112,17 @@ def write_into(page: Path, table: str | None = None) -> None:
         page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
-def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespace, first: bool) -> list[Result]:
+def _loaded(options: argparse.Namespace) -> GPT4RoI:
     from gpt4roi_nb import GPT4RoI
 
-    gpt4roi = GPT4RoI.from_pretrained(
+    return GPT4RoI.from_pretrained(
         options.checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
     )
+
+
+def _measured(
+    names: Sequence[str], gpt4roi: GPT4RoI, root: Path | None, options: argparse.Namespace, first: bool
+) -> list[Result]:
     results = []
     for name in names:
         result = evaluate(

@@ -220,6 +220,10 @@ def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, m
         monkeypatch.setattr(GPT4RoI, "from_pretrained", lambda *_, **__: loaded)
         said = run_command()
         assert said.startswith("the questions, even one at a time, need ") and 'device="cpu"' in said
+    for error in (ERRORS[0], MemoryError()):
+        with monkeypatch.context() as patch:
+            patch.setattr(GPT4RoI, "from_pretrained", lambda *_, error=error, **__: _raise(error))
+            assert run_command().startswith("memory ran out before the first question")
     for error in ERRORS:
         with monkeypatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
