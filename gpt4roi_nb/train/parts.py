@@ -116,8 +116,8 @@ def adapter_numbers(model: GPT4RoIForConditionalGeneration, options: dict[str, A
     """
     config: Any = model.config  # transformers declares its base class
     shapes = skeleton(config)
-    with torch.device("meta"):
-        _add_adapters(shapes, {**options, "init_lora_weights": False})  # some first weights are computed from the model's
+    with torch.device("meta"):  # without first weights, some of which are computed from the model's
+        _add_adapters(shapes, {**options, "init_lora_weights": False})
     return sum(weight.numel() for name, weight in shapes.language_model.named_parameters() if LORA_MARK in name)
 
 
