@@ -166,8 +166,7 @@ def check_training_memory(
     needed = training_memory(model, settings)
     if free is None:
         return
-    here = _with_index(device)
-    free += sum(weight.numel() * weight.element_size() for weight in there if _with_index(weight.device) == here)
+    free += sum(weight.numel() * weight.element_size() for weight in there if _same_device(weight.device, device))
     if needed.total <= free:
         return
     raise MemoryError(
@@ -178,11 +177,12 @@ def check_training_memory(
     )
 
 
-def _with_index(device: torch.device) -> torch.device:
-    """The device by type and index: without an index, the current GPU is meant, or the only other device."""
-    if device.index is not None:
-        return device
-    return torch.device(device.type, torch.cuda.current_device() if device.type == "cuda" else 0)
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether two devices are one. Without an index, the current GPU is meant, or the only device of its type."""
+    if one.type != other.type or one.index == other.index:
+        return one == other
+    current = torch.cuda.current_device() if one.type == "cuda" else 0
+    return (current if one.index is None else one.index) == (current if other.index is None else other.index)
 
 
 def _advice(
