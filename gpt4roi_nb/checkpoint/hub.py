@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -25,6 +26,8 @@ SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 # What says which files of a hub are meant, and how they are got.
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HOW_TO_RESUME = (
     "a download that broke off goes on with the same call, or with `hf download {}`: files that are whole are not "
     "fetched again"
@@ -60,6 +63,7 @@ class Source:
         Raises:
             ValueError: an index has no map, or names what is no file of its own folder.
             FileNotFoundError: the hub cannot be reached, and its cache has nothing of it.
+            OSError: the disk of its cache is full, or access to it is denied (`PermissionError`).
         """
         if not self.is_remote:
             return
@@ -90,6 +94,7 @@ def locate(
 
     Raises:
         FileNotFoundError: there is neither.
+        OSError: the disk of the hub's cache is full, or access to it is denied (`PermissionError`).
         ValueError: it is a file.
     """
     options = dict(options or {})
@@ -119,6 +124,16 @@ def _snapshot(repository: str, what: str, patterns: list[str], options: Mapping[
     except IncompleteSnapshotError as error:
         return Path(error.snapshot_path)  # offline: what is needed of it and missing is named by the checks
     except (HTTPError, OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        if number in (*FULL, *DENIED):
+            problem = "its disk is full" if number in FULL else "access to it is denied"
+            remedy = "free some room there" if number in FULL else "have it made readable and writable"
+            raise OSError(
+                number,
+                f"the {what} {repository!r} could not be put into the hub's cache, "
+                f"{os.fspath(options.get('cache_dir') or constants.HF_HUB_CACHE)!r}: {problem} ({error}); {remedy}, or "
+                f"set HF_HUB_CACHE to another folder and start again; {HOW_TO_RESUME.format(repository)}",
+            ) from error
         refused = isinstance(error, HfHubHTTPError | HFValidationError)  # and nothing broke off
         raise FileNotFoundError(
             f"no {what} at {repository!r}: there is no such folder, and it could not be got as a hub id ({error})"

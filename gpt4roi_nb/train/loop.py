@@ -32,7 +32,7 @@ from gpt4roi_nb.train.disk import check_disk
 from gpt4roi_nb.train.epoch_dataset import EpochDataset
 from gpt4roi_nb.train.execute import execute, prepare_output
 from gpt4roi_nb.train.memory import Settings, check_training_memory
-from gpt4roi_nb.train.parts import LORA_DEFAULTS, STAGES, choose_parts, table
+from gpt4roi_nb.train.parts import LORA_DEFAULTS, STAGES, adapter_numbers, choose_parts, table
 from gpt4roi_nb.train.probes import Probes
 from gpt4roi_nb.train.run import RunCallback, TrainingRun
 from gpt4roi_nb.train.sharding import is_sharded
@@ -239,6 +239,7 @@ def train(
             settings = Settings(
                 trainable,
                 rank=None if lora is None else int(lora.get("r", LORA_DEFAULTS["r"])),
+                adapters=None if lora is None else adapter_numbers(gpt4roi.model, dict(lora)),
                 batch_size=numbers["batch_size"],
                 tokens=tokens,
                 checkpointing=gradient_checkpointing,

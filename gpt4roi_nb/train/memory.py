@@ -47,6 +47,7 @@ class Settings:
     Attributes:
         trainable: parts, as `choose_parts` takes them.
         rank: of the language model's adapters; None where its own weights train.
+        adapters: numbers of the adapters, as `adapter_numbers` counts them; None: of all matrices but the last.
         batch_size: records per device.
         tokens: of a record.
         checkpointing: whether layers are computed again in the backward pass.
@@ -57,6 +58,7 @@ class Settings:
 
     trainable: Sequence[str]
     rank: int | None = None
+    adapters: int | None = None
     batch_size: int = 1
     tokens: int = 512
     checkpointing: bool = False
@@ -91,7 +93,9 @@ def training_memory(model: GPT4RoIForConditionalGeneration, settings: Settings) 
         model: as it is loaded, or a `skeleton` in the dtype that it will be loaded in.
     """
     adapted = settings.rank is not None
-    trained = _adapter_numbers(model, settings.rank) if settings.rank is not None else 0
+    most = _adapter_numbers(model, settings.rank) if settings.rank is not None else 0
+    trained = most if settings.adapters is None else settings.adapters
+    some_adapted = trained < most
     frozen_bytes = copies = 0
     for part, module in model.named_children():
         trains = part in settings.trainable and not (adapted and part == "language_model")
@@ -109,7 +113,7 @@ def training_memory(model: GPT4RoIForConditionalGeneration, settings: Settings) 
         weights=(trained * FLOAT32 + frozen_bytes) // settings.shards + copies,
         gradients=trained * FLOAT32 // settings.shards,
         optimizer=trained * optimizer_bytes(settings.optim) // settings.shards,
-        activations=int(_activations(model.config, settings)),  # type: ignore[arg-type]  # transformers declares the base class
+        activations=int(_activations(model.config, settings, some_adapted)),  # type: ignore[arg-type]  # transformers declares the base class
     )
 
 
@@ -124,10 +128,12 @@ def _adapter_numbers(model: GPT4RoIForConditionalGeneration, rank: int) -> int:
     return sum(rank * (layer.in_features + layer.out_features) for layer in linears)
 
 
-def _activations(config: GPT4RoIConfig, settings: Settings) -> float:
+def _activations(config: GPT4RoIConfig, settings: Settings, some_adapted: bool) -> float:
+    """some_adapted: whether some matrices alone have adapters; their layers keep at least what those without do."""
     text, region, half = config.text_config, config.region_config, settings.half
     tokens = settings.batch_size * settings.tokens
-    way = "frozen" if "language_model" not in settings.trainable else "whole" if settings.rank is None else "adapters"
+    frozen = "language_model" not in settings.trainable or some_adapted
+    way = "frozen" if frozen else "whole" if settings.rank is None else "adapters"
     width, feed_forward = LAYER_BYTES[way, half]
     layer = tokens * (width * text.hidden_size + feed_forward * (getattr(text, "intermediate_size", None) or 0))
     inputs = tokens * FLOAT32 * text.hidden_size  # all that a layer keeps that is computed again
@@ -160,7 +166,7 @@ def check_training_memory(
     needed = training_memory(model, settings)
     if free is None:
         return
-    free += sum(weight.numel() * weight.element_size() for weight in there if weight.device.type == device.type)
+    free += sum(weight.numel() * weight.element_size() for weight in there if _same_device(weight.device, device))
     if needed.total <= free:
         return
     raise MemoryError(
@@ -169,6 +175,14 @@ def check_training_memory(
         f"{in_words(needed.activations)} for activations of {settings.batch_size} × {settings.tokens} tokens), but "
         f"{in_words(free)} are free for it; {_advice(model, settings, device, free, accumulation)}"
     )
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether two devices are one. Without an index, the current GPU is meant, or the only device of its type."""
+    if one.type != other.type or one.index == other.index:
+        return one == other
+    current = torch.cuda.current_device() if one.type == "cuda" else 0
+    return (current if one.index is None else one.index) == (current if other.index is None else other.index)
 
 
 def _advice(

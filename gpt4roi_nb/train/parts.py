@@ -112,6 +112,24 @@ def begin_anew(
             made.apply(model._init_weights).to(before.device, before.dtype).train(model.training)
 
 
+def adapter_numbers(model: GPT4RoIForConditionalGeneration, options: dict[str, Any]) -> int:
+    """Count what the adapters of a model's language model would have, whatever matrices the options choose.
+
+    Args:
+        model: is left as it is; a copy of its shapes is adapted.
+        options: of peft's `LoraConfig`, as `choose_parts` takes them.
+
+    Raises:
+        ValueError: peft finds none of the matrices.
+        ImportError: without peft.
+    """
+    config: Any = model.config  # transformers declares its base class
+    shapes = skeleton(config)
+    with torch.device("meta"):  # without first weights, some of which are computed from the model's
+        _add_adapters(shapes, {**options, "init_lora_weights": False})
+    return sum(weight.numel() for name, weight in shapes.language_model.named_parameters() if LORA_MARK in name)
+
+
 def merge_adapters(model: GPT4RoIForConditionalGeneration) -> None:
     """Adds what the adapters have learnt to the weights, and takes them away: an ordinary model again."""
     for _, _, layer in _adapted_layers(model):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, init_empty_weights
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, str_to_bool
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -17,6 +17,8 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT
+from gpt4roi_nb.checkpoint.check import check_small_files
+from gpt4roi_nb.checkpoint.hub import locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -24,13 +26,26 @@ from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 
 def is_sharded(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher asks for FSDP, in the words of `accelerate launch`."""
-    return environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    """Whether a launcher asks for FSDP, in the words of `accelerate launch`.
+
+    Raises:
+        ValueError: it asks in other words, such as 1. transformers takes them, but accelerate, which divides the
+            weights, does not: the training would not be divided.
+    """
+    asked = environment.get("ACCELERATE_USE_FSDP") or "false"
+    if asked.lower() == "true":
+        return True
+    if str_to_bool(asked):
+        raise ValueError(
+            f"ACCELERATE_USE_FSDP is {asked!r}, by which accelerate does not divide the weights; set it to true, or "
+            "start with accelerate launch --config_file (docs/training.md)"
+        )
+    return False
 
 
 def reads_weights(environment: Mapping[str, str]) -> bool:
     """Whether this process reads the checkpoint's weights; False where it gets its share from the first process."""
-    efficient = environment.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true"
+    efficient = str_to_bool(environment.get("FSDP_CPU_RAM_EFFICIENT_LOADING") or "false")
     return not (is_sharded(environment) and efficient and int(environment.get("RANK", "0")) > 0)
 
 
@@ -45,12 +60,17 @@ def without_weights(checkpoint: str | os.PathLike[str] | None) -> GPT4RoI:
 
     Returns:
         A model that can be divided, and can compute nothing before that.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or it lacks a file.
+        ValueError: a file is damaged, or another model's.
     """
-    path = os.path.expanduser(DEMO_CHECKPOINT if checkpoint is None else checkpoint)
-    config = GPT4RoIConfig.from_pretrained(path)
+    source = locate(DEMO_CHECKPOINT if checkpoint is None else checkpoint, "checkpoint")
+    check_small_files(source.folder)
+    config = GPT4RoIConfig.from_pretrained(source.folder)
     with init_empty_weights(include_buffers=False):
         model = GPT4RoIForConditionalGeneration(config)
-    return GPT4RoI(model, GPT4RoIProcessor.from_pretrained(path), str(path))
+    return GPT4RoI(model, GPT4RoIProcessor.from_pretrained(source.folder), source.name)
 
 
 def divide(accelerator: Accelerator, model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from tiny_parts import save_clip, save_language_model
 
 from gpt4roi_nb import GPT4RoI, memory
 from gpt4roi_nb.checkpoint import hub
+from gpt4roi_nb.train.sharding import without_weights
 
 COMMIT, EARLIER = "0123456789" * 4, "fedcba9876" * 4
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -346,3 +348,35 @@ def test_a_download_that_broke_off_is_told_how_to_go_on(saved, cache, monkeypatc
 def test_weights_that_were_not_checked_are_not_loaded(saved, option, value):
     with pytest.raises(ValueError, match=f"{option}={value!r} would load other weights than the checkpoint's"):
         load(saved, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "its disk is full .*; free some room there"),
+        (errno.EDQUOT, "its disk is full .*; free some room there"),
+        (errno.EACCES, "access to it is denied .*; have it made readable and writable"),
+        (errno.EROFS, "access to it is denied .*; have it made readable and writable"),
+    ],
+)
+def test_a_cache_that_is_full_or_denied_is_not_called_a_missing_checkpoint(cache, tmp_path, monkeypatch, number, words):
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number), "a.incomplete")
+
+    monkeypatch.setattr(hub, "snapshot_download", fails)
+    for folder, options in ((cache, {}), (tmp_path / "own", {"cache_dir": tmp_path / "own"})):
+        expected = f"the checkpoint '{NAME}' could not be put into the hub's cache, '{folder}': {words}"
+        with pytest.raises(OSError, match=expected) as raised:
+            load(NAME, **options)
+        assert raised.value.errno == number and not isinstance(raised.value, FileNotFoundError)
+
+
+def test_a_process_without_weights_reads_the_checked_files_of_one_commit(saved, copied, cache, monkeypatch):
+    given = Hub(saved, cache)
+    monkeypatch.setattr(hub, "snapshot_download", given)
+    bare = without_weights(NAME)
+    assert all(weight.is_meta for weight in bare.model.parameters()) and bare.source == NAME
+    assert given.gave and WEIGHTS not in given.gave and len(given.revisions) == 1
+    with_json("processor_config.json", closing=None)(copied)
+    with pytest.raises(ValueError, match="has no 'closing'"):
+        without_weights(copied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from tiny import tiny_config, tiny_gpt4roi, tiny_model
 from gpt4roi_nb import GPT4RoIConfig
 from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.train import memory, train
-from gpt4roi_nb.train.memory import Settings, check_training_memory, training_memory
-from gpt4roi_nb.train.parts import STAGES, choose_parts
+from gpt4roi_nb.train.memory import Settings, TrainingMemory, check_training_memory, training_memory
+from gpt4roi_nb.train.parts import LORA_MARK, STAGES, adapter_numbers, choose_parts
 
 GB = 1e9
 CUDA = torch.device("cuda")
@@ -103,6 +104,61 @@ def test_what_does_not_fit_is_refused_before_anything_is_changed(tmp_path, monke
         gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **{**OPTIONS, "max_steps": 1}, check_free_memory=False
     )
     assert done.state == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ({"target_modules": ["q_proj"]}, 32 * 16 * 2 * 4096),
+        ({"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0, 1], "r": 8}, 2 * 8 * 2 * 2 * 4096),
+        ({"target_modules": r".*\.mlp\.\w+_proj"}, 32 * 16 * 3 * (4096 + 11008)),
+        ({"target_modules": "all-linear"}, ADAPTERS),
+        ({"init_lora_weights": "pissa"}, ADAPTERS),
+    ],
+)
+def test_adapters_are_counted_of_the_matrices_that_peft_would_choose(seven, options, numbers):
+    assert adapter_numbers(seven, options) == numbers
+    needed = training_memory(seven, Settings(STAGES[2], rank=options.get("r", 16), adapters=numbers))
+    assert needed.gradients == 4 * (PROJECTOR + ENCODER + numbers)
+    every = training_memory(seven, Settings(STAGES[2], rank=options.get("r", 16)))
+    assert (needed.activations < every.activations) == (numbers < ADAPTERS)
+    assert not any(LORA_MARK in name for name, _ in seven.named_parameters())
+
+
+def test_a_training_of_few_adapters_is_not_refused_for_what_all_would_need(tmp_path, monkeypatch):
+    gpt4roi = tiny_gpt4roi(seed=1)
+    counted = []
+    monkeypatch.setattr(
+        "gpt4roi_nb.train.loop.check_training_memory", lambda _, settings, *__: counted.append(settings)
+    )
+    lora = {"target_modules": ["q_proj"], "r": 2}
+    done = train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **{**OPTIONS, "max_steps": 1, "lora": lora})
+    trained = {part.name: part.trained for part in done.parts}
+    assert counted[0].adapters == trained["language_model"] > 0
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "counts"),
+    [
+        ("cuda:0", "cuda:0", True),
+        ("cuda:1", "cuda:0", False),
+        ("cuda:1", "cuda", True),  # the current one
+        ("cuda:0", "cuda", False),
+        ("mps:0", "mps", True),
+        ("cpu", "cuda:0", False),
+    ],
+)
+def test_weights_are_room_for_a_training_on_their_own_device(monkeypatch, there, device, counts):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 100)
+    monkeypatch.setattr(memory, "training_memory", lambda *_: TrainingMemory(150, 0, 0, 0))
+    weight = SimpleNamespace(device=torch.device(there), numel=lambda: 20, element_size=lambda: 4)
+    model = SimpleNamespace(parameters=lambda: [weight])
+    if counts:
+        check_training_memory(model, Settings(STAGES[1]), torch.device(device))
+    else:
+        with pytest.raises(MemoryError, match=r"but 0\.10 kB are free for it"):
+            check_training_memory(model, Settings(STAGES[1]), torch.device(device))
 
 
 def kept_bytes(compute, model) -> int:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb.train.__main__ import main
+from gpt4roi_nb.train.sharding import is_sharded, reads_weights
 from gpt4roi_nb.train.trainer import checkpoints, read_history
 
 HERE = Path(__file__).resolve().parent
@@ -43,6 +44,17 @@ def free_port() -> int:
 def losses(output: Path) -> list[dict[str, float]]:
     lines = read_history(checkpoints(output)[-1])
     return [{name: value for name, value in line.items() if name.startswith("loss")} for line in lines]
+
+
+def test_fsdp_is_asked_for_in_the_words_of_accelerate():
+    asked = {"ACCELERATE_USE_FSDP": "True", "RANK": "1"}
+    assert is_sharded(asked) and not is_sharded({})
+    assert not any(is_sharded({"ACCELERATE_USE_FSDP": word}) for word in ("", "0", "no", "False"))
+    for word in ("1", "yes", "on"):
+        assert not reads_weights({**asked, "FSDP_CPU_RAM_EFFICIENT_LOADING": word})
+        with pytest.raises(ValueError, match=f"ACCELERATE_USE_FSDP is '{word}', .* set it to true"):
+            is_sharded({"ACCELERATE_USE_FSDP": word})
+    assert reads_weights(asked) and reads_weights({**asked, "FSDP_CPU_RAM_EFFICIENT_LOADING": "0"})
 
 
 @pytest.mark.slow
