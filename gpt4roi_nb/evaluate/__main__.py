@@ -104,27 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one table."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks
-    ran_out = OUT_BEFORE
     try:
-<<<<<<< HEAD
         return _verified(options, first) if "model" in options else _evaluated(options, first)
-=======
-        if options.into:
-            write_into(options.into)  # is refused now or not at all
-        root = options.root
-        if root is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
-            root = own_world()
-        for name in names if root is not None else ():  # a look at everything before anything takes long
-            check_files(name, root.expanduser().absolute(), options.split or benchmark(name).splits[0])
-        for scorer in dict.fromkeys(scorer for name in names for scorer in benchmark(name).scorers) if first else ():
-            check_scorers([scorer], options.mapping_model)
-        if options.check:
-            print(f"complete for {', '.join(names)}: {root}")
-            return 0
-        gpt4roi = _loaded(options)
-        ran_out = OUT
-        results = _measured(names, gpt4roi, root, options, first)
->>>>>>> e94d1965d295ba33104c271660fe5663e9460f69
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -132,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         # Where it ran out outside the questions, such as while an image was read, the library's own words are all.
-        print(error if type(error) is MemoryError and str(error) else f"{ran_out}: {error}", file=sys.stderr)
+        print(error if type(error) is MemoryError and str(error) else f"{OUT}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(stopped or "stopped", file=sys.stderr)
@@ -198,22 +179,8 @@ def write_into(page: Path, table: str | None = None) -> None:
         page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
-<<<<<<< HEAD
 def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespace, first: bool) -> list[Result]:
     gpt4roi = _loaded(options, options.checkpoint)
-=======
-def _loaded(options: argparse.Namespace) -> GPT4RoI:
-    from gpt4roi_nb import GPT4RoI
-
-    return GPT4RoI.from_pretrained(
-        options.checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
-    )
-
-
-def _measured(
-    names: Sequence[str], gpt4roi: GPT4RoI, root: Path | None, options: argparse.Namespace, first: bool
-) -> list[Result]:
->>>>>>> e94d1965d295ba33104c271660fe5663e9460f69
     results = []
     for name in names:
         result = evaluate(
@@ -238,9 +205,14 @@ def _measured(
 
 
 def _loaded(options: argparse.Namespace, checkpoint: str | None) -> GPT4RoI:
-    return GPT4RoI.from_pretrained(
-        checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
-    )
+    try:
+        return GPT4RoI.from_pretrained(
+            checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or (type(error) is MemoryError and str(error)):  # it has words of its own
+            raise
+        raise MemoryError(f"{OUT_BEFORE}: {error}") from error
 
 
 def _device(given: str | None) -> str | None:

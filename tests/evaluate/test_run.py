@@ -247,17 +247,13 @@ def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, m
         assert "model' needs" in said and "are free on cpu; nothing smaller fits either" in said
         monkeypatch.setattr(GPT4RoI, "from_pretrained", lambda *_, **__: loaded)
         said = run_command()
-<<<<<<< HEAD
         assert (
             said.startswith("the questions, even one at a time, need ") and "load the model with quantization=" in said
         )
-=======
-        assert said.startswith("the questions, even one at a time, need ") and 'device="cpu"' in said
     for error in (ERRORS[0], MemoryError()):
         with monkeypatch.context() as patch:
             patch.setattr(GPT4RoI, "from_pretrained", lambda *_, error=error, **__: _raise(error))
             assert run_command().startswith("memory ran out before the first question")
->>>>>>> e94d1965d295ba33104c271660fe5663e9460f69
     for error in ERRORS:
         with monkeypatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
