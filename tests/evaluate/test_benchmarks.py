@@ -313,7 +313,9 @@ def is_group(item: Item) -> bool:
 
 @pytest.mark.slow
 @ONE_WORKER
-@pytest.mark.parametrize("name", ["vcr", "visual7w", "coco", "lvis", "paco", "cityscapes", "ade20k", "vg", "refcocog"])
+@pytest.mark.parametrize(
+    "name", ["vcr", "visual7w", "coco", "lvis", "paco", "cityscapes", "ade20k", "vg", "refcocog", "ref_l4"]
+)
 def test_every_scorer_is_in_between_where_every_second_answer_is_wrong(name, world):
     items, _ = listed(name, world)
     wrong = set(range(1, len(items), 2))
