@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from gpt4roi_nb.checkpoint.keys import to_original
+from gpt4roi_nb.check_gpu.golden import recipe as load_recipe
+from gpt4roi_nb.check_gpu.setting import GOLDEN
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def _load_recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_recipe_module", GOLDEN / "recipe.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-recipe = _load_recipe()
-
-
-def fill(module: nn.Module, prefix: str = "", strip: str = "") -> set[str]:
-    """Sets every parameter to the recipe's value for its original name; returns those names."""
-    names = set()
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            original = to_original(prefix + name).removeprefix(strip)
-            names.add(original)
-            parameter.copy_(torch.from_numpy(recipe.tensor_for(original, parameter.shape)))
-    return names
+recipe = load_recipe()
 
 
 def encode_each_image_once(model: GPT4RoIForConditionalGeneration) -> None:

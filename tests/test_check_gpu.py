@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpt4roi_nb.check_gpu import __main__ as command
-from gpt4roi_nb.check_gpu import machine
+from gpt4roi_nb.check_gpu import golden, machine
 from gpt4roi_nb.check_gpu import setting as settings
 from gpt4roi_nb.check_gpu.golden import ENCODER_DEMAND, SmallEncoder
 from gpt4roi_nb.check_gpu.machine import PACKAGES
@@ -236,3 +236,10 @@ def test_bad_minutes_are_explained(minutes: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         command.main(["--minutes", minutes])
     assert "--minutes must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("made_of", [golden.recipe, golden.recorded_config])
+def test_without_a_checkout_the_authors_numbers_are_left_out_and_nothing_fails(made_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(golden, "GOLDEN", tmp_path)
+    with pytest.raises(NotThisTime, match=r"the recorded numbers are in the repository \(tests/golden\)"):
+        made_of()

@@ -5,34 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_recipe import GOLDEN, encode_each_image_once, fill, read_json, summary
+from golden_recipe import GOLDEN, encode_each_image_once, read_json, summary
 from transformers.initialization import no_init_weights
 
-from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.check_gpu.golden import fill, recorded_config
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIImageProcessor
 
 # One worker makes the 400 million weights, and encodes the image.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("golden_model")]
-
-TEXT_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "rms_norm_eps",
-    "max_position_embeddings",
-)
-VISION_SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "patch_size",
-    "image_size",
-    "hidden_act",
-)
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +23,8 @@ def golden():
 
 @pytest.fixture(scope="module")
 def model() -> GPT4RoIForConditionalGeneration:
-    recorded = read_json("e2e_config.json")
-    vision = recorded["vision_config"]
-    config = GPT4RoIConfig(
-        text_config={name: recorded["model_config"][name] for name in TEXT_SIZES},
-        vision_config={name: vision[name] for name in VISION_SIZES},
-        image_token_id=vision["im_patch_token"],
-        region_token_id=vision["bbox_token"],
-    )
     with no_init_weights():  # every weight is set below; initialising 400 million of them would be for nothing
-        model = GPT4RoIForConditionalGeneration(config)
+        model = GPT4RoIForConditionalGeneration(recorded_config())
     keys = read_json("e2e_keys.json")
     expected = {name for part in ("model", "vision_tower") for name, _, _, kind in keys[part] if kind == "param"}
     assert fill(model) == expected

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_recipe import GOLDEN, fill, read_json, recipe, summary
+from golden_recipe import GOLDEN, read_json, recipe, summary
 
+from gpt4roi_nb.check_gpu.golden import fill
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.roi import RegionEncoder, append_coordinates, resize
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
 from gpt4roi_nb.check_gpu.setting import GOLDEN, Setting, exact_float32, name_of
@@ -43,11 +45,16 @@ VISION_SIZES = (
 )
 
 
+def recorded(name: str) -> Path:
+    """A file of the recorded numbers."""
+    if not (GOLDEN / name).is_file():
+        raise NotThisTime("the recorded numbers are in the repository (tests/golden), which this is not run from")
+    return GOLDEN / name
+
+
 def recipe() -> ModuleType:
     """The file beside the numbers that makes the weights from their names."""
-    file = GOLDEN / "recipe.py"
-    if not file.is_file():
-        raise NotThisTime("the recorded numbers are in the repository (tests/golden), which this is not run from")
+    file = recorded("recipe.py")
     spec = importlib.util.spec_from_file_location("golden_recipe_of_check_gpu", file)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
@@ -55,12 +62,26 @@ def recipe() -> ModuleType:
 
 
 @torch.no_grad()
-def fill(module: nn.Module, prefix: str = "", strip: str = "") -> None:
-    """Set every parameter as the recipe says for the authors' name of it."""
-    made = recipe()
+def fill(module: nn.Module, prefix: str = "", strip: str = "") -> set[str]:
+    """Set every parameter as the recipe says for the authors' name of it; returns these names."""
+    made, names = recipe(), set()
     for name, parameter in module.named_parameters():
         original = to_original(prefix + name).removeprefix(strip)
+        names.add(original)
         parameter.copy_(torch.from_numpy(made.tensor_for(original, parameter.shape)))
+    return names
+
+
+def recorded_config() -> GPT4RoIConfig:
+    """The real widths, two language layers, and the authors' ids of the tokens."""
+    sizes = json.loads(recorded("e2e_config.json").read_text(encoding="utf-8"))
+    text, vision = sizes["model_config"], sizes["vision_config"]
+    return GPT4RoIConfig(
+        text_config={name: text[name] for name in TEXT_SIZES},
+        vision_config={name: vision[name] for name in VISION_SIZES},
+        image_token_id=vision["im_patch_token"],
+        region_token_id=vision["bbox_token"],
+    )
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -82,7 +103,7 @@ class SmallEncoder:
         config = GPT4RoIConfig(
             vision_config={**vision, "image_size": 224, "patch_size": 14}, region_config={"hidden_size": CHANNELS}
         )
-        made, recorded = recipe(), np.load(GOLDEN / "roi_small.npz")
+        made, numbers = recipe(), np.load(GOLDEN / "roi_small.npz")
         self._encoder = RegionEncoder(config).eval()
         fill(self._encoder, "region_encoder.", "model.spi_module.")
         self._weights = weights_of(self._encoder)
@@ -90,8 +111,8 @@ class SmallEncoder:
             torch.from_numpy(made.raw_normal(f"input.feat{level}", (2, GRID**2, CHANNELS))).to(setting.device)
             for level in range(LEVELS)
         ]
-        self._boxes = [torch.from_numpy(recorded[f"boxes.img{image}"]).to(setting.device) for image in range(2)]
-        self._expected = torch.from_numpy(np.concatenate([recorded["out.img0"], recorded["out.img1"]]))
+        self._boxes = [torch.from_numpy(numbers[f"boxes.img{image}"]).to(setting.device) for image in range(2)]
+        self._expected = torch.from_numpy(np.concatenate([numbers["out.img0"], numbers["out.img1"]]))
         self._device = setting.device
 
     @torch.inference_mode()
@@ -108,17 +129,9 @@ class RealWidths:
     def __init__(self, setting: Setting) -> None:
         if setting.small:
             raise NotThisTime("the real widths are left out of the small size (tests/test_golden_model.py has them)")
-        recorded = json.loads((GOLDEN / "e2e_config.json").read_text(encoding="utf-8"))
-        text, vision = recorded["model_config"], recorded["vision_config"]
-        config = GPT4RoIConfig(
-            text_config={name: text[name] for name in TEXT_SIZES},
-            vision_config={name: vision[name] for name in VISION_SIZES},
-            image_token_id=vision["im_patch_token"],
-            region_token_id=vision["bbox_token"],
-        )
         self._device = setting.device
-        with self._device:
-            self._model = GPT4RoIForConditionalGeneration(config).eval()
+        with self._device, no_init_weights():  # every weight is set below
+            self._model = GPT4RoIForConditionalGeneration(recorded_config()).eval()
         fill(self._model)
         self._weights = weights_of(self._model)
         self._golden = np.load(GOLDEN / "e2e_A.npz")
