@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
 from gpt4roi_nb.memory import clear_frames, devices_of, in_words, is_out_of_memory, sum_free
+
+T = TypeVar("T")
 
 
 class Loaded(Protocol):
@@ -70,6 +72,26 @@ class BatchSize:
             stacklevel=3,
         )
         self.size = fitting
+
+    def run(self, total: int, work: Callable[[slice], T]) -> Iterator[T]:
+        """Do some work on all of `total` things, `size` at a time; where memory runs out it is done again on fewer.
+
+        work: takes which of the things, and gives what is yielded.
+
+        Raises:
+            Exception: whatever `work` raises but for want of memory.
+            MemoryError: one at a time was too many; the message says what helps.
+        """
+        done = 0
+        while done < total:
+            part = slice(done, min(done + self.size, total))
+            try:
+                result = work(part)
+            except (RuntimeError, MemoryError) as error:
+                self.halve(error)
+                continue
+            yield result
+            done = part.stop
 
     def halve(self, error: Exception) -> None:
         """Halve `size` after an error, give the memory back that the error holds, and warn the first time.

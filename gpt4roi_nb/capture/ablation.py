@@ -211,14 +211,12 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     batch = BatchSize(min(batch_size, len(boxes)), "covered images")
     batch.fit(encoded.loaded, lambda size: occlusion_bytes(replay, size))
     (whole,) = replay.log_probabilities(replay.embeddings())
-    drops: list[Tensor] = []
-    while (done := sum(map(len, drops))) < len(boxes):
-        pictures = [_covered(encoded.image, box, grid) for box in boxes[done : done + batch.size]]
-        try:
-            drops.append(whole - replay.log_probabilities(embed_pictures(replay, pictures), batch))
-        except (RuntimeError, MemoryError) as error:
-            batch.halve(error)
-    each = _own(torch.cat(drops).T.reshape(count, len(starts), len(starts)))
+
+    def drops(part: slice) -> Tensor:
+        pictures = [_covered(encoded.image, box, grid) for box in boxes[part]]
+        return whole - replay.log_probabilities(embed_pictures(replay, pictures), batch)
+
+    each = _own(torch.cat(list(batch.run(len(boxes), drops))).T.reshape(count, len(starts), len(starts)))
     if token == "each":
         return each
     return _own(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]

@@ -91,20 +91,17 @@ class Replay:
         if not count or not len(prompts):
             return torch.zeros(len(prompts), count)
         wanted = torch.tensor(list(self.ids[self.first :]))
-        found: list[Tensor] = []
-        while (done := sum(map(len, found))) < len(prompts):
-            some = prompts[done : done + batch.size]
-            try:
-                with self.loaded.inference() as model:
-                    logits = model.language_model(
-                        inputs_embeds=self.forced(some), use_cache=False, logits_to_keep=count
-                    ).logits
-                likely = log_probabilities(logits, model).cpu()
-            except (RuntimeError, MemoryError) as error:
-                batch.halve(error)
-                continue
-            found.append(likely.gather(-1, wanted.expand(len(some), -1)[..., None]).squeeze(-1))
-        return torch.cat(found)
+
+        def likely(part: slice) -> Tensor:
+            some = prompts[part]
+            with self.loaded.inference() as model:
+                logits = model.language_model(
+                    inputs_embeds=self.forced(some), use_cache=False, logits_to_keep=count
+                ).logits
+            every = log_probabilities(logits, model).cpu()
+            return every.gather(-1, wanted.expand(len(some), -1)[..., None]).squeeze(-1)
+
+        return torch.cat(list(batch.run(len(prompts), likely)))
 
     def answer(self, prompt: Tensor, max_new_tokens: int) -> str:
         """The greedy answer to a prompt. prompt: (1, P, D)."""

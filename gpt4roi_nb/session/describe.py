@@ -48,20 +48,18 @@ def describe_batches(
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
     generator_on = functools.cache(sampling.generator)  # one for all batches, on their embeddings' device
-    done = 0
-    while done < len(boxes):
+
+    def answer(part: slice) -> list[Answer]:
         if stop is not None and stop.is_set():
+            return []
+        return _describe(encoded, prompt, cut, known, boxes[part], max_new_tokens, sampling, generator_on, stop)
+
+    for answers in size.run(len(boxes), answer):
+        if not answers:
             return
-        batch = boxes[done : done + size.size]
-        try:
-            answers = _describe(encoded, prompt, cut, known, batch, max_new_tokens, sampling, generator_on, stop)
-        except (RuntimeError, MemoryError) as error:
-            size.halve(error)
-            continue
         yield answers
-        if any(answer.stopped for answer in answers):
+        if any(one.stopped for one in answers):
             return
-        done += len(batch)
 
 
 def batch_bytes(encoded: EncodedImage, prompt: Prompt, rows: int, max_new_tokens: int) -> int:
