@@ -298,9 +298,8 @@ def check_memory(
         f"{os.fspath(source) or 'this model'!r} needs {in_words(needed)}"
         f" ({in_words(weight_bytes(model, dtype, quantization))} for the weights"
         f" {'in ' + quantization.replace('bit', ' bits') if quantization else 'as ' + _name(dtype)}"
-        f" and {in_words(session)} for a {'compiled ' if compiled else ''}session), but {in_words(free)} are free on"
-        f" {places};"
-        f" {_advice(model, devices, dtype, quantization, free, compiled)}"
+        f" and {in_words(session)} for a {'compiled ' if compiled else ''}session),"
+        f" but {in_words(free)} are free on {places}; {_advice(model, devices, dtype, quantization, free, compiled)}"
     )
 
 

@@ -180,6 +180,16 @@ def save_language_model(folder: Path, kind: str, *, spare_rows: int = 0, **chang
     return folder
 
 
+# A region encoder's sizes, of two levels.
+REGION = {
+    "num_levels": 2,
+    "hidden_size": 16,
+    "num_groups": 4,
+    "num_fusion_rounds": 2,
+    "output_size": 4,
+    "embed_dim": 24,
+    "position_hidden_size": 8,
+}
 TOWER = {
     "hidden_size": 16,
     "intermediate_size": 24,

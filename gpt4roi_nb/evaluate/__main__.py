@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS, benchmark, check_files
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
@@ -22,9 +21,6 @@ from gpt4roi_nb.evaluate.verify import CHECKS, ITEMS, check_data, verify
 from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
-
-if TYPE_CHECKING:
-    from gpt4roi_nb import GPT4RoI
 
 ALL = "all"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import picture
-from tiny_parts import TOWER, save_clip, save_language_model, save_siglip
+from tiny_parts import REGION, TOWER, save_clip, save_language_model, save_siglip
 from transformers import AutoTokenizer, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel, SwinConfig
 
 from gpt4roi_nb import GPT4RoI
@@ -23,15 +23,6 @@ BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 QUESTION = "What is <region1>?"
 TURNS = [("user", QUESTION), ("assistant", "A small red cup."), ("user", "And <region2>?"), ("assistant", "The table.")]
 FEW = {"max_new_tokens": 10}
-REGION = {
-    "num_levels": 2,
-    "hidden_size": 16,
-    "num_groups": 4,
-    "num_fusion_rounds": 2,
-    "output_size": 4,
-    "embed_dim": 24,
-    "position_hidden_size": 8,
-}
 # name: decoder, what its configuration says otherwise, tower
 PARTS = {
     "llama": ("llama", {}, save_siglip),

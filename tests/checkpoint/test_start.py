@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_parts import save_clip
+from tiny_parts import REGION, save_clip
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gpt4roi_nb import GPT4RoI
@@ -20,15 +20,6 @@ from gpt4roi_nb.prompt import build_prompt
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 WIDTH, TOWER_WIDTH, PIECES = 32, 16, 1000
-REGION = {
-    "num_levels": 2,
-    "hidden_size": 16,
-    "num_groups": 4,
-    "num_fusion_rounds": 2,
-    "output_size": 4,
-    "embed_dim": 24,
-    "position_hidden_size": 8,
-}
 
 
 @pytest.fixture(scope="module")

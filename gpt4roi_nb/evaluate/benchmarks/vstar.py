@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,13 @@ def _item(entry: Any, base: Path) -> Item:
 def _with_boxes(item: Item, image: str, folder: Folder) -> Item:
     boxes, names = _things(f"{image.rpartition('.')[0]}.json", folder)
     things = "; ".join(f"{name} {region(number)}" for number, name in enumerate(names, 1))
-    return Item(
+    return replace(
+        item,
         id=f"{item.id}/boxes",
-        image=item.image,
         boxes=boxes,
         question=f"{FOCUS.format(things=things)}\n{item.question}",
-        target=item.target,
-        options=item.options,
         region=1,
         kind=item.kind + WITH_BOXES,
-        group=item.group,
-        facts=item.facts,
     )
 
 

@@ -140,9 +140,7 @@ def mask_of(lengths: Mapping[str, Any]) -> np.ndarray:
     """
     decoded: np.ndarray = tool("pycocotools.mask", "masks are held").decode(dict(lengths))
     mask = decoded.astype(bool)
-    if (
-        run_lengths(mask)["counts"] != lengths["counts"].encode()
-    ):  # it leaves pixels as they were where runs are lacking
+    if run_lengths(mask)["counts"] != lengths["counts"].encode():  # where runs are lacking, the tool says nothing
         raise ValueError("its runs do not add up to its size")
     return mask
 
