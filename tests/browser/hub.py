@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO
 
 import nbformat
-from browser.lab import HERE
+from browser.lab import HERE, PAGE_CONFIG
 
 PROXY = Path(__file__).resolve().parents[2] / ".tools" / "hub" / "node_modules" / ".bin" / "configurable-http-proxy"
 START_SECONDS = 180
@@ -60,8 +60,7 @@ class Hub:
         config = self._folder / "jupyterhub_config.py"
         settings = self._folder / "jupyter" / "labconfig"
         settings.mkdir(parents=True)
-        quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-        (settings / "page_config.json").write_text(json.dumps(quiet))
+        (settings / "page_config.json").write_text(json.dumps(PAGE_CONFIG))
         passed = ("FIFTYONE_DATABASE_URI", "FIFTYONE_DO_NOT_TRACK", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PATH")
         environment = {name: os.environ[name] for name in passed if name in os.environ}
         environment["JUPYTER_CONFIG_DIR"] = str(self._folder / "jupyter")

@@ -21,8 +21,11 @@ HERE = "127.0.0.1"
 FORKED_KERNEL = Path(__file__).with_name("forked_kernel.py")
 START_SECONDS = 180  # a quiet machine takes 3; a busy one is no failure
 RUN_SECONDS = 240
-RUN_ATTEMPTS = 4
-LOST_MS = 4000
+# No question about news; and the page's own state can be asked (`window.jupyterapp`).
+PAGE_CONFIG = {
+    "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True},
+    "exposeAppInBrowser": True,
+}
 PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent.trim())"
 CHROMIUM_FLAGS = (
     "--no-sandbox",
@@ -54,8 +57,7 @@ class Lab:
     def __enter__(self) -> Lab:
         config = self._folder / "config"
         (config / "labconfig").mkdir(parents=True)
-        no_news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-        (config / "labconfig" / "page_config.json").write_text(json.dumps(no_news))
+        (config / "labconfig" / "page_config.json").write_text(json.dumps(PAGE_CONFIG))
         # What the tests do not use only costs time to start.
         unused = dict.fromkeys(("jupyter_server_terminals", "notebook"), False)
         (config / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": unused}}))
@@ -159,41 +161,33 @@ class Notebook:
     def _note_error(self, message: ConsoleMessage) -> None:
         self.errors.append(f"{message.text} at {message.location}")
 
-    def _wait_until_idle(self, timeout: float = RUN_SECONDS) -> None:
-        """The kernel is attached and idle, and stays so: Lab says `idle` before the kernel attaches, too."""
-        self.page.wait_for_function(
-            """() => {
-                // A narrow window hides the indicator in a menu.
-                const sign = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) '
-                    + '.jp-Notebook-ExecutionIndicator');
-                const bar = document.querySelector('#jp-main-statusbar');
-                const now = (!sign || sign.dataset.status === 'idle') && Boolean(bar?.textContent.includes('| Idle'));
-                if (!now) window.idleSince = undefined;
-                else window.idleSince ??= performance.now();
-                return now && performance.now() - window.idleSince > 400;
-            }""",
-            timeout=timeout * 1000,
-            polling=100,
-        )
+    def _wait_for_kernel(self) -> None:
+        """It has answered the notebook. Lab's status bar says `Idle` before there is one; cells run then are lost."""
+        context = "window.jupyterapp?.shell.currentWidget?.sessionContext"
+        self.page.wait_for_function(f"() => {context}?.isReady && {context}.session?.kernel && true")
+        self.page.evaluate(f"async () => {{ await {context}.session.kernel.info; }}")
+
+    def _wait_for_prompts(self, numbered: str, timeout: float) -> None:
+        """Until a condition on `prompts` holds. A kernel may be `idle` for seconds before it takes what it was sent."""
+        holds = f"() => {{ const prompts = {PROMPTS}; return {numbered}; }}"
+        try:
+            self.page.wait_for_function(holds, timeout=timeout * 1000)
+        except PlaywrightTimeout:
+            prompts = self.page.evaluate(PROMPTS)
+            raise RuntimeError(f"after {timeout:g} s the cells' prompts are {prompts}") from None
 
     def run_all(self, seconds: float = RUN_SECONDS) -> None:
-        """Runs every cell, and waits for the last. A Run All that comes while the kernel attaches is lost, or half."""
+        """Runs every cell, and waits until each has its number or one has failed."""
         self.panel.wait_for()
-        for _ in range(RUN_ATTEMPTS):
-            self._wait_until_idle()
-            self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-            self.page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
-            try:
-                self.page.wait_for_function(f"() => ({PROMPTS}).some(text => text && text !== '[ ]:')", timeout=LOST_MS)
-            except PlaywrightTimeout:
-                continue
-            self._wait_until_idle(seconds)
-            failed = self.panel.locator(".jp-OutputArea-output[data-mime-type*='error']")
-            if failed.count():
-                raise AssertionError("a cell failed:\n" + failed.first.inner_text())
-            if self.page.evaluate(rf"() => ({PROMPTS}).every(text => /^\[\d+\]:$/.test(text))"):
-                return
-        raise RuntimeError(f"after {RUN_ATTEMPTS} attempts the cells' prompts are {self.page.evaluate(PROMPTS)}")
+        self._wait_for_kernel()
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+        self.page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+        failed = ".jp-OutputArea-output[data-mime-type*='error']"
+        self._wait_for_prompts(
+            rf"""prompts.every(text => /^\[\d+\]:$/.test(text)) || document.querySelector("{failed}")""", seconds
+        )
+        if self.panel.locator(failed).count():
+            raise AssertionError("a cell failed:\n" + self.panel.locator(failed).first.inner_text())
 
     def save(self) -> None:
         """Writes the notebook with what its cells have shown."""
@@ -216,12 +210,13 @@ class Notebook:
 
     def run_cell(self, source: str) -> None:
         """Puts Python into the last cell, which the notebook keeps for this, and runs it."""
+        before = self.page.evaluate(PROMPTS)[-1]
         cell = self.panel.locator(".jp-CodeCell").last
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+a")
         self.page.keyboard.insert_text(source)
         self.page.keyboard.press("Control+Enter")
-        self._wait_until_idle()
+        self._wait_for_prompts(rf"/\d/.test(prompts.at(-1)) && prompts.at(-1) !== '{before}'", RUN_SECONDS)
 
     def choose_theme(self, name: str) -> None:
         """By the menu, as a person does."""
