@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, is_offline_mode, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -119,6 +119,8 @@ def _pattern(subfolder: str, name: str) -> str:
 
 def _snapshot(repository: str, what: str, patterns: list[str], options: Mapping[str, Any]) -> Path:
     """The folder of a hub id in the hub's cache, with those files that match in it, as far as there are any."""
+    if is_offline_mode():  # huggingface_hub 1.31 asks the hub for the list of a commit's files even so
+        options = {**options, "local_files_only": True}
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns, **options))
     except IncompleteSnapshotError as error:
