@@ -30,6 +30,7 @@ LAMP_BEARINGS = (-85.0, -60.0, -35.0, 35.0, 60.0, 85.0)
 LAMP_HEIGHT = math.radians(48.0)
 SHADOW_STEPS = 26
 SHADOW_SOFTNESS = 5.0  # smaller is softer
+SHADOW_START = 0.25  # way at which a shadow begins to soften
 SHADOW_REACH = 3.0  # half-width, in the solid's units, of the table patch that a solid can darken
 SHADOW_GRID = 96  # columns of that patch when traced; it is enlarged smoothly
 
@@ -193,6 +194,9 @@ def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     middle = _rotated(_origins(heights[fine // 2 :: fine], cols[fine // 2 :: fine]), -angle)
     beside = math.hypot(fine // 2, fine // 2) / (fine * pixels)
     near = _passes_near(solid, middle, view, beside + HIT_DISTANCE).reshape(above + below, 2 * side)
+    within = [slice(k[0], k[-1] + 1) for k in (np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0)))]
+    near, (top, left) = near[*within], (part.start for part in within)
+    heights, cols = (x.reshape(-1, fine)[part].ravel() for x, part in zip((heights, cols), within, strict=True))
     rays = np.flatnonzero(np.repeat(np.repeat(near, fine, 0), fine, 1))
     hit, points = _march(solid, _rotated(_origins(heights, cols)[:, rays], -angle), view)
     own = points[:, hit]
@@ -208,11 +212,26 @@ def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     covered = np.flatnonzero(channels[0] > 0)
     alpha = channels[0, covered]
     rest = channels[1:, covered] / alpha
-    row, col = (covered // columns - above).astype(np.int32), (covered % columns - side).astype(np.int32)
+    row, col = (covered // columns + top - above).astype(np.int32), (covered % columns + left - side).astype(np.int32)
     firm = alpha >= 0.5
     box = (int(row[firm].min()), int(col[firm].min()), int(row[firm].max()) + 1, int(col[firm].max()) + 1)
     unit = rest[:3] / np.maximum(np.sqrt((rest[:3] ** 2).sum(0)), 1e-6)
     return Sprite(row, col, alpha, unit, rest[3:6], _rotated(rest[3:6], angle), rest[6], box, int(firm.sum()))
+
+
+def _shaded(ground: np.ndarray, ray: np.ndarray) -> np.ndarray:
+    """Indices of the points (3, M) that a solid can darken, by the distance of their rays from the bounding sphere.
+
+    A point is darkened where, at some way t, the distance is less than `(t + SHADOW_START) / SHADOW_SOFTNESS`.
+    """
+    offset = ground - np.array([[0.0], [0.0], [BOUND_CENTRE_Z]], np.float32)
+    nearest = -(offset * ray).sum(0)  # the way to the point of the ray that is nearest to the sphere's centre
+    beside = np.sqrt(np.maximum((offset**2).sum(0) - nearest**2, 0))
+    # Where distance and threshold differ least: the slope of the distance is that of the threshold.
+    slope = 1 / SHADOW_SOFTNESS
+    way = np.maximum(nearest + beside * slope / math.sqrt(1 - slope**2), 0)
+    distance = np.sqrt(beside**2 + (way - nearest) ** 2) - BOUND_RADIUS
+    return np.flatnonzero(distance < (way + SHADOW_START) * slope + SURE)
 
 
 def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, np.ndarray]:
@@ -226,11 +245,13 @@ def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, n
     ray = _rotated(lamp_direction(lamp)[:, None], -angle)
     near = solid(ground)
     ambient = 1 - 0.75 * np.square(np.clip(1 - near / 0.7, 0, 1))
-    lit = np.ones(ground.shape[1], np.float32)
-    travelled = np.full(ground.shape[1], 0.03, np.float32)
+    lit = np.ones_like(near)
+    active = _shaded(ground, ray)
+    start = ground[:, active]
+    travelled = np.full(active.size, 0.03, np.float32)
     for _ in range(SHADOW_STEPS):
-        distance = solid(ground + ray * travelled)
-        lit = np.minimum(lit, 0.5 + 0.5 * SHADOW_SOFTNESS * distance / (travelled + 0.25))
+        distance = solid(start + ray * travelled)
+        lit[active] = np.minimum(lit[active], 0.5 + 0.5 * SHADOW_SOFTNESS * distance / (travelled + SHADOW_START))
         travelled += np.clip(distance, 0.05, 0.4)
     lit = np.clip(lit, 0, 1)
     lit = lit * lit * (3 - 2 * lit)
