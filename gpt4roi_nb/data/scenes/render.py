@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -108,24 +109,40 @@ def _dot(vector: np.ndarray, field: np.ndarray) -> np.ndarray:
     return vector[0] * field[0] + vector[1] * field[1] + vector[2] * field[2]
 
 
-def _metal(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
-    """Polished: a mirror of bright and dark surroundings, tinted by the albedo, with a white glint of the lamp."""
+class _Mirror(NamedTuple):
+    """What a polished sprite mirrors under any lamp: directions (3, M), and (M,) of the rest, all float32."""
+
+    mirrored: np.ndarray
+    seen: np.ndarray
+    reach: np.ndarray
+    brightness: np.ndarray
+    rim: np.ndarray
+
+
+@cache
+def _mirror(sprite: Sprite) -> _Mirror:
     facing = -_dot(VIEW, sprite.normals)
     mirrored = VIEW[:, None] + 2 * facing * sprite.normals
     # The surroundings are near: what a flat face mirrors changes from one of its ends to the other.
     seen = mirrored + MIRROR_PARALLAX * (sprite.places - MIRROR_CENTRE[:, None])
-    up = seen[2]
-    sky = 0.04 + 1.0 * _smoothstep(0.0, 1.05, up)
-    ground = 0.04 + 0.62 * _smoothstep(0.05, -0.95, up)
-    flat = light.direction[:2] / np.hypot(*light.direction[:2])
-    across = (flat[0] * seen[0] + flat[1] * seen[1]) / np.sqrt(seen[0] ** 2 + seen[1] ** 2 + 0.02)
-    panels = 0.35 + 1.25 * _smoothstep(0.35, 0.95, across) + 0.55 * _smoothstep(0.55, 0.95, -across)
-    world = np.maximum(sky, ground) * np.where(up > 0, 0.5 + 0.5 * panels, panels)
-    glint = _smoothstep(0.86, 0.95, _dot(light.direction, mirrored))
+    sky = 0.04 + 1.0 * _smoothstep(0.0, 1.05, seen[2])
+    ground = 0.04 + 0.62 * _smoothstep(0.05, -0.95, seen[2])
+    reach = np.sqrt(seen[0] ** 2 + seen[1] ** 2 + 0.02)
     rim = np.square(np.square(1 - np.clip(facing, 0, 1)))
+    return _Mirror(mirrored, seen, reach, np.maximum(sky, ground), 0.3 * rim)
+
+
+def _metal(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
+    """Polished: a mirror of bright and dark surroundings, tinted by the albedo, with a white glint of the lamp."""
+    mirrored, seen, reach, brightness, rim = _mirror(sprite)
+    flat = light.direction[:2] / np.hypot(*light.direction[:2])
+    across = (flat[0] * seen[0] + flat[1] * seen[1]) / reach
+    panels = 0.35 + 1.25 * _smoothstep(0.35, 0.95, across) + 0.55 * _smoothstep(0.55, 0.95, -across)
+    world = brightness * np.where(seen[2] > 0, 0.5 + 0.5 * panels, panels)
+    glint = _smoothstep(0.86, 0.95, _dot(light.direction, mirrored))
     gloss = albedo * 0.95 + 0.10 * np.sqrt(albedo) + 0.02
     shade = world * sprite.openness
-    colour = gloss[:, None] * (1.25 * shade) + (0.3 * rim + 0.22 * np.square(np.maximum(shade - 0.55, 0))) * shade
+    colour = gloss[:, None] * (1.25 * shade) + (rim + 0.22 * np.square(np.maximum(shade - 0.55, 0))) * shade
     return colour + 1.6 * light.strength * glint * np.square(sprite.openness)
 
 
@@ -134,16 +151,21 @@ def _rubber(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
     return albedo[:, None] * _diffuse(sprite, light, wrap=0.25)
 
 
-def _wooden(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
-    """Stained wood: year rings of a tilted log, light and dark, under a faint satin sheen."""
+@cache
+def _year_rings(sprite: Sprite) -> np.ndarray:
+    """(M,) float32 in [0, 1]: how dark the wood of a tilted log is."""
     x, y, z = sprite.points
     wobble = 0.05 * np.sin(3.1 * x + 1.7 * z) + 0.03 * np.sin(5.3 * y - 2.3 * x)
     radius = np.sqrt((0.9 * x + 0.45 * z + 1.3) ** 2 + (0.9 * y - 0.35 * z + 0.9) ** 2) + wobble
     phase = radius * GRAIN_PER_UNIT
     year = phase - np.floor(phase)
-    dark = _smoothstep(0.15, 0.80, year) * (1 - _smoothstep(0.86, 1.0, year))  # a year's wood darkens, then starts anew
+    return _smoothstep(0.15, 0.80, year) * (1 - _smoothstep(0.86, 1.0, year))  # wood darkens, then a year starts anew
+
+
+def _wooden(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
+    """Stained wood: year rings, light and dark, under a faint satin sheen."""
     early, late = 1.05 * albedo + 0.03 * WOOD, 0.26 * albedo + 0.03 * WOOD
-    grained = early[:, None] + (late - early)[:, None] * dark
+    grained = early[:, None] + (late - early)[:, None] * _year_rings(sprite)
     return grained * _diffuse(sprite, light, wrap=0.1)
 
 

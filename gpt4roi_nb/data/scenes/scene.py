@@ -79,7 +79,7 @@ class SceneObject:
         return f"{self.size} {self.colour} {self.material} {self.category}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that what follows from one can be kept
 class Scene:
     """A picture and what is in it.
 
@@ -115,9 +115,10 @@ def _random_item(rng: np.random.Generator, earlier: list[Item], kind: dict[str, 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """Tight box (x1, y1, x2, y2), the ends exclusive, of a mask (H, W) bool, or None if it is empty."""
-    cols, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    if not cols.size:
+    rows = np.flatnonzero(mask.any(1))
+    if not rows.size:
         return None
+    cols = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
     return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
 
 
@@ -137,9 +138,11 @@ def _acceptable(items: list[Item]) -> bool:
         sprite = _sprite(item)
         top, left, bottom, right = sprite.box
         mask = labels[item.row + top : item.row + bottom, item.col + left : item.col + right] == index
-        if np.count_nonzero(mask) < MIN_VISIBLE * sprite.area:
+        visible = np.count_nonzero(mask)
+        if visible < MIN_VISIBLE * sprite.area:
             return False
-        x1, y1, x2, y2 = _box(mask) or (0, 0, 0, 0)
+        whole = (0, 0, right - left, bottom - top)
+        x1, y1, x2, y2 = whole if visible == sprite.area else _box(mask) or (0, 0, 0, 0)
         boxes.append((x1 + item.col + left, y1 + item.row + top, x2 + item.col + left, y2 + item.row + top))
     return all(_iou(a, b) <= MAX_BOX_IOU for index, a in enumerate(boxes) for b in boxes[:index])
 

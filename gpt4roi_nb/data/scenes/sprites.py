@@ -35,7 +35,7 @@ SHADOW_REACH = 3.0  # half-width, in the solid's units, of the table patch that 
 SHADOW_GRID = 96  # columns of that patch when traced; it is enlarged smoothly
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that what follows from one can be kept
 class Sprite:
     """One solid at one angle and scale: its covered pixels as flat arrays of M entries.
 

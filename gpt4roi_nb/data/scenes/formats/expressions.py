@@ -88,10 +88,10 @@ def _furthest(scene: Scene, indices: list[int], place: str) -> list[int]:
     """The one of some objects that lies furthest to a side; empty where that is too close to call."""
     if len(indices) < 2:
         return indices
-    *_, second, first = sorted(indices, key=lambda index: reach(scene.objects[index], place))
-    lead = reach(scene.objects[first], place) - reach(scene.objects[second], place)
+    reached = [reach(scene.objects[index], place) for index in indices]
+    *_, second, first = sorted(reached)
     margin = SIDE_MARGIN * scene.image.shape[1] if place in ("left", "right") else DEPTH_MARGIN
-    return [first] if lead >= margin else []
+    return [indices[reached.index(first)]] if first - second >= margin else []
 
 
 def reach(thing: SceneObject, side: str) -> float:
@@ -113,15 +113,15 @@ def _valued(thing: SceneObject, attributes: tuple[str, ...]) -> tuple[tuple[str,
 
 def by_looks(scene: Scene, index: int) -> list[Expression]:
     """Every choice of attributes that picks the object, without a word on where it is; shortest first."""
-    return [*_by_looks(scene.objects, index)]
+    return [*_by_looks(scene, index)]
 
 
-@lru_cache(maxsize=4 * MAX_OBJECTS)  # for all that is said of one picture, and no more
-def _by_looks(objects: tuple[SceneObject, ...], index: int) -> tuple[Expression, ...]:
-    thing = objects[index]
+@lru_cache(maxsize=MAX_OBJECTS)  # for all that is said of one picture, and no more
+def _by_looks(scene: Scene, index: int) -> tuple[Expression, ...]:
+    thing = scene.objects[index]
     shared = [
         {attribute for attribute in ATTRIBUTES if value_of(other, attribute) == value_of(thing, attribute)}
-        for k, other in enumerate(objects)
+        for k, other in enumerate(scene.objects)
         if k != index
     ]
     telling = (attributes for attributes in _SUBSETS if not any(same.issuperset(attributes) for same in shared))

@@ -1,5 +1,7 @@
 """Masks as annotation files hold them: boxes, ids in PNGs, and COCO's polygons and run lengths, both exact."""
 
+from itertools import chain
+
 import numpy as np
 
 Polygon = list[float]
@@ -7,7 +9,8 @@ Polygon = list[float]
 
 def bounds(mask: np.ndarray) -> list[int]:
     """The tight box [x, y, width, height] in pixels of a mask (H, W) bool that is not empty."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    rows = np.flatnonzero(mask.any(1))
+    cols = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
     x, y = int(cols[0]), int(rows[0])
     return [x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y]
 
@@ -28,8 +31,9 @@ def run_lengths(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) 
     columns[:, top:bottom] = mask[top:bottom, left:right].T
     flat = np.concatenate(([False], columns.ravel(), [False]))
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + left * height
-    changes = changes[changes < mask.size]  # the mask's end is no change
-    counts = np.diff(changes, prepend=0, append=mask.size)
+    ends = np.concatenate((changes[changes < mask.size], [mask.size]))  # the mask's end is no change
+    counts = ends.copy()
+    counts[1:] -= ends[:-1]
     return {"counts": counts.tolist(), "size": [height, width]}
 
 
@@ -41,8 +45,14 @@ _LEAVING = {1: (2,), 2: (3,), 4: (1,), 8: (0,), 7: (1,), 11: (2,), 13: (0,), 14:
 _IS_TURN = np.isin(np.arange(16), [*_LEAVING])
 
 
-def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
-    """The mask's borders as corners (x, y) along pixel edges: outer ones clockwise, those of holes the other way."""
+Loop = list[tuple[float, float]]  # corners (x, y), the first two on a horizontal edge
+
+
+def _loops(mask: np.ndarray, left: int, top: int) -> list[Loop]:
+    """The mask's borders along pixel edges: outer ones clockwise, those of holes the other way.
+
+    left, top: the pixel at which the mask begins.
+    """
     height, width = mask.shape
     padded = np.zeros((height + 2, width + 2), np.uint8)
     padded[1:-1, 1:-1] = mask
@@ -51,23 +61,23 @@ def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     turns = np.flatnonzero(_IS_TURN[around])
     rows, cols = np.divmod(turns, width + 1)
     codes = around[turns].tolist()
-    corners = list(zip(cols.tolist(), rows.tolist(), strict=True))
+    corners = list(zip((cols + float(left)).tolist(), (rows + float(top)).tolist(), strict=True))
     # An edge ends at the next corner of its row or column, so the neighbours in these two orders say where.
     down = np.lexsort((rows, cols))
     place = np.empty_like(down)
     place[down] = np.arange(down.size)
     column, places = down.tolist(), place.tolist()
-    left: set[tuple[int, int]] = set()
+    done = bytearray(4 * len(codes))  # by corner and direction in which the outline leaves it
     loops = []
     for start, code in enumerate(codes):
         if _LEAVING[code][0] != 0:
             continue  # a loop begins where an edge along the upper side of a pixel does
         for leaving in _LEAVING[code]:
-            if (start, leaving) in left:
+            if done[4 * start + leaving]:
                 continue
             corner, direction, loop = start, leaving, []
-            while (corner, direction) not in left:
-                left.add((corner, direction))
+            while not done[4 * corner + direction]:
+                done[4 * corner + direction] = 1
                 loop.append(corners[corner])
                 if direction == 0:
                     corner += 1
@@ -81,28 +91,28 @@ def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     return loops
 
 
-def _is_outer(loop: list[tuple[int, int]]) -> bool:
-    return sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in zip(loop, loop[1:] + loop[:1], strict=True)) > 0
+def _is_outer(loop: Loop) -> bool:
+    """By the sign of the area, to which every other edge, a vertical one, adds nothing."""
+    return sum((x - next_x) * y for (x, y), (next_x, _) in zip(loop[::2], loop[1::2], strict=True)) > 0
 
 
-def _holds(loop: list[tuple[int, int]], x: float, y: float) -> bool:
+def _holds(loop: Loop, x: float, y: float) -> bool:
     """Whether a point between the grid lines lies inside a loop."""
     ends = np.array(loop + loop[:1])
     low, high = np.minimum(ends[:-1, 1], ends[1:, 1]), np.maximum(ends[:-1, 1], ends[1:, 1])
     return bool(np.count_nonzero((low < y) & (y < high) & (ends[:-1, 0] > x)) % 2)
 
 
-def polygons(mask: np.ndarray) -> list[Polygon]:
+def polygons(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) -> list[Polygon]:
     """A mask (H, W) bool as flat polygons [x, y, x, y, …] along pixel edges, one for each connected part.
+
+    box: int pixel xyxy; what lies outside of it does not count.
 
     A part with a hole is one polygon too: a slit without width leads from its border to the hole's and back, since
     COCO's polygons have no other way to say it.
     """
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        return []
-    top, left = int(rows[0]), int(cols[0])
-    loops = _loops(mask[top : rows[-1] + 1, left : cols[-1] + 1])
+    left, top, right, bottom = box or (0, 0, *mask.shape[::-1])
+    loops = _loops(mask[top:bottom, left:right], left, top)
     outer = [loop for loop in loops if _is_outer(loop)]
     joined = [list(loop) for loop in outer]
     for hole in (loop for loop in loops if not _is_outer(loop)):
@@ -114,4 +124,4 @@ def polygons(mask: np.ndarray) -> list[Polygon]:
         anchor = outer[around][0]
         corner = (x, anchor[1])
         joined[around] += [anchor, corner, *hole, hole[0], corner, anchor]
-    return [[float(v) for x, y in loop for v in (x + left, y + top)] for loop in joined]
+    return [[*chain.from_iterable(loop)] for loop in joined]

@@ -105,12 +105,15 @@ class Picture:
     @cached_property
     def areas(self) -> tuple[int, ...]:
         """Pixels of each object's mask."""
-        return tuple(np.bincount(self.owners.ravel(), minlength=len(self.objects) + 1)[1:].tolist())
+        return tuple(
+            int(np.count_nonzero(mask[top:bottom, left:right]))
+            for (left, top, right, bottom), mask in zip((o.box for o in self.objects), self.scene.masks, strict=True)
+        )
 
     @cached_property
     def polygons(self) -> tuple[list[Polygon], ...]:
         """Each object's mask as `masks.polygons`."""
-        return tuple(polygons(mask) for mask in self.scene.masks)
+        return tuple(polygons(mask, thing.box) for mask, thing in zip(self.scene.masks, self.objects, strict=True))
 
     @cached_property
     def owners(self) -> np.ndarray:
@@ -129,11 +132,9 @@ class Picture:
     @cached_property
     def regions(self) -> np.ndarray:
         """(H, W) uint8: as `owners`, but `STUFF` where wall or table are seen. The table's far edge is neither, 0."""
-        free = self.owners == 0
-        regions = self.owners.copy()
-        regions[self.wall][free[self.wall]] = STUFF["wall"]
-        regions[self.wall.stop + 1 :][free[self.wall.stop + 1 :]] = STUFF["table"]
-        return regions
+        stuff = np.full((self.height, 1), STUFF["table"], np.uint8)
+        stuff[self.wall], stuff[self.wall.stop] = STUFF["wall"], 0
+        return np.where(self.owners == 0, stuff, self.owners)
 
     @cached_property
     def _places(self) -> np.ndarray:
