@@ -19,22 +19,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, parse
+
 if TYPE_CHECKING:
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
-PROG = "python -m gpt4roi_nb"
-# Beside `ask`: what each does, and the module that does it.
-MODULES = {
-    "checkpoint": ("convert the authors' checkpoint to this package's layout", "gpt4roi_nb.checkpoint"),
-    "check-gpu": ("what a GPU does here: numbers, speed, memory", "gpt4roi_nb.check_gpu"),
-    "memory": ("what a model needs, and what fits this machine", "gpt4roi_nb.memory"),
-    "scenes": ("write generated images with annotation files", "gpt4roi_nb.data.scenes"),
-    "train": ("train as a YAML file says", "gpt4roi_nb.train"),
-    "evaluate": ("measure a model on a benchmark", "gpt4roi_nb.evaluate"),
-    "demo-check": ("how good the demo checkpoint is on fresh scenes", "gpt4roi_nb.demo.check"),
-    "demo-look": ("where the demo checkpoint looks", "gpt4roi_nb.demo.look"),
-}
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+BAD_INPUT, FAILED = 2, 1
 
 
 class _BadInput(Exception):
@@ -51,10 +41,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in MODULES:
+    if words and words[0] in COMMANDS:
+        parse(words[0], words[1:])  # help, and what is mistyped, before anything slow is imported
         before, sys.argv = sys.argv, [f"{PROG} {words[0]}", *words[1:]]
         try:
-            runpy.run_module(MODULES[words[0]][1], run_name="__main__", alter_sys=True)
+            runpy.run_module(COMMANDS[words[0]][1], run_name="__main__", alter_sys=True)
         finally:
             sys.argv = before
         return 0
@@ -71,9 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROG, description="GPT4RoI: ask about regions of images, and all that belongs to it.")
+    parser = _Parser(
+        prog=PROG,
+        description="GPT4RoI: ask about regions of images, and all that belongs to it.",
+        epilog=f"`{PROG} COMMAND --help` says what a command needs, and shows how it is called.",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    ask = commands.add_parser("ask", help="ask about boxes on an image")
+    ask = commands.add_parser(
+        "ask",
+        help="ask about boxes on an image",
+        description="Ask a question about boxes on an image, and print the answer.\n\nThe embedded demo checkpoint, which "
+        "answers without --checkpoint, knows generated table-top\nscenes alone; for photographs give another. "
+        "`ask-table` asks many questions at once.\n\nEnds with 0 for an answer, 2 for bad input, 1 for another failure, "
+        "130 after an interrupt.",
+        epilog=f'for example:\n  {PROG} ask photo.jpg "What is <region1>?" --box 40 30 210 180 --checkpoint GPT4RoI-7B',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     ask.add_argument("image", help="an image file")
     ask.add_argument("question", help='such as "What is <region1>?"; <region1> is the first box')
     ask.add_argument(
@@ -90,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--device", help="cpu, cuda, cuda:1, …; without it, a GPU where there is one")
     ask.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights")
     ask.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model (needs bitsandbytes)")
-    for name, (help, _) in MODULES.items():
+    for name, (help, *_) in COMMANDS.items():
         commands.add_parser(name, help=help, add_help=False)  # `main` runs the module before this parser is asked
     return parser
 
@@ -103,19 +107,21 @@ def _ask(given: argparse.Namespace) -> int:
     if given.save is not None:
         _check_writable(given.save, Path(given.image))
 
-    import torch
-
     from gpt4roi_nb.boxes import check_boxes
     from gpt4roi_nb.draw import draw_regions
     from gpt4roi_nb.images import load_image
+    from gpt4roi_nb.prompt import check_question
 
     try:
+        check_question(given.question, len(boxes))
         image = load_image(given.image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the session says it
             check_boxes(boxes, *image.size)
     except (ValueError, OSError) as error:
         raise _BadInput(error) from error
+
+    import torch
 
     gpt4roi = _load(given)
     if gpt4roi.is_demo:
@@ -149,14 +155,9 @@ def _ask(given: argparse.Namespace) -> int:
 
 def _load(given: argparse.Namespace) -> GPT4RoI:
     from gpt4roi_nb.checkpoint.load import no_progress_bar
-    from gpt4roi_nb.processor import check_references
-    from gpt4roi_nb.prompt import references
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
     try:
-        if not given.question.strip():
-            raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
-        check_references(references(given.question), range(1, len(given.box) + 1), 0)
         if given.device is not None:
             _check_device(given.device)
         with nullcontext() if sys.stderr.isatty() else no_progress_bar():

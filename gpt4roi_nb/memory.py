@@ -8,7 +8,6 @@ is the work of one prompt about one image; evaluation, `describe` and capture as
 
 from __future__ import annotations
 
-import argparse
 import copy
 import gc
 import math
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from gpt4roi_nb import commands
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.quantization import QUANTIZATIONS, check_packing, quantised_bytes, quantised_linears
@@ -391,9 +391,7 @@ def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: S
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the tables, for GPT4RoI-7B or for the model of a checkpoint."""
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.memory", description=main.__doc__)
-    parser.add_argument("checkpoint", nargs="?", help="a folder or a hub id, of which config.json alone is read")
-    given = parser.parse_args(argv).checkpoint
+    given = commands.memory().parse_args(argv).checkpoint
     print(tables(GPT4RoIConfig() if given is None else GPT4RoIConfig.from_pretrained(given)))
 
 

@@ -20,7 +20,7 @@ from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.chat_template import build_template_prompt, end_of_turn
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.images import ImageLike, image_to_pixel_values, load_image
-from gpt4roi_nb.prompt import IGNORE, SYSTEM, TURN_MARK, Prompt, Turns, build_prompt, listed
+from gpt4roi_nb.prompt import IGNORE, SYSTEM, TURN_MARK, Prompt, Turns, build_prompt, check_references
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -186,35 +186,6 @@ class GPT4RoIProcessor(ProcessorMixin):
             "attention_mask": padded([[1] * len(prompt.input_ids) for prompt in prompts], 0),
             "labels": padded([prompt.labels for prompt in prompts], IGNORE),
         }
-
-
-def check_references(named: Sequence[int], given: Sequence[int], known: int = 0) -> None:
-    """Raises ValueError unless the regions that a text names are those that boxes were given for.
-
-    known: how many regions the conversation already has; they may be named or not.
-    """
-    named = [number for number in named if not 1 <= number <= known]
-
-    unknown = [number for number in named if number not in given]
-    unnamed = [number for number in given if number not in named]
-    if unknown:
-        have = f"the boxes are those of {listed(list(given))}" if len(given) else "no box was given"
-        if known:
-            have += f" and the conversation has {listed(range(1, known + 1))} so far"
-        if 0 in unknown:
-            raise ValueError("the text names <region0>, but regions are numbered from 1; write <region1> for the first")
-        raise ValueError(
-            f"the text names {listed(unknown)}, but {have}; add {'a box' if len(unknown) == 1 else 'boxes'} "
-            f"(the next is <region{known + len(given) + 1}>) or correct the reference"
-        )
-    if unnamed:
-        one = len(unnamed) == 1
-        given_as, it, box = ("a box was", "it", "box") if one else ("boxes were", "them", "boxes")
-        raise ValueError(
-            f"the text never names {listed(unnamed)}, for which {given_as} given; "
-            f"write {listed(unnamed)}, just so, where you mean {it}, or leave the {box} out"
-            + (f". New regions are numbered on from {listed([known])}" if known else "")
-        )
 
 
 AutoImageProcessor.register(

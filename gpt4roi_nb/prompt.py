@@ -84,6 +84,43 @@ def listed(numbers: Sequence[int]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def check_references(named: Sequence[int], given: Sequence[int], known: int = 0) -> None:
+    """Raises ValueError unless the regions that a text names are those that boxes were given for.
+
+    known: how many regions the conversation already has; they may be named or not.
+    """
+    named = [number for number in named if not 1 <= number <= known]
+
+    unknown = [number for number in named if number not in given]
+    unnamed = [number for number in given if number not in named]
+    if unknown:
+        have = f"the boxes are those of {listed(list(given))}" if len(given) else "no box was given"
+        if known:
+            have += f" and the conversation has {listed(range(1, known + 1))} so far"
+        if 0 in unknown:
+            raise ValueError("the text names <region0>, but regions are numbered from 1; write <region1> for the first")
+        raise ValueError(
+            f"the text names {listed(unknown)}, but {have}; add {'a box' if len(unknown) == 1 else 'boxes'} "
+            f"(the next is <region{known + len(given) + 1}>) or correct the reference"
+        )
+    if unnamed:
+        one = len(unnamed) == 1
+        given_as, it, box = ("a box was", "it", "box") if one else ("boxes were", "them", "boxes")
+        raise ValueError(
+            f"the text never names {listed(unnamed)}, for which {given_as} given; "
+            f"write {listed(unnamed)}, just so, where you mean {it}, or leave the {box} out"
+            + (f". New regions are numbered on from {listed([known])}" if known else "")
+        )
+
+
+def check_question(text: str, boxes: int) -> None:
+    """Raise ValueError unless a text is a question that names each of so many regions, and no other."""
+    if not text.strip():
+        raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
+    check_turns([("user", text)])
+    check_references(references(text), range(1, boxes + 1))
+
+
 def check_turns(turns: Turns) -> None:
     """Raises ValueError unless user and assistant take turns, the user first, and nothing is empty."""
     if not turns:

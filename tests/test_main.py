@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI, RegionSession, draw_regions
-from gpt4roi_nb.__main__ import MODULES, main
+from gpt4roi_nb.__main__ import main
 from gpt4roi_nb.data.scenes.scene import make_scene
 
 SCENE = make_scene(seed=5)
@@ -235,14 +235,3 @@ def test_other_picture_formats_are_read(tiny, tmp_path, capsys):
     Image.fromarray(picture()).save(tmp_path / "noise.webp")
     assert main(["ask", str(tmp_path / "noise.webp"), "What?", "--checkpoint", tiny, "--max-new-tokens", "2"]) == 0
     assert capsys.readouterr().out.strip()
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_every_other_command_is_listed_and_shows_how(name, capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert name in capsys.readouterr().out
-    with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
-    assert ended.value.code == 0
-    assert f"usage: python -m {MODULES[name][1]}" in capsys.readouterr().out

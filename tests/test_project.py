@@ -21,6 +21,7 @@ PROJECT = PYPROJECT["project"]
 # Every room in order: a module imports from its own room and from rooms above it in this list, never from one below.
 # A module belongs to the room of its longest entry here. A front door (`__init__`) belongs to the last room it opens.
 ROOMS = (
+    "gpt4roi_nb.commands",
     "gpt4roi_nb.files",
     "gpt4roi_nb.logs",
     "gpt4roi_nb.arguments",

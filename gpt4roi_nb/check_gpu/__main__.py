@@ -7,13 +7,12 @@ failed.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 import torch
 
+from gpt4roi_nb import commands
 from gpt4roi_nb.check_gpu import answers, golden, machine, needs, speed
 from gpt4roi_nb.check_gpu.random_model import RandomModel
 from gpt4roi_nb.check_gpu.report import Report, Section
@@ -38,11 +37,7 @@ def sections(setting: Setting, model: RandomModel) -> list[Section]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.check_gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("gpu_check.md"), help="the report (gpu_check.md)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="no row begins later than this (8)")
-    parser.add_argument("--small", action="store_true", help="small shapes; so by itself where there is no GPU")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; without it, a GPU where there is one")
+    parser = commands.check_gpu()
     given = parser.parse_args(argv)
     if not given.minutes > 0:
         parser.error(f"--minutes must be above 0, but is {given.minutes}")

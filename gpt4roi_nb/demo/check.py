@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from gpt4roi_nb import commands
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.scenes.question_kinds import VALUES, value_of
 from gpt4roi_nb.data.scenes.questions import (
@@ -259,11 +258,7 @@ def model_answerer(loaded: LoadedModel) -> Answerer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.check", description=__doc__)
-    parser.add_argument("--scenes", type=int, default=300, metavar="N", help="how many scenes (default: 300)")
-    parser.add_argument("--seed", type=int, default=123, metavar="S", help="which scenes (default: 123)")
-    parser.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser = commands.demo_check()
     options = parser.parse_args(arguments)
 
     from gpt4roi_nb import GPT4RoI

@@ -6,15 +6,14 @@ and the right answer scored again. In the second, maps are measured by deletion 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from gpt4roi_nb import commands
 from gpt4roi_nb.capture import ABLATIONS, MAPS, Faithfulness, faithfulness
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question, ask, is_right
 from gpt4roi_nb.data.scenes.scene import Scene, make_scene, scene_seed
@@ -167,14 +166,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.look", description=__doc__)
-    parser.add_argument("--scenes", type=int, default=60, metavar="N", help="scenes of the ablations (default: 60)")
-    parser.add_argument(
-        "--answers", type=int, default=20, metavar="N", help="answers a map is measured on (default: 20)"
-    )
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="which scenes (default: 1)")
-    parser.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser = commands.demo_look()
     options = parser.parse_args(arguments)
     for name in ("scenes", "answers"):
         if getattr(options, name) < 1:

@@ -12,87 +12,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt4roi_nb import commands
+from gpt4roi_nb.commands import ALL, CANNOT_TELL, DIFFERS, INTERRUPTED, VERIFY
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS, benchmark, check_files
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.result import Result
-from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
+from gpt4roi_nb.evaluate.run import evaluate
 from gpt4roi_nb.evaluate.tables import markdown
-from gpt4roi_nb.evaluate.verify import CHECKS, ITEMS, check_data, verify
+from gpt4roi_nb.evaluate.verify import check_data, verify
 from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
-ALL = "all"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
-VERIFY = "verify"
-DIFFERS, CANNOT_TELL = 3, 4  # exit codes of `verify`, beside 0 for a checkpoint that behaves as published
-INTERRUPTED = 130  # as a shell has it
 OUT_BEFORE = "memory ran out before the first question"
 OUT = "memory ran out; what was answered is kept, and the same call goes on from there"
 
 
-def parser() -> argparse.ArgumentParser:
-    """What the command takes."""
-    made = argparse.ArgumentParser(prog="python -m gpt4roi_nb.evaluate", description=__doc__)
-    made.add_argument(
-        "benchmarks", nargs="+", choices=(*BENCHMARKS, ALL), metavar="benchmark", help=", ".join(BENCHMARKS)
-    )
-    made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the embedded demo)")
-    made.add_argument("--root", type=Path, help="folder of the data (default: a small generated world)")
-    made.add_argument("--split", help="default: each benchmark's own")
-    made.add_argument("--limit", type=int, metavar="N", help="at most so many images, or annotations of VCR")
-    made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
-    made.add_argument("--question", help="instead of the benchmark's own, where its protocol leaves that open")
-    _add_shared(made, "answers and results are kept in DIR/BENCHMARK, and a run goes on from there")
-    made.add_argument("--markdown", action="store_true", help="one table of all figures in Markdown")
-    made.add_argument("--into", type=Path, metavar="PAGE", help="write that table into a page, between its two marks")
-    return made
-
-
-def verify_parser() -> argparse.ArgumentParser:
-    """What `verify` takes."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m gpt4roi_nb.evaluate {VERIFY}",
-        description="Whether a checkpoint behaves as published: a part of some benchmarks beside the published "
-        f"figures. Ends with 0 where it does, {DIFFERS} where it does not, {CANNOT_TELL} where that cannot be told, 1 "
-        f"for an error, and {INTERRUPTED} where it was ended early.",
-    )
-    made.add_argument("model", choices=tuple(CHECKS), metavar="model", help=", ".join(CHECKS))
-    made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the folder of the model's name)")
-    made.add_argument("--root", type=Path, required=True, help="folder of the data")
-    made.add_argument(
-        "--items", type=int, default=ITEMS, metavar="N",
-        help=f"annotations of VCR, and about as many objects of LVIS (default: {ITEMS})",
-    )  # fmt: skip
-    _add_shared(made, "answers and results are kept in DIR/verify-MODEL, and a run goes on from there")
-    printed = made.add_mutually_exclusive_group()
-    printed.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    printed.add_argument("--markdown", action="store_true", help="print the table in Markdown")
-    return made
-
-
-def _add_shared(made: argparse.ArgumentParser, kept: str) -> None:
-    """Options of both. kept: what is where below `--out`."""
-    made.add_argument("--seed", type=int, default=0, metavar="S", help="of what is drawn (default: 0)")
-    made.add_argument("--mapping-model", metavar="PATH", help="sentence embedder (default: all-MiniLM-L6-v2)")
-    made.add_argument(
-        "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
-        help=f"questions at a time; fewer where memory is short (default: {BATCH_SIZE})",
-    )  # fmt: skip
-    made.add_argument(
-        "--out", type=Path, default=Path("evaluations"), metavar="DIR", help=f"{kept} (default: evaluations)"
-    )
-    made.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model")
-    made.add_argument("--dtype", help="of the weights, such as float16")
-    made.add_argument("--device", help="such as cuda:1")
-    made.add_argument("--check", action="store_true", help="only say whether the data is complete")
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of either command; `model` is there for `verify` alone."""
-    if arguments and arguments[0] == VERIFY:
-        return verify_parser().parse_args(arguments[1:])
-    return parser().parse_args(arguments)
+    return commands.parse("evaluate", arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

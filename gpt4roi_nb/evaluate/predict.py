@@ -25,8 +25,7 @@ from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.cache import gather
 from gpt4roi_nb.inference.decode import decode, detokenizers, masked_positions
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
-from gpt4roi_nb.processor import check_references
-from gpt4roi_nb.prompt import Prompt
+from gpt4roi_nb.prompt import Prompt, check_references
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 TOO_LONG = "prompt longer than the model's context"

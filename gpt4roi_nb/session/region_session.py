@@ -21,8 +21,7 @@ from gpt4roi_nb.inference.cache import branch, new_cache
 from gpt4roi_nb.inference.decode import Sampling, decode, detokenizers
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
-from gpt4roi_nb.processor import check_references
-from gpt4roi_nb.prompt import DEFAULT_QUESTION, Prompt, references
+from gpt4roi_nb.prompt import DEFAULT_QUESTION, Prompt, check_references, references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
 from gpt4roi_nb.session.describe import describe_batches
 from gpt4roi_nb.session.saving import read_conversation, write_conversation

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from gpt4roi_nb import commands
 from gpt4roi_nb.data import Mixture, RegionDataset, load
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.loop import train
@@ -39,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     `GPT4RoI.from_pretrained` does), `data` (a list of what `gpt4roi_nb.data.load` takes, each with an optional
     `weight`: how often each of its records is drawn, 1 by default), and any keyword of `train`.
     """
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.train", description="Train a GPT4RoI.")
-    parser.add_argument("config", type=Path, help="a YAML file; docs/training.md shows one")
+    parser = commands.train()
     file = parser.parse_args(arguments).config
     try:
         config = yaml.load(file.read_text(encoding="utf-8"), Loader)

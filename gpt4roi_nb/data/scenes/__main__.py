@@ -1,25 +1,15 @@
 """The command line of a world: `python -m gpt4roi_nb.data.scenes OUT --images 20000 --seed 1`."""
 
-import argparse
-import os
 import sys
 import time
 
-from gpt4roi_nb.data.scenes.formats.write import SIZE, write_world
+from gpt4roi_nb import commands
+from gpt4roi_nb.data.scenes.formats.write import write_world
 
 
 def main() -> int:
     """Write a world as the command line says; the exit status is 1 where that cannot be done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gpt4roi_nb.data.scenes",
-        description="Write generated pictures with the annotation files of every dataset; see docs/world.md.",
-    )
-    parser.add_argument("out", metavar="OUT", help="folder to make")
-    parser.add_argument("--images", type=int, default=20_000, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same bytes (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=SIZE, help="side in pixels (default: %(default)s)")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--workers", type=int, default=cores, help="processes (default: one a core, here %(default)s)")
+    parser = commands.scenes()
     given = parser.parse_args()
     started = time.perf_counter()
     try:

@@ -1,0 +1,78 @@
+"""Every command is listed, its help is quick and shows how it is called, and what it writes out is what it says."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from gpt4roi_nb import commands
+from gpt4roi_nb.__main__ import main
+from gpt4roi_nb.checkpoint.convert import DEFAULT_TOWER, DTYPES
+from gpt4roi_nb.data.scenes.formats.write import SIZE
+from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS
+from gpt4roi_nb.evaluate.run import BATCH_SIZE
+from gpt4roi_nb.evaluate.verify import CHECKS, ITEMS
+
+SLOW = ("torch", "transformers", "numpy")
+# The help of each command, and whether anything slow was imported for it.
+SCRIPT = f"""
+import contextlib, io, json, sys
+from gpt4roi_nb.__main__ import main
+said = {{}}
+for name in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        main([*name.split(), "--help"])
+    said[name] = printed.getvalue()
+print(json.dumps([said, [name for name in {SLOW!r} if name in sys.modules]]))
+"""
+MORE = ("checkpoint convert", "checkpoint start", "evaluate verify")
+
+
+@pytest.fixture(scope="module")
+def helped() -> tuple[dict[str, str], list[str]]:
+    names = json.dumps(["", "ask", *commands.COMMANDS, *MORE])
+    done = subprocess.run([sys.executable, "-c", SCRIPT, names], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_help_imports_nothing_slow(helped) -> None:
+    said, imported = helped
+    assert all(text.startswith("usage: python -m gpt4roi_nb") for text in said.values())
+    assert imported == []
+
+
+@pytest.mark.parametrize("name", ["ask", *commands.COMMANDS])
+def test_every_command_is_listed_and_its_help_shows_how_it_is_called(helped, name) -> None:
+    said, _ = helped
+    assert f"    {name} " in said[""] or f"    {name}\n" in said[""]
+    assert "for example:\n  python -m gpt4roi_nb " + name in said[name]
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_the_examples_of_a_help_are_taken(helped, name) -> None:
+    examples = [line for line in helped[0][name].splitlines() if line.startswith("  python -m gpt4roi_nb ")]
+    assert examples
+    for line in examples:
+        _, _, _, command, *words = shlex.split(line)
+        assert command == name and commands.parse(command, words)
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_a_command_is_run_with_the_parser_of_its_help(name, capsys) -> None:
+    """The module itself, as `python -m gpt4roi_nb.evaluate` calls it."""
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--absent"])
+    assert ended.value.code == 2
+    assert f"{commands.PROG} {name}: error:" in capsys.readouterr().err
+
+
+def test_what_is_written_out_is_what_the_modules_say() -> None:
+    assert set(commands.DTYPES) == set(DTYPES)
+    assert commands.TOWER == DEFAULT_TOWER
+    assert commands.BENCHMARKS == tuple(BENCHMARKS)
+    assert commands.PUBLISHED_MODELS == tuple(CHECKS)
+    assert (commands.BATCH_SIZE, commands.VERIFY_ITEMS, commands.SCENE_SIZE) == (BATCH_SIZE, ITEMS, SIZE)
