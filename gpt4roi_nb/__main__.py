@@ -113,11 +113,11 @@ def _ask(given: argparse.Namespace) -> int:
     from gpt4roi_nb.prompt import check_question
 
     try:
-        check_question(given.question, len(boxes))
         image = load_image(given.image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the session says it
             check_boxes(boxes, *image.size)
+        check_question(given.question, len(boxes))
     except (ValueError, OSError) as error:
         raise _BadInput(error) from error
 
@@ -154,7 +154,7 @@ def _ask(given: argparse.Namespace) -> int:
 
 
 def _load(given: argparse.Namespace) -> GPT4RoI:
-    from gpt4roi_nb.checkpoint.load import no_progress_bar
+    from gpt4roi_nb.logs import no_progress_bar
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
     try:

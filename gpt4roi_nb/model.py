@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 
 from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.logs import no_progress_bar
 from gpt4roi_nb.roi import RegionEncoder
 
 # What belongs to the prompt alone: later steps of `generate` go without.
@@ -100,6 +101,11 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
         self.region_encoder = RegionEncoder(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers does, without a progress bar where it takes a moment."""
+        with no_progress_bar(self.get_memory_footprint()):
+            super().save_pretrained(*args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()

@@ -117,7 +117,6 @@ def check_question(text: str, boxes: int) -> None:
     """Raise ValueError unless a text is a question that names each of so many regions, and no other."""
     if not text.strip():
         raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
-    check_turns([("user", text)])
     check_references(references(text), range(1, boxes + 1))
 
 

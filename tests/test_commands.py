@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from gpt4roi_nb import commands
 from gpt4roi_nb.__main__ import main
 from gpt4roi_nb.checkpoint.convert import DEFAULT_TOWER, DTYPES
 from gpt4roi_nb.data.scenes.formats.write import SIZE
+from gpt4roi_nb.evaluate.ask_table import main as table_main
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS
 from gpt4roi_nb.evaluate.run import BATCH_SIZE
 from gpt4roi_nb.evaluate.verify import CHECKS, ITEMS
@@ -76,3 +79,35 @@ def test_what_is_written_out_is_what_the_modules_say() -> None:
     assert commands.BENCHMARKS == tuple(BENCHMARKS)
     assert commands.PUBLISHED_MODELS == tuple(CHECKS)
     assert (commands.BATCH_SIZE, commands.VERIFY_ITEMS, commands.SCENE_SIZE) == (BATCH_SIZE, ITEMS, SIZE)
+
+
+def readme_commands(root: Path) -> list[list[str]]:
+    """The lines of the README's blocks for a shell, as words; what goes on behind a backslash is one line."""
+    blocks = re.findall(r"```bash\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(".venv/bin/python ")]
+
+
+def test_the_readmes_commands_are_taken(root: Path) -> None:
+    asked = [words for words in readme_commands(root) if words[1] == "-m"]
+    assert len(asked) >= 6
+    for _, _, module, *words in asked:
+        if module != "gpt4roi_nb":  # a module by its own name
+            (name,) = (name for name, (_, its_module, _) in commands.COMMANDS.items() if its_module == module)
+            words = [name, *words]
+        if words[0] != "ask":
+            assert commands.parse(words[0], words[1:])
+
+
+def test_the_readmes_questions_can_be_asked_as_they_stand(root: Path, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^(printf .*)$", (root / "README.md").read_text(), re.MULTILINE)
+    subprocess.run(["bash", "-c", block], check=True)
+    (code,) = (words[2] for words in readme_commands(root) if words[1] == "-c")
+    exec(code, {})
+    ask, ask_table = (words[3:] for words in readme_commands(root) if words[3][:3] == "ask")
+    assert main(ask) == 0
+    assert capsys.readouterr().out == "a small red wooden star\n" and (tmp_path / "numbered.png").is_file()
+    assert table_main(ask_table[1:]) == 0
+    answers = (tmp_path / "answers.csv").read_text().splitlines()
+    assert len(answers) == 3 and answers[1].endswith(",a small red wooden star,")

@@ -38,6 +38,21 @@ def test_a_lesson_has_goals_and_exercises_with_solutions_and_says_what_it_does_n
     assert "## What this does not show" in text or path.stem in ("02_the_data", "03_train_it_yourself")
 
 
+FOLDED = [path for path in LESSONS if path.stem != "03_train_it_yourself"]
+
+
+@pytest.mark.parametrize("path", FOLDED, ids=lambda path: path.stem)
+def test_the_answers_in_checks_are_folded_and_the_next_lesson_is_a_link(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    checks = [cell for cell in cells if cell.cell_type == "code" and ": not tried yet." in cell.source]
+    assert len(checks) >= 3
+    assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in checks)
+    links = re.findall(r"^Next: \[.+\]\((.+)\)$", "\n".join(cell.source for cell in cells), re.MULTILINE)
+    names = sorted(NOTEBOOKS)
+    following = names[names.index(path.stem) + 1 :][:1]
+    assert [link.removesuffix(".ipynb") for link in links] == following
+
+
 def test_what_a_lesson_says_of_finding_nothing_is_known_here() -> None:
     """So that the test above looks for the words that would be printed."""
     text = "\n".join(cell.source for path in LESSONS for cell in nbformat.read(path, as_version=4).cells)

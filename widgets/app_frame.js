@@ -5,7 +5,13 @@ function render({ model, el }) {
   const frame = node("iframe", { title: "FiftyOne App" });
   frame.setAttribute("allow", "clipboard-read; clipboard-write");
   const head = node("div", { className: "head" }, node("strong", { textContent: "FiftyOne App" }), link);
-  const root = node("div", { className: "gpt4roi-app" }, head, frame);
+  const hint = node("p", {
+    className: "hint",
+    textContent:
+      "FiftyOne may begin with a notice of its makers over everything: close it by its ×. Buttons that a narrow page has no "
+      + "room for, the patches button among them, are behind the arrow at the end of its bar.",
+  });
+  const root = node("div", { className: "gpt4roi-app" }, head, hint, frame);
 
   const show = () => {
     const url = model.get("url");
@@ -14,6 +20,8 @@ function render({ model, el }) {
     if (!url) {
       frame.removeAttribute("src");
     } else if (frame.getAttribute("src") !== url) {
+      // Behind a hub the App is of the notebook's own origin, so that its notice can be marked as seen.
+      if (new URL(url, location.href).origin === location.origin) localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
       frame.src = url;
       link.href = url;
     }

@@ -146,7 +146,7 @@ function makeControls(model, layers, heads, talk) {
   const element = node(
     "div",
     { className: "controls" },
-    method, group("layer ", layer, layerWords), head, scale, sinksLabel, compareLabel, group("map ", opacity), group(...exports_),
+    method, group("layer ", layer, layerWords), head, scale, sinksLabel, compareLabel, group("opacity ", opacity), group(...exports_),
   );
   const show = () => {
     const raw = model.get("method") === "raw";
@@ -264,7 +264,9 @@ function render({ model, el }) {
   talk.setOpacity(opacity());
   showAll();
   root.dataset.ready = "true";
+  const leave = arrive(root, "Where the answer looked");
   return () => {
+    leave();
     unmount();
     sides.forEach(({ end }) => end());
   };

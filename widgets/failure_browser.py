@@ -13,7 +13,7 @@ from ipywidgets import VBox
 from gpt4roi_nb import Answer, GPT4RoI
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.failures.app import App
-from gpt4roi_nb.failures.dataset import to_fiftyone
+from gpt4roi_nb.failures.dataset import failures_view, to_fiftyone
 from gpt4roi_nb.failures.rows import HASH_LENGTH, ResultLike, field_of, rows_of
 from gpt4roi_nb.failures.slices import DIMENSIONS, Slices
 from gpt4roi_nb.failures.tags import items_of, labels_of, open_dataset, read_tags, tag
@@ -143,6 +143,8 @@ class FailureBrowser:
     def open_app(self, port: int | None = None) -> App:
         """Imports the result into FiftyOne where that is not done yet, and opens the App; or shows the filtered in it.
 
+        Without a filter the App shows the failures, by the saved view of their name.
+
         Raises:
             NoDatabase: no MongoDB answers.
         """
@@ -161,7 +163,7 @@ class FailureBrowser:
 
     def _view(self, dataset: Any) -> Any:
         if not any(self._slices.filters.values()):
-            return None
+            return failures_view(dataset, self.field)
         return labels_of(dataset, self.field, [row["id"] for row in self._slices.selected()])
 
     def close_app(self) -> None:

@@ -59,7 +59,7 @@ function makeToolbar(model) {
     const opened = model.get("app_open");
     const filtered = model.get("filtered");
     open.textContent = opened ? "Show these in the App" : "Open the App";
-    open.title = opened ? "The App shows what the filters leave" : "FiftyOne, with what the filters leave";
+    open.title = `${opened ? "The App shows" : "FiftyOne, with"} what the filters leave; without a filter, the failures`;
     load.title = opened
       ? "Bring what is selected in the App into the conversation; without a selection, the failures that the filters leave"
       : "Bring the failures that the filters leave into the conversation";

@@ -29,10 +29,45 @@ function makeWords(model) {
   return [problem, status, { "change:problem": show, "change:busy": show, "change:notice": show }];
 }
 
+/** Buttons that open an inspector have a name that begins so. */
+const OPENS = "[data-action^='inspect']";
+
+/** The widgets that an element lies in, inner ones first: a chat, a browser of failures. */
+function widgetsAround(element) {
+  return [".gpt4roi-chat", ".gpt4roi-browser"].map((name) => element.closest(name)).filter(Boolean);
+}
+
+/** Brings an inspector that a click has opened to the reader: it may lie below what the window shows.
+ *
+ * One that a cell has opened stays where it is: whoever runs all cells would be moved about.
+ * name: what it is called, for people who hear the page. Returns what ends the wait for the page.
+ */
+function arrive(root, name) {
+  Object.assign(root, { tabIndex: -1, role: "region", ariaLabel: name });
+  const said = node("div", { className: "gpt4roi-heard", role: "status" });
+  root.append(said);
+  // The view is in the page a moment after it was made.
+  const watch = new ResizeObserver(() => {
+    if (!root.isConnected || !root.clientHeight) return;
+    watch.disconnect();
+    const asked = widgetsAround(root).filter((widget) => widget.dataset.opening);
+    if (!asked.length) return;
+    asked.forEach((widget) => delete widget.dataset.opening);
+    (root.closest(".gpt4roi-inspections") ?? root).scrollIntoView({ block: "start" });
+    root.focus({ preventScroll: true });
+    said.textContent = `${name} is open.`;
+  });
+  watch.observe(root);
+  return () => watch.disconnect();
+}
+
 /** Puts a widget's page into the notebook. listeners: [event, listener] of the model. Returns what takes them off. */
 function mount(model, el, root, listeners) {
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
   root.addEventListener("keydown", (event) => event.stopPropagation());
+  root.addEventListener("click", (event) => {
+    if (event.target.closest?.(OPENS)) widgetsAround(root).forEach((widget) => (widget.dataset.opening = "true"));
+  });
   el.append(root);
   for (const [event, listener] of listeners) model.on(event, listener);
   return () => {

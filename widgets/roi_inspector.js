@@ -199,7 +199,9 @@ function render({ model, el }) {
   const unmount = mount(model, el, root, [...listeners, ...Object.entries(wordListeners), ["msg:custom", receive]]);
   [drawRegions, drawImage, drawParts, drawAlike, drawControl, drawWords, drawBoxFrame].forEach((draw) => draw());
   root.dataset.ready = "true";
+  const leave = arrive(root, "What the region is made of");
   return () => {
+    leave();
     unmount();
     URL.revokeObjectURL(url);
   };

@@ -21,6 +21,7 @@ from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, s
 from gpt4roi_nb.widgets.wire import float32_bytes, region_rows
 from gpt4roi_nb.widgets.worker import Worker, WorkingView, problems_shown
 
+HINT = "Draw a box, or move one, and see what it is made of."
 # What a region token is cut down to, and how that is called.
 CONTROLS: dict[How, str] = {"position_only": "its position alone", "feature_only": "its features alone"}
 # Topics of the worker's jobs.
@@ -103,7 +104,11 @@ class RoIInspector:
         self._shown: tuple[Any, ...] = ()  # what the picture's maps depend on, as they are shown
         self._controlled: Box | None = None  # the box that the model was asked about
         self._worker = Worker(self.view)
+        self._places: dict[int, Box] = {}  # of the regions that were seen last, by key
         self.canvas = RegionCanvas()
+        # An empty notice is a chat's hint, to draw what one wants to ask about.
+        self.canvas.table.observe(lambda change: self._hint(), "notice")
+        self._hint()
         self.canvas.set_image(session.image)
         given = [known.box for known in session.regions] if boxes is None else check_boxes(boxes, *session.image.size)
         chosen = [tuple(map(float, box)) for box in given] or [_middle(*session.image.size)]
@@ -112,7 +117,8 @@ class RoIInspector:
         self.view.region = region
         self.canvas.set_boxes(chosen)
         self._update()
-        self.canvas.on_change = self._update
+        self.canvas.on_change = self._follow
+        self.canvas.bbox.observe(lambda change: self._select(), "selected_index")
         self.view.on_msg(self._on_message)
         self.canvas.widget.layout.width = "auto"
         inside = VBox([self.view])
@@ -151,12 +157,38 @@ class RoIInspector:
 
     # ------------------------------------------------------------------------------------------ what shows
 
+    def _hint(self) -> None:
+        self.canvas.table.notice = self.canvas.table.notice or HINT
+
+    def _follow(self) -> None:
+        """Looks into the region that was drawn or moved; else on into the same, whatever its number is now."""
+        regions, before = self.canvas.regions, self._places
+        moved = [region.key for region in regions if before.get(region.key) != region.box]
+        looked_at = [*before][self.view.region - 1] if 0 < self.view.region <= len(before) else None
+        self._look_into(moved[0] if len(moved) == 1 else looked_at)  # Python may have moved several
+        self._update()
+
+    def _select(self) -> None:
+        """Looks into the region that was clicked on."""
+        boxes, index = self.canvas.bbox.bboxes, self.canvas.bbox.selected_index
+        number = self.view.region
+        if 0 <= index < len(boxes):
+            self._look_into(boxes[index].get("key"))
+        if self.view.region != number:
+            self._update()
+
+    def _look_into(self, key: int | None) -> None:
+        """Chooses the region with a key, where there is one."""
+        numbers = {region.key: region.number for region in self.canvas.regions}
+        self.view.region = numbers.get(key, self.view.region) if key is not None else self.view.region
+
     def _update(self) -> None:
         """Shows what the boxes, the chosen region and the coloring ask for; what stays the same is not sent."""
         view, regions = self.view, self.canvas.regions
         boxes = [region.box for region in regions]
         with self._worker.lock, view.hold_sync():
             view.problem = ""
+            self._places = {region.key: region.box for region in regions}
             view.regions = region_rows((region.number, region.box) for region in regions)
             view.region = min(max(view.region, 1), len(boxes))
             if not boxes or boxes[view.region - 1] != self._controlled:

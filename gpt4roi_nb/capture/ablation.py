@@ -53,10 +53,13 @@ class Ablation:
         """In words: "without region 1 the log-probability of 'red' falls by 3.1". None takes the whole answer."""
         change = float(self.change.sum() if token is None else self.change[token])
         of = "the answer" if token is None else repr(self.tokens[token].strip())
-        if abs(change) < 0.05:
-            return f"{_CONDITIONS[self.how].format(self.region)} the log-probability of {of} stays ({change:+.2f})"
-        moved = "falls" if change < 0 else "rises"
-        return f"{_CONDITIONS[self.how].format(self.region)} the log-probability of {of} {moved} by {abs(change):.1f}"
+        if abs(change) < 0.005:
+            moved = "stays the same"
+        elif abs(change) < 0.05:
+            moved = f"hardly changes ({change:+.2f})"
+        else:
+            moved = f"{'falls' if change < 0 else 'rises'} by {abs(change):.1f}"
+        return f"{_CONDITIONS[self.how].format(self.region)} the log-probability of {of} {moved}"
 
 
 _CONDITIONS = {

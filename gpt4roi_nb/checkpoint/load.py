@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers.utils import logging
 
 from gpt4roi_nb.checkpoint.check import LAYOUT, PROCESSOR_FILES, check_small_files, check_stored, check_weights
 from gpt4roi_nb.checkpoint.device import SPREADING, check_device_map, choose_device, warn_of_unused_gpu
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.finite import check_finite
+from gpt4roi_nb.logs import no_progress_bar
 from gpt4roi_nb.memory import check_memory, clear_frames
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -80,7 +79,7 @@ def load_checkpoint(
     if source.is_remote:  # what would not fit into memory has not been fetched
         source.get_weights([LAYOUT])
         check_stored(given, config, check_weights(folder), quantised=saved_as is not None)
-    with no_progress_bar() if folder == DEMO_CHECKPOINT else nullcontext():
+    with no_progress_bar(_weight_bytes(folder)):
         try:
             loaded: Any = GPT4RoIForConditionalGeneration.from_pretrained(
                 folder,
@@ -188,16 +187,9 @@ def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:
         raise ValueError(f"the weights of {os.fspath(path)!r} do not fit their config.json: " + "; ".join(complaints))
 
 
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """A progress bar is noise for a model that loads in a moment, and in what a script prints."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+def _weight_bytes(folder: str | os.PathLike[str]) -> int:
+    """Of the files of weights in a folder."""
+    return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in Path(folder).glob(kind))
 
 
 def _check_processor(path: str | os.PathLike[str], processor: GPT4RoIProcessor, config: GPT4RoIConfig) -> None:

@@ -73,10 +73,10 @@ def _asked(given: argparse.Namespace, table: QuestionTable) -> int:
         write_table(given.answers, table, [("", row.problem) for row in table.rows])
         return SOME_PROBLEMS
 
-    from gpt4roi_nb.checkpoint.load import no_progress_bar
     from gpt4roi_nb.evaluate.card import checkpoint_hash
     from gpt4roi_nb.evaluate.journal import Journal
     from gpt4roi_nb.files import alone_in, stamp_of
+    from gpt4roi_nb.logs import no_progress_bar
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
     kept = _kept(given.answers.absolute())

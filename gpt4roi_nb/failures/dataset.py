@@ -15,7 +15,7 @@ from gpt4roi_nb.failures.database import NoDatabase, connect, is_lost
 from gpt4roi_nb.failures.heat_maps import heat_map_field
 from gpt4roi_nb.failures.labels import GROUND_TRUTH, PREDICTED, SHARED
 from gpt4roi_nb.failures.rows import ResultLike, field_of, fingerprint, rows_of
-from gpt4roi_nb.failures.views import make_views, view_name
+from gpt4roi_nb.failures.views import FAILURES, label_for, make_views, view_name
 from gpt4roi_nb.failures.writing import DetectionWriter, added_labels, get_collection
 
 # Images a write: large enough that the database waits for Python, small enough that a lost connection loses little.
@@ -85,7 +85,7 @@ def to_fiftyone(
                 done[0] += count
                 bar.update(count)
         for title, view in make_views(fo, dataset, field, rows):
-            dataset.save_view(view_name(field, title), view, overwrite=True)
+            dataset.save_view(view_name(_label(dataset, field), title), view, overwrite=True)
         _note(dataset, field, {"complete": True})
     except Exception as error:
         if not is_lost(error):
@@ -148,6 +148,9 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
         )
     # Noted first: where this is interrupted, the field is known as ours.
     what = {"checkpoint": result.card.checkpoint, "benchmark": result.benchmark, "complete": False}
+    if not noted:
+        others = [_label(dataset, other) for other in dataset.info[_MARK]]
+        what["views"] = label_for(result.card.checkpoint_name, field, others)
     _note(dataset, field, {"fingerprint": mark, **what})
     for place, names in ((GROUND_TRUTH, SHARED), (field, PREDICTED)):
         if place not in schema:
@@ -160,13 +163,24 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
 def _clear(dataset: Any, field: str) -> None:
     """Deletes what a field of predictions holds, and what was made of it. Whatever is gone already is no error."""
     for view in dataset.list_saved_views():
-        if view.startswith(view_name(field, "")):
+        if view.startswith(view_name(_label(dataset, field), "")):
             dataset.delete_saved_view(view)
     for run in dataset.list_brain_runs(patches_field=field):
         dataset.delete_brain_run(run)
     alone = set(dataset.info[_MARK]) <= {field}
     for place in (field, heat_map_field(field), *([GROUND_TRUTH] if alone else [])):
         dataset.delete_sample_field(place, error_level=2)
+
+
+def failures_view(dataset: Any, field: str) -> Any:
+    """The saved view of a field's failures; None where it has none."""
+    name = view_name(_label(dataset, field), FAILURES)
+    return dataset.load_saved_view(name) if name in dataset.list_saved_views() else None
+
+
+def _label(dataset: Any, field: str) -> str:
+    """What the saved views of a field begin with; earlier versions took the field's own name."""
+    return str(dataset.info[_MARK].get(field, {}).get("views", field))
 
 
 def _note(dataset: Any, field: str, what: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.failures.error_kinds import WRONG_REGION
@@ -13,13 +15,27 @@ MOST_CONFIDENT = 100
 MAX_SLICES = 100
 
 
-def view_name(field: str, title: str) -> str:
-    """What a saved view of a field is called."""
-    return f"{field}: {title}"
+FAILURES = "failures"
+
+
+def view_name(whose: str, title: str) -> str:
+    """What a saved view is called. whose: see `label_for`."""
+    return f"{whose}: {title}"
+
+
+def label_for(checkpoint_name: str, field: str, taken: Iterable[str]) -> str:
+    """What the saved views of a field begin with: the checkpoint's name, or the field's where that is taken."""
+    name = Path(checkpoint_name).name
+    return field.removeprefix("predictions_") if _slug(name) in map(_slug, taken) else name
+
+
+def _slug(name: str) -> str:
+    """FiftyOne tells views apart by letters and digits alone."""
+    return re.sub(r"[\W_]+", "-", name.lower())
 
 
 def make_views(fo: Any, dataset: Any, field: str, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """(name, view) for each saved view of one checkpoint's field.
+    """(name, view) for each saved view of one checkpoint's field; none that would be empty.
 
     Each shows the images that hold such a label, and of the labels only these; the ground truth stays.
     """
@@ -29,15 +45,18 @@ def make_views(fo: Any, dataset: Any, field: str, rows: list[dict[str, Any]]) ->
     def only(condition: Any) -> Any:
         return dataset.filter_labels(field, condition)
 
-    yield "failures", only(wrong)
-    yield "wrong region", only(F("error_kind") == WRONG_REGION)
+    if any(row["correct"] is False for row in rows):
+        yield FAILURES, only(wrong)
+    if any(row["error_kind"] == WRONG_REGION for row in rows):
+        yield "wrong region", only(F("error_kind") == WRONG_REGION)
     limit = _least_of_most_confident(rows)
     if limit is not None:
         surest = F(f"{field}.detections").map(F("logprob")).max()
         yield "most confident failures", only(wrong & (F("logprob") >= limit)).sort_by(surest, reverse=True)
     if any(row.get("mappings_agree") is False for row in rows):
         yield "the two mappings disagree", only(F("mappings_agree") == False)  # noqa: E712
-    yield "small boxes", only(F("size_bin") == "small")
+    if any(row.get("size_bin") == "small" for row in rows):
+        yield "small boxes", only(F("size_bin") == "small")
     for value in slices(rows):
         yield f"slice {value}", only(F("kind") == value)
 

@@ -148,11 +148,11 @@ def test_every_way_leaves_the_answer_and_the_conversation_alone(session, answer)
 def test_verdicts_are_words(answer):
     from gpt4roi_nb.capture import Ablation
 
-    made = Ablation(
-        "remove", 1, "mean", None, ["a", " red"], torch.tensor([-0.1, -0.2]), torch.tensor([-0.1, -3.3]), ""
-    )
+    before, after = torch.tensor([-0.1, -0.2, -0.1]), torch.tensor([-0.1004, -3.3, -0.12])
+    made = Ablation("remove", 1, "mean", None, ["a", " red", " cup"], before, after, "")
     assert made.verdict(1) == "without region 1 the log-probability of 'red' falls by 3.1"
-    assert made.verdict(0) == "without region 1 the log-probability of 'a' stays (+0.00)"
+    assert made.verdict(0) == "without region 1 the log-probability of 'a' stays the same"
+    assert made.verdict(2) == "without region 1 the log-probability of 'cup' hardly changes (-0.02)"
     assert made.verdict() == "without region 1 the log-probability of the answer falls by 3.1"
 
 

@@ -56,6 +56,16 @@ def test_a_checkpoint_comes_back_whole(gpt4roi, saved):
     assert asked(loaded).logprobs == pytest.approx(asked(gpt4roi).logprobs, abs=1e-6)
 
 
+def test_a_small_model_is_loaded_and_saved_without_a_progress_bar(gpt4roi, tmp_path, monkeypatch, capfd):
+    gpt4roi.save_pretrained(tmp_path / "small")
+    load(tmp_path / "small").model.save_pretrained(tmp_path / "again")
+    assert "%|" not in capfd.readouterr().err
+    with monkeypatch.context() as large:  # of a large one the bars stay
+        large.setattr("gpt4roi_nb.logs.MOMENT_BYTES", 0)
+        load(tmp_path / "small")
+    assert "%|" in capfd.readouterr().err
+
+
 def test_a_processor_comes_back_whole(gpt4roi, saved):
     loaded, ours = load(saved).processor, gpt4roi.processor
     assert isinstance(loaded, GPT4RoIProcessor)

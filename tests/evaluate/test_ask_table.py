@@ -30,7 +30,7 @@ ROWS = [
 ]
 PROBLEMS = {
     4: "there is no image 'absent.png'",
-    5: "no box was given",
+    5: "add a box",
     6: "boxes are four numbers each",
     7: "lies wholly outside the image",
     8: "is not an image that can be read",

@@ -31,6 +31,7 @@ from gpt4roi_nb.failures import (
     to_fiftyone,
 )
 from gpt4roi_nb.failures import dataset as dataset_module
+from gpt4roi_nb.failures.dataset import failures_view
 from gpt4roi_nb.failures.features import SEED, principal_components
 from gpt4roi_nb.failures.heat_maps import heat_map_field
 from gpt4roi_nb.failures.labels import decode_mask
@@ -147,14 +148,31 @@ def test_each_saved_view_holds_what_its_name_says(fiftyone, images) -> None:
         "small boxes": [row for row in rows if row["size_bin"] == "small"],
         **{f"slice {kind}": [row for row in rows if row["kind"] == kind] for kind in {row["kind"] for row in rows}},
     }
-    assert set(dataset.list_saved_views()) == {view_name(field, title) for title in expected}
+    assert set(dataset.list_saved_views()) == {view_name("tiny", title) for title in expected}
     for title, wanted in expected.items():
         assert wanted, f"the generated predictions leave {title!r} empty"
-        view = dataset.load_saved_view(view_name(field, title))
+        view = dataset.load_saved_view(view_name("tiny", title))
         assert set(detections(view, field)) == {row["id"] for row in wanted}, title
-    surest = dataset.load_saved_view(view_name(field, "most confident failures"))
+    surest = dataset.load_saved_view(view_name("tiny", "most confident failures"))
     highest = [max(d.logprob for d in sample[field].detections) for sample in surest]
     assert highest == sorted(highest, reverse=True)
+
+
+def test_views_have_the_checkpoints_name_and_none_is_empty(fiftyone, images) -> None:
+    """Two checkpoints of one name are told apart by their fields."""
+    right = make_predictions(images, 1)
+    right.predictions["answer"], right.predictions["correct"] = right.predictions["target"], True
+    other = make_predictions(images, 1, seed=1, checkpoint="tiny ffee0123")
+    named = make_predictions(images, 1, seed=2, checkpoint="runs/rounded 77")
+    imported(right), imported(other)
+    views = imported(named).list_saved_views()
+    assert {view.partition(": ")[0] for view in views} == {"tiny", "tiny_ffee01", "rounded"}
+    assert {view for view in views if view.endswith(": failures")} == {"tiny_ffee01: failures", "rounded: failures"}
+    dataset = open_dataset("toys")
+    assert failures_view(dataset, field_of(right)) is None
+    assert failures_view(dataset, field_of(named)).count("ground_truth") > 0
+    imported(make_predictions(images, 1, seed=3, checkpoint="runs/rounded 77"), overwrite=True)
+    assert failures_view(open_dataset("toys"), field_of(other)).name == "tiny_ffee01: failures"
 
 
 def test_another_checkpoint_is_a_field_beside_the_first(fiftyone, result, images) -> None:

@@ -14,6 +14,7 @@ from gpt4roi_nb import RegionSession
 from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets import RoIInspector
 from gpt4roi_nb.widgets.errors import OUT_OF_MEMORY
+from gpt4roi_nb.widgets.roi_inspector import HINT
 from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, similarity_to_place
 
 BOXES = [(4.0, 6.0, 30.0, 40.0), (28.0, 10.0, 60.0, 44.0)]
@@ -126,6 +127,41 @@ def test_after_a_training_in_place_all_maps_are_of_the_new_weights() -> None:
     fresh = opened(gpt4roi.session(picture()), [*BOXES[:-1], (2.0, 3.0, 22.0, 33.0)])
     assert inspector.view.rows == fresh.view.rows != before["rows"]
     assert inspector.view.bars == fresh.view.bars != before["bars"]
+
+
+def moved(inspector: RoIInspector, region: int, **place: int) -> None:
+    """As the mouse moves a box."""
+    shown = [dict(entry) for entry in inspector.canvas.bbox.bboxes]
+    shown[region - 1] |= place
+    inspector.canvas.bbox.set_state({"bboxes": shown})
+
+
+def test_it_looks_into_the_region_that_is_moved_drawn_or_clicked(session: RegionSession) -> None:
+    inspector = opened(session, BOXES)
+    view, canvas = inspector.view, inspector.canvas
+    moved(inspector, 2, x=3)
+    assert view.region == 2
+    canvas.bbox.set_state({"selected_index": 0})
+    assert view.region == 1
+    canvas.bbox.set_state({"selected_index": 7})  # as Tab past the last one leaves it
+    assert view.region == 1
+    canvas.table._handle_custom_msg({"type": "add"}, [])
+    assert view.region == 3
+    canvas.table._handle_custom_msg({"type": "remove", "key": canvas.regions[0].key}, [])
+    assert view.region == 2  # the same one, by its new number
+    box = canvas.regions[1].box
+    inspector._worker.wait()
+    assert f"Region 2 is {round(box[2] - box[0])} × " in view.summary
+    inspector.set_boxes(BOXES)
+    assert view.region == 2
+
+
+def test_its_hint_is_about_looking_and_not_about_asking(session: RegionSession) -> None:
+    inspector = opened(session, BOXES)
+    assert inspector.canvas.table.notice == HINT
+    inspector.canvas.bbox.set_state({"bboxes": inspector.canvas.bbox.bboxes[:1]})
+    inspector.canvas.table.notice = ""  # as the canvas takes a notice back
+    assert inspector.canvas.table.notice == HINT
 
 
 def test_moving_the_box_updates_what_depends_on_it(session: RegionSession) -> None:

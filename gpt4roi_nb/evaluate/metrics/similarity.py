@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from gpt4roi_nb.evaluate.metrics.tools import tool
+from gpt4roi_nb.logs import no_progress_bar
 from gpt4roi_nb.quantization import without_advice
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def _load(source: str, device: str) -> SentenceTransformer:
     with without_advice():
         package = tool("sentence_transformers", "answers are compared")
     try:
-        return cast("SentenceTransformer", package.SentenceTransformer(source, device=device))
+        with no_progress_bar():
+            return cast("SentenceTransformer", package.SentenceTransformer(source, device=device))
     except OSError as error:
         raise FileNotFoundError(
             f"the sentence model {source!r} is neither a folder nor in the hub's cache, and the hub cannot be reached; "

@@ -1,0 +1,129 @@
+"""What stopped or misled people who used the inspectors, the failure browser and the monitor; each with a real mouse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+from browser.lab import Lab, Notebook
+from lessons import NOTEBOOKS
+from playwright.sync_api import Browser, Locator, expect
+
+from gpt4roi_nb.data.scenes.scene import make_scene
+
+Open = Callable[..., Notebook]
+TESTS = Path(__file__).resolve().parents[1]
+SEED = 5
+BOXES = [thing.box for thing in make_scene(SEED).objects[:2]]
+KERNEL_MS = 120_000  # for what a model computes first; a quiet machine needs a second
+LAPTOP = {"width": 1366, "height": 768}
+LOAD = (
+    f"import sys, tempfile\nfrom pathlib import Path\nsys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'widgets')!r}]\n"
+    "from gpt4roi_nb import GPT4RoI\nfrom gpt4roi_nb.data.scenes import make_scene\n"
+    "from gpt4roi_nb.widgets import FailureBrowser, RegionChat, RoIInspector\n"
+    "from predictions import make_images, make_predictions\n"
+    f"gpt4roi = GPT4RoI.from_pretrained()\nscene = make_scene({SEED})"
+)
+
+
+def middle(notebook: Notebook, canvas: Locator, box: tuple[float, ...]) -> tuple[float, float]:
+    """Where the middle of a box of the scene lies on the screen."""
+    svg = canvas.locator(".image svg")
+    svg.scroll_into_view_if_needed()
+    notebook.page.wait_for_timeout(300)
+    frame = svg.bounding_box()
+    scale = frame["width"] / make_scene(SEED).image.shape[1]
+    return frame["x"] + (box[0] + box[2]) / 2 * scale, frame["y"] + (box[1] + box[3]) / 2 * scale
+
+
+def assert_arrived(notebook: Notebook, place: Locator, view: Locator, name: str) -> None:
+    """What was opened is at the top of the page, has the focus, and was announced."""
+    expect(view).to_be_focused(timeout=KERNEL_MS)
+    expect(view).to_have_attribute("aria-label", name)
+    expect(view.locator(".gpt4roi-heard[role='status']")).to_have_text(f"{name} is open.")
+    height = notebook.page.viewport_size["height"]
+    assert 0 <= place.bounding_box()["y"] < height / 2
+
+
+def test_the_region_inspector_follows_the_hand_and_keeps_its_image_in_sight(open_notebook: Open, shots: Path) -> None:
+    notebook = open_notebook(LOAD, f"RoIInspector(gpt4roi.session(scene.image), {BOXES})", **LAPTOP)
+    whole = notebook.panel.locator(".gpt4roi-roi-inspector")
+    page, canvas = whole.locator(".gpt4roi-roi[data-ready]"), whole.locator(".gpt4roi-canvas")
+    expect(page).to_be_visible(timeout=KERNEL_MS)
+    expect(canvas.locator(".notice")).to_have_text("Draw a box, or move one, and see what it is made of.")
+    pressed = page.locator(".chips button[aria-pressed='true']")
+    expect(pressed).to_have_text("region 1")
+    x, y = middle(notebook, canvas, BOXES[1])
+    notebook.drag((x, y), (x + 25, y + 12))
+    expect(pressed).to_have_text("region 2")
+    expect(page.locator(".summary")).to_contain_text("Region 2 is")
+    notebook.page.mouse.click(*middle(notebook, canvas, BOXES[0]))
+    expect(pressed).to_have_text("region 1")
+
+    page.locator(".multiples").last.scroll_into_view_if_needed()
+    page.locator("figure").last.scroll_into_view_if_needed()
+    notebook.page.wait_for_timeout(300)
+    image, maps = canvas.locator(".image svg").bounding_box(), page.locator("figure").last.bounding_box()
+    assert maps["y"] + maps["height"] <= LAPTOP["height"] + 1
+    assert 0 <= image["y"] and image["y"] + image["height"] <= LAPTOP["height"]
+    notebook.page.screenshot(path=shots / "roi_scrolled.png")
+
+
+def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path) -> None:
+    notebook = open_notebook(
+        LOAD,
+        "chat = RegionChat(gpt4roi, scene.image)\nchat",
+        f"answer = chat.ask('What is <region1>, and is it the same colour as <region2>?', boxes={BOXES})\n"
+        "opened_by_a_cell = chat.inspect_answer()",
+        "result = make_predictions(make_images(Path(tempfile.mkdtemp()), 3))\n"
+        "browser = FailureBrowser(result, gpt4roi)\nloaded = browser.load_selection()\nbrowser",
+        **LAPTOP,
+    )
+    inside = notebook.chat.locator(".gpt4roi-inspections")
+    attention = inside.locator(".gpt4roi-attention[data-ready]:not(.gpt4roi-roi)")
+    expect(attention).to_be_attached(timeout=KERNEL_MS)
+    expect(attention).not_to_be_focused()  # whoever runs all cells stays where he is
+    expect(attention.locator(".group", has_text="opacity").locator("input[type=range]")).to_be_attached()
+    expect(attention.locator(".verdicts")).not_to_contain_text("−0.00")
+
+    notebook.turn(1).locator("button[data-action='inspect']").click()
+    assert_arrived(notebook, inside, attention, "Where the answer looked")
+    notebook.page.screenshot(path=shots / "arrived.png")
+    notebook.chat.locator(".gpt4roi-table summary").click()
+    notebook.row(2).locator("button[data-action='inspect']").click()
+    assert_arrived(notebook, inside, inside.locator(".gpt4roi-roi[data-ready]"), "What the region is made of")
+
+    failures = notebook.panel.locator(".gpt4roi-browser")
+    for chart in failures.locator(".chart").all():
+        tracks = [track.bounding_box() for track in chart.locator(".track").all()]
+        assert len({round(track["x"]) for track in tracks}) <= 1, "bars begin at several edges"
+        assert len({round(track["width"]) for track in tracks}) <= 1
+    failures.locator("button[data-action='inspect-regions']").click()
+    below = failures.locator(".gpt4roi-inspections")
+    assert_arrived(notebook, below, below.locator(".gpt4roi-roi[data-ready]"), "What the region is made of")
+    notebook.page.screenshot(path=shots / "arrived_failure.png")
+
+
+def test_a_lesson_leads_to_the_next_and_keeps_its_answers_folded(lab: Lab, browser: Browser, shots: Path) -> None:
+    """The last words of notebook 06, and one of its checks; what they lead to is a file beside it."""
+    lesson = nbformat.read(NOTEBOOKS["06_measure"], as_version=4)
+    checks = [cell for cell in lesson.cells if cell.cell_type == "code" and "not tried yet" in cell.source]
+    lesson.cells = [
+        nbformat.v4.new_code_cell("my_share, apart, evasive = None, None, None"), checks[-1], lesson.cells[-1]
+    ]  # fmt: skip
+    nbformat.write(lesson, lab.files / "06_measure.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(), lab.files / "07_browse_failures.ipynb")
+    page = browser.new_page(viewport=LAPTOP)
+    notebook = Notebook(page, lab.address("06_measure.ipynb"))
+    try:
+        check = notebook.panel.locator(".jp-CodeCell").nth(1)
+        expect(check.locator(".jp-Placeholder")).to_be_visible()
+        expect(check.locator(".jp-OutputArea-output")).to_contain_text("Exercise 3: not tried yet.")
+        assert "len(apart)" not in check.inner_text()
+        page.screenshot(path=shots / "folded.png")
+        notebook.panel.get_by_role("link", name="Browse failures").click()
+        expect(page.locator(".lm-TabBar-tab.lm-mod-current", has_text="07_browse_failures.ipynb")).to_be_visible()
+    finally:
+        notebook.shut_down()
+        page.close()
