@@ -71,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     ask = commands.add_parser(
         "ask",
         help="ask about boxes on an image",
-        description="Ask a question about boxes on an image, and print the answer.\n\nThe embedded demo checkpoint, which "
-        "answers without --checkpoint, knows generated table-top\nscenes alone; for photographs give another. "
-        "`ask-table` asks many questions at once.\n\nEnds with 0 for an answer, 2 for bad input, 1 for another failure, "
-        "130 after an interrupt.",
+        description="Ask a question about boxes on an image, and print the answer.\n\n"
+        "The embedded demo checkpoint, which answers without --checkpoint, knows generated table-top\n"
+        "scenes alone; for photographs give another. `ask-table` asks many questions at once.\n\n"
+        "Ends with 0 for an answer, 2 for bad input, 1 for another failure, 130 after an interrupt.",
         epilog=f'for example:\n  {PROG} ask photo.jpg "What is <region1>?" --box 40 30 210 180 --checkpoint GPT4RoI-7B',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,7 +17,8 @@ PROG = "python -m gpt4roi_nb"
 DTYPES = ("float16", "bfloat16", "float32")
 TOWER = "openai/clip-vit-large-patch14"
 BENCHMARKS = (
-    "vcr", "vg", "refcocog", "cityscapes", "ade20k", "lvis", "paco", "coco", "visual7w", "gar_bench", "vstar_bench", "ref_l4",
+    "vcr", "vg", "refcocog", "cityscapes", "ade20k", "lvis", "paco", "coco", "visual7w", "gar_bench", "vstar_bench",
+    "ref_l4",
 )  # fmt: skip
 PUBLISHED_MODELS = ("GPT4RoI-7B",)
 BATCH_SIZE = 16
@@ -52,9 +53,9 @@ def ask_table() -> argparse.ArgumentParser:
         '  question  such as "What is <region1>?"\n'
         "  boxes     x1 y1 x2 y2 in pixels of the upright image; several are set apart by a semicolon, <region1>\n"
         "            first; empty for a question about the whole image. Columns x1, y1, x2, y2 do as well\n"
-        "Other columns are kept. ANSWERS has the same rows in the same order, with the columns answer and problem: what\n"
-        "cannot be asked has no answer, but says why. After an interrupt the same call goes on where it was: what was\n"
-        "answered is kept in the folder ANSWERS.kept.\n\n"
+        "Other columns are kept. ANSWERS has the same rows in the same order, with the columns answer and problem:\n"
+        "what cannot be asked has no answer, but says why. After an interrupt the same call goes on where it was:\n"
+        "what was answered is kept in the folder ANSWERS.kept.\n\n"
         "Ends with 0 where every row has an answer, 1 where some have a problem, 2 for bad input, 130 after an\n"
         "interrupt.",
         "ask-table photos questions.csv answers.csv\n"
@@ -81,8 +82,8 @@ def checkpoint() -> argparse.ArgumentParser:
         "Make a checkpoint of this package's layout.\n\n"
         "convert  needs the authors' delta and LLaMA-7B (or their merged checkpoint) and 2 GB of memory\n"
         "start    needs Vicuna-7B-v0, CLIP's tower and LLaVA's projector: what training begins with, as published\n\n"
-        "Both download what is given as a hub id. docs/authors_weights.md says which files and licences. `convert --help`\n"
-        "and `start --help` list the options.",
+        "Both download what is given as a hub id. docs/authors_weights.md says which files and licences. `convert\n"
+        "--help` and `start --help` list the options.",
         f"checkpoint convert shilongz/GPT4RoI-7B-delta-V0 GPT4RoI-7B --base path/to/llama-7b --vision {TOWER}",
     )
     commands = made.add_subparsers(required=True, dest="command")
@@ -120,8 +121,9 @@ def check_gpu() -> argparse.ArgumentParser:
     made = parser_of(
         "check-gpu",
         "Write one report on what this package does on a GPU: its numbers, its speed and its memory.\n\n"
-        "It takes at most 8 minutes or so on an H100 or H200, downloads nothing, and writes each row as it is measured.\n"
-        "Without a GPU it measures small shapes on the CPU. Ends with 1 where a demand was missed or a row failed.",
+        "It takes at most 8 minutes or so on an H100 or H200, downloads nothing, and writes each row as it is\n"
+        "measured. Without a GPU it measures small shapes on the CPU. Ends with 1 where a demand was missed\n"
+        "or a row failed.",
         "check-gpu --out report.md",
     )
     made.add_argument("--out", type=Path, default=Path("gpu_check.md"), help="the report (gpu_check.md)")
@@ -166,9 +168,9 @@ def train() -> argparse.ArgumentParser:
     made = parser_of(
         "train",
         "Train a GPT4RoI as a YAML file says.\n\n"
-        "The file must give output_dir and data (a list of annotation files); docs/training.md shows a whole file, and\n"
-        "gpt4roi_nb/train/ holds those of the two published stages. The same call goes on from the last checkpoint. A 7B\n"
-        "model needs GPUs of 80 GB; several: accelerate launch -m gpt4roi_nb.train FILE.",
+        "The file must give output_dir and data (a list of annotation files); docs/training.md shows a whole file,\n"
+        "and gpt4roi_nb/train/ holds those of the two published stages. The same call goes on from the last\n"
+        "checkpoint. On several GPUs: accelerate launch -m gpt4roi_nb.train FILE. docs/training.md says what a 7B model needs.",
         "train stage1.yaml",
     )
     made.add_argument("config", type=Path, help="a YAML file; docs/training.md shows one")
@@ -242,8 +244,8 @@ def demo_look() -> argparse.ArgumentParser:
     made = parser_of(
         "demo-look",
         "Measure what the demo checkpoint looks at, on held-out scenes, in two studies. In the first a conversation\n"
-        "names two regions and asks about the second; each region in turn is ablated. In the second, maps are measured\n"
-        "by deletion and insertion against random maps.\n\n"
+        "names two regions and asks about the second; each region in turn is ablated. In the second, maps are\n"
+        "measured by deletion and insertion against random maps.\n\n"
         "Needs nothing else; 30 scenes and 8 answers take 4 minutes of one processor.",
         "demo-look --scenes 30 --answers 8 --seed 1",
     )

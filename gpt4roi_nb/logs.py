@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 # Weights up to this size are read and written in a moment.
 MOMENT_BYTES = 10**9
 

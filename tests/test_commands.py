@@ -76,8 +76,8 @@ def test_a_command_is_run_with_the_parser_of_its_help(name, capsys) -> None:
 def test_what_is_written_out_is_what_the_modules_say() -> None:
     assert set(commands.DTYPES) == set(DTYPES)
     assert commands.TOWER == DEFAULT_TOWER
-    assert commands.BENCHMARKS == tuple(BENCHMARKS)
-    assert commands.PUBLISHED_MODELS == tuple(CHECKS)
+    assert tuple(BENCHMARKS) == commands.BENCHMARKS
+    assert tuple(CHECKS) == commands.PUBLISHED_MODELS
     assert (commands.BATCH_SIZE, commands.VERIFY_ITEMS, commands.SCENE_SIZE) == (BATCH_SIZE, ITEMS, SIZE)
 
 

@@ -55,7 +55,9 @@ def _checked(given: argparse.Namespace) -> QuestionTable:
     if not answers.parent.is_dir():
         raise ValueError(f"{str(given.answers)!r} cannot be written: there is no folder {str(answers.parent)!r}")
     if answers.exists() and not _kept(answers).is_dir():
-        raise ValueError(f"{str(given.answers)!r} exists already, and is no table that this command began; name another")
+        raise ValueError(
+            f"{str(given.answers)!r} exists already, and is no table that this command began; name another"
+        )
     return read_table(given.questions, given.images)
 
 

@@ -1,4 +1,4 @@
-"""What stopped or misled people who used the inspectors, the failure browser and the monitor; each with a real mouse."""
+"""What stopped or misled people who used the inspectors, the failure browser and the lessons, with a real mouse."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_region_inspector_follows_the_hand_and_keeps_its_image_in_sight(open
     notebook.page.wait_for_timeout(300)
     image, maps = canvas.locator(".image svg").bounding_box(), page.locator("figure").last.bounding_box()
     assert maps["y"] + maps["height"] <= LAPTOP["height"] + 1
-    assert 0 <= image["y"] and image["y"] + image["height"] <= LAPTOP["height"]
+    assert image["y"] >= 0 and image["y"] + image["height"] <= LAPTOP["height"]
     notebook.page.screenshot(path=shots / "roi_scrolled.png")
 
 

@@ -356,7 +356,7 @@ def test_a_selection_in_the_app_is_loaded_asked_and_tagged(fiftyone, browser, mo
 @pytest.mark.slow
 def test_patches_are_selected_one_by_one(fiftyone, browser) -> None:
     try:
-        browser.open_app()
+        assert browser.open_app().session.view.name == "tiny: failures"  # nothing is filtered
         dataset = fiftyone.load_dataset("toys")
         patches = dataset.to_patches(browser.field)
         browser.app.session.view = patches

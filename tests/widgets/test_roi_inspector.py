@@ -14,8 +14,8 @@ from gpt4roi_nb import RegionSession
 from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets import RoIInspector
 from gpt4roi_nb.widgets.errors import OUT_OF_MEMORY
-from gpt4roi_nb.widgets.roi_inspector import HINT
 from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, similarity_to_place
+from gpt4roi_nb.widgets.roi_inspector import HINT
 
 BOXES = [(4.0, 6.0, 30.0, 40.0), (28.0, 10.0, 60.0, 44.0)]
 
