@@ -170,7 +170,8 @@ def train() -> argparse.ArgumentParser:
         "Train a GPT4RoI as a YAML file says.\n\n"
         "The file must give output_dir and data (a list of annotation files); docs/training.md shows a whole file,\n"
         "and gpt4roi_nb/train/ holds those of the two published stages. The same call goes on from the last\n"
-        "checkpoint. On several GPUs: accelerate launch -m gpt4roi_nb.train FILE. docs/training.md says what a 7B model needs.",
+        "checkpoint. On several GPUs: accelerate launch -m gpt4roi_nb.train FILE.\n"
+        "docs/training.md says what a 7B model needs.",
         "train stage1.yaml",
     )
     made.add_argument("config", type=Path, help="a YAML file; docs/training.md shows one")
