@@ -21,6 +21,7 @@ _COVERED = re.compile(r"covering the squares of region 2 makes it fall by (-?[\d
 _ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILINE)
 _LOSS = re.compile(r"^loss: ([\d.]+) at first, ([\d.]+) at last$", re.MULTILINE)
 _SHARE = re.compile(r"^words of the truth in the answers: (\d+)% before, (\d+)% after$", re.MULTILINE)
+_P_VALUE = re.compile(r"McNemar's test: p = (\S+)")
 _CONTROL = re.compile(r"with its own box (\d+)%, with another's (\d+)%")
 
 
@@ -45,6 +46,7 @@ def check(notebook: nbformat.NotebookNode) -> None:
     printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     _check_answers(printed)
     _check_exercises(printed)
+    _check_comparisons(printed)
     if "words of the truth in the answers" in printed:
         _check_training(printed)
 
@@ -60,6 +62,12 @@ def _check_answers(printed: str) -> None:
         assert float(drop) < 0.3
     for nothing in NOTHING_TO_SHOW:
         assert nothing not in printed, f"a demonstration has nothing to show: {nothing!r}"
+
+
+def _check_comparisons(printed: str) -> None:
+    """A paired test finds the damage; where a lesson makes a second one, it finds nothing between two alike."""
+    found, *nothing = map(float, _P_VALUE.findall(printed)) if "McNemar" in printed else (0.0,)
+    assert found < 0.01 and all(p > 0.1 for p in nothing)
 
 
 def _check_exercises(printed: str) -> None:
