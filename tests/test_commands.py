@@ -105,7 +105,8 @@ def test_the_readmes_questions_can_be_asked_as_they_stand(root: Path, tmp_path, 
     subprocess.run(["bash", "-c", block], check=True)
     (code,) = (words[2] for words in readme_commands(root) if words[1] == "-c")
     exec(code, {})
-    ask, ask_table = (words[3:] for words in readme_commands(root) if words[3][:3] == "ask")
+    asked = [words[3:] for words in readme_commands(root) if words[1] == "-m"]
+    ask, ask_table = (words for words in asked if words[0].startswith("ask"))
     assert main(ask) == 0
     assert capsys.readouterr().out == "a small red wooden star\n" and (tmp_path / "numbered.png").is_file()
     assert table_main(ask_table[1:]) == 0
