@@ -1,7 +1,7 @@
 // A training as it goes: curves, figures, and the answers of the probes. What models write enters the page as text.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 560, LEFT = 44, RIGHT = 12, TOP = 10;
+const LEAST_WIDTH = 240, LEFT = 44, RIGHT = 12, TOP = 10; // pixels of the page: letters keep their size
 const LOSS_HEIGHT = 210, RATE_TOP = 250, RATE_HEIGHT = 44, HEIGHT = 324;
 const SHOWN_ANSWERS = 4; // older ones are behind a count
 
@@ -32,9 +32,9 @@ function stepTicks(last) {
 
 const short = (value) => (value >= 0.001 && value < 10000 ? String(+value.toPrecision(3)) : value.toExponential(0));
 
-function chart(lines, sources, last) {
-  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "curves" });
-  const right = WIDTH - RIGHT;
+function chart(lines, sources, last, width) {
+  const svg = shape("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, role: "img", class: "curves" });
+  const right = width - RIGHT;
   const x = (step) => LEFT + (step / Math.max(last, 1)) * (right - LEFT);
   const positive = (value) => Math.max(value, 1e-6);
   const values = lines.flatMap((line) => [line.loss, ...Object.values(line.sources)]).map(positive);
@@ -133,7 +133,7 @@ function render({ model, el }) {
   const picture = node("img", { alt: "The picture of the probes, with its regions numbered" });
   const asked = node("p", { className: "quiet asked" });
   const list = node("div", { className: "probes" });
-  const probeSide = node("section", { className: "probe-side" }, picture, node("div", {}, asked, list));
+  const probeSide = node("section", { className: "probe-side" }, asked, list);
   const notice = node("p", { className: "notice" });
   notice.setAttribute("role", "status");
   const problem = node("p", { className: "problem" });
@@ -141,8 +141,8 @@ function render({ model, el }) {
   root.append(
     node("header", {}, badge, where, bar, stop),
     facts,
-    node("div", { className: "sides" }, node("section", { className: "curve-side" }, key, curves), probeSide),
-    notice, problem,
+    node("div", { className: "sides" }, node("section", { className: "curve-side" }, key, curves), picture),
+    probeSide, notice, problem,
   );
 
   const showProgress = () => {
@@ -159,7 +159,8 @@ function render({ model, el }) {
   const showCurves = () => {
     const lines = model.get("lines"), sources = model.get("sources");
     key.replaceChildren(...legend(lines, sources));
-    curves.replaceChildren(chart(lines, sources, Math.max(model.get("max_steps"), lines.at(-1)?.step ?? 1)));
+    const last = Math.max(model.get("max_steps"), lines.at(-1)?.step ?? 1);
+    curves.replaceChildren(chart(lines, sources, last, Math.max(curves.clientWidth, LEAST_WIDTH)));
   };
   const showFacts = () => {
     facts.replaceChildren(
@@ -171,7 +172,7 @@ function render({ model, el }) {
     );
   };
   const showProbes = () => {
-    probeSide.hidden = !model.get("picture");
+    probeSide.hidden = picture.hidden = !model.get("picture");
     if (picture.src !== model.get("picture")) picture.src = model.get("picture");
     asked.textContent = `“${model.get("question")}”, asked while it learns:`;
     list.replaceChildren(...model.get("probes").map(probeView));
@@ -194,7 +195,15 @@ function render({ model, el }) {
     show();
   }
   el.append(root);
+  let drawn = 0;
+  const width = new ResizeObserver(() => {
+    if (curves.clientWidth === drawn) return;
+    drawn = curves.clientWidth;
+    showCurves();
+  });
+  width.observe(curves);
   return () => {
+    width.disconnect();
     for (const [names, show] of listeners) for (const name of names.split(" ")) model.off(name, show);
   };
 }

@@ -105,6 +105,41 @@ def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path
     notebook.page.screenshot(path=shots / "arrived_failure.png")
 
 
+MONITOR = """
+from types import SimpleNamespace
+from gpt4roi_nb.train import Probes
+from gpt4roi_nb.widgets import TrainingMonitor
+boxes = [thing.box for thing in scene.objects]
+said = [(step, [f"a thing at {step}, number {number}" for number in range(len(boxes))]) for step in range(0, 60, 10)]
+history = [{"step": step, "loss": 2.0 / step, "learning_rate": 1e-4} for step in range(1, 60)]
+known = dict(history=history, step=59, max_steps=60, state="running", running=True, error=None, output_dir=Path("."))
+known |= dict(problems=SimpleNamespace(counts=dict), listen=lambda follow: None)
+run = SimpleNamespace(probes=Probes(scene.image, boxes, [""] * len(boxes)), answers=said, **known)
+bare = SimpleNamespace(probes=None, answers=[], **known)
+TrainingMonitor(run)
+"""
+
+
+def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: Path) -> None:
+    notebook = open_notebook(LOAD, MONITOR, "TrainingMonitor(bare)", width=1366, height=1600)
+    probed, bare = (notebook.panel.locator(".gpt4roi-monitor").nth(index) for index in (0, 1))
+    expect(probed.locator(".probe")).to_have_count(len(make_scene(SEED).objects), timeout=KERNEL_MS)
+    for width in (1366, 820, 390):
+        notebook.page.set_viewport_size({"width": width, "height": 1600})
+        notebook.page.wait_for_timeout(500)
+        for monitor in (probed, bare):
+            inner = monitor.locator(".sides").bounding_box()
+            curves = monitor.locator("svg.curves")
+            assert curves.bounding_box()["height"] == 324  # letters are as large as elsewhere
+            assert float(curves.get_attribute("viewBox").split()[2]) == round(curves.bounding_box()["width"])
+            parts = [part.bounding_box() for part in monitor.locator(".sides > :visible").all()]
+            covered = sum(part["width"] * part["height"] for part in parts)
+            assert covered > 0.75 * inner["width"] * inner["height"], (width, parts, inner)
+        last = probed.locator(".probe").nth(1).bounding_box()
+        assert width < 1000 or last["y"] == probed.locator(".probe").first.bounding_box()["y"]  # side by side
+        notebook.page.screenshot(path=shots / f"monitor_{width}.png")
+
+
 def test_a_lesson_leads_to_the_next_and_keeps_its_answers_folded(lab: Lab, browser: Browser, shots: Path) -> None:
     """The last words of notebook 06, and one of its checks; what they lead to is a file beside it."""
     lesson = nbformat.read(NOTEBOOKS["06_measure"], as_version=4)
