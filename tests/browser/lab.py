@@ -26,7 +26,11 @@ PAGE_CONFIG = {
     "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True},
     "exposeAppInBrowser": True,
 }
-PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent.trim())"
+# Of cells that show their source; a folded one has no number.
+PROMPTS = (
+    "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]"
+    ".map(prompt => prompt.textContent.trim())"
+)
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
