@@ -47,6 +47,7 @@ def test_the_answers_in_checks_are_folded_and_the_next_lesson_is_a_link(path: Pa
     checks = [cell for cell in cells if cell.cell_type == "code" and ": not tried yet." in cell.source]
     assert len(checks) >= 3
     assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in checks)
+    assert all(cell.source.startswith("# The check of exercise ") for cell in checks)  # the line that Lab shows
     links = re.findall(r"^Next: \[.+\]\((.+)\)$", "\n".join(cell.source for cell in cells), re.MULTILINE)
     names = sorted(NOTEBOOKS)
     following = names[names.index(path.stem) + 1 :][:1]

@@ -130,6 +130,8 @@ def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: 
         notebook.page.set_viewport_size({"width": width, "height": 1600})
         notebook.page.wait_for_timeout(500)
         for monitor in (probed, bare):
+            stop, whole = monitor.locator("[data-action='stop']").bounding_box(), monitor.bounding_box()
+            assert stop["x"] + stop["width"] <= whole["x"] + whole["width"]
             inner = monitor.locator(".sides").bounding_box()
             curves = monitor.locator("svg.curves")
             assert curves.bounding_box()["height"] == 324  # letters are as large as elsewhere
@@ -157,6 +159,7 @@ def test_a_lesson_leads_to_the_next_and_keeps_its_answers_folded(lab: Lab, brows
         check = notebook.panel.locator(".jp-CodeCell").nth(1)
         expect(check.locator(".jp-Placeholder")).to_be_visible()
         expect(check.locator(".jp-OutputArea-output")).to_contain_text("Exercise 3: not tried yet.")
+        expect(check.locator(".jp-Placeholder")).to_contain_text("# The check of exercise 3.")
         assert "len(apart)" not in check.inner_text()
         page.screenshot(path=shots / "folded.png")
         notebook.panel.get_by_role("link", name="Browse failures").click()
