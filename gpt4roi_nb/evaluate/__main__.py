@@ -15,6 +15,7 @@ from pathlib import Path
 from gpt4roi_nb import commands
 from gpt4roi_nb.commands import ALL, CANNOT_TELL, DIFFERS, INTERRUPTED, VERIFY
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS, benchmark, check_files
+from gpt4roi_nb.evaluate.metrics.captions import one_meteor
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import evaluate
@@ -69,7 +70,8 @@ def _evaluated(options: argparse.Namespace, first: bool) -> int:
     if options.check:
         print(f"complete for {', '.join(names)}: {root}")
         return 0
-    results = _measured(names, root, options, first)
+    with one_meteor():
+        results = _measured(names, root, options, first)
     if first and (options.markdown or options.into):
         table = markdown([(result.benchmark, result.card, result.metrics, result.intervals) for result in results])
         if options.into:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ from tiny import tiny_config, tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.formats.write import write_world
+from gpt4roi_nb.evaluate.metrics import captions
+from gpt4roi_nb.evaluate.metrics.captions import Meteor, meteor
 
 IMAGES = 32  # pictures 1, 11, 21 and 31 are for validation
 
@@ -25,3 +30,18 @@ def gpt4roi() -> GPT4RoI:
     """Random weights, and room for VCR's prompts."""
     text_config = {**tiny_config().to_dict()["text_config"], "max_position_embeddings": 2048}
     return tiny_gpt4roi(text_config=text_config)
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Meteor]:
+    """A METEOR with its paraphrases, which take some 12 seconds of processor time to load."""
+    if shutil.which("java") is None:
+        pytest.skip("no Java: `make test` as root installs it, else `sudo apt install default-jre-headless`")
+    with meteor() as scorer:
+        yield scorer
+
+
+@pytest.fixture
+def one_meteor(running: Meteor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captions are scored by `running`; that each scoring starts and ends its own is tested in `test_captions.py`."""
+    monkeypatch.setattr(captions, "meteor", lambda **given: nullcontext(running))

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from gpt4roi_nb.evaluate.metrics.captions import (
     Meteor,
     java,
     meteor,
+    one_meteor,
     score_captions,
     tokenized,
     without_chunks_of_perfect,
 )
 
-pytestmark = pytest.mark.xdist_group("captions")  # METEOR takes seconds to start, and memory: in one worker
+# METEOR takes seconds to start, and memory: in one worker, with those of test_benchmarks.py that use it.
+pytestmark = [pytest.mark.xdist_group("captions"), pytest.mark.usefixtures("one_meteor")]
 
 REFERENCES = [
     ["a man with a red hat"],
@@ -35,24 +37,6 @@ REFERENCES = [
     ["Ein schöner Hund’s Tag, draußen"],
 ]
 ANSWERS = ["a man with a red hat", "the cat on a mat.", "", "a dog running in the park", "|||"]
-
-
-@pytest.fixture(scope="module")
-def needs_java() -> None:
-    if shutil.which("java") is None:
-        pytest.skip("no Java: `make test` as root installs it, else `sudo apt install default-jre-headless`")
-
-
-@pytest.fixture(scope="module")
-def running(needs_java: None) -> Iterator[Meteor]:
-    with meteor() as scorer:
-        yield scorer
-
-
-@pytest.fixture(autouse=True)
-def one_meteor(running: Meteor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes seconds to start, so all tests ask the same one."""
-    monkeypatch.setattr(captions, "meteor", lambda **given: nullcontext(running))
 
 
 @pytest.fixture
@@ -170,7 +154,7 @@ def test_meteor_weighs_sums_of_counts_as_it_weighs_all_captions_and_without_the_
 @pytest.mark.slow
 def test_meteor_reads_every_letter_in_any_shell_and_ends_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "C")
-    with meteor() as scorer:
+    with meteor(paraphrases=False) as scorer:  # which load for seconds, and say nothing of letters
         process = scorer._process
         same = scorer.statistics("ein größer hund", ["ein größer hund"])
         other = scorer.statistics("ein größer hund", ["ein gr??er hund"])
@@ -181,6 +165,27 @@ def test_meteor_reads_every_letter_in_any_shell_and_ends_with_its_block(monkeypa
     assert process.poll() is not None
     with pytest.raises(ValueError, match="closed"):
         scorer.statistics("a", ["a"])
+
+
+def test_one_meteor_serves_all_that_is_scored_in_its_block(running: Meteor, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = [], []
+
+    @contextmanager
+    def started(paraphrases: bool) -> Iterator[Meteor]:
+        begun.append(paraphrases)
+        yield running
+        ended.append(paraphrases)
+
+    monkeypatch.setattr(captions, "meteor", meteor)
+    monkeypatch.setattr(captions, "_started", started)
+    with one_meteor():
+        found = [score_captions(["a red cup"], [["a cup"]]) for _ in range(2)]
+        resampled = [one.metrics(["p"])["METEOR"].of_samples(np.ones((1, 1), np.int64)) for one in found]
+        assert (begun, ended) == ([True], [])
+    assert ended == [True]
+    assert resampled[0] == resampled[1] == pytest.approx(found[0].corpus["METEOR"])
+    score_captions(["a red cup"], [["a cup"]]).metrics(["p"])["METEOR"].of_samples(np.ones((1, 1), np.int64))
+    assert begun == ended == [True, True, False]  # outside of it each has its own
 
 
 def test_missing_java_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

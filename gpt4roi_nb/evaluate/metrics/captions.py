@@ -16,7 +16,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,8 @@ CLOSEST = "closest"  # which of several references gives BLEU its length
 MEMORY = "-Xmx2G"  # of METEOR, as the package gives it
 # Java before 18 reads and writes in the language of the shell; captions are Unicode.
 UNICODE = "-Dfile.encoding=UTF-8"
+# Within `one_meteor`: what ends it, and itself once it runs.
+_kept: ContextVar[tuple[ExitStack, list[Meteor]] | None] = ContextVar("_kept", default=None)
 
 
 def java() -> str:
@@ -118,8 +121,22 @@ class Meteor:
 
 
 @contextmanager
+def one_meteor() -> Iterator[None]:
+    """Within the block all captions are scored by one METEOR, which the first of them starts.
+
+    Its paraphrases take some 10 seconds of processor time to load.
+    """
+    with ExitStack() as stack:
+        token = _kept.set((stack, []))
+        try:
+            yield
+        finally:
+            _kept.reset(token)
+
+
+@contextmanager
 def meteor(*, paraphrases: bool = True) -> Iterator[Meteor]:
-    """METEOR as pycocoevalcap runs it, ended with the block.
+    """METEOR as pycocoevalcap runs it, ended with the block, or with `one_meteor`'s.
 
     Args:
         paraphrases: whether to load their table, which takes seconds; `scores` does without.
@@ -128,6 +145,19 @@ def meteor(*, paraphrases: bool = True) -> Iterator[Meteor]:
         FileNotFoundError: there is no Java.
         ImportError: pycocoevalcap is missing.
     """
+    kept = _kept.get()
+    if kept is None or not (paraphrases or kept[1]):
+        with _started(paraphrases) as scorer:
+            yield scorer
+        return
+    stack, running = kept
+    if not running:
+        running.append(stack.enter_context(_started(paraphrases)))
+    yield running[0]
+
+
+@contextmanager
+def _started(paraphrases: bool) -> Iterator[Meteor]:
     module = _coco("meteor.meteor")
     command = [java(), UNICODE, "-jar", MEMORY, module.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
     command += [] if paraphrases else ["-a", os.devnull]
