@@ -10,6 +10,10 @@ NOTEBOOK ?= notebooks/01_point_and_ask.ipynb
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell expr $(CORES) + 1)
 PYTEST_ARGS ?=
+# Where it is set, each worker and each process of a test would compile the project and pytest's view of it anew.
+export PYTHONDONTWRITEBYTECODE :=
+# In the order of tests/conftest.py: pytest-xdist by itself would begin with the groups of the most tests.
+BY_GROUP := --dist loadgroup --no-loadscope-reorder
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 …` chooses another for a new .venv.
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
@@ -77,16 +81,16 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 		$(if $(IS_ROOT),--allow-root) $(if $(HAS_SCREEN),,--no-browser)
 
 test: $(READY) browser java hub-proxy bare  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations 20 $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) $(BY_GROUP) --durations 20 $(PYTEST_ARGS)
 
 test-quick: $(READY)  ## the tests that neither are slow nor need a browser
-	$(PY) -m pytest -n $(CORES) --dist loadgroup --durations 20 -m "not browser and not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(CORES) $(BY_GROUP) --durations 20 -m "not browser and not slow" $(PYTEST_ARGS)
 
 test-lowest: $(READY) browser java hub-proxy bare  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(UV) venv --quiet --clear --seed --python "$$($(PY) -c 'import sys; print(sys._base_executable)')" build/lowest
 	UV_HTTP_TIMEOUT=300 $(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	@$(call ensure_mongod,build/lowest)
-	build/lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	build/lowest/bin/python -m pytest -n $(WORKERS) $(BY_GROUP) $(PYTEST_ARGS)
 
 browser: $(READY)
 	@works() { $(PY) tests/chromium.py >/dev/null 2>&1; }; \

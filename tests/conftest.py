@@ -1,7 +1,9 @@
 """What every test can rely on: no network, few threads, and under CI=true no skip for want of a tool."""
 
+import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +114,10 @@ def fiftyone(mongo: Mongo) -> Iterator[Any]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests share one JupyterLab, so one worker runs them all; the longest chain starts first."""
+    """Browser tests share one JupyterLab, so one worker runs them all; the longest chain starts first.
+
+    Then the modules with the most slow tests, so that short ones are left for the end, when workers run out of work.
+    """
     for item in items:
         if "browser" in item.path.parts:
             item.add_marker("browser")
@@ -120,7 +125,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))
         elif "mongo" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("mongo"))  # one database, and one import of FiftyOne
-    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.get_closest_marker("browser") is None, -slow[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays until the end: each collection of garbage, half a second else, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
