@@ -232,15 +232,18 @@ def test_two_launched_processes_train_as_one_does(tmp_path):
         data = [{**each, "cache": str(tmp_path / f"cache{processes}")} for each in sets]
         whole = {**config, "data": data, "output_dir": str(output), "batch_size": 2 // processes}
         file.write_text(yaml.safe_dump(whole))
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        done = subprocess.run(
-            [*launcher, "-m", "gpt4roi_nb.train", str(file)],
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        if processes == 1:
+            main([str(file)])  # here: a launcher and a process would import all that this one has
+        else:
+            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            done = subprocess.run(
+                [*launcher, "-m", "gpt4roi_nb.train", str(file)],
+                env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
         state = json.loads((checkpoints(output)[-1] / "trainer_state.json").read_text())
         lines[processes] = [line for line in state["log_history"] if "loss" in line]
         assert (output / "model" / "model.safetensors").exists()
