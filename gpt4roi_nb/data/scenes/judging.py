@@ -2,6 +2,7 @@
 
 import re
 
+from gpt4roi_nb.data.scenes.open_judging import RULES
 from gpt4roi_nb.data.scenes.question_kinds import STUFF, VALUES, plural
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
 
@@ -41,8 +42,10 @@ def matches(kind: str, target: str, answer_text: str) -> bool:
     red cone" answers a colour question, and "red or blue" does not); for phrase, same and compound, all attribute
     words and yes/no; for the ordered pairs, region names, yes/no and the two directions; for count, numbers. A list of
     what there is must name each thing once by colour and category, in any order. Case, punctuation, articles,
-    plurals, "wood" for "wooden" and other words do not matter.
+    plurals, "wood" for "wooden" and other words do not matter. Kinds of `open_questions` have rules of their own.
     """
+    if kind in RULES:
+        return RULES[kind](target, answer_text)
     found = deciding_words(kind, answer_text)
     wanted = target.split()
     if kind == "which" and wanted[0] not in _VERDICTS:

@@ -5,11 +5,12 @@ whether an answer is right.
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from gpt4roi_nb.data.scenes import wordings
+from gpt4roi_nb.data.scenes import unseen_wordings, wordings
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, SIZES, Scene, SceneObject
 
 KINDS: tuple[str, ...] = (
@@ -35,7 +36,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "material": MATERIALS,
     "size": SIZES,
 }
-SAME_OF_ONE = {"category": wordings.SAME_KIND, "material": wordings.SAME_MADE}
+SAME_OF_ONE = {"category": "SAME_KIND", "material": "SAME_MADE"}
 STUFF = {"wooden": "wood"}  # the noun, where it differs from the adjective
 
 # Clear margins, below which a person might hesitate.
@@ -64,6 +65,11 @@ Option = TypeVar("Option")
 def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     """One of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
+
+
+def tables_of(held_out: bool) -> ModuleType:
+    """The wordings of training, or those that are held out of it: a module with a table for each form of question."""
+    return unseen_wordings if held_out else wordings
 
 
 def value_of(thing: SceneObject, attribute: str) -> str:
@@ -107,17 +113,19 @@ def plain_answer(thing: SceneObject, kind: str) -> tuple[str, str]:
     return value_words(kind, value), value
 
 
-def one_region(thing: SceneObject, kind: str, rng: np.random.Generator, mention: str) -> Draft:
+def one_region(
+    thing: SceneObject, kind: str, rng: np.random.Generator, mention: str, words: ModuleType = wordings
+) -> Draft:
     """A question about one object: its category, colour, material, size or whole phrase."""
     if kind != "phrase" and rng.random() < YES_NO_SHARE:
         value = value_of(thing, kind)
         asked = value if rng.random() < 0.5 else pick(rng, [other for other in VALUES[kind] if other != value])
         verdict = "yes" if asked == value else "no"
-        wording = pick(rng, getattr(wordings, f"{kind.upper()}_CHECK"))
+        wording = pick(rng, getattr(words, f"{kind.upper()}_CHECK"))
         text = wording.format(a=mention, value=asked, stuff=stuff(asked))
         return Draft(text, f"{verdict}, it is {article_for(kind, value)}", f"{verdict} {value}")
     answer, target = plain_answer(thing, kind)
-    return Draft(pick(rng, getattr(wordings, kind.upper())).format(a=mention), answer, target)
+    return Draft(pick(rng, getattr(words, kind.upper())).format(a=mention), answer, target)
 
 
 # ---------------------------------------------------------------------------------------------- two regions
@@ -149,18 +157,18 @@ def both_are(attribute: str, value: str) -> str:
     return f"both are {plural(value) if attribute == 'category' else value}"
 
 
-def same(pair: Pair, rng: np.random.Generator, it: bool) -> Draft:
+def same(pair: Pair, rng: np.random.Generator, it: bool, words: ModuleType = wordings) -> Draft:
     """Whether two objects have the same colour, category, material or size; `it`: the first is called "it"."""
     attribute = same_attribute(rng, pair.first, pair.second)
     one, two = value_of(pair.first, attribute), value_of(pair.second, attribute)
-    options: Sequence[str] = wordings.SAME
+    options: Sequence[str] = words.SAME
     agree = one == two
     if it:
-        options = wordings.SAME_IT
+        options = words.SAME_IT
     elif rng.random() < DIFFERENT_SHARE:
-        options, agree = wordings.DIFFERENT, one != two
+        options, agree = words.DIFFERENT, one != two
     elif attribute in SAME_OF_ONE and rng.random() < SAME_OF_ONE_SHARE:
-        options = SAME_OF_ONE[attribute]
+        options = getattr(words, SAME_OF_ONE[attribute])
     text = pick(rng, options).format(a=pair.mentions[0], b=pair.mentions[1], noun=wordings.NOUNS[attribute])
     verdict = "yes" if agree else "no"
     if one == two:
@@ -210,13 +218,15 @@ def comparable(scene: Scene, kind: str, first: int, second: int) -> bool:
     return True
 
 
-def two_regions(pair: Pair, kind: str, rng: np.random.Generator, it: bool = False) -> Draft:
+def two_regions(
+    pair: Pair, kind: str, rng: np.random.Generator, it: bool = False, words: ModuleType = wordings
+) -> Draft:
     """A question about two objects that are `comparable`."""
     first, second = pair.first, pair.second
-    w = wordings
+    w = words
     tables: Sequence[Sequence[str]]
     if kind == "same":
-        return same(pair, rng, it)
+        return same(pair, rng, it, words)
     if kind == "larger":
         tables = ((), w.LARGER_CHECK, w.SMALLER_CHECK, w.LARGER_WHICH, w.SMALLER_WHICH)
         return _ordered(pair, rng, first.size == "large", ("", ""), tables)
@@ -230,9 +240,9 @@ def two_regions(pair: Pair, kind: str, rng: np.random.Generator, it: bool = Fals
 # ---------------------------------------------------------------------------------------------- the whole image
 
 
-def count(scene: Scene, rng: np.random.Generator) -> Draft:
+def count(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) -> Draft:
     """How many objects there are, of all or of one category, colour, material or size."""
-    wording = pick(rng, wordings.COUNT)
+    wording = pick(rng, words.COUNT)
     if rng.random() < COUNT_ALL_SHARE:
         number = str(len(scene.objects))
         return Draft(wording.format(things=pick(rng, wordings.THINGS)), number, number)
@@ -250,13 +260,13 @@ def _short(thing: SceneObject) -> str:
     return f"{thing.colour} {thing.category}"
 
 
-def which(scene: Scene, rng: np.random.Generator) -> Draft:
+def which(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) -> Draft:
     """Which objects there are, from left to right, or whether there is a certain one."""
     if rng.random() < LIST_SHARE:
         things = [an(_short(thing)) for thing in sorted(scene.objects, key=_centre_x)]
         listed = ", ".join(things[:-1]) + (" and " if len(things) > 1 else "") + things[-1]
         target = " ".join(sorted(_short(thing) for thing in scene.objects))
-        return Draft(pick(rng, wordings.WHICH), listed, target)
+        return Draft(pick(rng, words.WHICH), listed, target)
     there = sorted({_short(thing) for thing in scene.objects})
     near = {f"{one.colour} {two.category}" for one in scene.objects for two in scene.objects}
     absent = sorted(near - set(there))  # colours and shapes that are there, but not together
@@ -264,4 +274,4 @@ def which(scene: Scene, rng: np.random.Generator) -> Draft:
         asked, verdict = pick(rng, absent), "no"
     else:
         asked, verdict = pick(rng, there), "yes"
-    return Draft(pick(rng, wordings.THERE_IS).format(value=an(asked)), verdict, verdict)
+    return Draft(pick(rng, words.THERE_IS).format(value=an(asked)), verdict, verdict)

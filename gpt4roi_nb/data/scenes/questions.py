@@ -7,9 +7,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from types import ModuleType
 
 import numpy as np
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes import wordings
 from gpt4roi_nb.data.scenes.judging import matches
 from gpt4roi_nb.data.scenes.question_kinds import (
@@ -31,11 +33,13 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     plural,
     same_attribute,
     stuff,
+    tables_of,
     two_regions,
     value_of,
     which,
 )
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, MAX_OBJECTS, SIZES, Scene
+from gpt4roi_nb.data.scenes.spelling import typed
 
 __all__ = [
     "KINDS",
@@ -63,9 +67,10 @@ ELLIPSIS_SHARE = 0.4  # of follow-ups that only say "and <region2>?", where that
 class Question:
     """One question about a scene.
 
-    kind: one of `KINDS`, or "compound". text: what the user types, with `<region1>` … in it. answer: the model answer.
-    objects: indices into scene.objects; objects[k] is region k+1. target: the words that decide, in order; see
-    `is_right`.
+    kind: one of `KINDS` or of `open_questions.OPEN_KINDS`, or "compound". text: what the user types, with `<region1>` …
+    in it. answer: the model answer. objects: indices into scene.objects; objects[k] is region k+1. target: the words
+    that decide, in order; see `is_right`. boxes: of the regions, pixel xyxy in the scene's image, where they are not
+    those of objects; then `objects` is empty.
     """
 
     kind: str
@@ -73,21 +78,15 @@ class Question:
     answer: str
     objects: tuple[int, ...]
     target: str
+    boxes: tuple[Box, ...] = ()
 
-
-def _typed(rng: np.random.Generator, text: str) -> str:
-    """The text as people type it: American spelling, no capital, no closing mark, each now and then."""
-    if rng.random() < 0.4:
-        text = text.replace("colour", "color").replace("Colour", "Color")
-    if rng.random() < 0.3:
-        text = text[0].lower() + text[1:]
-    if rng.random() < 0.2 and text[-1] in "?.":
-        text = text[:-1]
-    return text
+    def regions(self, scene: Scene) -> tuple[Box, ...]:
+        """The box of each region, pixel xyxy in the scene's image."""
+        return self.boxes or tuple(scene.objects[index].box for index in self.objects)
 
 
 def _asked(kind: str, rng: np.random.Generator, draft: Draft, objects: tuple[int, ...]) -> Question:
-    return Question(kind, _typed(rng, draft.text), draft.answer, objects, draft.target)
+    return Question(kind, typed(rng, draft.text), draft.answer, objects, draft.target)
 
 
 def _check_kind(kind: str) -> None:
@@ -101,27 +100,33 @@ def _draw_pair(scene: Scene, kind: str, rng: np.random.Generator) -> tuple[int, 
     return pick(rng, pairs) if pairs else None
 
 
-def _about_image(scene: Scene, kind: str, rng: np.random.Generator) -> Draft:
-    return count(scene, rng) if kind == "count" else which(scene, rng)
+def _about_image(scene: Scene, kind: str, rng: np.random.Generator, words: ModuleType) -> Draft:
+    return count(scene, rng, words) if kind == "count" else which(scene, rng, words)
 
 
 def ask(
-    scene: Scene, kind: str, rng: np.random.Generator, *, objects: tuple[int, ...] | None = None
+    scene: Scene,
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    objects: tuple[int, ...] | None = None,
+    held_out: bool = False,
 ) -> Question | None:
     """A question of a kind, about objects drawn at random, or about `objects` (region 1 first).
 
     Returns None where the scene has no clear question of that kind (about those objects). Two-region questions name
-    their regions in either order.
+    their regions in either order. held_out: ask in a wording that training never sees.
     """
     _check_kind(kind)
+    words = tables_of(held_out)
     needed = 1 if kind in ONE_REGION else 2 if kind in TWO_REGIONS else 0
     if objects is not None and (len(objects) != needed or len(set(objects)) != needed):
         raise ValueError(f"a {kind} question is about {needed} different objects; got {objects!r}")
     if needed == 0:
-        return _asked(kind, rng, _about_image(scene, kind, rng), ())
+        return _asked(kind, rng, _about_image(scene, kind, rng, words), ())
     if needed == 1:
         (index,) = objects or (int(rng.integers(len(scene.objects))),)
-        return _asked(kind, rng, one_region(scene.objects[index], kind, rng, "<region1>"), (index,))
+        return _asked(kind, rng, one_region(scene.objects[index], kind, rng, "<region1>", words), (index,))
     drawn = objects or _draw_pair(scene, kind, rng)
     if drawn is None or not comparable(scene, kind, drawn[0], drawn[1]):
         return None
@@ -129,10 +134,12 @@ def ask(
     one, two = (f"region{k + 1}" for k in order)
     first, second = (scene.objects[drawn[k]] for k in order)
     pair = Pair(first, second, (f"<{one}>", f"<{two}>"), (one, two))
-    return _asked(kind, rng, two_regions(pair, kind, rng), tuple(drawn))
+    return _asked(kind, rng, two_regions(pair, kind, rng, words=words), tuple(drawn))
 
 
-def compound(scene: Scene, rng: np.random.Generator, *, objects: tuple[int, int] | None = None) -> Question:
+def compound(
+    scene: Scene, rng: np.random.Generator, *, objects: tuple[int, int] | None = None, held_out: bool = False
+) -> Question:
     """A question in two parts: what a region is and whether it shares something with another, or what both are.
 
     "What is <region1>, and is it the same colour as <region2>?" is answered "a small red metal cone, and yes, both are
@@ -140,15 +147,16 @@ def compound(scene: Scene, rng: np.random.Generator, *, objects: tuple[int, int]
     """
     if len(scene.objects) < 2:
         raise ValueError(f"a compound question needs two objects; the scene has {len(scene.objects)}")
+    words = tables_of(held_out)
     one, two = objects or (int(k) for k in rng.choice(len(scene.objects), 2, replace=False))
     first, second = scene.objects[one], scene.objects[two]
     if rng.random() < BOTH_SHARE:
-        text = pick(rng, wordings.COMPOUND_BOTH).format(a="<region1>", b="<region2>")
+        text = pick(rng, words.COMPOUND_BOTH).format(a="<region1>", b="<region2>")
         answer = f"region1 is a {first.phrase} and region2 is a {second.phrase}"
         return _asked("compound", rng, Draft(text, answer, f"{first.phrase} {second.phrase}"), (one, two))
     attribute = same_attribute(rng, first, second)
     noun = wordings.NOUNS[attribute]
-    text = pick(rng, wordings.COMPOUND_SAME).format(a="<region1>", b="<region2>", noun=noun)
+    text = pick(rng, words.COMPOUND_SAME).format(a="<region1>", b="<region2>", noun=noun)
     value = value_of(second, attribute)
     if value == value_of(first, attribute):
         tail, deciding = f"yes, {both_are(attribute, value)}", f"yes {value}"
@@ -179,7 +187,7 @@ def followup(
         return ask(scene, kind, rng)
     regions = tuple(known[number] for number in sorted(known))
     if kind in NO_REGION:
-        return _asked(kind, rng, _about_image(scene, kind, rng), regions)
+        return _asked(kind, rng, _about_image(scene, kind, rng, wordings), regions)
     unseen = [index for index in range(len(scene.objects)) if index not in regions]
     if len(regions) >= MAX_REGIONS or rng.random() < OLD_ONLY_SHARE:
         unseen = []

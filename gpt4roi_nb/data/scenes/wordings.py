@@ -231,15 +231,9 @@ WHICH = (
     "Which things are on the table?",
     "Which objects are in the picture?",
     "What is on the table?",
-    "What do you see?",
-    "What can you see in the picture?",
-    "What is in the image?",
-    "What does the picture show?",
     "List the objects.",
     "List everything on the table.",
     "Name the objects from left to right.",
-    "Describe the picture.",
-    "Describe the image.",
     "What objects are in the image?",
 )
 THERE_IS = (

@@ -1,0 +1,135 @@
+"""What can be asked about a whole scene, beyond the kinds of `question_kinds`: one function a kind of question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes import image_wordings as words
+from gpt4roi_nb.data.scenes.held_out import Wordings
+from gpt4roi_nb.data.scenes.question_kinds import (
+    DEPTH_MARGIN,
+    SIDE_MARGIN,
+    VALUES,
+    Draft,
+    an,
+    pick,
+    plural,
+    stuff,
+    value_of,
+)
+from gpt4roi_nb.data.scenes.scene import CATEGORIES, Scene, SceneObject
+
+AREA_RATIO = 1.25  # of the largest box to the next, and of the second smallest to the smallest
+
+
+def listed(words_: Sequence[str]) -> str:
+    """Words as an enumeration: "a, b and c"."""
+    return " and ".join([", ".join(words_[:-1]), words_[-1]] if len(words_) > 1 else words_)
+
+
+def short(thing: SceneObject) -> str:
+    """Colour and category: "red cone"."""
+    return f"{thing.colour} {thing.category}"
+
+
+def centre_x(thing: SceneObject) -> float:
+    """The middle of its box in pixels."""
+    return (thing.box[0] + thing.box[2]) / 2
+
+
+def area(thing: SceneObject) -> int:
+    """Of its box, in pixels."""
+    x1, y1, x2, y2 = thing.box
+    return (x2 - x1) * (y2 - y1)
+
+
+def describe(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
+    """How many there are of each category: "a ball, 2 stars and 2 mugs on a table"."""
+    counts = Counter(thing.category for thing in scene.objects)
+    there = [category for category in CATEGORIES if counts[category]]
+    names = [an(name) if counts[name] == 1 else f"{counts[name]} {plural(name)}" for name in there]
+    target = " ".join(f"{name} {counts[name]}" for name in there)
+    return Draft(pick(rng, words.DESCRIBE.of(held_out)), f"{listed(names)} on a table", target)
+
+
+def _first(scene: Scene, key: Callable[[SceneObject], float], clear: Callable[[float, float], bool]) -> int | None:
+    """The object whose key is least, where the next one's is clearly more."""
+    order = sorted(range(len(scene.objects)), key=lambda index: key(scene.objects[index]))
+    if len(order) > 1 and not clear(key(scene.objects[order[0]]), key(scene.objects[order[1]])):
+        return None
+    return order[0]
+
+
+def extremes(scene: Scene) -> dict[str, int]:
+    """The object that is each extreme, for those that are clear: "largest" and "smallest" by the visible box's area,
+    "nearest", "furthest", "leftmost", "rightmost"."""
+    side = SIDE_MARGIN * scene.image.shape[1]
+    found = {
+        "largest": _first(scene, lambda one: -area(one), lambda a, b: a <= AREA_RATIO * b),
+        "smallest": _first(scene, area, lambda a, b: b >= AREA_RATIO * a),
+        "nearest": _first(scene, lambda one: one.position[1], lambda a, b: b - a >= DEPTH_MARGIN),
+        "furthest": _first(scene, lambda one: -one.position[1], lambda a, b: b - a >= DEPTH_MARGIN),
+        "leftmost": _first(scene, centre_x, lambda a, b: b - a >= side),
+        "rightmost": _first(scene, lambda one: -centre_x(one), lambda a, b: b - a >= side),
+    }
+    return {name: index for name, index in found.items() if index is not None}
+
+
+EXTREMES: dict[str, Wordings] = {
+    "largest": words.LARGEST,
+    "smallest": words.SMALLEST,
+    "nearest": words.NEAREST,
+    "furthest": words.FURTHEST,
+    "leftmost": words.LEFTMOST,
+    "rightmost": words.RIGHTMOST,
+}
+
+
+def extreme(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft | None:
+    """Which object is the largest, the nearest, …: "a red cone". None where none is clear."""
+    found = extremes(scene)
+    if not found:
+        return None
+    name = pick(rng, sorted(found))
+    thing = scene.objects[found[name]]
+    return Draft(pick(rng, EXTREMES[name].of(held_out)), an(short(thing)), thing.phrase)
+
+
+def _described(thing: SceneObject, form: str) -> str:
+    """A part of what an object is, as `present` asks for it."""
+    return {
+        "colour category": short(thing),
+        "category": thing.category,
+        "colour": f"{thing.colour} object",
+        "material": f"{thing.material} {thing.category}",
+        "size": f"{thing.size} {thing.category}",
+    }[form]
+
+
+def present(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
+    """Whether there is a certain object; what is not there is made of what is, where that can be."""
+    form = str(rng.choice(("colour category", "category", "colour", "material", "size"), p=(0.4, 0.2, 0.2, 0.1, 0.1)))
+    there = sorted({_described(thing, form) for thing in scene.objects})
+    if form in ("category", "colour"):
+        ending = " object" if form == "colour" else ""
+        near = [f"{value}{ending}" for value in VALUES[form]]
+    else:
+        near = [" ".join((a.split()[0], b.split()[1])) for a in there for b in there]
+    absent = sorted(set(near) - set(there))
+    verdict = "no" if absent and rng.random() < 0.5 else "yes"
+    asked = pick(rng, absent if verdict == "no" else there)
+    return Draft(pick(rng, words.PRESENT.of(held_out)).format(value=an(asked)), verdict, verdict)
+
+
+VARIETIES: dict[str, Wordings] = {"colour": words.COLOURS, "category": words.SHAPES, "material": words.MATERIALS}
+
+
+def variety(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
+    """Which colours, shapes or materials there are: "red, blue and green", in the order of `VALUES`."""
+    attribute = pick(rng, tuple(VARIETIES))
+    there = [value for value in VALUES[attribute] if any(value_of(one, attribute) == value for one in scene.objects)]
+    names = [plural(value) if attribute == "category" else stuff(value) for value in there]
+    return Draft(pick(rng, VARIETIES[attribute].of(held_out)), listed(names), " ".join(there))

@@ -1,0 +1,137 @@
+"""Held-out wordings: a table of the same name as one of `wordings` holds further ways to ask the same.
+
+Training never sees these; the demo's check asks them, to tell understanding from remembering. About 30% of all wordings
+of a table are here. Most words occur in training's wordings too, so that what is new is the sentence.
+"""
+
+CATEGORY = (
+    "Please tell me what shape {a} has.",
+    "Which kind of thing do you see in {a}?",
+    "What type of thing is {a}?",
+    "Say what kind of object {a} is.",
+    "What is the category of the object in {a}?",
+    "Look at {a} and name its shape.",
+    "{a}: which category is it?",
+)
+CATEGORY_CHECK = ("Do you see a {value} in {a}?", "Would you say that {a} is a {value}?")
+
+COLOUR = (
+    "Please tell me the colour of {a}.",
+    "Look at {a} and name its colour.",
+    "What is the colour of the object in {a}?",
+    "{a}: which colour does it have?",
+    "Say what colour {a} is.",
+    "Could you tell me which colour {a} has?",
+    "The colour of {a}, please.",
+)
+COLOUR_CHECK = ("Would you say that {a} is {value}?",)
+
+MATERIAL = (
+    "Please tell me the material of {a}.",
+    "{a}: which material is it made of?",
+    "What is the thing in {a} made of?",
+    "Could you tell me what material {a} is made of?",
+    "What stuff is {a} made of?",
+    "Look at {a} and name its material.",
+)
+MATERIAL_CHECK = ("Would you say that {a} is {value}?",)
+
+SIZE = (
+    "Please tell me how big {a} is.",
+    "{a}: what size is it?",
+    "Is the thing in {a} big or small?",
+    "How large is the object in {a}?",
+    "Could you tell me the size of {a}?",
+    "Would you say that {a} is small or large?",
+)
+SIZE_CHECK = ("Would you say that {a} is {value}?",)
+
+PHRASE = (
+    "Please tell me what {a} is.",
+    "What kind of thing do you see here: {a}?",
+    "Tell me what is in {a}.",
+    "Please give a description of {a}.",
+    "Can you tell me about {a}?",
+    "Describe the thing in {a}, please.",
+    "What thing do you see at {a}?",
+    "Look at {a} and describe it.",
+    "Could you describe {a} for me?",
+    "{a}: describe it, please.",
+    "What am I looking at in {a}?",
+)
+
+SAME = (
+    "Tell me if {a} and {b} have the same {noun}.",
+    "Do the objects in {a} and {b} have the same {noun}?",
+    "{a} and {b}: is the {noun} the same?",
+    "Is the {noun} the same in {a} and {b}?",
+    "Look at {a} and {b}. Do they have the same {noun}?",
+    "Are {a} and {b} of the same {noun}?",
+    "Does {b} have the same {noun} as {a}?",
+    "Can you tell me whether {a} and {b} share the same {noun}?",
+)
+SAME_KIND = ("Do {a} and {b} show the same kind of object?",)
+SAME_MADE = ("Are the objects in {a} and {b} made of the same material?",)
+DIFFERENT = ("Are {a} and {b} different in {noun}?",)
+SAME_IT = ("Would you say it is the same {noun} as {b}?",)
+
+LARGER_WHICH = (
+    "Which of the two is larger, {a} or {b}?",
+    "Look at {a} and {b}. Which is bigger?",
+    "{a} and {b}: which one is larger?",
+    "Can you tell me which is larger, {a} or {b}?",
+)
+SMALLER_WHICH = ("Look at {a} and {b}. Which is smaller?", "Tell me which is smaller, {a} or {b}.")
+LARGER_CHECK = ("Would you say that {a} is larger than {b}?",)
+SMALLER_CHECK = ("Would you say that {a} is smaller than {b}?",)
+
+LEFT_RIGHT = (
+    "Tell me if {a} is left or right of {b}.",
+    "Does {a} stand to the left or to the right of {b}?",
+    "{a} and {b}: is the first left or right of the second?",
+)
+LEFT_CHECK = ("Is {a} on the left of {b}?",)
+RIGHT_CHECK = ("Is {a} on the right of {b}?",)
+LEFT_WHICH = ("Which of {a} and {b} is further left?",)
+RIGHT_WHICH = ("Which of {a} and {b} is further right?",)
+
+FRONT_BEHIND = (
+    "Tell me if {a} is in front of or behind {b}.",
+    "{a} and {b}: is the first in front of or behind the second?",
+)
+FRONT_CHECK = ("Is {a} nearer to us than {b}?",)
+BEHIND_CHECK = ("Look at {a}. Is it behind {b}?",)
+FRONT_WHICH = ("Which of {a} and {b} is closer?",)
+BEHIND_WHICH = ("Which of {a} and {b} is further away?",)
+
+COUNT = (
+    "Please tell me how many {things} you see.",
+    "Can you tell me how many {things} there are?",
+    "How many {things} does the image show?",
+    "Count all the {things} in the image.",
+    "How many {things} do you see on the table?",
+    "Please tell me the number of {things}.",
+)
+
+WHICH = (
+    "Please list all the objects.",
+    "Which things do you see on the table?",
+    "Name everything on the table.",
+    "List the things in the picture from left to right.",
+)
+THERE_IS = (
+    "Is there {value} in the image?",
+    "Do you see {value} on the table?",
+    "Can you see {value} in the picture?",
+)
+
+COMPOUND_SAME = (
+    "Tell me what {a} is, and is it the same {noun} as {b}?",
+    "What is {a}, and does it share the same {noun} with {b}?",
+    "Look at {a}. What is it, and is it the same {noun} as {b}?",
+    "Please describe {a}, and tell me whether it has the same {noun} as {b}.",
+    "What's {a}? And does it have the same {noun} as {b}?",
+)
+COMPOUND_BOTH = ("Please describe {a} and {b}.", "What's {a}, and what's {b}?", "Tell me what {a} and {b} are.")
+
+ELLIPSIS = ("And what of {a}?", "The same question for {a}.")
