@@ -32,7 +32,28 @@ _EMPTY = frozenset(("nothing", "empty"))
 _SURFACES = ("wall", "table")
 # What a description may say beside numbers and categories; "in all" and "objects" belong to a total.
 _FILLERS = frozenset(
-    ["and", "on", "in", "the", "table", "there", "are", "is", "i", "see", "it", "stand", "stands", "shows", "show", "image", "picture", "of", "with", "all"]
+    [
+        "and",
+        "on",
+        "in",
+        "the",
+        "table",
+        "there",
+        "are",
+        "is",
+        "i",
+        "see",
+        "it",
+        "stand",
+        "stands",
+        "shows",
+        "show",
+        "image",
+        "picture",
+        "of",
+        "with",
+        "all",
+    ]
 )
 
 
@@ -122,7 +143,7 @@ def says_direction(target: str, text: str) -> bool:
 
 
 def says_shared(target: str, text: str) -> bool:
-    """Of two objects, the values that both have, or, after "differ" in the target, the attributes that they differ in."""
+    """The values that two objects share; or, after "differ" in the target, the attributes in which they differ."""
     words = words_of(text)
     first, *nouns = target.split()
     if first != "differ":

@@ -1,4 +1,4 @@
-"""Questions as people type them: American spelling, small letters, no closing mark, "what's", and slips of one letter."""
+"""Questions as people type them: American spelling, small letters, no closing mark, "what's", a letter that slips."""
 
 from __future__ import annotations
 
