@@ -16,6 +16,7 @@ from PIL import Image
 from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.boxes import BoxClippedWarning, check_boxes
 from gpt4roi_nb.data.coco import read_instances
+from gpt4roi_nb.data.conversations import read_conversations
 from gpt4roi_nb.data.flickr import read_flickr
 from gpt4roi_nb.data.image_files import Folder, linked_folders
 from gpt4roi_nb.data.index import Index, open_index
@@ -36,6 +37,7 @@ FORMATS: dict[str, Callable[..., Iterator[Annotation]]] = {
     "visual_genome": read_visual_genome,
     "vcr": read_vcr,
     "llava": read_llava,
+    "conversations": read_conversations,
 }
 FILE_OPTIONS = (
     "instances",
@@ -155,7 +157,8 @@ def load(
     """A data set of records. The first time the file is read and indexed; after that it opens at once.
 
     Args:
-        format: one of `FORMATS`: "coco", "refcoco", "flickr30k", "visual_genome", "vcr", "llava".
+        format: one of `FORMATS`: "coco", "refcoco", "flickr30k", "visual_genome", "vcr", "llava",
+            "conversations".
         annotations: the annotation file.
         images: the pictures' folder. Records whose picture is not there are left out, and counted. Without it, none is
             looked for.

@@ -15,6 +15,7 @@ from gpt4roi_nb.data.record import (
     ANSWER_CHOICE,
     CAPTION,
     CATEGORY,
+    CONVERSATION,
     DETECTED_DIALOGUE,
     DIALOGUE,
     EXPRESSION,
@@ -59,6 +60,8 @@ def instruct(
         kept = sorted(rng.sample(range(len(boxes)), most)) if len(boxes) > most else list(range(len(boxes)))
         boxes = boxes[kept]
         turns = _grounding(annotation.texts[0], kept, rng)
+    elif annotation.kind == CONVERSATION:
+        turns = _dialogue(annotation.texts, 0, (), rng)
     elif annotation.kind in (DIALOGUE, DETECTED_DIALOGUE):
         names = annotation.texts[: len(boxes)] if annotation.kind == DETECTED_DIALOGUE else ()
         told = annotation.texts[len(names) :]

@@ -16,7 +16,7 @@ import itertools
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -99,7 +99,7 @@ def read_llava(
         where = f"{file.name}: conversation {index}"
         try:
             image = path_field(entry, "image")
-            texts = _turns(field(entry, "conversations", list))
+            texts = texts_of_turns(field(entry, "conversations", list))
             found = detections.get(PurePosixPath(image).name)
             rows: list[Box] = []
             labels: list[str] = []
@@ -229,8 +229,11 @@ def _name_of(label: float, names: Sequence[str]) -> str:
     return names[int(label)]
 
 
-def _turns(turns: list[Any]) -> tuple[str, ...]:
-    """The texts in turn, the human's first, without the picture's mark, which stands at either end of the first."""
+def texts_of_turns(turns: list[Any], clean: Callable[[str], str] = harmless) -> tuple[str, ...]:
+    """The texts in turn, the human's first, without the picture's mark, which stands at either end of the first.
+
+    clean: what becomes of each text. By default, nothing in it is a reference to a region.
+    """
     if not turns or len(turns) % 2:
         raise BadRecord(WRONG_TURNS, f"human and gpt must take turns, gpt last, but there are {len(turns)} turns")
     texts = []
@@ -243,7 +246,7 @@ def _turns(turns: list[Any]) -> tuple[str, ...]:
             text = text.removeprefix(IMAGE_MARK).removesuffix(IMAGE_MARK).strip()
         if IMAGE_MARK in text:
             raise BadRecord(WRONG_TYPE, f"turn {index} speaks of another picture: {IMAGE_MARK} within the text")
-        text = harmless(text)
+        text = clean(text)
         if not text:
             raise BadRecord(MISSING, f"turn {index} says nothing")
         texts.append(text)

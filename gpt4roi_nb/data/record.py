@@ -17,6 +17,7 @@ EXPRESSION = "expression"  # texts: a referring expression a box
 CAPTION = "caption"  # texts: a sentence a box
 GROUNDING = "grounding"  # texts: one caption of the whole picture that names all boxes
 DIALOGUE = "dialogue"  # texts: the user's and the assistant's in turn; boxes are not named in them
+CONVERSATION = "conversation"  # texts: the user's and the assistant's in turn, which name boxes
 DETECTED_DIALOGUE = "detected_dialogue"  # texts: a name a box, then as in a dialogue
 REASONING = "reasoning"  # texts: question, answer and perhaps rationale, which name boxes
 ANSWER_CHOICE = "answer_choice"  # texts: question and options; choice: the right one
@@ -27,6 +28,7 @@ KINDS = (
     CAPTION,
     GROUNDING,
     DIALOGUE,
+    CONVERSATION,
     DETECTED_DIALOGUE,
     REASONING,
     ANSWER_CHOICE,
