@@ -122,7 +122,7 @@ class Speed:
     def vcr(self) -> Figure:
         import numpy as np
 
-        from gpt4roi_nb.data.instructions import LETTERS
+        from gpt4roi_nb.data.protocol_texts import LETTERS
         from gpt4roi_nb.data.scenes.scene import make_scene
         from gpt4roi_nb.demo.choices import draw_pairs
         from gpt4roi_nb.evaluate.benchmarks.item import Item

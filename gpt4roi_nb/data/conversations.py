@@ -59,5 +59,5 @@ def _check(texts: tuple[str, ...], count: int) -> None:
         raise BadRecord(
             OUT_OF_RANGE,
             f"there are {count} boxes, but the questions name regions {sorted(asked)} and the answers "
-            f"{sorted(answered)}; the questions must name each from 1 to {count} as <region1>, and the answers no other",
+            f"{sorted(answered)}; the questions must name each from 1 to {count} as <region1>, the answers no other",
         )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from gpt4roi_nb.data import instruction_texts as texts
+from gpt4roi_nb.data.protocol_texts import LETTERS, choice_question, vcr_opening
 from gpt4roi_nb.data.record import (
     ANSWER_CHOICE,
     CAPTION,
@@ -33,7 +34,6 @@ from gpt4roi_nb.prompt import listed, references, region
 # (`max_gt_per_img` in the authors' gpt4roi/datasets).
 MAX_REGIONS = {CATEGORY: 100, EXPRESSION: 15, CAPTION: 15, GROUNDING: 150}
 SHOWN = 0.5  # of the conversations with a detector's boxes, the share that has them (gpt4roi/datasets/det_llava.py)
-LETTERS = ("(A)", "(B)", "(C)", "(D)")
 Turns = list[tuple[str, str]]
 
 
@@ -138,30 +138,6 @@ def _rationale_choice(annotation: Annotation, rng: random.Random) -> Turns:
     question, answer, *options = annotation.texts
     asked = choice_question(len(annotation.boxes), question, options, answer)
     return [("user", asked), ("assistant", LETTERS[annotation.choice])]
-
-
-def vcr_opening(count: int) -> str:
-    """The sentence that lists `count` regions, as VCR's protocol has it."""
-    return texts.VCR_OPENING.format(regions=",".join(region(number) for number in range(1, count + 1)))
-
-
-def choice_question(count: int, question: str, options: Sequence[str], answer: str | None = None) -> str:
-    """A multiple-choice question in the form of VCR's protocol; training and evaluation ask the same.
-
-    Args:
-        count: regions of the picture, all of which are listed in front.
-        question: which names regions as `<regionN>`.
-        options: four answers, or four rationales.
-        answer: the right answer, if the options are rationales.
-    """
-    lines = [vcr_opening(count)] if count else []
-    lines.append(f"Question: {question}")
-    if answer is not None:
-        lines.append(f"Answer: {answer}")
-    asked = "Which option answers the question?" if answer is None else "Which option gives the reason for the answer?"
-    lines += [f"{asked} {texts.LETTER_REQUEST}"]
-    lines += [f"{letter} {option}" for letter, option in zip(LETTERS, options, strict=True)]
-    return "\n".join(lines)
 
 
 _REFERENCES = re.compile(r" ?\((?:<region\d+>|, | and )+\)")  # behind a phrase of a grounded caption

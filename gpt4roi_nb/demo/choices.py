@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gpt4roi_nb.data.instructions import LETTERS, choice_question
+from gpt4roi_nb.data.protocol_texts import LETTERS, choice_question
 from gpt4roi_nb.data.scenes.formats.claims import Choice, Item, Tokens, items
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import Scene, make_scene

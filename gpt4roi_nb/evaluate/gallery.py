@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import load_image
 

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.evaluate.benchmarks.letters import letter_of
 
 if TYPE_CHECKING:

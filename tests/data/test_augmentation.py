@@ -13,7 +13,7 @@ from gpt4roi_nb.data.augmentation import (
     mirror,
     shift,
 )
-from gpt4roi_nb.data.instructions import choice_question
+from gpt4roi_nb.data.protocol_texts import choice_question
 
 BOX = (10, 12, 30, 28)
 

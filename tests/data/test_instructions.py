@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from gpt4roi_nb.data import instruction_texts
 from gpt4roi_nb.data.dataset import FORMATS
-from gpt4roi_nb.data.instructions import choice_question, instruct
+from gpt4roi_nb.data.instructions import instruct
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.protocol_texts import choice_question
 from gpt4roi_nb.data.record import (
     CAPTION,
     CATEGORY,

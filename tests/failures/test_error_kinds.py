@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.failures import ERROR_KINDS, error_kinds
 
 STAR, RING = [10.0, 10.0, 30.0, 30.0], [50.0, 50.0, 90.0, 90.0]

@@ -15,7 +15,7 @@ from operator import and_
 import torch
 from torch import Tensor
 
-from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.demo.recipe.curriculum import Conversation
 from gpt4roi_nb.demo.recipe.marks import Marker, Marks

@@ -9,8 +9,6 @@ from pathlib import Path
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
 
-CATEGORY_PROMPT = "What is the category of <region1>?"
-
 
 @dataclass(frozen=True)
 class Published:

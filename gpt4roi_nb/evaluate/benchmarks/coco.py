@@ -11,7 +11,8 @@ from gpt4roi_nb.data.box_check import four_numbers
 from gpt4roi_nb.data.coco import CocoFile, is_crowd
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field, id_field
-from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT, Benchmark, Published, part
+from gpt4roi_nb.data.protocol_texts import CATEGORY_PROMPT
+from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import UNKNOWN_CATEGORY, EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.metrics.coco_ap import coco_ap
 from gpt4roi_nb.evaluate.metrics.scorers import PYCOCOTOOLS

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from gpt4roi_nb.data.instructions import LETTERS
+from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric

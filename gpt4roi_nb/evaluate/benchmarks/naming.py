@@ -16,13 +16,12 @@ from typing import Any
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
+from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.naming_items import (
     CHOICE,
-    CHOICE_PROMPT,
     NAME,
-    NAME_PROMPT,
     Asked,
     choice_item,
     kind_of,

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.evaluate.benchmarks.benchmark import CATEGORY_PROMPT
+from gpt4roi_nb.data.protocol_texts import NAME_PROMPT
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.metrics.similarity import clean_name, ferret_forms, surface_forms
 
-NAME_PROMPT = f"{CATEGORY_PROMPT} Using only one word or phrase."
-CHOICE_PROMPT = "Is the object <region1> of the image a {} or a {}?"
 NAME, CHOICE = "name", "choice"  # what `facts["asked"]` says
 
 

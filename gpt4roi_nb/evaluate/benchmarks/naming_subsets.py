@@ -32,8 +32,9 @@ from gpt4roi_nb.data.problems import (
     text_field,
     whole_characters,
 )
+from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT
 from gpt4roi_nb.evaluate.benchmarks.item import Item
-from gpt4roi_nb.evaluate.benchmarks.naming_items import CHOICE_PROMPT, Asked, choice_item, name_item
+from gpt4roi_nb.evaluate.benchmarks.naming_items import Asked, choice_item, name_item
 from gpt4roi_nb.evaluate.metrics.similarity import clean_name, surface_forms
 
 COCO_FOLDERS = ("train2017", "val2017")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord, Problems
+from gpt4roi_nb.data.protocol_texts import SEGMENT_PROMPT
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published
 from gpt4roi_nb.evaluate.benchmarks.class_names import WORDS_FILES, read_words
 from gpt4roi_nb.evaluate.benchmarks.item import EMPTY_ANSWER, UNKNOWN_CATEGORY, EvalConfig, Item, Prediction, Scores
@@ -43,7 +44,6 @@ from gpt4roi_nb.evaluate.metrics.panoptic import SegmentationEvaluator
 from gpt4roi_nb.evaluate.metrics.scorers import CITYSCAPES_SCRIPTS, EMBEDDER, PYCOCOTOOLS, SENTENCES
 from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric
 
-PROMPT = "What is in <region1>? Using a short phrase."  # Osprey's, of `eval_open_vocab_seg_detectron2.py`
 LEXICAL = "lexical"
 DISAGREEMENTS = "disagreements.jsonl"
 OWN_WORDS = "classes with this package's own synonyms"
@@ -73,7 +73,7 @@ def recognition_items(dataset: str, config: EvalConfig, problems: Problems) -> I
                 id=f"{dataset}/{image.id}/{segment}",
                 image=str(image.picture.absolute()),
                 boxes=(box,),
-                question=config.question or PROMPT,
+                question=config.question or SEGMENT_PROMPT,
                 target=names[category],
                 region=1,
                 kind=names[category],
@@ -222,7 +222,7 @@ def _benchmark(name: str, title: str, by_osprey: dict[str, float], by_opal: dict
         title=title,
         splits=("val", "train"),
         scoring=("generate",),
-        prompt=PROMPT,
+        prompt=SEGMENT_PROMPT,
         mapping=f"Sentence-BERT ({EMBEDDER}; largest cosine over a class's names in `{TEMPLATE}`); lexical",
         max_new_tokens=32,
         files=lambda root, split: needed_files(root, name, split),

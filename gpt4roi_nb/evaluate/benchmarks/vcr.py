@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gpt4roi_nb.data.instructions import LETTERS, choice_question
 from gpt4roi_nb.data.json_stream import lines
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.protocol_texts import LETTERS, choice_question
 from gpt4roi_nb.data.record import ANSWER_CHOICE, Annotation
 from gpt4roi_nb.data.vcr import OPTIONS, UNLABELLED, read_vcr
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Published, part

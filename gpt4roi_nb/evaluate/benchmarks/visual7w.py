@@ -12,7 +12,6 @@ from typing import Any
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh
-from gpt4roi_nb.data.instructions import LETTERS, choice_question
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import (
     MISSING,
@@ -26,6 +25,7 @@ from gpt4roi_nb.data.problems import (
     shown,
     text_field,
 )
+from gpt4roi_nb.data.protocol_texts import LETTERS, choice_question
 from gpt4roi_nb.data.record import plain
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores

@@ -21,7 +21,6 @@ from typing import Any
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.image_files import Folder
-from gpt4roi_nb.data.instructions import LETTERS
 from gpt4roi_nb.data.json_stream import lines
 from gpt4roi_nb.data.problems import (
     BROKEN_JSON,
@@ -36,6 +35,7 @@ from gpt4roi_nb.data.problems import (
     shown,
     text_field,
 )
+from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.data.record import harmless, plain
 from gpt4roi_nb.evaluate.benchmarks.benchmark import part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores

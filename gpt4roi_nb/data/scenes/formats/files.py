@@ -23,13 +23,14 @@ class Added:
 
     rows: (file, list within the file, record); the file's name is relative to the world's folder. links: further names
     of the picture's file. pngs: name to (H, W) or (H, W, 3) uint8, or (H, W) uint16. texts: name to the content of a
-    JSON file of its own.
+    JSON file of its own. images: name to (H, W, 3) uint8 RGB of an image that no scene shows, written as JPEG.
     """
 
     rows: list[tuple[str, str, Record]] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     pngs: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, Record] = field(default_factory=dict)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
 
     def row(self, file: str, name: str, record: Record) -> None:
         self.rows.append((file, name, record))

@@ -33,6 +33,8 @@ from gpt4roi_nb.data.scenes.formats import (
     gar_bench,
     llava,
     lvis,
+    own,
+    own_benchmarks,
     paco,
     ref_l4,
     referring,
@@ -51,11 +53,11 @@ from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
 FORMATS = (
     *(facts, coco, referring, captions, vcr, llava, lvis, paco, subsets, cityscapes, ade20k, visual7w),
-    *(gar_bench, vstar, ref_l4),
+    *(gar_bench, vstar, ref_l4, own, own_benchmarks),
 )
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
-LAYOUT = 3  # of the folder; changes when files move or records change their form
+LAYOUT = 4  # of the folder; changes when files move or records change their form
 WORLD = "world.json"
 PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
 SHARDS = ".shards"  # what each finished shard added to the annotation files
@@ -133,6 +135,8 @@ def _write_shard(shard: Shard, traced: Path | None = None) -> None:
         Image.fromarray(one.scene.image).save(image, "JPEG", **JPEG)
         for name in added.links:
             _link(image, _parent(folder / name, known))
+        for name, array in added.images.items():
+            Image.fromarray(array).save(_parent(folder / name, known), "JPEG", **JPEG)
         for name, array in added.pngs.items():
             _parent(folder / name, known).write_bytes(png(array))
         for name, content in added.texts.items():

@@ -1,0 +1,124 @@
+"""Conversations in the world's own words, for `load("conversations", …)`: what a newcomer asks, and what is true.
+
+One file a topic, so that a mixture can weigh them. They ask in the wordings of training alone, about pictures for
+training. A quarter of these pictures adds an image that is not of this world, a `strangers` file's.
+"""
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes import open_questions, questions
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
+from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.question_kinds import KINDS, ONE_REGION, TWO_REGIONS, pick
+from gpt4roi_nb.data.scenes.questions import Question
+from gpt4roi_nb.data.scenes.spelling import casual, slip
+from gpt4roi_nb.data.scenes.strangers import stranger
+
+FOLDER = "own"
+TOPICS: dict[str, tuple[str, ...]] = {  # the kinds of question that are asked once of each picture
+    "image": (*open_questions.OF_IMAGE, "count", "which"),
+    "regions": (*ONE_REGION, *TWO_REGIONS, "compound"),
+    "relations": (*open_questions.OF_ONE, *open_questions.OF_TWO),
+    "nothing": (open_questions.NOTHING,) * 3,
+    "unknown": (open_questions.UNKNOWN,) * 2,
+}
+TALKS, STRANGERS = "talks", "strangers"
+FILES = tuple(JsonFile(f"{FOLDER}/{topic}.json") for topic in (*TOPICS, TALKS, STRANGERS))
+
+TURNS = 3  # of a conversation
+TALKS_OF_PICTURE = 2
+SLIP_SHARE = 0.1  # of the questions, in which one letter slips
+JITTER_SHARE, JITTER = 0.3, 0.08  # of the boxes of objects, and by how much each edge moves, as a share of the side
+STRANGER_EVERY = 4  # pictures for training that come with an image of another world
+STRANGER_QUESTIONS = 2
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture's conversations, and now and then an image of another world, if it is for training."""
+    if picture.split != "train":
+        return
+    rng = picture.rng("own")
+    image = f"{picture.stem}.jpg"
+    added.links.append(f"{FOLDER}/images/{image}")
+    for topic, kinds in TOPICS.items():
+        for kind in kinds:
+            question = _asked(picture, kind, rng)
+            if question is not None:
+                boxes = _boxes(picture, question, rng)
+                row(added, topic, image, boxes, [(written(rng, question.text), question.answer)])
+    for _ in range(TALKS_OF_PICTURE):
+        turns, objects = _talk(picture, rng)
+        boxes = _boxes(picture, Question("", "", "", objects, ""), rng)
+        row(added, TALKS, image, boxes, [(written(rng, text), answer) for text, answer in turns])
+    if picture.number % STRANGER_EVERY == 0:
+        _add_stranger(picture, added, rng)
+
+
+def written(rng: np.random.Generator, text: str) -> str:
+    """A question as people write it, slips included."""
+    text = casual(rng, text)
+    return slip(rng, text) if rng.random() < SLIP_SHARE else text
+
+
+def _asked(picture: Picture, kind: str, rng: np.random.Generator) -> Question | None:
+    if kind == "compound":
+        return questions.compound(picture.scene, rng)
+    return open_questions.ask(picture.scene, kind, rng)
+
+
+def _boxes(picture: Picture, question: Question, rng: np.random.Generator) -> list[list[float]]:
+    """The boxes of a question's regions; those of objects now and then as a hand that is a little off draws them."""
+    boxes: list[list[float]] = [[float(side) for side in box] for box in question.regions(picture.scene)]
+    if question.boxes:
+        return boxes
+    return [jittered(box, picture, rng) if rng.random() < JITTER_SHARE else box for box in boxes]
+
+
+def jittered(box: list[float], picture: Picture, rng: np.random.Generator) -> list[float]:
+    """A box whose edges are off by up to `JITTER` of its sides, inside the image, to a tenth of a pixel."""
+    x1, y1, x2, y2 = box
+    moved = np.array(box) + np.array([x2 - x1, y2 - y1] * 2) * rng.uniform(-JITTER, JITTER, 4)
+    inside: list[float] = moved.clip(0, [picture.width, picture.height] * 2).round(1).tolist()
+    return inside
+
+
+def _talk(picture: Picture, rng: np.random.Generator) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
+    """(turns, objects of the regions) of a conversation of `TURNS` questions, fewer where a follow-up is not clear."""
+    scene = picture.scene
+    question = open_questions.ask(scene, pick(rng, (*ONE_REGION, *open_questions.OF_ONE)), rng)
+    while question is None:
+        question = open_questions.ask(scene, pick(rng, ONE_REGION), rng)
+    turns, objects, previous = [(question.text, question.answer)], question.objects, question.kind
+    for _ in range(TURNS - 1):
+        kind = pick(rng, (*KINDS, *open_questions.OPEN_KINDS, *ONE_REGION))
+        known = dict(enumerate(objects, start=1))
+        if kind in KINDS and not (kind in ONE_REGION and rng.random() < 0.5):
+            later = questions.followup(scene, kind, rng, known, previous=previous)
+        else:
+            later = open_questions.followup(scene, kind, rng, known)
+        if later is not None:
+            turns.append((later.text, later.answer))
+            objects, previous = later.objects, later.kind
+    return turns, objects
+
+
+def _add_stranger(picture: Picture, added: Added, rng: np.random.Generator) -> None:
+    size = max(picture.width // 2, 32)  # as much as a small model sees, and quicker to draw
+    image = f"stranger_{picture.stem}.jpg"
+    added.images[f"{FOLDER}/images/{image}"] = stranger(rng, size)
+    for _ in range(STRANGER_QUESTIONS):
+        question = open_questions.about_stranger(picture.scene, (size, size), rng)
+        boxes = [[float(side) for side in box] for box in question.boxes]
+        row(added, STRANGERS, image, boxes, [(written(rng, question.text), question.answer)])
+
+
+def row(added: Added, topic: str, image: str, boxes: list[list[float]], turns: list[tuple[str, str]]) -> None:
+    """Adds one record to the file of a topic. boxes: pixel xyxy, region 1 first. turns: (question, answer)."""
+    values = [text for turn in turns for text in turn]
+    record: Record = {
+        "id": image.removesuffix(".jpg"),
+        "image": image,
+        "boxes": boxes,
+        "conversations": [{"from": ("human", "gpt")[k % 2], "value": value} for k, value in enumerate(values)],
+    }
+    added.row(f"{FOLDER}/{topic}.json", "", record)

@@ -1,0 +1,114 @@
+"""Conversations in the wordings of the published benchmarks, for `load("conversations", …)`, with the world's answers.
+
+Made of what `lvis`, `paco` and `visual7w` have added for a picture for training; the words are `protocol_texts`'.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gpt4roi_nb.data.protocol_texts import (
+    CATEGORY_PROMPT,
+    CHOICE_PROMPT,
+    LETTERS,
+    NAME_PROMPT,
+    SEGMENT_PROMPT,
+    choice_question,
+)
+from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
+from gpt4roi_nb.data.scenes.formats.lvis import LVIS_CATEGORIES, LVIS_FILES
+from gpt4roi_nb.data.scenes.formats.own import FOLDER, row
+from gpt4roi_nb.data.scenes.formats.paco import NAMES, PACO_FILES
+from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.formats.visual7w import POINTING, TELLING
+from gpt4roi_nb.data.scenes.question_kinds import an, pick
+
+TOPIC = "benchmarks"
+FILES = (JsonFile(f"{FOLDER}/{TOPIC}.json"),)
+CHOICES_OF_PICTURE = 2  # of each data set
+
+
+def add(picture: Picture, added: Added) -> None:
+    """Adds the picture's questions after the data sets' own have been added, if it is for training."""
+    if picture.split != "train":
+        return
+    rng = picture.rng("own benchmarks")
+    image = f"{picture.stem}.jpg"
+
+    def say(boxes: list[list[float]], question: str, answer: str) -> None:
+        row(added, TOPIC, image, boxes, [(question, answer)])
+
+    thing = pick(rng, picture.objects)
+    say([corners(thing.box)], CATEGORY_PROMPT, thing.category)
+    thing = pick(rng, picture.objects)
+    say([corners(thing.box)], SEGMENT_PROMPT, an(thing.phrase))
+    for surface in picture.stuff:
+        prompt = pick(rng, (CATEGORY_PROMPT, SEGMENT_PROMPT, SEGMENT_PROMPT))
+        say(
+            [corners(surface.box)], prompt, surface.category if prompt == CATEGORY_PROMPT else f"the {surface.category}"
+        )
+    for file, names in (
+        (LVIS_FILES["train"], [spoken(record["name"]) for record in LVIS_CATEGORIES]),
+        (PACO_FILES["train"], [spoken(name) for name in NAMES]),
+    ):
+        found = [record for name, part, record in added.rows if (name, part) == (file, "annotations")]
+        parts = [one for one in found if is_part(names[one["category_id"] - 1])]
+        shown = {names[one["category_id"] - 1] for one in found}
+        asked = parts if parts else found  # of PACO, whole objects are called otherwise than of LVIS
+        if asked:
+            one = pick(rng, asked)
+            say([from_sides(one["bbox"])], NAME_PROMPT, names[one["category_id"] - 1])
+        for _ in range(CHOICES_OF_PICTURE if found else 0):
+            one = pick(rng, found)
+            true = names[one["category_id"] - 1]
+            others = [name for name in names if name not in shown and is_part(name) == is_part(true)]
+            if others:
+                pair = [true, pick(rng, others)]
+                order = rng.permutation(2).tolist()
+                say([from_sides(one["bbox"])], CHOICE_PROMPT.format(*(pair[k] for k in order)), an(true))
+    _add_visual7w(added, rng, say)
+
+
+def spoken(name: str) -> str:
+    """A category as one says it: `red_mug_(drinking_vessel)` is "red mug", `mug:upper_half` "mug upper half"."""
+    return " ".join(name.partition("(")[0].replace("_", " ").replace(":", " ").split())
+
+
+def is_part(name: str) -> bool:
+    """Whether a spoken name is that of a part."""
+    return name.endswith(" half")
+
+
+def corners(box: tuple[float, float, float, float]) -> list[float]:
+    """A box as a list."""
+    return [float(side) for side in box]
+
+
+def from_sides(sides: list[float]) -> list[float]:
+    """Pixel xyxy of (x, y, width, height)."""
+    x, y, width, height = sides
+    return [x, y, x + width, y + height]
+
+
+def _add_visual7w(added: Added, rng: np.random.Generator, say: Callable[[list[list[float]], str, str], None]) -> None:
+    rows: dict[tuple[str, str], list[Record]] = {
+        (name, part): [] for name in (POINTING, TELLING) for part in ("boxes", "images")
+    }
+    for name, part, record in added.rows:
+        if (name, part) in rows:
+            rows[name, part].append(record)
+    placed = {one["box_id"]: one for one in rows[POINTING, "boxes"]}
+    for name in (POINTING, TELLING):
+        for image in rows[name, "images"]:
+            for pair in image["qa_pairs"]:
+                offered = [pair["answer"], *pair["multiple_choices"]]
+                order = rng.permutation(len(offered)).tolist()
+                letter = LETTERS[order.index(0)]
+                if name == TELLING:
+                    say([], choice_question(0, pair["question"], [offered[k] for k in order]), letter)
+                    continue
+                boxes = [
+                    from_sides([placed[offered[k]][side] for side in ("x", "y", "width", "height")]) for k in order
+                ]
+                texts = [f"<region{number}>" for number in range(1, len(boxes) + 1)]
+                say(boxes, choice_question(len(boxes), pair["question"], texts), letter)
