@@ -230,6 +230,20 @@ def llava(folder: Path, kind: str = "pkl") -> Given:
     return Given("llava", write(folder / "llava_instruct_150k.json", content), images, {"boxes": boxes})
 
 
+def conversations(folder: Path) -> Given:
+    """Boxes in the record, two regions that one question names, one that a later answer names; and one without any."""
+    name = "a.jpg"
+    content = [
+        {"id": "1", "image": name, "boxes": [[1, 2, 30, 40.5], [20, 5, 60, 30]], "conversations": [
+            {"from": "human", "value": "<image>\nAre <region1> and <region2> alike?"},
+            {"from": "gpt", "value": "No, <region2> is red."},
+            {"from": "human", "value": "And region 1?"}, {"from": "gpt", "value": "Blue."}]},
+        {"id": 2, "image": name, "conversations": [
+            {"from": "human", "value": "How many?"}, {"from": "gpt", "value": "Two."}]},
+    ]  # fmt: skip
+    return Given("conversations", write(folder / "mine.json", content), pictures(folder / "images", name), {})
+
+
 def vcr_single(folder: Path) -> Given:
     return vcr(folder, "single")
 
@@ -244,7 +258,7 @@ def vcr_choice(folder: Path) -> Given:
 
 ALL = (
     coco, panoptic, lvis, refcoco, unc_refs, flickr, vg_train, vg_regions, vcr, vcr_single, vcr_several, vcr_choice,
-    llava,
+    llava, conversations,
 )  # fmt: skip
 
 COCO, REFERRING = "coco/train2017", "coco/train2014"
@@ -276,5 +290,9 @@ WORLD: dict[str, tuple[str, str, str, dict[str, Any]]] = {
             {"boxes": f"llava/llava_150k_bbox_pred_results.{suffix}"},
         )
         for suffix in ("pkl", "npz")
+    },
+    **{
+        f"own {topic}": ("conversations", f"own/{topic}.json", "own/images", {})
+        for topic in ("image", "regions", "relations", "nothing", "unknown", "talks", "strangers", "benchmarks")
     },
 }

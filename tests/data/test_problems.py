@@ -99,6 +99,13 @@ BAD = [
     (files.vg_regions, lambda content: content.append({"id": 5}), MISSING, 1),
     (files.llava, lambda content: content[0]["conversations"].pop(), WRONG_TURNS, 1),
     (files.llava, lambda content: content[0]["conversations"].reverse(), WRONG_TURNS, 1),
+    (files.conversations, lambda content: content[0]["conversations"].pop(), WRONG_TURNS, 1),
+    (files.conversations, lambda content: content[0].update(boxes=[[1, 2, 30, 40]]), OUT_OF_RANGE, 1),
+    (files.conversations, lambda content: content[0]["boxes"].append([1, 2, 3, 4]), OUT_OF_RANGE, 1),
+    (files.conversations, lambda content: content[1]["conversations"][1].update(value="<region1>"), OUT_OF_RANGE, 1),
+    (files.conversations, lambda content: content[1]["conversations"][0].update(value="<region 1>?"), OUT_OF_RANGE, 1),
+    (files.conversations, lambda content: content[0].update(boxes=[[1, 2, 1, 4], [1, 2, 3, 4]]), ZERO_AREA, 1),
+    (files.conversations, lambda content: content[1].update(boxes="x"), WRONG_TYPE, 1),
 ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from gpt4roi_nb.data.scenes.question_kinds import an, pick
 
 TOPIC = "benchmarks"
 FILES = (JsonFile(f"{FOLDER}/{TOPIC}.json"),)
+Say = Callable[[list[list[float]], str, str], None]  # boxes, question, answer
 CHOICES_OF_PICTURE = 2  # of each data set
 
 
@@ -43,15 +44,13 @@ def add(picture: Picture, added: Added) -> None:
     thing = pick(rng, picture.objects)
     say([corners(thing.box)], SEGMENT_PROMPT, an(thing.phrase))
     for surface in picture.stuff:
-        prompt = pick(rng, (CATEGORY_PROMPT, SEGMENT_PROMPT, SEGMENT_PROMPT))
-        say(
-            [corners(surface.box)], prompt, surface.category if prompt == CATEGORY_PROMPT else f"the {surface.category}"
-        )
+        name = surface.category
+        say([corners(surface.box)], *pick(rng, ((CATEGORY_PROMPT, name), (SEGMENT_PROMPT, f"the {name}"))))
     for file, names in (
         (LVIS_FILES["train"], [spoken(record["name"]) for record in LVIS_CATEGORIES]),
         (PACO_FILES["train"], [spoken(name) for name in NAMES]),
     ):
-        found = [record for name, part, record in added.rows if (name, part) == (file, "annotations")]
+        found = rows_of(added, file, "annotations")
         parts = [one for one in found if is_part(names[one["category_id"] - 1])]
         shown = {names[one["category_id"] - 1] for one in found}
         asked = parts if parts else found  # of PACO, whole objects are called otherwise than of LVIS
@@ -67,6 +66,11 @@ def add(picture: Picture, added: Added) -> None:
                 order = rng.permutation(2).tolist()
                 say([from_sides(one["bbox"])], CHOICE_PROMPT.format(*(pair[k] for k in order)), an(true))
     _add_visual7w(added, rng, say)
+
+
+def rows_of(added: Added, file: str, part: str) -> list[Record]:
+    """What a picture has added to one list of a file."""
+    return [record for name, within, record in added.rows if (name, within) == (file, part)]
 
 
 def spoken(name: str) -> str:
@@ -90,16 +94,11 @@ def from_sides(sides: list[float]) -> list[float]:
     return [x, y, x + width, y + height]
 
 
-def _add_visual7w(added: Added, rng: np.random.Generator, say: Callable[[list[list[float]], str, str], None]) -> None:
-    rows: dict[tuple[str, str], list[Record]] = {
-        (name, part): [] for name in (POINTING, TELLING) for part in ("boxes", "images")
-    }
-    for name, part, record in added.rows:
-        if (name, part) in rows:
-            rows[name, part].append(record)
-    placed = {one["box_id"]: one for one in rows[POINTING, "boxes"]}
+def _add_visual7w(added: Added, rng: np.random.Generator, say: Say) -> None:
+    """Asks what `visual7w` asks, in VCR's form, with the options in any order."""
+    placed = {one["box_id"]: one for one in rows_of(added, POINTING, "boxes")}
     for name in (POINTING, TELLING):
-        for image in rows[name, "images"]:
+        for image in rows_of(added, name, "images"):
             for pair in image["qa_pairs"]:
                 offered = [pair["answer"], *pair["multiple_choices"]]
                 order = rng.permutation(len(offered)).tolist()
@@ -107,8 +106,7 @@ def _add_visual7w(added: Added, rng: np.random.Generator, say: Callable[[list[li
                 if name == TELLING:
                     say([], choice_question(0, pair["question"], [offered[k] for k in order]), letter)
                     continue
-                boxes = [
-                    from_sides([placed[offered[k]][side] for side in ("x", "y", "width", "height")]) for k in order
-                ]
+                chosen = [placed[offered[k]] for k in order]
+                boxes = [from_sides([one[side] for side in ("x", "y", "width", "height")]) for one in chosen]
                 texts = [f"<region{number}>" for number in range(1, len(boxes) + 1)]
                 say(boxes, choice_question(len(boxes), pair["question"], texts), letter)
