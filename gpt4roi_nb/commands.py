@@ -229,13 +229,15 @@ def demo_check() -> argparse.ArgumentParser:
     """How good the demo checkpoint is."""
     made = parser_of(
         "demo-check",
-        "Ask the demo checkpoint about freshly drawn scenes, and print the figures of its card.\n\n"
+        "Ask the demo checkpoint about freshly drawn scenes, images of other worlds and the benchmarks, and print\n"
+        "the figures of its card, and which of them miss their bars.\n\n"
         "Needs nothing else; 300 scenes take some minutes on a CPU.",
         "demo-check --scenes 300 --seed 123",
     )
     made.add_argument("--scenes", type=int, default=300, metavar="N", help="how many scenes (default: 300)")
     made.add_argument("--seed", type=int, default=123, metavar="S", help="which scenes (default: 123)")
     made.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
+    made.add_argument("--scenes-only", action="store_true", help="leave images of other worlds and benchmarks out")
     made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return made
 

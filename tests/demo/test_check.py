@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 
+from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, OF_IMAGE
 from gpt4roi_nb.data.scenes.question_kinds import VALUES
-from gpt4roi_nb.data.scenes.questions import KINDS
-from gpt4roi_nb.demo import FIRST_RESERVED_SERIES, check
-from gpt4roi_nb.demo.check import main, measure, table
+from gpt4roi_nb.data.scenes.scene import scenes
+from gpt4roi_nb.data.scenes.unknown import DO_NOT_KNOW, NOT_MY_SCENE
+from gpt4roi_nb.demo import FIRST_RESERVED_SERIES
+from gpt4roi_nb.demo.check import figures as figures_module
+from gpt4roi_nb.demo.check import measure, table
+from gpt4roi_nb.demo.check.__main__ import main
+from gpt4roi_nb.demo.check.bars import ATTRIBUTES_AND_PAIRS, BARS, BENCHMARKS, figure_name, missed
+from gpt4roi_nb.demo.check.figures import CALLED_NOTHING, REFUSED, TAKEN_FOR_STRANGER
+from gpt4roi_nb.demo.check.queries import draw_questions
+from gpt4roi_nb.demo.check.strangers import DRAWN_IMAGES, LIBRARY_IMAGES, measure_strangers
 
 
 def has_the_right_boxes(query):
@@ -15,11 +23,11 @@ def has_the_right_boxes(query):
 
 def test_an_answerer_that_looks_at_the_box_is_right_and_its_control_is_not():
     def looks(asked):
-        return [query.question.answer if has_the_right_boxes(query) else "nothing" for _, query in asked]
+        return [query.question.answer if has_the_right_boxes(query) else "a teapot" for _, query in asked]
 
     figures = measure(looks, 3, seed=5)
 
-    assert set(figures["accuracy"]) == {*KINDS, "compound", "qa", "qar", "qaqr-joint"}
+    assert set(figures["accuracy"]) == {*ALL_KINDS, "compound", "qa", "qar", "qaqr-joint"}
     assert set(figures["accuracy"].values()) == {1.0}
     assert set(figures["shuffled"].values()) == {0.0}
     assert set(figures["jittered"].values()) == {1.0}
@@ -42,7 +50,7 @@ def test_the_control_gives_every_region_the_box_of_another_object():
     seen = []
 
     def keep(asked):
-        moved = [(scene, query) for scene, query in asked if not has_the_right_boxes(query)]
+        moved = [(scene, query) for scene, query in asked if not has_the_right_boxes(query) and query.question.objects]
         seen.extend((query.question.objects, query.objects, len(scene.objects)) for scene, query in moved)
         return [""] * len(asked)
 
@@ -57,7 +65,7 @@ def test_the_control_gives_every_region_the_box_of_another_object():
 def test_kinds_without_a_region_have_no_control():
     figures = measure(lambda asked: [""] * len(asked), 2, seed=5)
 
-    assert not {"count", "which"} & set(figures["shuffled"])
+    assert not {"count", "which", "unknown", *OF_IMAGE} & set(figures["shuffled"])
     assert set(figures["n"]) == set(figures["accuracy"])
 
 
@@ -77,10 +85,10 @@ def test_the_same_seed_asks_the_same_questions():
 
 def test_how_many_scenes_are_asked_about_together_changes_nothing(monkeypatch):
     def knows_some(asked):
-        return [query.question.answer if len(query.question.text) % 3 else "nothing" for _, query in asked]
+        return [query.question.answer if len(query.question.text) % 3 else "a teapot" for _, query in asked]
 
     together = measure(knows_some, 5, seed=8)
-    monkeypatch.setattr(check, "TOGETHER", 2)
+    monkeypatch.setattr(figures_module, "TOGETHER", 2)
 
     assert measure(knows_some, 5, seed=8) == together
     assert 0 < together["accuracy"]["category"] < 1
@@ -97,10 +105,10 @@ def test_jittered_boxes_are_off_by_a_tenth_of_a_side_at_most():
 
     def keep(asked):
         for scene, query in asked:
-            if query.jittered is not None:
+            if query.boxes is not None and query.objects:
                 exact = np.array([scene.objects[k].box for k in query.objects], float)
                 sides = np.tile(exact[:, 2:] - exact[:, :2], 2)
-                off.append(np.abs(query.jittered - exact) / sides)
+                off.append(np.abs(query.boxes - exact) / sides)
         return [""] * len(asked)
 
     measure(keep, 3, seed=6)
@@ -143,7 +151,8 @@ def test_the_table_has_a_line_for_every_kind():
     figures = measure(lambda asked: [""] * len(asked), 1, seed=5)
 
     lines = table(figures).splitlines()
-    assert len(lines) == 2 + len(figures["accuracy"]) and "third" in lines[-1]
+    assert [line.split()[0] for line in lines[1 : 1 + len(figures["accuracy"])]] == list(figures["accuracy"])
+    assert "third" in lines[1 + len(figures["accuracy"])] and ">= 0.98" in table(figures)
 
 
 def test_bad_arguments_are_an_error_in_words(tmp_path, capsys):
@@ -154,3 +163,79 @@ def test_bad_arguments_are_an_error_in_words(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(arguments)
         assert words in capsys.readouterr().err
+
+
+def test_mistakes_are_counted_apart():
+    def refuses_colours(asked):
+        known = {"colour": DO_NOT_KNOW, "size": "the table; nothing stands there", "material": NOT_MY_SCENE}
+        return [known.get(query.question.kind, query.question.answer) for _, query in asked]
+
+    figures = measure(refuses_colours, 3, seed=5)
+
+    mistakes = figures["mistakes"]
+    assert 0.1 < mistakes[CALLED_NOTHING] < 0.3
+    assert 0.02 < mistakes[REFUSED] < 0.15 and 0.02 < mistakes[TAKEN_FOR_STRANGER] < 0.15
+    assert figures["unseen"]["colour"] == 0 and figures["unseen"]["category"] == 1
+    assert figures["wordings"]["seen"] == figures["wordings"]["unseen"] < 1
+
+
+def test_held_out_wordings_are_asked_apart():
+    texts = {False: set(), True: set()}
+    for held_out, found in texts.items():
+        for index, scene in enumerate(scenes(5, 4, size=64)):
+            questions = draw_questions(scene, np.random.default_rng(index), held_out=held_out)
+            found |= {question.text.lower().rstrip("?.!") for question in questions}
+
+    assert min(map(len, texts.values())) > 60 and not texts[False] & texts[True]
+
+
+def test_images_of_libraries_are_shown_with_questions_about_them():
+    sizes = set()
+
+    def keep(asked):
+        for scene, query in asked:
+            height, width = scene.image.shape[:2]
+            sizes.add((width, height))
+            if query.boxes is not None:
+                assert (query.boxes >= 0).all() and (query.boxes <= [width, height] * 2).all()
+        return [NOT_MY_SCENE if k % 2 else "a red star" for k in range(len(asked))]
+
+    found = measure_strangers(keep, seed=5)
+
+    assert found["files"] >= 25 and len(sizes) > 10
+    assert found[LIBRARY_IMAGES] == found[DRAWN_IMAGES] == 0.5
+
+
+def complete(figures):
+    """The figures with those that no scene gives, all of them perfect."""
+    names = [figure_name(name, metric) for name, metrics in BENCHMARKS.items() for metric in metrics]
+    return {**figures, "strangers": {LIBRARY_IMAGES: 1.0}, "benchmarks": dict.fromkeys(names, 1.0)}
+
+
+def test_what_misses_its_bar_is_said():
+    def looks(asked):
+        return [query.question.answer if has_the_right_boxes(query) else "a teapot" for _, query in asked]
+
+    figures = complete(measure(looks, 3, seed=5))
+    assert missed(figures, newcomer=True) == []
+    assert "<= 0.005" in table(figures) and "visual7w: telling" in table(figures)
+
+    for (column, name), bar in BARS.items():
+        worse = {**figures, column: {**figures[column], name: bar.value + (0.001 if bar.at_most else -0.001)}}
+        said = [line for line in missed(worse, newcomer=True) if "must" in line]
+        assert len(said) == 1 and said[0].startswith(f"{name}: "), name
+        held_before = bar in ATTRIBUTES_AND_PAIRS
+        assert bool([line for line in missed(worse, newcomer=False) if "must" in line]) == held_before, name
+    forgets = {**figures, "turns": {**figures["turns"], "third": 0.9}}
+    assert missed(forgets) == ["third question 0.900, first 1.000"]
+    parrots = {**figures, "wordings": {"seen": 1.0, "unseen": 0.94}}
+    assert missed(parrots, newcomer=True) == ["unseen wordings 0.940, seen ones 1.000"]
+
+
+def test_every_figure_with_a_bar_is_measured():
+    figures = complete(measure(lambda asked: [""] * len(asked), 3, seed=5))
+    assert all(name in figures[column] for column, name in BARS)
+
+
+def test_the_table_is_one_of_bars_that_can_be_reached():
+    assert all(0 < bar.value < 1 for bar in BARS.values()) and len(BARS) > 30

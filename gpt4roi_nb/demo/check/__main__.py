@@ -1,0 +1,46 @@
+"""The command line of the examination: `python -m gpt4roi_nb.demo.check --scenes 300 --seed 123`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from gpt4roi_nb import commands
+from gpt4roi_nb.demo.check.answerer import model_answerer
+from gpt4roi_nb.demo.check.bars import missed
+from gpt4roi_nb.demo.check.figures import measure
+from gpt4roi_nb.demo.check.tables import table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Examine a checkpoint as the command line says, and print its figures."""
+    parser = commands.demo_check()
+    options = parser.parse_args(arguments)
+
+    from gpt4roi_nb import GPT4RoI
+
+    if options.scenes < 1:
+        parser.error(f"--scenes must be at least 1, but is {options.scenes}")
+    try:
+        gpt4roi = GPT4RoI.from_pretrained(options.checkpoint)
+        answer = model_answerer(gpt4roi)
+        figures = measure(answer, options.scenes, options.seed)
+        if not options.scenes_only:
+            # what scores the benchmarks is heavy
+            from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
+            from gpt4roi_nb.demo.check.strangers import measure_strangers
+
+            figures["strangers"] = measure_strangers(answer, options.seed)
+            figures["benchmarks"] = measure_benchmarks(gpt4roi, options.seed)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        parser.error(str(error))
+    if options.json:
+        print(json.dumps(figures))
+        return
+    print(table(figures))
+    for line in missed(figures, newcomer=True):
+        print(f"below its bar: {line}")
+
+
+if __name__ == "__main__":
+    main()

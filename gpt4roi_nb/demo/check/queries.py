@@ -1,0 +1,143 @@
+"""What the examination asks about a scene: questions of every kind, with exact, moved and other boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, NOTHING, ask
+from gpt4roi_nb.data.scenes.questions import ONE_REGION, TWO_REGIONS, Question, compound, followup, is_right
+from gpt4roi_nb.data.scenes.scene import Scene
+from gpt4roi_nb.data.scenes.spelling import casual, slip
+from gpt4roi_nb.data.scenes.unknown import UNKNOWN
+from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs, is_letter
+from gpt4roi_nb.prompt import Turns
+
+COMPOUND = "compound"
+ONE_REGION_QUESTIONS = 2  # of each one-region kind about each scene; one of every other kind
+CONVERSATIONS = 2  # about each scene
+JITTER = 0.1  # by which each edge of a box is moved at most, as a share of the box's side
+# Every so many scenes, questions with a slip of one letter are asked as well.
+MISSPELT_EVERY = 3
+QUERIES = ("accuracy", "shuffled", "jittered", "unseen", "misspelt")
+
+
+class Query(NamedTuple):
+    """A question as it is put.
+
+    objects: the objects whose boxes it is asked with, region 1 first. earlier: the turns before it. boxes: (regions, 4)
+    boxes to ask with instead, pixels xyxy of the scene's image: as drawn by a hand that is a little off, or of no
+    object.
+    """
+
+    question: Question
+    objects: tuple[int, ...]
+    earlier: Turns = ()
+    boxes: np.ndarray | None = None
+
+
+Asked = tuple[Scene, Query]
+Answerer = Callable[[Sequence[Asked]], list[str]]  # the answers, in order; questions about one scene come in a row
+
+
+class Drawn(NamedTuple):
+    """What a scene is asked.
+
+    queries: by what they are for: those of `QUERIES`, and "first", the first of each conversation. pairs: in VCR's
+    form, an answer and its reason. conversations: three questions each.
+    """
+
+    scene: Scene
+    queries: dict[str, list[Query]]
+    pairs: list[tuple[Question, Question]]
+    conversations: list[list[Question]]
+
+
+def draw_questions(scene: Scene, rng: np.random.Generator, *, held_out: bool = False) -> list[Question]:
+    """Questions of every kind that the scene allows; in wordings of training, or in those held out of it."""
+    drawn: list[Question | None] = []
+    for kind in ALL_KINDS:
+        number = ONE_REGION_QUESTIONS if kind in ONE_REGION and not held_out else 1
+        drawn += [ask(scene, kind, rng, held_out=held_out) for _ in range(number)]
+    drawn.append(compound(scene, rng, held_out=held_out))
+    return [question for question in drawn if question is not None]
+
+
+def right(question: Question, answer: str) -> bool:
+    """Whether an answer is right: a letter of a multiple-choice question, else as `questions.is_right` says."""
+    return is_letter(question, answer) if question.kind in (QA, QAR) else is_right(question, answer)
+
+
+def query_of(question: Question) -> Query:
+    """A question with its own boxes."""
+    return Query(question, question.objects, boxes=np.array(question.boxes, np.float32) if question.boxes else None)
+
+
+def draw(scene: Scene, seed: int, index: int) -> Drawn:
+    """All that is asked about scene `index`."""
+    rng = np.random.default_rng((seed, index))
+    questions = draw_questions(scene, rng)
+    number = len(scene.objects)
+    shift = int(rng.integers(1, number))
+    with_boxes = [question for question in questions if question.objects and question.kind != UNKNOWN]
+    queries = {
+        "accuracy": [query_of(question) for question in questions],
+        "shuffled": [
+            Query(question, tuple((k + shift) % number for k in question.objects or (0,)))
+            for question in questions
+            if question in with_boxes or question.kind == NOTHING
+        ],
+        "jittered": [
+            Query(question, question.objects, boxes=_jittered(scene, question.objects, rng)) for question in with_boxes
+        ],
+        "unseen": [query_of(question) for question in draw_questions(scene, rng, held_out=True)],
+        "misspelt": [],
+    }
+    if index % MISSPELT_EVERY == 0:
+        queries["misspelt"] = [
+            query_of(replace(question, text=slip(rng, casual(rng, question.text)))) for question in questions
+        ]
+    pairs = draw_pairs(scene, 1, rng)
+    conversations = [talk for _ in range(CONVERSATIONS) if (talk := _draw_conversation(scene, rng))]
+    queries["first"] = [query_of(talk[0]) for talk in conversations]
+    return Drawn(scene, queries, pairs, conversations)
+
+
+def _jittered(scene: Scene, objects: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    height, width = scene.image.shape[:2]
+    boxes = np.array([scene.objects[k].box for k in objects], np.float32)
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    return (boxes + sides * rng.uniform(-JITTER, JITTER, boxes.shape)).clip(0, [width, height] * 2)
+
+
+def _draw_conversation(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Three questions, the last of the first one's kind; empty where the scene allows no third."""
+    kind = str(rng.choice((*ONE_REGION, *TWO_REGIONS)))
+    question = ask(scene, kind, rng)
+    talk: list[Question] = []
+    for following in (str(rng.choice(ONE_REGION)), kind, None):
+        if question is None:
+            return []
+        talk.append(question)
+        if following is not None:
+            known = dict(enumerate(question.objects, start=1))
+            question = followup(scene, following, rng, known, previous=question.kind)
+    return talk
+
+
+def converse(
+    answer: Answerer, conversations: Sequence[tuple[Scene, Sequence[Question]]], first: Sequence[str]
+) -> list[str]:
+    """The last answer of each conversation, with the model's own answers before it."""
+    said = list(first)
+    earlier: list[list[tuple[str, str]]] = [[] for _ in conversations]
+    for turn in range(1, max((len(talk) for _, talk in conversations), default=1)):
+        asked = []
+        for (scene, talk), before, text in zip(conversations, earlier, said, strict=True):
+            before += [("user", talk[turn - 1].text), ("assistant", text or "?")]
+            asked.append((scene, Query(talk[turn], talk[turn].objects, tuple(before))))
+        said = answer(asked)
+    return said

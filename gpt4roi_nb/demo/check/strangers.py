@@ -1,0 +1,77 @@
+"""Whether images that are not of the generated world are recognised: those that matplotlib and scikit-image bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from gpt4roi_nb.data.scenes.open_judging import says_stranger
+from gpt4roi_nb.data.scenes.open_questions import about_stranger
+from gpt4roi_nb.data.scenes.scene import Scene, scenes
+from gpt4roi_nb.data.scenes.strangers import strangers
+from gpt4roi_nb.demo.check.queries import Answerer, Asked, query_of
+from gpt4roi_nb.images import load_image
+
+# Where packages keep images, none of which training has seen: photographs, drawings, micrographs, pages, textures.
+LIBRARIES = {"matplotlib": ("mpl-data/sample_data", "mpl-data/images"), "skimage": ("data",)}
+SUFFIXES = (".png", ".jpg", ".gif")
+LEAST_SIDE = 48  # pixels; smaller ones are buttons
+QUESTIONS = 6  # about each image
+DRAWN, SIZE = 60, 168  # images of the world's own strangers, of fresh seeds, and their side
+TOGETHER = 4  # images at a time
+LIBRARY_IMAGES, DRAWN_IMAGES = "images of libraries", "images drawn afresh"
+
+
+def library_images() -> list[Path]:
+    """Files of images that installed packages bring, large enough to show something, by name."""
+    found = []
+    for package, folders in LIBRARIES.items():
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            continue
+        for folder in folders:
+            place = Path(spec.origin).parent / folder
+            found += sorted(path for path in place.glob("*") if path.suffix in SUFFIXES)
+    return [path for path in found if min(load_image(path).size) >= LEAST_SIDE]
+
+
+def measure_strangers(answer: Answerer, seed: int) -> dict[str, float]:
+    """The share of questions about images of other worlds that are answered by saying so.
+
+    Half of the questions are in wordings that training never sees.
+
+    Returns:
+        `LIBRARY_IMAGES`, `DRAWN_IMAGES`: shares. "files": how many images of libraries there were.
+    """
+    files = library_images()
+    images = [np.asarray(load_image(path)) for path in files]
+    found = {"files": float(len(files))}
+    if images:
+        found[LIBRARY_IMAGES] = _recognised(answer, images, seed)
+    found[DRAWN_IMAGES] = _recognised(answer, strangers(seed, DRAWN, size=SIZE), seed)
+    return found
+
+
+def _recognised(answer: Answerer, images: Iterable[np.ndarray], seed: int) -> float:
+    rng = np.random.default_rng((seed, 1))
+    (model_of_questions,) = scenes(seed, 1, size=64)  # a scene whose questions are asked, and do not fit
+    verdicts: list[bool] = []
+    group: list[Asked] = []
+    for number, image in enumerate(images, start=1):
+        height, width = image.shape[:2]
+        shown = Scene(image, np.zeros((0, height, width), bool), (), seed=-1)
+        for k in range(QUESTIONS):
+            question = about_stranger(model_of_questions, (width, height), rng, held_out=k % 2 == 1)
+            group.append((shown, query_of(question)))
+        if number % TOGETHER == 0:
+            verdicts += _verdicts(answer, group)
+            group = []
+    verdicts += _verdicts(answer, group)
+    return float(np.mean(verdicts))
+
+
+def _verdicts(answer: Answerer, group: Sequence[Asked]) -> list[bool]:
+    return [says_stranger(text) for text in answer(group)] if group else []
