@@ -1,46 +1,19 @@
-"""Images of things that this world does not have: drawings, charts, pages, landscapes, faces, plants, still lifes.
+"""Images of things that this world does not have: drawings, landscapes, faces, plants, still lifes.
 
 Each draws (size, size, 3) float in [0, 1].
 """
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import ImageDraw, ImageFilter
 
+from gpt4roi_nb.data.scenes.stranger_pages import any_colour, paper, to_array, to_image
 from gpt4roi_nb.data.scenes.stranger_textures import colours, grid, mapped, natural, normal, smooth
 
-Colour = tuple[int, int, int]
 Points = list[tuple[float, float]]
-
-
-def _colour(rng: np.random.Generator) -> Colour:
-    red, green, blue = rng.integers(0, 256, 3).tolist()
-    return red, green, blue
-
-
-def _ground(rng: np.random.Generator, size: int) -> Image.Image:
-    """Paper, plain or shaded, light or dark; or a texture."""
-    kind = rng.random()
-    if kind < 0.5:
-        level = rng.uniform(0.85, 1) if rng.random() < 0.7 else rng.uniform(0, 0.3)
-        image = np.full((size, size, 3), level) * rng.uniform(0.9, 1, 3)
-    elif kind < 0.75:
-        image = np.broadcast_to(rng.uniform(0, 1, 3), (size, size, 3))
-    else:
-        image = mapped(rng, natural(rng, size) if rng.random() < 0.5 else smooth(rng, size, 2))
-    return _to_image(image)
-
-
-def _to_image(image: np.ndarray) -> Image.Image:
-    return Image.fromarray((image.clip(0, 1) * 255).astype(np.uint8))
-
-
-def _to_array(image: Image.Image) -> np.ndarray:
-    return np.asarray(image, np.float32) / 255
 
 
 def _ring(rng: np.random.Generator, cx: float, cy: float, radius: float, rough: float) -> Points:
@@ -60,35 +33,30 @@ def _curve(rng: np.random.Generator, size: int) -> Points:
     return [(float(x), float(y)) for x, y in sum(w * end for w, end in zip(weights, ends, strict=True))]
 
 
-def _text(rng: np.random.Generator) -> str:
-    letters = np.array(list(string.ascii_letters + string.digits + ".,;:!?-"))
-    return "".join(rng.choice(letters, int(rng.integers(1, 11))))
-
-
 def line_drawing(rng: np.random.Generator, size: int) -> np.ndarray:
     """Curves and outlines by pen or brush."""
-    image = _ground(rng, size)
+    image = paper(rng, size)
     draw = ImageDraw.Draw(image)
-    ink, width = _colour(rng), max(1, round(size * rng.uniform(0.002, 0.02)))
+    ink, width = any_colour(rng), max(1, round(size * rng.uniform(0.002, 0.02)))
     for _ in range(int(rng.integers(3, 60))):
         if rng.random() < 0.3:
-            ink = _colour(rng)
+            ink = any_colour(rng)
         if rng.random() < 0.6:
             draw.line(_curve(rng, size), fill=ink, width=width)
         else:
             x, y, radius = rng.uniform(0, 1, 3) * size * (1, 1, 0.3)
             outline = _ring(rng, x, y, radius, 0.3)
             draw.line([*outline, outline[0]], fill=ink, width=width)
-    return _to_array(image)
+    return to_array(image)
 
 
 def flat_shapes(rng: np.random.Generator, size: int) -> np.ndarray:
     """Icons, logos, silhouettes, flags: a few flat shapes of one colour each."""
-    image = _ground(rng, size)
+    image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(1, 14))):
         x, y, radius = rng.uniform(0.1, 0.9, 3) * size * (1, 1, 0.5)
-        fill, edge = _colour(rng), _colour(rng) if rng.random() < 0.4 else None
+        fill, edge = any_colour(rng), any_colour(rng) if rng.random() < 0.4 else None
         kind, box = int(rng.integers(4)), (x - radius, y - radius, x + radius, y + radius)
         if kind == 0:
             draw.polygon(_ring(rng, x, y, radius, rng.uniform(0, 0.6)), fill=fill, outline=edge)
@@ -98,61 +66,7 @@ def flat_shapes(rng: np.random.Generator, size: int) -> np.ndarray:
             draw.rectangle(box, fill=fill, outline=edge, width=max(1, size // 60))
         else:
             draw.pieslice(box, *sorted(rng.uniform(0, 360, 2).tolist()), fill=fill, outline=edge)
-    return _to_array(image)
-
-
-def page(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Lines of writing, in columns or large, dark on light or light on dark."""
-    image = _ground(rng, size)
-    draw = ImageDraw.Draw(image)
-    height = max(6, round(size * 10 ** rng.uniform(-1.5, -0.5)))
-    font, ink = ImageFont.load_default(height), _colour(rng)
-    left, right = sorted((rng.uniform(-0.1, 0.3) * size, rng.uniform(0.6, 1.2) * size))
-    y = rng.uniform(-0.5, 1) * height
-    while y < size:
-        x = left
-        while x < right:
-            word = _text(rng)
-            draw.text((x, y), word, fill=ink, font=font)
-            x += font.getlength(word + " ")
-            if rng.random() < 0.06:
-                break
-        y += height * rng.uniform(1.0, 1.8)
-    return _to_array(image)
-
-
-def chart(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Bars, lines, points or a pie, with axes and writing."""
-    image = Image.new("RGB", (size, size), (255, 255, 255) if rng.random() < 0.7 else _colour(rng))
-    draw = ImageDraw.Draw(image)
-    font, margin, number = ImageFont.load_default(max(6, size // 28)), size * 0.12, int(rng.integers(3, 14))
-    values, palette = rng.uniform(0.05, 1, number), [_colour(rng) for _ in range(number)]
-    inner = size - 2 * margin
-    kind = int(rng.integers(4))
-    if kind == 3:
-        ends = 360 * np.cumsum(values / values.sum())
-        for start, end, fill in zip([0, *ends], ends, palette, strict=False):
-            draw.pieslice((margin, margin, size - margin, size - margin), start, end, fill=fill)
-    else:
-        for k in range(1, 6):
-            y = margin + inner * k / 6
-            draw.line((margin, y, size - margin, y), fill=(200, 200, 200))
-            draw.text((2, y - 4), _text(rng)[:3], fill=(0, 0, 0), font=font)
-        draw.line((margin, margin, margin, size - margin, size - margin, size - margin), fill=(0, 0, 0))
-    for line in range(int(rng.integers(1, 4)) if kind < 3 else 0):
-        values = rng.uniform(0.05, 1, number * (1 if kind == 0 else 4))
-        xs = margin + inner * (np.arange(len(values)) + 0.5) / len(values)
-        ys = size - margin - inner * values
-        if kind == 0:
-            for x, y in zip(xs, ys, strict=True):
-                draw.rectangle((x - inner / number / 3, y, x + inner / number / 3, size - margin), fill=palette[line])
-        elif kind == 1:
-            draw.line(list(zip(xs.tolist(), ys.tolist(), strict=True)), fill=palette[line], width=max(1, size // 120))
-        else:
-            for x, y in zip(xs, ys, strict=True):
-                draw.ellipse((x - size / 80, y - size / 80, x + size / 80, y + size / 80), fill=palette[line])
-    draw.text((margin, 2), " ".join(_text(rng) for _ in range(3)), fill=(0, 0, 0), font=font)
-    return _to_array(image)
+    return to_array(image)
 
 
 def landscape(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -173,25 +87,25 @@ def landscape(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def city(rng: np.random.Generator, size: int) -> np.ndarray:
     """Boxes with windows, near ones before far ones: houses, shelves, machines."""
-    image = _to_image(mapped(rng, np.broadcast_to(np.linspace(0, 1, size)[:, None], (size, size)), 2))
+    image = to_image(mapped(rng, np.broadcast_to(np.linspace(0, 1, size)[:, None], (size, size)), 2))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 16))):
         x, y = rng.uniform(-0.1, 0.9, 2) * size
         width, height = rng.uniform(0.1, 0.6, 2) * size
-        draw.rectangle((x, y, x + width, size if rng.random() < 0.7 else y + height), fill=_colour(rng))
-        glass, step = _colour(rng), max(4.0, size * rng.uniform(0.03, 0.1))
+        draw.rectangle((x, y, x + width, size if rng.random() < 0.7 else y + height), fill=any_colour(rng))
+        glass, step = any_colour(rng), max(4.0, size * rng.uniform(0.03, 0.1))
         for left in np.arange(x + step / 2, x + width - step / 2, step):
             for top in np.arange(y + step / 2, min(size, y + height), step):
                 draw.rectangle((left, top, left + step / 2, top + step / 2), fill=glass)
-    return _to_array(image) * (0.8 + 0.25 * natural(rng, size))[..., None]
+    return to_array(image) * (0.8 + 0.25 * natural(rng, size))[..., None]
 
 
 def face(rng: np.random.Generator, size: int) -> np.ndarray:
     """A person or an animal from the chest up before a ground out of focus, of random shapes and colours."""
-    ground = _to_image(mapped(rng, smooth(rng, size, int(rng.integers(1, 6)))))
+    ground = to_image(mapped(rng, smooth(rng, size, int(rng.integers(1, 6)))))
     draw = ImageDraw.Draw(ground)
     cx, cy, r = size * rng.uniform(0.35, 0.65), size * rng.uniform(0.35, 0.55), size * rng.uniform(0.15, 0.33)
-    skin, hair, cloth = _colour(rng), _colour(rng), _colour(rng)
+    skin, hair, cloth = any_colour(rng), any_colour(rng), any_colour(rng)
     draw.ellipse((cx - 2.2 * r, cy + 1.1 * r, cx + 2.2 * r, cy + 5 * r), fill=cloth)
     draw.polygon(_ring(rng, cx, cy - 0.3 * r, 1.25 * r, 0.15), fill=hair)
     for side in (-1, 1):
@@ -201,18 +115,18 @@ def face(rng: np.random.Generator, size: int) -> np.ndarray:
     for side in (-1, 1):
         x, y, w = cx + side * 0.35 * r, cy - 0.15 * r, 0.18 * r
         draw.ellipse((x - w, y - 0.6 * w, x + w, y + 0.6 * w), fill=(250, 250, 250))
-        draw.ellipse((x - 0.5 * w, y - 0.5 * w, x + 0.5 * w, y + 0.5 * w), fill=_colour(rng))
-    draw.ellipse((cx - 0.35 * r, cy + 0.5 * r, cx + 0.35 * r, cy + 0.7 * r), fill=_colour(rng))
+        draw.ellipse((x - 0.5 * w, y - 0.5 * w, x + 0.5 * w, y + 0.5 * w), fill=any_colour(rng))
+    draw.ellipse((cx - 0.35 * r, cy + 0.5 * r, cx + 0.35 * r, cy + 0.7 * r), fill=any_colour(rng))
     soft = ground.filter(ImageFilter.GaussianBlur(size * float(rng.uniform(0.002, 0.02))))
     light = 0.6 + 0.5 * smooth(rng, size, 2) + 0.2 * (natural(rng, size) - 0.5)
-    return _to_array(soft) * light[..., None]
+    return to_array(soft) * light[..., None]
 
 
 def plant(rng: np.random.Generator, size: int) -> np.ndarray:
     """A tree, veins, cracks or roots: lines that branch."""
-    image = _ground(rng, size)
+    image = paper(rng, size)
     draw = ImageDraw.Draw(image)
-    ink, leaf, spread = _colour(rng), _colour(rng), rng.uniform(0.2, 0.8)
+    ink, leaf, spread = any_colour(rng), any_colour(rng), rng.uniform(0.2, 0.8)
     branches = [(rng.uniform(0.2, 0.8) * size, size * 1.0, -np.pi / 2 + rng.normal(0, 0.2), size * 0.22)]
     while branches:
         x, y, angle, length = branches.pop()
@@ -224,7 +138,7 @@ def plant(rng: np.random.Generator, size: int) -> np.ndarray:
             continue
         for _ in range(int(rng.integers(1, 4))):
             branches.append((*to, angle + rng.normal(0, spread), length * rng.uniform(0.55, 0.8)))
-    return _to_array(image)
+    return to_array(image)
 
 
 def still_life(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -249,22 +163,6 @@ def still_life(rng: np.random.Generator, size: int) -> np.ndarray:
     return image
 
 
-def screen(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Windows, buttons and bars with writing."""
-    image = _ground(rng, size)
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(max(6, size // 24))
-    for _ in range(int(rng.integers(2, 10))):
-        x, y, width, height = rng.uniform(0, 0.9, 4) * size
-        draw.rectangle((x, y, x + width, y + height), fill=_colour(rng), outline=_colour(rng))
-        draw.rectangle((x, y, x + width, y + size / 16), fill=_colour(rng))
-        for row in range(int(rng.integers(0, 8))):
-            draw.text(
-                (x + 4, y + row * size / 18), " ".join(_text(rng) for _ in range(3)), fill=_colour(rng), font=font
-            )
-    return _to_array(image)
-
-
 def scan(rng: np.random.Generator, size: int) -> np.ndarray:
     """One bright body on black, with structure in it: a planet, an eye, a section of a body."""
     x, y = grid(size)
@@ -279,7 +177,7 @@ def scan(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def streaks(rng: np.random.Generator, size: int) -> np.ndarray:
     """Strokes of a brush, all over: fur, grass, hay, a painting."""
-    image = _ground(rng, size)
+    image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     palette = [tuple(int(255 * part) for part in one) for one in colours(rng, 6)]
     angle, spread = rng.uniform(0, np.pi), rng.uniform(0.05, 1.5)
@@ -288,7 +186,7 @@ def streaks(rng: np.random.Generator, size: int) -> np.ndarray:
         x, y, turn = *(rng.uniform(0, 1, 2) * size), angle + rng.normal(0, spread)
         end = (x + length * np.cos(turn), y + length * np.sin(turn))
         draw.line((x, y, *end), fill=palette[int(rng.integers(len(palette)))], width=width)
-    return _to_array(image)
+    return to_array(image)
 
 
 DRAWINGS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -296,14 +194,11 @@ DRAWINGS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     for function in (
         line_drawing,
         flat_shapes,
-        page,
-        chart,
         landscape,
         city,
         face,
         plant,
         still_life,
-        screen,
         scan,
         streaks,
     )

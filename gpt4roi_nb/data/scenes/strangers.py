@@ -1,7 +1,8 @@
 """Images that are not of this world, drawn by rules: what a model should know that it does not know.
 
 `stranger` draws one of any family: noise, textures, patterns, drawings, charts, pages, landscapes, faces, collages …
-The families stand in `stranger_textures` and `stranger_drawings`. Nothing is copied from any collection of images.
+The families stand in `stranger_textures`, `stranger_pages` and `stranger_drawings`. Nothing is copied from any
+collection of images.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from gpt4roi_nb.data.scenes.stranger_drawings import DRAWINGS
+from gpt4roi_nb.data.scenes.stranger_pages import PAGES
 from gpt4roi_nb.data.scenes.stranger_textures import TEXTURES, smooth
 
 LEAST_SIZE = 32  # pixels
 Family = Callable[[np.random.Generator, int], np.ndarray]
 COLLAGE_SHARE = 0.07
 GREY_SHARE, TINT_SHARE, BLUR_SHARE, GRAIN_SHARE, SHADE_SHARE = 0.25, 0.25, 0.2, 0.3, 0.3
-FAMILIES: dict[str, Family] = {**TEXTURES, **DRAWINGS}
+FAMILIES: dict[str, Family] = {**TEXTURES, **PAGES, **DRAWINGS}
 
 
 def stranger(rng: np.random.Generator, size: int = 336) -> np.ndarray:
