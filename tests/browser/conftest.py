@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser.lab import CHROMIUM_FLAGS, Lab, Notebook
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 _numbers = count(1)
+_PASSED = pytest.StashKey[bool]()
 # A quiet machine needs a tenth of a second for what is expected; a busy one is no failure.
 expect.set_options(timeout=30_000)
 FAKES = Path(__file__).resolve().parents[1] / "widgets"
@@ -38,26 +40,53 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp()
 
 
+@pytest.fixture(scope="session")
+def pages(browser: Browser) -> list[Page]:
+    """Pages on which a JupyterLab has started, without a notebook; whoever takes one and was content puts it back."""
+    return []
+
+
 @pytest.fixture()
-def open_notebook(lab: Lab, browser: Browser) -> Iterator[OpenNotebook]:
-    """Writes cells into a new notebook, opens it in a new page and runs it.
+def open_notebook(
+    lab: Lab, browser: Browser, pages: list[Page], request: pytest.FixtureRequest
+) -> Iterator[OpenNotebook]:
+    """Writes cells into a new notebook, opens it and runs it.
 
     Afterwards the page must have asked nothing of other machines, and have had no error.
     """
+    taken: list[Page] = []
     opened: list[Notebook] = []
 
     def open_(*cells: str, width: int = 1440, height: int = 1000) -> Notebook:
-        page = browser.new_page(viewport={"width": width, "height": height})
+        running = bool(pages)
+        page = pages.pop() if running else browser.new_page()
+        taken.append(page)
+        page.set_viewport_size({"width": width, "height": height})
         name = lab.write(f"test{next(_numbers)}.ipynb", [*cells, "# for the test"])
-        opened.append(Notebook(page, lab.address(name)))
+        opened.append(Notebook(page, lab.address(name), in_running_lab=running))
         return opened[-1]
 
     yield open_
     for notebook in opened:
-        notebook.shut_down()
-        notebook.page.close()
+        notebook.close()
+    if request.node.stash.get(_PASSED, False) and not any(notebook.errors for notebook in opened):
+        pages += taken
+    else:  # one may have a menu open, or a dialog
+        for page in taken:
+            page.close()
+    for notebook in opened:
         assert notebook.strangers == []
         assert notebook.errors == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, pytest.TestReport]:
+    report: pytest.TestReport = yield
+    if call.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
 
 
 @pytest.fixture()

@@ -7,6 +7,7 @@ run in the tests of a hub and in `test_notebooks.py`.
     python forked_kernel.py SOCKET CONNECTION_FILE  what Jupyter starts in a kernel's place, and ends and interrupts
 """
 
+import gc
 import json
 import os
 import signal
@@ -21,6 +22,8 @@ def serve(address: str) -> None:
         server.bind(address)
         server.listen()  # who connects from now on waits for the imports
         _import_what_cells_import()
+        gc.collect()
+        gc.freeze()  # a kernel's collections of garbage then leave what it shares with this process alone
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while True:
             connection, _ = server.accept()

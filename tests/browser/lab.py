@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
 
 import nbformat
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
@@ -31,6 +34,14 @@ PROMPTS = (
     "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]"
     ".map(prompt => prompt.textContent.trim())"
 )
+OPEN = "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }); }"
+CLOSE = """async () => {
+    for (const widget of [...window.jupyterapp.shell.widgets('main')].filter(widget => widget.context)) {
+        widget.context.model.dirty = false;  // else it would ask whether to save
+        await widget.sessionContext.shutdown();
+        widget.dispose();
+    }
+}"""
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -144,17 +155,32 @@ class Lab:
 
 
 class Notebook:
-    """An open notebook that has run from top to bottom."""
+    """An open notebook that has run from top to bottom.
 
-    def __init__(self, page: Page, address: str, seconds: float = RUN_SECONDS) -> None:
+    Args:
+        page: a new one, or one of the same server on which a notebook was closed.
+        address: of `Lab.address` or `Hub.address`.
+        seconds: the most that all cells may take.
+        in_running_lab: whether the page is one on which a notebook was closed.
+    """
+
+    def __init__(self, page: Page, address: str, seconds: float = RUN_SECONDS, *, in_running_lab: bool = False) -> None:
         self.page = page
         self.strangers: list[str] = []
         self.errors: list[str] = []
-        page.on("request", lambda request: self._note_request(request.url))
-        page.on("console", lambda message: message.type == "error" and self._note_error(message))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self._listeners: dict[Any, Callable[[Any], object]] = {
+            "request": lambda request: self._note_request(request.url),
+            "console": lambda message: message.type == "error" and self._note_error(message),
+            "pageerror": lambda error: self.errors.append(str(error)),
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)
         page.set_default_timeout(START_SECONDS * 1000)
-        page.goto(address)
+        if in_running_lab:  # to load and start it takes most of the time of most tests
+            page.mouse.move(0, 0)
+            page.evaluate(OPEN, urlsplit(address).path.split("/lab/tree/")[1])
+        else:
+            page.goto(address)
         self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
         self.run_all(seconds)
 
@@ -211,6 +237,12 @@ class Notebook:
                 for (const { id } of await (await ask("", "GET")).json()) await ask(`/${id}`, "DELETE");
             }"""
         )
+
+    def close(self) -> None:
+        """Ends the kernel and takes the notebook off the page, on which another can then be opened."""
+        self.page.evaluate(CLOSE)
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
 
     def run_cell(self, source: str) -> None:
         """Puts Python into the last cell, which the notebook keeps for this, and runs it."""
