@@ -4,6 +4,8 @@ A crowd (see `picture.CROWD`) is one annotation with uncompressed run lengths, e
 hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
@@ -66,9 +68,10 @@ def image_record(picture: Picture, file_name: str) -> Record:
     }
 
 
-def object_records(picture: Picture) -> list[Record]:
-    """The entries of a COCO file's `annotations` for each object, by polygons."""
-    return [_object_record(picture, index) for index in range(len(picture.objects))]
+@lru_cache(maxsize=1)
+def object_records(picture: Picture) -> tuple[Record, ...]:
+    """The entries of a COCO file's `annotations` for each object, by polygons: the same ones for all files."""
+    return tuple(_object_record(picture, index) for index in range(len(picture.objects)))
 
 
 def _object_record(picture: Picture, index: int) -> Record:
@@ -94,10 +97,12 @@ def add(picture: Picture, added: Added) -> None:
         record = records[segment.members[0]]
         if segment.is_crowd:
             mask: np.ndarray = np.any(picture.scene.masks[list(segment.members)], axis=0)
-            record["segmentation"] = run_lengths(mask)
-            record["area"] = float(segment.area)
-            record["bbox"] = xywh(segment.box)
-            record["iscrowd"] = 1
+            record = record | {
+                "segmentation": run_lengths(mask),
+                "area": float(segment.area),
+                "iscrowd": 1,
+                "bbox": xywh(segment.box),
+            }
         added.row(INSTANCES[picture.split], "annotations", record)
     _add_panoptic(picture, added)
 
