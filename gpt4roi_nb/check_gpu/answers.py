@@ -19,12 +19,12 @@ class DemoAnswers:
         import numpy as np
 
         from gpt4roi_nb.data.scenes.scene import scenes
-        from gpt4roi_nb.demo.check import Query, draw_questions
+        from gpt4roi_nb.demo.check.queries import draw_questions, query_of
 
         self._setting = setting
         rng = np.random.default_rng(SEED)
         self._asked = [
-            (scene, Query(question, question.objects))
+            (scene, query_of(question))
             for scene in scenes(SEED, FEW_SCENES if setting.small else SCENES)
             for question in draw_questions(scene, rng)
         ]

@@ -36,7 +36,6 @@ SOMETHING_SHARE = 0.6  # of questions for what is between two objects where ther
 OLD_REGIONS = 0.5  # of follow-ups about two regions that bring in no new one
 # What is asked about a box with no object: mostly what it is, and now and then what it is like, as if it were one.
 ABOUT_NOTHING = {"phrase": 0.5, "anything": 0.2, "category": 0.15, "colour": 0.05, "material": 0.05, "size": 0.05}
-STRANGER_TRIES = 10
 BOX_SIDES = (0.1, 0.7)  # of a box in a stranger, as shares of its sides
 
 
@@ -66,9 +65,9 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator, *, held_out: bool = F
         return _about_place(scene, rng, held_out)
     if kind == UNKNOWN:
         objects = tuple(rng.permutation(number)[:2].tolist())
-        draft = unknown(rng, held_out, tuple(f"<region{k + 1}>" for k in range(len(objects))))
-        named = [k for k in range(len(objects)) if f"<region{k + 1}>" in draft.text]
-        return _question(kind, draft, objects[: len(named)], rng)
+        refused = unknown(rng, held_out, tuple(f"<region{k + 1}>" for k in range(len(objects))))
+        named = [k for k in range(len(objects)) if f"<region{k + 1}>" in refused.text]
+        return _question(kind, refused, objects[: len(named)], rng)
     if kind in OF_ONE:
         index = int(rng.integers(number))
         return _question(kind, _of_one(scene, kind, index, "<region1>", rng, held_out), (index,), rng)

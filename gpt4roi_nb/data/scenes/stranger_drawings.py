@@ -65,7 +65,8 @@ def flat_shapes(rng: np.random.Generator, size: int) -> np.ndarray:
         elif kind == 2:
             draw.rectangle(box, fill=fill, outline=edge, width=max(1, size // 60))
         else:
-            draw.pieslice(box, *sorted(rng.uniform(0, 360, 2).tolist()), fill=fill, outline=edge)
+            start, end = sorted(rng.uniform(0, 360, 2).tolist())
+            draw.pieslice(box, start, end, fill=fill, outline=edge)
     return to_array(image)
 
 

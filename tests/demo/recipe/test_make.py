@@ -10,8 +10,9 @@ import torch
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.demo.check import MAX_NEW_TOKENS, Query, model_answerer
-from gpt4roi_nb.demo.check import main as check
+from gpt4roi_nb.demo.check.__main__ import main as check
+from gpt4roi_nb.demo.check.answerer import MAX_NEW_TOKENS, model_answerer
+from gpt4roi_nb.demo.check.queries import Query
 from gpt4roi_nb.demo.recipe import make as making
 from gpt4roi_nb.demo.recipe.curriculum import LESSONS
 from gpt4roi_nb.demo.recipe.recipe import Phase
