@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, OF_IMAGE
 from gpt4roi_nb.data.scenes.question_kinds import VALUES
 from gpt4roi_nb.data.scenes.scene import scenes
@@ -12,6 +13,7 @@ from gpt4roi_nb.demo.check import figures as figures_module
 from gpt4roi_nb.demo.check import measure, table
 from gpt4roi_nb.demo.check.__main__ import main
 from gpt4roi_nb.demo.check.bars import ATTRIBUTES_AND_PAIRS, BARS, BENCHMARKS, figure_name, missed
+from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
 from gpt4roi_nb.demo.check.figures import CALLED_NOTHING, REFUSED, TAKEN_FOR_STRANGER
 from gpt4roi_nb.demo.check.queries import draw_questions
 from gpt4roi_nb.demo.check.strangers import DRAWN_IMAGES, LIBRARY_IMAGES, measure_strangers
@@ -239,3 +241,12 @@ def test_every_figure_with_a_bar_is_measured():
 
 def test_the_table_is_one_of_bars_that_can_be_reached():
     assert all(0 < bar.value < 1 for bar in BARS.values()) and len(BARS) > 30
+
+
+@pytest.mark.slow
+def test_the_benchmarks_of_the_table_are_measured_as_shares():
+    with GPT4RoI.from_pretrained() as gpt4roi:
+        found = measure_benchmarks(gpt4roi, seed=9, images=12)
+
+    assert list(found) == [name for column, name in BARS if column == "benchmarks"]
+    assert all(0 <= figure <= 1 for figure in found.values())

@@ -11,7 +11,9 @@ from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, compound, is_right
 from gpt4roi_nb.data.scenes.scene import scenes
 from gpt4roi_nb.demo.check import measure, model_answerer
-from gpt4roi_nb.demo.check.bars import missed
+from gpt4roi_nb.demo.check.bars import NEWCOMER_BARS_HELD, missed
+from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
+from gpt4roi_nb.demo.check.strangers import measure_strangers
 from gpt4roi_nb.demo.recipe.curriculum import draw_conversation
 
 MEGABYTE = 1_000_000
@@ -47,7 +49,12 @@ def test_all_its_weights_are_finite(gpt4roi):
 @pytest.mark.slow
 def test_it_holds_its_bars_on_fresh_scenes(gpt4roi):
     """On scenes of another seed than the record's: nothing was chosen on these."""
-    assert missed(measure(model_answerer(gpt4roi), SCENES, seed=2024)) == []
+    answer = model_answerer(gpt4roi)
+    figures = measure(answer, SCENES, seed=2024)
+    if NEWCOMER_BARS_HELD:
+        figures["strangers"] = measure_strangers(answer, seed=2024)
+        figures["benchmarks"] = measure_benchmarks(gpt4roi, seed=2024)
+    assert missed(figures) == []
 
 
 def test_it_answers_a_question_in_two_parts_about_two_regions(gpt4roi):
