@@ -94,7 +94,8 @@ def check_references(named: Sequence[int], given: Sequence[int], known: int = 0)
     unknown = [number for number in named if number not in given]
     unnamed = [number for number in given if number not in named]
     if unknown:
-        have = f"the boxes are those of {listed(list(given))}" if len(given) else "no box was given"
+        lacking = f"there is no box for {'it' if len(unknown) == 1 else 'them'}"
+        have = f"the boxes are those of {listed(list(given))}" if len(given) else lacking
         if known:
             have += f" and the conversation has {listed(range(1, known + 1))} so far"
         if 0 in unknown:

@@ -151,7 +151,7 @@ BOX = ["--box", *words(ONE)]
             ["ask", "SCENE", NAMED, *BOX, "--box", "900", "0", "950", "9"],
             r"boxes\[1\] = .* lies wholly outside the image",
         ),
-        (["ask", "SCENE", NAMED], "the text names <region1>, but no box was given; add a box"),
+        (["ask", "SCENE", NAMED], "the text names <region1>, but there is no box for it; add a box"),
         (["ask", "SCENE", "What is it?", *BOX], "the text never names <region1>, for which a box was given"),
         (["ask", "SCENE", " "], "the question is empty"),
         (["ask", "FOLDER", NAMED, *BOX], "expected an image file, but .* is a folder"),

@@ -76,8 +76,9 @@ function makeLog(model) {
     showEmpty();
     follow();
   };
+  let sent = ""; // asked in this page, while the kernel has not said so yet
   const showPending = () => {
-    const question = model.get("pending");
+    const question = model.get("pending") || sent;
     live.replaceChildren();
     if (question) {
       const colors = model.get("colors");
@@ -99,7 +100,7 @@ function makeLog(model) {
     follow();
   };
   const showEmpty = () => {
-    const nothing = !model.get("turns").length && !model.get("pending");
+    const nothing = !model.get("turns").length && !model.get("pending") && !sent;
     empty.hidden = !nothing;
     empty.replaceChildren();
     if (nothing) {
@@ -110,14 +111,21 @@ function makeLog(model) {
   const listeners = { "change:turns": showTurns, "change:pending": showPending, "change:streaming": showStreaming };
   showTurns();
   showPending();
-  return [log, listeners];
+  const showSent = (text) => {
+    sent = text;
+    showPending();
+  };
+  return [log, showSent, listeners];
 }
 
 // -------------------------------------------------------------------------------------------- the question line
 
 const MAX_LINES = 6;
+const LATE_MS = 1000;
+const LATE = "The kernel is busy with a cell; the question is asked when that is done.";
+const DOUBLE_CLICK_MS = 500;
 
-function makeQuestionLine(model) {
+function makeQuestionLine(model, showSent) {
   const field = node("textarea", { rows: 1, placeholder: "Ask about the image…", dir: "auto" });
   field.setAttribute("aria-label", "Question. Enter asks, Shift and Enter begins a new line.");
   field.value = model.get("draft");
@@ -130,9 +138,41 @@ function makeQuestionLine(model) {
     model.set("draft", field.value); // for other views in this page; the kernel hears of it with the question
     grow();
   };
+  const write = (text) => {
+    field.value = text;
+    keep();
+  };
+
+  // From Enter on the line is empty for the next question, and nothing else is asked until the kernel has answered.
+  let waiting = false;
+  let askedAt = -Infinity;
+  let patience;
+  const late = node("div", { className: "late", role: "status", hidden: true, textContent: LATE });
   const ask = () => {
-    // While something is going on, the question stays in its line.
-    if (!model.get("busy")) model.send({ type: "ask", text: field.value });
+    if (waiting || model.get("busy")) return; // the question stays in its line
+    const text = field.value;
+    waiting = true;
+    askedAt = performance.now();
+    patience = setTimeout(() => (late.hidden = false), LATE_MS);
+    write("");
+    showSent(text.trim());
+    showBusy();
+    model.send({ type: "ask", text });
+  };
+  const heard = () => {
+    waiting = false;
+    clearTimeout(patience);
+    late.hidden = true;
+    showSent("");
+    showBusy();
+  };
+  const hear = (content) => {
+    if (content?.type === "taken") heard();
+    else if (content?.type === "back") {
+      heard();
+      const since = field.value.trim() ? `\n${field.value}` : ""; // typed meanwhile: neither text is lost
+      write(content.text + since);
+    } else if (content?.type === "line" && content.instead_of.includes(field.value.trim())) write(content.text);
   };
   field.addEventListener("input", keep);
   field.addEventListener("keydown", (event) => {
@@ -149,39 +189,43 @@ function makeQuestionLine(model) {
     keep();
   };
   const fill = (text) => {
-    field.value = text;
+    write(text);
     field.focus();
-    keep();
   };
   const askButton = button("ask", "Ask", "Ask (Enter)", ask);
   askButton.classList.add("primary");
-  const stopButton = button("stop", "Stop", "Stop the answer; what is written stays", () => model.send({ type: "stop" }));
+  const stopButton = button("stop", "Stop", "Stop the answer; what is written stays", () => {
+    // It stands where Ask stood: the second click of a double click on Ask is none on Stop.
+    if (performance.now() - askedAt > DOUBLE_CLICK_MS) model.send({ type: "stop" });
+  });
 
   const showDraft = () => {
     if (field.value === model.get("draft")) return;
     field.value = model.get("draft");
     grow();
   };
-  const showLine = (content) => {
-    if (content?.type !== "line" || field.value.trim() !== content.instead_of.trim()) return;
-    field.value = content.text;
-    keep();
-  };
   const showBusy = () => {
     askButton.hidden = model.get("stoppable");
-    askButton.disabled = Boolean(model.get("busy"));
+    askButton.disabled = waiting || Boolean(model.get("busy"));
     stopButton.hidden = !model.get("stoppable");
   };
   showBusy();
   requestAnimationFrame(grow);
   const line = node("div", { className: "line" }, field, askButton, stopButton);
+  const lock = () => {
+    clearTimeout(patience);
+    late.hidden = true;
+    field.readOnly = true;
+    askButton.disabled = stopButton.disabled = true;
+    waiting = true;
+  };
   const listeners = {
     "change:draft": showDraft,
     "change:busy": showBusy,
     "change:stoppable": showBusy,
-    "msg:custom": showLine,
+    "msg:custom": hear,
   };
-  return { line, insert, fill, listeners };
+  return { line, late, insert, fill, lock, listeners };
 }
 
 function makeHelpers(model, { insert, fill }) {
@@ -225,40 +269,50 @@ function makeHelpers(model, { insert, fill }) {
   return [chipRow, exampleRow, { "change:regions": both, "change:examples": showExamples }];
 }
 
-// ------------------------------------------------------------------------------------------- words and buttons
+// --------------------------------------------------------------------------------------------------- all of it
 
-function makeToolbar(model) {
-  const send = (type) => () => model.send({ type });
-  const undo = button("undo", "Undo", "Take the last question and its answer back", send("undo"));
-  const fresh = button("new", "New conversation", "Forget what was said; the image stays", send("new"));
-  const image = button("image", "Other image…", "A scene from the gallery, or a file of yours", send("image"));
-  const show = () => {
-    const busy = Boolean(model.get("busy"));
-    const silent = !model.get("turns").length;
-    undo.disabled = busy || silent;
-    fresh.disabled = busy || silent;
-    image.disabled = busy;
-  };
-  show();
-  return [node("div", { className: "toolbar" }, undo, fresh, image), { "change:busy": show, "change:turns": show }];
+const LOST = "The kernel was restarted: run this cell again. What was said stays readable until then.";
+
+/** Nothing here can work any more: says so, and disables it, the image and what was opened below it too. */
+function showLost(root, words, kept, lock) {
+  if (!words.hidden) return;
+  words.hidden = false;
+  lock();
+  root.classList.add("lost");
+  for (const part of root.children) if (!kept.includes(part)) part.inert = true;
+  for (const look of root.querySelectorAll(".log button")) look.disabled = true;
+  const around = root.closest(".gpt4roi-chat");
+  for (const part of around?.querySelectorAll(".gpt4roi-canvas, .gpt4roi-picker, .gpt4roi-inspections") ?? []) {
+    part.inert = true;
+    part.classList.add("gpt4roi-lost");
+  }
 }
 
 function render({ model, el }) {
-  const [log, logListeners] = makeLog(model);
-  const question = makeQuestionLine(model);
+  const [log, showSent, logListeners] = makeLog(model);
+  const question = makeQuestionLine(model, showSent);
   const [chips, examples, helperListeners] = makeHelpers(model, question);
   const [problem, status, wordListeners] = makeWords(model);
-  const [toolbar, toolbarListeners] = makeToolbar(model);
+  const [tools, toolListeners] = makeTools(model);
+  const lost = node("div", { className: "gone", role: "alert", hidden: true, textContent: LOST });
   const about = node("footer", { textContent: model.get("about") });
   const root = node(
     "div",
     { className: "gpt4roi-conversation" },
-    log, problem, question.line, status, chips, examples, toolbar, about,
+    log, lost, problem, question.line, status, question.late, chips, examples, tools, about,
   );
-  const listeners = [logListeners, question.listeners, helperListeners, wordListeners, toolbarListeners].flatMap(
-    Object.entries,
-  );
-  return mount(model, el, root, listeners);
+  // On a narrow page the image leaves room for the question line; see the style sheet.
+  const showShape = () => el.closest(".gpt4roi-chat")?.style.setProperty("--gpt4roi-ratio", model.get("ratio"));
+  const listeners = [logListeners, question.listeners, helperListeners, wordListeners, { "change:ratio": showShape }]
+    .flatMap(Object.entries)
+    .concat(toolListeners);
+  const unmount = mount(model, el, root, listeners);
+  const unwatch = watchKernel(model, () => showLost(root, lost, [log, lost, question.line, about], question.lock));
+  requestAnimationFrame(showShape); // once it is on the page
+  return () => {
+    unwatch();
+    unmount();
+  };
 }
 
 export default { render };

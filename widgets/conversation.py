@@ -13,6 +13,7 @@ from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.worker import WorkingView
 
 _HERE = Path(__file__).parent
+MAX_NEW_TOKENS = 256
 
 
 class Conversation(WorkingView):
@@ -26,12 +27,17 @@ class Conversation(WorkingView):
     draft: the question line, which the browser keeps to itself until it asks; `put_line` changes it.
     examples: questions to begin with. about: what the checkpoint is.
     colors: region colors, of which region n has number (n - 1) modulo their count.
+    ratio: of the image, width by height.
+    temperature, max_new_tokens, seed: how answers are written, as `RegionSession.ask` takes them.
 
     Messages from the browser: {"type": "ask", "text"}, {"type": "stop"}, {"type": "undo"}, {"type": "new"},
-    {"type": "image"}, {"type": "inspect", "turn": from 0}.
+    {"type": "image"}, {"type": "inspect", "turn": from 0}, {"type": "export", "format": "md" or "html"},
+    {"type": "save"}.
+
+    The browser empties its line when it asks, and asks nothing more until `take` or `put_back` has answered it.
     """
 
-    _esm = module("conversation.js")
+    _esm = module("conversation_tools.js", "conversation.js")
     _css = _HERE / "conversation.css"
 
     turns: traitlets.List[Any] = traitlets.List().tag(sync=True)
@@ -44,6 +50,14 @@ class Conversation(WorkingView):
     examples = traitlets.List(traitlets.Unicode()).tag(sync=True)
     about = traitlets.Unicode().tag(sync=True)
     colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    ratio = traitlets.Float(1.0).tag(sync=True)
+    temperature = traitlets.Float(0.0).tag(sync=True)
+    max_new_tokens = traitlets.Int(MAX_NEW_TOKENS).tag(sync=True)
+    seed = traitlets.Int(None, allow_none=True).tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self._put = ""  # what `put_line` put into the line last
 
     def set_history(self, history: Iterable[Turn]) -> None:
         """Shows these turns, oldest first."""
@@ -57,9 +71,22 @@ class Conversation(WorkingView):
             )
         self.turns = turns
 
-    def put_line(self, text: str, instead_of: str = "") -> None:
-        """Puts a text into the question line, if that holds what it is to replace; else somebody is typing there.
+    # Messages and no trait: what a person types reaches the kernel late, and would come back as an old state.
 
-        A message and no trait: what a person types reaches the kernel late, and would come back as an old state.
-        """
-        self.send({"type": "line", "text": text, "instead_of": instead_of})
+    def put_line(self, text: str) -> None:
+        """Puts a text into the question line, unless somebody is typing there."""
+        self.send({"type": "line", "text": text, "instead_of": ["", self._put.strip()]})
+        self._put = text
+
+    def take(self) -> None:
+        """The question that was typed is being answered."""
+        self.send({"type": "taken"})
+
+    def put_back(self, text: str) -> None:
+        """The question that was typed is not asked, or was not answered: it returns to its line, before what is typed
+        there by now."""
+        self.send({"type": "back", "text": text})
+
+    def hand_out(self, name: str, mime: str, data: bytes) -> None:
+        """Gives a file to the browser to keep."""
+        self.send({"type": "file", "name": name, "mime": mime}, [data])

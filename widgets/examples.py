@@ -4,29 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# In the words that the demo checkpoint was taught; a large model answers them as well.
-_NO_REGION = ("How many objects are there?", "Which objects do you see?")
-_ONE_REGION = ("What is {a}?", "What colour is {a}?", "What is {a} made of?")
-_TWO_REGIONS = (
-    "What is {a}, and is it the same colour as {b}?",
-    "Is {a} to the left or to the right of {b}?",
-    "Which is larger, {a} or {b}?",
+# In the words that the demo checkpoint was taught; a large model answers them as well. The first two that are offered
+# come from GOOD. About regions these are kinds of question that the checkpoint's card has at 0.97 and more; about the
+# whole image, where it is less sure, the two that it answered best: 0.94 and 0.93 on 150 fresh scenes. "Which objects
+# do you see?" is not offered: of 40 answers 3 were right.
+GOOD_OF_IMAGE = ("How many large objects are there?", "How many metal objects are there?")
+MORE_OF_IMAGE = ("How many things are on the table?", "Count the objects.", "How many objects are there?")
+GOOD_OF_ONE = (
+    "What is {a}?",
+    "What colour is {a}?",
+    "What is {a} made of?",
+    "What shape is {a}?",
+    "Is {a} small or large?",
 )
+GOOD_OF_TWO = (
+    "Are {a} and {b} the same colour?",
+    "What is {a}, and is it the same colour as {b}?",
+    "Are {a} and {b} the same shape?",
+    "Is {a} to the left or to the right of {b}?",
+    "Are {a} and {b} made of the same material?",
+)
+MORE_OF_TWO = ("Which is larger, {a} or {b}?", "Is {a} in front of or behind {b}?", "What are {a} and {b}?")
 
 
-def example_questions(asked: Sequence[int], new: Sequence[int]) -> list[str]:
-    """Questions that name each new region, as a session requires, up to two; else the regions asked about before.
+def example_questions(asked: Sequence[int], new: Sequence[int], turn: int = 0) -> list[str]:
+    """Three questions that name each new region, as a session requires, up to two; else the regions asked about before.
 
-    asked, new: numbers of the regions that the conversation has, and of those that were drawn since.
+    asked, new: numbers of the regions that the conversation has, and of those that were drawn since. turn: another
+    number brings other questions.
     """
     subjects = list(new[:2]) or list(asked[-2:])
     if len(new) == 1 and asked:
         subjects = [new[0], asked[-1]]
-        names = [f"<region{number}>" for number in subjects]
-        return [_ONE_REGION[0].format(a=names[0])] + [text.format(a=names[0], b=names[1]) for text in _TWO_REGIONS[:2]]
     names = [f"<region{number}>" for number in subjects]
-    if len(names) == 2:
-        return [text.format(a=names[0], b=names[1]) for text in _TWO_REGIONS]
+    if not names:
+        return [*GOOD_OF_IMAGE, _in_turn(MORE_OF_IMAGE, turn)]
     if len(names) == 1:
-        return [text.format(a=names[0]) for text in _ONE_REGION]
-    return list(_NO_REGION)
+        chosen = [_in_turn(GOOD_OF_ONE, 3 * turn + place) for place in range(3)]
+    elif len(new) == 1:
+        chosen = [_in_turn(GOOD_OF_ONE, turn), _in_turn(GOOD_OF_TWO, turn), _in_turn(MORE_OF_TWO, turn)]
+    else:
+        chosen = [_in_turn(GOOD_OF_TWO, 2 * turn + place) for place in range(2)] + [_in_turn(MORE_OF_TWO, turn)]
+    return [text.format(a=names[0], b=names[-1]) for text in chosen]
+
+
+def _in_turn(texts: Sequence[str], place: int) -> str:
+    return texts[place % len(texts)]

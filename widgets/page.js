@@ -61,10 +61,38 @@ function arrive(root, name) {
   return () => watch.disconnect();
 }
 
+/** Calls `lost` when the kernel that a widget belongs to is restarted, dies or is shut down. Returns what ends this. */
+function watchKernel(model, lost) {
+  const hear = (_, status) => {
+    if (["restarting", "autorestarting", "terminating", "dead"].includes(status)) lost();
+  };
+  const kernel = model.widget_manager?.kernel; // where the front end is JupyterLab or Notebook
+  kernel?.statusChanged?.connect(hear);
+  kernel?.disposed?.connect(lost);
+  model.on("comm_live_update", lost); // in a page's life a connection is only ever lost
+  return () => {
+    kernel?.statusChanged?.disconnect(hear);
+    kernel?.disposed?.disconnect(lost);
+    model.off("comm_live_update", lost);
+  };
+}
+
+/** Keeps JupyterLab's one-letter shortcuts away from a widget, and lets its "save" through. */
+function keepKeys(root) {
+  root.dataset.lmSuppressShortcuts = "true";
+  root.addEventListener("keydown", (event) => {
+    event.stopPropagation();
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== "s") return;
+    event.preventDefault(); // the browser would save the page
+    const { key, code, keyCode, ctrlKey, metaKey, shiftKey } = event;
+    const again = { key, code, keyCode, ctrlKey, metaKey, shiftKey, bubbles: true, cancelable: true };
+    root.parentElement?.dispatchEvent(new KeyboardEvent("keydown", again));
+  });
+}
+
 /** Puts a widget's page into the notebook. listeners: [event, listener] of the model. Returns what takes them off. */
 function mount(model, el, root, listeners) {
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's one-letter shortcuts
-  root.addEventListener("keydown", (event) => event.stopPropagation());
+  keepKeys(root);
   root.addEventListener("click", (event) => {
     if (event.target.closest?.(OPENS)) widgetsAround(root).forEach((widget) => (widget.dataset.opening = "true"));
   });

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from IPython.display import display
 from ipywidgets import HBox, VBox, Widget
 from numpy.typing import ArrayLike
 
@@ -16,6 +20,8 @@ from gpt4roi_nb import Answer, GPT4RoI, RegionSession
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.session.export import as_document, as_html, as_markdown, as_text
+from gpt4roi_nb.session.references import spelled
 from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.cells import after_each_cell
 from gpt4roi_nb.widgets.conversation import Conversation
@@ -23,16 +29,19 @@ from gpt4roi_nb.widgets.errors import in_words
 from gpt4roi_nb.widgets.examples import example_questions
 from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene, show_more_scenes
 from gpt4roi_nb.widgets.inspections import Inspections
+from gpt4roi_nb.widgets.questions import check_named
 from gpt4roi_nb.widgets.region_canvas import RegionCanvas
 from gpt4roi_nb.widgets.regions import DrawnRegion, mentions, unnamed_notice
 from gpt4roi_nb.widgets.roi_inspector import RoIInspector
+from gpt4roi_nb.widgets.static_copy import StaticCopy
 from gpt4roi_nb.widgets.worker import Worker, problems_shown
 
 # As often a second new words are shown: more is not read, and each is a message to the browser.
 UPDATES_PER_SECOND = 20
-MAX_NEW_TOKENS = 256
 _OPENING = "Looking at the image…"
 _RENDERING = "Setting scenes up…"
+_SAVED_AS = "conversation"  # name of the files that the browser's buttons make
+_MIME = {"md": "text/markdown", "html": "text/html"}
 
 
 class RegionChat:
@@ -41,19 +50,26 @@ class RegionChat:
     Boxes number themselves region1, region2, … A question names them `<region1>` or "region 1". A region that was
     asked about stays as it is, so that its number keeps its meaning; a new one can be moved, resized and removed. A
     conversation numbers regions in the order in which they are asked about: if a question names region 3 and region 2
-    was never asked about, the two change places, and the picture says so.
+    was never asked about, the two change places, and the image says so.
 
     All of it works from Python as well, and what Python does shows in the notebook:
 
-    - `session`: the `RegionSession` behind the picture; `answers`: its answers so far; `regions`: those on the image.
-    - `ask`, `stop`, `undo`, `new_conversation`, `set_boxes`, `set_image`, `inspect_answer`, `inspect_region`.
+    - `session`: the `RegionSession` behind the image; `answers`: its answers so far; `regions`: those on the image.
+    - `ask`, `stop`, `undo`, `new_conversation`, `set_boxes`, `set_image`, `inspect_answer`, `inspect_region`, `save`.
+
+    A notebook that is saved keeps image, boxes and conversation as HTML, to be read without a kernel.
 
     Args:
-        gpt4roi: a loaded model.
-        image: whatever `GPT4RoI.session` takes; None begins with a generated scene.
+        gpt4roi: a loaded model; or a `RegionSession`, for instance a loaded one, whose conversation goes on.
+        image: whatever `GPT4RoI.session` takes; None begins with a generated scene. A session has its own.
     """
 
-    def __init__(self, gpt4roi: GPT4RoI, image: ImageLike | None = None) -> None:
+    def __init__(self, gpt4roi: GPT4RoI | RegionSession, image: ImageLike | None = None) -> None:
+        session = gpt4roi if isinstance(gpt4roi, RegionSession) else None
+        if session is not None:
+            if image is not None:
+                raise TypeError("a RegionSession has its own image; leave the image out")
+            gpt4roi = session.loaded  # type: ignore[assignment]  # checked below, as any other
         if not hasattr(gpt4roi, "session"):
             raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(gpt4roi).__name__} came first")
         self.gpt4roi = gpt4roi
@@ -71,19 +87,23 @@ class RegionChat:
         self._stop = threading.Event()
         self._worker = Worker(self.conversation)
         self._warned: tuple[int, ...] = ()  # keys of the regions that the user knows to be unnamed
-        self._open(gallery_scene() if image is None else image)
+        self._copy = StaticCopy("gpt4roi-chat", self._to_read)
+        self._opened = 0  # images so far
+        self._show(session or self.gpt4roi.session(gallery_scene() if image is None else image))
         self.conversation.on_msg(self._on_conversation_message)
         self.picker.on_msg(self._on_picker_message)
         after_each_cell(self._follow_cell)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.widget._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        bundle = self.widget._repr_mimebundle_()
+        display({**bundle, "text/plain": "A RegionChat; run this cell again to go on."}, raw=True)
+        self._copy.show()
 
     # ------------------------------------------------------------------------------------------- from Python
 
     @property
     def session(self) -> RegionSession:
-        """The conversation behind the picture."""
+        """The conversation behind the image."""
         return self._session
 
     @property
@@ -102,8 +122,9 @@ class RegionChat:
         boxes: ArrayLike | None = None,
         *,
         wait: bool = True,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        temperature: float = 0.0,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
     ) -> Answer | None:
         """Asks as if it had been typed; the answer streams into the notebook.
 
@@ -111,7 +132,7 @@ class RegionChat:
             text: the question. A region that is on the image and new is taken along when the text names it.
             boxes: (N, 4) pixel xyxy of new regions, which the text must name; they come before those drawn by hand.
             wait: wait for the answer and return it; else return None at once.
-            max_new_tokens, temperature: as in `RegionSession.ask`.
+            max_new_tokens, temperature, seed: as in `RegionSession.ask`; None takes what the settings say.
 
         Raises:
             ValueError: for bad boxes, an empty text, or references that do not fit; nothing has changed then.
@@ -125,7 +146,7 @@ class RegionChat:
             self._check_idle()
             self.canvas.set_boxes([*checked.tolist(), *drawn])
         try:
-            answering = self._start(text, given, max_new_tokens, temperature)
+            answering = self._start(text, given, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         except (ValueError, RuntimeError, TypeError, FloatingPointError) as error:
             if given:
                 self.canvas.set_boxes(drawn)
@@ -138,7 +159,8 @@ class RegionChat:
         self._stop.set()
 
     def undo(self) -> None:
-        """Takes the last question back; its regions can be changed again, and it returns to an empty question line."""
+        """Takes the last question back; its regions can be changed again, and it returns to the question line, unless
+        somebody is typing there."""
         self._check_idle()
         turn = self._session.undo()
         self.conversation.problem = self.conversation.notice = ""
@@ -165,7 +187,7 @@ class RegionChat:
         opening.result()
 
     def inspect_answer(self, number: int = -1) -> AttentionInspector:
-        """Shows below the picture where an answer looked. number: index into `answers`; the last one by default.
+        """Shows below the image where an answer looked. number: index into `answers`; the last one by default.
 
         Raises IndexError where there is no such answer, and what `AttentionInspector` raises.
         """
@@ -177,7 +199,7 @@ class RegionChat:
         return inspector
 
     def inspect_region(self, number: int) -> RoIInspector:
-        """Shows below the picture what a region on the image holds. number: of the region, from 1.
+        """Shows below the image what a region on the image holds. number: of the region, from 1.
 
         Raises ValueError where there is no such region.
         """
@@ -185,14 +207,26 @@ class RegionChat:
         self._show_inspector(f"Inside region {number}", inspector, inspector.widget)
         return inspector
 
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Saves the conversation as `RegionSession.save` does, and returns where.
+
+        path: of a JSON file; None takes a new name in the working folder, beside the notebook.
+        `RegionChat(RegionSession.load(path, gpt4roi))` opens it again. `session.export` writes Markdown or HTML.
+        """
+        file = _new_file() if path is None else Path(path)
+        self._session.save(file)
+        return file
+
     def refresh(self) -> None:
         """Shows the session as it is, for instance after `chat.session.ask(...)`. Happens by itself after a cell."""
         self.canvas.set_asked([region.box for region in self._session.regions])
         self.conversation.set_history(self._session.history)
+        self._regions_changed()
 
     def close(self) -> None:
         """Takes the widget off the page and ends its thread; an answer that is being written ends there."""
         self.stop()
+        self._copy.close()
         self._worker.close()
         self.inspections.close()
         self.widget.close()
@@ -203,25 +237,21 @@ class RegionChat:
         if self._worker.working:
             raise RuntimeError("an answer is being written; wait for it, or stop it first")
 
-    def _start(
-        self,
-        text: str,
-        given: int = 0,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        temperature: float = 0.0,
-        typed: bool = False,
-    ) -> Future[Answer | None]:
+    def _start(self, text: str, given: int = 0, *, typed: bool = False, **options: Any) -> Future[Answer | None]:
+        """options: of `RegionSession.stream`; those that are None, and others, are as the settings say."""
+        talk = self.conversation
+        settings = {"max_new_tokens": talk.max_new_tokens, "temperature": talk.temperature, "seed": talk.seed}
+        settings |= {name: value for name, value in options.items() if value is not None}
         with self._worker.lock:
             self._check_idle()
+            text = spelled(text)
+            check_named(text, max(len(self.regions), len(self._session.regions)))
             question = self.canvas.book.question(text, given)
             stop = threading.Event()
-            pieces = self._session.stream(
-                question.text, question.boxes, max_new_tokens=max_new_tokens, temperature=temperature, stop=stop
-            )
+            pieces = self._session.stream(question.text, question.boxes, stop=stop, **settings)
             self._stop = stop
             moved = [(old, new) for old, new in question.moved if old > new]
             self.canvas.reorder(question.order)
-            talk = self.conversation
             talk.problem = ""
             talk.notice = " ".join(
                 f"Region {old} is now region {new}: regions are numbered in the order in which they are asked about."
@@ -229,7 +259,7 @@ class RegionChat:
             )
             talk.streaming, talk.pending, talk.stoppable = "", question.text, True
             if typed:
-                talk.put_line("", instead_of=text)  # before the worker begins: a failure puts the question back
+                talk.take()  # before the worker begins: a failure puts the question back
             written = partial(self._written, question.text, len(self._session.history))
             return self._worker.submit("Answering…", lambda: self._write(pieces), written, failed=written)
 
@@ -252,7 +282,7 @@ class RegionChat:
         elif outcome is None:
             talk.notice = "Stopped before the first word; the question is back in its line."
         if len(self._session.history) == before:
-            talk.put_line(question)
+            talk.put_back(question)
         self.refresh()
         talk.pending = talk.streaming = ""
         talk.stoppable = False
@@ -270,7 +300,7 @@ class RegionChat:
     def _on_conversation_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         kind = content.get("type")
         if kind == "ask":
-            self._at_once(lambda: self._ask_typed(str(content.get("text", ""))))
+            self._ask_typed(str(content.get("text", "")))
         elif kind == "stop":
             self.stop()
         elif kind == "undo":
@@ -280,6 +310,10 @@ class RegionChat:
         elif kind == "inspect":
             turn = int(content["turn"])
             self._in_background("Looking inside the answer…", lambda: self.inspect_answer(turn))
+        elif kind == "export":
+            self._at_once(lambda: self._hand_out(str(content["format"])))
+        elif kind == "save":
+            self._at_once(self._save_beside)
         elif kind == "image":
             self.picker.opened = not self.picker.opened
             if self.picker.opened and not self.picker.thumbnails:
@@ -313,23 +347,57 @@ class RegionChat:
                 self._worker.submit(words, action)
 
     def _ask_typed(self, text: str) -> None:
-        """Asks what was typed. On any error the text stays in its line."""
+        """Asks what was typed. On any error, and where there is something to ask first, it goes back into its line."""
+        self.conversation.notice = ""
+        taken = False
+        with problems_shown(self.conversation):
+            if not self._overlooks(text):
+                self._start(text, typed=True)
+                taken = True
+        if not taken:
+            self.conversation.put_back(text)
+
+    def _overlooks(self, text: str) -> bool:
+        """Whether a question names none of the regions that were drawn since the last one; the user is told once."""
         new = self.canvas.book.new
         unnamed = tuple(region.key for region in new)
-        if text.strip() and unnamed and unnamed != self._warned and not mentions(text):
-            # Neither silently about the whole image, nor silently about the box.
-            self._warned = unnamed
-            self.conversation.problem = ""
-            self.conversation.notice = unnamed_notice([region.number for region in new])
-            return
-        self._start(text, typed=True)
+        named = mentions(spelled(text))
+        told = not unnamed or unnamed == self._warned
+        names_one = any(region.number in named for region in new)
+        unknown = any(number > len(self.regions) for number in named)  # which is refused in its own words
+        if told or names_one or unknown or not text.strip():
+            return False
+        # Neither silently about something else, nor silently about the box.
+        self._warned = unnamed
+        self.conversation.problem = ""
+        self.conversation.notice = unnamed_notice([region.number for region in new])
+        return True
+
+    def _hand_out(self, format: str) -> None:
+        """Gives the browser the conversation as a Markdown or HTML file."""
+        parts = (self._session.image, [region.box for region in self._session.regions], self._session.history)
+        make = as_markdown if format == "md" else as_html
+        page = make(*parts, self.conversation.about)
+        whole = page if format == "md" else as_document(page)
+        self.conversation.hand_out(f"{_SAVED_AS}.{format}", _MIME[format], whole.encode())
+
+    def _save_beside(self) -> None:
+        name = str(self.save())
+        opens = f'RegionChat(RegionSession.load("{name}", gpt4roi))'
+        self.conversation.send({"type": "saved", "text": f"Saved as {name}. In a cell, {opens} opens it again."})
 
     # --------------------------------------------------------------------------------------------- what shows
 
     def _open(self, image: ImageLike) -> None:
         """Encodes an image and begins a conversation about it."""
-        self._session = self.gpt4roi.session(image)
-        self.canvas.set_image(self._session.image)
+        self._show(self.gpt4roi.session(image))
+
+    def _show(self, session: RegionSession) -> None:
+        """Shows a session from now on."""
+        self._session = session
+        self._opened += 1
+        self.canvas.set_image(session.image)
+        self.conversation.ratio = session.image.width / session.image.height
         self.conversation.problem = self.conversation.notice = ""
         self.picker.opened = False
         self.inspections.close()
@@ -347,11 +415,26 @@ class RegionChat:
             {"number": region["number"], "color": region["color"]} for region in self.canvas.table.regions
         ]
         self.conversation.examples = example_questions(
-            [region.number for region in asked], [region.number for region in new]
+            [region.number for region in asked],
+            [region.number for region in new],
+            self._opened - 1 + len(self._session.history),
         )
+        self._copy.changed((id(self._session), tuple(region.box for region in asked + new), self._session.history))
+
+    def _to_read(self) -> tuple[str, str]:
+        """Image, boxes and conversation as HTML, and the conversation as text."""
+        boxes = [region.box for region in self.regions]
+        page = as_html(self._session.image, boxes, self._session.history, self.conversation.about)
+        return page, as_text(self._session.history)
 
     def _follow_cell(self) -> bool:
         """Shows what a cell did with the session, once it has run. Returns whether to go on."""
         if not (self._worker.working or self._worker.closed):
             self.refresh()
         return not self._worker.closed
+
+
+def _new_file() -> Path:
+    """A name in the working folder that no file has."""
+    names = (f"{_SAVED_AS}{number}.json" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
+    return next(file for file in map(Path, names) if not file.exists())

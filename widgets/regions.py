@@ -152,7 +152,7 @@ def unnamed_notice(numbers: Sequence[int]) -> str:
         drawn, it = f"regions {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}", "them"
     return (
         f"You drew {drawn}, but the question does not name {it}. Insert {it} with the buttons below, or press Enter "
-        "again to ask about the whole image."
+        f"again to ask without {it}."
     )
 
 

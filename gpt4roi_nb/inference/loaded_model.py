@@ -142,6 +142,12 @@ class LoadedModel:
         return self._model is not None
 
     @property
+    def about(self) -> str:
+        """One sentence on what this checkpoint is."""
+        stated = self._model.config.about if self._model is not None else ""
+        return stated or f"GPT4RoI from {self.source or 'memory'}"
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 

@@ -153,11 +153,6 @@ class GPT4RoI(LoadedModel):
         """Whether this is the embedded demo checkpoint."""
         return self.source == os.fspath(DEMO_CHECKPOINT)
 
-    @property
-    def about(self) -> str:
-        """One sentence on what this checkpoint is."""
-        return self.model.config.about or f"GPT4RoI from {self.source or 'memory'}"
-
     def session(self, image: ImageLike) -> RegionSession:
         """A conversation about an image, which is encoded here, once.
 

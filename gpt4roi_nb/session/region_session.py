@@ -24,6 +24,8 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.prompt import DEFAULT_QUESTION, Prompt, check_references, references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
 from gpt4roi_nb.session.describe import describe_batches
+from gpt4roi_nb.session.export import export_conversation
+from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.saving import read_conversation, write_conversation
 
 BUSY = (
@@ -71,6 +73,11 @@ class RegionSession:
         return self._loaded.hold_weights()
 
     @property
+    def loaded(self) -> LoadedModel:
+        """The model that it asks."""
+        return self._loaded
+
+    @property
     def regions(self) -> tuple[Region, ...]:
         """The regions that were talked about, in the order of their numbers."""
         return tuple(self._regions)
@@ -94,7 +101,8 @@ class RegionSession:
         """Asks, and waits for the whole answer.
 
         Args:
-            text: the question. `<regionN>` names a region; each new one must be named.
+            text: the question. `<regionN>` names a region; each new one must be named. `<Region 1>`, and "region 1"
+                where the conversation has no such region yet, mean the same.
             boxes: (N, 4) pixel xyxy in the original (EXIF-oriented) image: the new regions, numbered on from those
                 that the session already has. Boxes partly outside are clipped with a warning.
             max_new_tokens: at most so many tokens are written.
@@ -137,7 +145,9 @@ class RegionSession:
         """
         sampling = Sampling(temperature, top_p, seed)
         check_stop(stop)
+        self._check_text(text)
         with self._alone():
+            text = read_references(text, len(self._regions))
             asked = self._history_version, *self._prepare(text, boxes, max_new_tokens)
         return self._answer(text, boxes, max_new_tokens, asked, sampling, stop)
 
@@ -176,7 +186,6 @@ class RegionSession:
             self._busy.release()
 
     def _new_regions(self, text: str, boxes: ArrayLike) -> list[Region]:
-        self._check_text(text)
         if not text.strip():
             raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
         known = len(self._regions)
@@ -322,6 +331,7 @@ class RegionSession:
         self._check_text(text)
         batch_size = whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
+        text = read_references(text, 0)
         if references(text) != [1]:
             raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
@@ -396,6 +406,18 @@ class RegionSession:
         An image that did not come from a file is written beside it, as PNG.
         """
         write_conversation(path, self.image, self.source, self._regions, self._turns)
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Writes the conversation for people to read: image, numbered regions and turns in one file.
+
+        path: ends with `.html`, or with `.md` for Markdown. What `load` reads is written by `save`.
+
+        Raises:
+            ValueError: for a name with another ending.
+            FileNotFoundError: where there is no such folder.
+        """
+        boxes = [region.box for region in self._regions]
+        export_conversation(path, self.image, boxes, self._turns, self._loaded.about)
 
     @classmethod
     def load(

@@ -14,6 +14,7 @@ from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.processor import check_references
 from gpt4roi_nb.prompt import references
+from gpt4roi_nb.session.references import read_references
 
 
 class FakeSession:
@@ -32,11 +33,14 @@ class FakeSession:
         *,
         max_new_tokens: int = 256,
         temperature: float = 0.0,
+        seed: int | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[str]:
         if not text.strip():
             raise ValueError("the question is empty")
         known = len(self.regions)
+        text = read_references(text, known)
+        self._gpt4roi.settings.append((max_new_tokens, temperature, seed))
         checked = check_boxes(boxes, *self.image.size).tolist()
         new = tuple(Region(known + 1 + i, tuple(box)) for i, box in enumerate(checked))
         check_references(references(text), [region.number for region in new], known)
@@ -74,7 +78,8 @@ class FakeSession:
 
 
 class FakeGPT4RoI:
-    """reply: question -> answer, may raise. pause: seconds before each word. asked: what sessions were asked."""
+    """reply: question -> answer, may raise. pause: seconds before each word. asked: what sessions were asked, and `settings`:
+    longest answer, temperature and seed of each."""
 
     is_demo = True
     about = "A stand-in that repeats the question."
@@ -83,6 +88,7 @@ class FakeGPT4RoI:
         self.reply = reply or (lambda text: f"You asked: {text}")
         self.pause = pause
         self.asked: list[tuple[str, tuple[Any, ...]]] = []
+        self.settings: list[tuple[int, float, int | None]] = []
 
     def session(self, image: Any) -> FakeSession:
         return FakeSession(self, image)

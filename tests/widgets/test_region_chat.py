@@ -15,6 +15,7 @@ from fakes import FakeGPT4RoI
 from PIL import Image
 from tiny import picture, tiny_gpt4roi
 
+from gpt4roi_nb import RegionSession
 from gpt4roi_nb.widgets import RegionChat
 from gpt4roi_nb.widgets.errors import OUT_OF_MEMORY
 
@@ -24,14 +25,17 @@ PATIENCE = 20  # seconds
 
 def make_chat(reply: Callable[[str], str] | None = None, pause: float = 0.0) -> RegionChat:
     chat = RegionChat(FakeGPT4RoI(reply, pause), Image.new("RGB", (200, 200), "grey"))
-    chat.conversation.send = lambda content: put_line(chat, **content)
+    chat.conversation.send = lambda content, buffers=None: hear(chat, content)
     return chat
 
 
-def put_line(chat: RegionChat, type: str, text: str, instead_of: str) -> None:
-    """As the browser does."""
-    if chat.conversation.draft.strip() == instead_of.strip():
-        chat.conversation.draft = text
+def hear(chat: RegionChat, content: dict) -> None:
+    """What the browser does with a message about the question line."""
+    talk = chat.conversation
+    if content["type"] == "back":
+        talk.draft = content["text"] + (f"\n{talk.draft}" if talk.draft.strip() else "")
+    elif content["type"] == "line" and talk.draft.strip() in content["instead_of"]:
+        talk.draft = content["text"]
 
 
 @pytest.fixture()
@@ -51,7 +55,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def type_and_enter(chat: RegionChat, text: str) -> None:
-    chat.conversation.draft = text
+    chat.conversation.draft = ""  # the browser empties its line at once
     tell(chat, type="ask", text=text)
     wait_for(lambda: not chat.conversation.busy)
 
@@ -109,6 +113,44 @@ def test_a_drawn_box_is_not_overlooked_silently(chat) -> None:
     assert not chat.regions[0].asked
 
 
+def test_a_new_box_is_not_overlooked_when_only_an_old_region_is_named(chat) -> None:
+    chat.ask("What is <region1>?", [A])
+    chat.set_boxes([B])
+    type_and_enter(chat, "What is <region1> made of?")
+    assert len(chat.answers) == 1 and "You drew region 2" in chat.conversation.notice
+    type_and_enter(chat, chat.conversation.draft)  # Enter again
+    type_and_enter(chat, "And what colour is region 1?")  # it was said once for this box
+    assert len(chat.answers) == 3 and not chat.regions[1].asked
+
+
+@pytest.mark.parametrize("text", ["What is <Region1>?", "What is <region 1>?", "What is < REGION_1 >?", "region1?"])
+def test_spellings_whose_meaning_is_plain_name_the_region(chat, text) -> None:
+    chat.set_boxes([A])
+    type_and_enter(chat, text)
+    assert chat.gpt4roi.asked[0][1] == (A,) and "<region1>" in chat.gpt4roi.asked[0][0]
+
+
+@pytest.mark.parametrize("text", ["What is region 1?", "What is <region1>?", "What is <Region 1>?"])
+def test_a_region_without_a_box_is_not_asked_about(chat, text) -> None:
+    type_and_enter(chat, text)
+    assert chat.gpt4roi.asked == [] and chat.conversation.draft == text
+    words = "The question names region 1, but there is no box yet; draw one on the image, then ask."
+    assert chat.conversation.problem == words
+    with pytest.raises(ValueError, match="there is no box yet"):
+        chat.ask(text)
+    chat.set_boxes([A, B])
+    type_and_enter(chat, "Is region 1 left of region 3?")
+    assert "names region 3, but there are only regions 1 to 2" in chat.conversation.problem
+
+
+def test_settings_hold_for_what_is_typed_and_what_python_asks(chat) -> None:
+    talk = chat.conversation
+    talk.temperature, talk.max_new_tokens, talk.seed = 0.7, 20, 3
+    type_and_enter(chat, "What do you see?")
+    chat.ask("And now?", temperature=0.0)
+    assert chat.gpt4roi.settings == [(20, 0.7, 3), (20, 0.0, 3)]
+
+
 def test_the_answer_streams(chat) -> None:
     chat = make_chat(lambda text: "one two three four", pause=0.1)
     seen = []
@@ -151,7 +193,6 @@ def test_stop_keeps_what_is_written() -> None:
 def test_stop_before_the_first_word_gives_the_question_back() -> None:
     chat = make_chat(pause=0.3)
     chat.set_boxes([A])
-    chat.conversation.draft = "What is <region1>?"
     tell(chat, type="ask", text="What is <region1>?")
     chat.stop()
     wait_for(lambda: not chat.conversation.busy)
@@ -181,6 +222,14 @@ def test_undo_gives_question_and_region_back(chat) -> None:
     assert chat.conversation.draft == "Is <region2> red?"
 
 
+def test_undo_twice_gives_the_earlier_question_back(chat) -> None:
+    chat.ask("First?")
+    chat.ask("Second?")
+    chat.undo()
+    chat.undo()
+    assert chat.conversation.draft == "First?"
+
+
 def test_undo_does_not_overwrite_what_is_being_typed(chat) -> None:
     chat.ask("What is <region1>?", [A])
     chat.conversation.draft = "Half a thou"
@@ -204,7 +253,7 @@ def test_a_new_conversation_begins_without_regions(chat) -> None:
 # ------------------------------------------------------------------------------------------------------ errors
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "empty"), ("What is <region7>?", "<region7>"), ("   \n", "empty")])
+@pytest.mark.parametrize(("text", "words"), [("", "empty"), ("What is <region7>?", "region 7"), ("   \n", "empty")])
 def test_bad_questions_are_answered_in_words_and_kept(chat, text, words) -> None:
     type_and_enter(chat, text)
     assert words in chat.conversation.problem
@@ -226,7 +275,7 @@ def test_python_gets_the_same_error_and_nothing_has_changed(chat) -> None:
     ("text", "boxes", "words"),
     [
         ("What is this?", [(3, 4, 30, 40)], "never names <region1>"),
-        ("What is <region7>?", [(3, 4, 30, 40)], "names <region7>"),
+        ("What is <region7>?", [(3, 4, 30, 40)], "names region 7"),
         ("What is <region1>?", [(30, 4, 3, 40)], "x2 <= x1"),
         ("word " * 20_000 + "<region1>", [(3, 4, 30, 40)], "shorten the question"),
     ],
@@ -326,6 +375,28 @@ def test_another_image_begins_another_conversation(chat) -> None:
     assert chat.session.image.size == (50, 40)
     assert chat.answers == []
     assert chat.regions == ()
+
+
+def test_a_saved_session_is_opened_with_its_turns_and_goes_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gpt4roi = tiny_gpt4roi()
+    chat = RegionChat(gpt4roi, picture())
+    chat.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4)
+    heard = []
+    chat.conversation.send = lambda content, buffers=None: heard.append((content, buffers))
+    for message in ({"type": "save"}, {"type": "save"}, {"type": "export", "format": "md"}):
+        tell(chat, **message)
+    assert "conversation.json" in heard[0][0]["text"] and "conversation-2.json" in heard[1][0]["text"]
+    (content, (data,)) = heard[2]
+    assert content["name"] == "conversation.md" and b"**You:** What is region 1?" in data
+
+    again = RegionChat(RegionSession.load("conversation.json", gpt4roi))
+    assert [turn["question"] for turn in again.conversation.turns] == ["What is <region1>?"]
+    assert [(region.box, region.asked) for region in again.regions] == [((3, 4, 30, 40), True)]
+    again.ask("And region 1?", max_new_tokens=4)
+    assert len(again.answers) == 2
+    with pytest.raises(TypeError, match="has its own image"):
+        RegionChat(again.session, picture())
 
 
 def test_the_gallery_fills_when_it_is_first_opened(chat) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from gpt4roi_nb.widgets.examples import example_questions
+from gpt4roi_nb.widgets.examples import GOOD_OF_IMAGE, GOOD_OF_ONE, GOOD_OF_TWO, example_questions
 from gpt4roi_nb.widgets.regions import RegionBook, mentions
 
 A, B, C = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (40.0, 0.0, 50.0, 10.0)
@@ -112,9 +114,16 @@ def test_mentions_are_listed_once_each() -> None:
     ("asked", "new"), [((), ()), ((), (1,)), ((), (1, 2)), ((1,), ()), ((1, 2), ()), ((1,), (2,)), ((1, 2), (3, 4, 5))]
 )
 def test_examples_name_only_regions_that_exist_and_some_new_one(asked, new) -> None:
-    questions = example_questions(asked, new)
-    assert len(questions) >= 2
-    for text in questions:
-        assert set(mentions(text)) <= {*asked, *new}
-        if new:
-            assert set(mentions(text)) & set(new)
+    good = [re.sub("{.}", "R", text) for text in (*GOOD_OF_IMAGE, *GOOD_OF_ONE, *GOOD_OF_TWO)]
+    seen = set()
+    for turn in range(4):
+        questions = example_questions(asked, new, turn)
+        seen.update(questions)
+        assert len(set(questions)) == 3
+        for text in questions:
+            assert set(mentions(text)) <= {*asked, *new}
+            if new:
+                assert set(mentions(text)) & set(new)
+        for text in questions[:2]:  # those that the model answers well
+            assert re.sub("<region.>", "R", text) in good
+    assert len(seen) > 3  # they vary

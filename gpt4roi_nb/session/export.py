@@ -1,0 +1,139 @@
+"""A conversation to hand out: its image with numbered regions, and what was said, as text, Markdown or HTML.
+
+Whatever people or models wrote stays text: nothing of it becomes markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.draw import draw_regions, region_color
+from gpt4roi_nb.files import replacing
+from gpt4roi_nb.session.conversation import Turn
+
+MAX_SIDE = 640  # pixels of the image as it is handed out
+JPEG_QUALITY = 88
+_MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>|~$&])")
+_LINE_START = re.compile(r"^(\s*\d*)([-+=#.)])", re.MULTILINE)  # of a list or a heading
+_DOCUMENT = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Conversation about an image</title>
+<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 680px; margin: 24px auto; padding: 0 16px }}</style>
+{content}
+</html>
+"""
+
+
+def as_text(turns: Sequence[Turn]) -> str:
+    """What was said, as plain text."""
+    return "\n\n".join(f"You: {_named(turn.question)}\nModel: {_named(_answer(turn))}" for turn in turns)
+
+
+def as_markdown(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "") -> str:
+    """The conversation as Markdown, with the image in it.
+
+    Args:
+        image: upright RGB.
+        boxes: of the regions by number, pixel xyxy in `image`.
+        turns: oldest first.
+        about: what the model is.
+    """
+    lines = [f"![{_caption(boxes)}]({_address(image, boxes)})"]
+    for turn in turns:
+        lines += [f"**You:** {_plain(_named(turn.question))}", f"**Model:** {_plain(_named(_answer(turn)))}"]
+    return "\n\n".join([*lines, *([f"Model: {_plain(about)}"] if about else [])]) + "\n"
+
+
+def as_html(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "") -> str:
+    """The same as a fragment of HTML, which needs nothing from elsewhere."""
+    said = [
+        f'<p style="margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"><b>{who}:</b> {_marked(text)}</p>'
+        for turn in turns
+        for who, text in (("You", turn.question), ("Model", _answer(turn)))
+    ]
+    return "\n".join(
+        [
+            f'<img alt="{_caption(boxes)}" src="{_address(image, boxes)}" '
+            'style="max-width:100%;height:auto;margin:0 0 12px">',
+            *said,
+            *([f'<p style="margin:0;font-size:85%">Model: {html.escape(about)}</p>'] if about else []),
+        ]
+    )
+
+
+def as_document(fragment: str) -> str:
+    """A whole HTML page of what `as_html` returned."""
+    return _DOCUMENT.format(content=fragment)
+
+
+def export_conversation(
+    path: str | os.PathLike[str], image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = ""
+) -> None:
+    """Write the conversation as one file; see `RegionSession.export`."""
+    target = Path(path).expanduser()
+    kind = target.suffix.lower()
+    if kind in (".html", ".htm"):
+        content = as_document(as_html(image, boxes, turns, about))
+    elif kind == ".md":
+        content = as_markdown(image, boxes, turns, about)
+    else:
+        raise ValueError(f"expected a name that ends with .html or .md, but {str(path)!r} came")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {str(target.parent)!r} to write {target.name!r} in; make it first")
+    with replacing(target) as partial:
+        partial.write_text(content, encoding="utf-8")
+
+
+def _answer(turn: Turn) -> str:
+    return turn.answer.text + (" (stopped)" if turn.answer.stopped else "")
+
+
+def _named(text: str) -> str:
+    """Regions as a reader calls them."""
+    return _MENTION.sub(lambda match: f"region {match[1] or match[2]}", text)
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds no markup."""
+    text = _LINE_START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", text.strip()))
+    return re.sub(r"\n+", "\\\\\n", text)  # a line break, in the same paragraph
+
+
+def _marked(text: str) -> str:
+    """HTML of a text, each region underlined in its color."""
+    parts, end = [], 0
+    for match in _MENTION.finditer(text):
+        number = int(match[1] or match[2])
+        parts.append(html.escape(text[end : match.start()]))
+        parts.append(f'<b style="border-bottom:3px solid {region_color(max(number, 1))}">region {number}</b>')
+        end = match.end()
+    return "".join([*parts, html.escape(text[end:])])
+
+
+def _caption(boxes: Sequence[Box]) -> str:
+    count = len(boxes)
+    return "The image" + (f" with {count} numbered region{'s' if count > 1 else ''}" if count else "")
+
+
+def _address(image: Image.Image, boxes: Sequence[Box]) -> str:
+    """The image with its regions, as an address that holds the data."""
+    scale = min(MAX_SIDE / max(image.size), 1.0)
+    width, height = (max(round(side * scale), 1) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
+    across, down = width / image.width, height / image.height
+    placed = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in boxes]
+    stream = io.BytesIO()
+    draw_regions(small, placed).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,41 @@
+"""References to regions as people write them, turned into the one spelling that a prompt knows: `<region1>`.
+
+The prompt's own grammar stays strict: this stands between a person and it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gpt4roi_nb.prompt import region
+
+_LOOSE = re.compile(r"<\s*region[\s_-]*(\d{1,6})\s*>", re.IGNORECASE)
+_IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
+
+
+def spelled(text: str) -> str:
+    """A question with its references in brackets spelled as a prompt knows them: `<Region 1>` becomes `<region1>`.
+
+    >>> spelled("Is < Region_1 > left of <region 2>?")
+    'Is <region1> left of <region2>?'
+    """
+    return _LOOSE.sub(lambda match: region(int(match[1])), text)
+
+
+def read_references(text: str, known: int) -> str:
+    """A question with everything that means a region spelled as a prompt knows it.
+
+    "region 3" in plain words means `<region3>` where the conversation has no region 3 yet. Those that it has stay words.
+
+    Args:
+        text: the question.
+        known: how many regions the conversation has.
+
+    >>> read_references("Is region 1 left of Region 2?", known=1)
+    'Is region 1 left of <region2>?'
+    """
+
+    def in_brackets(match: re.Match[str]) -> str:
+        return match[0] if match[1] is None or int(match[1]) <= known else region(int(match[1]))
+
+    return _IN_WORDS.sub(in_brackets, spelled(text))

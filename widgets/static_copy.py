@@ -1,0 +1,72 @@
+"""A copy of a view that needs no kernel: what a saved notebook shows the next day, and what exports of it print."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from uuid import uuid4
+
+from IPython.display import display
+
+DELAY = 0.3  # seconds: what changes several times in a row is copied once
+# Of the two outputs one shows: the live view where it is there, else the copy, without "model not found" above it.
+_STYLE = """<style>
+.jp-OutputArea-child:has(.{live}) + .jp-OutputArea-child:has(.gpt4roi-saved),
+.jp-OutputArea-child:not(:has(.{live})):has(+ .jp-OutputArea-child .gpt4roi-saved) {{ display: none }}
+</style>"""
+
+
+class StaticCopy:
+    """An output below a view's own, which the notebook stores, and which hides while the view is alive.
+
+    The view's own output cannot hold it: to change an output is to make its view anew, under the hand that uses it.
+
+    Args:
+        live: class of the view's element.
+        render: the copy as (HTML, plain text).
+    """
+
+    def __init__(self, live: str, render: Callable[[], tuple[str, str]]) -> None:
+        self._style = _STYLE.format(live=live)
+        self._render = render
+        self._id = f"gpt4roi-{uuid4().hex}"
+        self._shown = False
+        self._state: Hashable = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def show(self) -> None:
+        """Puts the copy out, below what the cell has shown so far."""
+        self._shown = True
+        display(self._bundle(), raw=True, display_id=self._id)
+
+    def changed(self, state: Hashable) -> None:
+        """The view may look otherwise now. state: equal where it does not."""
+        with self._lock:
+            if not self._shown or state == self._state:
+                return
+            self._state = state
+            if self._timer is None:
+                self._timer = threading.Timer(DELAY, self._update)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> None:
+        """Leaves the copy as it is."""
+        with self._lock:
+            self._shown = False
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _update(self) -> None:
+        with self._lock:
+            self._timer = None
+        display(self._bundle(), raw=True, display_id=self._id, update=True)
+
+    def _bundle(self) -> dict[str, str]:
+        page, text = self._render()
+        note = '<p style="margin:0 0 10px;font-size:85%">As it was saved. Run this cell again to go on.</p>'
+        return {
+            "text/html": f'{self._style}\n<div class="gpt4roi-saved">\n{note}\n{page}\n</div>',
+            "text/plain": text,
+        }
