@@ -67,6 +67,13 @@ def test_the_first_notebook_asks_and_tells_the_truth() -> None:
     assert source.count('"the model:"') == source.count('"the truth:"') >= 3
 
 
+def test_running_all_cells_leaves_the_first_chat_to_its_reader() -> None:
+    """Else the region that the reader draws in section 2 is not region 1."""
+    source = "\n".join(cell.source for cell in nbformat.read(FIRST, as_version=4).cells if cell.cell_type == "code")
+    assert "\nchat = RegionChat(" in source
+    assert not re.search(r"\bchat\.(?!session\.(roi_features|describe)\b)", source)
+
+
 def test_the_readmes_python_prints_what_it_says() -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
     expected = re.findall(r"^print\(.*\) +# (.*)$", block, re.MULTILINE)

@@ -1,0 +1,168 @@
+"""What a person stumbled over in the conversation, with a stand-in for the model: several stumbles a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from browser.lab import Lab, Notebook
+from nbconvert import HTMLExporter
+from playwright.sync_api import expect
+
+SIZE = (336, 336)
+Open = Callable[..., Notebook]
+WINDOWS = ((1366, 768), (820, 1180), (700, 768), (390, 844))
+STATUS_BAR = 25  # pixels at the bottom of JupyterLab
+
+
+def enter(notebook: Notebook, text: str) -> None:
+    notebook.line.fill(text)
+    notebook.line.press("Enter")
+
+
+def question(notebook: Notebook, turn: int) -> str:
+    return notebook.turn(turn).locator(".user .bubble").inner_text()
+
+
+def printed(notebook: Notebook, expression: str) -> str:
+    notebook.run_cell(f"print({expression})")
+    return notebook.panel.locator(".jp-OutputArea-output pre").last.inner_text().strip()
+
+
+def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots: Path) -> None:
+    notebook = fake_chat("pause=0.1")
+    problem, status = notebook.chat.locator(".problem"), notebook.chat.locator(".status")
+
+    # A double click asks once, and is no click on Stop.
+    notebook.line.fill("First?")
+    notebook.button("ask").dblclick()
+    expect(notebook.turn(1)).to_be_visible()
+    expect(problem).to_be_hidden()
+    expect(notebook.turn(1).locator(".stopped")).to_have_count(0)
+    expect(notebook.button("ask")).to_be_enabled()
+
+    # What is typed right after Enter belongs to the next question.
+    notebook.line.click()
+    notebook.page.keyboard.type("Second?")
+    notebook.page.keyboard.press("Enter")
+    notebook.page.keyboard.type("Third")
+    expect(notebook.turn(2)).to_be_visible()
+    assert question(notebook, 2) == "Second?"
+    expect(notebook.line).to_have_value("Third")
+
+    # A region that is not there is not asked about.
+    enter(notebook, "What is region 1?")
+    expect(problem).to_have_text("The question names region 1, but there is no box yet; draw one on the image, then ask.")
+    expect(notebook.line).to_have_value("What is region 1?")
+    expect(notebook.turn(3)).not_to_be_attached()
+
+    # A spelling whose meaning is plain is taken.
+    notebook.draw((40, 40, 120, 120), SIZE, 1)
+    enter(notebook, "What is <Region 1>?")
+    expect(notebook.turn(3).locator(".user .chip")).to_have_text("region 1")
+    expect(problem).to_be_hidden()
+
+    # A new box is not overlooked because an older one is named.
+    notebook.draw((200, 60, 300, 160), SIZE, 2)
+    enter(notebook, "What colour is <region1>?")
+    expect(status).to_contain_text("You drew region 2, but the question does not name it")
+    expect(notebook.line).to_have_value("What colour is <region1>?")
+    notebook.page.screenshot(path=shots / "conversation_asks_first.png")
+    notebook.line.press("Enter")
+    expect(notebook.turn(4)).to_be_visible()
+
+    notebook.button("undo").click()
+    expect(notebook.line).to_have_value("What colour is <region1>?")
+    notebook.button("undo").click()
+    expect(notebook.line).to_have_value("What is <region1>?")
+
+    # Settings, of which a wrong one is put back in words.
+    notebook.button("settings").click()
+    fields = {name: notebook.chat.locator(f"input[data-setting='{name}']") for name in ("temperature", "seed")}
+    fields["temperature"].fill("0.7")
+    fields["seed"].fill("5")
+    fields["seed"].press("Tab")
+    fields["temperature"].fill("")
+    fields["temperature"].press("Tab")
+    expect(fields["temperature"]).to_have_value("0.7")
+    expect(notebook.chat.locator(".panel .wrong").first).to_contain_text("from 0 to 2; it was put back")
+    notebook.page.screenshot(path=shots / "conversation_settings.png")
+    notebook.button("settings").click()
+    enter(notebook, "What is <region1>?")
+    expect(notebook.turn(3)).to_be_visible()
+    assert printed(notebook, "gpt4roi.settings[-1]") == "(256, 0.7, 5)"
+
+
+def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Open, shots: Path) -> None:
+    notebook = fake_chat(height=900)
+    page, chat = notebook.page, notebook.chat
+    file = lab.files / page.url.split("/")[-1].split("?")[0]
+    saved = notebook.panel.locator(".gpt4roi-saved")
+    notebook.draw((40, 40, 120, 120), SIZE, 1)
+    notebook.ask("What is <region1>, <b>really</b>?", turn=1)
+    expect(saved).to_contain_text("You: What is region 1, <b>really</b>?", use_inner_text=False)
+    expect(saved).to_be_hidden()  # while the live view is there
+
+    notebook.button("keep").click()
+    with page.expect_download() as download:
+        notebook.button("html").click()
+    handout = download.value.path().read_text(encoding="utf-8")
+    assert "data:image/jpeg" in handout and "&lt;b&gt;really&lt;/b&gt;" in handout
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    notebook.button("copy").click()
+    expect(chat.locator(".panel").get_by_text("Copied.")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("You: What is region 1, <b>really</b>?\nModel: ")
+    page.screenshot(path=shots / "conversation_kept.png")
+
+    # The line keeps no key from the notebook that means "save".
+    dirty = page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
+    expect(dirty).to_have_count(1)
+    notebook.line.press("Control+s")
+    expect(dirty).to_have_count(0)
+
+    # A restarted kernel: it says so, and what cannot work is disabled.
+    page.locator(".lm-MenuBar-itemLabel", has_text="Kernel").first.click()
+    page.locator(".lm-Menu-item[data-command='kernelmenu:restart']").click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    expect(chat.locator(".gone")).to_contain_text("The kernel was restarted: run this cell again")
+    for action in ("ask", "inspect"):
+        expect(notebook.button(action).first).to_be_disabled()
+    for part in (".gpt4roi-canvas", ".toolbar"):
+        assert chat.locator(part).evaluate("part => part.closest('[inert]') !== null")
+    expect(notebook.turn(1)).to_be_visible()
+    page.screenshot(path=shots / "conversation_restarted.png")
+
+    # The next day: no kernel knows of it, and the notebook still shows what was said.
+    notebook.shut_down()
+    page.goto(lab.address(file.name))
+    expect(saved).to_be_visible()
+    expect(saved).to_contain_text("You: What is region 1, <b>really</b>?")
+    expect(saved.locator("img")).not_to_have_js_property("naturalWidth", 0)
+    expect(notebook.panel.get_by_text("model not found")).to_be_hidden()
+    page.screenshot(path=shots / "conversation_next_day.png")
+    notebook.errors[:] = [error for error in notebook.errors if "widget model not found" not in error]
+    exported, _ = HTMLExporter().from_filename(file)
+    assert "<b>You:</b> What is " in exported and "&lt;b&gt;really&lt;/b&gt;" in exported
+
+
+@pytest.mark.slow
+def test_image_and_question_line_fit_the_window(fake_chat: Open, shots: Path) -> None:
+    notebook = fake_chat(height=768, width=1366)
+    notebook.run_cell(
+        "chat.ask('What is <region1>?', [(40, 40, 120, 120)]); chat.ask('And why, in many words? ' * 8)\n"
+        "chat.set_boxes([(200, 60, 300, 160)])"
+    )
+    expect(notebook.turn(2)).to_be_visible()
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.page.set_viewport_size({"width": 1366, "height": 768})
+        notebook.choose_theme(theme)
+        for width, height in WINDOWS:
+            notebook.page.set_viewport_size({"width": width, "height": height})
+            notebook.chat.evaluate("chat => chat.scrollIntoView({block: 'start'})")
+            notebook.page.wait_for_timeout(500)
+            notebook.page.screenshot(path=shots / f"conversation_{theme[-5:].strip()}_{width}.png")
+            line, image = notebook.line.bounding_box(), notebook.chat.locator(".image svg").bounding_box()
+            assert line is not None and image is not None
+            assert line["y"] + line["height"] <= height - STATUS_BAR, f"at {width} × {height}"
+            assert image["y"] >= 0 and image["width"] >= 150
