@@ -52,7 +52,11 @@ def nothing_computed(session, gpt4roi, monkeypatch):
         ("", [], "question is empty"),
         (" \n\t\u3000", [], "question is empty"),
         ("", [OTHER_BOX], "question is empty"),
-        ("What is <region7>?", [], r"names <region7>, but there is no box for it and the conversation has <region1> so far"),
+        (
+            "What is <region7>?",
+            [],
+            r"names <region7>, but there is no box for it and the conversation has <region1> so far",
+        ),
         ("What is <region7>?", [OTHER_BOX], "names <region7>, but the boxes are those of <region2>"),
         ("What is <region0>?", [], "names <region0>"),
         ("What is <region2>?", [], "names <region2>, but there is no box for it"),

@@ -25,7 +25,7 @@ def spelled(text: str) -> str:
 def read_references(text: str, known: int) -> str:
     """A question with everything that means a region spelled as a prompt knows it.
 
-    "region 3" in plain words means `<region3>` where the conversation has no region 3 yet. Those that it has stay words.
+    "region 3" in words means `<region3>` where the conversation has no region 3 yet; one that it has stays in words.
 
     Args:
         text: the question.

@@ -53,7 +53,9 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
 
     # A region that is not there is not asked about.
     enter(notebook, "What is region 1?")
-    expect(problem).to_have_text("The question names region 1, but there is no box yet; draw one on the image, then ask.")
+    expect(problem).to_have_text(
+        "The question names region 1, but there is no box yet; draw one on the image, then ask."
+    )
     expect(notebook.line).to_have_value("What is region 1?")
     expect(notebook.turn(3)).not_to_be_attached()
 

@@ -15,8 +15,12 @@ from tiny import picture, tiny_gpt4roi
 from gpt4roi_nb import Answer, RegionSession, Turn
 from gpt4roi_nb.session.export import MAX_SIDE, as_html, as_markdown, as_text
 
-NASTY = "<img src=x onerror='hit()'> **no** [link](http://x) `code` $x$ & # <region1>\n# heading\n- item\n1. one\n\n| a |"
-TURNS = (Turn(f"What is <region1>? {NASTY}", Answer(f"region 1 is {NASTY}", [], [], [], 0, 0, 0.0, stopped=True), (1,)),)
+NASTY = (
+    "<img src=x onerror='hit()'> **no** [link](http://x) `code` $x$ & # <region1>\n# heading\n- item\n1. one\n\n| a |"
+)
+TURNS = (
+    Turn(f"What is <region1>? {NASTY}", Answer(f"region 1 is {NASTY}", [], [], [], 0, 0, 0.0, stopped=True), (1,)),
+)
 IMAGE, BOXES = Image.new("RGB", (1200, 300), "grey"), [(100.0, 40.0, 500.0, 200.0)]
 
 

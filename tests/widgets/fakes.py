@@ -78,8 +78,9 @@ class FakeSession:
 
 
 class FakeGPT4RoI:
-    """reply: question -> answer, may raise. pause: seconds before each word. asked: what sessions were asked, and `settings`:
-    longest answer, temperature and seed of each."""
+    """reply: question -> answer, may raise. pause: seconds before each word. asked: what sessions were asked.
+
+    settings: longest answer, temperature and seed of each question."""
 
     is_demo = True
     about = "A stand-in that repeats the question."
