@@ -7,6 +7,7 @@ function disclosure(name, text, title, ...content) {
   const opener = button(name, text, title, () => {
     panel.hidden = !panel.hidden;
     opener.setAttribute("aria-expanded", String(!panel.hidden));
+    panel.scrollIntoView({ block: "nearest" }); // what opens below the fold is not seen to open
   });
   opener.setAttribute("aria-expanded", "false");
   return [opener, panel];

@@ -43,10 +43,8 @@ class StaticCopy:
     def changed(self, state: Hashable) -> None:
         """The view may look otherwise now. state: equal where it does not."""
         with self._lock:
-            if not self._shown or state == self._state:
-                return
-            self._state = state
-            if self._timer is None:
+            same, self._state = state == self._state, state
+            if self._shown and not same and self._timer is None:
                 self._timer = threading.Timer(DELAY, self._update)
                 self._timer.daemon = True
                 self._timer.start()
