@@ -308,8 +308,10 @@ function render({ model, el }) {
     .concat(toolListeners);
   const unmount = mount(model, el, root, listeners);
   const unwatch = watchKernel(model, () => showLost(root, lost, [log, lost, question.line, about], question.lock));
-  requestAnimationFrame(showShape); // once it is on the page
+  const shape = new ResizeObserver(showShape); // once it is on the page
+  shape.observe(root);
   return () => {
+    shape.disconnect();
     unwatch();
     unmount();
   };

@@ -65,16 +65,16 @@ class RegionChat:
     """
 
     def __init__(self, gpt4roi: GPT4RoI | RegionSession, image: ImageLike | None = None) -> None:
-        session = gpt4roi if isinstance(gpt4roi, RegionSession) else None
-        if session is not None:
+        session, model = None, gpt4roi
+        if isinstance(gpt4roi, RegionSession):
             if image is not None:
                 raise TypeError("a RegionSession has its own image; leave the image out")
-            gpt4roi = session.loaded  # type: ignore[assignment]  # checked below, as any other
-        if not hasattr(gpt4roi, "session"):
-            raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(gpt4roi).__name__} came first")
-        self.gpt4roi = gpt4roi
+            session, model = gpt4roi, gpt4roi.loaded  # type: ignore[assignment]
+        if not hasattr(model, "session"):
+            raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(model).__name__} came first")
+        self.gpt4roi: GPT4RoI = model  # type: ignore[assignment]
         self.canvas = RegionCanvas(self._regions_changed, on_inspect=self._on_inspect_region)
-        self.conversation = Conversation(about=gpt4roi.about, colors=list(REGION_COLORS))
+        self.conversation = Conversation(about=self.gpt4roi.about, colors=list(REGION_COLORS))
         self.picker = ImagePicker()
         self.canvas.widget.layout.width = "auto"
         talk = VBox([self.conversation])
@@ -221,7 +221,6 @@ class RegionChat:
         """Shows the session as it is, for instance after `chat.session.ask(...)`. Happens by itself after a cell."""
         self.canvas.set_asked([region.box for region in self._session.regions])
         self.conversation.set_history(self._session.history)
-        self._regions_changed()
 
     def close(self) -> None:
         """Takes the widget off the page and ends its thread; an answer that is being written ends there."""
