@@ -65,14 +65,15 @@ class RegionChat:
     """
 
     def __init__(self, gpt4roi: GPT4RoI | RegionSession, image: ImageLike | None = None) -> None:
-        session, model = None, gpt4roi
+        session: RegionSession | None = None
+        model: Any = gpt4roi
         if isinstance(gpt4roi, RegionSession):
             if image is not None:
                 raise TypeError("a RegionSession has its own image; leave the image out")
-            session, model = gpt4roi, gpt4roi.loaded  # type: ignore[assignment]
+            session, model = gpt4roi, gpt4roi.loaded
         if not hasattr(model, "session"):
             raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(model).__name__} came first")
-        self.gpt4roi: GPT4RoI = model  # type: ignore[assignment]
+        self.gpt4roi: GPT4RoI = model
         self.canvas = RegionCanvas(self._regions_changed, on_inspect=self._on_inspect_region)
         self.conversation = Conversation(about=self.gpt4roi.about, colors=list(REGION_COLORS))
         self.picker = ImagePicker()
