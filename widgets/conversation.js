@@ -68,6 +68,7 @@ function makeLog(model) {
     following = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
   });
   const follow = () => following && log.scrollTo({ top: log.scrollHeight });
+  new ResizeObserver(follow).observe(log);
 
   const showTurns = () => {
     const colors = model.get("colors");
