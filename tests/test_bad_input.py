@@ -64,7 +64,6 @@ def nothing_computed(session, gpt4roi, monkeypatch):
         ("<region2>, <region3>, <region4>?", [OTHER_BOX], "names <region3> and <region4>"),
         ("What is it?", [OTHER_BOX], r"never names <region2>, for which a box was given"),
         ("What is <region1>?", [OTHER_BOX], "never names <region2>"),
-        ("What is region 2?", [OTHER_BOX], "never names <region2>"),
         ("What is <region2>?", [OTHER_BOX, BOX], "never names <region3>"),
         ("What is it?", [OTHER_BOX, BOX], "never names <region2> and <region3>, for which boxes were given"),
         ("<region2>?", [(NAN, 0, 9, 9)], "not a finite number"),
