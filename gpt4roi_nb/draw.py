@@ -10,19 +10,20 @@ from PIL import Image, ImageDraw, ImageFont
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import ImageLike, load_image
 
-# Ten hues, each at least 3:1 against both white and JupyterLab's dark background (#111111), and told apart by
-# people with the common colour deficiencies when next to the region's number (a colour never stands alone).
+# Ten hues, each at least 4.5:1 against white, so that white text on them can be read, and 3:1 against JupyterLab's dark
+# background (#111111); told apart by people with the common colour deficiencies when next to the region's number (a
+# colour never stands alone).
 REGION_COLORS: tuple[str, ...] = (
-    "#e8590c",
-    "#1c7ed6",
-    "#2f9e44",
+    "#c94d0a",
+    "#1a77ca",
+    "#28863a",
     "#c2255c",
     "#9c36b5",
-    "#0c8599",
+    "#0c8094",
     "#a86500",
-    "#5c7cfa",
+    "#506cdb",
     "#d6336c",
-    "#6a8000",
+    "#687d00",
 )
 
 # Sizes follow from the image, so that a region looks alike at any size: a line is a 180th of the geometric mean of the

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from gpt4roi_nb.boxes import BoxClippedWarning
-from gpt4roi_nb.draw import draw_regions, region_color
+from gpt4roi_nb.draw import REGION_COLORS, draw_regions, region_color
 
 SIZE = (320, 240)
 BOXES = [(40, 60, 140, 180), (200, 60, 300, 190)]
@@ -28,6 +28,19 @@ def test_a_copy_of_the_same_size_and_the_original_untouched():
     drawn = draw_regions(image, BOXES)
     assert drawn is not image and drawn.size == SIZE and drawn.mode == "RGB"
     assert not changed(image).any() and changed(drawn).any()
+
+
+def luminance(color: str) -> float:
+    """As WCAG 2 defines it."""
+    shares = [value / 255 for value in ImageColor.getrgb(color)]
+    red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("color", REGION_COLORS)
+def test_white_text_on_a_color_can_be_read_and_a_line_of_it_seen_on_black(color):
+    assert 1.05 / (luminance(color) + 0.05) >= 4.5
+    assert (luminance(color) + 0.05) / (luminance("#111111") + 0.05) >= 3
 
 
 def test_each_region_has_its_color():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from dataclasses import dataclass
 
@@ -39,6 +40,23 @@ def display_image(image: Image.Image) -> DisplayImage:
         method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
         image = image.resize(size, method)
     return DisplayImage(encode(image), *size, scale)
+
+
+def drawing_url(image: Image.Image, shown: DisplayImage) -> tuple[str, int]:
+    """The picture for the box widget, which counts in whole pixels of what it shows: an SVG of the original's size.
+
+    Returns:
+        A `data:` URL, and how many of its pixels there are for one of the original: 1, or more for a tiny image.
+    """
+    scale = max(round(shown.scale), 1)
+    size = f'width="{image.width * scale}" height="{image.height * scale}"'
+    kind = "png" if shown.data.startswith(b"\x89PNG") else "jpeg"
+    data = base64.b64encode(shown.data).decode()
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}><image {size} preserveAspectRatio="none" '
+        f'href="data:image/{kind};base64,{data}"/></svg>'
+    )
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(), scale
 
 
 def encode(image: Image.Image) -> bytes:

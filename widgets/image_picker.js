@@ -1,6 +1,30 @@
 // Another image: scenes of the generated world, or a file from the user's computer.
 
-const MEBIBYTE = 2 ** 20;
+const HEAD_BYTES = 4096; // enough to tell a file's format
+const MAX_SENT_SIDE = 4096; // pixels, of an image that is shrunk
+const SENT_QUALITY = 0.92;
+const SHRINK = 0.8; // a side, until the file is small enough
+
+/** An image file as a smaller JPEG of at most `limit` bytes; null where this browser cannot read it. */
+async function shrunk(file, limit) {
+  const image = await createImageBitmap(file).catch(() => null);
+  if (!image) return null;
+  const before = [image.width, image.height];
+  let scale = Math.min(MAX_SENT_SIDE / Math.max(...before), 1);
+  for (;;) {
+    const [width, height] = before.map((side) => Math.max(Math.round(side * scale), 1));
+    const canvas = node("canvas", { width, height });
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = "#fff"; // below what is transparent, as in Python
+    pen.fillRect(0, 0, width, height);
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(image, 0, 0, width, height);
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", SENT_QUALITY));
+    if (!blob) return null;
+    if (blob.size <= limit) return { blob, sizes: [...before, width, height] };
+    scale *= SHRINK;
+  }
+}
 
 function render({ model, el }) {
   const scenes = node("div", { className: "scenes", role: "group", ariaLabel: "Generated scenes" });
@@ -23,17 +47,25 @@ function render({ model, el }) {
     scenes, drop, words,
   );
 
+  const showProblem = () => {
+    words.textContent = model.get("problem");
+    words.classList.toggle("problem", Boolean(model.get("problem")));
+  };
   const upload = async (chosen) => {
     if (!chosen) return;
     const limit = model.get("max_bytes");
-    if (chosen.size > limit) {
-      words.textContent =
-        `${chosen.name} has ${(chosen.size / MEBIBYTE).toFixed(1)} MB; the notebook's connection takes ` +
-        `${Math.floor(limit / MEBIBYTE)} MB. Open it from Python: chat.set_image("path/to/it").`;
-      return;
-    }
+    const { name, size } = chosen;
+    words.classList.remove("problem");
+    words.textContent = `Opening ${name}…`;
+    const smaller = size > limit || /\.hei[cf]$/i.test(name) ? await shrunk(chosen, limit) : null;
     words.textContent = "";
-    model.send({ type: "file", name: chosen.name }, undefined, [await chosen.arrayBuffer()]);
+    if (smaller) {
+      model.send({ type: "file", name, shrunk: smaller.sizes }, undefined, [await smaller.blob.arrayBuffer()]);
+    } else if (size > limit) {
+      model.send({ type: "unreadable", name }, undefined, [await chosen.slice(0, HEAD_BYTES).arrayBuffer()]);
+    } else {
+      model.send({ type: "file", name }, undefined, [await chosen.arrayBuffer()]);
+    }
   };
   file.addEventListener("change", () => {
     upload(file.files[0]);
@@ -69,9 +101,13 @@ function render({ model, el }) {
   };
   const showOpened = () => {
     root.hidden = !model.get("opened");
-    words.textContent = "";
+    showProblem();
   };
-  const unmount = mount(model, el, root, [["change:thumbnails", showScenes], ["change:opened", showOpened]]);
+  const unmount = mount(model, el, root, [
+    ["change:thumbnails", showScenes],
+    ["change:opened", showOpened],
+    ["change:problem", showProblem],
+  ]);
   showScenes();
   showOpened();
   return () => {

@@ -10,8 +10,10 @@ import traitlets
 from PIL import Image
 
 from gpt4roi_nb.data.scenes.scene import make_scene
+from gpt4roi_nb.images import load_image
 from gpt4roi_nb.widgets.display_image import encode
 from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.wire import MAX_UPLOAD_BYTES
 
 _HERE = Path(__file__).parent
 SCENE_SIZE = 336  # pixels a side, what the demo checkpoint's world is made for
@@ -19,16 +21,20 @@ THUMBNAIL_SIZE = 96
 SCENES_A_PAGE = 8
 # Scenes of the gallery. Training and its checks draw from series, whose seeds `scene_seed` scatters elsewhere.
 FIRST_GALLERY_SEED = 7_000_000
-# The notebook server closes a connection on which a message of more than 10 MiB comes in.
-MAX_UPLOAD_BYTES = 9 * 2**20
+# How files begin, or end their names, that are no image which Pillow and browsers read, and what to do about them.
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_RAW_NAMES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".raw")
+_AS_JPEG = "save it as JPEG or PNG"
 
 
 class ImagePicker(anywidget.AnyWidget):
     """A strip of scenes and a place for a file, hidden until `opened`.
 
-    thumbnails: [{"seed", "data": an image file's bytes}].
-    Messages from the browser: {"type": "scene", "seed"}, {"type": "more"}, {"type": "file", "name"} with the file's
-    bytes as a buffer.
+    thumbnails: [{"seed", "data": an image file's bytes}]. max_bytes: what one message takes; the browser shrinks larger
+    images. problem: what is wrong with the file that was chosen, in words.
+    Messages from the browser: {"type": "scene", "seed"}, {"type": "more"}, {"type": "file", "name", "shrunk": [width and
+    height before, and after] or absent} with the file's bytes as a buffer, and {"type": "unreadable", "name"} with its
+    first bytes: it is too large for a message, and the browser cannot read it.
     """
 
     _esm = module("image_picker.js")
@@ -37,6 +43,45 @@ class ImagePicker(anywidget.AnyWidget):
     opened = traitlets.Bool(False).tag(sync=True)
     thumbnails: traitlets.List[Any] = traitlets.List().tag(sync=True)
     max_bytes = traitlets.Int(MAX_UPLOAD_BYTES).tag(sync=True)
+    problem = traitlets.Unicode().tag(sync=True)
+
+    @traitlets.observe("opened")
+    def _forget_problem(self, change: object) -> None:
+        self.problem = ""
+
+
+def open_upload(name: str, data: bytes) -> Image.Image:
+    """The image in a file that came from the browser, upright RGB.
+
+    Raises ValueError that names the file, its format where it is known, and what to do.
+    """
+    try:
+        return load_image(data)
+    except ValueError as error:
+        raise ValueError(why_unreadable(name, data, str(error))) from error
+
+
+def why_unreadable(name: str, data: bytes, otherwise: str = f"this browser cannot read it; {_AS_JPEG}") -> str:
+    """In words, why a file cannot be opened, and what to do. data: the file, or its first bytes."""
+    known = _known_format(name.lower(), data)
+    return f"{name} is {known}." if known else f"{name}: {otherwise}."
+
+
+def _known_format(name: str, data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS or name.endswith((".heic", ".heif")):
+        return (
+            "in Apple's HEIC format, which cannot be read here; save it as JPEG: on a Mac, Preview, File, Export; on an "
+            "iPhone, Settings, Camera, Formats, Most Compatible makes the next photos JPEG"
+        )
+    if name.endswith(_RAW_NAMES):
+        return f"a camera's raw file, which cannot be read here; {_AS_JPEG} in the program that develops your photos"
+    if data.startswith(b"%PDF") or name.endswith(".pdf"):
+        return f"a PDF and no image; {_AS_JPEG}, one page per file"
+    if b"<svg" in data[:1000].lower():
+        return "an SVG drawing, which has no pixels; export it as PNG"
+    if data[4:8] == b"ftyp" and not data[8:12].startswith(b"avi") or name.endswith((".mp4", ".mov", ".webm", ".avi")):
+        return "a video; save one frame of it as JPEG or PNG"
+    return ""
 
 
 def show_more_scenes(picker: ImagePicker) -> None:

@@ -6,6 +6,7 @@ they become numbered regions inside the image, and the regions that were asked a
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,9 +21,12 @@ from PIL import Image
 
 from gpt4roi_nb.boxes import Box, check_boxes, from_bbox_widget, to_bbox_widget
 from gpt4roi_nb.draw import REGION_COLORS, region_color
-from gpt4roi_nb.widgets.display_image import DisplayImage, display_image
+from gpt4roi_nb.widgets.box_files import read_boxes
+from gpt4roi_nb.widgets.display_image import display_image, drawing_url
+from gpt4roi_nb.widgets.errors import in_words
 from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.regions import DrawnRegion, RegionBook
+from gpt4roi_nb.widgets.wire import MAX_UPLOAD_BYTES
 
 _HERE = Path(__file__).parent
 # The box widget colors a box by the place of its label in this list, and forgets its label when the list changes. So
@@ -41,22 +45,31 @@ _FIXED = (
 
 
 class RegionTable(anywidget.AnyWidget):
-    """The regions as numbers below the image; in the browser also the keeper of the box widget's manners.
+    """What stands below the image: zoom, and the regions as names and numbers. In the browser also the keeper of the
+    box widget's manners, and of the labels.
 
-    regions: [{"number", "color", "box": [x1, y1, x2, y2] whole pixels of the original image, "asked", "key"}].
-    notice: a sentence for the user. width, height: of the original image, in pixels. inspectable: whether each region
-        has a button to look inside it.
+    regions: [{"number", "color", "box": [x1, y1, x2, y2] whole pixels of the original image, "asked", "key", "name"}].
+    notice: a sentence for the user. width, height: of the original image, in pixels. fineness: pixels of the picture
+        that was sent for one of the original, along a side. inspectable: whether each region has a button to look
+        inside it. max_bytes: of a file with boxes.
     box_widget: the box widget above the table, as the browser names it. heard: when the latest release of the mouse of
         which the kernel knows was told, in the browser's own time; the boxes that it sends afterwards are up to date.
+
+    Messages from the browser: {"type": "pressed"}, {"type": "released", "at", "boxes"}, {"type": "add"},
+    {"type": "box", "key", "box"}, {"type": "name", "key", "name"}, {"type": "remove", "key"}, {"type": "clear"},
+    {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect", "key"}, and
+    {"type": "view", "box"}: what is seen, answered with {"type": "detail", "box"} and an image file as a buffer.
     """
 
-    _esm = module("region_canvas.js")
+    _esm = module("zoom.js", "box_labels.js", "box_manners.js", "region_canvas.js")
     _css = _HERE / "region_canvas.css"
 
     regions: traitlets.List[Any] = traitlets.List().tag(sync=True)
     notice = traitlets.Unicode().tag(sync=True)
     width = traitlets.Int(1).tag(sync=True)
     height = traitlets.Int(1).tag(sync=True)
+    fineness = traitlets.Float(1.0).tag(sync=True)
+    max_bytes = traitlets.Int(MAX_UPLOAD_BYTES).tag(sync=True)
     inspectable = traitlets.Bool(False).tag(sync=True)
     box_widget = traitlets.Unicode().tag(sync=True)
     heard = traitlets.Float().tag(sync=True)
@@ -80,7 +93,8 @@ class RegionCanvas:
         self.on_change = on_change
         self._on_inspect = on_inspect
         self._image: tuple[int, int] = (1, 1)
-        self._shown = DisplayImage(b"", 1, 1, 1.0)
+        self._pixels: Image.Image | None = None
+        self._scale = 1  # pixels of the box widget for one of the original
         self._sent: dict[int, dict[str, Any]] = {}
         self._dragging = False
         self._pushing = False
@@ -99,24 +113,33 @@ class RegionCanvas:
         with self._lock:
             self.book.clear()
             self._image = image.size
-            self._shown = display_image(image)
+            self._pixels = image
+            shown = display_image(image)
+            url, self._scale = drawing_url(image, shown)
             self._dragging = False
             self._push()
-            self.bbox.image_bytes = self._shown.data
+            self.bbox.image_url = url
+            self.table.notice = ""
+            self.table.fineness = shown.scale
             self.table.width, self.table.height = image.size
             ratio = image.width / image.height
             width = max(min(MAX_SHOWN_WIDTH, MAX_SHOWN_HEIGHT * ratio), MIN_SHOWN_WIDTH)
             self.bbox.layout.max_width = f"{round(width)}px"
             self._changed()
 
-    def set_boxes(self, boxes: ArrayLike) -> None:
-        """Replaces the regions that were not asked about. boxes: (N, 4) pixel xyxy in the original image.
+    def set_boxes(self, boxes: ArrayLike, names: Sequence[str] | None = None) -> None:
+        """Replaces the regions that were not asked about.
 
-        Raises ValueError for boxes that `gpt4roi_nb.boxes.check_boxes` refuses.
+        Args:
+            boxes: (N, 4) pixel xyxy in the original image.
+            names: N names that questions may use, "" for none.
+
+        Raises:
+            ValueError: for boxes that `gpt4roi_nb.boxes.check_boxes` refuses, and names that `RegionBook.rename` does.
         """
         checked = check_boxes(boxes, *self._image).tolist()
         with self._lock:
-            self.book.set_new(tuple(box) for box in checked)
+            self.book.set_new((tuple(box) for box in checked), names)
             self._push()
             self._changed()
 
@@ -144,7 +167,7 @@ class RegionCanvas:
         """Shows the regions. While the mouse draws a box nothing is sent: that would tear it out of the hand."""
         regions = self.regions
         dicts = to_bbox_widget(
-            [region.box for region in regions], [f"region{region.number}" for region in regions], self._shown.scale
+            [region.box for region in regions], [f"region{region.number}" for region in regions], self._scale
         )
         dicts = [{**entry, "key": region.key} for entry, region in zip(dicts, regions, strict=True)]
         self._sent = {entry["key"]: entry for entry in dicts}
@@ -155,6 +178,7 @@ class RegionCanvas:
                 "box": [round(edge) for edge in region.box],
                 "asked": region.asked,
                 "key": region.key,
+                "name": region.name,
             }
             for region in regions
         ]
@@ -213,14 +237,14 @@ class RegionCanvas:
             # Pushed over the edge as a whole: it comes back as a whole.
             entry = {
                 **entry,
-                "x": min(max(entry["x"], 0), self._shown.width - entry["width"]),
-                "y": min(max(entry["y"], 0), self._shown.height - entry["height"]),
+                "x": min(max(entry["x"], 0), self._image[0] * self._scale - entry["width"]),
+                "y": min(max(entry["y"], 0), self._image[1] * self._scale - entry["height"]),
             }
-        boxes, _ = from_bbox_widget([entry], *self._image, self._shown.scale)
+        boxes, _ = from_bbox_widget([entry], *self._image, self._scale)
         return tuple(boxes[0].tolist()) if len(boxes) else None
 
     def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
-        """A message of the table: number fields, buttons, and when the mouse goes down and up."""
+        """A message of the table: fields, buttons, and when the mouse goes down and up."""
         if content.get("type") == "inspect":
             number = next((region.number for region in self.regions if region.key == content["key"]), None)
             if number is not None and self._on_inspect is not None:
@@ -242,11 +266,24 @@ class RegionCanvas:
                 width, height = self._image
                 left, top = width * (1 - ADDED_SHARE) / 2, height * (1 - ADDED_SHARE) / 2
                 self._edit(None, {"x": left, "y": top, "width": width - 2 * left, "height": height - 2 * top})
+            elif kind == "box" and None in content["box"]:
+                self._refuse("A region needs all four numbers; they were put back.")
             elif kind == "box":
                 x1, y1, x2, y2 = content["box"]
                 self._edit(content["key"], {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1})
+            elif kind == "name":
+                self._rename(content["key"], str(content["name"]))
             elif kind == "remove":
                 self._edit(content["key"], None)
+            elif kind == "clear":
+                self.table.notice = ""
+                self.set_boxes([])
+            elif kind == "boxes":
+                self._load(str(content["name"]), str(content["text"]))
+            elif kind == "locked":
+                self.table.notice = _FIXED.format(int(content["region"]))
+            elif kind == "view":
+                self._send_detail(content["box"])
 
     def _edit(self, key: int | None, entry: dict[str, Any] | None) -> None:
         """A change by number fields, in pixels of the original image; None for the entry removes the region."""
@@ -261,12 +298,49 @@ class RegionCanvas:
         elif region is not None and len(boxes):
             self.book.change(region.key, tuple(boxes[0].tolist()))
         else:
-            self.table.notice = "A region covers at least one pixel of the image; the numbers were put back."
-            self.table.send({"type": "refresh"})
+            self._refuse("A region covers at least one pixel of the image; the numbers were put back.")
             return
         self.table.notice = ""
         self._push()
         self._changed()
+
+    def _refuse(self, words: str) -> None:
+        """Says why something was not done, and has the fields show what is true."""
+        self.table.notice = words
+        self.table.send({"type": "refresh"})
+
+    def _rename(self, key: int, name: str) -> None:
+        try:
+            self.book.rename(key, name)
+        except ValueError as error:
+            self._refuse(in_words(error))
+            return
+        region = next((region for region in self.regions if region.key == key), None)
+        named = region is not None and region.name
+        self.table.notice = f"A question may call it “{region.name}” now." if region and named else ""
+        self._push()
+
+    def _load(self, file: str, text: str) -> None:
+        """Replaces the regions that were not asked about by the boxes of a file."""
+        try:
+            found = read_boxes(text, *self._image)
+            self.set_boxes(found.boxes, found.names)
+        except ValueError as error:
+            self._refuse(f"{file}: {in_words(error)}")
+            return
+        left_out = f"; {found.left_out} more were left out" if found.left_out else ""
+        self.table.notice = f"{len(found.boxes)} from {file}{left_out}."
+
+    def _send_detail(self, view: Sequence[float]) -> None:
+        """The part of the image that is seen, as fine as a screen can show it. view: pixel xyxy in the original."""
+        if self._pixels is None:
+            return
+        width, height = self._image
+        left, top = max(math.floor(view[0]), 0), max(math.floor(view[1]), 0)
+        right, bottom = min(math.ceil(view[2]), width), min(math.ceil(view[3]), height)
+        if left < right and top < bottom:
+            shown = display_image(self._pixels.crop((left, top, right, bottom)))
+            self.table.send({"type": "detail", "box": [left, top, right, bottom]}, [shown.data])
 
 
 def _entries(raw: Sequence[Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,11 @@ from gpt4roi_nb.widgets.cells import after_each_cell
 from gpt4roi_nb.widgets.conversation import Conversation
 from gpt4roi_nb.widgets.errors import in_words
 from gpt4roi_nb.widgets.examples import example_questions
-from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene, show_more_scenes
+from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene, open_upload, show_more_scenes, why_unreadable
 from gpt4roi_nb.widgets.inspections import Inspections
 from gpt4roi_nb.widgets.questions import check_named
 from gpt4roi_nb.widgets.region_canvas import RegionCanvas
-from gpt4roi_nb.widgets.regions import DrawnRegion, mentions, unnamed_notice
+from gpt4roi_nb.widgets.regions import DrawnRegion, unnamed_notice
 from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 from gpt4roi_nb.widgets.static_copy import StaticCopy
 from gpt4roi_nb.widgets.worker import Worker, problems_shown
@@ -176,9 +176,17 @@ class RegionChat:
         self.refresh()
         self.canvas.set_boxes([])
 
-    def set_boxes(self, boxes: ArrayLike) -> None:
-        """Replaces the regions that were not asked about. boxes: (N, 4) pixel xyxy in the original image."""
-        self.canvas.set_boxes(boxes)
+    def set_boxes(self, boxes: ArrayLike, names: Sequence[str] | None = None) -> None:
+        """Replaces the regions that were not asked about, for instance by what a detector found.
+
+        Args:
+            boxes: (N, 4) pixel xyxy in the original image.
+            names: N names that questions may use instead of "region 1", "" for none.
+
+        Raises:
+            ValueError: for bad boxes, and for names that two regions would share or that read like numbers of regions.
+        """
+        self.canvas.set_boxes(boxes, names)
 
     def set_image(self, image: ImageLike) -> None:
         """Begins a conversation about another image."""
@@ -328,7 +336,9 @@ class RegionChat:
             self._in_background(_OPENING, lambda: self._open(gallery_scene(seed)))
         elif kind == "file":
             data = bytes(buffers[0])
-            self._in_background(_OPENING, lambda: self._open(data))
+            self._in_background(_OPENING, lambda: self._open_file(content, data))
+        elif kind == "unreadable":
+            self.picker.problem = why_unreadable(str(content["name"]), bytes(buffers[0]))
 
     def _on_inspect_region(self, number: int) -> None:
         self._in_background("Looking inside the region…", lambda: self.inspect_region(number))
@@ -361,7 +371,7 @@ class RegionChat:
         """Whether a question names none of the regions that were drawn since the last one; the user is told once."""
         new = self.canvas.book.new
         unnamed = tuple(region.key for region in new)
-        named = mentions(spelled(text))
+        named = self.canvas.book.mentions(spelled(text))
         told = not unnamed or unnamed == self._warned
         names_one = any(region.number in named for region in new)
         unknown = any(number > len(self.regions) for number in named)  # which is refused in its own words
@@ -402,6 +412,19 @@ class RegionChat:
         self.picker.opened = False
         self.inspections.close()
         self.refresh()
+
+    def _open_file(self, content: dict[str, Any], data: bytes) -> None:
+        """Opens what the picker sent; what is wrong with it is said there."""
+        name = str(content["name"])
+        try:
+            image = open_upload(name, data)
+        except ValueError as error:
+            self.picker.problem = in_words(error)
+            return
+        self._open(image)
+        if content.get("shrunk"):
+            was, now = ("{} × {}".format(*content["shrunk"][i : i + 2]) for i in (0, 2))
+            self.canvas.table.notice = f"{name} of {was} pixels came at {now}, in whose pixels boxes are counted."
 
     def _show_inspector(self, title: str, inspector: AttentionInspector | RoIInspector, view: Widget) -> None:
         if self._worker.closed:  # while it was being made

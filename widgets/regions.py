@@ -14,6 +14,7 @@ from gpt4roi_nb.boxes import Box
 
 # A person writes "region 2" or "Region2" as readily as "<region2>".
 MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)
+MAX_NAME = 40  # characters; more does not fit beside a box
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,15 @@ class DrawnRegion:
     """A region on the image.
 
     number: as in `<regionN>`, from 1. box: pixel xyxy in the original image. asked: it is part of the conversation,
-    so that its box stays. key: the same as long as the region lives, whatever its number.
+    so that its box stays. key: the same as long as the region lives, whatever its number. name: what the person calls
+    it, "" for nothing but its number; a question may use it.
     """
 
     number: int
     box: Box
     asked: bool
     key: int
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,27 @@ class RegionBook:
             same = next((region for region in pool if region.box == box), None)
             if same is not None:
                 pool.remove(same)
-            asked.append(DrawnRegion(number, box, True, same.key if same else next(self._keys)))
+            asked.append(
+                replace(same, number=number, asked=True) if same else DrawnRegion(number, box, True, next(self._keys))
+            )
         self._asked = asked
         self._set_new(pool)
 
-    def set_new(self, boxes: Iterable[Box]) -> None:
-        """Replaces the new regions."""
+    def set_new(self, boxes: Iterable[Box], names: Sequence[str] | None = None) -> None:
+        """Replaces the new regions. names: one for each box, "" for none.
+
+        Raises ValueError for another count of names than of boxes, and for one that `rename` refuses.
+        """
+        before, boxes = self._new, list(boxes)
+        if names is not None and len(names) != len(boxes):
+            raise ValueError(f"expected one name per box, but {len(names)} names came with {len(boxes)} boxes")
         self._set_new([DrawnRegion(0, box, False, next(self._keys)) for box in boxes])
+        try:
+            for region, name in zip(self._new, names or [""] * len(boxes), strict=True):
+                self.rename(region.key, name)
+        except ValueError:
+            self._new = before
+            raise
 
     def add(self, box: Box) -> DrawnRegion:
         """A new region, behind the others."""
@@ -95,6 +112,25 @@ class RegionBook:
     def change(self, key: int, box: Box) -> None:
         """Gives a new region another box."""
         self._set_new([replace(region, box=box) if region.key == key else region for region in self._new])
+
+    def rename(self, key: int, name: str) -> None:
+        """Gives a region another name, "" for none; those that were asked about, too.
+
+        Raises ValueError for a name that another region has, that reads like a region's number, or that has fewer than
+        two characters, more than `MAX_NAME`, or no letter.
+        """
+        name = " ".join(name.split())
+        if name and not (2 <= len(name) <= MAX_NAME and any(character.isalpha() for character in name)):
+            raise ValueError(f"expected a name of 2 to {MAX_NAME} characters, with a letter, but “{name}” came")
+        if MENTION.search(name):
+            raise ValueError(f"“{name}” reads like the number of a region; choose another name")
+        taken = next((r for r in self.regions if name and r.key != key and r.name.casefold() == name.casefold()), None)
+        if taken is not None:
+            raise ValueError(f"region {taken.number} is called “{taken.name}” already; choose another name")
+        self._asked, self._new = (
+            [replace(region, name=name) if region.key == key else region for region in regions]
+            for regions in (self._asked, self._new)
+        )
 
     def remove(self, key: int) -> None:
         """Takes a new region away; those behind it move up."""
@@ -108,14 +144,28 @@ class RegionBook:
         first = len(self._asked) + 1
         self._new = [replace(region, number=first + i, asked=False) for i, region in enumerate(regions)]
 
+    def by_number(self, text: str) -> str:
+        """The text with `<regionN>` in the place of each name, with or without "the"."""
+        named = {region.name.casefold(): region.number for region in self.regions if region.name}
+        if not named:
+            return text
+        longest_first = "|".join(re.escape(name) for name in sorted(named, key=len, reverse=True))
+        names = re.compile(rf"(?<!\w)(?:the )?({longest_first})(?!\w)", re.IGNORECASE)
+        return names.sub(lambda match: f"<region{named[match[1].casefold()]}>", text)
+
+    def mentions(self, text: str) -> list[int]:
+        """As `mentions`, by number or by name."""
+        return mentions(self.by_number(text))
+
     def question(self, text: str, given: int = 0) -> Question:
         """What a question asks: which of the new regions it names, and under which numbers.
 
         The first `given` of the new regions belong to it whether it names them or not.
 
-        "region 2" means `<region2>` where region 2 is new. A conversation numbers its regions in the order in which
+        "region 2" means `<region2>` where region 2 is new, and so does its name. A conversation numbers its regions in the order in which
         they are asked about; so when a question names region 3 and leaves region 2 unasked, the two change places.
         """
+        text = self.by_number(text)
         by_number = {region.number: region for region in self._new}
         named = sorted({n for n in mentions(text) if n in by_number} | set(list(by_number)[:given]))
         rest = [number for number in by_number if number not in named]

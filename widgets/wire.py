@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike
 
 from gpt4roi_nb.draw import region_color
 
+# The notebook server closes a connection on which a message of more than 10 MiB comes in.
+MAX_UPLOAD_BYTES = 9 * 2**20
+
 
 def float32_bytes(values: ArrayLike) -> bytes:
     """Numbers as little-endian float32, row by row; `floats` of map_canvas.js reads them."""

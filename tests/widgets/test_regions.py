@@ -127,3 +127,33 @@ def test_examples_name_only_regions_that_exist_and_some_new_one(asked, new) -> N
         for text in questions[:2]:  # those that the model answers well
             assert re.sub("<region.>", "R", text) in good
     assert len(seen) > 3  # they vary
+
+
+def test_a_question_may_use_a_persons_own_names() -> None:
+    made = book(B, C, asked=[A])
+    for region, name in zip(made.regions, ("cup", "the kettle", "Big cup"), strict=True):
+        made.rename(region.key, name)
+    question = made.question("Is the kettle, or the big CUP, larger than the cup? A cupboard, a kettle?")
+    assert question.text == "Is <region2>, or <region3>, larger than <region1>? A cupboard, a kettle?"
+    assert question.boxes == (B, C)
+    assert made.mentions("Is the kettle red?") == [2]
+
+
+def test_a_name_stays_with_its_region() -> None:
+    made = book(A, B)
+    made.rename(made.new[1].key, " the  kettle ")
+    made.remove(made.new[0].key)
+    made.set_asked([B])
+    made.set_asked([])
+    assert [(region.number, region.name) for region in made.regions] == [(1, "the kettle")]
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 41, "12", "region 2", "my <region1>", "KETTLE"])
+def test_a_name_that_would_confuse_is_refused(name: str) -> None:
+    made = book(A)
+    made.set_new([A, B], ["kettle", ""])
+    with pytest.raises(ValueError, match="name"):
+        made.rename(made.new[1].key, name)
+    with pytest.raises(ValueError, match="name"):
+        made.set_new([C, C], ["kettle", name])
+    assert [region.name for region in made.new] == ["kettle", ""]

@@ -1,0 +1,166 @@
+"""Boxes out of a file that a detector or another tool wrote: CSV, or JSON as COCO has it. No widget, no browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xywh, box_from_xyxy
+from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.widgets.regions import MAX_NAME, MENTION
+
+# More boxes than this are not told apart on an image; of a detector's, the surest are taken.
+MAX_BOXES = 40
+_CORNERS, _SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "width", "height")
+_NAMES = ("name", "label", "class", "category")
+_EXPECTED = (
+    "expected CSV with the columns x1, y1, x2, y2 or x, y, width, height (and perhaps name and score), or COCO's JSON, "
+    "in pixels of the original image"
+)
+
+
+@dataclass(frozen=True)
+class FileBoxes:
+    """boxes: pixel xyxy inside the image. names: one for each, no two alike, "" for none. left_out: how many boxes of
+    the file are not among them, as they do not lie in the image, or as there are too many."""
+
+    boxes: tuple[Box, ...]
+    names: tuple[str, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    values: Sequence[Any]
+    xywh: bool
+    name: str
+    score: float
+
+
+def read_boxes(text: str, width: int, height: int) -> FileBoxes:
+    """The boxes of a CSV or COCO file for an image of this size.
+
+    Args:
+        text: the file's content. CSV has a header, or four numbers x1, y1, x2, y2 in each row. COCO's JSON is a whole
+            annotation file, of which the only image or the only one of this size is taken, or a list of results.
+        width, height: of the image, in pixels.
+
+    Returns:
+        At most `MAX_BOXES` boxes; where there are scores, those with the highest.
+
+    Raises:
+        ValueError: neither of the two, several images that may be meant, or no box that lies in the image.
+
+    >>> read_boxes("x,y,width,height,name\\n10,20,30,40,kettle", 640, 480)
+    FileBoxes(boxes=((10.0, 20.0, 40.0, 60.0),), names=('kettle',), left_out=0)
+    """
+    rows = list(_coco(text, width, height) if text.lstrip().startswith(("{", "[")) else _csv(text))
+    kept: list[tuple[Box, str]] = []
+    problem = "it has no boxes"
+    for row in sorted(rows, key=lambda row: -row.score):
+        try:
+            cut = box_from_xywh if row.xywh else box_from_xyxy
+            kept.append((cut(row.values, width, height), row.name))
+        except BadRecord as error:
+            problem = str(error)
+    if not kept:
+        raise ValueError(f"no box of the file lies in this image of {width} × {height} pixels: {problem}; {_EXPECTED}")
+    kept = kept[:MAX_BOXES]
+    boxes = tuple((float(x1), float(y1), float(x2), float(y2)) for (x1, y1, x2, y2), _ in kept)
+    return FileBoxes(boxes, _told_apart(name for _, name in kept), len(rows) - len(kept))
+
+
+def _csv(text: str) -> Iterable[_Row]:
+    try:
+        dialect: Any = csv.Sniffer().sniff(text[:4096], delimiters=",;\t ")
+    except csv.Error:
+        dialect = csv.excel
+    lines = [line for line in csv.reader(text.splitlines(), dialect) if any(cell.strip() for cell in line)]
+    header = [cell.strip().strip("\ufeff").casefold() for cell in lines[0]] if lines else []
+    if _number(header[0] if header else "") is not None:
+        header = [*_CORNERS, "name", "score"][: len(header)]
+    else:
+        lines = lines[1:]
+    columns = {name: index for index, name in reversed(list(enumerate(header)))}
+    form = next((form for form in (_CORNERS, _SIDES) if all(name in columns for name in form)), None)
+    if form is None:
+        raise ValueError(f"{_EXPECTED}, but the columns are {', '.join(header) or 'missing'}")
+    label = next((name for name in _NAMES if name in columns), None)
+    for line in lines:
+        cells = dict(zip(header, line, strict=False))
+        name = cells.get(label, "") if label else ""
+        yield _Row(
+            [_number(cells.get(column, "")) for column in form],
+            form is _SIDES,
+            name,
+            _number(cells.get("score", "")) or 0.0,
+        )
+
+
+def _coco(text: str, width: int, height: int) -> Iterable[_Row]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{_EXPECTED}, but it is no JSON: {error}") from error
+    whole = content if isinstance(content, dict) else {"annotations": content}
+    annotations, images, categories = (
+        [entry for entry in whole.get(table) or [] if isinstance(entry, dict)]
+        for table in ("annotations", "images", "categories")
+    )
+    chosen = _image_of(annotations, images, width, height)
+    names = {category.get("id"): str(category.get("name", "")) for category in categories}
+    for entry in annotations:
+        if entry.get("image_id") == chosen:
+            score = entry.get("score")
+            name = names.get(entry.get("category_id")) or ""
+            yield _Row(entry.get("bbox") or (), True, name, score if isinstance(score, int | float) else 0.0)
+
+
+def _image_of(
+    annotations: Sequence[dict[str, Any]], images: Sequence[dict[str, Any]], width: int, height: int
+) -> Any:
+    """The id of the image that is meant: the only one, or the only one of this size."""
+    ids = list(dict.fromkeys(entry.get("image_id") for entry in annotations))
+    if not ids:
+        raise ValueError(f"{_EXPECTED}, but it has no annotations")
+    if len(ids) > 1:
+        of_this_size = [
+            image.get("id") for image in images if (image.get("width"), image.get("height")) == (width, height)
+        ]
+        ids = [known for known in ids if known in of_this_size] if of_this_size else ids
+    if len(ids) != 1:
+        raise ValueError(
+            f"the file has boxes of {len(ids)} images that may be this one ({width} × {height} pixels); leave only "
+            "those of this image in it, or give them from Python: chat.set_boxes(boxes, names)"
+        )
+    return ids[0]
+
+
+def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that regions can have: of several that are alike, all but the first are numbered."""
+    seen: Counter[str] = Counter()
+    taken: list[str] = []
+    for given in names:
+        name = " ".join(given.split())[: MAX_NAME - len(f" {MAX_BOXES}")]
+        if len(name) < 2 or MENTION.search(name) or not any(character.isalpha() for character in name):
+            taken.append("")
+            continue
+        known = {other.casefold() for other in taken}
+        numbered = name
+        while numbered.casefold() in known:
+            seen[name.casefold()] += 1
+            numbered = f"{name} {seen[name.casefold()] + 1}"
+        taken.append(numbered)
+    return tuple(taken)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None

@@ -1,0 +1,222 @@
+// Manners for the box widget: it hears of a mouse that never leaves the image, never loses a release and never selects
+// text, whatever the real mouse, a finger or a pen does. All of theirs is kept from it and told anew.
+
+const LEFT_BUTTON = 0;
+const MIDDLE_BUTTON = 1;
+const LEFT_HELD = 1; // of `event.buttons`
+const MIDDLE_HELD = 4;
+const DRAG_PIXELS = 4; // on the screen: less is a click that slipped
+const SETTLED_MS = 200; // twice what the box widget takes to fade a box
+
+/** Tells the box widget of a mouse at a place inside the image. */
+function relay(type, target, { clientX, clientY }) {
+  const frame = target.closest("svg").getBoundingClientRect();
+  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+  target.dispatchEvent(
+    new MouseEvent(type, {
+      bubbles: true,
+      cancelable: true,
+      button: LEFT_BUTTON,
+      clientX: clamp(clientX, frame.left, frame.right),
+      clientY: clamp(clientY, frame.top, frame.bottom),
+    }),
+  );
+}
+
+/**
+ * What the kernel says of the boxes reaches the box widget only while it is `current`: a box that is being drawn would
+ * be torn out of the hand, one that the kernel has not heard of would vanish, and the kernel says it again after every
+ * release. And not in quick succession: the box widget fades boxes in and out, and stands still for good when one
+ * returns while it fades. Returns how to take this away again.
+ */
+function shield(boxes, current) {
+  const setState = boxes.set_state;
+  let timer = null;
+  boxes.set_state = function (state) {
+    if (!("bboxes" in state)) return setState.call(this, state);
+    const { bboxes, ...rest } = state;
+    clearTimeout(timer);
+    timer = setTimeout(() => current() && setState.call(this, { bboxes }), SETTLED_MS);
+    return setState.call(this, rest);
+  };
+  return () => {
+    boxes.set_state = setState;
+  };
+}
+
+/** Gives the box widget in `canvas` its manners; returns how to take them away again. */
+function attend(canvas, model, zoom) {
+  const ends = new AbortController();
+  const on = (target, type, listener) =>
+    target.addEventListener(type, listener, { capture: true, signal: ends.signal, passive: false });
+  const viewport = canvas.querySelector(".wrapper");
+  let press = null; // { svg, target, clientX, clientY, moved, begun }: the button or a finger is down
+  let released = 0; // when the last release was told to the kernel
+  let boxes = null; // the box widget's model, a moment later
+  let unshield = () => {};
+  let panned = null; // where the middle button was when it last moved
+  model.widget_manager.get_model(model.get("box_widget").replace("IPY_MODEL_", "")).then((found) => {
+    if (ends.signal.aborted) return;
+    boxes = found;
+    boxes.on("change:image_url", zoom.reset);
+    unshield = shield(boxes, () => !press?.begun && model.get("heard") >= released);
+  });
+  // After the box widget's own message; and with what it holds, since its message may wait for an answer to one before.
+  const sendReleased = () => {
+    released = Date.now();
+    const message = { type: "released", at: released };
+    setTimeout(() => model.send(boxes ? { ...message, boxes: boxes.get("bboxes") } : message));
+  };
+
+  /** A press begins with a box that is there, or with the first movement beside all of them: a click draws nothing. */
+  const begin = () => {
+    press.begun = true;
+    press.before = boxes?.get("bboxes");
+    model.send({ type: "pressed" });
+    relay("mousedown", press.target, press);
+  };
+  const start = (event) => {
+    finish(event); // a release was lost, for instance in another window
+    const { clientX, clientY } = event;
+    const svg = viewport.querySelector(".image svg");
+    if (!svg) return;
+    const fixed = event.target.closest("g.gpt4roi-asked");
+    if (fixed) {
+      model.send({ type: "locked", region: Number(fixed.dataset.region.replace("region", "")) });
+      return;
+    }
+    press = { svg, target: svg.contains(event.target) ? event.target : svg, clientX, clientY, moved: false };
+    if (press.target !== svg) begin();
+  };
+  const move = (event) => {
+    if (!press) return;
+    press.moved ||= Math.hypot(event.clientX - press.clientX, event.clientY - press.clientY) >= DRAG_PIXELS;
+    if (!press.moved) return;
+    if (!press.begun) begin();
+    relay("mousemove", press.svg, event);
+  };
+  const finish = (event) => {
+    const { begun, moved, svg } = press ?? {};
+    if (begun) {
+      if (moved && event) relay("mousemove", svg, event);
+      relay("mouseup", svg, event ?? press);
+    }
+    press = null;
+    if (begun) sendReleased();
+  };
+  /** Ends what is being drawn or moved as if it had never begun. */
+  const cancel = () => {
+    const before = press?.before;
+    if (press?.begun) relay("mouseup", press.svg, press);
+    const begun = press?.begun;
+    press = null;
+    if (!begun) return;
+    if (before) boxes.set("bboxes", before);
+    sendReleased();
+  };
+
+  /** Whether an event belongs to the image, or to the narrow edge round it, from where one draws as well. */
+  const concerns = (event) => {
+    if (!viewport.contains(event.target)) return false;
+    const onBar = event.target === viewport && viewport.classList.contains("gpt4roi-zoomed");
+    return !onBar; // of the viewport
+  };
+  on(canvas, "mousedown", (event) => {
+    if (!event.isTrusted || !concerns(event)) return;
+    if (event.button === MIDDLE_BUTTON) {
+      event.preventDefault(); // no scrolling by itself
+      panned = event;
+    }
+    if (event.button !== LEFT_BUTTON) return;
+    // No selection of text and no dragging of the picture: either would end in a mouse that nobody hears of. What was
+    // selected elsewhere goes, as with every press.
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    document.getSelection()?.removeAllRanges();
+    viewport.focus({ preventScroll: true });
+    start(event);
+  });
+  on(window, "mousedown", (event) => event.isTrusted && !concerns(event) && finish()); // that one lost its release
+  on(canvas, "dragstart", (event) => event.preventDefault());
+  on(window, "mousemove", (event) => {
+    if (!event.isTrusted) return;
+    if (panned && event.buttons & MIDDLE_HELD) {
+      zoom.pan(panned.clientX - event.clientX, panned.clientY - event.clientY);
+      panned = event;
+    }
+    if (!press || press.finger) return;
+    event.stopImmediatePropagation();
+    if (event.buttons & LEFT_HELD) move(event);
+    else finish();
+  });
+  on(window, "mouseup", (event) => {
+    if (!event.isTrusted) return;
+    if (event.button === MIDDLE_BUTTON) panned = null;
+    if (event.button !== LEFT_BUTTON) return;
+    if (concerns(event)) event.stopImmediatePropagation();
+    if (press && !press.finger) finish(event);
+  });
+  on(window, "blur", (event) => event.target === window && finish()); // an element's loss of focus passes by here, too
+
+  // Fingers and pens: one draws, two zoom and pan.
+  const fingers = new Map();
+  const spread = () => {
+    const [one, other] = [...fingers.values()];
+    return {
+      distance: Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY),
+      clientX: (one.clientX + other.clientX) / 2,
+      clientY: (one.clientY + other.clientY) / 2,
+    };
+  };
+  let pinch = null;
+  on(canvas, "pointerdown", (event) => {
+    if (event.pointerType === "mouse" || !concerns(event)) return;
+    event.preventDefault(); // no mouse events of the browser's own on top
+    fingers.set(event.pointerId, event);
+    if (fingers.size === 1) {
+      start(event);
+      if (press) press.finger = true;
+    } else if (fingers.size === 2) {
+      cancel();
+      pinch = spread();
+    }
+  });
+  on(window, "pointermove", (event) => {
+    if (!fingers.has(event.pointerId)) return;
+    fingers.set(event.pointerId, event);
+    if (fingers.size === 1) move(event);
+    if (!pinch || fingers.size !== 2) return;
+    const now = spread();
+    zoom.pan(pinch.clientX - now.clientX, pinch.clientY - now.clientY);
+    zoom.by(now.distance / Math.max(pinch.distance, 1), now);
+    pinch = now;
+  });
+  for (const type of ["pointerup", "pointercancel"]) {
+    on(window, type, (event) => {
+      if (!fingers.delete(event.pointerId)) return;
+      pinch = null;
+      finish(event);
+    });
+  }
+
+  // The focused box widget swallows every key. Tab must lead on, and the notebook keeps its own shortcuts.
+  on(canvas, "keydown", (event) => {
+    if (!viewport.contains(event.target)) return;
+    if (event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return event.stopImmediatePropagation();
+    if (event.key === "Escape") cancel();
+    // A digit would choose another label for the next box.
+    if (!zoom.press(event.key) && !/^\d$/.test(event.key)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  });
+  viewport.setAttribute("role", "application");
+  viewport.ariaLabel =
+    "The image. Draw a box with the mouse, or add a region by numbers below. Plus, minus and 0 zoom, arrow keys move.";
+  model.send({ type: "released" }); // a page that was closed while the mouse was down never said so
+
+  return () => {
+    ends.abort();
+    unshield();
+    boxes?.off("change:image_url", zoom.reset);
+  };
+}

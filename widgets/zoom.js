@@ -1,0 +1,156 @@
+// Zoom and pan of the box widget's image: it is laid out larger inside a viewport that scrolls. Nothing is transformed,
+// so the box widget's own arithmetic stays right, and lines, handles and labels keep their size on the screen.
+
+const ZOOM_STEP = 1.5;
+const WHEEL_ZOOM = 0.004; // of the exponent, for a pixel of the wheel's way
+const MOST_SCREEN_PIXELS = 16; // for one pixel of the image…
+const LEAST_LIMIT = 4; // …but a small image can be magnified that often, too
+const PAN_PIXELS = 60;
+const DETAIL_MS = 250; // after the last movement
+const COARSE = 1.1; // screen pixels for one of the picture that was sent: beyond it a finer one is asked for
+
+/** The viewport of the box widget in `canvas`. changed: called with the zoom, 1 where the whole image is seen. */
+function makeZoom(canvas, model, changed) {
+  const viewport = canvas.querySelector(".wrapper");
+  const image = canvas.querySelector(".image");
+  const detail = node("img", { className: "gpt4roi-detail", alt: "", draggable: false, hidden: true });
+  image.append(detail);
+  let zoom = 1;
+  let timer = null;
+
+  const padding = () => {
+    const style = getComputedStyle(viewport);
+    const sum = (...sides) => sides.reduce((total, side) => total + parseFloat(style[`padding${side}`]), 0);
+    return [sum("Left", "Right"), sum("Top", "Bottom")];
+  };
+  /** The image's size on the screen where all of it is seen. Whole pixels: the box widget counts in them. */
+  const fitted = () => {
+    const width = Math.max(Math.floor(viewport.offsetWidth - padding()[0]), 1);
+    return [width, Math.max(Math.round((width * model.get("height")) / model.get("width")), 1)];
+  };
+  const layOut = () => {
+    if (!viewport.offsetWidth) return; // on a page that is not shown
+    const [width, height] = fitted();
+    image.style.width = `${Math.round(width * zoom)}px`;
+    image.style.height = `${Math.round(height * zoom)}px`;
+    viewport.classList.toggle("gpt4roi-zoomed", zoom > 1);
+    viewport.style.height = zoom > 1 ? `${height + padding()[1]}px` : "";
+  };
+  const forget = () => {
+    detail.hidden = true;
+    URL.revokeObjectURL(detail.src);
+    detail.removeAttribute("src");
+  };
+  const askForDetail = () => {
+    const [width, height] = [model.get("width"), model.get("height")];
+    const frame = image.getBoundingClientRect();
+    const finest = model.get("fineness");
+    if (!frame.width || finest >= 1 || frame.width * devicePixelRatio <= COARSE * finest * width) return forget();
+    const view = viewport.getBoundingClientRect();
+    const x = (place) => Math.min(Math.max(((place - frame.left) * width) / frame.width, 0), width);
+    const y = (place) => Math.min(Math.max(((place - frame.top) * height) / frame.height, 0), height);
+    model.send({ type: "view", box: [x(view.left), y(view.top), x(view.right), y(view.bottom)] });
+  };
+  const later = () => {
+    clearTimeout(timer);
+    timer = setTimeout(askForDetail, DETAIL_MS);
+  };
+  const showDetail = (content, buffers) => {
+    if (content?.type !== "detail") return;
+    forget();
+    const [x1, y1, x2, y2] = content.box;
+    const [width, height] = [model.get("width") / 100, model.get("height") / 100];
+    Object.assign(detail.style, {
+      left: `${x1 / width}%`,
+      top: `${y1 / height}%`,
+      width: `${(x2 - x1) / width}%`,
+      height: `${(y2 - y1) / height}%`,
+    });
+    detail.src = URL.createObjectURL(new Blob([buffers[0]]));
+    detail.hidden = false;
+  };
+
+  /** at: the place on the screen, { clientX, clientY }, at which the image stays; the viewport's middle by default. */
+  const zoomTo = (wanted, at) => {
+    const limit = Math.max(LEAST_LIMIT, (MOST_SCREEN_PIXELS * model.get("width")) / fitted()[0]);
+    const view = viewport.getBoundingClientRect();
+    const { clientX, clientY } = at ?? { clientX: view.left + view.width / 2, clientY: view.top + view.height / 2 };
+    const before = image.getBoundingClientRect();
+    zoom = wanted < 1.02 ? 1 : Math.min(wanted, limit);
+    layOut();
+    const after = image.getBoundingClientRect();
+    viewport.scrollLeft += after.left + ((clientX - before.left) * after.width) / before.width - clientX;
+    viewport.scrollTop += after.top + ((clientY - before.top) * after.height) / before.height - clientY;
+    changed(zoom);
+    later();
+  };
+  const pan = (right, down) => viewport.scrollBy(right, down);
+  const reset = () => {
+    forget();
+    zoomTo(1);
+  };
+  const onWheel = (event) => {
+    if (!event.ctrlKey && !event.metaKey) return; // a pinch on a touchpad comes as a wheel with Ctrl
+    event.preventDefault();
+    event.stopPropagation();
+    const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1);
+    zoomTo(zoom * Math.exp(-pixels * WHEEL_ZOOM), event);
+  };
+  const keys = {
+    "+": () => zoomTo(zoom * ZOOM_STEP),
+    "=": () => zoomTo(zoom * ZOOM_STEP),
+    "-": () => zoomTo(zoom / ZOOM_STEP),
+    0: () => zoomTo(1),
+    ArrowLeft: () => pan(-PAN_PIXELS, 0),
+    ArrowRight: () => pan(PAN_PIXELS, 0),
+    ArrowUp: () => pan(0, -PAN_PIXELS),
+    ArrowDown: () => pan(0, PAN_PIXELS),
+  };
+
+  const resized = new ResizeObserver(layOut);
+  resized.observe(viewport);
+  viewport.addEventListener("wheel", onWheel, { passive: false });
+  viewport.addEventListener("scroll", later);
+  model.on("msg:custom", showDetail);
+  model.on("change:width change:height", reset);
+  layOut();
+  changed(zoom);
+  return {
+    by: (factor, at) => zoomTo(zoom * factor, at),
+    fit: () => zoomTo(1),
+    pan,
+    reset,
+    /** Does what a key stands for; returns whether it stands for anything. */
+    press: (key) => {
+      keys[key]?.();
+      return key in keys;
+    },
+    end: () => {
+      clearTimeout(timer);
+      resized.disconnect();
+      viewport.removeEventListener("wheel", onWheel);
+      viewport.removeEventListener("scroll", later);
+      model.off("msg:custom", showDetail);
+      model.off("change:width change:height", reset);
+      forget();
+      detail.remove();
+    },
+  };
+}
+
+/** The buttons for it. zoom: returns what `makeZoom` made, once there is one. */
+function makeZoomBar(zoom) {
+  const level = node("span", { className: "level", role: "status" });
+  const out = button("zoom-out", "−", "Zoom out (key −, or Ctrl and the wheel)", () => zoom()?.by(1 / ZOOM_STEP));
+  const more = button("zoom-in", "+", "Zoom in (key +, or Ctrl and the wheel)", () => zoom()?.by(ZOOM_STEP));
+  const fit = button("zoom-fit", "Fit", "Show the whole image (key 0)", () => zoom()?.fit());
+  out.ariaLabel = "Zoom out";
+  more.ariaLabel = "Zoom in";
+  fit.ariaLabel = "Show the whole image";
+  const show = (value) => {
+    level.textContent = `× ${value.toFixed(value < 10 ? 1 : 0)}`;
+    out.disabled = fit.disabled = value <= 1;
+  };
+  show(1);
+  return [node("span", { className: "zoom", role: "group", ariaLabel: "Zoom" }, out, level, more, fit), show];
+}
