@@ -315,9 +315,8 @@ class RegionCanvas:
         except ValueError as error:
             self._refuse(in_words(error))
             return
-        region = next((region for region in self.regions if region.key == key), None)
-        named = region is not None and region.name
-        self.table.notice = f"A question may call it “{region.name}” now." if region and named else ""
+        given = next((region.name for region in self.regions if region.key == key), "")
+        self.table.notice = f"A question may call it “{given}” now." if given else ""
         self._push()
 
     def _load(self, file: str, text: str) -> None:
@@ -328,8 +327,10 @@ class RegionCanvas:
         except ValueError as error:
             self._refuse(f"{file}: {in_words(error)}")
             return
-        left_out = f"; {found.left_out} more were left out" if found.left_out else ""
-        self.table.notice = f"{len(found.boxes)} from {file}{left_out}."
+        was = "was" if found.left_out == 1 else "were"
+        left_out = f"; {found.left_out} more {was} left out" if found.left_out else ""
+        count = f"{len(found.boxes)} box" + ("es" if len(found.boxes) > 1 else "")
+        self.table.notice = f"{count} from {file}{left_out}."
 
     def _send_detail(self, view: Sequence[float]) -> None:
         """The part of the image that is seen, as fine as a screen can show it. view: pixel xyxy in the original."""

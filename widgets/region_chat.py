@@ -419,7 +419,7 @@ class RegionChat:
         try:
             image = open_upload(name, data)
         except ValueError as error:
-            self.picker.problem = in_words(error)
+            self.picker.problem = str(error)
             return
         self._open(image)
         if content.get("shrunk"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import pytest
@@ -174,6 +175,9 @@ def test_number_fields_refuse_an_empty_box_in_words(canvas) -> None:
     tell(canvas, type="box", key=canvas.regions[0].key, box=[10, 20, 10, 60])
     assert boxes(canvas) == [(10, 20, 40, 60)]
     assert "at least one pixel" in canvas.table.notice
+    tell(canvas, type="box", key=canvas.regions[0].key, box=[10, None, 30, 60])
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+    assert "all four numbers" in canvas.table.notice
 
 
 def test_number_fields_cannot_change_a_locked_region(canvas) -> None:
@@ -185,11 +189,74 @@ def test_number_fields_cannot_change_a_locked_region(canvas) -> None:
 
 def test_boxes_are_in_pixels_of_the_original_whatever_is_shown(canvas) -> None:
     canvas.set_image(Image.new("RGB", (4000, 3000)))
-    send(canvas, [raw(32, 64, 128, 32)])
-    assert boxes(canvas) == [(100, 200, 500, 300)]
-    canvas.set_boxes([(101, 201, 501, 301)])
+    send(canvas, [raw(101, 201, 401, 99)])
+    assert boxes(canvas) == [(101, 201, 502, 300)]
+    assert 'width="4000" height="3000"' in drawing(canvas)  # what the box widget counts in
+    canvas.set_boxes([(101.25, 201, 501, 301)])
     send(canvas, [*canvas.bbox.bboxes, raw(32, 64, 32, 32)])
-    assert boxes(canvas)[0] == (101, 201, 501, 301)  # not rounded to what the screen can show
+    assert boxes(canvas)[0] == (101.25, 201, 501, 301)  # not rounded to what the box widget can count
+    canvas.set_image(Image.new("RGB", (40, 30)))
+    send(canvas, [raw(8, 16, 80, 40)])
+    assert boxes(canvas) == [(1, 2, 11, 7)]  # a tiny image is magnified
+
+
+def drawing(canvas: RegionCanvas) -> str:
+    kind, data = canvas.bbox.image_url.split(",")
+    assert kind == "data:image/svg+xml;base64"
+    return base64.b64decode(data).decode()
+
+
+def test_what_is_seen_comes_as_fine_as_the_original(canvas) -> None:
+    image = Image.effect_noise((3000, 2000), 50).convert("RGB")
+    canvas.set_image(image)
+    sent = []
+    canvas.table.send = lambda content, buffers: sent.append((content, buffers[0]))
+    tell(canvas, type="view", box=[-3.5, 100.2, 400.7, 2500])
+    (content, data) = sent.pop()
+    assert content == {"type": "detail", "box": [0, 100, 401, 2000]}
+    tell(canvas, type="view", box=[100.5, 100.5, 499.5, 299.5])
+    (_, data) = sent.pop()
+    part = Image.open(io.BytesIO(data))
+    assert part.size == (400, 200)
+    assert part.tobytes() == image.crop((100, 100, 500, 300)).tobytes()
+    tell(canvas, type="view", box=[5000, 0, 6000, 10])
+    assert sent == []
+    assert canvas.table.fineness == pytest.approx(MAX_SIDE / 3000)
+
+
+def test_clear_takes_what_was_drawn_and_leaves_what_was_asked_about(canvas) -> None:
+    canvas.set_asked([(10.0, 20.0, 40.0, 60.0)])
+    send(canvas, [*canvas.bbox.bboxes, raw(100, 100, 20, 20)])
+    tell(canvas, type="locked", region=1)
+    assert "Region 1 has been asked about" in canvas.table.notice
+    tell(canvas, type="clear")
+    assert boxes(canvas) == [(10, 20, 40, 60)]
+    assert canvas.table.notice == ""
+
+
+def test_a_name_reaches_the_table_and_a_bad_one_is_put_back(canvas) -> None:
+    canvas.set_boxes([(10, 20, 40, 60), (50, 50, 90, 90)], ["cup", ""])
+    sent = []
+    canvas.table.send = sent.append
+    second = canvas.regions[1].key
+    tell(canvas, type="name", key=second, name="CUP")
+    assert "region 1 is called “cup” already" in canvas.table.notice.lower()
+    assert sent == [{"type": "refresh"}]
+    tell(canvas, type="name", key=second, name="the kettle")
+    assert [row["name"] for row in canvas.table.regions] == ["cup", "the kettle"]
+    assert "“the kettle”" in canvas.table.notice
+
+
+def test_boxes_of_a_file_take_the_place_of_those_drawn(canvas) -> None:
+    canvas.set_asked([(10.0, 20.0, 40.0, 60.0)])
+    text = "x1,y1,x2,y2,name\n1,2,30,40,kettle\n900,0,950,9,cup"
+    tell(canvas, type="boxes", name="found.csv", text=text)
+    assert boxes(canvas) == [(10, 20, 40, 60), (1, 2, 30, 40)]
+    assert canvas.regions[1].name == "kettle"
+    assert canvas.table.notice == "1 box from found.csv; 1 more was left out."
+    tell(canvas, type="boxes", name="found.csv", text="1,2")
+    assert canvas.table.notice.startswith("found.csv: ")
+    assert len(canvas.regions) == 2
 
 
 def test_another_image_has_no_regions(canvas) -> None:

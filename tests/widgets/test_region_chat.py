@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import threading
 import time
@@ -411,11 +412,40 @@ def test_the_gallery_fills_when_it_is_first_opened(chat) -> None:
     assert not chat.picker.opened
 
 
-def test_an_uploaded_file_that_is_no_image_is_refused_in_words(chat) -> None:
-    chat.picker._handle_custom_msg({"type": "file", "name": "notes.png"}, [memoryview(b"not an image")])
+def upload(chat: RegionChat, name: str, data: bytes, **more) -> None:
+    chat.picker._handle_custom_msg({"type": "file", "name": name, **more}, [memoryview(data)])
     wait_for(lambda: not chat.conversation.busy)
-    assert "not an image" in chat.conversation.problem
+
+
+def test_what_is_wrong_with_a_file_stands_beside_the_picker_until_one_opens(chat) -> None:
+    chat.picker.opened = True
+    upload(chat, "notes.png", b"not an image")
+    assert chat.picker.problem.startswith("notes.png: ")
+    assert "save it as PNG or JPEG" in chat.picker.problem
     assert chat.session.image.size == (200, 200)
+    heic = b"\0\0\0\x18ftypheic" + bytes(50)
+    upload(chat, "IMG_1.HEIC", heic)
+    assert "IMG_1.HEIC is in Apple's HEIC format" in chat.picker.problem
+    assert chat.conversation.problem == ""
+    chat.picker._handle_custom_msg({"type": "unreadable", "name": "huge.nef"}, [memoryview(b"II*\0")])
+    assert "huge.nef is a camera's raw file" in chat.picker.problem
+
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(stream, "JPEG")
+    upload(chat, "large.jpg", stream.getvalue(), shrunk=[60, 40, 30, 20])
+    assert chat.session.image.size == (30, 20)
+    assert (chat.picker.opened, chat.picker.problem) == (False, "")
+    assert chat.canvas.table.notice.startswith("large.jpg of 60 × 40 pixels came at 30 × 20")
+
+
+def test_a_question_may_call_a_region_by_its_name(chat) -> None:
+    chat.set_boxes([A, B], ["the kettle", ""])
+    tell(chat, type="ask", text="What colour is the kettle?")
+    wait_for(lambda: len(chat.answers) == 1)
+    assert chat.gpt4roi.asked == [("What colour is <region1>?", (A,))]
+    wait_for(lambda: not chat.conversation.busy)
+    chat.ask("Is the kettle larger than region 2?")
+    assert chat.gpt4roi.asked[1] == ("Is <region1> larger than <region2>?", (B,))
 
 
 def test_it_says_what_the_checkpoint_is(chat) -> None:

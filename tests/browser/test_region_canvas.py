@@ -1,0 +1,280 @@
+"""The image to draw on, as hands of all kinds use it: slips, selections, zoom, locked boxes, names, files."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from browser.lab import Notebook
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+SIZE = (336, 336)
+PHOTO = (4000, 3000)
+Open = Callable[..., Notebook]
+Frame = dict[str, float]
+
+
+def notice(notebook: Notebook) -> Locator:
+    return notebook.chat.locator(".gpt4roi-table .notice")
+
+
+def tool(notebook: Notebook, action: str) -> Locator:
+    return notebook.chat.locator(f".gpt4roi-table button[data-action='{action}']").first
+
+
+def frame_of(locator: Locator) -> Frame:
+    frame = locator.bounding_box()
+    assert frame is not None
+    return dict(frame)
+
+
+def overlap(one: Frame, other: Frame) -> float:
+    width = min(one["x"] + one["width"], other["x"] + other["width"]) - max(one["x"], other["x"])
+    height = min(one["y"] + one["height"], other["y"] + other["height"]) - max(one["y"], other["y"])
+    return max(width, 0) * max(height, 0)
+
+
+def test_drawing_survives_whatever_the_mouse_did_before(fake_chat: Open) -> None:
+    notebook = fake_chat()
+    page, mouse = notebook.page, notebook.page.mouse
+    regions = notebook.chat.locator(".gpt4roi-table .row")
+    frame = frame_of(notebook.image)
+    middle = notebook.place(168, 168, SIZE)
+    empty = frame_of(notebook.chat.locator(".log .empty"))
+
+    def double_click() -> None:
+        mouse.dblclick(*middle)
+
+    def slip() -> None:
+        notebook.drag(middle, (middle[0] + 3, middle[1]))
+
+    def drag_from(x: float, y: float) -> Callable[[], None]:
+        return lambda: notebook.drag((x, y), middle)
+
+    def select_the_words_beside() -> None:
+        mouse.dblclick(empty["x"] + 20, empty["y"] + 8)
+        notebook.drag((empty["x"] + 20, empty["y"] + 8), middle)
+
+    def select_all() -> None:
+        page.evaluate("document.getSelection().selectAllChildren(document.querySelector('.gpt4roi-chat'))")
+
+    def lose_the_release() -> None:  # as in another window
+        mouse.move(*middle)
+        mouse.down()
+        mouse.move(middle[0] + 30, middle[1] + 30, steps=3)
+        page.evaluate("window.addEventListener('mouseup', (e) => e.stopImmediatePropagation(), { capture: true })")
+        mouse.up()
+
+    beside = frame["x"] + frame["width"] + 2, frame["y"] + 100
+    table = frame_of(notice(notebook))
+    stumbles = [
+        double_click, slip, drag_from(*beside), drag_from(frame["x"] + 40, frame["y"] - 8),
+        drag_from(table["x"] + 60, table["y"] + 8), select_the_words_beside, select_all, lose_the_release,
+    ]  # fmt: skip
+    for stumble in stumbles:
+        stumble()
+        notebook.draw((200, 200, 280, 290), SIZE, 1)
+        page.wait_for_timeout(300)
+        last = notebook.box(regions.count())
+        assert last == pytest.approx([200, 200, 280, 290], abs=2), stumble
+        tool(notebook, "clear").click()
+        expect(regions).to_have_count(0)
+        expect(notebook.chat.locator(".image svg > g")).to_have_count(0)
+
+
+def pinch(page: Page, at: tuple[float, float], apart: tuple[float, float]) -> None:
+    """Two fingers, from one distance to another, around a place."""
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(distance: float) -> list[dict[str, float]]:
+        return [{"x": at[0] - distance / 2, "y": at[1], "id": 0}, {"x": at[0] + distance / 2, "y": at[1], "id": 1}]
+
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": fingers(apart[0])[:1]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": fingers(apart[0])})
+    for step in range(1, 6):
+        now = apart[0] + (apart[1] - apart[0]) * step / 5
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": fingers(now)})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_zoom_and_pan_box_what_is_a_few_pixels_large(fake_chat: Open, shots: Path) -> None:
+    notebook = fake_chat(image=f"__import__('PIL.Image').Image.linear_gradient('L').resize({PHOTO})")
+    page = notebook.page
+    viewport = notebook.chat.locator(".wrapper")
+    level = notebook.chat.locator(".zoom .level")
+    before = frame_of(viewport)
+    fitted = frame_of(notebook.image)["width"]
+
+    def still_at(x: float, y: float, place: tuple[float, float]) -> None:
+        assert notebook.place(x, y, PHOTO) == pytest.approx(place, abs=2)
+
+    at = notebook.place(3000, 1000, PHOTO)
+    page.mouse.move(*at)
+    page.keyboard.down("Control")
+    for _ in range(6):
+        page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    expect(level).to_have_text("× 11")
+    still_at(3000, 1000, at)
+    assert frame_of(viewport) == pytest.approx(before, abs=1)  # nothing below it moves
+    screen_pixel = PHOTO[0] / frame_of(notebook.image)["width"]
+    assert screen_pixel < 0.6
+
+    notebook.draw((3002, 1003, 3042, 1023), PHOTO, 1)  # 40 × 20 pixels, of a photo 4000 wide
+    assert notebook.box(1) == pytest.approx([3002, 1003, 3042, 1023], abs=1)
+    corner = notebook.place(3042, 1023, PHOTO)
+    notebook.drag(corner, notebook.place(3062, 1063, PHOTO))
+    expect(notebook.row(1).locator("input[data-edge='y2']")).not_to_have_value(str(notebook.box(1)[1] + 20))
+    assert notebook.box(1) == pytest.approx([3002, 1003, 3062, 1063], abs=1)
+
+    detail = notebook.chat.locator("img.gpt4roi-detail")  # one pixel of it is one of the photo
+    page.wait_for_function("() => document.querySelector('img.gpt4roi-detail')?.naturalWidth > 0")
+    assert frame_of(detail)["x"] <= before["x"] + 5
+    page.screenshot(path=shots / "zoomed.png")
+
+    page.mouse.wheel(0, 120)
+    page.mouse.wheel(200, 0)
+    page.wait_for_timeout(200)
+    panned = notebook.place(3000, 1000, PHOTO)
+    assert (at[0] - panned[0], at[1] - panned[1]) == pytest.approx((200, 120), abs=2)
+    page.keyboard.press("ArrowUp")
+    still_at(3000, 1000, (panned[0], panned[1] + 60))
+    page.mouse.move(*at)
+    page.mouse.down(button="middle")
+    page.mouse.move(at[0] + 50, at[1] + 20, steps=3)
+    page.mouse.up(button="middle")
+    still_at(3000, 1000, (panned[0] + 50, panned[1] + 80))
+    page.keyboard.press("-")
+    expect(level).to_have_text("× 7.3")
+    tool(notebook, "zoom-in").click()
+    expect(level).to_have_text("× 11")
+    tool(notebook, "zoom-fit").click()
+    expect(level).to_have_text("× 1.0")
+    expect(tool(notebook, "zoom-fit")).to_be_disabled()
+    assert frame_of(viewport) == pytest.approx(before, abs=1)
+    expect(detail).to_be_hidden()
+
+    at = notebook.place(1000, 1500, PHOTO)
+    pinch(page, at, (60, 180))
+    expect(level).to_have_text("× 3.0")
+    still_at(1000, 1500, at)
+    assert frame_of(notebook.image)["width"] == pytest.approx(3 * fitted, abs=2)
+    expect(notebook.chat.locator(".image svg > g")).to_have_count(1)  # the first finger drew nothing
+    expect(notebook.chat.locator(".gpt4roi-table .row")).to_have_count(1)
+
+
+def test_locked_boxes_labels_and_clear(fake_chat: Open, shots: Path) -> None:
+    notebook = fake_chat()
+    rows = notebook.chat.locator(".gpt4roi-table .row")
+    notebook.draw((60, 60, 160, 160), SIZE, 1)
+    notebook.ask("What is <region1>?", turn=1)
+    expect(notebook.row(1).locator("input[data-edge='x1']")).to_be_disabled()
+    expect(notebook.chat.locator(".image svg > g.gpt4roi-asked")).to_have_count(1)
+    for corner, to in (((160, 160), (170, 172)), ((60, 110), (40, 120))):
+        notebook.chat.locator(".gpt4roi-table .notice").evaluate("notice => (notice.textContent = '')")
+        notebook.drag(notebook.place(*corner, SIZE), notebook.place(*to, SIZE))
+        notebook.page.wait_for_timeout(300)
+        expect(rows).to_have_count(1)
+        assert notebook.box(1) == pytest.approx([60, 60, 160, 160], abs=1)
+    notebook.run_cell("print(chat.canvas.table.notice)")
+    expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_contain_text("Region 1 has been asked about")
+
+    # Small, at the edges, side by side, one in the other.
+    boxes = [
+        (0, 0, 12, 12), (318, 100, 336, 120), (100, 200, 112, 212), (116, 200, 128, 212), (132, 200, 144, 212),
+        (200, 200, 300, 300), (200, 200, 300, 300), (230, 230, 260, 260), (320, 326, 336, 336),
+    ]  # fmt: skip
+    notebook.run_cell(f"chat.set_boxes({boxes}, ['', 'a kettle with a long name'] + [''] * 7)")
+    labels = notebook.chat.locator(".gpt4roi-labels span")
+    expect(labels).to_have_count(10)
+    notebook.page.wait_for_timeout(300)
+    notebook.page.screenshot(path=shots / "labels.png")
+    assert labels.all_inner_texts()[:3] == ["region 1", "region 2", "region 3 · a kettle with a long name"]
+    image = frame_of(notebook.image)
+    frames = [frame_of(label) for label in labels.all()]
+    crosses = [frame_of(cross) for cross in notebook.chat.locator(".image svg g.gpt4roi-new rect.clickable").all()]
+    assert len(crosses) == 9
+    for one, other in itertools.combinations(frames, 2):
+        assert overlap(one, other) < 1
+    for one, other in itertools.product(frames, crosses):
+        assert overlap(one, other) < 2
+    for frame in frames:
+        assert frame["x"] + frame["width"] <= image["x"] + image["width"] + 1  # not over what stands beside
+    tool(notebook, "clear").click()
+    expect(rows).to_have_count(1)
+    expect(labels).to_have_count(1)
+    expect(tool(notebook, "clear")).to_be_disabled()
+
+
+def test_names_numbers_and_boxes_from_a_file(fake_chat: Open, tmp_path: Path, shots: Path) -> None:
+    notebook = fake_chat(image=f"__import__('PIL.Image').Image.linear_gradient('L').resize({PHOTO})")
+    page = notebook.page
+    found = tmp_path / "found.csv"
+    found.write_text("x,y,width,height,name\n100,200,1000,800,cup\n2000,1500,1999,1400,cup\n")
+    with page.expect_file_chooser() as chooser:
+        tool(notebook, "boxes").click()
+    chooser.value.set_files(found)
+    expect(notice(notebook)).to_have_text("2 boxes from found.csv.")
+    expect(notebook.chat.locator(".gpt4roi-labels span").last).to_have_text("region 2 · cup 2")
+    notebook.chat.locator("summary").click()
+
+    last = notebook.row(2).locator("input[data-edge='y2']")
+    assert last.evaluate("field => field.scrollWidth <= field.clientWidth")  # four digits
+    for keys in (("9", "9", "Tab"), ("Delete", "Tab")):  # changed, then emptied
+        last.click()
+        page.keyboard.press("Control+a" if "Delete" in keys else "End")
+        for key in ("Backspace", "Backspace", *keys) if "Delete" not in keys else keys:
+            page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        expect(last).to_have_value("2999" if "Tab" in keys else "")
+        focused = page.evaluate("document.activeElement.textContent")
+        assert focused == "Remove"
+    expect(notice(notebook)).to_contain_text("all four numbers")
+
+    name = notebook.row(2).locator("input.name")
+    name.fill("cup")
+    name.press("Enter")
+    expect(notice(notebook)).to_contain_text("already")
+    expect(name).to_have_value("cup 2")
+    name.fill("the kettle")
+    name.press("Enter")
+    expect(notebook.chat.locator(".gpt4roi-labels span").last).to_have_text("region 2 · the kettle")
+    page.screenshot(path=shots / "names.png")
+    assert notebook.ask("What is the kettle?", turn=1) == "You asked: What is region 1?"
+    expect(notebook.chat.locator(".gpt4roi-labels span").first).to_have_text("region 1 · the kettle")
+
+    chips = notebook.chat.locator(".chip").evaluate_all("chips => chips.map(chip => getComputedStyle(chip).background)")
+    assert chips
+
+
+def test_large_and_unreadable_files(fake_chat: Open, tmp_path: Path, shots: Path) -> None:
+    notebook = fake_chat()
+    picker = notebook.chat.locator(".gpt4roi-picker")
+    words = picker.locator(".words")
+    choose = picker.locator("input[type=file]")
+    notebook.button("image").click()
+    heic = tmp_path / "IMG_0001.heic"
+    heic.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    choose.set_input_files(heic)
+    expect(words).to_contain_text("IMG_0001.heic is in Apple's HEIC format")
+    expect(words).to_contain_text("save it as JPEG")
+    notebook.page.screenshot(path=shots / "heic.png")
+    raw = tmp_path / "huge.nef"
+    raw.write_bytes(b"II*\0" + bytes(10 * 2**20))
+    choose.set_input_files(raw)
+    expect(words).to_contain_text("huge.nef is a camera's raw file")
+
+    large = tmp_path / "large.bmp"
+    Image.frombytes("RGB", (5000, 1000), random.Random(0).randbytes(1000 * 1000 * 3) * 5).save(large)
+    assert large.stat().st_size > 10 * 2**20
+    choose.set_input_files(large)
+    expect(picker).to_be_hidden()
+    expect(notice(notebook)).to_contain_text("large.bmp of 5000 × 1000 pixels came at 4096 × 819")
+    notebook.run_cell("print(chat.session.image.size)")
+    expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("(4096, 819)\n")
+    notebook.button("image").click()
+    expect(words).to_have_text("")
