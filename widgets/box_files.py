@@ -121,9 +121,7 @@ def _coco(text: str, width: int, height: int) -> Iterable[_Row]:
             yield _Row(entry.get("bbox") or (), True, name, score if isinstance(score, int | float) else 0.0)
 
 
-def _image_of(
-    annotations: Sequence[dict[str, Any]], images: Sequence[dict[str, Any]], width: int, height: int
-) -> Any:
+def _image_of(annotations: Sequence[dict[str, Any]], images: Sequence[dict[str, Any]], width: int, height: int) -> Any:
     """The id of the image that is meant: the only one, or the only one of this size."""
     ids = list(dict.fromkeys(entry.get("image_id") for entry in annotations))
     if not ids:

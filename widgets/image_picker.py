@@ -32,9 +32,10 @@ class ImagePicker(anywidget.AnyWidget):
 
     thumbnails: [{"seed", "data": an image file's bytes}]. max_bytes: what one message takes; the browser shrinks larger
     images. problem: what is wrong with the file that was chosen, in words.
-    Messages from the browser: {"type": "scene", "seed"}, {"type": "more"}, {"type": "file", "name", "shrunk": [width and
-    height before, and after] or absent} with the file's bytes as a buffer, and {"type": "unreadable", "name"} with its
-    first bytes: it is too large for a message, and the browser cannot read it.
+
+    Messages from the browser: {"type": "scene", "seed"}, {"type": "more"}, {"type": "file", "name", "shrunk"} with the
+    file's bytes as a buffer, and {"type": "unreadable", "name"} with its first bytes: it is too large for a message,
+    and the browser cannot read it. shrunk: width and height before, then after; absent where it came as it is.
     """
 
     _esm = module("image_picker.js")
@@ -68,10 +69,10 @@ def why_unreadable(name: str, data: bytes, otherwise: str = f"this browser canno
 
 
 def _known_format(name: str, data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS or name.endswith((".heic", ".heif")):
+    if (data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS) or name.endswith((".heic", ".heif")):
         return (
-            "in Apple's HEIC format, which cannot be read here; save it as JPEG: on a Mac, Preview, File, Export; on an "
-            "iPhone, Settings, Camera, Formats, Most Compatible makes the next photos JPEG"
+            "in Apple's HEIC format, which cannot be read here; save it as JPEG: on a Mac, Preview, File, Export; on "
+            "an iPhone, Settings, Camera, Formats, Most Compatible makes the next photos JPEG"
         )
     if name.endswith(_RAW_NAMES):
         return f"a camera's raw file, which cannot be read here; {_AS_JPEG} in the program that develops your photos"
@@ -79,7 +80,7 @@ def _known_format(name: str, data: bytes) -> str:
         return f"a PDF and no image; {_AS_JPEG}, one page per file"
     if b"<svg" in data[:1000].lower():
         return "an SVG drawing, which has no pixels; export it as PNG"
-    if data[4:8] == b"ftyp" and not data[8:12].startswith(b"avi") or name.endswith((".mp4", ".mov", ".webm", ".avi")):
+    if (data[4:8] == b"ftyp" and not data[8:12].startswith(b"avi")) or name.endswith((".mp4", ".mov", ".webm", ".avi")):
         return "a video; save one frame of it as JPEG or PNG"
     return ""
 

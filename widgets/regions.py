@@ -162,8 +162,9 @@ class RegionBook:
 
         The first `given` of the new regions belong to it whether it names them or not.
 
-        "region 2" means `<region2>` where region 2 is new, and so does its name. A conversation numbers its regions in the order in which
-        they are asked about; so when a question names region 3 and leaves region 2 unasked, the two change places.
+        "region 2" means `<region2>` where region 2 is new, and so does its name. A conversation numbers its regions in
+        the order in which they are asked about; so when a question names region 3 and leaves region 2 unasked, the two
+        change places.
         """
         text = self.by_number(text)
         by_number = {region.number: region for region in self._new}
