@@ -62,28 +62,42 @@ def test_drawing_survives_whatever_the_mouse_did_before(fake_chat: Open) -> None
     def select_all() -> None:
         page.evaluate("document.getSelection().selectAllChildren(document.querySelector('.gpt4roi-chat'))")
 
-    def lose_the_release() -> None:  # as in another window
-        mouse.move(*middle)
-        mouse.down()
-        mouse.move(middle[0] + 30, middle[1] + 30, steps=3)
-        page.evaluate("window.addEventListener('mouseup', (e) => e.stopImmediatePropagation(), { capture: true })")
-        mouse.up()
-
     beside = frame["x"] + frame["width"] + 2, frame["y"] + 100
     table = frame_of(notice(notebook))
     stumbles = [
         double_click, slip, drag_from(*beside), drag_from(frame["x"] + 40, frame["y"] - 8),
-        drag_from(table["x"] + 60, table["y"] + 8), select_the_words_beside, select_all, lose_the_release,
+        drag_from(table["x"] + 60, table["y"] + 8), select_the_words_beside, select_all,
     ]  # fmt: skip
     for stumble in stumbles:
         stumble()
-        notebook.draw((200, 200, 280, 290), SIZE, 1)
-        page.wait_for_timeout(300)
-        last = notebook.box(regions.count())
-        assert last == pytest.approx([200, 200, 280, 290], abs=2), stumble
+        corners = notebook.place(200, 200, SIZE), notebook.place(280, 290, SIZE)
+        notebook.drag(*corners)
+        wait_for_box(notebook, (200, 200, 280, 290), stumble)
         tool(notebook, "clear").click()
         expect(regions).to_have_count(0)
         expect(notebook.chat.locator(".image svg > g")).to_have_count(0)
+
+    mouse.move(*middle)
+    mouse.down()
+    mouse.move(middle[0] + 30, middle[1] + 30, steps=3)
+    notebook.drag(*corners)  # a press without a release before it: the box in the hand ends, and its corner is taken
+    wait_for_box(notebook, (168, 168, 280, 290), "a release was lost")
+    mouse.move(*notebook.place(300, 310, SIZE), steps=3)
+    page.wait_for_timeout(300)
+    expect(regions).to_have_count(1)
+    assert notebook.box(1) == pytest.approx([168, 168, 280, 290], abs=2)
+
+
+def wait_for_box(notebook: Notebook, box: tuple[int, ...], after: object) -> None:
+    for _ in range(40):
+        boxes = notebook.page.evaluate(
+            """() => [...document.querySelectorAll(".gpt4roi-table .row")].map(
+                (row) => [...row.querySelectorAll("input[type=number]")].map((field) => field.valueAsNumber))"""
+        )
+        if any(found == pytest.approx(box, abs=2) for found in boxes):
+            return
+        notebook.page.wait_for_timeout(100)
+    raise AssertionError(f"after {after} there is no region at {box}, only {boxes}")
 
 
 def pinch(page: Page, at: tuple[float, float], apart: tuple[float, float]) -> None:
@@ -108,11 +122,17 @@ def test_zoom_and_pan_box_what_is_a_few_pixels_large(fake_chat: Open, shots: Pat
     level = notebook.chat.locator(".zoom .level")
     before = frame_of(viewport)
     fitted = frame_of(notebook.image)["width"]
+    svg = notebook.chat.locator(".image svg")
 
-    def still_at(x: float, y: float, place: tuple[float, float]) -> None:
-        assert notebook.place(x, y, PHOTO) == pytest.approx(place, abs=2)
+    def place(x: float, y: float) -> tuple[float, float]:  # without scrolling
+        page.wait_for_timeout(200)
+        frame = frame_of(svg)
+        return frame["x"] + x * frame["width"] / PHOTO[0], frame["y"] + y * frame["height"] / PHOTO[1]
 
-    at = notebook.place(3000, 1000, PHOTO)
+    def still_at(x: float, y: float, where: tuple[float, float]) -> None:
+        assert place(x, y) == pytest.approx(where, abs=2)
+
+    at = place(3000, 1000)
     page.mouse.move(*at)
     page.keyboard.down("Control")
     for _ in range(6):
@@ -121,14 +141,16 @@ def test_zoom_and_pan_box_what_is_a_few_pixels_large(fake_chat: Open, shots: Pat
     expect(level).to_have_text("× 11")
     still_at(3000, 1000, at)
     assert frame_of(viewport) == pytest.approx(before, abs=1)  # nothing below it moves
-    screen_pixel = PHOTO[0] / frame_of(notebook.image)["width"]
+    screen_pixel = PHOTO[0] / frame_of(svg)["width"]
     assert screen_pixel < 0.6
 
-    notebook.draw((3002, 1003, 3042, 1023), PHOTO, 1)  # 40 × 20 pixels, of a photo 4000 wide
-    assert notebook.box(1) == pytest.approx([3002, 1003, 3042, 1023], abs=1)
-    corner = notebook.place(3042, 1023, PHOTO)
-    notebook.drag(corner, notebook.place(3062, 1063, PHOTO))
-    expect(notebook.row(1).locator("input[data-edge='y2']")).not_to_have_value(str(notebook.box(1)[1] + 20))
+    notebook.drag(place(3002, 1003), place(3042, 1023))  # 40 × 20 pixels, of a photo 4000 wide
+    expect(notebook.row(1)).to_be_attached()
+    drawn = notebook.box(1)
+    assert drawn == pytest.approx([3002, 1003, 3042, 1023], abs=1)
+    page.wait_for_timeout(400)  # until the kernel has said the same
+    notebook.drag(place(3042, 1023), place(3062, 1063))
+    expect(notebook.row(1).locator("input[data-edge='y2']")).not_to_have_value(str(drawn[3]))
     assert notebook.box(1) == pytest.approx([3002, 1003, 3062, 1063], abs=1)
 
     detail = notebook.chat.locator("img.gpt4roi-detail")  # one pixel of it is one of the photo
@@ -139,7 +161,7 @@ def test_zoom_and_pan_box_what_is_a_few_pixels_large(fake_chat: Open, shots: Pat
     page.mouse.wheel(0, 120)
     page.mouse.wheel(200, 0)
     page.wait_for_timeout(200)
-    panned = notebook.place(3000, 1000, PHOTO)
+    panned = place(3000, 1000)
     assert (at[0] - panned[0], at[1] - panned[1]) == pytest.approx((200, 120), abs=2)
     page.keyboard.press("ArrowUp")
     still_at(3000, 1000, (panned[0], panned[1] + 60))
@@ -158,11 +180,11 @@ def test_zoom_and_pan_box_what_is_a_few_pixels_large(fake_chat: Open, shots: Pat
     assert frame_of(viewport) == pytest.approx(before, abs=1)
     expect(detail).to_be_hidden()
 
-    at = notebook.place(1000, 1500, PHOTO)
+    at = place(1000, 1500)
     pinch(page, at, (60, 180))
     expect(level).to_have_text("× 3.0")
     still_at(1000, 1500, at)
-    assert frame_of(notebook.image)["width"] == pytest.approx(3 * fitted, abs=2)
+    assert frame_of(svg)["width"] == pytest.approx(3 * fitted, abs=2)
     expect(notebook.chat.locator(".image svg > g")).to_have_count(1)  # the first finger drew nothing
     expect(notebook.chat.locator(".gpt4roi-table .row")).to_have_count(1)
 
@@ -175,13 +197,11 @@ def test_locked_boxes_labels_and_clear(fake_chat: Open, shots: Path) -> None:
     expect(notebook.row(1).locator("input[data-edge='x1']")).to_be_disabled()
     expect(notebook.chat.locator(".image svg > g.gpt4roi-asked")).to_have_count(1)
     for corner, to in (((160, 160), (170, 172)), ((60, 110), (40, 120))):
-        notebook.chat.locator(".gpt4roi-table .notice").evaluate("notice => (notice.textContent = '')")
         notebook.drag(notebook.place(*corner, SIZE), notebook.place(*to, SIZE))
+        expect(notice(notebook)).to_contain_text("Region 1 has been asked about")
         notebook.page.wait_for_timeout(300)
         expect(rows).to_have_count(1)
         assert notebook.box(1) == pytest.approx([60, 60, 160, 160], abs=1)
-    notebook.run_cell("print(chat.canvas.table.notice)")
-    expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_contain_text("Region 1 has been asked about")
 
     # Small, at the edges, side by side, one in the other.
     boxes = [
@@ -246,9 +266,6 @@ def test_names_numbers_and_boxes_from_a_file(fake_chat: Open, tmp_path: Path, sh
     page.screenshot(path=shots / "names.png")
     assert notebook.ask("What is the kettle?", turn=1) == "You asked: What is region 1?"
     expect(notebook.chat.locator(".gpt4roi-labels span").first).to_have_text("region 1 · the kettle")
-
-    chips = notebook.chat.locator(".chip").evaluate_all("chips => chips.map(chip => getComputedStyle(chip).background)")
-    assert chips
 
 
 def test_large_and_unreadable_files(fake_chat: Open, tmp_path: Path, shots: Path) -> None:

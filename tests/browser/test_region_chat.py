@@ -27,12 +27,12 @@ def test_draw_ask_and_undo(fake_chat: Open, shots: Path) -> None:
     chips = notebook.turn(1).locator(".chip")
     assert chips.all_inner_texts() == ["region 1", "region 2"] * 2
     expect(notebook.line).to_have_value("")
-    expect(notebook.row(1).locator("input").first).to_be_disabled()
+    expect(notebook.row(1).locator("input[data-edge]").first).to_be_disabled()
     notebook.page.screenshot(path=shots / "asked.png")
 
     notebook.button("undo").click()
     expect(notebook.turn(1)).not_to_be_attached()
-    expect(notebook.row(2).locator("input").first).to_be_enabled()
+    expect(notebook.row(2).locator("input[data-edge]").first).to_be_enabled()
     expect(notebook.line).to_have_value("Is <region1> left of <region2>? <script>document.title = 'hit'</script>")
 
 
