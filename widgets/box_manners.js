@@ -187,8 +187,7 @@ function attend(canvas, model, zoom) {
     if (fingers.size === 1) move(event);
     if (!pinch || fingers.size !== 2) return;
     const now = spread();
-    zoom.pan(pinch.clientX - now.clientX, pinch.clientY - now.clientY);
-    zoom.by(now.distance / Math.max(pinch.distance, 1), now);
+    zoom.by(now.distance / Math.max(pinch.distance, 1), now, pinch);
     pinch = now;
   });
   for (const type of ["pointerup", "pointercancel"]) {

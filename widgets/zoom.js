@@ -70,17 +70,21 @@ function makeZoom(canvas, model, changed) {
     detail.hidden = false;
   };
 
-  /** at: the place on the screen, { clientX, clientY }, at which the image stays; the viewport's middle by default. */
-  const zoomTo = (wanted, at) => {
+  /**
+   * at: the place on the screen, { clientX, clientY }, at which the image stays; the viewport's middle by default. from:
+   * where that part of the image was before, if it moves.
+   */
+  const zoomTo = (wanted, at, from = at) => {
     const limit = Math.max(LEAST_LIMIT, (MOST_SCREEN_PIXELS * model.get("width")) / fitted()[0]);
     const view = viewport.getBoundingClientRect();
-    const { clientX, clientY } = at ?? { clientX: view.left + view.width / 2, clientY: view.top + view.height / 2 };
+    const to = at ?? { clientX: view.left + view.width / 2, clientY: view.top + view.height / 2 };
+    const { clientX, clientY } = from ?? to;
     const before = image.getBoundingClientRect();
     zoom = wanted < 1.02 ? 1 : Math.min(wanted, limit);
     layOut();
     const after = image.getBoundingClientRect();
-    viewport.scrollLeft += after.left + ((clientX - before.left) * after.width) / before.width - clientX;
-    viewport.scrollTop += after.top + ((clientY - before.top) * after.height) / before.height - clientY;
+    viewport.scrollLeft += after.left + ((clientX - before.left) * after.width) / before.width - to.clientX;
+    viewport.scrollTop += after.top + ((clientY - before.top) * after.height) / before.height - to.clientY;
     changed(zoom);
     later();
   };
@@ -116,7 +120,7 @@ function makeZoom(canvas, model, changed) {
   layOut();
   changed(zoom);
   return {
-    by: (factor, at) => zoomTo(zoom * factor, at),
+    by: (factor, at, from) => zoomTo(zoom * factor, at, from),
     fit: () => zoomTo(1),
     pan,
     reset,
