@@ -248,7 +248,8 @@ class RegionChat:
     def _start(self, text: str, given: int = 0, *, typed: bool = False, **options: Any) -> Future[Answer | None]:
         """options: of `RegionSession.stream`; those that are None, and others, are as the settings say."""
         talk = self.conversation
-        settings = {"max_new_tokens": talk.max_new_tokens, "temperature": talk.temperature, "seed": talk.seed}
+        settings: dict[str, Any] = {"max_new_tokens": talk.max_new_tokens, "temperature": talk.temperature}
+        settings["seed"] = talk.seed
         settings |= {name: value for name, value in options.items() if value is not None}
         with self._worker.lock:
             self._check_idle()

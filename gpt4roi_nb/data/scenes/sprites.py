@@ -196,7 +196,7 @@ def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     near = _passes_near(solid, middle, view, beside + HIT_DISTANCE).reshape(above + below, 2 * side)
     within = [slice(k[0], k[-1] + 1) for k in (np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0)))]
     near, (top, left) = near[*within], (part.start for part in within)
-    heights, cols = (x.reshape(-1, fine)[part].ravel() for x, part in zip((heights, cols), within, strict=True))
+    heights, cols = heights.reshape(-1, fine)[within[0]].ravel(), cols.reshape(-1, fine)[within[1]].ravel()
     rays = np.flatnonzero(np.repeat(np.repeat(near, fine, 0), fine, 1))
     hit, points = _march(solid, _rotated(_origins(heights, cols)[:, rays], -angle), view)
     own = points[:, hit]
