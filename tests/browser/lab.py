@@ -22,7 +22,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 HERE = "127.0.0.1"
 FORKED_KERNEL = Path(__file__).with_name("forked_kernel.py")
-START_SECONDS = 60  # a quiet machine takes 3; a busy one is no failure
+START_SECONDS = 180  # a quiet machine takes 3; a busy one is no failure
 RUN_SECONDS = 240
 # No question about news; and the page's own state can be asked (`window.jupyterapp`).
 PAGE_CONFIG = {
