@@ -53,7 +53,7 @@ def as_markdown(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn],
     lines = [f"![{_caption(boxes)}]({_address(image, boxes)})"]
     for turn in turns:
         lines += [f"**You:** {_plain(_named(turn.question))}", f"**Model:** {_plain(_named(_answer(turn)))}"]
-    return "\n\n".join([*lines, *([f"Model: {_plain(about)}"] if about else [])]) + "\n"
+    return "\n\n".join([*lines, *([_plain(about)] if about else [])]) + "\n"
 
 
 def as_html(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "") -> str:
@@ -68,7 +68,7 @@ def as_html(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], abo
             f'<img alt="{_caption(boxes)}" src="{_address(image, boxes)}" '
             'style="max-width:100%;height:auto;margin:0 0 12px">',
             *said,
-            *([f'<p style="margin:0;font-size:85%">Model: {html.escape(about)}</p>'] if about else []),
+            *([f'<p style="margin:0;font-size:85%">{html.escape(about)}</p>'] if about else []),
         ]
     )
 

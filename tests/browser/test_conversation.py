@@ -135,6 +135,8 @@ def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Ope
     expect(notebook.turn(1)).to_be_visible()
     page.screenshot(path=shots / "conversation_restarted.png")
 
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")  # a kernel that restarts cannot be shut down
+
     # The next day: no kernel knows of it, and the notebook still shows what was said.
     notebook.shut_down()
     page.goto(lab.address(file.name))
