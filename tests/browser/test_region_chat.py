@@ -127,7 +127,7 @@ def test_errors_stand_beside_the_question_which_stays(fake_chat: Open) -> None:
     notebook.line.click()
     notebook.page.keyboard.type("What is <region7>?")
     notebook.page.keyboard.press("Enter")
-    expect(notebook.chat.locator(".problem")).to_contain_text("<region7>")
+    expect(notebook.chat.locator(".problem")).to_contain_text("names region 7")
     expect(notebook.line).to_have_value("What is <region7>?")
 
 
