@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 PROG = "python -m gpt4roi_nb"
@@ -203,15 +203,16 @@ def evaluate() -> argparse.ArgumentParser:
     return made
 
 
-def verify() -> argparse.ArgumentParser:
-    """What `evaluate verify` takes."""
+def verify(models: Iterable[str] = PUBLISHED_MODELS) -> argparse.ArgumentParser:
+    """What `evaluate verify` takes. models: of which published figures are known."""
+    models = tuple(models)
     made = parser_of(
         f"evaluate {VERIFY}",
         "Whether a checkpoint behaves as published: a part of some benchmarks beside the published figures.\n\n"
         f"Ends with 0 where it does, {DIFFERS} where it does not, {CANNOT_TELL} where that cannot be told, 1 for an\n"
         f"error, and {INTERRUPTED} where it was ended early.",
     )
-    made.add_argument("model", choices=PUBLISHED_MODELS, metavar="model", help=", ".join(PUBLISHED_MODELS))
+    made.add_argument("model", choices=models, metavar="model", help=", ".join(models))
     made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the folder of the model's name)")
     made.add_argument("--root", type=Path, required=True, help="folder of the data")
     made.add_argument(
@@ -301,6 +302,6 @@ COMMANDS: dict[str, tuple[str, str, Callable[[], argparse.ArgumentParser]]] = {
 
 def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     """Read the words after a command of `COMMANDS`; ends the program for --help, and for what it does not take."""
-    if command == "evaluate" and words[:1] == [VERIFY]:
+    if command == "evaluate" and words and words[0] == VERIFY:
         return verify().parse_args(words[1:])
     return COMMANDS[command][2]().parse_args(words)

@@ -20,7 +20,7 @@ from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import evaluate
 from gpt4roi_nb.evaluate.tables import markdown
-from gpt4roi_nb.evaluate.verify import check_data, verify
+from gpt4roi_nb.evaluate.verify import CHECKS, check_data, verify
 from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -32,7 +32,9 @@ OUT = "memory ran out; what was answered is kept, and the same call goes on from
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of either command; `model` is there for `verify` alone."""
-    return commands.parse("evaluate", arguments)
+    if arguments and arguments[0] == VERIFY:
+        return commands.verify(CHECKS).parse_args(arguments[1:])
+    return commands.evaluate().parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
