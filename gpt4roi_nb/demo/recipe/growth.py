@@ -1,0 +1,131 @@
+"""A larger vocabulary for a model that has learnt to talk: new words become one piece each, and all else stays.
+
+New merges are appended to those of the tokenizer, so that every text is cut as before where none of the new words
+stands. A new piece begins as the mean of the old pieces that spell it; its logit is then the mean of theirs and never
+the highest, so that greedy answers are the same as before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from gpt4roi_nb.files import write_json
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.prompt import token_id_of
+from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN, tokenizer_from_json
+
+SPACE = "▁"
+LEAST_USES = 2  # of a merge in the texts; a word that stands once teaches no piece
+
+Merge = tuple[str, str]
+
+
+def words_of(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Counter[tuple[str, ...]]:
+    """The words of the texts, as the pieces that spell them now, with how often each stands there.
+
+    Runs of letters only, with the space before them if there is one: a piece with a mark in it would be of use in few
+    places.
+    """
+    found: Counter[tuple[str, ...]] = Counter()
+    for text, times in Counter(texts).items():
+        word: list[str] = []
+        for piece in [*tokenizer.tokenize(text), SPACE]:
+            letters = piece.removeprefix(SPACE)
+            if piece.startswith(SPACE) or not letters.isalpha():
+                if len(word) > 1:
+                    found[tuple(word)] += times
+                word = []
+            if letters.isalpha() or piece == SPACE:
+                word.append(piece)
+    return found
+
+
+def new_merges(words: Mapping[tuple[str, ...], int], count: int, known: Iterable[str] = ()) -> list[Merge]:
+    """Up to `count` merges by byte-pair encoding, the most frequent pair first, and equal ones in order of spelling.
+
+    Args:
+        words: pieces of each word, and how often it stands in the texts.
+        known: pieces that no merge may make again.
+    """
+    left = dict(words)
+    taken, merges = set(known), list[Merge]()
+    while len(merges) < count:
+        pairs: Counter[Merge] = Counter()
+        for word, times in left.items():
+            for pair in pairwise(word):
+                if "".join(pair) not in taken:
+                    pairs[pair] += times
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        if pairs[best] < LEAST_USES:
+            break
+        merges.append(best)
+        taken.add("".join(best))
+        merged: dict[tuple[str, ...], int] = {}
+        for word, times in left.items():
+            shorter = _merged(word, best)
+            merged[shorter] = merged.get(shorter, 0) + times
+        left = merged
+    return merges
+
+
+def _merged(word: tuple[str, ...], pair: Merge) -> tuple[str, ...]:
+    found: list[str] = []
+    for piece in word:
+        if found and (found[-1], piece) == pair:
+            found[-1] += piece
+        else:
+            found.append(piece)
+    return tuple(found)
+
+
+def grown_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], count: int, folder: Path
+) -> tuple[PreTrainedTokenizerFast, dict[str, tuple[str, ...]]]:
+    """A tokenizer with up to `count` more pieces for words of these texts, and the old pieces that spell each new one.
+
+    The old pieces keep their numbers; what GPT4RoI adds to a vocabulary follows the new ones. The new vocabulary is kept
+    in `folder`, as `grown.json`.
+    """
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    vocabulary: dict[str, int] = model["vocab"]
+    merges = new_merges(words_of(texts, tokenizer), count, vocabulary)
+    spelled: dict[str, tuple[str, ...]] = {}
+    for left, right in merges:
+        spelled[left + right] = spelled.get(left, (left,)) + spelled.get(right, (right,))
+    model["vocab"] = vocabulary | {piece: len(vocabulary) + k for k, piece in enumerate(spelled)}
+    model["merges"] = [*model["merges"], *merges]
+    path = folder / "grown.json"
+    write_json(path, {"model": model})
+    return tokenizer_from_json(path, model_max_length=tokenizer.model_max_length), spelled
+
+
+@torch.no_grad()
+def grow(
+    model: GPT4RoIForConditionalGeneration,
+    old: PreTrainedTokenizerBase,
+    new: PreTrainedTokenizerBase,
+    spelled: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Gives the model rows for the new pieces, in place, and moves those of the old ones to their new numbers."""
+    numbers = old.get_vocab()
+    pieces = sorted(new.get_vocab().items(), key=lambda item: item[1])
+    rows = [[numbers[part] for part in spelled.get(piece, (piece,))] for piece, _ in pieces]
+    model.resize_token_embeddings(len(rows), mean_resizing=False)
+    language = model.language_model
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        weight = layer.weight
+        weight.copy_(torch.stack([weight[row].mean(0) for row in rows]))
+    for text_config in (model.config.text_config, language.config):
+        text_config.pad_token_id = new.pad_token_id
+    language.model.padding_idx = model.get_input_embeddings().padding_idx = new.pad_token_id
+    model.config.image_token_id = token_id_of(IMAGE_TOKEN, new)
+    model.config.region_token_id = token_id_of(REGION_TOKEN, new)
