@@ -9,13 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene, scenes
+from gpt4roi_nb.data.scenes.strangers import strangers
+from gpt4roi_nb.files import replacing
 
 # A patch belongs to the object that covers most of it, if that is at least this share of the patch.
 PATCH_SHARE = 0.3
 NO_OBJECT = -1
 REPORT_EVERY = 1000
+DRAWN_AT = (168, 336)  # sides at which images that are not of this world are drawn, half of them each
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class SceneBank:
 
     def __len__(self) -> int:
         return len(self.objects)
+
+    @property
+    def scenes(self) -> int:
+        """How many scenes there are; images that are not of this world follow them."""
+        return sum(map(bool, self.objects))
 
     def scene(self, index: int) -> Scene:
         """Scene `index`, for asking questions about; its masks are not kept."""
@@ -97,6 +106,28 @@ def _draw(folder: Path, about: dict, workers: int, report: Callable[[str], None]
     np.save(folder / "owners.npy", owners)
     (folder / "about.json").write_text(json.dumps(about))
     (folder / "objects.json").write_text(json.dumps(objects))
+
+
+def with_strangers(bank: SceneBank, folder: Path, series: int, count: int) -> SceneBank:
+    """The scenes of a bank, and after them images that are not of this world, with no objects; drawn where `folder` does
+    not hold them."""
+    size, grid = bank.images.shape[1], bank.owners.shape[1]
+    path = folder / f"strangers-{series}-{count}-{size}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = [
+            np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+            for part, larger in enumerate(DRAWN_AT)
+            for image in strangers(series + part, count // len(DRAWN_AT), size=larger)
+        ]
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.save(file, np.stack(drawn))
+    others = np.load(path)
+    return SceneBank(
+        np.concatenate([bank.images, others]),
+        np.concatenate([bank.owners, np.full((len(others), grid, grid), NO_OBJECT, np.int8)]),
+        [*bank.objects, *[()] * len(others)],
+    )
 
 
 def patch_owners(masks: np.ndarray, grid: int) -> np.ndarray:

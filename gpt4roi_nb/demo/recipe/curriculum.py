@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.scenes import open_questions
+from gpt4roi_nb.data.scenes.open_questions import ONE_REGION, OPEN_KINDS, about_stranger
 from gpt4roi_nb.data.scenes.questions import Question, ask, compound, followup
 from gpt4roi_nb.data.scenes.scene import Scene
+from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
 from gpt4roi_nb.prompt import Turns
 
@@ -22,7 +26,8 @@ class Family:
     """Conversations of about one length, since the longest of a batch sets the room that each one takes.
 
     shares: of the kinds of the first question. rows, questions: images a batch, and conversations about each. turns:
-    fewest and most. followups: shares of the kinds of later questions, if not `FOLLOWUPS`.
+    fewest and most. followups: shares of the kinds of later questions, if not `FOLLOWUPS`. strangers: how many of the
+    images are not of this world.
     """
 
     shares: Shares
@@ -30,6 +35,7 @@ class Family:
     questions: int
     turns: tuple[int, int] = (1, 1)
     followups: Shares | None = None
+    strangers: int = 0
 
 
 Mix = tuple[tuple[Family, float], ...]  # families, and the share of the batches that each one has
@@ -117,6 +123,40 @@ LESSONS = {
     "choices": Lesson(((Family({QA: 0.5, QAR: 0.5}, 6, 5), 0.65), (TALKING_OF_REGIONS, 0.35))),
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
+# What a newcomer asks. It is learnt by a model that knows all the above, of which it is asked on: hence the old families.
+PICTURING = Family({"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 11, 11, strangers=1)
+PLACING = Family({"around": 0.28, "between": 0.12, "relation": 0.35, "shared": 0.25}, 9, 12)
+DOUBTING = Family(
+    {"nothing": 0.45, "unknown": 0.25, "anything": 0.06, "phrase": 0.1, "category": 0.08, "colour": 0.06}, 10, 13, strangers=1
+)
+OPEN_FOLLOWUPS: Shares = {
+    "relation": 0.2,
+    "around": 0.14,
+    "shared": 0.12,
+    "describe": 0.06,
+    "extreme": 0.08,
+    "present": 0.04,
+    "unknown": 0.08,
+    "phrase": 0.1,
+    "colour": 0.06,
+    "material": 0.06,
+    "size": 0.06,
+}
+CHATTING = Family({**SHORT, "describe": 0.15, "relation": 0.15, "unknown": 0.06}, 8, 7, (2, 3), followups=OPEN_FOLLOWUPS)
+OPEN_FAMILIES: Mix = (
+    (PICTURING, 0.24),
+    (PLACING, 0.15),
+    (DOUBTING, 0.13),
+    (CHATTING, 0.06),
+    (TALKING_OF_PAIRS, 0.12),
+    (TALKING_ON, 0.06),
+    (COUNTING_MORE, 0.08),
+    (NAMING, 0.05),
+    (CHOOSING, 0.06),
+    (COMPARING, 0.05),
+)
+IT_SHARE = 0.3  # of the follow-ups about the one region named before that call it "it"
+CASUAL_SHARE, SLIP_SHARE = 0.5, 0.06  # of the questions of open families that are typed carelessly
 RARE_TRIES = 40  # draws until one has the rare form
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
 
@@ -124,11 +164,13 @@ REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only 
 @dataclass(frozen=True)
 class Conversation:
     """turns: as `processor.prompt` takes them, answers included. objects[k]: index of the object of region k + 1.
-    last: the question of the last turn but one, which the last turn answers."""
+    last: the question of the last turn but one, which the last turn answers. boxes: of the regions, where they are not
+    those of objects, in pixels xyxy."""
 
     turns: Turns
     objects: tuple[int, ...]
     last: Question
+    boxes: tuple[Box, ...] = ()
 
 
 def draw_kind(shares: Shares, rng: np.random.Generator) -> str:
@@ -150,7 +192,8 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
             return draw_pairs(scene, 1, rng)[0][(QA, QAR).index(kind)]
         if kind == COMPOUND:
             return compound(scene, rng)
-        question = draw_form(kind, partial(ask, scene, kind, rng), rng)
+        asking = open_questions.ask if kind in OPEN_KINDS else ask
+        question = draw_form(kind, partial(asking, scene, kind, rng), rng)
         if question is not None:
             return question
 
@@ -158,6 +201,11 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
 def proposes(question: Question) -> bool:
     """Whether the answer begins with yes or no."""
     return question.answer.startswith(("yes", "no"))
+
+
+def lists(question: Question) -> bool:
+    """Whether a question asks for a list, and not for yes or no."""
+    return not proposes(question)
 
 
 def is_answered_by_a_region(question: Question) -> bool:
@@ -176,6 +224,7 @@ RARE_FORMS: dict[str, Form] = {
     **dict.fromkeys(("category", "colour", "material", "size"), (0.4, proposes)),
     **dict.fromkeys(("larger", "left_right", "front_behind"), (0.4, is_answered_by_a_region)),
     "same": (0.25, asks_for_a_difference),
+    "which": (0.75, lists),
 }
 
 
@@ -207,13 +256,35 @@ def draw_conversation(
     # After "What is <region1>, and …", "And <region3>?" asks for a phrase.
     objects, previous = question.objects, "phrase" if question.kind == COMPOUND else question.kind
     followups = followups or FOLLOWUPS
-    for _ in range(turns - 1):
+    for _ in range(0 if question.boxes else turns - 1):
         kind = previous if previous in followups and rng.random() < REPEAT_SHARE else None
         kind = kind or draw_kind(followups, rng)
         known = dict(enumerate(objects, start=1))
-        later = draw_form(kind, partial(followup, scene, kind, rng, known, previous=previous), rng)
+        if kind in OPEN_KINDS or (kind in ONE_REGION and len(known) == 1 and "unknown" in followups and rng.random() < IT_SHARE):
+            later = open_questions.followup(scene, kind, rng, known)
+        else:
+            later = draw_form(kind, partial(followup, scene, kind, rng, known, previous=previous), rng)
         if later is None:
             continue
         said += [("user", later.text), ("assistant", later.answer)]
         objects, previous, question = later.objects, later.kind, later
-    return Conversation(tuple(said), objects, question)
+    return Conversation(tuple(said), objects, question, question.boxes)
+
+
+def stranger_conversation(scene: Scene, size: int, rng: np.random.Generator) -> Conversation:
+    """A question about an image of side `size` that is not of this world, as one might ask `scene`."""
+    question = about_stranger(scene, (size, size), rng)
+    return Conversation((("user", question.text), ("assistant", question.answer)), (), question, question.boxes)
+
+
+def careless(talk: Conversation, rng: np.random.Generator) -> Conversation:
+    """The same with its questions as people type them, but for multiple choice."""
+    if talk.last.kind in (QA, QAR):
+        return talk
+    turns = []
+    for role, text in talk.turns:
+        if role == "user":
+            text = casual(rng, text) if rng.random() < CASUAL_SHARE else text
+            text = slip(rng, text) if rng.random() < SLIP_SHARE else text
+        turns.append((role, text))
+    return replace(talk, turns=tuple(turns))

@@ -1,4 +1,4 @@
-"""The tower's hidden states of a bank, computed once: all that the stages with a frozen tower need of it."""
+"""The tower's hidden states of a bank, each computed once: all that the stages with a frozen tower need of it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,35 @@ IMAGES_AT_ONCE = 32
 
 
 class HiddenStates:
-    """Of every picture of a bank, in float16: about 110 kB a picture and two levels at the recipe's size."""
+    """Of every image of a bank, in float16: about 110 kB an image and two levels at the recipe's size. Each is computed
+    when it is first asked for; the tower must not change."""
 
-    @torch.inference_mode()
     def __init__(self, model: GPT4RoIForConditionalGeneration, bank: SceneBank) -> None:
         self.bank = bank
-        images, levels = [], []
-        for start in range(0, len(bank), IMAGES_AT_ONCE):
-            last, several = model.hidden_levels(pixel_values(bank.images[start : start + IMAGES_AT_ONCE]))
-            images.append(last.half())
-            levels.append(torch.stack(several, dim=1).half())
-        # Copies made outside of inference mode may take part in training.
-        self._images, self._levels = torch.cat(images), torch.cat(levels)
+        self._model = model
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def levels(self, indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Of these pictures: the image tokens' state (B, grid², C), and one such a region level."""
-        chosen = list(indices)
-        return self._images[chosen].clone().float(), [level.clone().float() for level in self._levels[chosen].unbind(1)]
+        """Of these images: the image tokens' state (B, grid², C), and one such a region level."""
+        missing = sorted(set(indices) - self._kept.keys())
+        for start in range(0, len(missing), IMAGES_AT_ONCE):
+            self._compute(missing[start : start + IMAGES_AT_ONCE])
+        last, several = zip(*(self._kept[index] for index in indices), strict=True)
+        return torch.stack(last).float(), list(torch.stack(several).float().unbind(1))
+
+    @torch.no_grad()
+    def _compute(self, indices: list[int]) -> None:
+        pixels = pixel_values(np.stack([self.bank.images[index] for index in indices]))
+        last, levels = self._model.hidden_levels(pixels)
+        several = torch.stack(levels, dim=1).half()
+        self._kept.update(zip(indices, zip(last.half(), several, strict=True), strict=True))
 
     def boxes(self, indices: Sequence[int], amount: float, rng: np.random.Generator) -> list[Tensor]:
-        """Of each picture (n_i, 4) in [0, 1], jittered."""
+        """Of each image (n_i, 4) in [0, 1], jittered."""
         size = self.bank.images.shape[1]
-        exact = [np.array([thing.box for thing in self.bank.objects[k]], np.float32) / size for k in indices]
+        exact = [
+            np.array([thing.box for thing in self.bank.objects[k]], np.float32).reshape(-1, 4) / size for k in indices
+        ]
         return [torch.from_numpy(jitter(boxes, amount, rng)) for boxes in exact]
 
 
@@ -47,10 +54,23 @@ def encode(
     indices: Sequence[int],
     amount: float,
     rng: np.random.Generator,
+    other_boxes: Sequence[np.ndarray] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Image tokens (B, grid², D) and region vectors (objects of all pictures, D), from kept hidden states."""
+    """Image tokens (B, grid², D) and region vectors, from kept hidden states.
+
+    other_boxes: of each image, (n, 4) in [0, 1], boxes that are no object's; they are taken as they are.
+
+    Returns:
+        The image tokens; and (regions, D), the objects of all images, with jittered boxes, and then all other boxes.
+    """
     last, levels = states.levels(indices)
     boxes = states.boxes(indices, amount, rng)
+    is_other = torch.zeros(sum(map(len, boxes)), dtype=torch.bool)
+    if other_boxes:
+        is_other = torch.cat(
+            [torch.arange(len(own) + len(more)) >= len(own) for own, more in zip(boxes, other_boxes, strict=True)]
+        )
+        boxes = [torch.cat([own, torch.from_numpy(more)]) for own, more in zip(boxes, other_boxes, strict=True)]
     head = model.region_encoder.head
     regions = head.combine(pool(head, model.region_encoder.fusion(levels), boxes), boxes)
-    return model.multi_modal_projector(last), regions
+    return model.multi_modal_projector(last), torch.cat([regions[~is_other], regions[is_other]])

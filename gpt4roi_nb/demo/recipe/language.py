@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from gpt4roi_nb.data.scenes.question_kinds import DEPTH_MARGIN, SIDE_MARGIN
 from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, Scene
 from gpt4roi_nb.demo.recipe.bank import SceneBank
-from gpt4roi_nb.demo.recipe.curriculum import Family, Mix, draw_conversation, draw_family
+from gpt4roi_nb.demo.recipe.curriculum import (
+    Conversation,
+    Family,
+    Mix,
+    careless,
+    draw_conversation,
+    draw_family,
+    stranger_conversation,
+)
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe.recipe import Recipe
 from gpt4roi_nb.demo.recipe.rows import RowBuilder, Rows
@@ -169,16 +177,24 @@ def decision_weights(processor: GPT4RoIProcessor) -> Tensor:
     return weights
 
 
-def draw_rows(builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng: np.random.Generator) -> Rows:
-    """Conversations of a family about each scene."""
+def draw_rows(
+    builder: RowBuilder, scenes: Sequence[Scene], family: Family, rng: np.random.Generator, typed: bool = False
+) -> Rows:
+    """Conversations of a family about each scene, which is one without objects where an image is not of this world.
+
+    typed: questions come as people type them.
+    """
     fewest, most = family.turns
-    conversations = [
-        [
-            draw_conversation(scene, int(rng.integers(fewest, most + 1)), rng, family.shares, family.followups)
-            for _ in range(family.questions)
-        ]
-        for scene in scenes
-    ]
+
+    def talk(scene: Scene) -> Conversation:
+        if not scene.objects:
+            found = stranger_conversation(scenes[0], scene.image.shape[0], rng)
+        else:
+            turns = int(rng.integers(fewest, most + 1))
+            found = draw_conversation(scene, turns, rng, family.shares, family.followups)
+        return careless(found, rng) if typed else found
+
+    conversations = [[talk(scene) for _ in range(family.questions)] for scene in scenes]
     return builder.rows(conversations, scenes)
 
 
@@ -210,10 +226,17 @@ def stage_step(
     recipe: Recipe,
     token_weights: Tensor,
     rng: np.random.Generator,
+    typed: bool = False,
 ) -> dict[str, Tensor]:
-    """Losses of one batch of conversations about pictures, whose hidden states are kept."""
+    """Losses of one batch of conversations about images, whose hidden states are kept.
+
+    typed: questions come as people type them, and images that are not of this world among the scenes.
+    """
     family = draw_family(families, rng)
-    chosen = rng.integers(len(states.bank), size=family.rows).tolist()
-    rows = draw_rows(builder, [states.bank.scene(index) for index in chosen], family, rng)
-    patches, regions = encode(phase.model, states, chosen, recipe.box_jitter, rng)
+    bank, known = states.bank, states.bank.scenes
+    chosen = rng.integers(known, size=family.rows).tolist()
+    if family.strangers:
+        chosen[-family.strangers :] = rng.integers(known, len(bank), size=family.strangers).tolist()
+    rows = draw_rows(builder, [bank.scene(index) for index in chosen], family, rng, typed)
+    patches, regions = encode(phase.model, states, chosen, recipe.box_jitter, rng, rows.other_boxes)
     return rows_losses(phase.model, rows, patches, regions, token_weights, phase.understanding)

@@ -82,18 +82,16 @@ class Marker:
         pairs = [Pair(b.place, a.number, b.number) for a, b in pairwise(names) if a.number != b.number]
         return Marks(tuple(names), tuple(pairs), tuple(values))
 
-    def counted(self, input_ids: Sequence[int], question: Sequence[int]) -> int:
+    def counted(self, input_ids: Sequence[int], question: Sequence[int]) -> list[int]:
         """The place, among those of a question, of the word that says what it counts: a value, or else "objects".
 
-        Raises:
-            ValueError: where there is none.
+        Empty where there is none, as where a letter of the word has slipped.
         """
         for words in (self.values, self.things):
             for place in question:
                 if input_ids[place] in words:
-                    return place
-        text = "".join(self.pieces[input_ids[place]] for place in question)
-        raise ValueError(f"a question that is answered by a number should say what is counted; got {text!r}")
+                    return [place]
+        return []
 
 
 def value_pieces(vocabulary: Mapping[str, int]) -> dict[int, tuple[int, int]]:

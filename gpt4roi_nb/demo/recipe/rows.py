@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from operator import and_
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +51,8 @@ class Rows:
 
     input_ids, labels: (B, P + Q·L) int64. position_ids: (1, P + Q·L); every slot goes on where the opening ends.
     attributes: (objects of all images, 4) int64; places: (objects of all images, 5), as `symbols.places` has them.
-    regions: index of each `<bbox>`, in order, among all objects of all images.
+    regions: index of each `<bbox>`, in order, among all objects of all images and then `other_boxes`, those of all
+    images in order. other_boxes: of each image (n, 4) float32 xyxy in [0, 1], boxes that are no object's.
 
     tallies: (B, grid², 20) float32, as `symbols.tally` has them, or (B, 0, 20) without image tokens; the first of these
     is token `image_start`.
@@ -70,6 +72,7 @@ class Rows:
     attributes: Tensor
     places: Tensor
     regions: Tensor
+    other_boxes: tuple[np.ndarray, ...]
     image_start: int
     tallies: Tensor
     name_at: Tensor
@@ -122,9 +125,10 @@ class RowBuilder:
             if len(bounds) <= len(LETTERS):
                 raise ValueError(f"{len(LETTERS)} options, a line each, should follow the question {turns[0][1]!r}")
         counted = tuple(
-            (self.marker.counted(input_ids, [place - start for place in prompt.spans[f"question{turn}"]]), int(said))
+            (place, int(said))
             for turn, (_, said) in enumerate(turns[1::2], start=1)
             if said.isdigit()
+            for place in self.marker.counted(input_ids, [k - start for k in prompt.spans[f"question{turn}"]])
         )
         return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds), counted)
 
@@ -145,12 +149,17 @@ class RowBuilder:
         size, grid = scenes[0].image.shape[1], round(self.processor.num_image_tokens**0.5)
         attributes, placed, centres = symbols_of([scene.objects for scene in scenes], size, grid)
         values = attributes.tolist()
-        first = 0
+        others = [[box for talk in talks for box in talk.boxes] for talks in conversations]
+        first, other = 0, len(attributes)
         for row, (scene, talks, row_segments) in enumerate(zip(scenes, conversations, segments, strict=True)):
             for k, (talk, segment) in enumerate(zip(talks, row_segments, strict=True)):
                 start = prefix + k * slot
                 input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
+                if talk.boxes:  # there is nothing that the heads could be taught to read there
+                    regions += [other + number - 1 for number in segment.regions]
+                    other += len(talk.boxes)
+                    continue
                 behind = {number: first + index for number, index in enumerate(talk.objects, start=1)}
                 regions += [behind[number] for number in segment.regions]
                 name_at += [(row, start + name.place) for name in segment.marks.names]
@@ -188,6 +197,7 @@ class RowBuilder:
             attributes=attributes,
             places=placed,
             regions=numbers(regions),
+            other_boxes=tuple(np.array(boxes, np.float32).reshape(-1, 4) / size for boxes in others),
             image_start=self.image_start,
             tallies=tally(centres)[:, : None if self.image_tokens else 0],
             name_at=numbers(name_at, 2),

@@ -34,9 +34,9 @@ def attribute_indices(thing: SceneObject) -> list[int]:
 
 def places(things: Sequence[SceneObject], size: int) -> np.ndarray:
     """(n, PLACES) float32, each of about mean 0 and standard deviation 1. size: side of the picture in pixels."""
-    boxes = np.array([thing.box for thing in things], np.float32) / size
+    boxes = np.array([thing.box for thing in things], np.float32).reshape(-1, 4) / size
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    table = np.array([thing.position for thing in things], np.float32)
+    table = np.array([thing.position for thing in things], np.float32).reshape(-1, 2)
     whole = np.concatenate([centres, table, np.log(sides.prod(1, keepdims=True))], axis=1)
     return (whole - PLACE_CENTRES) / PLACE_SCALES
 

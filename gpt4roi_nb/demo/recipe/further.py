@@ -1,0 +1,174 @@
+"""Teaches the demo checkpoint what a newcomer asks: `python -m gpt4roi_nb.demo.recipe.further --out FOLDER`.
+
+It goes on from the weights that `make` made, which are named by their SHA-256. The vocabulary grows by the words of the
+new questions. Then region encoder, projector and language model train on, as in the second stage of `make` and in its
+loop: on new questions, on boxes that hold no object, on images that are not of this world, and on enough of the old
+questions that none is lost. A run that was broken off goes on from its run folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt4roi_nb.data import instruction_texts
+from gpt4roi_nb.data.scenes.open_questions import open_texts
+from gpt4roi_nb.data.scenes.questions import vocabulary_texts
+from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_strangers
+from gpt4roi_nb.demo.recipe.curriculum import OPEN_FAMILIES
+from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer
+from gpt4roi_nb.demo.recipe.hidden import HiddenStates
+from gpt4roi_nb.demo.recipe.language import LanguagePhase, ProbeHeads, decision_weights, stage_step
+from gpt4roi_nb.demo.recipe.loop import run_phase
+from gpt4roi_nb.demo.recipe.make import export
+from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Phase, Recipe
+from gpt4roi_nb.demo.recipe.rows import RowBuilder
+from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
+from gpt4roi_nb.demo.recipe.vocabulary import generation_config
+from gpt4roi_nb.evaluate.benchmarks.naming_items import CHOICE_PROMPT, NAME_PROMPT
+from gpt4roi_nb.evaluate.benchmarks.recognition import PROMPT as RECOGNITION_PROMPT
+from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.prompt import listed
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.train.parts import STAGES, choose_parts
+
+WEIGHTS = "model.safetensors"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Further(Recipe):
+    """How the demo checkpoint goes on; sizes are those of the recipe that made it.
+
+    begins_with: SHA-256 of the weights that it goes on from.
+    """
+
+    begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
+    pieces: int = 700  # more than the vocabulary had
+    further_scenes: int = 8000
+    strangers: int = 2000
+    open: Phase = Phase(900, 8e-4)
+
+
+def growth_texts() -> Iterator[str]:
+    """Texts whose words the vocabulary should hold: the world's questions and answers, and the benchmarks' wordings."""
+    tables = [table for name, table in vars(instruction_texts).items() if name.isupper()]
+    wordings = [text for table in tables for text in ((table,) if isinstance(table, str) else table)]
+    written = (text.format(region="<region1>", regions=listed([1, 2, 3])) for text in wordings)
+    prompts = (CHOICE_PROMPT.format("mug upper half", "ring lower half"), NAME_PROMPT, RECOGNITION_PROMPT)
+    for text in chain(open_texts(), vocabulary_texts(), written, prompts):
+        yield text.replace("<", "").replace(">", "")
+
+
+def begin(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
+    """The model that the training goes on from, with its grown vocabulary, in float32.
+
+    source: its folder; None is the embedded checkpoint.
+
+    Raises:
+        ValueError: where the weights are others than the recipe names.
+    """
+    gpt4roi = GPT4RoI.from_pretrained(source, device="cpu")
+    weights = Path(gpt4roi.source) / WEIGHTS
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != recipe.begins_with:
+        raise ValueError(
+            f"the recipe goes on from weights whose SHA-256 is {recipe.begins_with}, but those of {weights} have "
+            f"{found}; name the folder of the right ones (--source)"
+        )
+    model, old = gpt4roi.model.float(), gpt4roi.processor
+    tokenizer, spelled = grown_tokenizer(old.tokenizer, growth_texts(), recipe.pieces, run)
+    grow(model, old.tokenizer, tokenizer, spelled)
+    processor = GPT4RoIProcessor(
+        old.image_processor, tokenizer, num_image_tokens=old.num_image_tokens, closing=old.closing
+    )
+    model.generation_config = generation_config(processor)
+    return GPT4RoI(model, processor)
+
+
+def further(
+    recipe: Further,
+    out: Path,
+    run: Path,
+    *,
+    source: Path | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    report: Report = print,
+) -> dict[str, dict[str, float]]:
+    """Makes the checkpoint in `out`, going on with what is in `run`; returns steps, minutes and threads of each part."""
+    run.mkdir(parents=True, exist_ok=True)
+    gpt4roi = begin(recipe, source, run)
+    model, processor = gpt4roi.model, gpt4roi.processor
+    scenes = load_or_draw(
+        run / "banks" / "further",
+        FURTHER_SERIES,
+        recipe.further_scenes,
+        size=recipe.image_size,
+        grid=recipe.grid,
+        n_objects=recipe.plain_objects,
+        workers=workers,
+        report=report,
+    )
+    states = HiddenStates(model, with_strangers(scenes, run / "banks", STRANGER_SERIES, recipe.strangers))
+    torch.manual_seed(seed)  # of the throw-away heads
+    language_phase = LanguagePhase(model, ProbeHeads(recipe.width))
+    builder, weights = RowBuilder(processor), decision_weights(processor)
+
+    def step(rng: np.random.Generator) -> dict[str, Tensor]:
+        return stage_step(language_phase, builder, OPEN_FAMILIES, states, recipe, weights, rng, typed=True)
+
+    choose_parts(model, STAGES[2])
+    model.language_model.set_attn_implementation(SHARED_PREFIX)
+    took = {
+        "open": run_phase(
+            "open",
+            folder=run,
+            trained=language_phase,
+            step=step,
+            phase=recipe.open,
+            recipe=recipe,
+            seed=seed,
+            report=report,
+        )
+    }
+    export(model, processor, out)
+    return took
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.recipe.further", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_run/further"), help="where the checkpoint goes (default: %(default)s)"
+    )
+    parser.add_argument("--run", type=Path, default=Path("demo_run"), help="scenes and progress (default: %(default)s)")
+    parser.add_argument("--source", type=Path, help="the checkpoint to go on from (default: the embedded one)")
+    parser.add_argument("--seed", type=int, default=0, help="of batches (default: 0)")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw the scenes (default: 2)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    report = partial(print, flush=True)
+    further(
+        Further(),
+        options.out,
+        options.run,
+        source=options.source,
+        seed=options.seed,
+        workers=options.workers,
+        report=report,
+    )
+
+
+if __name__ == "__main__":
+    main()
