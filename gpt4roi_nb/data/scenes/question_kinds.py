@@ -261,9 +261,10 @@ def _short(thing: SceneObject) -> str:
 
 
 def which(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) -> Draft:
-    """Which objects there are, from left to right, or whether there is a certain one."""
+    """Which objects there are, by colour and then by kind, or whether there is a certain one."""
     if rng.random() < LIST_SHARE:
-        things = [an(_short(thing)) for thing in sorted(scene.objects, key=_centre_x)]
+        ordered = sorted(scene.objects, key=lambda one: (COLOURS.index(one.colour), CATEGORIES.index(one.category)))
+        things = [an(_short(thing)) for thing in ordered]
         listed = ", ".join(things[:-1]) + (" and " if len(things) > 1 else "") + things[-1]
         target = " ".join(sorted(_short(thing) for thing in scene.objects))
         return Draft(pick(rng, words.WHICH), listed, target)

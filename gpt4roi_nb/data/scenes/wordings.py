@@ -233,7 +233,6 @@ WHICH = (
     "What is on the table?",
     "List the objects.",
     "List everything on the table.",
-    "Name the objects from left to right.",
     "What objects are in the image?",
 )
 THERE_IS = (

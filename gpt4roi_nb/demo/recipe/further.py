@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.data import instruction_texts
+from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT, SEGMENT_PROMPT
 from gpt4roi_nb.data.scenes.open_questions import open_texts
 from gpt4roi_nb.data.scenes.questions import vocabulary_texts
 from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_strangers
@@ -34,8 +35,6 @@ from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Phase
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.recipe.vocabulary import generation_config
-from gpt4roi_nb.evaluate.benchmarks.naming_items import CHOICE_PROMPT, NAME_PROMPT
-from gpt4roi_nb.evaluate.benchmarks.recognition import PROMPT as RECOGNITION_PROMPT
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import listed
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -54,10 +53,10 @@ class Further(Recipe):
     """
 
     begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
-    pieces: int = 700  # more than the vocabulary had
+    pieces: int = 800  # more than the vocabulary had
     further_scenes: int = 8000
     strangers: int = 2000
-    open: Phase = Phase(900, 8e-4)
+    open: Phase = Phase(750, 8e-4)
 
 
 def growth_texts() -> Iterator[str]:
@@ -65,7 +64,7 @@ def growth_texts() -> Iterator[str]:
     tables = [table for name, table in vars(instruction_texts).items() if name.isupper()]
     wordings = [text for table in tables for text in ((table,) if isinstance(table, str) else table)]
     written = (text.format(region="<region1>", regions=listed([1, 2, 3])) for text in wordings)
-    prompts = (CHOICE_PROMPT.format("mug upper half", "ring lower half"), NAME_PROMPT, RECOGNITION_PROMPT)
+    prompts = (CHOICE_PROMPT.format("mug upper half", "ring lower half"), NAME_PROMPT, SEGMENT_PROMPT)
     for text in chain(open_texts(), vocabulary_texts(), written, prompts):
         yield text.replace("<", "").replace(">", "")
 

@@ -16,13 +16,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from gpt4roi_nb.files import write_json
+from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN, tokenizer_from_json
 
 SPACE = "▁"
-LEAST_USES = 2  # of a merge in the texts; a word that stands once teaches no piece
 
 Merge = tuple[str, str]
 
@@ -65,8 +64,6 @@ def new_merges(words: Mapping[tuple[str, ...], int], count: int, known: Iterable
         if not pairs:
             break
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        if pairs[best] < LEAST_USES:
-            break
         merges.append(best)
         taken.add("".join(best))
         merged: dict[tuple[str, ...], int] = {}
@@ -93,18 +90,22 @@ def grown_tokenizer(
     """A tokenizer with up to `count` more pieces for words of these texts, and the old pieces that spell each new one.
 
     The old pieces keep their numbers; what GPT4RoI adds to a vocabulary follows the new ones. The new vocabulary is kept
-    in `folder`, as `grown.json`.
+    in `folder`, as `grown.json`, and read from there if it is there already.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    vocabulary: dict[str, int] = model["vocab"]
-    merges = new_merges(words_of(texts, tokenizer), count, vocabulary)
+    vocabulary, known = model["vocab"], model["merges"]
+    path = folder / "grown.json"
+    if path.exists():
+        merges = [(left, right) for left, right in read_json(path)["model"]["merges"][len(known) :]]
+    else:
+        merges = new_merges(words_of(texts, tokenizer), count, vocabulary)
     spelled: dict[str, tuple[str, ...]] = {}
     for left, right in merges:
         spelled[left + right] = spelled.get(left, (left,)) + spelled.get(right, (right,))
-    model["vocab"] = vocabulary | {piece: len(vocabulary) + k for k, piece in enumerate(spelled)}
-    model["merges"] = [*model["merges"], *merges]
-    path = folder / "grown.json"
-    write_json(path, {"model": model})
+    if not path.exists():
+        model["vocab"] = vocabulary | {piece: len(vocabulary) + k for k, piece in enumerate(spelled)}
+        model["merges"] = [*known, *merges]
+        write_json(path, {"model": model})
     return tokenizer_from_json(path, model_max_length=tokenizer.model_max_length), spelled
 
 
