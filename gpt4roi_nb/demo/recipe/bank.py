@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene, scenes
+from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene, scene_seed, scenes
 from gpt4roi_nb.data.scenes.strangers import strangers
 from gpt4roi_nb.files import replacing
 
@@ -27,12 +27,13 @@ class SceneBank:
     """N scenes at one size.
 
     images: (N, S, S, 3) uint8 RGB. owners: (N, grid, grid) int8, the object that each patch shows, or `NO_OBJECT`.
-    objects: for each scene what is in it; boxes are pixels of the kept picture.
+    objects: for each scene what is in it; boxes are pixels of the kept picture. series: from which they were drawn.
     """
 
     images: np.ndarray
     owners: np.ndarray
     objects: Sequence[tuple[SceneObject, ...]]
+    series: int | None = None
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -45,7 +46,8 @@ class SceneBank:
     def scene(self, index: int) -> Scene:
         """Scene `index`, for asking questions about; its masks are not kept."""
         image = self.images[index]
-        return Scene(image, np.zeros((0, *image.shape[:2]), bool), self.objects[index], seed=-1)
+        seed = -1 if self.series is None else scene_seed(self.series, index)
+        return Scene(image, np.zeros((0, *image.shape[:2]), bool), self.objects[index], seed)
 
 
 def world_fingerprint(size: int) -> str:
@@ -85,7 +87,7 @@ def load_or_draw(
         _draw(folder, about, workers, report)
     listed = json.loads((folder / "objects.json").read_text())
     objects = [tuple(_object(values) for values in scene) for scene in listed]
-    return SceneBank(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "owners.npy"), objects)
+    return SceneBank(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "owners.npy"), objects, series)
 
 
 def _draw(folder: Path, about: dict, workers: int, report: Callable[[str], None]) -> None:
@@ -127,6 +129,7 @@ def with_strangers(bank: SceneBank, folder: Path, series: int, count: int) -> Sc
         np.concatenate([bank.images, others]),
         np.concatenate([bank.owners, np.full((len(others), grid, grid), NO_OBJECT, np.int8)]),
         [*bank.objects, *[()] * len(others)],
+        bank.series,
     )
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gpt4roi_nb.demo.check import Figures, table
 from gpt4roi_nb.demo.recipe.recipe import ABOUT, Recipe
+
+if TYPE_CHECKING:
+    from gpt4roi_nb.demo.recipe.further import Further
 
 CARD = """\
 # The demo checkpoint of gpt4roi_nb
@@ -34,6 +38,91 @@ chosen on (a share of right answers; "shuffled" is the control in which every re
 """
 
 
+FURTHER_CARD = """\
+# The demo checkpoint of gpt4roi_nb
+
+{about}
+
+`python -m gpt4roi_nb.demo.recipe.further --seed {seed} --out FOLDER` made it, as `recipe.json` says, of weights whose
+SHA-256 is `{begins_with}`. `python -m gpt4roi_nb.demo.recipe.make` had made those in {before:.0f} minutes on a CPU;
+they are the checkpoint of commit {commit}:
+
+{old_phases}
+
+It then went on for {minutes:.0f} minutes:
+
+{phases}
+
+The vocabulary grew from {old_pieces:,} pieces. In "open" and "answers" the parts of the second stage train in the
+recipe's own loop: many questions about an image in a row, with throw-away heads. "last" is the package's own
+`gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in float16.
+
+`python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or
+chosen on (a share of right answers; "shuffled" is the control in which every region gets another object's box):
+
+```
+{table}
+```
+"""
+RECORD = "recipe.json"
+
+
+def write_further_card(
+    recipe: Further,
+    seed: int,
+    took: dict[str, dict[str, float]],
+    figures: Figures,
+    check: dict[str, int],
+    begun: dict[str, Any],
+    out: Path,
+) -> None:
+    """As `write_card`, of a checkpoint that went on from another. begun: the record of that one."""
+    before = {name: begun[name] for name in ("recipe", "seed", "steps", "minutes", "threads")}
+    about = record(recipe, seed, took, figures, check) | {"before": before}
+    (out / RECORD).write_text(json.dumps(about, indent=2) + "\n")
+    old = {
+        name: {"steps": steps, "minutes": begun["minutes"][name], "threads": begun["threads"][name]}
+        for name, steps in begun["steps"].items()
+    }
+    text = FURTHER_CARD.format(
+        about=ABOUT,
+        seed=seed,
+        begins_with=recipe.begins_with,
+        commit=recipe.commit,
+        before=sum(begun["minutes"].values()),
+        old_phases=lines(old),
+        minutes=sum(phase["minutes"] for phase in took.values()),
+        phases=lines(took),
+        old_pieces=begun["recipe"]["vocabulary"],
+        scenes=check["scenes"],
+        check_seed=check["seed"],
+        table=table(figures),
+    )
+    (out / "README.md").write_text(text)
+
+
+def record(
+    recipe: Recipe, seed: int, took: dict[str, dict[str, float]], figures: Figures, check: dict[str, int]
+) -> dict[str, Any]:
+    """What `recipe.json` holds."""
+    return {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "steps": {name: int(phase["steps"]) for name, phase in took.items()},
+        "minutes": {name: round(phase["minutes"], 1) for name, phase in took.items()},
+        "threads": {name: int(phase["threads"]) for name, phase in took.items()},
+        "check": {**check, **figures},
+    }
+
+
+def lines(took: dict[str, dict[str, float]]) -> str:
+    """Each phase with its steps and minutes."""
+    return "\n".join(
+        f"- {name}: {phase['steps']:,.0f} steps, {phase['minutes']:.0f} minutes on {phase['threads']:.0f} thread(s)"
+        for name, phase in took.items()
+    )
+
+
 def write_card(
     recipe: Recipe,
     seed: int,
@@ -46,23 +135,13 @@ def write_card(
 
     took: steps, minutes and threads of each phase. check: the scenes and the seed that the figures are of.
     """
-    about = {
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "steps": {name: int(phase["steps"]) for name, phase in took.items()},
-        "minutes": {name: round(phase["minutes"], 1) for name, phase in took.items()},
-        "threads": {name: int(phase["threads"]) for name, phase in took.items()},
-        "check": {**check, **figures},
-    }
-    (out / "recipe.json").write_text(json.dumps(about, indent=2) + "\n")
+    about = record(recipe, seed, took, figures, check)
+    (out / RECORD).write_text(json.dumps(about, indent=2) + "\n")
     text = CARD.format(
         about=ABOUT,
         seed=seed,
         minutes=sum(phase["minutes"] for phase in took.values()),
-        phases="\n".join(
-            f"- {name}: {phase['steps']:,.0f} steps, {phase['minutes']:.0f} minutes on {phase['threads']:.0f} thread(s)"
-            for name, phase in took.items()
-        ),
+        phases=lines(took),
         scenes=check["scenes"],
         check_seed=check["seed"],
         table=table(figures),

@@ -11,10 +11,12 @@ import numpy as np
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes import open_questions
 from gpt4roi_nb.data.scenes.open_questions import ONE_REGION, OPEN_KINDS, about_stranger
+from gpt4roi_nb.data.scenes.question_kinds import pick
 from gpt4roi_nb.data.scenes.questions import Question, ask, compound, followup
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
+from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS, PROTOCOL_NAMES, protocol_questions
 from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
@@ -124,10 +126,15 @@ LESSONS = {
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
 # What a newcomer asks. It is learnt by a model that knows all the above, of which it is asked on: hence the old families.
-PICTURING = Family({"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 8, 10, strangers=1)
+PICTURING = Family(
+    {"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 8, 10, strangers=1
+)
 PLACING = Family({"around": 0.28, "between": 0.12, "relation": 0.35, "shared": 0.25}, 7, 11)
 DOUBTING = Family(
-    {"nothing": 0.45, "unknown": 0.25, "anything": 0.06, "phrase": 0.1, "category": 0.08, "colour": 0.06}, 8, 11, strangers=1
+    {"nothing": 0.45, "unknown": 0.25, "anything": 0.06, "phrase": 0.1, "category": 0.08, "colour": 0.06},
+    8,
+    11,
+    strangers=1,
 )
 OPEN_FOLLOWUPS: Shares = {
     "relation": 0.2,
@@ -142,7 +149,9 @@ OPEN_FOLLOWUPS: Shares = {
     "material": 0.06,
     "size": 0.06,
 }
-CHATTING = Family({**SHORT, "describe": 0.15, "relation": 0.15, "unknown": 0.06}, 8, 7, (2, 3), followups=OPEN_FOLLOWUPS)
+CHATTING = Family(
+    {**SHORT, "describe": 0.15, "relation": 0.15, "unknown": 0.06}, 8, 7, (2, 3), followups=OPEN_FOLLOWUPS
+)
 OPEN_FAMILIES: Mix = (
     (PICTURING, 0.24),
     (PLACING, 0.15),
@@ -154,6 +163,24 @@ OPEN_FAMILIES: Mix = (
     (NAMING, 0.05),
     (CHOOSING, 0.06),
     (COMPARING, 0.05),
+)
+# Then the benchmarks' wordings as well, and more of what is learnt slowly.
+LISTING = Family({"describe": 0.3, "extreme": 0.2, "present": 0.1, "variety": 0.06, "which": 0.34}, 8, 10, strangers=1)
+NAMED_BY_PROTOCOL = Family({PROTOCOL_NAMES: 1.0}, 8, 9)
+CHOSEN_BY_PROTOCOL = Family({PROTOCOL_LETTERS: 1.0}, 7, 4)
+ANSWER_FAMILIES: Mix = (
+    (LISTING, 0.22),
+    (PLACING, 0.15),
+    (DOUBTING, 0.1),
+    (CHATTING, 0.06),
+    (NAMED_BY_PROTOCOL, 0.06),
+    (CHOSEN_BY_PROTOCOL, 0.06),
+    (TALKING_OF_PAIRS, 0.1),
+    (TALKING_ON, 0.05),
+    (COUNTING_MORE, 0.08),
+    (NAMING, 0.04),
+    (CHOOSING, 0.05),
+    (COMPARING, 0.03),
 )
 IT_SHARE = 0.3  # of the follow-ups about the one region named before that call it "it"
 CASUAL_SHARE, SLIP_SHARE = 0.5, 0.06  # of the questions of open families that are typed carelessly
@@ -190,6 +217,8 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
         question: Question | None
         if kind in (QA, QAR):
             return draw_pairs(scene, 1, rng)[0][(QA, QAR).index(kind)]
+        if kind in (PROTOCOL_NAMES, PROTOCOL_LETTERS):
+            return pick(rng, protocol_questions(scene.seed, scene.image.shape[0])[kind])
         if kind == COMPOUND:
             return compound(scene, rng)
         asking = open_questions.ask if kind in OPEN_KINDS else ask
@@ -260,7 +289,9 @@ def draw_conversation(
         kind = previous if previous in followups and rng.random() < REPEAT_SHARE else None
         kind = kind or draw_kind(followups, rng)
         known = dict(enumerate(objects, start=1))
-        if kind in OPEN_KINDS or (kind in ONE_REGION and len(known) == 1 and "unknown" in followups and rng.random() < IT_SHARE):
+        if kind in OPEN_KINDS or (
+            kind in ONE_REGION and len(known) == 1 and "unknown" in followups and rng.random() < IT_SHARE
+        ):
             later = open_questions.followup(scene, kind, rng, known)
         else:
             later = draw_form(kind, partial(followup, scene, kind, rng, known, previous=previous), rng)

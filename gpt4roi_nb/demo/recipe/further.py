@@ -3,7 +3,8 @@
 It goes on from the weights that `make` made, which are named by their SHA-256. The vocabulary grows by the words of the
 new questions. Then region encoder, projector and language model train on, as in the second stage of `make` and in its
 loop: on new questions, on boxes that hold no object, on images that are not of this world, and on enough of the old
-questions that none is lost. A run that was broken off goes on from its run folder.
+questions that none is lost. The last part is trained by the package's own `train`, on files that the world writes. A run
+that was broken off goes on from its run folder.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,23 +26,28 @@ from gpt4roi_nb.data import instruction_texts
 from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT, SEGMENT_PROMPT
 from gpt4roi_nb.data.scenes.open_questions import open_texts
 from gpt4roi_nb.data.scenes.questions import vocabulary_texts
+from gpt4roi_nb.demo.check import Figures, measure, model_answerer, table
 from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_strangers
-from gpt4roi_nb.demo.recipe.curriculum import OPEN_FAMILIES
+from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
+from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, OPEN_FAMILIES, Mix
 from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import LanguagePhase, ProbeHeads, decision_weights, stage_step
 from gpt4roi_nb.demo.recipe.loop import run_phase
-from gpt4roi_nb.demo.recipe.make import export
+from gpt4roi_nb.demo.recipe.last import train_last
+from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export
 from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Phase, Recipe
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.recipe.vocabulary import generation_config
+from gpt4roi_nb.files import read_json
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import listed
-from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.gpt4roi import DEMO_CHECKPOINT, GPT4RoI
 from gpt4roi_nb.train.parts import STAGES, choose_parts
 
 WEIGHTS = "model.safetensors"
+OF_LAST = ("commit", "last_batch", "world_images")  # of the recipe, what the part before does not depend on
 
 Report = Callable[[str], None]
 
@@ -49,14 +56,27 @@ Report = Callable[[str], None]
 class Further(Recipe):
     """How the demo checkpoint goes on; sizes are those of the recipe that made it.
 
-    begins_with: SHA-256 of the weights that it goes on from.
+    begins_with: SHA-256 of the weights that it goes on from; they were last changed by `commit`.
     """
 
     begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
+    commit: str = "6738f6c"
     pieces: int = 800  # more than the vocabulary had
     further_scenes: int = 8000
     strangers: int = 2000
     open: Phase = Phase(750, 8e-4)
+    answers: Phase = Phase(2000, 8e-4)  # and the benchmarks' wordings
+    last: Phase = Phase(300, 2e-4)  # by `train`, on conversations of a world
+    last_batch: int = 8
+    world_images: int = 1000
+
+    def shared(self) -> dict[str, Any]:
+        """What stands for every phase in the recipe's own loop."""
+        return {name: value for name, value in super().shared().items() if name not in OF_LAST}
+
+    def tiny(self) -> Further:
+        """The same in miniature."""
+        return replace(super().tiny(), further_scenes=6, strangers=4, pieces=20, world_images=12, last_batch=2)
 
 
 def growth_texts() -> Iterator[str]:
@@ -104,10 +124,11 @@ def further(
     seed: int = 0,
     workers: int = 0,
     report: Report = print,
-) -> dict[str, dict[str, float]]:
-    """Makes the checkpoint in `out`, going on with what is in `run`; returns steps, minutes and threads of each part."""
+) -> Figures:
+    """Makes the checkpoint in `out`, going on with what is in `run`; returns `demo.check`'s figures."""
     run.mkdir(parents=True, exist_ok=True)
     gpt4roi = begin(recipe, source, run)
+    begun = read_json(Path(DEMO_CHECKPOINT if source is None else source) / RECORD)
     model, processor = gpt4roi.model, gpt4roi.processor
     scenes = load_or_draw(
         run / "banks" / "further",
@@ -124,25 +145,45 @@ def further(
     language_phase = LanguagePhase(model, ProbeHeads(recipe.width))
     builder, weights = RowBuilder(processor), decision_weights(processor)
 
-    def step(rng: np.random.Generator) -> dict[str, Tensor]:
-        return stage_step(language_phase, builder, OPEN_FAMILIES, states, recipe, weights, rng, typed=True)
+    def step(families: Mix, rng: np.random.Generator) -> dict[str, Tensor]:
+        return stage_step(language_phase, builder, families, states, recipe, weights, rng, typed=True)
 
     choose_parts(model, STAGES[2])
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     took = {
-        "open": run_phase(
-            "open",
+        name: run_phase(
+            name,
             folder=run,
             trained=language_phase,
-            step=step,
-            phase=recipe.open,
+            step=partial(step, families),
+            phase=phase,
             recipe=recipe,
             seed=seed,
             report=report,
         )
+        for name, families, phase in (
+            ("open", OPEN_FAMILIES, recipe.open),
+            ("answers", ANSWER_FAMILIES, recipe.answers),
+        )
     }
-    export(model, processor, out)
-    return took
+    model.language_model.set_attn_implementation("sdpa")
+    kept, took["last"] = train_last(
+        gpt4roi,
+        run,
+        images=recipe.world_images,
+        steps=recipe.last.steps,
+        rate=recipe.last.rate,
+        batch_size=recipe.last_batch,
+        seed=seed,
+        workers=workers,
+        report=report,
+    )
+    export(kept.model, processor, out)
+    stored = GPT4RoI.from_pretrained(out, device="cpu")  # in float16
+    figures = measure(model_answerer(stored), REPORTED_SCENES, REPORTED_SEED)
+    check = {"scenes": REPORTED_SCENES, "seed": REPORTED_SEED}
+    write_further_card(recipe, seed, took, figures, check, begun, out)
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     report = partial(print, flush=True)
-    further(
+    figures = further(
         Further(),
         options.out,
         options.run,
@@ -167,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workers=options.workers,
         report=report,
     )
+    report(table(figures))
 
 
 if __name__ == "__main__":

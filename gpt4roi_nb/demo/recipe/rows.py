@@ -122,8 +122,8 @@ class RowBuilder:
         bounds: list[int] = []
         if turns[1][1] in LETTERS:
             bounds = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) - 1 :]
-            if len(bounds) <= len(LETTERS):
-                raise ValueError(f"{len(LETTERS)} options, a line each, should follow the question {turns[0][1]!r}")
+            if len(bounds) <= len(LETTERS):  # options without a full stop, as references are
+                bounds = []
         counted = tuple(
             (place, int(said))
             for turn, (_, said) in enumerate(turns[1::2], start=1)

@@ -1,0 +1,31 @@
+"""Questions in the wordings of the published benchmarks about a drawn scene, as the world's files have them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from gpt4roi_nb.data.protocol_texts import LETTERS
+from gpt4roi_nb.data.scenes.formats import lvis, own_benchmarks, paco, visual7w
+from gpt4roi_nb.data.scenes.formats.files import Added
+from gpt4roi_nb.data.scenes.formats.picture import VAL_EVERY, Picture
+from gpt4roi_nb.data.scenes.questions import Question
+from gpt4roi_nb.data.scenes.scene import make_scene
+
+PROTOCOL_NAMES, PROTOCOL_LETTERS = "protocol names", "protocol letters"  # kinds: answered by words, or by a letter
+NUMBER = VAL_EVERY  # of a picture for training
+KEPT = 10_000  # scenes whose questions are kept
+
+
+@lru_cache(KEPT)
+def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
+    """By kind, what the benchmarks ask about `make_scene(seed, size=size)`; boxes are pixels of that size."""
+    picture, added = Picture(NUMBER, make_scene(seed, size=size)), Added()
+    for module in (lvis, paco, visual7w, own_benchmarks):
+        module.add(picture, added)
+    found: dict[str, list[Question]] = {PROTOCOL_NAMES: [], PROTOCOL_LETTERS: []}
+    for file, _, record in added.rows:
+        if file == own_benchmarks.FILES[0].path:
+            (asked, answer), boxes = (turn["value"] for turn in record["conversations"]), record["boxes"]
+            kind = PROTOCOL_LETTERS if answer in LETTERS else PROTOCOL_NAMES
+            found[kind].append(Question(kind, asked, answer, (), answer, tuple(map(tuple, boxes))))
+    return {kind: tuple(questions) for kind, questions in found.items()}
