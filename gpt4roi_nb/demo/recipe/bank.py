@@ -111,8 +111,10 @@ def _draw(folder: Path, about: dict, workers: int, report: Callable[[str], None]
 
 
 def with_strangers(bank: SceneBank, folder: Path, series: int, count: int) -> SceneBank:
-    """The scenes of a bank, and after them images that are not of this world, with no objects; drawn where `folder` does
-    not hold them."""
+    """The scenes of a bank, and after them `count` images that are not of this world, with no objects.
+
+    These are drawn where `folder` does not hold them; half of them at each side of `DRAWN_AT`, and then resized.
+    """
     size, grid = bank.images.shape[1], bank.owners.shape[1]
     path = folder / f"strangers-{series}-{count}-{size}.npy"
     if not path.exists():

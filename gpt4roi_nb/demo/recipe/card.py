@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt4roi_nb.demo.check import Figures, table
-from gpt4roi_nb.demo.recipe.recipe import ABOUT, Recipe
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.demo.recipe.further import Further
+from gpt4roi_nb.demo.recipe.recipe import ABOUT, Further, Recipe
 
 CARD = """\
 # The demo checkpoint of gpt4roi_nb

@@ -125,7 +125,7 @@ LESSONS = {
     "choices": Lesson(((Family({QA: 0.5, QAR: 0.5}, 6, 5), 0.65), (TALKING_OF_REGIONS, 0.35))),
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
-# What a newcomer asks. It is learnt by a model that knows all the above, of which it is asked on: hence the old families.
+# What a newcomer asks. It is learnt by a model that knows all the above; the old families are there lest it forget.
 PICTURING = Family(
     {"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 8, 10, strangers=1
 )

@@ -3,8 +3,8 @@
 It goes on from the weights that `make` made, which are named by their SHA-256. The vocabulary grows by the words of the
 new questions. Then region encoder, projector and language model train on, as in the second stage of `make` and in its
 loop: on new questions, on boxes that hold no object, on images that are not of this world, and on enough of the old
-questions that none is lost. The last part is trained by the package's own `train`, on files that the world writes. A run
-that was broken off goes on from its run folder.
+questions that none is lost. The last part is trained by the package's own `train`, on files that the world writes. A
+run that was broken off goes on from its run folder.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,10 +31,10 @@ from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, OPEN_FAMILIES, Mi
 from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import LanguagePhase, ProbeHeads, decision_weights, stage_step
-from gpt4roi_nb.demo.recipe.loop import run_phase
 from gpt4roi_nb.demo.recipe.last import train_last
+from gpt4roi_nb.demo.recipe.loop import run_phase
 from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export
-from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Phase, Recipe
+from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Further
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.recipe.vocabulary import generation_config
@@ -47,36 +45,8 @@ from gpt4roi_nb.session.gpt4roi import DEMO_CHECKPOINT, GPT4RoI
 from gpt4roi_nb.train.parts import STAGES, choose_parts
 
 WEIGHTS = "model.safetensors"
-OF_LAST = ("commit", "last_batch", "world_images")  # of the recipe, what the part before does not depend on
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Further(Recipe):
-    """How the demo checkpoint goes on; sizes are those of the recipe that made it.
-
-    begins_with: SHA-256 of the weights that it goes on from; they were last changed by `commit`.
-    """
-
-    begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
-    commit: str = "6738f6c"
-    pieces: int = 800  # more than the vocabulary had
-    further_scenes: int = 8000
-    strangers: int = 2000
-    open: Phase = Phase(750, 8e-4)
-    answers: Phase = Phase(2000, 8e-4)  # and the benchmarks' wordings
-    last: Phase = Phase(300, 2e-4)  # by `train`, on conversations of a world
-    last_batch: int = 8
-    world_images: int = 1000
-
-    def shared(self) -> dict[str, Any]:
-        """What stands for every phase in the recipe's own loop."""
-        return {name: value for name, value in super().shared().items() if name not in OF_LAST}
-
-    def tiny(self) -> Further:
-        """The same in miniature."""
-        return replace(super().tiny(), further_scenes=6, strangers=4, pieces=20, world_images=12, last_batch=2)
 
 
 def growth_texts() -> Iterator[str]:

@@ -89,8 +89,8 @@ def grown_tokenizer(
 ) -> tuple[PreTrainedTokenizerFast, dict[str, tuple[str, ...]]]:
     """A tokenizer with up to `count` more pieces for words of these texts, and the old pieces that spell each new one.
 
-    The old pieces keep their numbers; what GPT4RoI adds to a vocabulary follows the new ones. The new vocabulary is kept
-    in `folder`, as `grown.json`, and read from there if it is there already.
+    The old pieces keep their numbers; what GPT4RoI adds to a vocabulary follows the new ones. The new vocabulary is
+    kept in `folder`, as `grown.json`, and read from there if it is there already.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     vocabulary, known = model["vocab"], model["merges"]

@@ -17,6 +17,8 @@ ABOUT = "A small teaching model, trained on generated table-top scenes only; it 
 DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES = 7_000_002, 7_000_001, 7_000_101
 FURTHER_SERIES, STRANGER_SERIES = 7_000_003, 7_000_201
 
+OF_LAST = ("commit", "last_batch", "world_images")  # of the recipe, what the part before does not depend on
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -100,6 +102,33 @@ class Recipe:
             images_a_step=2,
             **phases,
         )
+
+
+@dataclass(frozen=True)
+class Further(Recipe):
+    """How the demo checkpoint goes on; sizes are those of the recipe that made it.
+
+    begins_with: SHA-256 of the weights that it goes on from; they were last changed by `commit`.
+    """
+
+    begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
+    commit: str = "6738f6c"
+    pieces: int = 800  # more than the vocabulary had
+    further_scenes: int = 8000
+    strangers: int = 2000
+    open: Phase = Phase(750, 8e-4)
+    answers: Phase = Phase(2000, 8e-4)  # and the benchmarks' wordings
+    last: Phase = Phase(300, 2e-4)  # by `train`, on conversations of a world
+    last_batch: int = 8
+    world_images: int = 1000
+
+    def shared(self) -> dict[str, Any]:
+        """What stands for every phase in the recipe's own loop."""
+        return {name: value for name, value in super().shared().items() if name not in OF_LAST}
+
+    def tiny(self) -> Further:
+        """The same in miniature."""
+        return replace(super().tiny(), further_scenes=6, strangers=4, pieces=20, world_images=12, last_batch=2)
 
 
 def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT4RoIConfig:

@@ -9,7 +9,7 @@ import pytest
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.scene import make_scene
 from gpt4roi_nb.demo.recipe import further as going_on
-from gpt4roi_nb.demo.recipe.further import Further
+from gpt4roi_nb.demo.recipe.recipe import Further
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo_recipe")]
 
