@@ -73,7 +73,8 @@ def begin(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
     if found != recipe.begins_with:
         raise ValueError(
             f"the recipe goes on from weights whose SHA-256 is {recipe.begins_with}, but those of {weights} have "
-            f"{found}; name the folder of the right ones (--source)"
+            f"{found}; name the folder of the right ones (--source), which commit {recipe.commit} has in "
+            "gpt4roi_nb/demo/checkpoint"
         )
     model, old = gpt4roi.model.float(), gpt4roi.processor
     tokenizer, spelled = grown_tokenizer(old.tokenizer, growth_texts(), recipe.pieces, run)
