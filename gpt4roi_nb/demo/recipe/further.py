@@ -25,6 +25,8 @@ from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT, SEGMENT_P
 from gpt4roi_nb.data.scenes.open_questions import open_texts
 from gpt4roi_nb.data.scenes.questions import vocabulary_texts
 from gpt4roi_nb.demo.check import Figures, measure, model_answerer, table
+from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
+from gpt4roi_nb.demo.check.strangers import measure_strangers
 from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_strangers
 from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
 from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, OPEN_FAMILIES, Mix
@@ -151,7 +153,10 @@ def further(
     )
     export(kept.model, processor, out)
     stored = GPT4RoI.from_pretrained(out, device="cpu")  # in float16
-    figures = measure(model_answerer(stored), REPORTED_SCENES, REPORTED_SEED)
+    answer = model_answerer(stored)
+    figures = measure(answer, REPORTED_SCENES, REPORTED_SEED)
+    figures["strangers"] = measure_strangers(answer, REPORTED_SEED)
+    figures["benchmarks"] = measure_benchmarks(stored, REPORTED_SEED)
     check = {"scenes": REPORTED_SCENES, "seed": REPORTED_SEED}
     write_further_card(recipe, seed, took, figures, check, begun, out)
     return figures

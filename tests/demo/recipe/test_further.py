@@ -28,6 +28,8 @@ def begun(model, processor, tmp_path):
 
 def test_it_goes_on_grows_and_is_not_trained_twice(begun, tmp_path, monkeypatch):
     monkeypatch.setattr(going_on, "REPORTED_SCENES", 1)
+    monkeypatch.setattr(going_on, "measure_strangers", lambda answer, seed: {})
+    monkeypatch.setattr(going_on, "measure_benchmarks", lambda gpt4roi, seed: {})
     source, recipe = begun
     said = []
     before = len(GPT4RoI.from_pretrained(source).processor.tokenizer)
