@@ -8,7 +8,7 @@ import torch
 
 from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.data.scenes.unknown import NOT_MY_SCENE
-from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, with_strangers
+from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, load_or_draw, with_strangers
 from gpt4roi_nb.demo.recipe.curriculum import (
     ANSWER_FAMILIES,
     OPEN_FAMILIES,
@@ -88,7 +88,8 @@ def test_careless_typing_changes_questions_alone(bank):
     assert all(one.turns[1::2] == talk.turns[1::2] for one in typed)
 
 
-def test_benchmarks_ask_about_the_scene_of_the_bank(bank):
+def test_benchmarks_ask_about_the_scene_of_the_bank(recipe, tmp_path):
+    bank = load_or_draw(tmp_path, 3, 3, size=recipe.image_size, grid=recipe.grid, n_objects=recipe.plain_objects)
     scene = bank.scene(2)
     asked = protocol_questions(scene.seed, scene.image.shape[0])
 
