@@ -18,7 +18,10 @@ KEPT = 10_000  # scenes whose questions are kept
 
 @lru_cache(KEPT)
 def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
-    """By kind, what the benchmarks ask about `make_scene(seed, size=size)`, with as many objects as that draws; boxes are pixels of that size."""
+    """By kind, what the benchmarks ask about `make_scene(seed, size=size)`; boxes are pixels of that size.
+
+    The scene has as many objects as `make_scene` draws where it is not told.
+    """
     picture, added = Picture(NUMBER, make_scene(seed, size=size)), Added()
     for module in (lvis, paco, visual7w, own_benchmarks):
         module.add(picture, added)
