@@ -50,7 +50,7 @@ def test_all_its_weights_are_finite(gpt4roi):
 def test_it_holds_its_bars_on_fresh_scenes(gpt4roi):
     """On scenes of another seed than the record's: nothing was chosen on these."""
     answer = model_answerer(gpt4roi)
-    figures = measure(answer, SCENES, seed=2024)
+    figures = measure(answer, SCENES, seed=2024, newcomer=NEWCOMER_BARS_HELD)
     if NEWCOMER_BARS_HELD:
         figures["strangers"] = measure_strangers(answer, seed=2024)
         figures["benchmarks"] = measure_benchmarks(gpt4roi, seed=2024)

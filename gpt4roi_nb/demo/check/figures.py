@@ -26,8 +26,14 @@ Figures = dict[str, dict[str, float]]
 Verdicts = dict[str, dict[str, list[bool]]]
 
 
-def measure(answer: Answerer, count: int, seed: int) -> Figures:
+def measure(answer: Answerer, count: int, seed: int, *, newcomer: bool = True) -> Figures:
     """How many of the answers about `count` fresh scenes are right, by kind of question.
+
+    Args:
+        answer: answers questions about scenes, such as `model_answerer(gpt4roi)`.
+        count: scenes.
+        seed: decides about scenes and questions.
+        newcomer: also ask the open kinds, in unseen wordings and with slips; without, the columns for them are empty.
 
     Returns:
         "accuracy": share of right answers; "qa" and "qar" are multiple choice in VCR's form, `JOINT` is both at once.
@@ -48,14 +54,16 @@ def measure(answer: Answerer, count: int, seed: int) -> Figures:
         ValueError: for a seed that belongs to the scenes of training.
     """
     check_seed(seed)
-    return measure_on(answer, tqdm(scenes(seed, count), total=count, unit="scene", leave=False, disable=None), seed)
+    return measure_on(
+        answer, tqdm(scenes(seed, count), total=count, unit="scene", leave=False, disable=None), seed, newcomer
+    )
 
 
-def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
+def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int, newcomer: bool = True) -> Figures:
     """As `measure`, on these scenes; `seed` decides about the questions."""
     found: Verdicts = defaultdict(lambda: defaultdict(list))
     numbered = enumerate(drawn)
-    while group := [draw(scene, seed, index) for index, scene in islice(numbered, TOGETHER)]:
+    while group := [draw(scene, seed, index, newcomer) for index, scene in islice(numbered, TOGETHER)]:
         asked = [(one.scene, query) for one in group for queries in one.queries.values() for query in queries]
         answers = iter(answer(asked))
         said = [{name: [next(answers) for _ in queries] for name, queries in one.queries.items()} for one in group]
@@ -93,6 +101,7 @@ def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
     figures["wordings"] = {
         name: float(np.mean([figures[column][kind] for kind in both]))
         for name, column in (("seen", "accuracy"), ("unseen", "unseen"))
+        if both
     }
     turns = found["turns"]
     figures["turns"] = {name: float(np.mean(turns[name])) for name in turns} | {"of them": len(turns["first"])}

@@ -22,7 +22,7 @@ def table(figures: Figures) -> str:
             f"first question of a conversation {turns['first']:.3f}, third {turns['third']:.3f} "
             f"({turns['of them']:.0f} conversations)"
         )
-    if "wordings" in figures:
+    if figures.get("wordings"):
         wordings = figures["wordings"]
         lines.append(f"mean over kinds: seen wordings {wordings['seen']:.3f}, unseen {wordings['unseen']:.3f}")
     for column in SHARES:
