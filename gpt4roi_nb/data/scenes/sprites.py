@@ -187,8 +187,8 @@ def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     side = math.ceil(1.35 * pixels)
     above, below = math.ceil((2.0 * UP[2] + 0.75) * pixels), math.ceil(0.95 * pixels)
     fine = SUPERSAMPLES
-    cols = (np.arange(-side * fine, side * fine, dtype=np.float32) + 0.5) / (fine * pixels)
-    heights = -(np.arange(-above * fine, below * fine, dtype=np.float32) + 0.5) / (fine * pixels)
+    cols: np.ndarray = (np.arange(-side * fine, side * fine, dtype=np.float32) + 0.5) / (fine * pixels)
+    heights: np.ndarray = -(np.arange(-above * fine, below * fine, dtype=np.float32) + 0.5) / (fine * pixels)
     view = _rotated(VIEW[:, None], -angle)[:, 0]
     # Most rays miss. The middle one of a pixel tells whether any of the pixel's can hit.
     middle = _rotated(_origins(heights[fine // 2 :: fine], cols[fine // 2 :: fine]), -angle)
