@@ -111,13 +111,14 @@ def _ask(given: argparse.Namespace) -> int:
     from gpt4roi_nb.draw import draw_regions
     from gpt4roi_nb.images import load_image
     from gpt4roi_nb.prompt import check_question
+    from gpt4roi_nb.session.references import read_references
 
     try:
         image = load_image(given.image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the session says it
             check_boxes(boxes, *image.size)
-        check_question(given.question, len(boxes))
+        check_question(read_references(given.question, 0), len(boxes))
     except (ValueError, OSError) as error:
         raise _BadInput(error) from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.files import check_regular_file, replacing
 from gpt4roi_nb.prompt import check_question
+from gpt4roi_nb.session.references import read_references
 
 IMAGE, QUESTION, BOXES = "image", "question", "boxes"
 EDGES = ("x1", "y1", "x2", "y2")  # columns that do instead of `boxes`, for one box a row
@@ -112,6 +113,7 @@ def _row(cells: list[str], header: tuple[str, ...], images: Path) -> Row:
             raise ValueError("the row names no image")
         if not Path(path).is_file():
             raise ValueError(f"there is no image {image!r} in {str(images)!r}")
+        question = read_references(question, 0)
         check_question(question, len(boxes))
     except ValueError as error:
         return Row(kept, path, question, (), str(error))
