@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.image_files import Folder
+from gpt4roi_nb.data.problems import relative_path
 from gpt4roi_nb.files import check_regular_file, replacing
 from gpt4roi_nb.prompt import check_question
 from gpt4roi_nb.session.references import read_references
@@ -50,7 +52,7 @@ def read_table(file: Path, images: Path) -> QuestionTable:
     Args:
         file: CSV in UTF-8 with a header; comma, semicolon or tab between cells. Columns `image`, `question`, and
             `boxes` or x1, y1, x2, y2; any others are kept. Lines without any cell are no rows.
-        images: the folder that the images' names begin at.
+        images: the folder that the images' names begin at; nothing outside it is read.
 
     Raises:
         ValueError: it is no such table; the message says what is missing. What is wrong with one row is `Row.problem`.
@@ -69,7 +71,8 @@ def read_table(file: Path, images: Path) -> QuestionTable:
         raise ValueError(f"{str(file)!r} is not a table that can be read: {error}") from error
     header = tuple(name.strip() for name in lines[0]) if lines else ()
     _check_header(header, file)
-    rows = tuple(_row(cells, header, images) for cells in lines[1:])
+    folder = Folder(images)
+    rows = tuple(_row(cells, header, folder) for cells in lines[1:])
     if not rows:
         raise ValueError(f"{str(file)!r} has a header and no rows, so there is nothing to ask")
     return QuestionTable(header, delimiter, rows)
@@ -98,11 +101,11 @@ def _check_header(header: tuple[str, ...], file: Path) -> None:
         raise ValueError(f"{str(file)!r} has two columns {doubled[0]!r}; rename one")
 
 
-def _row(cells: list[str], header: tuple[str, ...], images: Path) -> Row:
+def _row(cells: list[str], header: tuple[str, ...], images: Folder) -> Row:
     kept = tuple([*cells, *[""] * len(header)][: len(header)])
     named = dict(zip(header, kept, strict=True))
     image, question = named[IMAGE].strip(), named[QUESTION].strip()
-    path = str((images / image).absolute())
+    path = str((images.root / image).absolute())
     try:
         if len(cells) > len(header):
             raise ValueError(
@@ -111,7 +114,7 @@ def _row(cells: list[str], header: tuple[str, ...], images: Path) -> Row:
         boxes = _boxes(named)
         if not image:
             raise ValueError("the row names no image")
-        if not Path(path).is_file():
+        if not images.file(relative_path(image, IMAGE)).is_file():
             raise ValueError(f"there is no image {image!r} in {str(images)!r}")
         question = read_references(question, 0)
         check_question(question, len(boxes))

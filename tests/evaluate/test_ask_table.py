@@ -27,6 +27,9 @@ ROWS = [
     ["a.png", NAMED, "900 900 950 950", ""],
     ["broken.png", NAMED, "2 2 20 20", ""],
     ["a.png", NAMED, "2 2 20 20", "again"],
+    ["../a.png", NAMED, "2 2 20 20", ""],
+    ["link.png", NAMED, "2 2 20 20", ""],
+    ["b.png", "What is Region 1?", "4,4,30,30", ""],
 ]
 PROBLEMS = {
     4: "there is no image 'absent.png'",
@@ -34,6 +37,8 @@ PROBLEMS = {
     6: "boxes are four numbers each",
     7: "lies wholly outside the image",
     8: "is not an image that can be read",
+    10: "a path below the folder",
+    11: "outside",
 }
 
 
@@ -51,6 +56,8 @@ def photos(tmp_path: Path) -> Path:
     for number, name in enumerate(("a.png", "b.png")):
         Image.fromarray(np.roll(picture(), number, 0)).save(folder / name)
     (folder / "broken.png").write_text("no image\n")
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (folder / "link.png").symlink_to(tmp_path / "a.png")
     return folder
 
 
