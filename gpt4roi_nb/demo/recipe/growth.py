@@ -123,8 +123,8 @@ def grow(
     model.resize_token_embeddings(len(rows), mean_resizing=False)
     language = model.language_model
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        weight = layer.weight
-        weight.copy_(torch.stack([weight[row].mean(0) for row in rows]))
+        for weight in layer.parameters():
+            weight.copy_(torch.stack([weight[row].mean(0) for row in rows]))
     for text_config in (model.config.text_config, language.config):
         text_config.pad_token_id = new.pad_token_id
     language.model.padding_idx = model.get_input_embeddings().padding_idx = new.pad_token_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from transformers import PreTrainedTokenizerBase
 
@@ -80,7 +80,7 @@ class Recipe:
         """What stands for every phase."""
         return {name: value for name, value in vars(self).items() if not isinstance(value, Phase)}
 
-    def tiny(self) -> Recipe:
+    def tiny(self) -> Self:
         """The same in miniature: every phase in seconds, to test the machinery."""
         phases: dict[str, Any] = {name: Phase(2, 1e-3) for name in vars(self) if isinstance(getattr(self, name), Phase)}
         phases["vision"] = Phase(3, 1e-3)
@@ -126,7 +126,7 @@ class Further(Recipe):
         """What stands for every phase in the recipe's own loop."""
         return {name: value for name, value in super().shared().items() if name not in OF_LAST}
 
-    def tiny(self) -> Further:
+    def tiny(self) -> Self:
         """The same in miniature."""
         return replace(super().tiny(), further_scenes=6, strangers=4, pieces=20, world_images=12, last_batch=2)
 

@@ -220,13 +220,12 @@ def test_what_is_counted_is_found_in_every_question_that_asks_how_many(processor
     assert not {"totals", "counts"} & set(losses)  # without image tokens nobody could know
 
 
-def test_a_number_that_counts_nothing_is_an_error_in_words(processor):
+def test_where_no_word_says_what_is_counted_nothing_is_read(processor):
     scene = make_scene(11, size=56)
-    turns = (("user", "What number is it?"), ("assistant", "3"))
+    turns = (("user", "How many ojects are there?"), ("assistant", "3"))  # a letter has slipped
     talk = Conversation(turns, (), Question("count", turns[0][1], "3", (), "3"))
 
-    with pytest.raises(ValueError, match=r"should say what is counted; got .*What number is it"):
-        RowBuilder(processor).rows([[talk]], [scene])
+    assert not len(RowBuilder(processor).rows([[talk]], [scene]).count_at)
 
 
 def test_a_claim_is_a_word_that_names_a_value_after_a_region(processor):
