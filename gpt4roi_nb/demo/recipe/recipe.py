@@ -113,14 +113,14 @@ class Further(Recipe):
 
     begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
     commit: str = "6738f6c"
-    pieces: int = 800  # more than the vocabulary had
+    pieces: int = 800  # at most so many more than the vocabulary had
     further_scenes: int = 8000
     strangers: int = 2000
     open: Phase = Phase(750, 8e-4)
     answers: Phase = Phase(2000, 8e-4)  # and the benchmarks' wordings
-    last: Phase = Phase(300, 2e-4)  # by `train`, on conversations of a world
+    last: Phase = Phase(1500, 2e-4)  # by `train`, on conversations of a world
     last_batch: int = 8
-    world_images: int = 1000
+    world_images: int = 2000
 
     def shared(self) -> dict[str, Any]:
         """What stands for every phase in the recipe's own loop."""
