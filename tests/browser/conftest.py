@@ -69,7 +69,8 @@ def open_notebook(
     yield open_
     for notebook in opened:
         notebook.close()
-    if request.node.stash.get(_PASSED, False) and not any(notebook.errors for notebook in opened):
+    content = all(notebook.reusable and not notebook.errors for notebook in opened)
+    if content and request.node.stash.get(_PASSED, False):
         pages += taken
     else:  # one may have a menu open, or a dialog
         for page in taken:

@@ -166,6 +166,7 @@ class Notebook:
 
     def __init__(self, page: Page, address: str, seconds: float = RUN_SECONDS, *, in_running_lab: bool = False) -> None:
         self.page = page
+        self.reusable = True  # whether another notebook may be opened on its page
         self.strangers: list[str] = []
         self.errors: list[str] = []
         self._listeners: dict[Any, Callable[[Any], object]] = {

@@ -138,6 +138,7 @@ def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Ope
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")  # a kernel that restarts cannot be shut down
 
     # The next day: no kernel knows of it, and the notebook still shows what was said.
+    notebook.reusable = False  # the page goes on missing the widgets
     notebook.shut_down()
     page.goto(lab.address(file.name))
     expect(saved).to_be_visible()

@@ -117,7 +117,6 @@ WHICH = (
     "Please list all the objects.",
     "Which things do you see on the table?",
     "Name everything on the table.",
-    "List the things in the picture from left to right.",
 )
 THERE_IS = (
     "Is there {value} in the image?",
