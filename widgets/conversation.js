@@ -153,7 +153,6 @@ function makeQuestionLine(model, showSent) {
     if (waiting || model.get("busy")) return; // the question stays in its line
     const text = field.value;
     waiting = true;
-    askedAt = performance.now();
     patience = setTimeout(() => (late.hidden = false), LATE_MS);
     write("");
     showSent(text.trim());
@@ -193,7 +192,10 @@ function makeQuestionLine(model, showSent) {
     write(text);
     field.focus();
   };
-  const askButton = button("ask", "Ask", "Ask (Enter)", ask);
+  const askButton = button("ask", "Ask", "Ask (Enter)", () => {
+    askedAt = performance.now();
+    ask();
+  });
   askButton.classList.add("primary");
   const stopButton = button("stop", "Stop", "Stop the answer; what is written stays", () => {
     // It stands where Ask stood: the second click of a double click on Ask is none on Stop.

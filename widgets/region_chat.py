@@ -337,7 +337,7 @@ class RegionChat:
             self._in_background(_OPENING, lambda: self._open(gallery_scene(seed)))
         elif kind == "file":
             data = bytes(buffers[0])
-            self._in_background(_OPENING, lambda: self._open_file(content, data))
+            self._in_background(_OPENING, lambda: self._open_file(content, data), waits=True)
         elif kind == "unreadable":
             self.picker.problem = why_unreadable(str(content["name"]), bytes(buffers[0]))
 
@@ -350,10 +350,13 @@ class RegionChat:
         with problems_shown(self.conversation):
             action()
 
-    def _in_background(self, words: str, action: Callable[[], object]) -> None:
-        """Runs an action in the worker, with words for what is going on; nothing happens while something else does."""
+    def _in_background(self, words: str, action: Callable[[], object], *, waits: bool = False) -> None:
+        """Runs an action in the worker, with words for what is going on; nothing happens while something else does.
+
+        waits: the action is run afterwards instead, as a file that was chosen while the first scenes are drawn.
+        """
         with self._worker.lock:
-            if not self._worker.working:
+            if waits or not self._worker.working:
                 self.conversation.problem = self.conversation.notice = ""
                 self._worker.submit(words, action)
 

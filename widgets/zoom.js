@@ -16,6 +16,7 @@ function makeZoom(canvas, model, changed) {
   const detail = node("img", { className: "gpt4roi-detail", alt: "", draggable: false, hidden: true });
   image.append(detail);
   let zoom = 1;
+  let held = null; // the place that stayed at the last zoom, { clientX, clientY, x, y }: x and y as shares of the image
   let timer = null;
 
   const padding = () => {
@@ -80,11 +81,16 @@ function makeZoom(canvas, model, changed) {
     const to = at ?? { clientX: view.left + view.width / 2, clientY: view.top + view.height / 2 };
     const { clientX, clientY } = from ?? to;
     const before = image.getBoundingClientRect();
+    let [x, y] = [(clientX - before.left) / before.width, (clientY - before.top) / before.height];
+    // A viewport scrolls by whole pixels, which the next zoom would magnify: under a mouse that rests, the place stays.
+    const rests = held?.clientX === clientX && held.clientY === clientY;
+    if (rests && Math.hypot((held.x - x) * before.width, (held.y - y) * before.height) < 2) ({ x, y } = held);
+    held = { clientX: to.clientX, clientY: to.clientY, x, y };
     zoom = wanted < 1.02 ? 1 : Math.min(wanted, limit);
     layOut();
     const after = image.getBoundingClientRect();
-    viewport.scrollLeft += after.left + ((clientX - before.left) * after.width) / before.width - to.clientX;
-    viewport.scrollTop += after.top + ((clientY - before.top) * after.height) / before.height - to.clientY;
+    viewport.scrollLeft += after.left + x * after.width - to.clientX;
+    viewport.scrollTop += after.top + y * after.height - to.clientY;
     changed(zoom);
     later();
   };

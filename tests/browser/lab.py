@@ -245,6 +245,12 @@ class Notebook:
         for event, listener in self._listeners.items():
             self.page.remove_listener(event, listener)
 
+    def hide_files(self) -> None:
+        """Closes the file browser at the side, which may be closed already."""
+        opened = self.page.locator(".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current")
+        if opened.count():
+            opened.click()
+
     def run_cell(self, source: str) -> None:
         """Puts Python into the last cell, which the notebook keeps for this, and runs it."""
         before = self.page.evaluate(PROMPTS)[-1]

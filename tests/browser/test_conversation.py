@@ -159,7 +159,7 @@ def test_image_and_question_line_fit_the_window(fake_chat: Open, shots: Path) ->
         "chat.set_boxes([(200, 60, 300, 160)])"
     )
     expect(notebook.turn(2)).to_be_visible()
-    notebook.page.locator(".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current").click()  # closes the file browser
+    notebook.hide_files()
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         notebook.page.set_viewport_size({"width": 1366, "height": 768})
         notebook.choose_theme(theme)

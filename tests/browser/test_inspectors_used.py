@@ -125,7 +125,7 @@ def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: 
     notebook = open_notebook(LOAD, MONITOR, "TrainingMonitor(bare)", width=1366, height=1600)
     probed, bare = (notebook.panel.locator(".gpt4roi-monitor").nth(index) for index in (0, 1))
     expect(probed.locator(".probe")).to_have_count(len(make_scene(SEED).objects), timeout=KERNEL_MS)
-    notebook.page.keyboard.press("Control+b")  # the list of files would leave a narrow page no room
+    notebook.hide_files()  # their list would leave a narrow page no room
     for width in (1366, 820, 390):
         notebook.page.set_viewport_size({"width": width, "height": 1600})
         notebook.page.wait_for_timeout(500)

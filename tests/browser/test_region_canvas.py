@@ -216,7 +216,7 @@ def test_locked_boxes_labels_and_clear(fake_chat: Open, shots: Path) -> None:
     expect(labels).to_have_count(10)
     notebook.page.wait_for_timeout(300)
     notebook.page.screenshot(path=shots / "labels.png")
-    assert labels.all_inner_texts()[:3] == ["region 1", "region 2", "region 3 · a kettle with a long name"]
+    assert {"region 1", "region 2", "region 3 · a kettle with a long name"} <= set(labels.all_inner_texts())
     image = frame_of(notebook.image)
     frames = [frame_of(label) for label in labels.all()]
     crosses = [frame_of(cross) for cross in notebook.chat.locator(".image svg g.gpt4roi-new rect.clickable").all()]
