@@ -10,6 +10,7 @@ import torch
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import make_scene
+from gpt4roi_nb.demo.check import answerer
 from gpt4roi_nb.demo.check.__main__ import main as check
 from gpt4roi_nb.demo.check.answerer import MAX_NEW_TOKENS, model_answerer
 from gpt4roi_nb.demo.check.queries import Query
@@ -20,6 +21,7 @@ from gpt4roi_nb.demo.recipe.recipe import Phase
 # One worker makes the miniature that all of them look at.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo_recipe")]
 
+FEW = 4  # tokens: the miniature's answers are noise that never ends, and writing it took most of the time
 STAGES = ("stage1", "stage2", "finish", "polish", "talk")  # the second goes on in the last three
 
 
@@ -28,6 +30,7 @@ def made(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "REPORTED_SCENES", 2)
+        patch.setattr(answerer, "MAX_NEW_TOKENS", FEW)
         figures = making.make(recipe, folder / "out", folder / "run", report=lambda text: None)
     return folder, figures
 
@@ -45,6 +48,7 @@ def test_every_phase_runs_and_the_record_stands_beside_the_weights(made):
 def test_a_finished_run_is_not_trained_again(made, recipe, monkeypatch):
     folder, figures = made
     monkeypatch.setattr(making, "REPORTED_SCENES", 2)
+    monkeypatch.setattr(answerer, "MAX_NEW_TOKENS", FEW)
     said = []
 
     again = making.make(recipe, folder / "again", folder / "run", report=said.append)
@@ -106,7 +110,8 @@ def test_answers_in_a_batch_are_those_of_a_session(made):
     )
 
 
-def test_check_prints_one_json_object(made, capsys):
+def test_check_prints_one_json_object(made, capsys, monkeypatch):
+    monkeypatch.setattr(answerer, "MAX_NEW_TOKENS", FEW)
     check(["--checkpoint", str(made[0] / "out"), "--scenes", "1", "--seed", "3", "--json"])
 
     figures = json.loads(capsys.readouterr().out)
