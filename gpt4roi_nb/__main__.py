@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, parse
+from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, parse
 
 if TYPE_CHECKING:
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -87,13 +87,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="x1 y1 x2 y2",
         help="a region, in pixels of the upright image: its left, top, right and bottom edge; again for <region2>",
     )
-    ask.add_argument("--checkpoint", metavar="FOLDER_OR_HUB_ID", help="the model; without it, the embedded demo")
     ask.add_argument("--json", action="store_true", help="print one JSON object instead of the answer")
     ask.add_argument("--save", type=Path, metavar="PICTURE", help="write the image with its numbered boxes")
     ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
-    ask.add_argument("--device", help="cpu, cuda, cuda:1, …; without it, a GPU where there is one")
-    ask.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights")
-    ask.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model (needs bitsandbytes)")
+    add_model(ask)
     for name, (help, *_) in COMMANDS.items():
         commands.add_parser(name, help=help, add_help=False)  # `main` runs the module before this parser is asked
     return parser

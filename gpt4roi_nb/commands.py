@@ -64,7 +64,7 @@ def ask_table() -> argparse.ArgumentParser:
     made.add_argument("images", type=Path, metavar="IMAGES", help="the folder of the images")
     made.add_argument("questions", type=Path, metavar="QUESTIONS", help="the table of questions, a CSV file")
     made.add_argument("answers", type=Path, metavar="ANSWERS", help="the table to write, a CSV file")
-    _add_model(made)
+    add_model(made)
     made.add_argument(
         "--max-new-tokens", type=int, default=MAX_NEW_TOKENS, metavar="N", help=f"longest answer ({MAX_NEW_TOKENS})"
     )
@@ -236,10 +236,8 @@ def demo_check() -> argparse.ArgumentParser:
         "demo-check --scenes 300 --seed 123",
     )
     made.add_argument("--scenes", type=int, default=300, metavar="N", help="how many scenes (default: 300)")
-    made.add_argument("--seed", type=int, default=123, metavar="S", help="which scenes (default: 123)")
-    made.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
     made.add_argument("--scenes-only", action="store_true", help="leave images of other worlds and benchmarks out")
-    made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    _add_scenes_of(made, seed=123)
     return made
 
 
@@ -255,13 +253,18 @@ def demo_look() -> argparse.ArgumentParser:
     )
     made.add_argument("--scenes", type=int, default=60, metavar="N", help="scenes of the ablations (default: 60)")
     made.add_argument("--answers", type=int, default=20, metavar="N", help="answers a map is measured on (default: 20)")
-    made.add_argument("--seed", type=int, default=1, metavar="S", help="which scenes (default: 1)")
-    made.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
-    made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    _add_scenes_of(made, seed=1)
     return made
 
 
-def _add_model(made: argparse.ArgumentParser) -> None:
+def _add_scenes_of(made: argparse.ArgumentParser, seed: int) -> None:
+    """Options of what examines a checkpoint on drawn scenes. seed: which, if no other is given."""
+    made.add_argument("--seed", type=int, default=seed, metavar="S", help=f"which scenes (default: {seed})")
+    made.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
+    made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def add_model(made: argparse.ArgumentParser) -> None:
     """Which model answers, and how it is loaded."""
     made.add_argument("--checkpoint", metavar="FOLDER_OR_HUB_ID", help="the model; without it, the embedded demo")
     made.add_argument("--device", help="cpu, cuda, cuda:1, …; without it, a GPU where there is one")

@@ -81,6 +81,11 @@ def region(number: int) -> str:
 def listed(numbers: Sequence[int]) -> str:
     """References as a person would list them: `<region1>, <region2> and <region3>`."""
     names = [region(number) for number in numbers]
+    return enumeration(names)
+
+
+def enumeration(names: Sequence[str]) -> str:
+    """Names as a sentence has them: "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh, box_from_xyxy
 from gpt4roi_nb.data.problems import BadRecord
-from gpt4roi_nb.widgets.regions import MAX_NAME, MENTION
+from gpt4roi_nb.session.references import MENTION
+from gpt4roi_nb.widgets.regions import MAX_NAME
 
 # More boxes than this are not told apart on an image; of a detector's, the surest are taken.
 MAX_BOXES = 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpt4roi_nb.prompt import enumeration
 from gpt4roi_nb.widgets.regions import mentions
 
 
@@ -10,15 +11,10 @@ def check_named(text: str, count: int) -> None:
     missing = [number for number in mentions(text) if number > count]
     if not missing:
         return
-    names = _listed(missing)
+    names = enumeration([f"region {number}" for number in missing])
     if count == 0:
         raise ValueError(f"the question names {names}, but there is no box yet; draw one on the image, then ask")
     there = "is only region 1" if count == 1 else f"are only regions 1 to {count}"
     raise ValueError(
         f"the question names {names}, but there {there}; draw a box around what you mean, or name one that is there"
     )
-
-
-def _listed(numbers: list[int]) -> str:
-    names = [f"region {number}" for number in numbers]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.session.references import MENTION, mentioned
 
-# A person writes "region 2" or "Region2" as readily as "<region2>".
-MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)
 MAX_NAME = 40  # characters; more does not fit beside a box
 
 
@@ -174,7 +173,7 @@ class RegionBook:
         becomes = {old: first + i for i, old in enumerate(named + rest)}
 
         def rename(match: re.Match[str]) -> str:
-            old = _number(match)
+            old = mentioned(match)
             return f"<region{becomes[old]}>" if old in becomes else match[0]
 
         return Question(
@@ -192,7 +191,7 @@ class RegionBook:
 
 def mentions(text: str) -> list[int]:
     """Numbers of the regions that a text names, as `<region1>` or "region 1", in order, each once."""
-    return list(dict.fromkeys(_number(match) for match in MENTION.finditer(text)))
+    return list(dict.fromkeys(mentioned(match) for match in MENTION.finditer(text)))
 
 
 def unnamed_notice(numbers: Sequence[int]) -> str:
@@ -205,7 +204,3 @@ def unnamed_notice(numbers: Sequence[int]) -> str:
         f"You drew {drawn}, but the question does not name {it}. Insert {it} with the buttons below, or press Enter "
         f"again to ask without {it}."
     )
-
-
-def _number(match: re.Match[str]) -> int:
-    return int(match[1] or match[2])

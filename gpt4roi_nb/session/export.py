@@ -19,10 +19,10 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.draw import draw_regions, region_color
 from gpt4roi_nb.files import replacing
 from gpt4roi_nb.session.conversation import Turn
+from gpt4roi_nb.session.references import MENTION, mentioned
 
 MAX_SIDE = 640  # pixels of the image as it is handed out
 JPEG_QUALITY = 88
-_MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~$&])")
 _LINE_START = re.compile(r"^(\s*\d*)([-+=#.)])", re.MULTILINE)  # of a list or a heading
 _DOCUMENT = """<!doctype html>
@@ -102,7 +102,7 @@ def _answer(turn: Turn) -> str:
 
 def _named(text: str) -> str:
     """Regions as a reader calls them."""
-    return _MENTION.sub(lambda match: f"region {match[1] or match[2]}", text)
+    return MENTION.sub(lambda match: f"region {mentioned(match)}", text)
 
 
 def _plain(text: str) -> str:
@@ -114,8 +114,8 @@ def _plain(text: str) -> str:
 def _marked(text: str) -> str:
     """HTML of a text, each region underlined in its color."""
     parts, end = [], 0
-    for match in _MENTION.finditer(text):
-        number = int(match[1] or match[2])
+    for match in MENTION.finditer(text):
+        number = mentioned(match)
         parts.append(html.escape(text[end : match.start()]))
         parts.append(f'<b style="border-bottom:3px solid {region_color(max(number, 1))}">region {number}</b>')
         end = match.end()

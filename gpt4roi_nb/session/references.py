@@ -9,8 +9,14 @@ import re
 
 from gpt4roi_nb.prompt import region
 
+MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)  # as a prompt or a person writes it
 _LOOSE = re.compile(r"<\s*region[\s_-]*(\d{1,6})\s*>", re.IGNORECASE)
 _IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
+
+
+def mentioned(match: re.Match[str]) -> int:
+    """The number of the region that a match of `MENTION` names."""
+    return int(match[1] or match[2])
 
 
 def spelled(text: str) -> str:

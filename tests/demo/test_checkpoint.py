@@ -12,8 +12,7 @@ from gpt4roi_nb.data.scenes.questions import ONE_REGION, compound, is_right
 from gpt4roi_nb.data.scenes.scene import scenes
 from gpt4roi_nb.demo.check import measure, model_answerer
 from gpt4roi_nb.demo.check.bars import NEWCOMER_BARS_HELD, missed
-from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
-from gpt4roi_nb.demo.check.strangers import measure_strangers
+from gpt4roi_nb.demo.check.examine import examine
 from gpt4roi_nb.demo.recipe.curriculum import draw_conversation
 
 MEGABYTE = 1_000_000
@@ -49,11 +48,10 @@ def test_all_its_weights_are_finite(gpt4roi):
 @pytest.mark.slow
 def test_it_holds_its_bars_on_fresh_scenes(gpt4roi):
     """On scenes of another seed than the record's: nothing was chosen on these."""
-    answer = model_answerer(gpt4roi)
-    figures = measure(answer, SCENES, seed=2024, newcomer=NEWCOMER_BARS_HELD)
     if NEWCOMER_BARS_HELD:
-        figures["strangers"] = measure_strangers(answer, seed=2024)
-        figures["benchmarks"] = measure_benchmarks(gpt4roi, seed=2024)
+        figures = examine(gpt4roi, SCENES, seed=2024)
+    else:
+        figures = measure(model_answerer(gpt4roi), SCENES, seed=2024, newcomer=False)
     assert missed(figures) == []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,29 +15,17 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     VALUES,
     Draft,
     an,
+    centre_x,
+    listed,
     pick,
     plural,
+    short,
     stuff,
     value_of,
 )
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, Scene, SceneObject
 
 AREA_RATIO = 1.25  # of the largest box to the next, and of the second smallest to the smallest
-
-
-def listed(words_: Sequence[str]) -> str:
-    """Words as an enumeration: "a, b and c"."""
-    return " and ".join([", ".join(words_[:-1]), words_[-1]] if len(words_) > 1 else words_)
-
-
-def short(thing: SceneObject) -> str:
-    """Colour and category: "red cone"."""
-    return f"{thing.colour} {thing.category}"
-
-
-def centre_x(thing: SceneObject) -> float:
-    """The middle of its box in pixels."""
-    return (thing.box[0] + thing.box[2]) / 2
 
 
 def area(thing: SceneObject) -> int:

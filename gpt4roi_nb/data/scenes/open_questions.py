@@ -13,11 +13,21 @@ from itertools import chain
 import numpy as np
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.data.scenes import image_kinds, image_wordings, questions, region_wordings, unknown_wordings
+from gpt4roi_nb.data.scenes import image_wordings, questions, region_wordings, unknown_wordings
 from gpt4roi_nb.data.scenes.held_out import Wordings
 from gpt4roi_nb.data.scenes.image_kinds import describe, extreme, present, variety
 from gpt4roi_nb.data.scenes.place_kinds import place
-from gpt4roi_nb.data.scenes.question_kinds import KINDS, ONE_REGION, Draft, Pair, an, pick, plain_answer, tables_of
+from gpt4roi_nb.data.scenes.question_kinds import (
+    KINDS,
+    ONE_REGION,
+    Draft,
+    Pair,
+    an,
+    listed,
+    pick,
+    plain_answer,
+    tables_of,
+)
 from gpt4roi_nb.data.scenes.questions import FIRST_FIRST_SHARE, Question
 from gpt4roi_nb.data.scenes.relation_kinds import around, between, lies_between, related, relation, shared
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, MAX_OBJECTS, Scene
@@ -234,7 +244,7 @@ def open_texts() -> Iterator[str]:
         yield f"both are {category}s"
     for colour in COLOURS:
         yield f"two things: {an(colour)} {CATEGORIES[0]} and {an(colour)} {CATEGORIES[1]}"
-    yield image_kinds.listed([*COLOURS, *MATERIALS, "wood", *(f"{name}s" for name in CATEGORIES)])
+    yield listed([*COLOURS, *MATERIALS, "wood", *(f"{name}s" for name in CATEGORIES)])
     yield "in size, colour, material and shape"
     for side in ("to the left of", "to the right of", "behind", "in front of"):
         yield f"{side} region1 and behind it"

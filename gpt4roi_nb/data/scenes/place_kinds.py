@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.data.scenes.image_kinds import centre_x, short
-from gpt4roi_nb.data.scenes.question_kinds import an, pick
+from gpt4roi_nb.data.scenes.question_kinds import an, centre_x, pick, short
 from gpt4roi_nb.data.scenes.render import CANVAS, HORIZON
 from gpt4roi_nb.data.scenes.scene import Scene
 

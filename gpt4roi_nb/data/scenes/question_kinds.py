@@ -92,6 +92,11 @@ def stuff(value: str) -> str:
     return STUFF.get(value, value)
 
 
+def listed(words: Sequence[str]) -> str:
+    """Words as an enumeration: "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def plural(value: str) -> str:
     """The plural of a category."""
     return value + "s"
@@ -202,7 +207,8 @@ def _ordered(
     return Draft(text, answer, answer.removeprefix("in "))
 
 
-def _centre_x(thing: SceneObject) -> float:
+def centre_x(thing: SceneObject) -> float:
+    """The middle of its box in pixels."""
     return (thing.box[0] + thing.box[2]) / 2
 
 
@@ -212,7 +218,7 @@ def comparable(scene: Scene, kind: str, first: int, second: int) -> bool:
     if kind == "larger":
         return a.size != b.size
     if kind == "left_right":
-        return bool(abs(_centre_x(a) - _centre_x(b)) >= SIDE_MARGIN * scene.image.shape[1])
+        return bool(abs(centre_x(a) - centre_x(b)) >= SIDE_MARGIN * scene.image.shape[1])
     if kind == "front_behind":
         return abs(a.position[1] - b.position[1]) >= DEPTH_MARGIN
     return True
@@ -232,7 +238,7 @@ def two_regions(
         return _ordered(pair, rng, first.size == "large", ("", ""), tables)
     if kind == "left_right":
         tables = (w.LEFT_RIGHT, w.LEFT_CHECK, w.RIGHT_CHECK, w.LEFT_WHICH, w.RIGHT_WHICH)
-        return _ordered(pair, rng, _centre_x(first) < _centre_x(second), ("left", "right"), tables)
+        return _ordered(pair, rng, centre_x(first) < centre_x(second), ("left", "right"), tables)
     tables = (w.FRONT_BEHIND, w.FRONT_CHECK, w.BEHIND_CHECK, w.FRONT_WHICH, w.BEHIND_WHICH)
     return _ordered(pair, rng, first.position[1] < second.position[1], ("in front", "behind"), tables)
 
@@ -256,7 +262,8 @@ def count(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) 
     return Draft(wording.format(things=things), number, number)
 
 
-def _short(thing: SceneObject) -> str:
+def short(thing: SceneObject) -> str:
+    """Colour and category: "red cone"."""
     return f"{thing.colour} {thing.category}"
 
 
@@ -264,11 +271,10 @@ def which(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) 
     """Which objects there are, by colour and then by kind, or whether there is a certain one."""
     if rng.random() < LIST_SHARE:
         ordered = sorted(scene.objects, key=lambda one: (COLOURS.index(one.colour), CATEGORIES.index(one.category)))
-        things = [an(_short(thing)) for thing in ordered]
-        listed = ", ".join(things[:-1]) + (" and " if len(things) > 1 else "") + things[-1]
-        target = " ".join(sorted(_short(thing) for thing in scene.objects))
-        return Draft(pick(rng, words.WHICH), listed, target)
-    there = sorted({_short(thing) for thing in scene.objects})
+        things = [an(short(thing)) for thing in ordered]
+        target = " ".join(sorted(short(thing) for thing in scene.objects))
+        return Draft(pick(rng, words.WHICH), listed(things), target)
+    there = sorted({short(thing) for thing in scene.objects})
     near = {f"{one.colour} {two.category}" for one in scene.objects for two in scene.objects}
     absent = sorted(near - set(there))  # colours and shapes that are there, but not together
     if absent and rng.random() < 0.5:

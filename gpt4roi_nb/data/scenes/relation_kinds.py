@@ -12,8 +12,17 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes import region_wordings as words
 from gpt4roi_nb.data.scenes.held_out import Wordings
-from gpt4roi_nb.data.scenes.image_kinds import centre_x, listed, short
-from gpt4roi_nb.data.scenes.question_kinds import Draft, Pair, an, pick, plural, value_of
+from gpt4roi_nb.data.scenes.question_kinds import (
+    Draft,
+    Pair,
+    an,
+    centre_x,
+    listed,
+    pick,
+    plural,
+    short,
+    value_of,
+)
 from gpt4roi_nb.data.scenes.scene import Scene, SceneObject
 
 # (level at most, apart at least): between box centres as a share of the image's side, and between table positions.

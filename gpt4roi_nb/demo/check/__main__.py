@@ -23,15 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--scenes must be at least 1, but is {options.scenes}")
     try:
         gpt4roi = GPT4RoI.from_pretrained(options.checkpoint)
-        answer = model_answerer(gpt4roi)
-        figures = measure(answer, options.scenes, options.seed)
-        if not options.scenes_only:
-            # what scores the benchmarks is heavy
-            from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
-            from gpt4roi_nb.demo.check.strangers import measure_strangers
+        if options.scenes_only:
+            figures = measure(model_answerer(gpt4roi), options.scenes, options.seed)
+        else:
+            from gpt4roi_nb.demo.check.examine import examine  # what scores the benchmarks is heavy
 
-            figures["strangers"] = measure_strangers(answer, options.seed)
-            figures["benchmarks"] = measure_benchmarks(gpt4roi, options.seed)
+            figures = examine(gpt4roi, options.scenes, options.seed)
     except (ValueError, FileNotFoundError, ImportError) as error:
         parser.error(str(error))
     if options.json:

@@ -25,13 +25,6 @@ lessons after it, do not wait for one another. What comes after "stage2" goes on
 the parts that `gpt4roi_nb.train` trains, but in a loop of their own, with many questions about a picture in a row, and
 with throw-away heads that read off the language model's layers what an answer is made from. The weights are stored in
 float16.
-
-`python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or
-chosen on (a share of right answers; "shuffled" is the control in which every region gets another object's box):
-
-```
-{table}
-```
 """
 
 
@@ -53,7 +46,8 @@ It then went on for {minutes:.0f} minutes:
 The vocabulary grew from {old_pieces:,} pieces. In "open" and "answers" the parts of the second stage train in the
 recipe's own loop: many questions about an image in a row, with throw-away heads. "last" is the package's own
 `gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in float16.
-
+"""
+FIGURES = """
 `python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or
 chosen on (a share of right answers; "shuffled" is the control in which every region gets another object's box):
 
@@ -76,7 +70,6 @@ def write_further_card(
     """As `write_card`, of a checkpoint that went on from another. begun: the record of that one."""
     before = {name: begun[name] for name in ("recipe", "seed", "steps", "minutes", "threads")}
     about = record(recipe, seed, took, figures, check) | {"before": before}
-    (out / RECORD).write_text(json.dumps(about, indent=2) + "\n")
     old = {
         name: {"steps": steps, "minutes": begun["minutes"][name], "threads": begun["threads"][name]}
         for name, steps in begun["steps"].items()
@@ -91,11 +84,8 @@ def write_further_card(
         minutes=sum(phase["minutes"] for phase in took.values()),
         phases=lines(took),
         old_pieces=begun["recipe"]["vocabulary"],
-        scenes=check["scenes"],
-        check_seed=check["seed"],
-        table=table(figures),
     )
-    (out / "README.md").write_text(text)
+    _write(out, about, text)
 
 
 def record(
@@ -133,14 +123,18 @@ def write_card(
     took: steps, minutes and threads of each phase. check: the scenes and the seed that the figures are of.
     """
     about = record(recipe, seed, took, figures, check)
-    (out / RECORD).write_text(json.dumps(about, indent=2) + "\n")
     text = CARD.format(
         about=ABOUT,
         seed=seed,
         minutes=sum(phase["minutes"] for phase in took.values()),
         phases=lines(took),
-        scenes=check["scenes"],
-        check_seed=check["seed"],
-        table=table(figures),
     )
-    (out / "README.md").write_text(text)
+    _write(out, about, text)
+
+
+def _write(out: Path, about: dict[str, Any], text: str) -> None:
+    """The record, and the card: its text and then the record's figures."""
+    check = about["check"]
+    (out / RECORD).write_text(json.dumps(about, indent=2) + "\n")
+    figures = FIGURES.format(scenes=check["scenes"], check_seed=check["seed"], table=table(check))
+    (out / "README.md").write_text(text + figures)

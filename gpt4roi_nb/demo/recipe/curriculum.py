@@ -12,7 +12,7 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes import open_questions
 from gpt4roi_nb.data.scenes.open_questions import ONE_REGION, OPEN_KINDS, about_stranger
 from gpt4roi_nb.data.scenes.question_kinds import pick
-from gpt4roi_nb.data.scenes.questions import Question, ask, compound, followup
+from gpt4roi_nb.data.scenes.questions import Question, compound, followup
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
@@ -221,8 +221,7 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
             return pick(rng, protocol_questions(scene.seed, scene.image.shape[0])[kind])
         if kind == COMPOUND:
             return compound(scene, rng)
-        asking = open_questions.ask if kind in OPEN_KINDS else ask
-        question = draw_form(kind, partial(asking, scene, kind, rng), rng)
+        question = draw_form(kind, partial(open_questions.ask, scene, kind, rng), rng)
         if question is not None:
             return question
 

@@ -9,7 +9,6 @@ run that was broken off goes on from its run folder.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,9 +23,8 @@ from gpt4roi_nb.data import instruction_texts
 from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT, SEGMENT_PROMPT
 from gpt4roi_nb.data.scenes.open_questions import open_texts
 from gpt4roi_nb.data.scenes.questions import vocabulary_texts
-from gpt4roi_nb.demo.check import Figures, measure, model_answerer, table
-from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
-from gpt4roi_nb.demo.check.strangers import measure_strangers
+from gpt4roi_nb.demo.check import Figures, table
+from gpt4roi_nb.demo.check.examine import examine
 from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_strangers
 from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
 from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, OPEN_FAMILIES, Mix
@@ -35,7 +33,7 @@ from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import LanguagePhase, ProbeHeads, decision_weights, stage_step
 from gpt4roi_nb.demo.recipe.last import train_last
 from gpt4roi_nb.demo.recipe.loop import run_phase
-from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export
+from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export, parser_of
 from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Further
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
@@ -153,25 +151,15 @@ def further(
     )
     export(kept.model, processor, out)
     stored = GPT4RoI.from_pretrained(out, device="cpu")  # in float16
-    answer = model_answerer(stored)
-    figures = measure(answer, REPORTED_SCENES, REPORTED_SEED)
-    figures["strangers"] = measure_strangers(answer, REPORTED_SEED)
-    figures["benchmarks"] = measure_benchmarks(stored, REPORTED_SEED)
+    figures = examine(stored, REPORTED_SCENES, REPORTED_SEED)
     check = {"scenes": REPORTED_SCENES, "seed": REPORTED_SEED}
     write_further_card(recipe, seed, took, figures, check, begun, out)
     return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.recipe.further", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo_run/further"), help="where the checkpoint goes (default: %(default)s)"
-    )
-    parser.add_argument("--run", type=Path, default=Path("demo_run"), help="scenes and progress (default: %(default)s)")
+    parser = parser_of("further", __doc__, Path("demo_run/further"))
     parser.add_argument("--source", type=Path, help="the checkpoint to go on from (default: the embedded one)")
-    parser.add_argument("--seed", type=int, default=0, help="of batches (default: 0)")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw the scenes (default: 2)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     report = partial(print, flush=True)

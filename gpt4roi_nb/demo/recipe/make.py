@@ -198,15 +198,19 @@ def export(model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, 
     processor.save_pretrained(out)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m gpt4roi_nb.demo.recipe.make", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo_run/checkpoint"), help="where the checkpoint goes (default: %(default)s)"
-    )
+def parser_of(command: str, says: str | None, out: Path) -> argparse.ArgumentParser:
+    """What the recipe's commands take alike. out: where a checkpoint goes if nothing else is said."""
+    parser = argparse.ArgumentParser(prog=f"python -m gpt4roi_nb.demo.recipe.{command}", description=says)
+    parser.add_argument("--out", type=Path, default=out, help="where the checkpoint goes (default: %(default)s)")
     parser.add_argument("--run", type=Path, default=Path("demo_run"), help="scenes and progress (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: 0)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw the scenes (default: 2)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("make", __doc__, Path("demo_run/checkpoint"))
     parser.add_argument(
         "--half",
         choices=HALVES,

@@ -8,6 +8,7 @@ import pytest
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.scene import make_scene
+from gpt4roi_nb.demo.check import examine
 from gpt4roi_nb.demo.recipe import further as going_on
 from gpt4roi_nb.demo.recipe.recipe import Further
 
@@ -28,8 +29,8 @@ def begun(model, processor, tmp_path):
 
 def test_it_goes_on_grows_and_is_not_trained_twice(begun, tmp_path, monkeypatch):
     monkeypatch.setattr(going_on, "REPORTED_SCENES", 1)
-    monkeypatch.setattr(going_on, "measure_strangers", lambda answer, seed: {})
-    monkeypatch.setattr(going_on, "measure_benchmarks", lambda gpt4roi, seed: {})
+    monkeypatch.setattr(examine, "measure_strangers", lambda answer, seed: {})
+    monkeypatch.setattr(examine, "measure_benchmarks", lambda gpt4roi, seed: {})
     source, recipe = begun
     said = []
     before = len(GPT4RoI.from_pretrained(source).processor.tokenizer)
