@@ -24,9 +24,13 @@ HERE = "127.0.0.1"
 FORKED_KERNEL = Path(__file__).with_name("forked_kernel.py")
 START_SECONDS = 180  # a quiet machine takes 3; a busy one is no failure
 RUN_SECONDS = 240
-# No question about news; and the page's own state can be asked (`window.jupyterapp`).
+# No question about news, and no debugger, whose requests to a kernel that a test ends count as errors of the page; and
+# the page's own state can be asked (`window.jupyterapp`).
 PAGE_CONFIG = {
-    "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True},
+    "disabledExtensions": {
+        "@jupyterlab/apputils-extension:announcements": True,
+        "@jupyterlab/debugger-extension": True,
+    },
     "exposeAppInBrowser": True,
 }
 # Of cells that show their source; a folded one has no number.
