@@ -30,13 +30,14 @@ from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
 from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, OPEN_FAMILIES, Mix
 from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates
-from gpt4roi_nb.demo.recipe.language import LanguagePhase, ProbeHeads, decision_weights, stage_step
+from gpt4roi_nb.demo.recipe.language import LanguagePhase, decision_weights, stage_step
 from gpt4roi_nb.demo.recipe.last import train_last
 from gpt4roi_nb.demo.recipe.loop import run_phase
 from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export, parser_of
 from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Further
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
+from gpt4roi_nb.demo.recipe.surroundings import ImageHeads
 from gpt4roi_nb.demo.recipe.vocabulary import generation_config
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -113,7 +114,7 @@ def further(
     )
     states = HiddenStates(model, with_strangers(scenes, run / "banks", STRANGER_SERIES, recipe.strangers))
     torch.manual_seed(seed)  # of the throw-away heads
-    language_phase = LanguagePhase(model, ProbeHeads(recipe.width))
+    language_phase = LanguagePhase(model, ImageHeads(recipe.width))
     builder, weights = RowBuilder(processor), decision_weights(processor)
 
     def step(families: Mix, rng: np.random.Generator) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ class Further(Recipe):
     further_scenes: int = 8000
     strangers: int = 2000
     open: Phase = Phase(750, 8e-4)
-    answers: Phase = Phase(2000, 8e-4)  # and the benchmarks' wordings
+    answers: Phase = Phase(2200, 8e-4)  # and the benchmarks' wordings
     last: Phase = Phase(1500, 2e-4)  # by `train`, on conversations of a world
     last_batch: int = 8
     world_images: int = 2000

@@ -61,7 +61,8 @@ class Rows:
     each `Name`; pair_objects (n, 2) are those of each `Pair`; claim_true (n,) bool says of each `ValueWord` of a first
     question whether it is true; so_far_true (n,) bool, at those in an option, whether all are up to there; option_right
     (n,) bool, whether the option that ends there is the right one; counts (n,) is the answer to each question that asks
-    how many, at the word that says of what.
+    how many, at the word that says of what; described_at is before the answer to each first question of what the image
+    shows. scenes: of the rows.
     """
 
     input_ids: Tensor
@@ -87,6 +88,8 @@ class Rows:
     option_right: Tensor
     count_at: Tensor
     counts: Tensor
+    described_at: Tensor
+    scenes: tuple[Scene, ...]
 
 
 class RowBuilder:
@@ -143,7 +146,7 @@ class RowBuilder:
         regions: list[int] = []
         name_at, name_objects, pair_at, pair_objects = [], [], [], []
         claim_at, so_far_at, option_at, option_right = [], [], [], []
-        count_at, counts = [], []
+        count_at, counts, described_at = [], [], []
         claim_true: list[bool] = []
         so_far_true: list[bool] = []
         size, grid = scenes[0].image.shape[1], round(self.processor.num_image_tokens**0.5)
@@ -160,6 +163,8 @@ class RowBuilder:
                     regions += [other + number - 1 for number in segment.regions]
                     other += len(talk.boxes)
                     continue
+                if talk.last.kind == "describe" and len(talk.turns) == 2:
+                    described_at.append((row, start + segment.asked - 1))
                 behind = {number: first + index for number, index in enumerate(talk.objects, start=1)}
                 regions += [behind[number] for number in segment.regions]
                 name_at += [(row, start + name.place) for name in segment.marks.names]
@@ -212,4 +217,6 @@ class RowBuilder:
             option_right=torch.tensor(option_right, dtype=torch.bool),
             count_at=numbers(count_at, 2),
             counts=numbers(counts),
+            described_at=numbers(described_at, 2),
+            scenes=tuple(scenes),
         )
