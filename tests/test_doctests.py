@@ -39,8 +39,12 @@ def has_example(thing: object) -> bool:
     return any(test.examples for test in tests)
 
 
-@pytest.mark.parametrize(("name", "thing"), public_objects().items(), ids=str)
-def test_every_public_function_and_class_shows_an_example_that_runs(name, thing, tmp_path, monkeypatch):
+PUBLIC = public_objects()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_function_and_class_shows_an_example_that_runs(name, tmp_path, monkeypatch):
+    thing = PUBLIC[name]
     assert has_example(thing), f"{name} has no >>> example"
     monkeypatch.chdir(tmp_path)  # where an example writes its files
     runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
