@@ -30,8 +30,8 @@ def thing_words(scene: Scene, index: int) -> tuple[int, int]:
 
 
 def extreme_words(scenes: Sequence[Scene]) -> Tensor:
-    """(B, extremes, 2) int64: colour and category of the object that is each of `EXTREMES`, IGNORE where none is clearly
-    so."""
+    """(B, extremes, 2) int64: colour and category of the object that is each of `EXTREMES`; IGNORE where none clearly
+    is."""
     found = torch.full((len(scenes), len(EXTREMES), 2), IGNORE)
     for row, scene in enumerate(scenes):
         clear = extremes(scene) if scene.objects else {}
@@ -102,8 +102,10 @@ class ImageHeads(ProbeHeads):
             logits = self.extremes(tokens[:, -1]).view(-1, len(EXTREMES), WORDS)
             parts = logits.split([len(COLOURS), len(CATEGORIES)], dim=2)
             found["extremes"] = torch.stack(
-                [F.cross_entropy(part.flatten(0, 1), extreme[..., k].flatten(), ignore_index=IGNORE)
-                 for k, part in enumerate(parts)]
+                [
+                    F.cross_entropy(part.flatten(0, 1), extreme[..., k].flatten(), ignore_index=IGNORE)
+                    for k, part in enumerate(parts)
+                ]
             ).sum()
         if len(rows.described_at):
             at = rows.described_at
