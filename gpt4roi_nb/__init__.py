@@ -1,6 +1,6 @@
-"""GPT4RoI in a notebook: point at parts of an image and talk with a model about them.
+"""GPT4RoI in a notebook: point at parts of an image and ask a model about them.
 
-Importing this is quick. The public names, listed in `__init__.pyi`, are imported with their first use.
+Importing this package is quick: the public names, listed in `__init__.pyi`, are imported when first used.
 """
 
 from importlib import import_module as _import_module
@@ -12,6 +12,6 @@ _resolve, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        # Registers configuration, processor and model with transformers' Auto classes, whichever name comes first.
+        # Registers configuration, processor and model with transformers' Auto classes, whichever name is used first.
         _import_module("gpt4roi_nb.session")
     return _resolve(name)

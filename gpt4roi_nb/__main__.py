@@ -1,8 +1,8 @@
 """The command line: `python -m gpt4roi_nb --help` lists the commands.
 
-`python -m gpt4roi_nb ask photo.jpg "What is <region1>?" --box 40 30 210 180` asks without a notebook. Its exit codes: 0
-for an answer, 2 for bad input, 1 for another failure, 130 after an interrupt. What is wrong is said in one line on the
-error stream. Every other command is a module of its own, `python -m gpt4roi_nb.evaluate`, and runs as that.
+`python -m gpt4roi_nb ask photo.jpg "What is <region1>?" --box 40 30 210 180` asks without a notebook. Exit codes: 0 for
+an answer, 2 for bad input, 1 for any other failure, 130 after an interrupt. An error is one line on the error stream.
+Every other command is a module that also runs by itself, such as `python -m gpt4roi_nb.evaluate`.
 """
 
 from __future__ import annotations
@@ -28,21 +28,25 @@ BAD_INPUT, FAILED = 2, 1
 
 
 class _BadInput(Exception):
-    """What the person who typed the command can put right; its text says how."""
+    """An error that the user can correct; its message says how."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage is what --help is for."""
+    """Reports an error in one line, without the usage that --help prints."""
 
     def error(self, message: str) -> NoReturn:
         raise _BadInput(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code.
+
+    Args:
+        argv: the words after `python -m gpt4roi_nb`; None takes those of `sys.argv`.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
-        parse(words[0], words[1:])  # help, and what is mistyped, before anything slow is imported
+        parse(words[0], words[1:])  # help and typing errors, before anything slow is imported
         before, sys.argv = sys.argv, [f"{PROG} {words[0]}", *words[1:]]
         try:
             runpy.run_module(COMMANDS[words[0]][1], run_name="__main__", alter_sys=True)
@@ -64,17 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROG,
-        description="GPT4RoI: ask about regions of images, and all that belongs to it.",
-        epilog=f"`{PROG} COMMAND --help` says what a command needs, and shows how it is called.",
+        description="GPT4RoI: ask about regions of images; train and evaluate models that can.",
+        epilog=f"`{PROG} COMMAND --help` says what a command needs and gives an example.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = commands.add_parser(
         "ask",
         help="ask about boxes on an image",
-        description="Ask a question about boxes on an image, and print the answer.\n\n"
-        "The embedded demo checkpoint, which answers without --checkpoint, knows generated table-top\n"
-        "scenes alone; for photographs give another. `ask-table` asks many questions at once.\n\n"
-        "Ends with 0 for an answer, 2 for bad input, 1 for another failure, 130 after an interrupt.",
+        description="Ask a question about boxes on an image and print the answer.\n\n"
+        "Without --checkpoint the embedded demo checkpoint answers. It knows only generated table-top\n"
+        "scenes; for photographs give another one. `ask-table` asks many questions at once.\n\n"
+        "Exit code: 0 for an answer, 2 for bad input, 1 for any other failure, 130 after an interrupt.",
         epilog=f'for example:\n  {PROG} ask photo.jpg "What is <region1>?" --box 40 30 210 180 --checkpoint GPT4RoI-7B',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -85,11 +89,11 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="x1 y1 x2 y2",
-        help="a region, in pixels of the upright image: its left, top, right and bottom edge; again for <region2>",
+        help="a region in pixels of the upright image: left, top, right, bottom; repeat for <region2>",
     )
     ask.add_argument("--json", action="store_true", help="print one JSON object instead of the answer")
-    ask.add_argument("--save", type=Path, metavar="PICTURE", help="write the image with its numbered boxes")
-    ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
+    ask.add_argument("--save", type=Path, metavar="FILE", help="write the image with its numbered boxes to this file")
+    ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer, in tokens (256)")
     add_model(ask)
     for name, (help, *_) in COMMANDS.items():
         commands.add_parser(name, help=help, add_help=False)  # `main` runs the module before this parser is asked
@@ -97,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ask(given: argparse.Namespace) -> int:
-    # All that can be checked is checked before the model is loaded, which may take minutes; torch alone takes seconds.
+    # Check all that can be checked before loading the model, which may take minutes; importing torch takes seconds.
     boxes = [_box(text) for text in given.box]
     if given.max_new_tokens < 1:
         raise _BadInput(f"--max-new-tokens must be at least 1, but is {given.max_new_tokens}")
@@ -113,7 +117,7 @@ def _ask(given: argparse.Namespace) -> int:
     try:
         image = load_image(given.image)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the session says it
+            warnings.simplefilter("ignore")  # the session warns
             check_boxes(boxes, *image.size)
         check_question(read_references(given.question, 0), len(boxes))
     except (ValueError, OSError) as error:
@@ -146,7 +150,7 @@ def _ask(given: argparse.Namespace) -> int:
         print(json.dumps(result, ensure_ascii=False))
     else:
         print(answer)
-    if given.save is not None:  # last, so that a full disk costs no answer
+    if given.save is not None:  # last, so that the answer is printed even if the disk is full
         draw_regions(image, regions).save(given.save)
     return 0
 
@@ -167,11 +171,11 @@ def _load(given: argparse.Namespace) -> GPT4RoI:
 
 
 def _check_device(name: str) -> None:
-    """Whatever PyTorch raises for a device that it has not, or cannot compute on, is a bad argument here."""
+    """Raise ValueError if PyTorch does not have the device or cannot compute on it, whatever PyTorch itself raises."""
     import torch
 
     if name.startswith("cuda") and not torch.cuda.is_available():
-        return  # from_pretrained says it
+        return  # from_pretrained reports it
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
@@ -182,7 +186,7 @@ def _check_device(name: str) -> None:
 
 
 def _gather(argv: Sequence[str]) -> list[str]:
-    """The words after each --box as one, up to four numbers: argparse might take a negative one for an option."""
+    """Join the words after each --box, up to four numbers: argparse may take a negative number for an option."""
     words, gathered = list(argv), []
     while words:
         word = words.pop(0)
@@ -196,7 +200,7 @@ def _gather(argv: Sequence[str]) -> list[str]:
 
 
 def _numbers(box: str) -> list[str]:
-    """The words of a box, however they are set apart: `1 2 3 4`, `1,2,3,4`, `[1, 2, 3, 4]`."""
+    """Split a box into its words, whatever separates them: `1 2 3 4`, `1,2,3,4`, `[1, 2, 3, 4]`."""
     return [word for word in re.split(r"[\s,()\[\]]+", box) if word]
 
 
@@ -205,8 +209,7 @@ def _box(text: str) -> list[float]:
         x1, y1, x2, y2 = map(float, _numbers(text))
     except ValueError:
         raise _BadInput(
-            f"--box takes four numbers, x1 y1 x2 y2 in pixels, but came with {text.strip()!r}; "
-            "give --box anew for each box"
+            f"--box takes four numbers, x1 y1 x2 y2 in pixels, but got {text.strip()!r}; repeat --box for each box"
         ) from None
     return [x1, y1, x2, y2]
 
@@ -220,7 +223,7 @@ def _check_writable(path: Path, image: Path) -> None:
     try:
         Image.new("RGB", (1, 1)).save(io.BytesIO(), kind or "none")
     except (KeyError, OSError, ValueError):
-        raise _BadInput(f"--save takes a picture's name, such as answer.png, but came with {str(path)!r}") from None
+        raise _BadInput(f"--save takes the name of an image file, such as answer.png, but got {str(path)!r}") from None
     if not path.absolute().parent.is_dir():
         raise _BadInput(f"--save {str(path)!r} cannot be written: there is no folder {str(path.absolute().parent)!r}")
 

@@ -1,4 +1,4 @@
-"""Numbers and events as a caller gives them: Python's or NumPy's, checked and converted."""
+"""Check and convert arguments: numbers, which may be Python's or NumPy's, and events."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def whole_number(value: Any, name: str, least: int | None = None) -> int:
-    """The integer that an argument is; NumPy's integers count, booleans and 2.0 do not.
+    """Return an argument as an int. NumPy integers are accepted; booleans and floats such as 2.0 are not.
 
     Args:
-        value: what the caller gave.
-        name: how messages call the argument.
-        least: the smallest that is allowed; None allows any.
+        value: the argument.
+        name: its name in messages.
+        least: the smallest value allowed; None allows any.
 
     Raises:
-        TypeError: it is no integer.
-        ValueError: it is less than `least`.
+        TypeError: if it is not an integer.
+        ValueError: if it is less than `least`.
     """
     try:
         if isinstance(value, bool):
@@ -31,11 +31,15 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
 
 
 def real_number(value: Any, name: str) -> float:
-    """The float that an argument is; NumPy's numbers count, booleans do not. NaN and infinity are for the caller.
+    """Return an argument as a float. NumPy numbers are accepted, booleans are not; the caller checks NaN and infinity.
+
+    Args:
+        value: the argument.
+        name: its name in messages.
 
     Raises:
-        TypeError: it is no real number.
-        ValueError: it is an integer that no float can hold.
+        TypeError: if it is not a real number.
+        ValueError: if it is an integer that no float can hold.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, but is {value!r}")
@@ -46,6 +50,6 @@ def real_number(value: Any, name: str) -> float:
 
 
 def check_stop(stop: Any) -> None:
-    """Raises TypeError where `stop` is no event: True would end nothing, and could not be taken back."""
+    """Raise TypeError if `stop` is neither None nor an event: True would stop nothing and could not be unset."""
     if stop is not None and not callable(getattr(stop, "is_set", None)):
         raise TypeError(f"stop must be a threading.Event, whose set() ends the work, or None, but is {stop!r}")

@@ -1,4 +1,4 @@
-"""As many at a time as memory allows: chosen before work begins, and halved where memory runs out in the middle."""
+"""Batch sizes that fit into memory: chosen before the work begins, and halved if memory runs out during it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Loaded(Protocol):
-    """A loaded model. check_free_memory: whether what it needs is compared with what is free before it begins."""
+    """A loaded model. check_free_memory: whether to compare needed with free memory before work begins."""
 
     check_free_memory: bool
 
@@ -24,7 +24,7 @@ class Loaded(Protocol):
 
 
 def less_memory(model: nn.Module | None = None) -> str:
-    """What helps where memory lacks; of the ways to load a model those that this one was not loaded by."""
+    """Advice for when memory is short: the ways to load a smaller model that are not already in use for this one."""
     ways = []
     if not getattr(model, "is_quantized", False):
         ways.append('quantization="8bit" or "4bit"')
@@ -33,18 +33,24 @@ def less_memory(model: nn.Module | None = None) -> str:
     if model is None or any(device.type != "cpu" for device in devices_of(model)):
         ways.append('device="cpu", or device_map="auto" for several devices')
     load = f"load the model with {', or '.join(ways)}; or " if ways else ""
-    return f"{load}give memory back (gpt4roi.unload(), other notebooks)"
+    return f"{load}free memory (gpt4roi.unload(), other notebooks)"
 
 
 class BatchSize:
-    """How many of something go side by side: so many as were asked for, or fewer where memory is short.
+    """How many items to process at a time: the number asked for, or fewer if memory is short.
 
     Attributes:
-        size: at present.
+        size: the current number.
     """
 
     def __init__(self, size: int, what: str, advice: str = "") -> None:
-        """what: the things, as messages call them ("questions"). advice: what helps too where one is too many."""
+        """Start with `size` items at a time.
+
+        Args:
+            size: items at a time.
+            what: the items in messages, such as "questions".
+            advice: what else helps when a single item does not fit.
+        """
         self.size = size
         self._what = what
         self._advice = advice
@@ -52,14 +58,14 @@ class BatchSize:
         self._halved = False
 
     def fit(self, loaded: Loaded, needed: Callable[[int], int]) -> None:
-        """Lower `size` to what is free, before the work begins, and warn of it.
+        """Lower `size` to what fits into free memory, with a warning, before the work begins.
 
         Args:
-            loaded: whose devices count.
-            needed: from a size to the bytes that it takes beside the weights; a larger one takes no less.
+            loaded: the model, on whose devices memory is counted.
+            needed: maps a size to the bytes that it takes besides the weights; must not decrease with the size.
 
         Raises:
-            MemoryError: not even one fits; the message says what helps.
+            MemoryError: if a single item does not fit; the message says what helps.
         """
         self._help = less_memory(loaded.model)
         free = check_room(loaded, needed(1), f"the {self._what}, even one at a time, need", self._advice)
@@ -68,19 +74,21 @@ class BatchSize:
         fitting = bisect_right(range(1, self.size + 1), free, key=needed)
         warnings.warn(
             f"{self.size} {self._what} at a time need {in_words(needed(self.size))}, but {in_words(free)} are free; "
-            f"it goes on with {fitting} at a time",
+            f"continuing with {fitting} at a time",
             stacklevel=3,
         )
         self.size = fitting
 
     def run(self, total: int, work: Callable[[slice], T]) -> Iterator[T]:
-        """Do some work on all of `total` things, `size` at a time; where memory runs out it is done again on fewer.
+        """Process `total` items, `size` at a time. When memory runs out, repeat the same items in smaller batches.
 
-        work: takes which of the things, and gives what is yielded.
+        Args:
+            total: the number of items.
+            work: takes a slice of the items and returns what is yielded for it.
 
         Raises:
-            Exception: whatever `work` raises but for want of memory.
-            MemoryError: one at a time was too many; the message says what helps.
+            Exception: whatever `work` raises, except for lack of memory.
+            MemoryError: if a single item does not fit; the message says what helps.
         """
         done = 0
         while done < total:
@@ -94,11 +102,11 @@ class BatchSize:
             done = part.stop
 
     def halve(self, error: Exception) -> None:
-        """Halve `size` after an error, give the memory back that the error holds, and warn the first time.
+        """Halve `size` after an out-of-memory error, free the memory that the error holds, and warn the first time.
 
         Raises:
-            Exception: `error` itself, where it is not for want of memory.
-            MemoryError: one at a time was too many; the message says what helps.
+            Exception: `error` itself, if it is not for lack of memory.
+            MemoryError: if `size` is 1; the message says what helps.
         """
         if not is_out_of_memory(error):
             raise error
@@ -109,22 +117,26 @@ class BatchSize:
         self.size //= 2
         if not self._halved:
             warnings.warn(
-                f"memory ran out; it goes on with {self.size} {self._what} at a time, or fewer if it must", stacklevel=3
+                f"memory ran out; continuing with {self.size} {self._what} at a time, or fewer if needed", stacklevel=3
             )
         self._halved = True
 
 
 def check_room(loaded: Loaded, needed: int, what: str, advice: str = "") -> int | None:
-    """Compare the bytes that something needs beside the weights with what is free, before it begins.
+    """Compare the bytes that some work needs besides the weights with free memory, before it begins.
 
-    what: and its verb, as the message begins, such as "the attention needs". advice: what helps too.
+    Args:
+        loaded: the model, on whose devices memory is counted.
+        needed: bytes besides the weights.
+        what: subject and verb of the message, such as "the attention needs".
+        advice: what else helps.
 
     Returns:
-        What is free on the devices of the model together; None where that cannot be told, or where the model was
-        loaded with `check_free_memory=False`.
+        Bytes free on the model's devices together; None if that is unknown, or if the model was loaded with
+        `check_free_memory=False`.
 
     Raises:
-        MemoryError: it does not fit.
+        MemoryError: if it does not fit.
     """
     if not loaded.check_free_memory:
         return None
@@ -134,6 +146,6 @@ def check_room(loaded: Loaded, needed: int, what: str, advice: str = "") -> int 
         advice = f"{advice}{advice and '; '}{less_memory(loaded.model)}"
         raise MemoryError(
             f"{what} up to {in_words(needed)}, but {in_words(free)} are free on {' and '.join(map(str, devices))}: "
-            f"{advice}; a model that was loaded with check_free_memory=False tries it all the same"
+            f"{advice}; a model loaded with check_free_memory=False tries it all the same"
         )
     return free

@@ -1,8 +1,8 @@
-"""Boxes: the one place that checks them and converts between their three forms.
+"""Boxes: the only module that checks them and converts between their three forms.
 
 - *pixel xyxy*: (N, 4) float32, `(x1, y1, x2, y2)` in pixels of the original (EXIF-oriented) image, where (0, 0) is the
   top left corner of the top left pixel and (width, height) the bottom right corner of the bottom right one.
-- *normalised xyxy*: the same, divided by the image's width and height; what the model takes.
+- *normalised xyxy*: the same, divided by the image's width and height; the model takes these.
 - *bbox-widget dicts*: `{"x", "y", "width", "height", "label"}`, integers in pixels of the displayed image, which is
   `scale` times the size of the original one.
 """
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 Boxes = NDArray[np.float32]  # (N, 4)
 Box = tuple[float, float, float, float]
 
-# Below one pixel a side there is nothing to look at: the box would be read between the pixels.
+# A box with a side below one pixel shows nothing: it would be read between the pixels.
 MIN_SIDE = 1.0
 # Slack for float32 rounding: a thousandth of a pixel is the spacing of float32 numbers near 12,000.
 TOLERANCE = 1e-3
@@ -29,31 +29,31 @@ MAX_COORDINATE = 1e9
 
 
 class BoxClippedWarning(UserWarning):
-    """A box reached outside its image and was cut at the image's edge."""
+    """A box reached outside its image and was clipped to it."""
 
 
 def check_boxes(boxes: ArrayLike | Any, width: int, height: int, *, what: str = "boxes") -> Boxes:
-    """Checked copy of `boxes`, cut at the edges of an image of `width` × `height` pixels.
+    """Check boxes and return a copy of them, clipped to an image of `width` × `height` pixels.
 
     Args:
         boxes: (N, 4) real numbers, pixel xyxy in the original image: a sequence, an array or a torch tensor of any
             real dtype on any device. An empty sequence means no boxes. One box must still be nested: `[(1, 2, 3, 4)]`.
         width, height: size of the original image in pixels.
-        what: how messages call the argument.
+        what: the argument's name in messages.
 
     Returns:
         (N, 4) float32, pixel xyxy with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height; (0, 4) for no boxes.
 
     Raises:
-        ValueError: wrong shape, not real numbers, NaN or infinity, x2 <= x1 or y2 <= y1, wholly outside the image, or
-            less than one pixel (`MIN_SIDE`) wide or high inside the image.
+        ValueError: for a wrong shape, values that are not real numbers, NaN or infinity, x2 <= x1 or y2 <= y1, and for
+            a box wholly outside the image or less than one pixel (`MIN_SIDE`) wide or high inside it.
 
     Warns:
-        BoxClippedWarning: once a call, if a box is partly outside the image.
+        BoxClippedWarning: once per call, if a box is partly outside the image.
     """
     _check_size(width, height)
     given = _as_real_array(boxes, what)
-    with np.errstate(over="ignore"):  # beyond float32's range becomes infinity, which the next line refuses
+    with np.errstate(over="ignore"):  # numbers beyond float32's range become infinity, which the next line rejects
         xyxy = given.astype(np.float32)
     _refuse(
         np.any(~np.isfinite(xyxy), axis=1),
@@ -81,46 +81,65 @@ def check_boxes(boxes: ArrayLike | Any, width: int, height: int, *, what: str = 
         (sides < MIN_SIDE - TOLERANCE).any(axis=1),
         given,
         what,
-        f"covers less than a pixel of the {width} × {height} image in one direction; expected pixels, with at least "
-        f"{MIN_SIDE:g} pixel a side inside the image{normalised_hint}",
+        f"covers less than a pixel of the {width} × {height} image in one direction; expected pixels, with each side "
+        f"at least {MIN_SIDE:g} pixel long inside the image{normalised_hint}",
     )
     _warn_if_clipped(xyxy, clipped, given, width, height, what)
     return clipped
 
 
 def normalise(boxes: ArrayLike, width: int, height: int) -> Boxes:
-    """(N, 4) pixel xyxy -> (N, 4) float32 xyxy in [0, 1]: plain division by the original width and height.
+    """Divide pixel boxes by the width and height of the image.
 
-    The boxes are taken as `check_boxes` returns them. Raises ValueError if the image has no pixels.
+    Args:
+        boxes: (N, 4) pixel xyxy, as `check_boxes` returns them.
+        width, height: size of the original image in pixels.
+
+    Returns:
+        (N, 4) float32 xyxy in [0, 1].
+
+    Raises:
+        ValueError: if the image has no pixels.
     """
     _check_size(width, height)
     return (_rows(boxes) / _corner_scale(width, height)).astype(np.float32)
 
 
 def denormalise(boxes: ArrayLike, width: int, height: int) -> Boxes:
-    """(N, 4) xyxy in [0, 1] -> (N, 4) float32 pixel xyxy in an image of `width` × `height`: `normalise` undone.
+    """Multiply normalised boxes by the width and height of the image: the inverse of `normalise`.
 
-    Raises ValueError if the image has no pixels.
+    Args:
+        boxes: (N, 4) xyxy in [0, 1].
+        width, height: size of the original image in pixels.
+
+    Returns:
+        (N, 4) float32 pixel xyxy.
+
+    Raises:
+        ValueError: if the image has no pixels.
     """
     _check_size(width, height)
     return (_rows(boxes) * _corner_scale(width, height)).astype(np.float32)
 
 
 def from_bbox_widget(dicts: Iterable[Any], width: int, height: int, scale: float = 1.0) -> tuple[Boxes, list[int]]:
-    """Boxes that a person drew, out of the widget's raw state, of which nothing is trusted.
+    """Read drawn boxes from the widget's raw state, none of which is trusted.
 
-    A box is cut at the image's edge; one dragged towards the top left (negative width or height) is turned round.
-    What is no box is left out: the 0×0 of a plain click or a drag's first moment, less than a pixel a side inside
-    the image, or a dict with missing or non-numeric values.
+    Boxes are clipped to the image; a box dragged towards the top left (negative width or height) is turned round.
+    Entries that are not boxes are left out: the 0×0 of a plain click or of a drag's first moment, less than one pixel
+    per side inside the image, or missing or non-numeric values.
 
     Args:
         dicts: the widget's `bboxes`, in pixels of the displayed image.
         width, height: size of the original image in pixels.
-        scale: displayed pixels an original pixel, e.g. 0.25 when a 4000-pixel image is shown 1000 pixels wide.
+        scale: displayed pixels per original pixel, e.g. 0.25 when a 4000-pixel image is shown 1000 pixels wide.
 
     Returns:
         boxes: (M, 4) float32, pixel xyxy in the original image; `check_boxes` accepts them as they are.
-        kept: for each of them its index in `dicts` (to look up its label).
+        kept: the index of each box in `dicts` (to look up its label).
+
+    Raises:
+        ValueError: if the image has no pixels, or `scale` is not positive.
     """
     _check_size(width, height)
     _check_scale(scale)
@@ -139,15 +158,23 @@ def from_bbox_widget(dicts: Iterable[Any], width: int, height: int, scale: float
 
 
 def to_bbox_widget(boxes: ArrayLike, labels: Sequence[str], scale: float = 1.0) -> list[dict[str, Any]]:
-    """(N, 4) pixel xyxy in the original image and N labels -> the widget's dicts, in displayed pixels.
+    """Convert boxes to the widget's dicts, in displayed pixels.
 
-    Corners are rounded to whole displayed pixels (half a displayed pixel at most); a box never vanishes, it keeps one.
-    Raises ValueError if there are not as many labels as boxes.
+    Corners are rounded to whole displayed pixels, so they move by half a displayed pixel at most. Each side keeps at
+    least one displayed pixel.
+
+    Args:
+        boxes: (N, 4) pixel xyxy in the original image.
+        labels: N labels.
+        scale: displayed pixels per original pixel.
+
+    Raises:
+        ValueError: if the numbers of labels and boxes differ, or `scale` is not positive.
     """
     _check_scale(scale)
     rows = _rows(boxes)
     if len(labels) != len(rows):
-        raise ValueError(f"expected one label a box, but {len(labels)} labels came with {len(rows)} boxes")
+        raise ValueError(f"expected one label per box, but got {len(labels)} labels for {len(rows)} boxes")
     dicts = []
     for (x1, y1, x2, y2), label in zip((rows * scale).tolist(), labels, strict=True):
         right, bottom = max(round(x2), 1), max(round(y2), 1)
@@ -157,7 +184,7 @@ def to_bbox_widget(boxes: ArrayLike, labels: Sequence[str], scale: float = 1.0) 
 
 
 def _as_real_array(boxes: Any, what: str) -> NDArray[np.float64]:
-    """`boxes` as (N, 4) float64; ValueError for another shape or for what is not a real number."""
+    """Return `boxes` as (N, 4) float64; raise ValueError for another shape or values that are not real numbers."""
     expected = f"expected {what} of shape (N, 4), pixel numbers (x1, y1, x2, y2)"
     rows = boxes if isinstance(boxes, list | tuple) else [boxes]
     if any(np.ma.is_masked(row) for row in rows if isinstance(row, np.ma.MaskedArray)):  # asarray would forget the mask
@@ -176,11 +203,9 @@ def _as_real_array(boxes: Any, what: str) -> NDArray[np.float64]:
         raise ValueError(f"{expected}, but {_shorten(boxes)} is not made of real numbers; give each box four numbers")
     if array.shape == (4,):
         one = _format(array)
-        raise ValueError(f"{expected}, but one bare box came; put it in a list: [{one}]")
+        raise ValueError(f"{expected}, but got a single box; put it in a list: [{one}]")
     if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(
-            f"{expected}, but an array of shape {array.shape} came; give one row of four numbers for each box"
-        )
+        raise ValueError(f"{expected}, but got an array of shape {array.shape}; give one row of four numbers per box")
     return array.astype(np.float64)
 
 
@@ -201,7 +226,7 @@ def _check_order(xyxy: Boxes, given: NDArray[np.float64], width: int, height: in
 
 
 def _refuse(wrong: NDArray[np.bool_], given: NDArray[np.float64], what: str, why: str) -> None:
-    """ValueError naming the first box of `given` for which `wrong` (N,) is true, if there is one."""
+    """Raise ValueError for the first box of `given` for which `wrong` (N,) is true, if there is one."""
     if wrong.any():
         index = int(wrong.argmax())
         raise ValueError(f"{what}[{index}] = {_format(given[index])} {why}")
@@ -223,7 +248,7 @@ def _warn_if_clipped(
 
 
 def _frames_of_this_package() -> int:
-    """How many calls up the first line of another's code is: a warning is about that line."""
+    """Count the calls up to the first line of code outside this package, which a warning should point at."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
@@ -231,7 +256,7 @@ def _frames_of_this_package() -> int:
 
 
 def _corners(entry: Any) -> tuple[float, float, float, float] | None:
-    """(x1, y1, x2, y2) in displayed pixels of one of the widget's dicts, or None if it holds no sensible numbers."""
+    """Return (x1, y1, x2, y2) of one of the widget's dicts, in displayed pixels; None if it holds no valid numbers."""
     if not isinstance(entry, Mapping):
         return None
     values = [entry.get(key) for key in ("x", "y", "width", "height")]
@@ -268,7 +293,7 @@ def _check_size(width: int, height: int) -> None:
 
 def _check_scale(scale: float) -> None:
     if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"expected a positive scale (displayed pixels an original pixel), but {scale} came")
+        raise ValueError(f"expected a positive scale (displayed pixels per original pixel), but got {scale}")
 
 
 def _format(box: Iterable[float]) -> str:

@@ -1,7 +1,7 @@
-"""A conversation in the chat format of a tokenizer's own template, for language models that have learnt one.
+"""A conversation in the chat format of the tokenizer's own template, for language models trained with one.
 
-The template is rendered with placeholders where the contents go, so that only its own text can hold special tokens;
-contents are encoded as plain text, as `prompt.py` does it.
+The template is rendered with placeholders for the contents, so that only its own text can hold special tokens. The
+contents are encoded as plain text, as in `prompt.py`.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.prompt import Prompt, PromptParts, Turns, check_turns
 
-# Lines of the compiled template that one rendering may execute: some hundred turns take some ten thousand.
+# Lines of the compiled template that one rendering may execute: a few hundred turns take some ten thousand.
 MAX_LINES = 1_000_000
-MOST_RENDERED = 256  # conversations of different roles whose rendering is kept
+MOST_RENDERED = 256  # renderings kept, one per sequence of roles
 _RENDERED: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
 _COMPILED = "<template>"  # what jinja2 calls the file of a template's code
-# What expressions of a template raise, beside jinja2's own errors.
+# What expressions of a template raise, besides jinja2's own errors.
 _EXPRESSION_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
-# Characters for private use stand in no template, and survive its trimming of white space.
+# Private-use characters occur in no template, and its trimming of white space leaves them.
 _PLACEHOLDER = "\ue000{}\ue001"
 
 
 def build_template_prompt(
     turns: Turns, tokenizer: PreTrainedTokenizerBase, num_image_tokens: int, *, system: str = ""
 ) -> Prompt:
-    """As `prompt.build_prompt`, in the format of `tokenizer.chat_template`.
+    """Build a prompt as `prompt.build_prompt` does, in the format of `tokenizer.chat_template`.
 
-    Labels cover the assistant's contents, with what stands between them and the token that ends the turn, and that
-    token. The span "marks" is the template's own text, "system" the content of the system message and the opening.
+    Labels cover the assistant's contents up to and including the token that ends the turn. The span "marks" is the
+    template's own text; "system" is the content of the system message and the opening.
 
     Args:
-        turns: ("user" or "assistant", text) in turn, the user first.
+        turns: alternating ("user", text) and ("assistant", text) pairs, the user first.
         tokenizer: a fast tokenizer with GPT4RoI's tokens and a chat template.
         num_image_tokens: patches of the image.
-        system: content of a system message; without one the template decides what stands there.
+        system: content of the system message; if empty, the template decides what comes first.
 
     Raises:
-        ValueError: for turns out of order, and where the template cannot write this conversation.
+        ValueError: if the turns are out of order, or the template cannot render this conversation.
     """
     check_turns(turns)
     roles = ["system"] * bool(system) + [role for role, _ in turns]
@@ -61,8 +61,8 @@ def build_template_prompt(
         if role == "assistant":
             _add_own_text(parts, after, tokenizer, ends_answer=True)
         else:
-            # An answer begins with a token of its own, as it does when the model writes it. A blank before it may be
-            # the beginning of its first word.
+            # An answer begins with a new token, as it does when the model writes it. A space before it may belong to
+            # its first word.
             opening = after.rstrip(" ")
             _add_own_text(parts, opening, tokenizer)
             parts.cut()
@@ -71,10 +71,10 @@ def build_template_prompt(
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The token with which the template ends an assistant's turn.
+    """Return the token with which the template ends an assistant's turn.
 
     Raises:
-        ValueError: where the tokenizer has no template, or one that ends the turn with no special token.
+        ValueError: if the tokenizer has no template, or one that does not end the turn with a special token.
     """
     after = _render(["user", "assistant"], tokenizer)[-1]
     for piece, is_token in _cut_at_tokens(after, tokenizer):
@@ -82,14 +82,13 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
             return piece
     raise ValueError(
         "the tokenizer's chat template must end the assistant's turn with a special token, but ends it with "
-        f"{after!r}; "
-        'an answer could not be told from what follows. Use chat_format="gpt4roi", or give tokenizer.chat_template a '
-        "template that does"
+        f"{after!r}, so that the end of an answer cannot be seen. "
+        'Use chat_format="gpt4roi", or set tokenizer.chat_template to a template that does'
     )
 
 
 def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What the template itself writes before, between and after the contents of messages of these roles."""
+    """Return the template's own text before, between and after the contents of messages with these roles."""
     if not tokenizer.chat_template:
         raise ValueError(
             'chat_format="template" needs a tokenizer with a chat template, but this one has none; use '
@@ -104,7 +103,7 @@ def _render(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[st
 
 
 def _rendered(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """`_render`, computed: it costs more than all else of a prompt, and depends on the roles alone."""
+    """Compute `_render`, which costs more than the rest of a prompt and depends only on the roles."""
     places = [_PLACEHOLDER.format(index) for index in range(len(roles))]
     try:
         _check_operators(tokenizer.chat_template)
@@ -113,7 +112,7 @@ def _rendered(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
                 [{"role": role, "content": place} for role, place in zip(roles, places, strict=True)],
                 tokenize=False,
                 add_generation_prompt=roles[-1] == "user",
-                enable_thinking=False,  # the templates that know of it open an answer without a chain of thought
+                enable_thinking=False,  # templates that know this option then open an answer without a chain of thought
             )
         )
     except (TemplateError, *_EXPRESSION_ERRORS) as error:
@@ -131,10 +130,10 @@ def _rendered(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
 
 
 def _check_operators(template: Any) -> None:
-    """Raises TemplateError for a product or a power: a few lines of them are computed for hours, or fill the memory."""
+    """Raise TemplateError for a product or a power: a few lines of them may run for hours or fill the memory."""
     for text in template.values() if isinstance(template, dict) else [template]:
         if _multiplies(text):
-            raise TemplateError("it multiplies (* or **), which no chat needs")
+            raise TemplateError("it multiplies (* or **), which no chat template needs")
 
 
 def _multiplies(template: str) -> bool:
@@ -142,14 +141,14 @@ def _multiplies(template: str) -> bool:
 
 
 def _bounded(render: Callable[[], Any]) -> Any:
-    """What `render` returns; raises TemplateError once the template has executed `MAX_LINES` lines."""
+    """Call `render`; raise TemplateError once the template has executed `MAX_LINES` lines."""
     left = MAX_LINES
 
     def count(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
-            raise TemplateError(f"it was not finished after {MAX_LINES:,} lines; it may have no end")
+            raise TemplateError(f"it was not finished after {MAX_LINES:,} lines; it may never end")
         return count
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:
@@ -166,7 +165,7 @@ def _bounded(render: Callable[[], Any]) -> Any:
 def _add_own_text(
     parts: PromptParts, text: str, tokenizer: PreTrainedTokenizerBase, *, ends_answer: bool = False
 ) -> None:
-    """The template's own text; after an answer it counts in the loss up to the first token, which ends the turn."""
+    """Add the template's own text; after an answer, it is in the loss up to the first token, which ends the turn."""
     pieces = _cut_at_tokens(text, tokenizer)
     in_loss = ends_answer and any(is_token for _, is_token in pieces)
     for piece, is_token in pieces:
@@ -179,7 +178,7 @@ def _add_own_text(
 
 
 def _cut_at_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """(piece, whether it is an added token) of a text of the template's own."""
+    """Split the template's own text into (piece, whether it is an added token)."""
     contents = {token.content for token in tokenizer.added_tokens_decoder.values()}
     present = sorted((content for content in contents if content in text), key=len, reverse=True)
     if not present:

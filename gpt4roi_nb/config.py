@@ -1,7 +1,7 @@
 """The configuration of a GPT4RoI: a vision tower, a region encoder and a language model.
 
-Every size that `roi.py` and `model.py` use follows from here: grids, strides and map sizes are derived, never written
-down twice. The defaults are those of GPT4RoI-7B (CLIP ViT-L/14 at 224 px, LLaMA-7B).
+Every size in `roi.py` and `model.py` follows from here: grids, strides and map sizes are computed, never written down
+twice. The defaults are those of GPT4RoI-7B (CLIP ViT-L/14 at 224 px, LLaMA-7B).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from transformers.activations import ACT2FN
 
 from gpt4roi_nb.arguments import whole_number
 
-# From and to, both included. The upper ends are far beyond any published model: they keep a damaged or malicious
-# config.json from building layers for hours, or from sizes that PyTorch cannot count.
+# Lowest and highest value, both allowed. The highest are far beyond any published model: they stop a damaged or
+# malicious config.json from building layers for hours, or from sizes that overflow in PyTorch.
 LAYERS, WIDTH, SIDE = (1, 1000), (1, 2**24), (1, 2**16)
 _PARTS = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": WIDTH}
 LIMITS = {
@@ -30,7 +30,7 @@ LIMITS = {
     },
     "vision_config": {**_PARTS, "image_size": SIDE, "patch_size": SIDE, "num_channels": (3, 3)},
     "region_config": {
-        "num_levels": (1, 10),  # the maps' sides double with each
+        "num_levels": (1, 10),  # the side of the maps doubles with each
         "hidden_size": SIDE,
         "num_fusion_rounds": (0, 1000),
         "num_groups": SIDE,
@@ -40,7 +40,7 @@ LIMITS = {
         "position_hidden_size": SIDE,
     },
 }
-# What all that is computed rests on, whatever else a family of models has.
+# What the computation needs of any model family.
 NEEDED = {
     "text_config": ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"),
     "vision_config": ("hidden_size", "num_hidden_layers", "image_size", "patch_size"),
@@ -48,7 +48,7 @@ NEEDED = {
 }
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 
-# The hidden states that feed the region levels: from the last but one back in steps of three, the last four of those.
+# The hidden states that feed the region levels: `num_levels` of them, from the last but one backwards in steps of three.
 LAST_LEVEL = -2
 LEVEL_STEP = 3
 
@@ -57,17 +57,21 @@ class GPT4RoIRegionConfig(PreTrainedConfig):
     """Sizes of the region encoder (`roi.py`).
 
     Attributes:
-        num_levels: how many hidden states of the tower are fused.
+        num_levels: number of the tower's hidden states that are fused.
         feature_layers: indices into the tower's hidden states (0 is the embedding output), shallowest first.
             None takes every third from the last but one backwards, as GPT4RoI does: 14, 17, 20, 23 of 24 layers.
         hidden_size: channels of the fused maps; divisible by 4 and by `num_groups`.
         num_fusion_rounds: rounds of mixing neighbouring levels.
         num_groups: groups of each round's GroupNorm.
         output_size: side of the RoIAlign grid.
-        sampling_ratio: RoIAlign's samples a bin and axis.
+        sampling_ratio: RoIAlign's samples per bin and axis.
         embed_dim: width of the region vector before it is projected to the language model.
         position_hidden_size: hidden width of the box position embedding.
         norm_eps: epsilon of the GroupNorms and LayerNorms.
+
+    Raises:
+        TypeError: if a size is not a whole number.
+        ValueError: if a size is out of its limits, or sizes do not fit together.
     """
 
     model_type = "gpt4roi_region"
@@ -97,14 +101,17 @@ class GPT4RoIRegionConfig(PreTrainedConfig):
         if self.feature_layers is not None and len(self.feature_layers) != self.num_levels:
             raise ValueError(
                 f"region_config names {len(self.feature_layers)} feature_layers, {self.feature_layers}, "
-                f"but num_levels is {self.num_levels}; give one hidden state for each level"
+                f"but num_levels is {self.num_levels}; give one hidden state per level"
             )
 
     def layers_of(self, num_hidden_layers: int) -> list[int]:
-        """Indices of the hidden states that become the levels, shallowest first, in a tower of this depth.
+        """Return the indices of the hidden states that become the levels, shallowest first.
+
+        Args:
+            num_hidden_layers: depth of the tower.
 
         Raises:
-            ValueError: where the tower has too few layers, or a named layer does not exist.
+            ValueError: if the tower has too few layers, or a layer in `feature_layers` does not exist.
         """
         if self.feature_layers is not None:
             layers = list(self.feature_layers)
@@ -119,23 +126,35 @@ class GPT4RoIRegionConfig(PreTrainedConfig):
         if len(every_third) < self.num_levels:
             raise ValueError(
                 f"{self.num_levels} region levels need a deeper tower than {num_hidden_layers} layers, which offers "
-                f"the hidden states {every_third}; lower num_levels or name region_config.feature_layers"
+                f"the hidden states {every_third}; lower num_levels or set region_config.feature_layers"
             )
         return every_third[-self.num_levels :]
 
 
 class GPT4RoIConfig(PreTrainedConfig):
-    """A whole GPT4RoI: `text_config`, `vision_config` and `region_config`, and the ids of the added tokens.
+    """The configuration of a whole GPT4RoI: its three parts, and the ids of the added tokens.
 
     Attributes:
         text_config: of any causal language model that transformers knows; LLaMA by default.
         vision_config: of any vision tower that transformers knows whose hidden states are a square grid of patches,
             with or without leading tokens such as CLS; CLIP ViT-L/14 by default.
         region_config: see `GPT4RoIRegionConfig`.
-        vision_feature_layer: the hidden state that becomes the image tokens.
-        image_token_id: id of `<im_patch>`, which stands once for each patch of the image.
-        region_token_id: id of `<bbox>`, which stands once for each region.
-        about: one sentence on what this checkpoint is; shown by the notebook's views.
+        vision_feature_layer: index of the hidden state that becomes the image tokens.
+        image_token_id: id of `<im_patch>`; a prompt has one per patch of the image.
+        region_token_id: id of `<bbox>`; a prompt has one per region.
+        about: one sentence on what this checkpoint is; the notebook's views show it.
+
+    Raises:
+        TypeError: if a size or an id is not a whole number.
+        ValueError: if a size is missing or out of its limits, or sizes do not fit together.
+
+    Examples:
+        The default is GPT4RoI-7B: 16 × 16 patches, and four levels whose maps double in size.
+
+        >>> from gpt4roi_nb import GPT4RoIConfig
+        >>> config = GPT4RoIConfig()
+        >>> config.num_image_tokens, config.level_sizes, config.feature_layers
+        (256, [128, 64, 32, 16], [14, 17, 20, 23])
     """
 
     model_type = "gpt4roi"
@@ -194,12 +213,12 @@ class GPT4RoIConfig(PreTrainedConfig):
 
     @property
     def num_image_tokens(self) -> int:
-        """Image tokens in a prompt: one a patch."""
+        """Image tokens in a prompt: one per patch."""
         return self.grid_size**2
 
     @property
     def level_sizes(self) -> list[int]:
-        """Side of each level's map, shallowest (largest) first: the grid, doubled for each level above the last."""
+        """Side of each level's map, shallowest (largest) first: the grid's, doubled with each level above the last."""
         levels = self.region_config.num_levels
         return [self.grid_size * 2 ** (levels - 1 - level) for level in range(levels)]
 
@@ -210,43 +229,43 @@ class GPT4RoIConfig(PreTrainedConfig):
 
     @property
     def image_layer(self) -> int:
-        """`vision_feature_layer` counted from the first hidden state, the embeddings', as 0."""
+        """`vision_feature_layer` as an index from 0, the embedding output."""
         states = self.vision_config.num_hidden_layers + 1
         return self.vision_feature_layer % states
 
     @property
     def used_layers(self) -> list[int]:
-        """Indices of all hidden states of the tower that anything reads, each once, shallowest first."""
+        """Indices of the tower's hidden states that are used at all, each once, shallowest first."""
         return sorted({self.image_layer, *self.feature_layers})
 
 
 def _sub_config(
     section: str, given: dict[str, Any] | PreTrainedConfig | None, model_type: str, **defaults: Any
 ) -> PreTrainedConfig:
-    """The sub-configuration itself, from a dictionary, or the default one; the dictionary is not changed."""
+    """Return a sub-configuration: as given, made from a dictionary (which is not changed), or the default."""
     if not isinstance(given, PreTrainedConfig):
         values = dict(defaults) if given is None else dict(given)
         check_values(section, values, partly=True)  # before transformers divides by them
         try:
             given = AutoConfig.for_model(values.pop("model_type", model_type), **values)
-        except StrictDataclassError as error:  # transformers' own checks; it is no ValueError
+        except StrictDataclassError as error:  # from transformers' own checks; not a ValueError
             raise ValueError(f"{section} does not fit together: {error}") from error
     check_values(section, given)
     return given
 
 
 def check_values(section: str, values: Mapping[str, Any] | PreTrainedConfig, *, partly: bool = False) -> None:
-    """Check sizes, constants and activations of a part's configuration, of whatever model family.
+    """Check the sizes, constants and activations in the configuration of one part, of any model family.
 
     Args:
         section: "text_config", "vision_config" or "region_config".
         values: the configuration, or the dictionary that it is made from.
-        partly: whether what is absent has a default.
+        partly: whether absent values have defaults.
 
     Raises:
-        TypeError: a size is no whole number.
-        ValueError: a size is missing, too small or too large; a number is NaN, an epsilon negative or infinite; or the
-            activation is none that transformers knows.
+        TypeError: if a size is not a whole number.
+        ValueError: if a size is missing, too small or too large; a number is NaN; an epsilon is negative or infinite;
+            or transformers does not know the activation.
     """
     for name, (least, most) in LIMITS[section].items():
         size = values.get(name) if isinstance(values, Mapping) else getattr(values, name, None)
@@ -254,7 +273,7 @@ def check_values(section: str, values: Mapping[str, Any] | PreTrainedConfig, *, 
             if name in NEEDED[section] and (not partly or (isinstance(values, Mapping) and name in values)):
                 raise ValueError(f"{section} must give {name}, a whole number from {least} to {most}, but does not")
             continue
-        several = size if section == "text_config" and isinstance(size, list) else [size]  # a number for each layer
+        several = size if section == "text_config" and isinstance(size, list) else [size]  # one number per layer
         for each in several:
             if not least <= whole_number(each, f"{section}.{name}") <= most:
                 allowed = f"a whole number from {least} to {most}" if least < most else str(least)
@@ -273,7 +292,7 @@ def check_values(section: str, values: Mapping[str, Any] | PreTrainedConfig, *, 
 
 
 def _floats(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Every float with its name, also within dictionaries such as the rotary embedding's."""
+    """Yield every float with its name, also inside dictionaries such as the rotary embedding's."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", number) for inner, number in _floats(value))

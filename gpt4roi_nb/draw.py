@@ -1,4 +1,4 @@
-"""Numbered boxes drawn onto an image, in the colors that the chat gives its regions."""
+"""Draw numbered boxes onto an image, in the colours that the chat gives its regions."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import ImageLike, load_image
 
-# Ten hues, each at least 4.5:1 against white, so that white text on them can be read, and 3:1 against JupyterLab's dark
-# background (#111111); told apart by people with the common colour deficiencies when next to the region's number (a
-# colour never stands alone).
+# Ten hues, each with a contrast of at least 4.5:1 against white, so that white text on them is readable, and 3:1 against
+# JupyterLab's dark background (#111111). With the region's number, which is always beside the colour, people with the
+# common colour deficiencies can tell them apart.
 REGION_COLORS: tuple[str, ...] = (
     "#c94d0a",
     "#1a77ca",
@@ -26,23 +26,23 @@ REGION_COLORS: tuple[str, ...] = (
     "#687d00",
 )
 
-# Sizes follow from the image, so that a region looks alike at any size: a line is a 180th of the geometric mean of the
-# sides, but at least 2 pixels; the white edge on both its sides, which sets it off from any background, is a third.
+# Sizes follow from the image, so that a region looks alike at any size: a line is 1/180 of the geometric mean of the
+# sides, but at least 2 pixels. The white edges on both sides of it, which set it off from any background, are a third.
 SIDE_PER_LINE = 180
 MIN_LINE = 2
 EDGE_PER_LINE = 1 / 3
-# A number is written at 6.5 line widths (13 pixels at least) and made bolder than Pillow's only font by a stroke.
+# A number is 6.5 line widths high (at least 13 pixels); a stroke makes it bolder than Pillow's only font.
 FONT_PER_LINE = 6.5
 STROKE_PER_FONT = 1 / 36
 PADDING_PER_FONT = 0.32
-# Share of a chip that may lie over its box before another place is tried.
+# Share of a chip that may cover its box before another place is tried.
 SPARED_OVERLAP = 1 / 3
-# Pillow's round shapes have jagged edges: a chip is drawn this many times as large, then reduced.
+# Pillow's rounded shapes have jagged edges, so a chip is drawn this many times as large, then reduced.
 SUPERSAMPLING = 4
 
 
 class _Rectangle(NamedTuple):
-    """Whole pixels; right and bottom are exclusive."""
+    """A rectangle of whole pixels; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -57,29 +57,36 @@ class _Rectangle(NamedTuple):
 
 
 def draw_regions(image: ImageLike, boxes: ArrayLike, numbers: Sequence[int] | None = None) -> Image.Image:
-    """A copy of `image` with each box outlined and its number on a chip beside it.
+    """Return a copy of an image with each box outlined and its number on a chip beside it.
 
-    The line runs round the box, not over it, except along the image's edges. Small boxes lie above large ones, and a
-    chip keeps clear of the other chips where there is room.
+    The line runs around the box, not over it, except along the image's edges. Small boxes lie above large ones, and
+    chips do not overlap where there is room.
 
     Args:
-        image: as `load_image` takes it, any size; drawn upon as RGB.
+        image: as `load_image` takes it, any size; converted to RGB.
         boxes: (N, 4) pixel xyxy in `image`, as `check_boxes` takes them.
-        numbers: N region numbers from 1 on, which choose the colors too; 1 to N by default.
+        numbers: N region numbers, 1 or above, which also choose the colours; None numbers the boxes 1 to N.
 
     Returns:
         RGB image of the same size.
 
     Raises:
-        ValueError: a bad box, another count of numbers than of boxes, or a number below 1.
+        ValueError: for a bad box, a number below 1, or if the counts of numbers and boxes differ.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gpt4roi_nb import draw_regions
+        >>> drawn = draw_regions(np.zeros((120, 160, 3), np.uint8), [(20, 20, 60, 60), (90, 40, 140, 100)])
+        >>> drawn.size, drawn.mode
+        ((160, 120), 'RGB')
     """
     image = load_image(image)
     checked = check_boxes(boxes, *image.size)
     numbers = list(range(1, len(checked) + 1) if numbers is None else numbers)
     if len(numbers) != len(checked):
-        raise ValueError(f"expected one number a box, but {len(numbers)} numbers came with {len(checked)} boxes")
+        raise ValueError(f"expected one number per box, but got {len(numbers)} numbers for {len(checked)} boxes")
     if any(number < 1 for number in numbers):
-        raise ValueError(f"expected region numbers from 1 on, but {numbers} came")
+        raise ValueError(f"expected region numbers of 1 or above, but got {numbers}")
 
     drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
     line = max(MIN_LINE, round(math.sqrt(image.width * image.height) / SIDE_PER_LINE))
@@ -101,7 +108,7 @@ def _edge(line: int) -> int:
 
 
 def _frame(box: Sequence[float], size: tuple[int, int], line: int) -> _Rectangle:
-    """Outer border of the line and its edges round a box, inside the image."""
+    """Return the outer border of the line and its edges around a box, inside the image."""
     out = line + 2 * _edge(line)
     left, top, right, bottom = (round(value) for value in box)
     return _Rectangle(
@@ -126,13 +133,13 @@ def _draw_frame(image: Image.Image, frame: _Rectangle, color: str, line: int) ->
 
 
 def _chip(text: str, color: str, line: int) -> Image.Image:
-    """RGBA: white text on a rounded chip with a white edge."""
+    """Draw white text on a rounded chip with a white edge, as RGBA."""
     font_size = FONT_PER_LINE * line * SUPERSAMPLING
     font = ImageFont.load_default(font_size)
     stroke = round(font_size * STROKE_PER_FONT)
     edge = _edge(line) * SUPERSAMPLING
     padding = round(font_size * PADDING_PER_FONT) + edge
-    # All digits have one height, so chips of all numbers do too; "0" measures it.
+    # All digits are equally high, so chips of all numbers are too; "0" measures it.
     _, digit_top, _, digit_bottom = font.getbbox("0", stroke_width=stroke)
     text_left, _, text_right, _ = font.getbbox(text, stroke_width=stroke)
     height = round(digit_bottom - digit_top) + 2 * padding
@@ -150,7 +157,7 @@ def _chip(text: str, color: str, line: int) -> Image.Image:
 def _place_for(
     chip: tuple[int, int], frame: _Rectangle, size: tuple[int, int], taken: Sequence[_Rectangle]
 ) -> _Rectangle:
-    """Where the chip covers least of the box and of the other chips: above a corner, below one, beside, or inside."""
+    """Find where the chip covers least of the box and the other chips: above or below a corner, beside it, or inside."""
     width, height = chip
     left, top, right, bottom = frame
     corners = [
@@ -163,8 +170,8 @@ def _place_for(
     for x, y in corners:
         x, y = max(min(x, size[0] - width), 0), max(min(y, size[1] - height), 0)
         places.append(_Rectangle(x, y, x + width, y + height))
-    # A hidden number is worse than a covered part of a box, of which a little is as good as none; the first of equals
-    # wins.
+    # A hidden number is worse than a covered part of a box, and covering a little of a box is as good as nothing. Among
+    # equal places, the first wins.
     spared = round(width * height * SPARED_OVERLAP)
     return min(
         places,
@@ -173,5 +180,5 @@ def _place_for(
 
 
 def region_color(number: int) -> str:
-    """Hex colour of region `number` (1-based); colours repeat after ten regions."""
+    """Return the hex colour of region `number` (1-based); colours repeat after ten regions."""
     return REGION_COLORS[(number - 1) % len(REGION_COLORS)]

@@ -1,4 +1,4 @@
-"""Small files, and words for what is wrong with them."""
+"""Read and write small files, with clear errors for damaged ones."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# Far above what any file here has (a tokenizer's "no limit" is 10³⁰), and below what Python or a later reader fails at.
+# Far above what any file here has (a tokenizer's "no limit" is 10³⁰), and below what breaks Python or a later reader.
 MAX_DIGITS = 100  # of a whole number
-MAX_DEPTH = 100  # of lists and objects within one another
-# What NFS and its like say of a lock on a folder.
+MAX_DEPTH = 100  # of nested lists and objects
+# What NFS and similar file systems answer to a lock on a folder.
 NO_LOCKS = frozenset((errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 
 
 def check_regular_file(path: str | os.PathLike[str]) -> None:
-    """Check that a path leads to an ordinary file: reading a pipe, a terminal or a device may never end.
+    """Check that a path leads to a regular file: reading a pipe, a terminal or a device may never end.
 
     Args:
         path: a file; symbolic links are followed.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, ValueError: there is nothing, a folder, or something else.
+        FileNotFoundError: if there is nothing.
+        IsADirectoryError: if it is a folder.
+        ValueError: if it is a pipe, a socket or a device.
     """
     name = repr(os.fspath(path))
     try:
@@ -39,29 +41,29 @@ def check_regular_file(path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(mode):
         kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
         raise ValueError(
-            f"expected an ordinary file, but {name} is {kind}; copy what it gives into a file, and name it"
+            f"expected a regular file, but {name} is {kind}; copy its content into a file, and name that file"
         )
 
 
 def parse_json(text: str, name: str) -> Any:
-    """The value that a JSON text stands for.
+    """Parse a JSON text.
 
     Args:
         text: the JSON text.
-        name: how messages call it.
+        name: its name in messages.
 
     Raises:
-        ValueError: it is truncated, no JSON, nested more than `MAX_DEPTH` deep, or holds a whole number of more than
-            `MAX_DIGITS` digits.
+        ValueError: if it is truncated or not JSON, nested more than `MAX_DEPTH` deep, or holds a whole number of more
+            than `MAX_DIGITS` digits.
     """
     try:
         content = json.loads(text, parse_int=_whole_number)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is truncated or no JSON file: {error}") from error
+        raise ValueError(f"{name} is truncated or not a JSON file: {error}") from error
     except _TooLong as error:
         raise ValueError(
-            f"{name} holds a whole number of {error} digits, expected at most {MAX_DIGITS}; it is damaged or was not "
-            "meant to be read"
+            f"{name} holds a whole number of {error} digits, expected at most {MAX_DIGITS}; it is damaged or not meant "
+            "to be read"
         ) from None
     except RecursionError:
         pass  # deeper than Python itself reads
@@ -69,16 +71,20 @@ def parse_json(text: str, name: str) -> Any:
         if not _is_deeper(content, MAX_DEPTH):
             return content
     raise ValueError(
-        f"{name} nests lists or objects more than {MAX_DEPTH} deep; it is damaged or was not meant to be read"
+        f"{name} nests lists or objects more than {MAX_DEPTH} deep; it is damaged or not meant to be read"
     )
 
 
 def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
-    """The JSON object in a file; a byte order mark in front is allowed.
+    """Read the JSON object in a file; a byte order mark is allowed.
+
+    Args:
+        file: the file.
+        what: the name of its folder in messages.
 
     Raises:
-        FileNotFoundError: there is no such file; `what` is how the message calls the place that lacks it.
-        ValueError: it is no ordinary file, no JSON object, or none that `parse_json` takes.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a regular file, not a JSON object, or `parse_json` rejects it.
     """
     if not file.exists():
         raise FileNotFoundError(f"{what} {str(file.parent)!r} lacks {file.name}")
@@ -86,7 +92,7 @@ def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{str(file)!r} is truncated or no JSON file: {error}") from error
+        raise ValueError(f"{str(file)!r} is truncated or not a JSON file: {error}") from error
     content = parse_json(text, repr(str(file)))
     if not isinstance(content, dict):
         raise ValueError(f"{str(file)!r} must hold a JSON object, but holds a {type(content).__name__}")
@@ -94,12 +100,14 @@ def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
 
 
 def read_json_lines(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The JSON objects of a file that has grown line by line, and the numbers, from 1, of the lines that are damaged.
+    """Read a file with one JSON object per line that was written line by line.
 
-    A last line without an end is one of them: a kill, or a full disk, has cut it short.
+    Returns:
+        The objects, and the numbers (from 1) of the damaged lines. A last line without a line break is one of them: a
+        kill or a full disk has cut it short.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, ValueError: there is no such file, or no ordinary one.
+        FileNotFoundError, IsADirectoryError, ValueError: as `check_regular_file`.
     """
     check_regular_file(file)
     *lines, last = file.read_bytes().split(b"\n")
@@ -117,7 +125,7 @@ def read_json_lines(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 class _TooLong(Exception):
-    """A whole number of so many digits."""
+    """A whole number has this many digits."""
 
 
 def _whole_number(digits: str) -> int:
@@ -127,7 +135,7 @@ def _whole_number(digits: str) -> int:
 
 
 def _is_deeper(content: Any, depth: int) -> bool:
-    """Whether lists and objects lie more than `depth` deep within one another."""
+    """Whether lists and objects are nested more than `depth` deep."""
     level = [content]
     for _ in range(depth):
         level = [value for value in level if isinstance(value, dict | list)]
@@ -137,16 +145,16 @@ def _is_deeper(content: Any, depth: int) -> bool:
 
 @contextmanager
 def alone_in(folder: Path, work: str) -> Iterator[None]:
-    """Keep every other process, and every other thread of this one, from doing the same work in a folder meanwhile.
+    """Lock a folder, so that no other process, and no other thread of this one, does the same work in it.
 
-    A network file system that locks no folders is warned of.
+    Warns if the (network) file system cannot lock folders.
 
     Args:
-        folder: made if there is none. The system gives it back, however the process ends.
-        work: how the message calls what is done there, such as "training".
+        folder: made if there is none. The system unlocks it, however the process ends.
+        work: the work in messages, such as "training".
 
     Raises:
-        FileExistsError: it is being done already.
+        FileExistsError: if the folder is locked already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened = os.open(folder, os.O_RDONLY)
@@ -160,37 +168,38 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            warnings.warn(f"{str(folder)!r} cannot be locked; see that no other {work} writes to it", stacklevel=3)
+            warnings.warn(f"{str(folder)!r} cannot be locked; make sure no other {work} writes to it", stacklevel=3)
         try:
             yield
         finally:
             with suppress(OSError):
-                fcntl.flock(opened, fcntl.LOCK_UN)  # also for processes that were forked meanwhile, and hold it too
+                fcntl.flock(opened, fcntl.LOCK_UN)  # also for processes forked meanwhile, which hold it too
     finally:
         os.close(opened)
 
 
 def stamp_of(file: str | os.PathLike[str]) -> str:
-    """What differs when a file is another one: its size and its time of change. Raises OSError where there is none."""
+    """Return a file's size and time of change, to notice when it changes. Raises OSError if there is no such file."""
     facts = os.stat(file)
     return f"{facts.st_size} {facts.st_mtime_ns}"
 
 
 @contextmanager
 def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Write a file under another name, so that an interrupted write leaves no half file.
+    """Write a file under a temporary name first, so that an interrupted write does not leave half a file.
 
     Args:
-        file: takes its name, and the place of a file that has it, when the block ends without an error.
-        shared: several processes may write the same file at once; each then writes under a name of its own.
+        file: the final name. An existing file is replaced when the block ends without an error.
+        shared: whether several processes may write the same file at once; each then has its own temporary name.
 
-    Returns:
-        The name to write to, `file` + ".part", of an empty new file; it is removed where the block raises.
+    Yields:
+        The temporary name, `file` + ".part" (and the process id, if `shared`), of a new empty file. It is removed if
+        the block raises.
 
     Raises:
-        ValueError: `file` is a folder, a device or a pipe, which a file must not take the place of.
+        ValueError: if `file` is a folder, a device or a pipe, which must not be replaced.
     """
-    target = Path(os.path.realpath(file))  # a link stays, and what it leads to is replaced
+    target = Path(os.path.realpath(file))  # a link stays, and its target is replaced
     if target.exists() and not target.is_file():
         kind = "a folder" if target.is_dir() else "a device or a pipe"
         raise ValueError(f"expected a file to write to, or a new name, but {str(file)!r} is {kind}")
@@ -205,6 +214,6 @@ def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def write_json(file: Path, content: dict[str, Any], indent: int | None = 1) -> None:
-    """Write a JSON object as a whole file or not at all (see `replacing`)."""
+    """Write a JSON object, completely or not at all (see `replacing`)."""
     with replacing(file) as partial:
         partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")

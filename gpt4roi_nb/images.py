@@ -1,4 +1,4 @@
-"""Images: whatever a person hands over -> an RGB picture -> the pixel values that the vision tower takes."""
+"""Images: from any supported input to an RGB image, and on to the pixel values that the vision tower takes."""
 
 import io
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 # Whatever `load_image` takes.
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray[Any, Any]"
 
-# Room for 12,000 × 12,000; at Pillow's 4 bytes a pixel 0.6 GB. Below the 179 million at which Pillow itself refuses.
+# Enough for 12,000 × 12,000; 0.6 GB at Pillow's 4 bytes per pixel. Below Pillow's own limit of 179 million.
 MAX_PIXELS = 150_000_000
-# A longer picture is resized to the square at once: keeping the ratio of a 1 × 5000 strip would need 0.75 GB.
+# A longer image is resized to the square at once: keeping the ratio of a 1 × 5000 strip would need 0.75 GB.
 MAX_ASPECT_RATIO = 20
-# Rows that are composited at a time, so that a large transparent picture is never held three times.
+# Rows that are composited at a time, so that a large transparent image is never held three times.
 BAND_ROWS = 256
 
 _ACCEPTED = (
@@ -44,23 +44,30 @@ DAMAGED = (
 
 
 def load_image(image: ImageLike) -> Image.Image:
-    """The image as RGB at full size, upright. The input is not changed and shares no memory with the result.
+    """Load an image as upright RGB at full size.
 
-    - EXIF orientation is applied; of an animation the current (in a file: the first) frame is taken.
-    - Transparency, also a palette's, is composited on white.
-    - 16-bit greyscale is divided by 257, so that 65535 becomes 255. Palette, greyscale, bilevel, CMYK and other 8-bit
-      modes are converted by Pillow; color profiles are not applied.
+    The input is not changed, and the result shares no memory with it.
+
+    - EXIF orientation is applied. Of an animation, the current frame is used (of a file: the first).
+    - Transparency, including a palette's, is composited on white.
+    - 16-bit greyscale is divided by 257, so that 65535 becomes 255. Pillow converts palette, greyscale, bilevel, CMYK
+      and other 8-bit modes; colour profiles are not applied.
 
     Args:
-        image: a path (str or PathLike, `~` allowed), the bytes of an image file (e.g. an upload), a PIL image, or a
-            uint8 array of shape (H, W), (H, W, 3) or (H, W, 4) in RGB(A) order. At least 1 × 1 pixel, at most
-            `MAX_PIXELS` in all.
+        image: a path (str or PathLike, `~` allowed), the bytes of an image file (e.g. an upload), an open image file,
+            a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4) in RGB(A) order. At least 1 × 1 pixel,
+            at most `MAX_PIXELS` in total.
+
+    Returns:
+        PIL image of mode RGB.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: no such file, or a folder.
-        ValueError: no ordinary file; empty, damaged or no image; too many pixels; an array of another dtype or shape,
-            or with masked pixels; a mode whose values have no agreed range (32-bit integers or floats).
-        TypeError: an object of another type.
+        FileNotFoundError: if there is no such file.
+        IsADirectoryError: if the path is a folder.
+        ValueError: if a file is not a regular file; if the data is empty, damaged or not an image; for too many pixels;
+            for an array of another dtype or shape, or with masked pixels; for a mode whose values have no agreed range
+            (32-bit integers or floats).
+        TypeError: for an object of another type.
     """
     if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
         raise ValueError("expected an image, but some of the array's pixels are masked; fill them: array.filled(255)")
@@ -87,16 +94,16 @@ def load_image(image: ImageLike) -> Image.Image:
 def image_to_pixel_values(
     image: Image.Image, image_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> "torch.Tensor":
-    """The model's view of an image: the whole of it, squeezed into a square.
+    """Convert an image to the vision tower's input: the whole image, squeezed into a square.
 
-    As the original's demo computes it: bicubic (Pillow, 8 bit) to a shortest side of `image_size`, normalised, then
-    bilinear (align_corners=False, no antialiasing) to the square. A picture more than `MAX_ASPECT_RATIO` times as long
-    as wide goes to the square in the first step already, so that memory stays bounded.
+    Computed as in the original demo: bicubic (Pillow, 8 bit) to a shortest side of `image_size`, normalised, then
+    bilinear (align_corners=False, no antialiasing) to the square. An image more than `MAX_ASPECT_RATIO` times as long
+    as wide is resized to the square in the first step already, so that memory stays bounded.
 
     Args:
         image: RGB, any size.
         image_size: side S of the square in pixels.
-        mean, std: three each, for RGB in 0 to 1.
+        mean, std: three numbers each, for RGB in 0 to 1.
 
     Returns:
         (3, S, S) float32 tensor.
@@ -113,7 +120,7 @@ def image_to_pixel_values(
 
 
 def _resized_size(width: int, height: int, image_size: int) -> tuple[int, int]:
-    """(width, height) with the shortest side at `image_size`, the other rounded down; square if it is a long strip."""
+    """Return (width, height): the shortest side is `image_size`, the other rounded down; a long strip becomes square."""
     short, long = min(width, height), max(width, height)
     if long > MAX_ASPECT_RATIO * short:
         return image_size, image_size
@@ -124,7 +131,7 @@ def _from_path(path: str | os.PathLike[str]) -> Image.Image:
     file = os.path.expanduser(os.fspath(path))
     name = repr(file)
     if isinstance(file, str) and file.startswith(("http://", "https://", "data:")):
-        raise ValueError(f"expected {_ACCEPTED}, but {file[:80]!r} is an address; download the picture first")
+        raise ValueError(f"expected {_ACCEPTED}, but {file[:80]!r} is an address; download the image first")
     if not os.path.exists(file):
         where = "" if os.path.isabs(file) else f" in {os.getcwd()!r}"
         raise FileNotFoundError(f"there is no image file {name}{where}; check the path and its spelling")
@@ -136,7 +143,7 @@ def _from_path(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _decode(stream: Any, size: int, name: str) -> Image.Image:
-    """The picture in an open file of `size` bytes, loaded and upright, in the mode of the file."""
+    """Load the image in an open file of `size` bytes, upright, in the mode of the file."""
     if size == 0:
         raise ValueError(f"expected an image, but {name} is empty (0 bytes); get the file again")
     with warnings.catch_warnings():
@@ -145,8 +152,8 @@ def _decode(stream: Any, size: int, name: str) -> Image.Image:
             image = Image.open(stream)
         except UnidentifiedImageError as error:
             raise ValueError(
-                f"{name} ({size} bytes) is not an image that can be read, whatever its name says; "
-                "save it as PNG or JPEG"
+                f"{name} ({size} bytes) is not an image that can be read, whatever its name says; save it as PNG or "
+                "JPEG"
             ) from error
         except Image.DecompressionBombError as error:
             raise ValueError(_too_large(name, "more")) from error
@@ -230,12 +237,12 @@ def _check_pixels(width: int, height: int, name: str) -> None:
 
 def _too_large(name: str, came: str) -> str:
     limit = MAX_PIXELS // 1_000_000
-    return f"expected at most {limit} million pixels, but {name} has {came}; scale the picture down or crop it first"
+    return f"expected at most {limit} million pixels, but {name} has {came}; scale the image down or crop it first"
 
 
 def _wrong_type(image: object) -> str:
-    hint = "; a torch tensor becomes an array by .cpu().numpy()" if hasattr(image, "cpu") else ""
-    return f"expected {_ACCEPTED}, but a {type(image).__module__}.{type(image).__qualname__} came{hint}"
+    hint = "; convert a torch tensor to an array with .cpu().numpy()" if hasattr(image, "cpu") else ""
+    return f"expected {_ACCEPTED}, but got a {type(image).__module__}.{type(image).__qualname__}{hint}"
 
 
 def _damaged(name: str, error: Exception) -> str:

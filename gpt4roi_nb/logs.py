@@ -1,4 +1,4 @@
-"""Other packages' loggers and progress bars, quiet for a while."""
+"""Silence other packages' loggers and progress bars for a while."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Weights up to this size are read and written in a moment.
+# Reading or writing weights up to this size takes only a moment.
 MOMENT_BYTES = 10**9
 
 
 @contextmanager
 def no_progress_bar(weights: int = 0) -> Iterator[None]:
-    """Load or save without transformers' progress bars, which are noise in what a script prints, and for a small model.
+    """Hide transformers' progress bars while loading or saving: they clutter a script's output, and a small model's.
 
-    weights: their bytes; of more than `MOMENT_BYTES` the bars stay.
+    Args:
+        weights: bytes of the weights; above `MOMENT_BYTES` the bars stay.
     """
     from transformers.utils import logging as bars
 
@@ -30,7 +31,7 @@ def no_progress_bar(weights: int = 0) -> Iterator[None]:
 
 @contextmanager
 def quiet(name: str, level: int) -> Iterator[None]:
-    """A logger, by name, at this level inside the block, and as it was afterwards."""
+    """Set a logger, by name, to a level inside the block, and back afterwards."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(level)

@@ -1,9 +1,9 @@
-"""How much memory a model and its work need, by the configuration alone, and how much is free.
+"""How much memory a model and its work need, from the configuration alone, and how much is free.
 
-Weights, keys and values are computed; what else a prompt takes is a headroom that was measured (`HEADROOM`). A session
-is the work of one prompt about one image; evaluation, `describe` and capture ask for more of both (`work_bytes`).
+Weights, keys and values are computed; everything else that a prompt takes is a measured headroom (`HEADROOM`). A session
+is the work of one prompt about one image; evaluation, `describe` and capture need more of both (`work_bytes`).
 
-`python -m gpt4roi_nb.memory` prints the tables of docs/memory.md. 1 GB is 10⁹ bytes.
+`python -m gpt4roi_nb.memory` prints the tables in docs/memory.md. 1 GB is 10⁹ bytes.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ from gpt4roi_nb.quantization import QUANTIZATIONS, check_packing, quantised_byte
 
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
-# A question that names each region once: the opening and its other words, then "region12 <bbox>, " for each.
+# A question that names each region once: the opening and its other words, then "region12 <bbox>, " per region.
 TEXT_TOKENS = 96
 TOKENS_PER_REGION = 6
-ANSWER_TOKENS = 256  # what `RegionSession.ask` writes at most, unless told otherwise
+ANSWER_TOKENS = 256  # the default maximum of `RegionSession.ask`
 LEAST_LENGTH = 512  # of a compiled answer's cache, in tokens
 
-# What a session takes beside its keys and values, in numbers of the model's dtype: the encoded image, region tokens,
-# space that the cache makes ahead, and what a forward pass needs for a moment. Measured on GPT4RoI-7B with 64 regions
+# What a session takes besides its keys and values, in numbers of the model's dtype: the encoded image, region tokens,
+# room that the cache allocates ahead, and temporary memory of a forward pass. Measured on GPT4RoI-7B with 64 regions
 # (131 million, half of them with one region); tests/test_memory.py measures it again. A smaller model takes less, at
 # most as much as its weights.
 HEADROOM = 140_000_000
 HEADROOM_REGIONS = 64
 
-# What a layer keeps for the backward pass, in float32 where a norm computes so: numbers of the model's dtype for each
-# token, in widths of the layer and of its MLP. Counted on the layers of LLaMA; tests/test_memory.py counts again.
+# What a layer keeps for the backward pass, in float32 where a norm computes in it: numbers of the model's dtype per
+# token, in widths of the layer and of its MLP. Counted on LLaMA's layers; tests/test_memory.py counts again.
 GRAPH_WIDTHS, GRAPH_MLP_WIDTHS = 16, 5
 
-# Copies that a matrix passes through while it is quantised, in bytes a weight. On a CPU: measured with bitsandbytes
-# 0.50 on matrices of 4096 × 11008; on a GPU its kernels need the original alone.
+# Copies made of a matrix while it is quantised, in bytes per weight. On a CPU: measured with bitsandbytes 0.50 on
+# matrices of 4096 × 11008; on a GPU, its kernels need only the original.
 QUANTISING = {("8bit", "cpu"): 10, ("4bit", "cpu"): 32, ("8bit", "cuda"): 4, ("4bit", "cuda"): 4}
 
-# What libraries say in an error without a class of its own: torch on a CPU, CUDA's driver, Apple's GPUs, cuBLAS, cuDNN.
+# Messages of out-of-memory errors without a class of their own: torch on a CPU, CUDA's driver, Apple's GPUs, cuBLAS,
+# cuDNN.
 OUT_OF_MEMORY = (
     *("can't allocate memory", "CUDA error: out of memory", "MPS backend out of memory"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "HOST_ALLOCATION_FAILED"),
@@ -58,7 +59,7 @@ OUT_OF_MEMORY = (
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
-# Version 2, then version 1 of the same: folder, limit, use, and the lines of memory.stat that can be given up.
+# Version 2, then version 1: folder, limit, use, and the lines of memory.stat that the kernel can reclaim.
 CGROUP_FILES = (
     ("", "memory.max", "memory.current", ("inactive_file", "active_file")),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
@@ -66,13 +67,13 @@ CGROUP_FILES = (
 
 
 def skeleton(config: GPT4RoIConfig) -> GPT4RoIForConditionalGeneration:
-    """The model without its numbers: every tensor has a shape and takes no memory. 10 to 40 milliseconds."""
+    """Make the model without its numbers, in 10 to 40 ms: every tensor has a shape and takes no memory."""
     with torch.device("meta"):
         return GPT4RoIForConditionalGeneration(copy.deepcopy(config))
 
 
 def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: str | None = None) -> int:
-    """Bytes of a model's weights once it is loaded. model: a `skeleton`, or any GPT4RoI that is not quantised."""
+    """Compute the bytes of a model's weights once loaded. model: a `skeleton`, or a GPT4RoI that is not quantised."""
     total = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     if quantization is not None:
         for linear in quantised_linears(model).values():
@@ -81,7 +82,7 @@ def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: str | None 
 
 
 def loading_bytes(model: nn.Module, quantization: str | None, device_type: str) -> int:
-    """Bytes that loading needs for a moment beside the weights."""
+    """Compute the bytes that loading needs temporarily besides the weights."""
     if quantization is None:
         return 0
     a_weight = QUANTISING.get((quantization, device_type), QUANTISING[quantization, "cuda"])
@@ -89,7 +90,7 @@ def loading_bytes(model: nn.Module, quantization: str | None, device_type: str) 
 
 
 def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of the keys and values of one token."""
+    """Compute the bytes of one token's keys and values."""
     text = config.text_config
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -97,44 +98,46 @@ def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
 
 
 def prompt_tokens(config: PreTrainedConfig, regions: int = 1) -> int:
-    """Tokens of a question that names so many regions; TEXT_TOKENS and TOKENS_PER_REGION say how long it is."""
+    """Count the tokens of a question that names this many regions, by TEXT_TOKENS and TOKENS_PER_REGION."""
     return config.num_image_tokens + TEXT_TOKENS + regions * TOKENS_PER_REGION
 
 
 def within_context(config: PreTrainedConfig, prompt: int, answer: int) -> int:
-    """Tokens of a prompt and its answer, which ends where the model's context does."""
+    """Count the tokens of a prompt and its answer, which ends where the model's context does."""
     return min(prompt + answer, max(config.text_config.max_position_embeddings, prompt))
 
 
 def fixed_length(tokens: int) -> int:
-    """Tokens of the second cache of a compiled answer: a power of two, so that few sizes are compiled."""
+    """Count the tokens of a compiled answer's second cache: a power of two, so that few sizes are compiled."""
     return max(LEAST_LENGTH, 1 << (tokens - 1).bit_length())
 
 
 def fixed_cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype) -> int:
-    """Bytes of that cache, for a question that names one region and its answer of ANSWER_TOKENS."""
+    """Compute the bytes of that cache, for a question that names one region and its answer of ANSWER_TOKENS."""
     tokens = within_context(config, prompt_tokens(config), ANSWER_TOKENS)
     return fixed_length(tokens) * token_bytes(config, dtype)
 
 
 def cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype, regions: int = 1) -> int:
-    """Bytes of the keys and values of a question that names so many regions, and of its answer of ANSWER_TOKENS."""
+    """Compute the bytes of all keys and values: of a question that names `regions`, and its answer of ANSWER_TOKENS."""
     return within_context(config, prompt_tokens(config, regions), ANSWER_TOKENS) * token_bytes(config, dtype)
 
 
 def session_bytes(model: nn.Module, dtype: torch.dtype, regions: int = 1, quantization: str | None = None) -> int:
-    """Bytes that a session takes beside the weights, at most: `cache_bytes` and a headroom.
+    """Compute the most bytes that a session takes besides the weights: `cache_bytes` and a headroom.
 
     Args:
-        model: a `skeleton`, or any GPT4RoI that is not quantised.
+        model: a `skeleton`, or a GPT4RoI that is not quantised.
+        dtype: of the model.
         regions: how many the question names.
+        quantization: "8bit", "4bit" or None.
     """
     config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
     return cache_bytes(config, dtype, regions) + _headroom(dtype, weight_bytes(model, dtype, quantization))
 
 
 def _headroom(dtype: torch.dtype, weights: int) -> int:
-    """What one prompt of up to HEADROOM_REGIONS about one image takes beside its keys and values."""
+    """Bytes that a prompt of up to HEADROOM_REGIONS about one image takes besides its keys and values."""
     return min(HEADROOM * dtype.itemsize, weights)
 
 
@@ -147,33 +150,33 @@ def work_bytes(
     cached: int,
     logits: int = 1,
 ) -> int:
-    """Bytes that work on a loaded model takes beside its weights, at most: keys and values, logits and a headroom.
+    """Compute the most bytes that work takes besides a loaded model's weights: keys, values, logits and a headroom.
 
     Args:
         model: as it is in memory, quantised or not.
-        rows: prompts that are read or written side by side.
-        images: that are encoded together.
-        tokens: of the longest row.
-        cached: tokens of all keys and values that are held at one time, over all rows and copies.
-        logits: positions of each row whose logits are computed at one time.
+        rows: prompts in a batch.
+        images: images encoded together.
+        tokens: length of the longest row.
+        cached: tokens whose keys and values are held at one time, over all rows and copies.
+        logits: positions per row whose logits are computed at one time.
     """
     config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
     longer = max(1.0, tokens / prompt_tokens(config, HEADROOM_REGIONS))
     weights = sum(parameter.nbytes for parameter in model.parameters())
     headroom = _headroom(model.dtype, weights) * max(rows, images) * longer
-    # As they are computed, in float32, and their logarithms.
+    # As computed, in float32, and their logarithms.
     each_logit = model.dtype.itemsize + 2 * torch.float32.itemsize
     scores = rows * logits * config.text_config.vocab_size * each_logit
     return cached * token_bytes(config, model.dtype) + scores + math.ceil(headroom)
 
 
 def map_bytes(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> int:
-    """Bytes of one layer's attention weights as eager attention computes them: in float32 and in the model's dtype."""
+    """Compute the bytes of one layer's weights in eager attention, which are in float32 and in the model's dtype."""
     return config.text_config.num_attention_heads * tokens**2 * (torch.float32.itemsize + dtype.itemsize)
 
 
 def graph_bytes(model: GPT4RoIForConditionalGeneration, tokens: int) -> int:
-    """Bytes that a pass of one row in eager attention keeps for gradients, and the gradients of all attention weights.
+    """Compute the bytes that an eager pass of one row keeps for gradients, and those of all attention gradients.
 
     Each layer keeps its attention weights twice, as `map_bytes` counts them, and some numbers per token.
     """
@@ -184,16 +187,16 @@ def graph_bytes(model: GPT4RoIForConditionalGeneration, tokens: int) -> int:
     mlp = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     kept = tokens * (GRAPH_WIDTHS * text.hidden_size + GRAPH_MLP_WIDTHS * mlp) * size
     layer = maps + gradients + kept
-    return text.num_hidden_layers * layer + 2 * maps  # two more of the layer that is worked on
+    return text.num_hidden_layers * layer + 2 * maps  # two more for the current layer
 
 
 def devices_of(model: nn.Module) -> list[torch.device]:
-    """Where a model's weights lie, without those that were left on disk."""
+    """Return the devices that hold a model's weights, except weights left on disk."""
     return list(dict.fromkeys(parameter.device for parameter in model.parameters() if not parameter.is_meta))
 
 
 def sum_free(devices: Sequence[torch.device], limits: Mapping[torch.device, int] | None = None) -> int | None:
-    """Bytes that are free on some devices together, of each at most its limit; None where one does not say."""
+    """Add up the bytes free on some devices, of each at most its limit; None if a device does not report them."""
     each = [free_bytes(device) for device in devices]
     if limits is not None:
         allowed = [limits.get(device, 0) for device in devices]
@@ -202,7 +205,7 @@ def sum_free(devices: Sequence[torch.device], limits: Mapping[torch.device, int]
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that a model could take on a device now; None where that cannot be told."""
+    """Return the bytes that a model could take on a device now; None if that is unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -212,9 +215,9 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _cgroup_free() -> Iterator[int]:
-    """What each control group that this process is in may still take: a container or a hub limits memory by one.
+    """Yield what each control group of this process may still take: containers and hubs limit memory with them.
 
-    What the kernel has read from files counts as used there, but it is given up when memory is asked for.
+    Memory used for cached files counts as used there, but the kernel reclaims it when needed.
     """
     try:
         groups = [line.split(":", 2)[1:] for line in OWN_CGROUP.read_text().splitlines()]
@@ -225,14 +228,14 @@ def _cgroup_free() -> Iterator[int]:
             if folder not in controllers.split(","):
                 continue
             group = CGROUP / folder / own.lstrip("/")
-            # In a container the path may be the host's, of which only the top is visible.
+            # In a container, the path may be the host's, of which only the top is visible.
             for place in (group, *group.parents):
                 if not place.is_relative_to(CGROUP):
                     break
                 try:
                     room = int((place / limit).read_text()) - int((place / used).read_text())
                     stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-                except (OSError, ValueError):  # not there, or "max"
+                except (OSError, ValueError):  # absent, or "max"
                     continue
                 yield max(0, room + sum(int(stat.get(name, 0)) for name in given_up))
 
@@ -245,11 +248,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def clear_frames(error: BaseException | None) -> None:
-    """Empties the frames of an error that is over: their variables would keep tensors alive as long as it is known."""
+    """Empty the frames of a handled error: their variables would keep tensors alive as long as the error is known."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
-        traceback.clear_frames(error.__traceback__)  # those that still run are left as they are
+        traceback.clear_frames(error.__traceback__)  # leaves frames that still run
         error = error.__cause__ or error.__context__
     gc.collect()
     if torch.cuda.is_initialized():
@@ -258,7 +261,7 @@ def clear_frames(error: BaseException | None) -> None:
 
 @dataclass(frozen=True)
 class _LoadOption:
-    """One way to load a model, and what it takes."""
+    """One way to load a model, and the bytes that it needs."""
 
     words: str
     needed: int
@@ -275,15 +278,20 @@ def check_memory(
     limits: Mapping[torch.device, int] | None = None,
     compiled: bool = False,
 ) -> None:
-    """Compares what is free on the devices together with what a model and a session with one region need.
+    """Check that a model and a session with one region fit into the free memory of the devices together.
 
     Args:
-        limits: bytes that may be taken per device; none of a device that is not among them. None: all that is free.
-        compiled: count the second cache that compiled steps write in.
+        config: of the model.
+        devices: where the weights go.
+        dtype: of the weights that are not quantised.
+        quantization: "8bit", "4bit" or None.
+        source: the model's name in the message.
+        limits: bytes that may be taken per device; none of a device that is not listed. None: all that is free.
+        compiled: whether to count the second cache that compiled steps write to.
 
     Raises:
-        MemoryError: where it does not fit; the message names the smallest change of setting that would.
-        ValueError: where the processor cannot compute with this quantisation of this model.
+        MemoryError: if it does not fit; the message names the smallest change of settings that would.
+        ValueError: if the processor cannot compute with this quantisation of this model.
     """
     model = skeleton(config)
     if len(devices) == 1:
@@ -325,7 +333,7 @@ def _advice(
     free: int,
     compiled: bool,
 ) -> str:
-    """The first way to load it that would fit, from the smallest change to the largest."""
+    """Name the first way to load the model that would fit, from the smallest change to the largest."""
     half = dtype if dtype.itemsize == torch.bfloat16.itemsize else torch.bfloat16
     cpu = torch.device("cpu")
     places = [("", devices[0], free)]
@@ -335,9 +343,9 @@ def _advice(
     if compiled:
         options.append(_LoadOption("compile=False", _needed(model, dtype, quantization, devices[0].type), free))
     for where, device, room in places:
-        kind = torch.bfloat16 if device == cpu else half  # a convolution in float16 takes minutes on a CPU
+        kind = torch.bfloat16 if device == cpu else half  # convolutions in float16 take minutes on a CPU
         for bits in (None, *QUANTIZATIONS):
-            plain = "compile=False, " if compiled and bits else ""  # compiled steps take no quantised model
+            plain = "compile=False, " if compiled and bits else ""  # quantised models cannot be compiled
             words = plain + where + (f'quantization="{bits}", ' if bits else "") + f'dtype="{_name(kind)}"'
             needed = _needed(model, kind, bits, device.type, compiled and not bits)
             options.append(_LoadOption(words, needed, room))
@@ -346,8 +354,8 @@ def _advice(
             return f"the smallest change that fits: {option.words}, which needs {in_words(option.needed)}"
     least = min(options, key=lambda option: option.needed)
     return (
-        f"nothing smaller fits either ({least.words} needs {in_words(least.needed)}): give memory back"
-        " (gpt4roi.unload(), other notebooks), or take a smaller model or a larger machine"
+        f"nothing smaller fits either ({least.words} needs {in_words(least.needed)}): free memory"
+        " (gpt4roi.unload(), other notebooks), or use a smaller model or a larger machine"
     )
 
 
@@ -356,14 +364,14 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def in_words(size: float) -> str:
-    """Bytes as a person reads them: three figures, 1 GB being 10⁹ bytes."""
+    """Format bytes with three significant digits; 1 GB is 10⁹ bytes."""
     unit, name = next((each for each in UNITS if size >= each[0]), UNITS[-1])
     digits = 2 - math.floor(math.log10(max(size / unit, 1)))
     return f"{size / unit:.{max(digits, 0)}f} {name}"
 
 
 def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: Sequence[int] = (1, 8, 64)) -> str:
-    """Markdown: the weights and sessions in every setting, and what a session consists of."""
+    """Make the Markdown tables: weights and sessions in every setting, and what a session consists of."""
     model = skeleton(config)
     count_of = "a session with " + " | ".join(f"{count} region{'s' * (count > 1)}" for count in regions)
     rows = [f"| | weights | {count_of} | weights and a session with {regions[-1]} |", "|---" * (len(regions) + 3) + "|"]
@@ -390,7 +398,7 @@ def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: S
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the tables, for GPT4RoI-7B or for the model of a checkpoint."""
+    """Print the tables, for GPT4RoI-7B or for the model of a checkpoint."""
     given = commands.memory().parse_args(argv).checkpoint
     print(tables(GPT4RoIConfig() if given is None else GPT4RoIConfig.from_pretrained(given)))
 

@@ -24,7 +24,7 @@ from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.logs import no_progress_bar
 from gpt4roi_nb.roi import RegionEncoder
 
-# What belongs to the prompt alone: later steps of `generate` go without.
+# Inputs of the prompt only; later steps of `generate` go without them.
 PROMPT_INPUTS = ("pixel_values", "boxes", "image_features", "region_features")
 
 
@@ -32,9 +32,13 @@ PROMPT_INPUTS = ("pixel_values", "boxes", "image_features", "region_features")
 class GPT4RoIOutput(ModelOutput):
     """What `forward` returns.
 
-    loss: () mean cross-entropy over the labelled tokens, where labels are given.
-    logits: (B, T, V). past_key_values: the cache. hidden_states, attentions: of the language model, on request.
-    image_features: (B, grid², D). region_features: (number of boxes, D).
+    Attributes:
+        loss: () mean cross-entropy over the labelled tokens, if labels are given.
+        logits: (B, T, V).
+        past_key_values: the cache.
+        hidden_states, attentions: of the language model, on request.
+        image_features: (B, grid², D).
+        region_features: (number of boxes, D).
     """
 
     loss: Tensor | None = None
@@ -48,11 +52,12 @@ class GPT4RoIOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class ImageEncoding:
-    """All that a model needs to know of an image, whatever is asked about it.
+    """All that the model needs of an image, whatever is asked about it.
 
-    image_features: (B, grid², D) image tokens in the language model's width.
-    levels: one (B, grid², C) hidden state of the tower a level, shallowest first.
-    fused_maps: one (B, C_region, S_l, S_l) float32 a level.
+    Attributes:
+        image_features: (B, grid², D) image tokens in the language model's width.
+        levels: one (B, grid², C) hidden state of the tower per level, shallowest first.
+        fused_maps: one (B, C_region, S_l, S_l) float32 map per level.
     """
 
     image_features: Tensor
@@ -61,6 +66,8 @@ class ImageEncoding:
 
 
 class GPT4RoIPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of a GPT4RoI, and how new weights begin."""
+
     config_class = GPT4RoIConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
@@ -76,8 +83,8 @@ class GPT4RoIPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # Deep ReLU convolutions start from PyTorch's fan-in scale; a flat 0.02 would let the maps fade away. Layer by
-        # layer, since transformers passes over a module that has no weights of its own, as the encoder itself.
+        # Deep ReLU convolutions start from PyTorch's fan-in scale; with a flat 0.02 the maps would fade away. Set layer
+        # by layer, since transformers skips modules without weights of their own, such as the encoder itself.
         if isinstance(module, nn.Conv2d | nn.Linear) and any(module is part for part in self.region_encoder.modules()):
             init.kaiming_uniform_(module.weight, a=5**0.5)
 
@@ -87,11 +94,26 @@ def _autocasts(device: torch.device) -> bool:
 
 
 class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
-    """Image, boxes and text to text.
+    """The whole model: image, boxes and text to text.
 
-    `vision_tower` gives hidden states; one of them, through `multi_modal_projector`, becomes the image tokens; several
-    of them, through `region_encoder`, become one vector a box. Both replace the embeddings of their placeholder tokens
-    in the prompt of `language_model`.
+    `vision_tower` computes hidden states. `multi_modal_projector` turns one of them into the image tokens;
+    `region_encoder` turns several of them into one vector per box. Both replace the embeddings of their placeholder
+    tokens in the prompt of `language_model`.
+
+    Examples:
+        >>> import torch
+        >>> from gpt4roi_nb import GPT4RoI, GPT4RoIForConditionalGeneration
+        >>> gpt4roi = GPT4RoI.from_pretrained(device="cpu")
+        >>> model, config = gpt4roi.model, gpt4roi.model.config
+        >>> isinstance(model, GPT4RoIForConditionalGeneration)
+        True
+        >>> side = config.vision_config.image_size
+        >>> encoding = model.encode_image(torch.zeros(1, 3, side, side))
+        >>> encoding.image_features.shape == (1, config.num_image_tokens, config.text_config.hidden_size)
+        True
+        >>> boxes = [torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 1.0]])]
+        >>> model.encode_regions(encoding.fused_maps, boxes).shape == (2, config.text_config.hidden_size)
+        True
     """
 
     def __init__(self, config: GPT4RoIConfig) -> None:
@@ -103,7 +125,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """As transformers does, without a progress bar where it takes a moment."""
+        """Save as transformers does, without a progress bar for a small model."""
         with no_progress_bar(self.get_memory_footprint()):
             super().save_pretrained(*args, **kwargs)
 
@@ -123,20 +145,24 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
         return self.language_model
 
     def hidden_levels(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The tower's hidden states that are used, without leading tokens such as CLS.
+        """Compute the tower's hidden states that are used, without leading tokens such as CLS.
 
-        pixel_values: (B, 3, S, S) float, normalised → the image tokens' one, (B, grid², C), and one a region level.
+        Args:
+            pixel_values: (B, 3, S, S) float, normalised.
+
+        Returns:
+            The hidden state of the image tokens and one per region level, each (B, grid², C).
         """
         return self._levels(self._used_states(pixel_values))
 
     def tower_states(self, pixel_values: Tensor) -> Tensor:
-        """The same as one tensor, to be kept: (B, L, grid², C), each of `config.used_layers` once."""
+        """Compute the same as one tensor, to be kept: (B, L, grid², C), each of `config.used_layers` once."""
         return torch.stack(self._used_states(pixel_values), dim=1)
 
     def _used_states(self, pixel_values: Tensor) -> list[Tensor]:
         weight = next(self.vision_tower.parameters())
         half = weight.dtype != torch.float32 and _autocasts(weight.device)
-        # A tower in half precision computes as it is: autocast to the other half precision refuses to join the two.
+        # A tower in half precision computes in its own dtype: autocast to the other half precision cannot mix the two.
         with torch.autocast(weight.device.type, enabled=False) if half else contextlib.nullcontext():
             hidden_states = self.vision_tower(
                 pixel_values.to(weight.device, weight.dtype), output_hidden_states=True
@@ -148,9 +174,14 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
         return by_layer[self.config.image_layer], [by_layer[layer] for layer in self.config.feature_layers]
 
     def encode_image(self, pixel_values: Tensor | None = None, tower_states: Tensor | None = None) -> ImageEncoding:
-        """All that does not depend on the boxes.
+        """Compute all that does not depend on the boxes.
 
-        pixel_values: (B, 3, S, S) float, normalised; or what `tower_states` has made of them.
+        Args:
+            pixel_values: (B, 3, S, S) float, normalised.
+            tower_states: (B, L, grid², C) instead, from the method of this name.
+
+        Raises:
+            ValueError: if neither is given.
         """
         weight = self.multi_modal_projector.weight
         if tower_states is not None:
@@ -159,20 +190,34 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
             last, levels = self.hidden_levels(pixel_values)
         else:
             raise ValueError("an image is encoded from pixel_values or tower_states, but neither was given")
-        # What trains may be of another dtype than the frozen parts before it. Autocast joins float32 with either half.
+        # Parts that train may have another dtype than the frozen parts before them. Autocast mixes float32 with either
+        # half precision.
         region_dtype = torch.float32 if _autocasts(weight.device) else next(self.region_encoder.parameters()).dtype
         levels = [level.to(region_dtype) for level in levels]
         image_features = self.multi_modal_projector(last.to(weight.dtype))
         return ImageEncoding(image_features, levels, self.region_encoder.fusion(levels))
 
     def encode_regions(self, fused_maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """One vector a box. boxes: one (n_i, 4) an image, xyxy in [0, 1] → (sum of n_i, D), in order."""
+        """Compute one vector per box.
+
+        Args:
+            fused_maps: one (B, C_region, S_l, S_l) map per level, from `encode_image`.
+            boxes: per image, (n_i, 4) xyxy in [0, 1].
+
+        Returns:
+            (sum of n_i, D), in order.
+        """
         return self.region_encoder.head(fused_maps, [image_boxes.to(fused_maps[0].device) for image_boxes in boxes])
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None, region_features: Tensor | None) -> Tensor:
-        """The prompt's embeddings, with image tokens and region vectors in the places of their placeholder tokens.
+        """Embed a prompt, with image tokens and region vectors in place of their placeholder tokens.
 
-        input_ids: (B, T) → (B, T, D). Features fill the placeholders in order, row after row; None leaves them be.
+        Args:
+            input_ids: (B, T) int64.
+            image_features, region_features: fill their placeholders in order, row after row; None keeps these.
+
+        Returns:
+            (B, T, D).
         """
         embeddings = self.get_input_embeddings()(input_ids)
         for features, token_id in (
@@ -181,7 +226,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
         ):
             if features is not None:
                 rows = features.reshape(-1, features.shape[-1])
-                if _autocasts(embeddings.device):  # in float16 what the features learn would vanish
+                if _autocasts(embeddings.device):  # in float16, small updates of the features would vanish
                     embeddings = embeddings.to(torch.promote_types(embeddings.dtype, rows.dtype))
                 rows = rows.to(embeddings.device, embeddings.dtype)
                 embeddings = embeddings.masked_scatter((input_ids == token_id)[..., None].to(rows.device), rows)
@@ -203,22 +248,22 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
         tower_states: Tensor | None = None,
         **kwargs: Any,
     ) -> GPT4RoIOutput:
-        """One pass over a batch.
+        """Run one pass over a batch.
 
         Args:
-            input_ids: (B, T) int64; every row has an image (`num_image_tokens` times `<im_patch>`), or none has.
-            attention_mask: (B, T), 0 for padding, which may stand on either side.
-            pixel_values: (B, 3, S, S) float, normalised, one image a row.
-            boxes: for each row (n_i, 4) float, xyxy in [0, 1]; row i holds n_i `<bbox>` tokens, in this order.
+            input_ids: (B, T) int64; either all rows have an image (`num_image_tokens` times `<im_patch>`), or none has.
+            attention_mask: (B, T), 0 for padding, on either side.
+            pixel_values: (B, 3, S, S) float, normalised, one image per row.
+            boxes: per row, (n_i, 4) float, xyxy in [0, 1]; row i holds n_i `<bbox>` tokens, in this order.
             image_features: (B, grid², D) instead of `pixel_values`, from `encode_image`.
             region_features: (sum of n_i, D) instead of `boxes`, from `encode_regions`.
             labels: (B, T) int64, -100 outside the loss.
             inputs_embeds: (B, T, D) instead of `input_ids`; nothing is spliced into it.
-            logits_to_keep: compute only the last so many logits (0: all), or those at these positions.
+            logits_to_keep: compute only this many logits at the end (0: all), or those at these positions.
             tower_states: (B, L, grid², C) instead of `pixel_values`, from the method of this name.
 
         Raises:
-            ValueError: where placeholder tokens and features do not match in number.
+            ValueError: if the numbers of placeholder tokens and features differ.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
@@ -263,7 +308,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
     ) -> None:
         continued = past_key_values is not None and past_key_values.get_seq_length() > 0
         if continued and image_features is None and boxes is None and region_features is None:
-            return  # a later step of generation: new words only
+            return  # a later step of generation: only new tokens
         image_tokens = (input_ids == self.config.image_token_id).sum(dim=1).tolist()
         region_tokens = (input_ids == self.config.region_token_id).sum(dim=1).tolist()
         if image_features is not None or not continued:
@@ -272,7 +317,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
                 if count != per_image:
                     raise ValueError(
                         f"row {row} of input_ids holds {count} image tokens, but there are {per_image} image features "
-                        f"for it; give one image a row ({self.config.num_image_tokens} <im_patch> tokens)"
+                        f"for it; give one image per row ({self.config.num_image_tokens} <im_patch> tokens)"
                     )
         if boxes is not None:
             counts = [len(image_boxes) for image_boxes in boxes]
@@ -286,7 +331,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
             if given != sum(region_tokens):
                 raise ValueError(
                     f"input_ids hold {sum(region_tokens)} <bbox> tokens, but {given} region features were given; "
-                    "give boxes or region_features, one for each <bbox> token"
+                    "give boxes or region_features, one per <bbox> token"
                 )
 
     def prepare_inputs_for_generation(  # type: ignore[override]
@@ -298,7 +343,7 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
-        # Without a cache every step sees the whole prompt again, so it needs the image and the boxes again.
+        # Without a cache, every step reads the whole prompt again, so it needs the image and the boxes again.
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs.update(prompt_inputs)
         return inputs
@@ -306,9 +351,9 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
     def _expand_inputs_for_generation(  # type: ignore[override]  # static in transformers 5.17, a method later
         self, expand_size: int = 1, input_ids: Tensor | None = None, **model_kwargs: Any
     ) -> tuple[Tensor | None, dict[str, Any]]:
-        """As transformers does for beams and several samples. Image and regions are encoded once, before that."""
+        """Expand for beams or several samples, as transformers does; images and regions are encoded once, before."""
         if expand_size > 1 and model_kwargs.get("region_features") is not None:
-            raise ValueError("beams and several samples need boxes rather than region_features")
+            raise ValueError("beams and several samples need boxes instead of region_features")
         boxes = model_kwargs.pop("boxes", None)
         regions: tuple[Tensor, ...] | None = None
         if expand_size > 1 and model_kwargs.get("pixel_values") is not None:

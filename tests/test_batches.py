@@ -142,7 +142,7 @@ def test_little_memory_makes_batches_smaller(gpt4roi, session, free):
     drops = answer.occlusion(2)
     free(describe.batch_bytes(session._encoded, prompt, 3, 3))
     rows, hook = rows_of(gpt4roi.model.language_model)
-    with hook, pytest.warns(UserWarning, match=r"^4 regions at a time need .*; it goes on with 3 at a time$"):
+    with hook, pytest.warns(UserWarning, match=r"^4 regions at a time need .*; continuing with 3 at a time$"):
         found = session.describe(BOXES, "What is <region1>?", max_new_tokens=3)
     assert max(rows) == 3
     assert [answer.token_ids for answer in found] == [answer.token_ids for answer in whole]
@@ -168,12 +168,12 @@ def test_where_memory_runs_out_the_batch_is_halved(gpt4roi, session):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     with gpt4roi.model.language_model.register_forward_pre_hook(runs_out, with_kwargs=True):
-        with pytest.warns(UserWarning, match="memory ran out; it goes on with 2 regions") as warned:
+        with pytest.warns(UserWarning, match="memory ran out; continuing with 2 regions") as warned:
             found = session.describe(BOXES, max_new_tokens=3)
         assert len(warned) == 1  # from four to two to one, and said once
-        with pytest.warns(UserWarning, match="memory ran out; it goes on with 2 covered images"):
+        with pytest.warns(UserWarning, match="memory ran out; continuing with 2 covered images"):
             torch.testing.assert_close(whole[0].occlusion(2), drops, atol=1e-4, rtol=1e-4)
-        with pytest.warns(UserWarning, match="memory ran out; it goes on with 4 prompts") as warned:
+        with pytest.warns(UserWarning, match="memory ran out; continuing with 4 prompts") as warned:
             curves = faithfulness({"first": scores}, whole[:2], **few)
         assert len(warned) == 1
     torch.testing.assert_close(curves.deletion["first"], plain.deletion["first"], atol=1e-4, rtol=1e-4)
@@ -196,7 +196,7 @@ def test_where_memory_runs_out_the_batch_is_halved(gpt4roi, session):
 )
 def test_whatever_says_that_memory_ran_out_halves(error):
     batch = BatchSize(5, "things", "buy some")
-    with pytest.warns(UserWarning, match="memory ran out; it goes on with 2 things at a time"):
+    with pytest.warns(UserWarning, match="memory ran out; continuing with 2 things at a time"):
         batch.halve(error)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -218,7 +218,7 @@ def test_another_error_is_raised_as_it_is(error):
 def test_the_largest_batch_that_fits_is_chosen(gpt4roi, free, size, fitting):
     free(94 if fitting == 9 else 89)
     batch = BatchSize(size, "things")
-    with pytest.warns(UserWarning, match=f"{size} things at a time need .*; it goes on with {fitting} at a time"):
+    with pytest.warns(UserWarning, match=f"{size} things at a time need .*; continuing with {fitting} at a time"):
         batch.fit(gpt4roi, lambda count: 4 + 10 * count)
     assert batch.size == fitting
 
@@ -243,4 +243,4 @@ def test_what_helps_leaves_out_what_a_model_has(gpt4roi):
     assert 'dtype="bfloat16"' in less_memory(gpt4roi.model) and "device=" not in less_memory(gpt4roi.model)
     half = tiny_gpt4roi(seed=1).model.to(torch.bfloat16)
     half.is_quantized = True
-    assert less_memory(half) == "give memory back (gpt4roi.unload(), other notebooks)"
+    assert less_memory(half) == "free memory (gpt4roi.unload(), other notebooks)"

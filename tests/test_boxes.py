@@ -73,7 +73,7 @@ def test_input_is_neither_changed_nor_shared():
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
-        ((40, 30, 210, 180), r"one bare box.*\[\(40, 30, 210, 180\)\]"),
+        ((40, 30, 210, 180), r"got a single box.*\[\(40, 30, 210, 180\)\]"),
         ([(1, 2, 3)], r"shape \(N, 4\).*shape \(1, 3\)"),
         ([[]], r"shape \(1, 0\)"),
         (np.zeros((0, 5)), r"shape \(0, 5\)"),
@@ -277,7 +277,7 @@ def test_whatever_the_widget_sends_the_model_gets_good_boxes(dicts, scale):
 
 
 def test_labels_and_scale_are_checked():
-    with pytest.raises(ValueError, match="1 labels came with 2 boxes"):
+    with pytest.raises(ValueError, match="got 1 labels for 2 boxes"):
         to_bbox_widget(GOOD, ["region1"])
     for scale in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match="positive scale"):

@@ -107,9 +107,9 @@ def test_other_modes_come_back_as_rgb(mode):
 
 
 def test_bad_input_is_refused_in_words():
-    with pytest.raises(ValueError, match="1 numbers came with 2 boxes"):
+    with pytest.raises(ValueError, match="got 1 numbers for 2 boxes"):
         draw_regions(grey(), BOXES, [1])
-    with pytest.raises(ValueError, match=r"from 1 on, but \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"of 1 or above, but got \[0, 1\]"):
         draw_regions(grey(), BOXES, [0, 1])
     with pytest.raises(ValueError, match="wholly outside"):
         draw_regions(grey(), [(900, 0, 950, 50)])

@@ -18,10 +18,10 @@ def nested(depth: int) -> str:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"a": ', "is truncated or no JSON file"),
-        ("", "is truncated or no JSON file"),
+        ('{"a": ', "is truncated or not a JSON file"),
+        ("", "is truncated or not a JSON file"),
         ("[1]", "must hold a JSON object, but holds a list"),
-        (b"\xff\xfe{}", "is truncated or no JSON file"),
+        (b"\xff\xfe{}", "is truncated or not a JSON file"),
         (f'{{"a": {"9" * (MAX_DIGITS + 1)}}}', f"holds a whole number of {MAX_DIGITS + 1} digits, expected at most"),
         (f'{{"a": [-{"9" * 5000}]}}', "holds a whole number of 5000 digits, expected at most"),
         (nested(MAX_DEPTH + 1), f"nests lists or objects more than {MAX_DEPTH} deep"),
@@ -112,7 +112,7 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path, monkeyp
 
     monkeypatch.setattr("gpt4roi_nb.files.fcntl.flock", refuse)
     with (
-        pytest.warns(UserWarning, match="cannot be locked; see that no other training"),
+        pytest.warns(UserWarning, match="cannot be locked; make sure no other training"),
         alone_in(tmp_path / "out", "training"),
     ):
         pass

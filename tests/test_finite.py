@@ -66,7 +66,7 @@ def test_asking_says_why_there_are_no_probabilities(gpt4roi, damage, words, temp
         lambda: session.describe([BOX], temperature=temperature),
         lambda: list(session.stream(QUESTION, [BOX], temperature=temperature)),
     ):
-        with pytest.raises(FloatingPointError, match=f"the model computes NaN in place of probabilities, {words}"):
+        with pytest.raises(FloatingPointError, match=f"the model computes NaN instead of probabilities, {words}"):
             ask()
     assert session.history == () and session.regions == ()
 

@@ -171,7 +171,7 @@ def test_a_folder_is_not_an_image(tmp_path):
 def test_a_pipe_or_a_device_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for path, kind in ((tmp_path / "pipe.png", "a pipe"), ("/dev/zero", "a device")):
-        with pytest.raises(ValueError, match=f"expected an ordinary file, but .* is {kind}"):
+        with pytest.raises(ValueError, match=f"expected a regular file, but .* is {kind}"):
             load_image(path)
 
 

@@ -54,7 +54,7 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_script_gets_json_and_a_picture(scene, tmp_path):
+def test_a_script_gets_json_and_an_image(scene, tmp_path):
     saved = tmp_path / "answer.png"
     boxes = ["--box", *words(ONE), "--box", *words(TWO)]
     done = run("ask", scene, COMPARED, *boxes, "--json", "--save", str(saved), cwd=tmp_path)
@@ -140,11 +140,11 @@ BOX = ["--box", *words(ONE)]
         ([], "the following arguments are required: COMMAND"),
         (["tell"], "invalid choice: 'tell'"),
         (["ask"], "the following arguments are required: image, question"),
-        (["ask", "SCENE", NAMED, "--box"], "--box takes four numbers, x1 y1 x2 y2 in pixels, but came with ''"),
-        (["ask", "SCENE", NAMED, "--box", "1", "2", "3"], "--box takes four numbers, .*, but came with '1 2 3'"),
+        (["ask", "SCENE", NAMED, "--box"], "--box takes four numbers, x1 y1 x2 y2 in pixels, but got ''"),
+        (["ask", "SCENE", NAMED, "--box", "1", "2", "3"], "--box takes four numbers, .*, but got '1 2 3'"),
         (["ask", "SCENE", NAMED, "--box", "1,2,3,4,5"], "--box takes four numbers"),
         (["ask", "SCENE", NAMED, "--box", "1", "2", "3", "4", "5"], "unrecognized arguments: 5"),
-        (["ask", "SCENE", NAMED, "--box", "1", "2", "x", "4"], "but came with '1 2 x 4'; give --box anew for each box"),
+        (["ask", "SCENE", NAMED, "--box", "1", "2", "x", "4"], "but got '1 2 x 4'; repeat --box for each box"),
         (["ask", "SCENE", NAMED, "--box", "1", "2", "nan", "4"], r"boxes\[0\] = \(1, 2, nan, 4\) has a coordinate"),
         (["ask", "SCENE", NAMED, "--box", "9", "9", "3", "4"], "has x2 <= x1 or y2 <= y1; expected the top left"),
         (
@@ -161,8 +161,8 @@ BOX = ["--box", *words(ONE)]
             "--save .* cannot be written: there is no folder",
         ),
         (["ask", "SCENE", NAMED, *BOX, "--save", "SCENE"], "--save .* would overwrite the image itself; give another"),
-        (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.palm"], "--save takes a picture's name, such as answer.png"),
-        (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.xyz"], "--save takes a picture's name, such as answer.png"),
+        (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.palm"], "--save takes the name of an image file, such as"),
+        (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.xyz"], "--save takes the name of an image file, such as"),
         (["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "0"], "--max-new-tokens must be at least 1, but is 0"),
         (["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "many"], "--max-new-tokens: invalid int value: 'many'"),
         (["ask", "SCENE", NAMED, *BOX, "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
@@ -217,7 +217,7 @@ def test_other_failures_have_their_own_exit_codes(error, code, message, scene, t
     assert_one_line(capsys, message)
 
 
-def test_a_picture_that_cannot_be_written_costs_no_answer(scene, tmp_path, capsys):
+def test_an_image_that_cannot_be_written_costs_no_answer(scene, tmp_path, capsys):
     (tmp_path / "taken.png").mkdir()
     assert main(["ask", scene, NAMED, *BOX, "--save", str(tmp_path / "taken.png")]) == 1
     printed = capsys.readouterr()
@@ -231,7 +231,7 @@ def test_help_shows_how(capsys):
     assert "--box x1 y1 x2 y2" in capsys.readouterr().out
 
 
-def test_other_picture_formats_are_read(tiny, tmp_path, capsys):
+def test_other_image_formats_are_read(tiny, tmp_path, capsys):
     Image.fromarray(picture()).save(tmp_path / "noise.webp")
     assert main(["ask", str(tmp_path / "noise.webp"), "What?", "--checkpoint", tiny, "--max-new-tokens", "2"]) == 0
     assert capsys.readouterr().out.strip()

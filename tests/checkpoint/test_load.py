@@ -138,7 +138,7 @@ def test_a_missing_file_is_named(copied, name):
 @pytest.mark.parametrize("name", ["config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"])
 def test_a_file_that_is_no_json_object_is_named(copied, name, content):
     (copied / name).write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ValueError, match=rf"{name}' (is truncated or no JSON file|must hold a JSON object)"):
+    with pytest.raises(ValueError, match=rf"{name}' (is truncated or not a JSON file|must hold a JSON object)"):
         load(copied)
 
 

@@ -151,7 +151,7 @@ def test_where_memory_runs_out_batches_are_halved_and_the_answers_stay(
 ):
     with monkeypatch.context() as patch:
         sizes = running_out(patch, [error, error], most=1)  # from four to two to one
-        with pytest.warns(UserWarning, match="memory ran out; it goes on with 2 questions at a time") as warned:
+        with pytest.warns(UserWarning, match="memory ran out; continuing with 2 questions at a time") as warned:
             found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
     assert len(warned) == 1  # said once
     assert sizes[2:4] == [4, 2] and set(sizes[4:]) == {1}
@@ -182,7 +182,7 @@ def test_where_memory_runs_out_while_answers_are_written_they_are_written_anew(w
 
     with (
         language.register_forward_pre_hook(runs_out, with_kwargs=True),
-        pytest.warns(UserWarning, match="memory ran out; it goes on with 2 questions at a time"),
+        pytest.warns(UserWarning, match="memory ran out; continuing with 2 questions at a time"),
     ):
         found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **asked)
     assert lost and len(calls) > 12
@@ -224,7 +224,7 @@ def test_little_memory_makes_batches_smaller_before_the_first(world, gpt4roi, wh
         fit(batch, model, needed)
 
     monkeypatch.setattr(run.BatchSize, "fit", notes)
-    with pytest.warns(UserWarning, match=r"^4 questions at a time need .* are free; it goes on with 2 at a time$"):
+    with pytest.warns(UserWarning, match=r"^4 questions at a time need .* are free; continuing with 2 at a time$"):
         found = evaluate("vcr", gpt4roi, world, **SMALL)
     close(found, whole)
     assert found.card.batch_sizes == [2]
@@ -513,7 +513,7 @@ def test_arguments_that_do_not_fit(world, gpt4roi):
 def test_a_model_that_computes_nan_has_no_figure(world, scorer):
     broken = tiny_gpt4roi(seed=1)
     broken.model.language_model.lm_head.weight.data[3, 3] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"NaN in place of probabilities.*language_model\.lm_head\.weight"):
+    with pytest.raises(FloatingPointError, match=r"NaN instead of probabilities.*language_model\.lm_head\.weight"):
         evaluate("vcr", broken, world, scorer=scorer, **{**SMALL, "limit": 1})
 
 
