@@ -1,8 +1,8 @@
-"""A conversation to token ids and label mask: the `<regionN>` grammar and the fixed strings of GPT4RoI's prompt.
+"""From a conversation to token ids and label mask: the `<regionN>` grammar and the fixed strings of GPT4RoI's prompt.
 
-Knows nothing of pixels. The same builder serves training, evaluation and the session. Text from a user is encoded as
-plain text: whatever it says, it never becomes a special token or the mark of a turn. `chat_template.py` writes the same
-parts in the chat format of a tokenizer's own template.
+Knows nothing of pixels. Training, evaluation and the session use the same builder. Text from a user is encoded as plain
+text: whatever it says, it never becomes a special token or a turn mark. `chat_template.py` writes the same parts in the
+chat format of a tokenizer's own template.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gpt4roi_nb.tokenizer import ADDED_TOKENS, IMAGE_END_TOKEN, IMAGE_START_TOKE
 IGNORE = -100  # the label of a token outside the loss
 DEFAULT_QUESTION = "What is <region1>?"
 REFERENCE = re.compile(r"<region(\d{1,6})>")
-# What a person types who means a reference; as plain text it would be answered from the whole picture.
+# A reference with a typing error; as plain text, it would be answered from the whole image.
 _LIKE_A_REFERENCE = re.compile(r"<\s*region[\s_-]*\d*\s*>|<region\d+(?![\d>])", re.IGNORECASE)
-HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # as a browser sends when an emoji is cut in two
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # what a browser sends when an emoji is cut in two
 
-# Fixed strings that a released checkpoint depends on (GPT4RoI, commit 00273ad; golden/prompts.json).
+# Fixed strings that released checkpoints depend on (GPT4RoI, commit 00273ad; golden/prompts.json).
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
@@ -39,10 +39,11 @@ Turns = Sequence[tuple[str, str]]
 class Prompt:
     """A conversation in tokens.
 
-    input_ids: the ids, with one `<im_patch>` a patch and one `<bbox>` a region.
-    labels: the ids of the assistant's turns and their stop marks, IGNORE elsewhere.
-    regions: number of the region behind each `<bbox>`, in order.
-    spans: token positions by name: "system", "image", "question1", "answer1", "region1", …
+    Attributes:
+        input_ids: the ids, with one `<im_patch>` per patch and one `<bbox>` per region.
+        labels: the ids of the assistant's turns and their stop marks, IGNORE elsewhere.
+        regions: number of the region behind each `<bbox>`, in order.
+        spans: token positions by name: "system", "image", "question1", "answer1", "region1", …
     """
 
     input_ids: list[int]
@@ -53,7 +54,7 @@ class Prompt:
 
 @dataclass
 class _Run:
-    """Text between two special tokens, with what each stretch of it is: (start, end, span, in_loss, from a user)."""
+    """Text between two special tokens, and its stretches: (start, end, span, in_loss, from a user)."""
 
     text: str = ""
     stretches: list[tuple[int, int, str, bool, bool]] = field(default_factory=list)
@@ -61,7 +62,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Token:
-    """A special token that the prompt itself sets."""
+    """A special token that the prompt itself inserts."""
 
     token: str
     span: str
@@ -69,30 +70,36 @@ class _Token:
 
 
 def references(text: str) -> list[int]:
-    """Numbers of the regions that a text names as `<regionN>`, in order, each once."""
+    """Return the numbers of the regions that a text names as `<regionN>`, in order, each once."""
     return list(dict.fromkeys(int(number) for number in REFERENCE.findall(text)))
 
 
 def region(number: int) -> str:
-    """The reference to a region, counted from 1."""
+    """Return the reference to a region, counted from 1: `<region1>`."""
     return f"<region{number}>"
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """References as a person would list them: `<region1>, <region2> and <region3>`."""
+    """List references in words: `<region1>, <region2> and <region3>`."""
     names = [region(number) for number in numbers]
     return enumeration(names)
 
 
 def enumeration(names: Sequence[str]) -> str:
-    """Names as a sentence has them: "a, b and c"."""
+    """List names in words: "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def check_references(named: Sequence[int], given: Sequence[int], known: int = 0) -> None:
-    """Raises ValueError unless the regions that a text names are those that boxes were given for.
+    """Check that a text names exactly the regions for which boxes were given.
 
-    known: how many regions the conversation already has; they may be named or not.
+    Args:
+        named: numbers of the regions that the text names.
+        given: numbers of the regions that have boxes.
+        known: number of regions that the conversation already has; the text may name them or not.
+
+    Raises:
+        ValueError: if the text names a region without a box, or leaves out a region with one.
     """
     named = [number for number in named if not 1 <= number <= known]
 
@@ -114,20 +121,29 @@ def check_references(named: Sequence[int], given: Sequence[int], known: int = 0)
         given_as, it, box = ("a box was", "it", "box") if one else ("boxes were", "them", "boxes")
         raise ValueError(
             f"the text never names {listed(unnamed)}, for which {given_as} given; "
-            f"write {listed(unnamed)}, just so, where you mean {it}, or leave the {box} out"
+            f"write {listed(unnamed)}, spelled exactly so, where you mean {it}, or leave the {box} out"
             + (f". New regions are numbered on from {listed([known])}" if known else "")
         )
 
 
 def check_question(text: str, boxes: int) -> None:
-    """Raise ValueError unless a text is a question that names each of so many regions, and no other."""
+    """Check that a text is a question that names the regions 1 to `boxes`, and no other.
+
+    Raises:
+        ValueError: if it is empty, or names other regions.
+    """
     if not text.strip():
         raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
     check_references(references(text), range(1, boxes + 1))
 
 
 def check_turns(turns: Turns) -> None:
-    """Raises ValueError unless user and assistant take turns, the user first, and nothing is empty."""
+    """Check that user and assistant take turns, the user first, and that no question is empty.
+
+    Raises:
+        ValueError: if they do not, or a text holds a misspelled reference or half a character.
+        TypeError: if a text is not a string.
+    """
     if not turns:
         raise ValueError('a conversation needs at least one turn, such as [("user", "What is <region1>?")]')
     for index, turn in enumerate(turns):
@@ -154,8 +170,8 @@ def _check_spelling(text: str) -> None:
     for like in _LIKE_A_REFERENCE.findall(text):
         if not REFERENCE.fullmatch(like):
             raise ValueError(
-                f"{like[:30]!r} is no reference to a region; write <region1>, just so: the word in small letters and a "
-                "number, without blanks"
+                f"{like[:30]!r} is not a reference to a region; write <region1>, spelled exactly so: the word in "
+                "lower case and a number, without spaces"
             )
 
 
@@ -167,16 +183,19 @@ def build_prompt(
     closing: str = f"{TURN_MARK} ",
     system: str = SYSTEM,
 ) -> Prompt:
-    """The prompt of a conversation about one image.
+    """Build the prompt of a conversation about one image.
 
-    The first mention `<regionN>` in a user's turns becomes `regionN <bbox>`, every later one `regionN`.
+    The first mention of `<regionN>` in the user's turns becomes `regionN <bbox>`, every later one `regionN`.
 
     Args:
-        turns: ("user" or "assistant", text) in turn, the user first.
+        turns: alternating ("user", text) and ("assistant", text) pairs, the user first.
         tokenizer: a fast tokenizer with GPT4RoI's tokens.
         num_image_tokens: patches of the image.
-        closing: what ends the prompt when the user has spoken last; the model writes on from there.
-        system: the sentence in front.
+        closing: the end of the prompt if the last turn is the user's; the model continues from there.
+        system: the first sentence.
+
+    Raises:
+        ValueError, TypeError: as `check_turns`.
     """
     check_turns(turns)
     parts = PromptParts()
@@ -200,14 +219,21 @@ def build_prompt(
 
 
 class PromptParts:
-    """What a prompt is put together from: runs of text, and the special tokens that it sets between them."""
+    """The parts of a prompt: runs of text, and the special tokens between them."""
 
     def __init__(self) -> None:
         self._parts: list[_Run | _Token] = []
         self._regions: list[int] = []
 
     def add(self, text: str, span: str, in_loss: bool = False, user: bool = False) -> None:
-        """Text in which nothing is a special token. user: whether somebody else than the format wrote it."""
+        """Add text in which nothing is a special token.
+
+        Args:
+            text: the text.
+            span: the span of the prompt that it belongs to.
+            in_loss: whether its tokens are trained.
+            user: whether it comes from outside, i.e. is not part of the format.
+        """
         if not self._parts or not isinstance(self._parts[-1], _Run):
             self._parts.append(_Run())
         run: _Run = self._parts[-1]  # type: ignore[assignment]
@@ -215,15 +241,16 @@ class PromptParts:
         run.text += text
 
     def cut(self) -> None:
-        """No token reaches over this place."""
+        """Start a new run of text here, so that no token crosses this place."""
         if self._parts and isinstance(self._parts[-1], _Run):
             self._parts.append(_Run())
 
     def add_token(self, token: str, span: str, in_loss: bool = False) -> None:
+        """Add a special token."""
         self._parts.append(_Token(token, span, in_loss))
 
     def add_image(self, num_image_tokens: int) -> None:
-        """The opening sentence, which holds the image."""
+        """Add the opening sentence, which holds the image."""
         self.add(BEFORE_IMAGE, "system")
         self.add_token(IMAGE_START_TOKEN, "system")
         self._parts.extend([_Token(IMAGE_TOKEN, "image")] * num_image_tokens)
@@ -231,7 +258,7 @@ class PromptParts:
         self.add(AFTER_IMAGE, "system")
 
     def add_turn(self, index: int, text: str) -> None:
-        """What was said in turn number `index`, the user's if even: the first mention of a region gets its token."""
+        """Add the text of turn `index`, the user's if even; the first mention of a region gets the region's token."""
         answering = index % 2 == 1
         span = f"{'answer' if answering else 'question'}{index // 2 + 1}"
         position = 0
@@ -248,10 +275,13 @@ class PromptParts:
         self.add(text[position:], span, in_loss=answering, user=True)
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, *, template: bool = False) -> Prompt:
-        """The parts in tokens.
+        """Tokenize the parts.
 
-        template: in the tokenizer's own chat format, in which `###` means nothing and a run of text is encoded as what
-            follows the token before it. In GPT4RoI's each run is encoded on its own, as it was trained.
+        Args:
+            tokenizer: a fast tokenizer with GPT4RoI's tokens.
+            template: whether this is the tokenizer's own chat format. In that, `###` means nothing and a run of text is
+                encoded as the continuation of the token before it. In GPT4RoI's format, each run is encoded on its own,
+                as in training.
         """
         input_ids: list[int] = []
         labels: list[int] = []
@@ -275,7 +305,7 @@ class PromptParts:
             if isinstance(part, _Token):
                 append([token_id_of(part.token, tokenizer)], part.span, part.in_loss)
                 continue
-            # White space that touches a special token is dropped where that token says so, as GPT4RoI's all do.
+            # White space next to a special token is dropped if that token says so, as all of GPT4RoI's do.
             start = len(part.text) - len(part.text.lstrip()) if drops(index - 1, "rstrip") else 0
             end = len(part.text.rstrip()) if drops(index + 1, "lstrip") else len(part.text)
             if start >= end:
@@ -295,48 +325,48 @@ class PromptParts:
 
 
 def plain_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, tuple[int, int]]]:
-    """(id, (start, end) in characters) of each token of a text in which nothing is a special token."""
+    """Tokenize a text in which nothing is a special token: (id, (start, end) in characters) per token."""
     encoded = tokenizer(
         text,
         add_special_tokens=False,
         split_special_tokens=True,
         return_offsets_mapping=True,
-        verbose=False,  # the length is checked where the model's context is known
+        verbose=False,  # the length is checked elsewhere, where the model's context is known
     )
     return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 
 def _continued_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, tuple[int, int]]]:
-    """As `plain_encoding`, of a text that follows a special token.
+    """Tokenize as `plain_encoding` does, but a text that follows a special token.
 
     Some SentencePiece vocabularies begin a whole text with "▁", but not a text that goes on after a special token.
     """
     alone = [token_id for token_id, _ in plain_encoding("a", tokenizer)]
     if tokenizer(f"{IMAGE_TOKEN}a", add_special_tokens=False)["input_ids"][1:] == alone:
         return plain_encoding(text, tokenizer)
-    front = len(plain_encoding("\n", tokenizer))  # a line break is a byte there, which joins with nothing
+    front = len(plain_encoding("\n", tokenizer))  # a line break is a byte token there, which merges with nothing
     encoded = plain_encoding(f"\n{text}", tokenizer)[front:]
     return [(token_id, (start - 1, end - 1)) for token_id, (start, end) in encoded]
 
 
 def token_id_of(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of one token."""
+    """Return the id of a token."""
     return tokenizer.convert_tokens_to_ids([token])[0]  # type: ignore[index]
 
 
 def _harmless(
     token_id: int, tokenizer: PreTrainedTokenizerBase, added: Mapping[int, AddedToken], *, marks: bool
 ) -> list[int]:
-    """A token of a user's text, in pieces where it is an added one, such as Qwen's `<think>`, or a turn mark."""
+    """Split a token of a user's text if it is an added one, such as Qwen's `<think>`, or a turn mark."""
     if token_id in added and token_id != tokenizer.unk_token_id:
         content = added[token_id].content
-        if content.strip():  # some vocabularies add runs of spaces, which mean no more than they say
+        if content.strip():  # some vocabularies add runs of spaces, which have no other meaning
             return [part for text in (content[:1], content[1:]) for part, _ in plain_encoding(text, tokenizer)]
     return _without_marks(token_id, tokenizer) if marks else [token_id]
 
 
 def _without_marks(token_id: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """A token that holds several `#` in pieces with one at most: a user's `###` reads the same and is no turn mark."""
+    """Split a token with several `#` into pieces with at most one: a user's `###` reads the same but is no turn mark."""
     token: str = tokenizer.convert_ids_to_tokens([token_id])[0]
     if "##" not in token:
         return [token_id]

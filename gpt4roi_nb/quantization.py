@@ -1,4 +1,4 @@
-"""The language model in 8 or 4 bits a weight: what is quantised, how to ask for it, and the bytes that remain."""
+"""The language model in 8 or 4 bits per weight: what is quantised, how to request it, and the bytes that remain."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ from transformers import PreTrainedConfig
 from gpt4roi_nb.logs import quiet
 
 QUANTIZATIONS = ("8bit", "4bit")
-# Only the language model is quantised: the others are small, and the region features are what this model is about.
+# Only the language model is quantised: the other parts are small, and region features are what this model is about.
 NOT_QUANTISED = ("vision_tower", "multi_modal_projector", "region_encoder", "lm_head")
 
-# nf4 keeps one float32 scale a block of weights, and a table of the sixteen values for each matrix.
+# nf4 keeps one float32 scale per block of weights, and a table of the sixteen values per matrix.
 BLOCK = 64
 TABLE_BYTES = 16 * 4
-# What bitsandbytes' kernel for processors with AVX512-BF16 lays out together; other devices take any size.
+# Sizes that bitsandbytes' kernel for processors with AVX512-BF16 packs together; other devices take any size.
 PACKED_INPUTS = BLOCK
 PACKED_OUTPUTS = 32
 
 
 def without_advice() -> AbstractContextManager[None]:
-    """While others import bitsandbytes, which warns of an optional package that it could do without."""
+    """Silence bitsandbytes while it is imported: it warns about an optional package that it does not need."""
     return quiet("bitsandbytes", logging.ERROR)
 
 
 def check_quantization(quantization: str | None) -> None:
-    """Raises ValueError for an unknown name, and ImportError where bitsandbytes is not installed."""
+    """Check that a quantisation exists and can be used.
+
+    Raises:
+        ValueError: for a name other than None, "8bit" and "4bit".
+        ImportError: if bitsandbytes is not installed.
+    """
     if quantization is None:
         return
     if quantization not in QUANTIZATIONS:
         raise ValueError(f'quantization must be None, "8bit" or "4bit", but is {quantization!r}')
-    # It says for every layer and token that it casts.
+    # It warns of casts for every layer and token.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # type: ignore[import-untyped]  # noqa: F401
@@ -46,7 +51,7 @@ def check_quantization(quantization: str | None) -> None:
 
 
 def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
-    """What transformers' `from_pretrained` takes. dtype: of the computation, and of all that is not quantised."""
+    """Make what transformers' `from_pretrained` takes. dtype: of the computation, and of parts not quantised."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -59,13 +64,13 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
 
 
 def stored_quantization(config: PreTrainedConfig) -> str | None:
-    """That of a checkpoint which was saved quantised; transformers loads it so by itself."""
+    """Return the quantisation of a checkpoint that was saved quantised, which transformers loads so by itself."""
     stored = getattr(config, "quantization_config", None) or {}
     return next((name for name in QUANTIZATIONS if stored.get(f"load_in_{name}")), None)
 
 
 def quantised_linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The matrices of a (not yet quantised) GPT4RoI that `quantization` turns into 8 or 4 bits, by name."""
+    """Return, by name, the matrices of a GPT4RoI that is not yet quantised which `quantization` would quantise."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -74,17 +79,17 @@ def quantised_linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def quantised_bytes(linear: nn.Linear, quantization: str) -> int:
-    """Bytes of one quantised matrix with its scales, without its bias."""
+    """Compute the bytes of one quantised matrix with its scales, without its bias."""
     weights = linear.in_features * linear.out_features
     if quantization == "8bit":
-        return weights + 4 * linear.out_features  # int8, and one float32 scale a row
+        return weights + 4 * linear.out_features  # int8, and one float32 scale per row
     return -(-weights // 2) + 4 * -(-weights // BLOCK) + TABLE_BYTES
 
 
 def unpack(model: nn.Module) -> None:
-    """Undoes, in place, the layout that bitsandbytes gives 4-bit matrices on processors with AVX512-BF16.
+    """Undo, in place, the layout that bitsandbytes gives 4-bit matrices on processors with AVX512-BF16.
 
-    Its kernel for that layout has no backward pass. The next pass without gradients lays them out again.
+    Its kernel for that layout has no backward pass. The next pass without gradients packs them again.
     """
     packed = [
         module
@@ -99,7 +104,7 @@ def unpack(model: nn.Module) -> None:
 
 
 def check_packing(linears: dict[str, nn.Linear], quantization: str | None, device: torch.device) -> None:
-    """Raises ValueError where 4 bits meet a processor whose kernel cannot take the widths of this language model."""
+    """Raise ValueError if 4 bits are requested on a processor whose kernel cannot take this model's widths."""
     if quantization != "4bit" or device.type != "cpu":
         return
     from bitsandbytes.functional import has_avx512bf16  # type: ignore[import-untyped]
@@ -110,6 +115,6 @@ def check_packing(linears: dict[str, nn.Linear], quantization: str | None, devic
                 raise ValueError(
                     f'quantization="4bit" on this processor needs matrices with inputs in multiples of {PACKED_INPUTS} '
                     f"and outputs in multiples of {PACKED_OUTPUTS}, but {name} has {linear.in_features} and "
-                    f'{linear.out_features}; take quantization="8bit"'
+                    f'{linear.out_features}; use quantization="8bit"'
                 )
             return

@@ -1,7 +1,7 @@
-"""Boxes to region tokens: fuse several levels of the vision tower, RoIAlign each, and make one vector a region.
+"""From boxes to region tokens: fuse several levels of the vision tower, RoIAlign each, make one vector per region.
 
 Knows nothing of text. The arithmetic is that of GPT4RoI (arXiv 2307.03601, figure 2): `MultiLevelFusion` does not
-depend on the boxes and is computed once an image; `RegionHead` costs little and is computed for every box.
+depend on the boxes and is computed once per image; `RegionHead` costs little and is computed for every box.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt4roi_nb.config import GPT4RoIConfig
 
-FEW_BOXES = 2  # up to so many, a matrix product is faster than the convolution (docs/performance.md)
+FEW_BOXES = 2  # up to this many, a matrix product is faster than the convolution (docs/performance.md)
 
 
 def resize(maps: Tensor, size: int) -> Tensor:
-    """Bilinear, corners aligned, computed in float32. maps: (B, C, h, w) → (B, C, size, size), same dtype."""
+    """Resize maps bilinearly, corners aligned, in float32: (B, C, h, w) → (B, C, size, size) of the same dtype."""
     if maps.shape[-2:] == (size, size):
         return maps
     return F.interpolate(maps.float(), size=(size, size), mode="bilinear", align_corners=True).to(maps.dtype)
 
 
 def append_coordinates(maps: Tensor) -> Tensor:
-    """(B, C, S, S) → (B, C + 2, S, S): two channels more, x then y, each from -1 to 1 inclusive, made in float32."""
+    """Append two channels, x then y, each from -1 to 1 inclusive, made in float32: (B, C, S, S) → (B, C + 2, S, S)."""
     batch, _, height, width = maps.shape
     x = torch.linspace(-1, 1, width, device=maps.device).expand(batch, 1, height, width)
     y = torch.linspace(-1, 1, height, device=maps.device)[:, None].expand(batch, 1, height, width)
@@ -40,11 +40,12 @@ def resizing_taps(*sizes: int, device: torch.device | None = None) -> Tensor:
     """Write what a 3×3 convolution of resized maps reads along one axis as a matrix.
 
     Args:
-        sizes: the side of the maps, and each side that they are resized to, one after the other.
+        sizes: the side of the maps, and each side that they are resized to, in order.
+        device: of the result.
 
     Returns:
-        (sizes[-1], 3, sizes[0]) float32: row (i, k) makes what tap k reads at place i out of the maps' own places. It
-        is zero in the padding of the convolution, which comes after the resizing.
+        (sizes[-1], 3, sizes[0]) float32: row (i, k) holds the weights of the maps' own places in what tap k reads at
+        place i. It is zero in the padding of the convolution, which comes after the resizing.
     """
     matrix = torch.eye(sizes[0], device=device)
     for size in sizes[1:]:
@@ -59,13 +60,18 @@ class FusionConv(nn.Conv2d):
         super().__init__(channels, channels, kernel_size=3, padding=1, bias=False)
 
     def forward(self, maps: Tensor, taps: Tensor | None = None) -> Tensor:
-        """maps: (B, C, S, S), or with taps (B, C, s, s), yet to be resized → (B, C, S, S).
+        """Convolve maps, which with taps are resized on the way.
 
-        Resizing and convolution are linear, so that each tap's product with the weights can be taken before the maps
-        grow, for (s / S)² of the cost; the products are resized and added up in float32. With taps the result is of
-        the weights' dtype, under autocast as well, where GroupNorm reads float32.
+        Resizing and convolution are linear, so each tap's product with the weights can be computed before the maps
+        grow, for (s / S)² of the cost; the products are resized and added up in float32. With taps, the result has the
+        dtype of the weights, also under autocast, where GroupNorm reads float32.
 
-        taps: (3, S, 3, s) as `resizing_taps` makes them, for the first half of the channels and the two quarters.
+        Args:
+            maps: (B, C, S, S); with taps (B, C, s, s), not yet resized.
+            taps: (3, S, 3, s) from `resizing_taps`, for the first half of the channels and the two quarters.
+
+        Returns:
+            (B, C, S, S).
         """
         if taps is None:
             if maps.dtype != torch.float32:  # the layout of the kernels for half precision
@@ -96,12 +102,12 @@ class FusionRound(GradientCheckpointingLayer):
         self.norm = nn.GroupNorm(groups, channels, eps=eps)
 
     def forward(self, maps: Tensor, taps: Tensor | None = None) -> Tensor:
-        """maps, taps: as `FusionConv` takes them → (B, C, S, S)."""
+        """Compute one round; maps and taps are as `FusionConv` takes them, the result is (B, C, S, S)."""
         return F.relu(self.norm(self.conv(maps, taps)), inplace=True)
 
 
 class MultiLevelFusion(nn.Module):
-    """The tower's hidden states to fused maps, one a level."""
+    """Turn the tower's hidden states into fused maps, one per level."""
 
     def __init__(self, config: GPT4RoIConfig) -> None:
         super().__init__()
@@ -116,15 +122,15 @@ class MultiLevelFusion(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Fuse the levels; what `project`, and `mix` and a round as often as there are rounds, make step by step.
+        """Fuse the levels: the result of `project`, followed by `mix` and a round as often as there are rounds.
 
-        All before the first round's GroupNorm is linear, so that it is computed on the tower's own grid.
+        Everything before the first round's GroupNorm is linear, so it is computed on the tower's own grid.
 
         Args:
-            features: one (B, grid², C) a level, shallowest first, without CLS.
+            features: one (B, grid², C) per level, shallowest first, without CLS.
 
         Returns:
-            One (B, hidden_size, S_l, S_l) float32 a level: RoIAlign reads float32, and the maps are converted once.
+            One (B, hidden_size, S_l, S_l) float32 per level: RoIAlign reads float32, and the maps are converted once.
         """
         rounds = list(self.rounds)
         if not rounds or self.grid_size == 1:  # a single place has no coordinates to resize
@@ -138,36 +144,36 @@ class MultiLevelFusion(nn.Module):
         return [level_maps.float() for level_maps in maps]
 
     def project(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Each level resized to its size, with coordinates, through its own 1×1 convolution."""
+        """Resize each level to its size, append coordinates, and apply the level's own 1×1 convolution."""
         return [
             conv(append_coordinates(resize(grid, size)))
             for size, (conv, grid) in zip(self.sizes, self._inputs(features), strict=True)
         ]
 
     def _inputs(self, features: Sequence[Tensor]) -> list[tuple[nn.Module, Tensor]]:
-        """Each level's 1×1 convolution and its hidden states as (B, C, grid, grid)."""
+        """Return each level's 1×1 convolution and its hidden states as (B, C, grid, grid)."""
         inputs = []
         for level, (conv, hidden) in enumerate(zip(self.input_convs, features, strict=True)):
             if hidden.shape[1] != self.grid_size**2:
                 raise ValueError(
-                    f"level {level} must hold {self.grid_size**2} patches, {self.grid_size} a side, but holds "
+                    f"level {level} must hold {self.grid_size**2} patches, {self.grid_size} per side, but holds "
                     f"{hidden.shape[1]}; give the tower's hidden states without leading tokens such as CLS"
                 )
             inputs.append((conv, rearrange(hidden, "b (h w) c -> b c h w", h=self.grid_size)))
         return inputs
 
     def _taps(self, level: int, device: torch.device) -> Tensor:
-        """(3, S_l, 3, grid): the resizings of a level's own channels, its deeper and its shallower neighbour's."""
+        """Return (3, S_l, 3, grid): the resizing of a level's own channels, its deeper and its shallower neighbour's."""
         size = self.sizes[level]
         deeper, shallower = self.sizes[min(level + 1, len(self.sizes) - 1)], self.sizes[max(level - 1, 0)]
         through = (size, deeper, shallower)
         return torch.stack([resizing_taps(self.grid_size, one, size, device=device) for one in through])
 
     def mix(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Each level's first half beside a quarter of its deeper and a quarter of its shallower neighbour.
+        """Concatenate each level's first half with a quarter of its deeper and a quarter of its shallower neighbour.
 
-        The deeper neighbour gives its last quarter of channels, the shallower its third; levels at an edge are their
-        own neighbour. All levels read the maps of the round before.
+        The deeper neighbour gives its last quarter of channels, the shallower its third quarter. The first and the last
+        level are their own neighbours on one side. All levels read the maps of the round before.
         """
         quarter = maps[0].shape[1] // 4
         last = len(maps) - 1
@@ -187,7 +193,7 @@ class LevelConv(nn.Conv2d):
         super().__init__(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, grids: Tensor) -> Tensor:
-        """grids: (N, C, o, o) → (N, C, o, o)."""
+        """Convolve grids: (N, C, o, o) → (N, C, o, o)."""
         if grids.device.type != "cpu" or grids.dtype != torch.float32 or len(grids) > FEW_BOXES:
             return super().forward(grids)
         # One matrix product: for few boxes the kernel's own layout of the weights costs more than it saves.
@@ -196,7 +202,7 @@ class LevelConv(nn.Conv2d):
 
 
 class RegionHead(nn.Module):
-    """Fused maps and boxes to one vector a region, in the language model's width."""
+    """Turn fused maps and boxes into one vector per region, in the language model's width."""
 
     def __init__(self, config: GPT4RoIConfig) -> None:
         super().__init__()
@@ -217,12 +223,27 @@ class RegionHead(nn.Module):
         self.output_projection = nn.Linear(region.embed_dim, config.text_config.hidden_size)
 
     def forward(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """maps: (B, C, S_l, S_l) a level; boxes: one (n_i, 4) an image, xyxy in [0, 1] → (sum of n_i, D), in order."""
+        """Compute the region vectors.
+
+        Args:
+            maps: one (B, C, S_l, S_l) per level.
+            boxes: per image, (n_i, 4) xyxy in [0, 1].
+
+        Returns:
+            (sum of n_i, D), in order.
+        """
         return self.combine(self.pool(maps, boxes), boxes)
 
     def pool(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """RoIAlign on every level for every box, in float32: one (sum of n_i, C, output_size, output_size) a level,
-        in the dtype of the weights."""
+        """Apply RoIAlign to every level for every box, in float32.
+
+        Args:
+            maps: one (B, C, S_l, S_l) per level.
+            boxes: per image, (n_i, 4) xyxy in [0, 1].
+
+        Returns:
+            One (sum of n_i, C, output_size, output_size) per level, in the dtype of the weights.
+        """
         dtype = self.flatten_projection.weight.dtype
         pixels = [image_boxes.float() * self.image_size for image_boxes in boxes]
         return [
@@ -238,22 +259,22 @@ class RegionHead(nn.Module):
         ]
 
     def combine(self, pooled: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """The pooled grids of all levels and the boxes' positions to the region vectors."""
+        """Combine the pooled grids of all levels and the boxes' positions to the region vectors."""
         content = self.content(pooled)
         return self.output_projection(content + self.position(boxes, content.dtype))
 
     def content(self, pooled: Sequence[Tensor]) -> Tensor:
-        """(N, embed_dim): what the pooled grids say, without the boxes' positions."""
+        """Compute what the pooled grids contribute, without the boxes' positions: (N, embed_dim)."""
         levels = sum(conv(grid) for conv, grid in zip(self.level_convs, pooled, strict=True))
         return self.flatten_projection(rearrange(F.relu(levels), "n c h w -> n (c h w)"))
 
     def position(self, boxes: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """(N, embed_dim): what the boxes' positions say."""
+        """Compute what the boxes' positions contribute: (N, embed_dim)."""
         return self.position_embedding(torch.cat(list(boxes)).to(dtype))
 
 
 class RegionEncoder(nn.Module):
-    """The whole of it: `fusion` once an image, `head` for every box."""
+    """The whole region encoder: `fusion` once per image, `head` for every box."""
 
     def __init__(self, config: GPT4RoIConfig) -> None:
         super().__init__()
@@ -261,5 +282,5 @@ class RegionEncoder(nn.Module):
         self.head = RegionHead(config)
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Hidden states of the levels and boxes, as `MultiLevelFusion` and `RegionHead` take them → (n, D)."""
+        """Compute (n, D) region vectors; features are as `MultiLevelFusion`, boxes as `RegionHead` takes them."""
         return self.head(self.fusion(features), boxes)

@@ -1,8 +1,8 @@
 """Tokenizers with the ids that GPT4RoI was trained on, from a SentencePiece file.
 
-The model was trained with LLaMA's slow SentencePiece tokenizer. transformers 5 has none any more, and its own
-conversion of the file gives other ids around added tokens; this one gives SentencePiece's ids exactly, as a fast
-tokenizer that `save_pretrained` and `AutoTokenizer` keep.
+The model was trained with LLaMA's slow SentencePiece tokenizer. transformers 5 no longer has it, and its own conversion
+of the file gives other ids around added tokens. This one gives SentencePiece's ids exactly, as a fast tokenizer that
+`save_pretrained` and `AutoTokenizer` preserve.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REGION_TOKEN = "<bbox>"
 POINT_TOKEN = "<point>"  # a released checkpoint has a row for it; nothing uses it
 IMAGE_START_TOKEN = "<im_start>"
 IMAGE_END_TOKEN = "<im_end>"
-# In the order in which a released checkpoint's embedding rows follow the base vocabulary.
+# In the order of a released checkpoint's embedding rows after the base vocabulary.
 ADDED_TOKENS = (PAD_TOKEN, IMAGE_TOKEN, REGION_TOKEN, POINT_TOKEN, IMAGE_START_TOKEN, IMAGE_END_TOKEN)
 
 LLAMA_BOS, LLAMA_EOS, LLAMA_UNK = "<s>", "</s>", "<unk>"
@@ -33,15 +33,15 @@ _SPACE = "▁"
 def tokenizer_from_sentencepiece(
     path: str | os.PathLike[str], *, model_max_length: int = 2048
 ) -> PreTrainedTokenizerFast:
-    """A fast tokenizer from a SentencePiece BPE `tokenizer.model`, with GPT4RoI's tokens added in their order.
+    """Make a fast tokenizer from a SentencePiece BPE `tokenizer.model`, with GPT4RoI's tokens added in their order.
 
     Args:
         path: the SentencePiece file.
         model_max_length: tokens that the model can take.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is not a SentencePiece model.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a SentencePiece model.
     """
     import sentencepiece
 
@@ -59,18 +59,22 @@ def tokenizer_from_sentencepiece(
 
 
 def tokenizer_from_json(path: str | os.PathLike[str], *, model_max_length: int = 2048) -> PreTrainedTokenizerFast:
-    """The same from a `tokenizer.json` that was converted from a LLaMA `tokenizer.model`: its vocabulary and merges.
+    """Make the same from the vocabulary and merges of a `tokenizer.json` converted from a LLaMA `tokenizer.model`.
+
+    Args:
+        path: the `tokenizer.json`.
+        model_max_length: tokens that the model can take.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is no JSON, or no byte-fallback BPE with LLaMA's special tokens.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, or not a byte-fallback BPE with LLaMA's special tokens.
     """
     file = Path(path)
     model = read_json(file).get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE" or not model.get("byte_fallback"):
         raise ValueError(
-            f"{str(file)!r} was not converted from a LLaMA tokenizer.model (it is no BPE with byte_fallback); get that "
-            "file itself"
+            f"{str(file)!r} was not converted from a LLaMA tokenizer.model (it is not a BPE with byte_fallback); get "
+            "that file itself"
         )
     vocabulary: dict[str, int] = model["vocab"]
     absent = [token for token in (LLAMA_BOS, LLAMA_EOS, LLAMA_UNK) if token not in vocabulary]
@@ -81,13 +85,22 @@ def tokenizer_from_json(path: str | os.PathLike[str], *, model_max_length: int =
 
 
 def canonical_tokenizer(folder: str | os.PathLike[str], *, model_max_length: int = 2048) -> PreTrainedTokenizerFast:
-    """The canonical tokenizer of a LLaMA folder: from its `tokenizer.model`, or else from its `tokenizer.json`."""
+    """Make the tokenizer of a LLaMA folder from its `tokenizer.model`, or else from its `tokenizer.json`.
+
+    Args:
+        folder: has one of the two files.
+        model_max_length: tokens that the model can take.
+
+    Raises:
+        FileNotFoundError: if it has neither.
+        ValueError: if the file is not LLaMA's.
+    """
     for name, make in (("tokenizer.model", tokenizer_from_sentencepiece), ("tokenizer.json", tokenizer_from_json)):
         file = Path(folder) / name
         if file.is_file():
             return make(file, model_max_length=model_max_length)
     raise FileNotFoundError(
-        f"{os.fspath(folder)!r} lacks tokenizer.model, and tokenizer.json as well; copy one of them"
+        f"{os.fspath(folder)!r} lacks tokenizer.model, and tokenizer.json as well; copy one of them into it"
     )
 
 
@@ -95,7 +108,7 @@ def _canonical(
     vocabulary: dict[str, int], merges: list[tuple[str, str]], bos: str, eos: str, unk: str, model_max_length: int
 ) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
-    # A space always goes in front, even before a space, and once for each run of text between added tokens.
+    # A space is always put in front, even before a space, once per run of text between added tokens.
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
     backend.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -118,18 +131,18 @@ def _canonical(
 
 
 def add_gpt4roi_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Adds the tokens that are missing, in their order, in place; returns how many were missing."""
+    """Add the missing tokens of `ADDED_TOKENS` to a tokenizer, in their order; return how many were missing."""
     added = tokenizer.add_special_tokens({"pad_token": _added(PAD_TOKEN)}) if tokenizer.pad_token is None else 0
     return added + tokenizer.add_tokens([_added(token) for token in ADDED_TOKENS[1:]], special_tokens=True)
 
 
 def _added(content: str) -> AddedToken:
-    # White space that touches an added token is dropped on that side, as the slow tokenizer did.
+    # White space next to an added token is dropped, as by the slow tokenizer.
     return AddedToken(content, lstrip=True, rstrip=True, normalized=False, special=True)
 
 
 def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Every way to make a piece of two pieces, best score first: SentencePiece's rule written as BPE merges."""
+    """List every way to make a piece from two pieces, best score first: SentencePiece's rule as BPE merges."""
     ranked = []
     for index in range(len(pieces)):
         if pieces.is_control(index) or pieces.is_unknown(index) or pieces.is_byte(index):
@@ -143,7 +156,7 @@ def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
 
 
 def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What each token reads as, with the space that it begins with; special tokens by their names."""
+    """Return the text of each token, with the space that it begins with; special tokens by their names."""
     texts = []
     for token_id, piece in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
         text = str(tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -165,7 +165,7 @@ def test_half_a_character_is_refused_with_words(nothing_computed):
 
 
 def test_a_number_without_end_is_refused_with_words(nothing_computed):
-    with pytest.raises(ValueError, match="is no reference to a region"):
+    with pytest.raises(ValueError, match="is not a reference to a region"):
         nothing_computed.ask("What is <region" + "9" * 30 + ">?")
 
 
@@ -218,5 +218,5 @@ def test_the_processor_explains_numbers_that_do_not_match(gpt4roi):
     processor = gpt4roi.processor
     with pytest.raises(ValueError, match="names <region2>, but the boxes are those of <region1>"):
         processor(picture(), "<region1> and <region2>", [BOX])
-    with pytest.raises(ValueError, match="2 images came with 1 conversations and 2 sets of boxes"):
+    with pytest.raises(ValueError, match="got 2 images with 1 conversations and 2 sets of boxes"):
         processor([picture(), picture()], ["Why?"])

@@ -1,4 +1,4 @@
-"""What a conversation consists of: regions, answers, turns."""
+"""The parts of a conversation: regions, answers, turns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,17 @@ from gpt4roi_nb.prompt import Prompt
 
 @dataclass(frozen=True)
 class Region:
-    """A numbered box. box: pixel xyxy in the session's image; number: 1-based."""
+    """A numbered box.
+
+    Attributes:
+        number: from 1.
+        box: pixel xyxy in the session's image.
+
+    Examples:
+        >>> from gpt4roi_nb import Region
+        >>> Region(1, (40.0, 30.0, 210.0, 180.0))
+        Region(number=1, box=(40.0, 30.0, 210.0, 180.0))
+    """
 
     number: int
     box: Box
@@ -29,15 +39,27 @@ class Region:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said.
+    """What the model answered.
 
-    text: the answer; `str(answer)` is the same.
-    tokens, token_ids, logprobs: of the answer's tokens; the tokens together are the text. Log-probabilities (natural)
-        are the model's own, whatever the temperature.
-    prompt_tokens: tokens of the prompt, image tokens included.
-    reused_tokens: those of them whose keys and values came from the cache.
-    seconds: from the question to the last token.
-    stopped: whether a Stop or an interrupt ended it; False where it ended by itself or reached `max_new_tokens`.
+    Attributes:
+        text: the answer; `str(answer)` is the same.
+        tokens, token_ids, logprobs: text, id and natural log-probability of each of the answer's tokens. The tokens
+            joined are the text. Log-probabilities are the model's own, whatever the temperature.
+        prompt_tokens: number of tokens in the prompt, image tokens included.
+        reused_tokens: how many of them had their keys and values in the cache.
+        seconds: time from the question to the last token.
+        stopped: whether a Stop or an interrupt ended it; False if it ended by itself or reached `max_new_tokens`.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> answer = session.ask("What colour is <region1>?", [scene.objects[0].box])
+        >>> print(answer)
+        red
+        >>> len(answer.logprobs) == len(answer.tokens), answer.stopped
+        (True, False)
     """
 
     text: str
@@ -61,9 +83,14 @@ class Answer:
         reused_tokens: int,
         seconds: float,
     ) -> Answer:
-        """What was written, as an answer that can be looked into.
+        """Make an answer, which can be inspected, from what was written.
 
-        boxes: pixel xyxy of the prompt's `<bbox>` tokens, in order.
+        Args:
+            row: the tokens written.
+            encoded: the image.
+            prompt: the prompt.
+            boxes: pixel xyxy of the prompt's `<bbox>` tokens, in order.
+            reused_tokens, seconds: as the attributes.
         """
         first, last = row.kept
         ids, tokens = row.ids[:last], row.tokens
@@ -90,19 +117,20 @@ class Answer:
         *,
         limit: float = LIMIT,
     ) -> Attention:
-        """Attention of each answer token to the prompt, from one more pass; see `capture.Attention`.
+        """Record the attention of each answer token to the prompt, in one more pass; see `capture.Attention`.
 
-        The answer itself was written without recording anything. The pass is teacher-forced and in eager mode; no more
-        than one layer's weights are held beside those that are kept.
+        Nothing is recorded while an answer is written. The pass is teacher-forced and in eager mode; it holds at most
+        one layer's weights besides those that are kept.
 
         Args:
             layers, heads: the model's numbers of those to keep; None keeps all.
             dtype: torch.float32, or torch.float16 for half the memory.
-            limit: bytes that the recording may take; `attention_size` says beforehand what it would.
+            limit: bytes that the recording may take; `attention_size` computes them beforehand.
 
         Raises:
-            MemoryError: where it would take more, or more than is free; the message says how to narrow it.
-            RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
+            MemoryError: if it would take more than that, or more than is free; the message says how to narrow it.
+            ValueError: for layers or heads that the model does not have, or another dtype.
+            RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
         replay = self.live("its attention")
         with replay.loaded.hold_weights():
@@ -114,7 +142,7 @@ class Answer:
         heads: Sequence[int] | int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> int:
-        """Bytes that `attention` would take with these arguments: what is kept, and one layer that passes by."""
+        """Compute the bytes that `attention` would take with these arguments: what is kept, and one more layer."""
         return wanted_and_size(self.live("its attention"), layers, heads, dtype)[2]
 
     def ablate(
@@ -128,31 +156,34 @@ class Answer:
         generate: bool = True,
         max_new_tokens: int | None = None,
     ) -> Ablation:
-        """What becomes of the answer when something about a region is changed: the check that a map has to pass.
+        """Change something about a region and score the answer again: the check that a map has to pass.
 
-        The words of the prompt stay; the region's token (and for "blur" the picture) is made anew:
+        The words of the prompt stay; the region's token (and for "blur" the image) is changed:
 
-        - "remove": the token gives way to `baseline`. The picture's own tokens still show the thing.
-        - "blur": the picture is blurred inside the box, so that only its mean colours stay, and encoded again: image
+        - "remove": the token is replaced by `baseline`. The image tokens still show the object.
+        - "blur": the image is blurred inside the box, so that only its mean colours stay, and encoded again: image
           tokens and the tokens of all regions change.
         - "swap": the token is exchanged with that of region `other` (None: the next one in the prompt); or, with
           `box`, replaced by that box's.
-        - "move": the token is made for a box of the same size elsewhere: `box`, or the picture's corner that is
-          farthest away.
-        - "position_only": what the pooled features say is replaced by `baseline`; the position embedding stays.
-        - "feature_only": the position embedding is replaced by `baseline`; what the pooled features say stays.
+        - "move": the token is computed for a box of the same size elsewhere: `box`, or the farthest corner of the
+          image.
+        - "position_only": the content of the pooled features is replaced by `baseline`; the position embedding stays.
+        - "feature_only": the position embedding is replaced by `baseline`; the content of the pooled features stays.
 
         Args:
-            region: its number.
-            baseline: what stands for "nothing here". "mean" is the mean over a regular set of boxes of this picture
+            region: number of the region.
+            how: one of the above.
+            baseline: what stands for "nothing here". "mean" is the mean over a regular set of boxes of this image
                 that do not touch the region's: as large and as usual as any, so that the model is not shown what it
                 never saw. "zero" is the zero vector.
+            other: for "swap", number of the other region.
+            box: for "swap" and "move", pixel xyxy in the session's image.
             generate: whether to write the new answer.
             max_new_tokens: of the new answer; None allows 16 more than the old one had.
 
         Raises:
-            ValueError: for a region that the prompt does not have, or a way that needs more than was given.
-            RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
+            ValueError: for a region that the prompt does not have, an unknown or incomplete way, or a bad box.
+            RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
         replay = self.live("ablations")
         with replay.loaded.hold_weights():
@@ -168,27 +199,37 @@ class Answer:
             )
 
     def occlusion(self, patch: int = 2, token: int | Literal["each"] | None = None, *, batch_size: int = 16) -> Tensor:
-        """By how much the answer's log-probability drops when a part of the picture is covered: (g, g) float32.
+        """Measure how much the answer's log-probability drops when a part of the image is covered.
 
-        The picture is cut into g × g squares of `patch` × `patch` places (those at the right and lower edge may be
-        smaller). Each in turn is painted in the picture's mean colour, the picture encoded again with all regions, and
-        the given answer scored; positive means that the answer needed it. One encoding and one pass a square.
+        The image is cut into g × g squares of `patch` × `patch` places (those at the right and lower edge may be
+        smaller). Each in turn is painted in the image's mean colour, the image is encoded again with all regions, and
+        the same answer is scored. This takes one encoding and one pass per square.
 
-        token: None takes the whole answer (the sum over its tokens), an index one token, "each" all: (A, g, g).
-        batch_size: images at a time; fewer, with a warning, where memory is short.
+        Args:
+            patch: side of a square, in places of the image grid.
+            token: None takes the whole answer (the sum over its tokens), an index takes one token, "each" all.
+            batch_size: images at a time; fewer, with a warning, if memory is short.
+
+        Returns:
+            (g, g) float32, for "each" (A, g, g); positive where the answer needed the square.
 
         Raises:
-            MemoryError: not even one image at a time fits; the message says what helps.
+            IndexError: for a token that the answer does not have.
+            MemoryError: if a single image does not fit; the message says what helps.
+            RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
         replay = self.live("its occlusion map")
         with replay.loaded.hold_weights():
             return occlusion(replay, patch, token, batch_size)
 
     def live(self, what: str) -> Replay:
-        """What the answer came from, to run it again; `what` is what for.
+        """Return what the answer was made from, to run it again.
+
+        Args:
+            what: the purpose in the message, such as "its attention".
 
         Raises:
-            RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
+            RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
         if self.replay is None:
             raise RuntimeError(f"this answer was loaded from a file; ask again to look at {what}")
@@ -198,7 +239,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question, its answer, and the numbers of the regions that it introduced."""
+    """A question and its answer.
+
+    Attributes:
+        question: as it was asked.
+        answer: the model's answer.
+        regions: numbers of the regions that the question introduced.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(np.zeros((120, 160, 3), np.uint8))
+        >>> _ = session.ask("What is <region1>?", [(20, 20, 60, 60)], max_new_tokens=3)
+        >>> session.history[0].question, session.history[0].regions
+        ('What is <region1>?', (1,))
+    """
 
     question: str
     answer: Answer

@@ -1,4 +1,4 @@
-"""One question about many boxes of an image, in batches that share all that is the same."""
+"""One question about many boxes of an image, in batches that share everything they have in common."""
 
 from __future__ import annotations
 
@@ -32,14 +32,21 @@ def describe_batches(
     known: Cache,
     stop: threading.Event | None = None,
 ) -> Iterator[list[Answer]]:
-    """Answers batch by batch, in the order of the boxes.
+    """Yield answers batch by batch, in the order of the boxes.
 
-    Once `stop` is set, or after an interrupt, no further batch begins; the answers of the present one that were not
-    finished say so (`Answer.stopped`). Where memory is short, or runs out, batches are smaller than `batch_size`.
+    Once `stop` is set, or after an interrupt, no further batch begins; unfinished answers of the current one are marked
+    (`Answer.stopped`). If memory is short or runs out, batches are smaller than `batch_size`. Only the region's vector
+    differs between the boxes' prompts, so the keys and values before it are computed once and no batch needs padding.
 
-    prompt: of a question about one region. The prompt is the same for every box but for the region's vector, so its
-    keys and values up to there are computed once, and no batch needs padding. `known` holds those of the prompt's
-    beginning, as far as they are known already.
+    Args:
+        encoded: the image.
+        prompt: of a question about one region.
+        boxes: pixel xyxy, checked.
+        batch_size: boxes at a time.
+        max_new_tokens: per answer.
+        sampling: how tokens are chosen.
+        known: keys and values of the prompt's beginning, as far as they are known; grows.
+        stop: an event that ends the work early.
     """
     if not boxes:
         return
@@ -47,7 +54,7 @@ def describe_batches(
     size.fit(encoded.loaded, lambda rows: batch_bytes(encoded, prompt, rows, max_new_tokens))
     cut = prompt.spans["region1"][0]
     _read(encoded, prompt, cut, known)
-    generator_on = functools.cache(sampling.generator)  # one for all batches, on their embeddings' device
+    generator_on = functools.cache(sampling.generator)  # one for all batches, on the device of their embeddings
 
     def answer(part: slice) -> list[Answer]:
         if stop is not None and stop.is_set():
@@ -63,11 +70,11 @@ def describe_batches(
 
 
 def batch_bytes(encoded: EncodedImage, prompt: Prompt, rows: int, max_new_tokens: int) -> int:
-    """Bytes that a batch of so many boxes takes beside the weights, at most."""
+    """Compute the most bytes that a batch of `rows` boxes takes besides the weights."""
     model = encoded.loaded.model
     length = len(prompt.input_ids)
     tokens = within_context(model.config, length, max_new_tokens)
-    # Each box has a copy of the keys and values of what all share.
+    # Each box has a copy of the shared keys and values.
     return work_bytes(model, rows=rows, tokens=tokens, cached=length + rows * tokens)
 
 

@@ -1,6 +1,6 @@
-"""A conversation to hand out: its image with numbered regions, and what was said, as text, Markdown or HTML.
+"""Export a conversation to share: its image with numbered regions and its turns, as text, Markdown or HTML.
 
-Whatever people or models wrote stays text: nothing of it becomes markup.
+What people or models wrote stays text: none of it becomes markup.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpt4roi_nb.files import replacing
 from gpt4roi_nb.session.conversation import Turn
 from gpt4roi_nb.session.references import MENTION, mentioned
 
-MAX_SIDE = 640  # pixels of the image as it is handed out
+MAX_SIDE = 640  # pixels of the exported image
 JPEG_QUALITY = 88
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~$&])")
 _LINE_START = re.compile(r"^(\s*\d*)([-+=#.)])", re.MULTILINE)  # of a list or a heading
@@ -37,18 +37,18 @@ _DOCUMENT = """<!doctype html>
 
 
 def as_text(turns: Sequence[Turn]) -> str:
-    """What was said, as plain text."""
+    """Return the turns as plain text."""
     return "\n\n".join(f"You: {_named(turn.question)}\nModel: {_named(_answer(turn))}" for turn in turns)
 
 
 def as_markdown(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "") -> str:
-    """The conversation as Markdown, with the image in it.
+    """Return the conversation as Markdown, with the image in it.
 
     Args:
         image: upright RGB.
         boxes: of the regions by number, pixel xyxy in `image`.
         turns: oldest first.
-        about: what the model is.
+        about: a sentence about the model.
     """
     lines = [f"![{_caption(boxes)}]({_address(image, boxes)})"]
     for turn in turns:
@@ -57,7 +57,7 @@ def as_markdown(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn],
 
 
 def as_html(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "") -> str:
-    """The same as a fragment of HTML, which needs nothing from elsewhere."""
+    """Return the same as a fragment of HTML that refers to no other files."""
     said = [
         f'<p style="margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"><b>{who}:</b> {_marked(text)}</p>'
         for turn in turns
@@ -74,14 +74,14 @@ def as_html(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], abo
 
 
 def as_document(fragment: str) -> str:
-    """A whole HTML page of what `as_html` returned."""
+    """Make a whole HTML page of what `as_html` returned."""
     return _DOCUMENT.format(content=fragment)
 
 
 def export_conversation(
     path: str | os.PathLike[str], image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = ""
 ) -> None:
-    """Write the conversation as one file; see `RegionSession.export`."""
+    """Write the conversation to one file; see `RegionSession.export`."""
     target = Path(path).expanduser()
     kind = target.suffix.lower()
     if kind in (".html", ".htm"):
@@ -89,9 +89,9 @@ def export_conversation(
     elif kind == ".md":
         content = as_markdown(image, boxes, turns, about)
     else:
-        raise ValueError(f"expected a name that ends with .html or .md, but {str(path)!r} came")
+        raise ValueError(f"expected a name that ends with .html or .md, but got {str(path)!r}")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {str(target.parent)!r} to write {target.name!r} in; make it first")
+        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to write {target.name!r} in; make it first")
     with replacing(target) as partial:
         partial.write_text(content, encoding="utf-8")
 
@@ -101,18 +101,18 @@ def _answer(turn: Turn) -> str:
 
 
 def _named(text: str) -> str:
-    """Regions as a reader calls them."""
+    """Name regions as a reader does: "region 1"."""
     return MENTION.sub(lambda match: f"region {mentioned(match)}", text)
 
 
 def _plain(text: str) -> str:
-    """Text in which Markdown finds no markup."""
+    """Escape a text so that Markdown finds no markup in it."""
     text = _LINE_START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", text.strip()))
     return re.sub(r"\n+", "\\\\\n", text)  # a line break, in the same paragraph
 
 
 def _marked(text: str) -> str:
-    """HTML of a text, each region underlined in its color."""
+    """Make HTML of a text, with each region underlined in its colour."""
     parts, end = [], 0
     for match in MENTION.finditer(text):
         number = mentioned(match)
@@ -128,7 +128,7 @@ def _caption(boxes: Sequence[Box]) -> str:
 
 
 def _address(image: Image.Image, boxes: Sequence[Box]) -> str:
-    """The image with its regions, as an address that holds the data."""
+    """Return the image with its regions as a data URL."""
     scale = min(MAX_SIDE / max(image.size), 1.0)
     width, height = (max(round(side * scale), 1) for side in image.size)
     small = image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image

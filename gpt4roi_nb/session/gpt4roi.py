@@ -1,4 +1,4 @@
-"""`GPT4RoI`: load a model with its processor, open sessions on images, give the memory back."""
+"""`GPT4RoI`: load a model with its processor, open sessions on images, free the memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ from gpt4roi_nb.session.region_session import RegionSession
 
 
 class GPT4RoI(LoadedModel):
-    """A model to talk with about regions of images.
+    """A loaded model and its processor, to ask about regions of images.
+
+    Also a context manager, which unloads the model at the end, also after an error.
 
     Attributes:
         model: a `GPT4RoIForConditionalGeneration`, an ordinary transformers model in evaluation mode.
         processor: its `GPT4RoIProcessor`.
         source: where it was loaded from.
 
-    Also a context manager, which unloads at the end, after an error too.
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> with GPT4RoI.from_pretrained(device="cpu") as gpt4roi:
+        ...     print(gpt4roi.session(scene.image).ask("What colour is <region1>?", [scene.objects[0].box]))
+        red
     """
 
     @classmethod
@@ -44,33 +52,33 @@ class GPT4RoI(LoadedModel):
         check_free_memory: bool = True,
         **kwargs: Any,
     ) -> GPT4RoI:
-        """Loads a checkpoint of this package's layout.
+        """Load a checkpoint in this package's layout.
 
         Args:
-            path: a folder or a hub id, whose small files are fetched first, and its weights after these were checked
-                and memory was found to suffice. None loads the embedded demo checkpoint, offline: a teaching model for
-                generated scenes, not for photographs.
-            device: where to; None takes a GPU where there is one, else the CPU. An NVIDIA device that PyTorch cannot
-                use is warned of.
+            path: a folder or a hub id. From the hub, small files are fetched first; the weights follow once those are
+                checked and there is enough memory. None loads the embedded demo checkpoint, offline: a teaching model
+                for generated scenes, not for photographs.
+            device: where to load to; None takes a GPU if there is one, else the CPU. Warns if there is an NVIDIA device
+                that PyTorch cannot use.
             dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU or with `device_map`.
-                With `quantization` it is that of the other parts, and None takes half precision.
+                With `quantization`, it is the dtype of the other parts, and None takes half precision.
             quantization: "8bit" or "4bit" for the language model (needs bitsandbytes). See docs/memory.md.
             attn_implementation: None leaves the choice to transformers (SDPA). "flash_attention_2" needs the package
                 flash_attn, a GPU and half precision; recording attention switches to "eager" meanwhile.
             device_map: as transformers takes it, instead of `device`.
-            compile: True compiles the step that writes one token (`torch.compile`), with the first answer; a string is
-                torch's mode, such as "reduce-overhead". See docs/gpu.md.
-            check_free_memory: compare what is needed with what is free before weights are read, and later before each
-                larger piece of work begins.
-            kwargs: of a hub id `revision`, `cache_dir`, `local_files_only`, `token`, `force_download`; of either
-                `subfolder`. Others are passed on to transformers' `from_pretrained`.
+            compile: True compiles the step that writes one token (`torch.compile`), during the first answer; a string
+                is torch's mode, such as "reduce-overhead". See docs/gpu.md.
+            check_free_memory: whether to compare needed with free memory before the weights are read, and later before
+                each larger piece of work.
+            kwargs: `subfolder`; for a hub id also `revision`, `cache_dir`, `local_files_only`, `token` and
+                `force_download`. Others are passed on to transformers' `from_pretrained`.
 
         Raises:
-            FileNotFoundError, ValueError: where the checkpoint is missing, incomplete, truncated or another model's;
-                the message names the file or tensor.
-            MemoryError: where the model and a session do not fit; the message names the smallest change that would.
-            ImportError: where quantization is asked for without bitsandbytes, or flash attention without flash_attn.
-            RuntimeError: where `compile` finds no C++ compiler.
+            FileNotFoundError, ValueError: if the checkpoint is missing, incomplete, truncated or another model's; the
+                message names the file or tensor.
+            MemoryError: if the model and a session do not fit; the message names the smallest change that would.
+            ImportError: for quantization without bitsandbytes, or flash attention without flash_attn.
+            RuntimeError: if `compile` finds no C++ compiler.
         """
         check_mode(compile)
         source = DEMO_CHECKPOINT if path is None else path
@@ -105,27 +113,27 @@ class GPT4RoI(LoadedModel):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> GPT4RoI:
-        """A GPT4RoI to be trained, from a pretrained language model and a pretrained vision tower.
+        """Assemble a GPT4RoI to train, from a pretrained language model and a pretrained vision tower.
 
-        The projector and the region encoder are fresh: untrained, it answers as if blind. `torch.manual_seed` before
-        makes them repeatable. See docs/other_models.md.
+        The projector and the region encoder are new: until they are trained, it answers as if blind. Call
+        `torch.manual_seed` before to make them repeatable. See docs/other_models.md.
 
         Args:
             language_model: folder or hub id of a causal language model with a fast tokenizer, or of a LLaMA with
-                tokenizer.model, which then gives SentencePiece's own ids where there is no chat template. GPT4RoI's
-                tokens are added to it; their rows begin as the mean of the others.
+                tokenizer.model, which gives SentencePiece's own ids if there is no chat template. GPT4RoI's tokens are
+                added; their embedding rows begin as the mean of the others.
             vision_tower: folder or hub id of a tower whose hidden states are a square grid of patches (CLIP, SigLIP,
                 DINOv2, ViT), or of a whole model that has one, as CLIP's and SigLIP's are.
             region_config: sizes of the region encoder; None takes GPT4RoI-7B's.
-            chat_format: "template", the tokenizer's own chat template, or "gpt4roi"; None takes the template where
-                there is one.
-            system: the system message; None takes none with a template, and GPT4RoI's sentence without.
-            image_mean, image_std: of the three channels; None takes those of the tower's preprocessor_config.json.
-            device: where to; None takes a GPU where there is one, else the CPU.
+            chat_format: "template", the tokenizer's own chat template, or "gpt4roi"; None takes the template if there
+                is one.
+            system: the system message; None means none with a template, and GPT4RoI's sentence without.
+            image_mean, image_std: of the three channels; None takes those in the tower's preprocessor_config.json.
+            device: where to load to; None takes a GPU if there is one, else the CPU.
             dtype: of all weights; None takes float32 on a CPU, and the language model's own on a GPU, as "auto" does.
 
         Raises:
-            FileNotFoundError, ValueError: where a part is missing, incomplete or of a kind that does not fit.
+            FileNotFoundError, ValueError: if a part is missing, incomplete or of a kind that does not fit.
         """
         model, processor = assemble_from_parts(
             language_model,
@@ -141,9 +149,11 @@ class GPT4RoI(LoadedModel):
         return cls(model, processor, f"{os.fspath(language_model)} and {os.fspath(vision_tower)}")
 
     def save_pretrained(self, folder: str | os.PathLike[str], state: dict[str, torch.Tensor] | None = None) -> None:
-        """Writes model and processor into a folder, from which `from_pretrained` loads them.
+        """Write model and processor to a folder, from which `from_pretrained` loads them.
 
-        state: all weights, where the model itself has a part of them only.
+        Args:
+            folder: made if there is none.
+            state: all weights, if the model itself holds only a part of them.
         """
         self.model.save_pretrained(folder, state_dict=state)
         self.processor.save_pretrained(folder)
@@ -154,10 +164,15 @@ class GPT4RoI(LoadedModel):
         return self.source == os.fspath(DEMO_CHECKPOINT)
 
     def session(self, image: ImageLike) -> RegionSession:
-        """A conversation about an image, which is encoded here, once.
+        """Start a conversation about an image, which is encoded here, once.
 
-        image: a path, the bytes of an image file, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Its
-            EXIF orientation is applied; boxes refer to the upright image at its original size.
+        Args:
+            image: a path, the bytes of an image file, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Its
+                EXIF orientation is applied; boxes refer to the upright image at its original size.
+
+        Raises:
+            FileNotFoundError, IsADirectoryError, TypeError, ValueError: for an image that cannot be read.
+            RuntimeError: after `unload()`.
         """
         return RegionSession(self, image)
 

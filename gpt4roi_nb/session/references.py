@@ -1,6 +1,6 @@
-"""References to regions as people write them, turned into the one spelling that a prompt knows: `<region1>`.
+"""Turn references to regions as people write them into the one spelling that a prompt accepts: `<region1>`.
 
-The prompt's own grammar stays strict: this stands between a person and it.
+The prompt's own grammar stays strict; this module comes before it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
 
 
 def mentioned(match: re.Match[str]) -> int:
-    """The number of the region that a match of `MENTION` names."""
+    """Return the number of the region that a match of `MENTION` names."""
     return int(match[1] or match[2])
 
 
 def spelled(text: str) -> str:
-    """A question with its references in brackets spelled as a prompt knows them: `<Region 1>` becomes `<region1>`.
+    """Spell a question's references in brackets as a prompt expects them: `<Region 1>` becomes `<region1>`.
 
     >>> spelled("Is < Region_1 > left of <region 2>?")
     'Is <region1> left of <region2>?'
@@ -29,9 +29,9 @@ def spelled(text: str) -> str:
 
 
 def read_references(text: str, known: int) -> str:
-    """A question with everything that means a region spelled as a prompt knows it.
+    """Spell everything in a question that means a region as a prompt expects it.
 
-    "region 3" in words means `<region3>` where the conversation has no region 3 yet; one that it has stays in words.
+    "region 3" in words means `<region3>` if the conversation has no region 3 yet; a region that it has stays in words.
 
     Args:
         text: the question.

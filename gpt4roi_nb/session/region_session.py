@@ -29,8 +29,8 @@ from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.saving import read_conversation, write_conversation
 
 BUSY = (
-    "another answer is being written in this session; wait for it or stop it first (a stream that was begun is read to "
-    "its end, or ended with its close())"
+    "another answer is being written in this session; wait for it or stop it first (read a stream to its end, or call "
+    "its close())"
 )
 
 _Key = tuple[int, Box | None]
@@ -39,8 +39,22 @@ _Key = tuple[int, Box | None]
 class RegionSession:
     """A conversation about one image, made by `GPT4RoI.session(image)`.
 
-    The image is encoded here, once. A new box costs RoIAlign and a small head; a follow-up costs its new tokens, since
-    keys and values are kept and cut back to the longest common prefix.
+    The image is encoded here, once. A new box costs RoIAlign and a small head. A follow-up question costs its new
+    tokens, since keys and values are kept and cut back to the longest common prefix.
+
+    Attributes:
+        image: the upright image, PIL RGB.
+        source: absolute path of the image's file; None if it did not come from one.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> print(session.ask("What colour is <region1>?", [scene.objects[0].box]))
+        red
+        >>> [region.number for region in session.regions], len(session.history)
+        ([1], 1)
     """
 
     def __init__(self, loaded: LoadedModel, image: ImageLike) -> None:
@@ -51,7 +65,7 @@ class RegionSession:
         self._turns: list[Turn] = []
         self._regions: list[Region] = []
         self._cached_version: int | None = None  # of the weights that the cache was computed with
-        self._history_version = 0  # grows with every turn that comes or goes
+        self._history_version = 0  # grows with every turn that is added or removed
         self._busy = threading.Lock()
         self._forget()
         loaded.remember(self)
@@ -62,24 +76,24 @@ class RegionSession:
         self._cached: list[_Key] = []
 
     def _check_weights(self) -> None:
-        """Keys and values of other weights are of no use."""
+        """Empty the cache if the weights have changed since it was filled."""
         version = self._loaded.weights_version
         if version != self._cached_version:
             self._forget()
             self._cached_version = version
 
     def hold_weights(self) -> AbstractContextManager[None]:
-        """Keep training waiting, so that all that is asked within the block comes from the same weights."""
+        """Keep training waiting, so that all answers within the block come from the same weights."""
         return self._loaded.hold_weights()
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model that it asks."""
+        """The model that answers."""
         return self._loaded
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """The regions that were talked about, in the order of their numbers."""
+        """The regions of the conversation, in the order of their numbers."""
         return tuple(self._regions)
 
     @property
@@ -98,25 +112,30 @@ class RegionSession:
         seed: int | None = None,
         stop: threading.Event | None = None,
     ) -> Answer:
-        """Asks, and waits for the whole answer.
+        """Ask a question and wait for the whole answer.
 
         Args:
-            text: the question. `<regionN>` names a region; each new one must be named. `<Region 1>`, and "region 1"
-                where the conversation has no such region yet, mean the same.
-            boxes: (N, 4) pixel xyxy in the original (EXIF-oriented) image: the new regions, numbered on from those
-                that the session already has. Boxes partly outside are clipped with a warning.
-            max_new_tokens: at most so many tokens are written.
-            temperature: 0 takes the likeliest token each time; above 0 samples from the `top_p` nucleus, by `seed`.
+            text: the question. `<regionN>` names a region; it must name every new one. `<Region 1>`, and "region 1" if
+                the conversation has no such region yet, mean the same.
+            boxes: (N, 4) pixel xyxy in the original (EXIF-oriented) image: the new regions, whose numbers follow those
+                that the session already has. Boxes partly outside are clipped, with a warning.
+            max_new_tokens: the most tokens to write.
+            temperature: 0 takes the likeliest token each time; above 0 samples from the `top_p` nucleus.
+            top_p: probability mass of the nucleus, above 0 and at most 1.
+            seed: makes sampling repeatable.
             stop: an event that ends the answer early; what was written is kept.
+
+        Returns:
+            The answer, which is also `history[-1].answer`.
 
         Raises:
             ValueError: for bad boxes, an empty text, references that do not fit the boxes, or a prompt that is longer
-                than the model's context. Nothing has changed then.
-            TypeError: for a number, an event or a text that is none.
+                than the model's context. The session is unchanged then.
+            TypeError: for an argument of a wrong type.
             RuntimeError: after `unload()`, or while another answer is being written.
-            FloatingPointError: the model computes NaN; the message says why, as far as that can be found out.
+            FloatingPointError: if the model computes NaN; the message names the cause, as far as it can be found.
         """
-        with self._loaded.hold_weights():  # the whole answer is of the same weights, also while the model trains
+        with self._loaded.hold_weights():  # the whole answer comes from the same weights, also while the model trains
             answering = self.stream(
                 text, boxes, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
             )
@@ -137,11 +156,21 @@ class RegionSession:
         seed: int | None = None,
         stop: threading.Event | None = None,
     ) -> Generator[str, None, Answer]:
-        """As `ask`, but yields the answer piece by piece. Afterwards `history[-1].answer` is the whole of it.
+        """Ask as `ask` does, but yield the answer piece by piece; afterwards it is `history[-1].answer`.
 
-        Bad input raises here, before the first piece. An iteration that is left early keeps the answer so far, as a
-        Stop does. So does one that pauses for more than a second while the model trains: it ends with a
-        `WeightsChangedError`, since the rest would come from other weights.
+        Bad input raises at the call, before the first piece. If the iteration is left early, the answer so far is kept,
+        as after a Stop. The same happens if the reader pauses for more than a second while the model trains: the
+        iteration ends with a `WeightsChangedError`, since the rest would come from other weights.
+
+        Args:
+            text, boxes, max_new_tokens, temperature, top_p, seed, stop: as in `ask`.
+
+        Yields:
+            Pieces of the text.
+
+        Raises:
+            WeightsChangedError: see above.
+            Exception: as `ask`.
         """
         sampling = Sampling(temperature, top_p, seed)
         check_stop(stop)
@@ -160,16 +189,16 @@ class RegionSession:
         sampling: Sampling,
         stop: threading.Event | None,
     ) -> Generator[str, None, Answer]:
-        """Yields pieces of text and returns the `Answer`."""
+        """Yield pieces of text and return the `Answer`."""
         with self._alone():
             started = time.perf_counter()
             version, new, prompt, room = asked
-            if version != self._history_version:  # something was said or undone since it was asked
+            if version != self._history_version:  # a turn was added or undone since the question was checked
                 new, prompt, room = self._prepare(text, boxes, max_new_tokens)
             return (yield from self._write(text, new, prompt, room, sampling, stop, started))
 
     def _prepare(self, text: str, boxes: ArrayLike, max_new_tokens: int) -> tuple[list[Region], Prompt, int]:
-        """Checks a question: its new regions, the whole prompt, and how many tokens can be written."""
+        """Check a question; return its new regions, the whole prompt, and how many tokens can be written."""
         self._loaded.check_loaded()
         new = self._new_regions(text, boxes)
         prompt = self._loaded.processor.prompt([*self._spoken(), ("user", text)])
@@ -177,7 +206,7 @@ class RegionSession:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """The conversation and the cache belong to one caller at a time, in whatever thread."""
+        """Give the conversation and the cache to one caller at a time, in whatever thread."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(BUSY)
         try:
@@ -203,7 +232,7 @@ class RegionSession:
         return [turn for past in self._turns for turn in (("user", past.question), ("assistant", past.answer.text))]
 
     def _room(self, prompt: Prompt, max_new_tokens: int) -> int:
-        """How many tokens can be written; raises where the prompt alone fills the model's context."""
+        """Return how many tokens can be written; raise ValueError if the prompt alone fills the model's context."""
         max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
         context = self._loaded.model.config.text_config.max_position_embeddings
         room = context - len(prompt.input_ids)
@@ -270,8 +299,8 @@ class RegionSession:
             return keep()
         except BaseException as error:
             if not isinstance(error, GeneratorExit):
-                self._forget()  # in the middle of a step: some layers' keys and values may have grown, others not
-            # The reader went away or paused, or the kernel was interrupted: as with a Stop, what was written is kept.
+                self._forget()  # in the middle of a step, the keys and values of only some layers may have grown
+            # The reader left or paused, or the kernel was interrupted: as after a Stop, what was written is kept.
             if isinstance(error, GeneratorExit | KeyboardInterrupt | WeightsChangedError):
                 row.stopped = True
                 keep()
@@ -281,15 +310,15 @@ class RegionSession:
             self._cached = known[: self._cache.get_seq_length()]
 
     def _cut_back(self, keys: list[_Key]) -> int:
-        """Cuts the cache back to what it has in common with a prompt; returns how many tokens that is."""
-        common = self._in_common(keys[:-1])  # the last is always computed: the answer begins from its logits
+        """Cut the cache back to what it has in common with a prompt; return how many tokens that is."""
+        common = self._in_common(keys[:-1])  # the last token is always computed: the answer begins with its logits
         if excess := self._cache.get_seq_length() - common:
             self._cache.crop(-excess)
         self._cached = keys[:common]
         return common
 
     def _in_common(self, keys: Sequence[_Key]) -> int:
-        """With how many of these tokens the cache begins."""
+        """Count the tokens at the beginning of the cache that are the same as these."""
         same = (cached == wanted for cached, wanted in zip(self._cached, keys, strict=False))
         return sum(itertools.takewhile(bool, same))
 
@@ -306,27 +335,28 @@ class RegionSession:
         stop: threading.Event | None = None,
         progress: bool | None = None,
     ) -> list[Answer]:
-        """The same question about each of many boxes, in batches that share the image and the prompt before the box.
+        """Ask the same question about each of many boxes, in batches that share the image and the prompt's beginning.
 
-        Each box is asked about by itself, as `<region1>` of a conversation of its own; the session's conversation and
-        regions stay as they are.
+        Each box is `<region1>` of a conversation of its own; the session's conversation and regions do not change.
 
         Args:
             boxes: (N, 4) pixel xyxy in the original image.
             text: a question that names `<region1>` and no other region.
-            batch_size: boxes at a time; fewer, with a warning, where memory is short or runs out.
-            progress: show a progress bar; None shows one where there is more than one batch.
+            batch_size: boxes at a time; fewer, with a warning, if memory is short or runs out.
+            max_new_tokens: the most tokens to write per answer.
+            temperature, top_p, seed: as in `ask`.
             stop: an event that ends the work early.
+            progress: whether to show a progress bar; None shows one if there is more than one batch.
+
+        Returns:
+            One answer per box, in the order of the boxes. After a stop or an interrupt there are fewer, with a warning:
+            those of the batches that were begun; the last batch may hold unfinished answers (`Answer.stopped`).
+            `seconds` is each batch's time divided by its boxes.
 
         Raises:
             ValueError: for bad boxes, a question that names other regions, or one that is too long.
             RuntimeError: after `unload()`, or while an answer is being written in this session.
-            MemoryError: not even one box at a time fits; the message says what helps.
-
-        Returns:
-            One answer a box, in the order of the boxes. After a stop or an interrupt fewer, with a warning: those of
-            the batches that were begun, of which the last may hold unfinished ones (`Answer.stopped`). `seconds` is
-            each batch's time shared among its boxes.
+            MemoryError: if a single box does not fit; the message says what helps.
         """
         self._check_text(text)
         batch_size = whole_number(batch_size, "batch_size", least=1)
@@ -356,7 +386,7 @@ class RegionSession:
                     answers.extend(batch)
                     bar.update(len(batch))
         except KeyboardInterrupt:
-            pass  # what is finished is kept, and the warning below says that it is not all
+            pass  # finished answers are kept, and the warning below says that some are missing
         unfinished = sum(answer.stopped for answer in answers)
         if unfinished or len(answers) < len(checked):
             warnings.warn(
@@ -367,19 +397,25 @@ class RegionSession:
         return answers
 
     def roi_features(self, boxes: ArrayLike, *, rounds: bool = False) -> RoIFeatures:
-        """What the region encoder makes of some boxes, step by step; see `capture.RoIFeatures`.
+        """Record what the region encoder computes for some boxes, step by step; see `capture.RoIFeatures`.
 
-        boxes: (N, 4) pixel xyxy in the original image. rounds: keep the fused maps after each round as well.
+        Args:
+            boxes: (N, 4) pixel xyxy in the original image.
+            rounds: whether to keep the fused maps after each round as well.
+
+        Raises:
+            ValueError: for bad boxes.
+            RuntimeError: after `unload()`.
         """
         checked = check_boxes(boxes, *self.image.size)
         with self._loaded.inference():
             return record_roi_features(self._encoded, [tuple(box) for box in checked.tolist()], rounds=rounds)
 
     def undo(self) -> Turn:
-        """Takes the last turn back, with the regions that it introduced, and returns it.
+        """Remove the last turn, with the regions that it introduced, and return it.
 
         Raises:
-            ValueError: where nothing has been asked.
+            ValueError: if nothing has been asked.
             RuntimeError: while an answer is being written.
         """
         with self._alone():
@@ -391,9 +427,12 @@ class RegionSession:
             return turn
 
     def reset(self) -> None:
-        """Begins a new conversation about the same image: no turns, no regions.
+        """Begin a new conversation about the same image, without turns and regions.
 
-        The image stays encoded, and the keys and values of the prompt's beginning serve the new conversation.
+        The image stays encoded, and the new conversation uses the keys and values of the prompt's beginning.
+
+        Raises:
+            RuntimeError: while an answer is being written.
         """
         with self._alone():
             self._turns.clear()
@@ -401,20 +440,30 @@ class RegionSession:
             self._history_version += 1
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the image's reference, the regions and the turns as JSON.
+        """Write the image's path, the regions and the turns as JSON.
 
         An image that did not come from a file is written beside it, as PNG.
+
+        Args:
+            path: the JSON file.
+
+        Raises:
+            ValueError: if it is not the name of a file.
+            FileNotFoundError: if its folder does not exist.
         """
         write_conversation(path, self.image, self.source, self._regions, self._turns)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Writes the conversation for people to read: image, numbered regions and turns in one file.
+        """Write the conversation for people to read: image, numbered regions and turns in one file.
 
-        path: ends with `.html`, or with `.md` for Markdown. What `load` reads is written by `save`.
+        For a file that `load` reads, use `save`.
+
+        Args:
+            path: ends with `.html`, or with `.md` for Markdown.
 
         Raises:
             ValueError: for a name with another ending.
-            FileNotFoundError: where there is no such folder.
+            FileNotFoundError: if its folder does not exist.
         """
         boxes = [region.box for region in self._regions]
         export_conversation(path, self.image, boxes, self._turns, self._loaded.about)
@@ -423,18 +472,19 @@ class RegionSession:
     def load(
         cls, path: str | os.PathLike[str], gpt4roi: LoadedModel, *, image: ImageLike | None = None
     ) -> RegionSession:
-        """A saved conversation, to be continued.
+        """Load a saved conversation, to continue it.
 
         Args:
-            path: what `save` wrote.
-            image: the picture, where it has moved since.
+            path: a file that `save` wrote.
+            gpt4roi: the model to continue with.
+            image: the image, if it has moved since.
 
         Raises:
-            FileNotFoundError: where the file or its image is missing.
-            ValueError: where the file is no saved conversation, or the image has another size.
+            FileNotFoundError: if the file or its image is missing.
+            ValueError: if the file is not a saved conversation, or the image has another size.
 
         Warns:
-            UserWarning: where the image has the right size, but other pixels than the conversation's.
+            UserWarning: if the image has the right size, but other pixels than the conversation's.
         """
         saved = read_conversation(path)
         session = cls(gpt4roi, saved.find_image() if image is None else image)
@@ -443,7 +493,7 @@ class RegionSession:
         return session
 
     def restore(self, regions: Sequence[Region], turns: Sequence[Turn]) -> None:
-        """Puts a conversation in the place of the present one; it is read by the model with the next question."""
+        """Replace the conversation by another one, which the model reads with the next question."""
         self.reset()
         self._regions.extend(regions)
         self._turns.extend(turns)
@@ -453,13 +503,13 @@ class RegionSession:
         return f"RegionSession({self.source or size}, {len(self._regions)} regions, {len(self._turns)} turns)"
 
     def release(self) -> None:
-        """Gives the memory back; the session is of no further use. Called by `GPT4RoI.unload`."""
+        """Free the memory; the session cannot be used afterwards. `GPT4RoI.unload` calls this."""
         self._forget()
         self._encoded.release()
 
 
 def _keys(prompt: Prompt, boxes: Sequence[Box]) -> list[_Key]:
-    """What each token's keys and values depend on beside the tokens before it: its id, and its box if a region."""
+    """Return what each token's keys and values depend on, besides the tokens before it: its id, and a region's box."""
     keys: list[_Key] = [(token_id, None) for token_id in prompt.input_ids]
     for number, box in zip(prompt.regions, boxes, strict=True):
         position = prompt.spans[f"region{number}"][0]

@@ -1,4 +1,4 @@
-"""Saved conversations: image reference, regions and turns as JSON."""
+"""Saved conversations: the image's path, regions and turns as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VERSION = 1
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, but is {reprlib.repr(value)}")
+        raise TypeError(f"{name} must be a string, but is {reprlib.repr(value)}")
     return value
 
 
@@ -53,7 +53,7 @@ def _list_of(check: Callable[[Any, str], Any]) -> Callable[[Any, str], list[Any]
     return check_each
 
 
-_ANSWER_FIELDS: dict[str, Callable[[Any, str], Any]] = {  # and what checks each
+_ANSWER_FIELDS: dict[str, Callable[[Any, str], Any]] = {  # with the check of each
     "text": _text,
     "tokens": _list_of(_text),
     "token_ids": _list_of(whole_number),
@@ -74,18 +74,22 @@ def write_conversation(
 ) -> None:
     """Write a conversation as JSON; see `RegionSession.save`.
 
-    source: path of the image's file; without one the image is written beside the JSON file.
+    Args:
+        path: the JSON file.
+        image: the conversation's image.
+        source: path of the image's file; None writes the image beside the JSON file.
+        regions, turns: of the conversation.
     """
     target = Path(path).expanduser()
     if not target.name or (target.exists() and not target.is_file()):
-        raise ValueError(f"{str(path)!r} is no name of a file to save to; give one such as 'talk.json'")
+        raise ValueError(f"{str(path)!r} is not the name of a file to save to; give one such as 'talk.json'")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
+        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
     if source is None:
         file = _name_for_image(target)
         with replacing(file) as partial:
             image.save(partial, format="PNG")
-        source = file.name  # beside the file, so that the two can be moved together
+        source = file.name  # beside the JSON file, so that the two can be moved together
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -104,7 +108,7 @@ def write_conversation(
 
 
 def _name_for_image(target: Path) -> Path:
-    """Where a conversation's image goes: where it was, else under a name that no other file has."""
+    """Return the name for a conversation's image: the one it had, else one that no other file has."""
     try:
         own = read_json(target)["image"]["path"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -116,8 +120,14 @@ def _name_for_image(target: Path) -> Path:
 
 @dataclass(frozen=True)
 class SavedConversation:
-    """What a file holds. image: the image's path; size: (width, height) in pixels; sha256: of its pixels, "" if not
-    known."""
+    """The content of a file.
+
+    Attributes:
+        image: the image's path.
+        size: (width, height) in pixels.
+        sha256: hash of its pixels, "" if unknown.
+        regions, turns: of the conversation.
+    """
 
     image: Path
     size: tuple[int, int]
@@ -126,7 +136,11 @@ class SavedConversation:
     turns: list[Turn]
 
     def find_image(self) -> Path:
-        """Raises FileNotFoundError where the image has moved."""
+        """Return the image's path.
+
+        Raises:
+            FileNotFoundError: if the image has moved.
+        """
         if not self.image.is_file():
             raise FileNotFoundError(
                 f"the conversation's image is no longer at {str(self.image)!r}; say where it is: "
@@ -135,7 +149,7 @@ class SavedConversation:
         return self.image
 
     def check_image(self, image: Image.Image) -> None:
-        """Raises ValueError for an image of another size; warns of other pixels."""
+        """Raise ValueError for an image of another size; warn about other pixels."""
         width, height = self.size
         if image.size != self.size:
             raise ValueError(
@@ -144,18 +158,18 @@ class SavedConversation:
             )
         if self.sha256 not in ("", _fingerprint(image)):
             warnings.warn(
-                "the image has the size of the conversation's image, but other pixels; its regions may lie on other "
-                "things",
+                "the image has the size of the conversation's image, but other pixels; the regions may lie on other "
+                "objects",
                 stacklevel=3,  # the caller of RegionSession.load
             )
 
 
 def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
-    """What `write_conversation` wrote.
+    """Read what `write_conversation` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no saved conversation, or a damaged one.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a saved conversation, or a damaged one.
     """
     source = Path(path).expanduser()
     content = _read(source)
@@ -178,7 +192,7 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
 
 
 def _answer(content: Any) -> Answer:
-    """Raises ValueError for other fields than an answer has, or other types."""
+    """Make an answer; raise ValueError for fields other than an answer's, or TypeError for other types."""
     if not isinstance(content, dict) or content.keys() != _ANSWER_FIELDS.keys():
         found = ", ".join(content) if isinstance(content, dict) else reprlib.repr(content)
         raise ValueError(f"an answer must have the fields {', '.join(_ANSWER_FIELDS)}, but has {found}")
@@ -186,7 +200,7 @@ def _answer(content: Any) -> Answer:
     if not len(answer.tokens) == len(answer.token_ids) == len(answer.logprobs):
         raise ValueError(
             f"an answer has {len(answer.tokens)} tokens, {len(answer.token_ids)} token_ids and "
-            f"{len(answer.logprobs)} logprobs, expected as many of each"
+            f"{len(answer.logprobs)} logprobs, expected equal numbers"
         )
     return answer
 
@@ -196,7 +210,7 @@ def _fingerprint(image: Image.Image) -> str:
 
 
 def _check(regions: list[Region], turns: list[Turn]) -> None:
-    """Raises ValueError unless the turns are text and introduce the regions 1, 2, … in their order."""
+    """Raise ValueError unless the questions are text and the turns introduce the regions 1, 2, … in order."""
     numbers = [region.number for region in regions]
     introduced = [number for turn in turns for number in turn.regions]
     for number in (*numbers, *introduced):
@@ -207,7 +221,7 @@ def _check(regions: list[Region], turns: list[Turn]) -> None:
     for turn in turns:
         known += len(turn.regions)
         if isinstance(turn.question, str) and (absent := [n for n in references(turn.question) if not 1 <= n <= known]):
-            raise ValueError(f"a question names <region{absent[0]}>, but there are {known} regions by then")
+            raise ValueError(f"a question names <region{absent[0]}>, but there are only {known} regions at that point")
         if isinstance(turn.question, str) and not turn.question.strip():
             raise ValueError("a question is empty")
         if not isinstance(turn.question, str):
@@ -216,7 +230,7 @@ def _check(regions: list[Region], turns: list[Turn]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"no saved conversation at {str(path)!r}")
+        raise FileNotFoundError(f"there is no saved conversation at {str(path)!r}")
     try:
         content = read_json(path)
     except ValueError as error:

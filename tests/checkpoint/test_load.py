@@ -326,7 +326,7 @@ def test_json_that_no_reader_takes_is_named(copied, name, value, words):
         ("closing", None, "has no 'closing'"),
         ("system", None, "has no 'system'"),
         ("chat_format", None, "has no 'chat_format'"),
-        ("closing", 5, "closing must be a text, but is 5"),
+        ("closing", 5, "closing must be a string, but is 5"),
         ("num_image_tokens", 0, "num_image_tokens must be at least 1"),
         ("image_processor.image_std", [0, 0, 0], "image_std must be above 0 for each channel"),
         ("image_processor.image_std", [NAN, 1, 1], "image_std must be finite numbers"),
