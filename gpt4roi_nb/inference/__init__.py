@@ -1,1 +1,1 @@
-"""Running a loaded model: its lock, an encoded image, the decode loop, the key/value cache."""
+"""Run a loaded model: its lock, an encoded image, the decode loop, the key/value cache."""

@@ -1,4 +1,4 @@
-"""Keys and values of a conversation: with room to grow, and shared by prompts that begin alike. For inference only."""
+"""Keys and values of a conversation, with room to grow, shared by prompts that begin alike. For inference only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-ROOM = 64  # tokens of space made ahead
+ROOM = 64  # tokens allocated ahead
 
 
 class GrowingLayer(DynamicLayer):
-    """As transformers' own layer, but it writes new tokens into space made ahead, where that copies all each step."""
+    """transformers' cache layer with memory allocated ahead for new tokens, where the original copies all each step."""
 
     keys: Tensor
     values: Tensor
@@ -19,6 +19,7 @@ class GrowingLayer(DynamicLayer):
     _value_room: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append keys and values, each (B, heads, n, D); return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         length = self.get_seq_length()
@@ -27,7 +28,7 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def branch(self, length: int, rows: int) -> GrowingLayer:
-        """A layer that begins with the first `length` tokens of this one, of one row, for each of `rows` rows."""
+        """Make a layer of `rows` rows that each begin with the first `length` tokens of this one, which has one row."""
         grown = GrowingLayer()
         grown.lazy_initialization(self.keys, self.values)
         grown.keys = self.keys[..., :length, :].expand(rows, -1, -1, -1)
@@ -35,7 +36,7 @@ class GrowingLayer(DynamicLayer):
         return grown
 
     def gather(self, length: int, rows: Tensor) -> GrowingLayer:
-        """A layer whose row k begins with the first `length` tokens of row `rows[k]` of this one."""
+        """Make a layer whose row k begins with the first `length` tokens of row `rows[k]` of this one."""
         grown = GrowingLayer()
         grown.lazy_initialization(self.keys, self.values)
         grown.keys = self.keys[..., :length, :].index_select(0, rows.to(self.keys.device))
@@ -44,7 +45,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def _append(states: Tensor, length: int, new: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
-    """states: (B, heads, length, D) with new: (B, heads, n, D) after them, and the room that both now lie in."""
+    """Append new states, (B, heads, n, D), to states, (B, heads, length, D); return both together and their memory."""
     total = length + new.shape[-2]
     lies_in_room = room is not None and states.data_ptr() == room.data_ptr() and states.shape[0] == room.shape[0]
     if room is None or not lies_in_room or room.shape[-2] < total:
@@ -56,15 +57,15 @@ def _append(states: Tensor, length: int, new: Tensor, room: Tensor | None) -> tu
 
 
 def new_cache() -> Cache:
-    """An empty cache."""
+    """Make an empty cache."""
     return Cache(layer_class_to_replicate=GrowingLayer)
 
 
 def branch(cache: Cache, length: int, rows: int = 1) -> Cache:
-    """A cache that begins with the first `length` tokens of another, of one row, for each of `rows` rows.
+    """Make a cache of `rows` rows that each begin with the first `length` tokens of another, which has one row.
 
-    Nothing is copied before the branch grows; what it writes does not reach the other. The other must not be cut back
-    and continued before that.
+    Nothing is copied before the branch grows; what it writes does not change the other. Until then, the other must not
+    be cut back and continued.
     """
     grown = new_cache()
     if length:
@@ -73,7 +74,7 @@ def branch(cache: Cache, length: int, rows: int = 1) -> Cache:
 
 
 def gather(cache: Cache, length: int, rows: Tensor) -> Cache:
-    """A cache whose row k is a copy of the first `length` tokens of row `rows[k]`, (B,) int64, of another."""
+    """Make a cache whose row k is a copy of the first `length` tokens of row `rows[k]`, (B,) int64, of another."""
     grown = new_cache()
     grown.layers.extend(layer.gather(length, rows) for layer in cache.layers)  # type: ignore[union-attr]
     return grown

@@ -1,4 +1,4 @@
-"""Compiled steps of one token, for answers that are written alone. Keys and values lie in memory of a fixed size."""
+"""Compiled steps of one token, for answers written one at a time. Keys and values lie in memory of a fixed size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpt4roi_nb.memory import fixed_length
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 _WITHOUT = (
-    "load the model without compile, or look whether a C++ compiler is installed (Debian, Ubuntu: apt install g++)"
+    "load the model without compile, or check that a C++ compiler is installed (Debian, Ubuntu: apt install g++)"
 )
 _NO_COMPILER = f"compile finds no C++ compiler; {_WITHOUT}"
 
@@ -21,17 +21,17 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 
 
 def check_mode(compile: bool | str) -> None:
-    """Raises ValueError for what is neither True, False nor a mode of torch.compile."""
+    """Raise ValueError unless `compile` is True, False or a mode of torch.compile."""
     if not isinstance(compile, bool) and compile not in MODES:
         raise ValueError(f"compile must be True, False or one of {', '.join(MODES)}, but is {compile!r}")
 
 
 def check_compilable(model: GPT4RoIForConditionalGeneration) -> None:
-    """Look, before the first answer, whether a model's steps can be compiled.
+    """Check, before the first answer, that a model's steps can be compiled.
 
     Raises:
-        ValueError: the language model is quantised, lies on several devices or uses flash attention.
-        RuntimeError: there is no C++ compiler for a model on a CPU.
+        ValueError: if the language model is quantised, is spread over several devices or uses flash attention.
+        RuntimeError: if a model on a CPU has no C++ compiler.
     """
     places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
     attention = model.language_model.config._attn_implementation
@@ -56,15 +56,23 @@ def check_compilable(model: GPT4RoIForConditionalGeneration) -> None:
 
 
 class CompiledSteps:
-    """The language model's pass over one token of one answer, compiled with its first use.
+    """The language model's pass over one token of one answer, compiled at its first use.
 
-    A compiled pass needs tensors whose shapes stay. So the conversation's growing cache is copied into one of a fixed
-    length before an answer's second token, and what was added is copied back at its end: what reuses, cuts back or
-    branches the conversation's cache knows nothing of this.
+    A compiled pass needs tensors of constant shapes. So the conversation's growing cache is copied into one of a fixed
+    length before an answer's second token, and what was added is copied back at the end. Code that reuses, cuts back or
+    branches the conversation's cache is not affected.
     """
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, mode: bool | str = True) -> None:
-        """mode: torch.compile's, of `MODES`, or True for its default. Raises as `check_mode`, `check_compilable`."""
+        """Prepare the compilation.
+
+        Args:
+            model: the loaded model.
+            mode: one of `MODES`, torch.compile's, or True for its default.
+
+        Raises:
+            ValueError, RuntimeError: as `check_mode` and `check_compilable`.
+        """
         check_mode(mode)
         check_compilable(model)
         mode = mode if isinstance(mode, str) else MODES[0]
@@ -72,7 +80,7 @@ class CompiledSteps:
         self._spare: Cache | None = None  # a cache that no answer uses
 
     def begin(self, cache: Cache, room: int) -> CompiledWriting:
-        """Go on from a cache of one row that is not empty, for at most `room` tokens more."""
+        """Continue from a cache of one row that is not empty, for at most `room` more tokens."""
         needed = cache.get_seq_length() + room
         spare, self._spare = self._spare, None
         if spare is None or not _fits(spare, cache, needed):
@@ -81,7 +89,19 @@ class CompiledSteps:
         return CompiledWriting(self, spare, cache)
 
     def run(self, inputs_embeds: Tensor, cache: Cache, positions: Tensor) -> Tensor:
-        """inputs_embeds: (1, 1, D), of the token at positions, (1, 1) int64 → its logits, (1, 1, V)."""
+        """Compute the logits of one token.
+
+        Args:
+            inputs_embeds: (1, 1, D), the token's.
+            cache: of a fixed length; grows by the token.
+            positions: (1, 1) int64, the token's.
+
+        Returns:
+            (1, 1, V).
+
+        Raises:
+            RuntimeError: if torch cannot compile the step.
+        """
         try:
             logits: Tensor = self._compiled(
                 inputs_embeds=inputs_embeds, past_key_values=cache, position_ids=positions, use_cache=True
@@ -91,7 +111,7 @@ class CompiledSteps:
 
             if not isinstance(error, TorchDynamoException):
                 raise
-            reason = " ".join(str(error).split("\n\n")[0].split())  # what follows is advice to torch's developers
+            reason = " ".join(str(error).split("\n\n")[0].split())  # the rest is advice for torch's developers
             raise RuntimeError(f"the model's step could not be compiled ({reason}); {_WITHOUT}") from error
         return logits
 
@@ -101,19 +121,19 @@ class CompiledSteps:
 
 
 class CompiledWriting:
-    """One answer's compiled steps, until `end`."""
+    """The compiled steps of one answer, until `end`."""
 
     def __init__(self, steps: CompiledSteps, static: Cache, cache: Cache) -> None:
         self._steps, self._static, self._cache = steps, static, cache
         self._first = self._length = cache.get_seq_length()
-        # Advanced on the device: a number of the host in every step would be copied there, and waited for.
+        # Advanced on the device: a number from the host would have to be copied, and waited for, in every step.
         self._positions = torch.tensor([[self._first]], device=next(_states(cache))[0].device)
         static.reset()
         for index, (keys, values) in enumerate(_states(cache)):
             static.update(keys, values, index)
 
     def logits(self, inputs_embeds: Tensor) -> Tensor:
-        """inputs_embeds: (1, 1, D) → (1, 1, V)."""
+        """Compute the next token's logits: (1, 1, D) → (1, 1, V)."""
         logits = self._steps.run(inputs_embeds, self._static, self._positions)
         self._positions.add_(1)
         self._length += 1
@@ -121,7 +141,7 @@ class CompiledWriting:
 
     @torch.inference_mode()
     def end(self) -> None:
-        """Put what was added behind the growing cache."""
+        """Append what was added to the growing cache."""
         if self._length > self._first:
             added = slice(self._first, self._length)
             for index, (keys, values) in enumerate(_states(self._static)):
@@ -130,12 +150,12 @@ class CompiledWriting:
 
 
 def _states(cache: Cache) -> Iterator[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer, (1, heads, length, D) each."""
+    """Yield the keys and values of each layer, (1, heads, length, D) each."""
     for layer in cache.layers:
         yield layer.keys, layer.values  # type: ignore[union-attr, misc]  # both kinds of layers here have them
 
 
 def _fits(static: Cache, cache: Cache, needed: int) -> bool:
-    """Whether a cache of fixed length can stand for another one."""
+    """Whether a cache of fixed length can replace another one."""
     (one, _), (other, _) = next(_states(static)), next(_states(cache))
     return one.dtype == other.dtype and one.device == other.device and one.shape[-2] >= needed

@@ -1,4 +1,4 @@
-"""The one decode loop: from prompts' embeddings and a cache to the texts of their answers, token by token."""
+"""The only decode loop: from prompts' embeddings and a cache to the texts of their answers, token by token."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 LOWEST_TEMPERATURE = 1e-6  # logits divided by less overflow
-HIGHEST_TEMPERATURE = 1e6  # long before that every token is as likely as any other; float32 ends at 3e38
+HIGHEST_TEMPERATURE = 1e6  # far below this, all tokens are equally likely already; float32 ends at 3e38
 WEIGHTS_CHANGED = (
-    "the model was trained while this answer was being written, so that its end would come from other weights than its "
-    "beginning; ask again (ask() keeps training waiting until the answer is whole)"
+    "the model was trained while this answer was being written, so its end would come from other weights than its "
+    "beginning; ask again (ask() keeps training waiting until the answer is complete)"
 )
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen: greedily at temperature 0, else from the `top_p` nucleus, repeatably by seed."""
+    """How the next token is chosen: greedily, or sampled from a nucleus.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        top_p: probability mass of the nucleus, above 0 and at most 1.
+        seed: makes sampling repeatable.
+
+    Raises:
+        TypeError: if one of them is not a number.
+        ValueError: if one of them is out of range.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        # Frozen for its users; here numbers of NumPy become Python's.
+        # Frozen for its users; here, NumPy's numbers become Python's.
         object.__setattr__(self, "temperature", real_number(self.temperature, "temperature"))
         object.__setattr__(self, "top_p", real_number(self.top_p, "top_p"))
         if self.seed is not None:
@@ -51,16 +61,17 @@ class Sampling:
             raise ValueError(f"top_p must be above 0 and at most 1, but is {self.top_p}")
 
     def generator(self, device: torch.device) -> torch.Generator | None:
+        """Make the random generator for a device; None without a seed."""
         if self.seed is None:
             return None
         return torch.Generator(device).manual_seed(self.seed)
 
     def choose(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
-        """logits: (B, V) float32 → (B,) int64."""
+        """Choose tokens: (B, V) float32 logits → (B,) int64."""
         if self.temperature == 0:
             return logits.argmax(dim=-1)
         probabilities, order = (logits / self.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
-        # A token stays while the mass before it is below top_p, so that the likeliest always stays.
+        # A token is kept while the mass before it is below top_p, so the likeliest is always kept.
         outside = probabilities.cumsum(dim=-1) - probabilities >= self.top_p
         drawn = torch.multinomial(probabilities.masked_fill(outside, 0), 1, generator=generator)
         return order.gather(-1, drawn).squeeze(-1)
@@ -70,7 +81,7 @@ GREEDY = Sampling()
 
 
 def detokenizers(loaded: LoadedModel, count: int) -> list[StreamingDetokenizer]:
-    """One `StreamingDetokenizer` per row, which ends where the model's answers end."""
+    """Make one `StreamingDetokenizer` per row, which ends where the model's answers end."""
     end = loaded.model.generation_config.eos_token_id
     return [StreamingDetokenizer(loaded.processor, end) for _ in range(count)]
 
@@ -88,36 +99,39 @@ def decode(
     stop: threading.Event | None = None,
     training_steps: int | None = None,
 ) -> Iterator[list[str]]:
-    """Write the answers of B prompts, each until it ends by itself, together for at most `max_new_tokens` steps.
+    """Write the answers of B prompts, each until it ends by itself, for at most `max_new_tokens` steps.
 
-    Once half of the rows are finished, these leave the batch and the cache. Added tokens, which stand for images and
-    regions, are never written, nor are rows of the embedding that no token belongs to (some models have them, to round
-    their number up). Whoever takes the pieces may pause: training goes on after a second, and the answer then ends with
-    an error. Where the loaded model's steps are compiled, those of an answer that is written alone are.
+    Once half of the rows are finished, they leave the batch and the cache. Never written are added tokens, which stand
+    for images and regions, and ids without a token (some models round the rows of their embedding up). The reader of
+    the pieces may pause; after one second training continues, and the answer then ends with an error. If the loaded
+    model's steps are compiled, this is used for an answer that is written alone.
 
     Args:
-        rows: of `detokenizers`, one per prompt; they hold the answers.
-        inputs_embeds: (B, T, D), what comes after that which the cache holds; padded on the left, if at all.
-        cache: grows by T, then by one token per step. The token that was written last is not in it.
-        generator: `sampling`'s, on the embeddings' device.
-        attention_mask: (B, cached + T) int64, 0 for padding; None where there is none.
-        stop: an event that ends the writing early; rows that are not finished are marked as `stopped`.
-        training_steps: the loaded model's, when the embeddings were computed; None takes the present one.
+        loaded: the model.
+        rows: from `detokenizers`, one per prompt; they hold the answers.
+        inputs_embeds: (B, T, D), what follows the content of the cache; padded on the left, if at all.
+        cache: grows by T, then by one token per step. It does not hold the last token written.
+        max_new_tokens: the most steps.
+        sampling: how tokens are chosen.
+        generator: from `sampling`, on the embeddings' device.
+        attention_mask: (B, cached + T) int64, 0 for padding; None without padding.
+        stop: an event that ends the writing early; unfinished rows are marked as `stopped`.
+        training_steps: the loaded model's, when the embeddings were computed; None takes the current one.
 
     Yields:
-        The text that each of the B rows can show now and did not show before, "" for none.
+        The new text of each of the B rows, "" for none.
 
     Raises:
-        FloatingPointError: the model computes NaN; says why, as far as that can be found out.
-        WeightsChangedError: the model was trained between two steps.
-        KeyboardInterrupt: as it came; the rows keep what was written, and are marked as `stopped`.
+        FloatingPointError: if the model computes NaN; the message names the cause, as far as it can be found.
+        WeightsChangedError: if the model was trained between two steps.
+        KeyboardInterrupt: passed on; the rows keep what was written, and unfinished ones are marked as `stopped`.
     """
     forbidden = _forbidden(loaded).to(inputs_embeds.device)
     written = list(range(len(rows)))  # the rows in the batch
-    answer = object()  # a name for the lock
+    answer = object()  # identifies this answer to the lock
     steps = loaded.training_steps if training_steps is None else training_steps
     compiled = loaded.compiled if len(rows) == 1 and attention_mask is None else None
-    writing: CompiledWriting | None = None  # from the second token on, where steps are compiled
+    writing: CompiledWriting | None = None  # from the second token on, if steps are compiled
     try:
         for step in range(max_new_tokens):
             if stop is not None and stop.is_set():
@@ -132,15 +146,15 @@ def decode(
                 else:
                     masked = masked_positions(attention_mask, inputs_embeds.shape[1])
                     if step and masked and takes_whole_masks(model.language_model.config):
-                        # Of a mask by token transformers asks the device whether it masks anything.
+                        # For a (B, T) mask, transformers would ask the device whether it masks anything.
                         masked["attention_mask"] = whole_mask(masked["attention_mask"], inputs_embeds.dtype)
                     computed = model.language_model(
                         inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=True, logits_to_keep=1, **masked
                     ).logits
-                # A model that is spread over devices has its logits on the last of them.
+                # A model that is spread over several devices has its logits on the last of them.
                 logits = computed[:, -1].to(inputs_embeds.device).float()
                 likely, finite = unchecked_log_probabilities(logits)
-                # On a GPU a draw from NaN would end the whole process; what is drawn here instead is never used.
+                # On a GPU, sampling from NaN would end the whole process; what is drawn here instead is never used.
                 allowed = torch.where(finite[:, None], logits, 0).index_fill(-1, forbidden, float("-inf"))
                 tokens = sampling.choose(allowed, generator)
                 chosen = likely.gather(-1, tokens[:, None]).squeeze(-1)
@@ -149,7 +163,7 @@ def decode(
                 inputs_embeds = model.get_input_embeddings()(tokens[:, None])
                 if attention_mask is not None:
                     attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
-                read = outcome.tolist()  # the one place of a step that waits for the device
+                read = outcome.tolist()  # the only place in a step that waits for the device
                 if not all(usable for _, _, usable in read):
                     raise nan_error(model)
             pieces = [""] * len(rows)
@@ -185,7 +199,7 @@ def _mark_stopped(rows: Sequence[StreamingDetokenizer]) -> None:
 
 
 def _forbidden(loaded: LoadedModel) -> Tensor:
-    """Ids that are never written."""
+    """Return the ids that are never written."""
     tokenizer = loaded.processor.tokenizer
     added = tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
     known = len(tokenizer)
@@ -195,7 +209,7 @@ def _forbidden(loaded: LoadedModel) -> Tensor:
 
 
 def takes_whole_masks(config: PreTrainedConfig) -> bool:
-    """Whether all layers of a language model look back at everything, by rotated positions and a mask alone."""
+    """Whether all layers of a language model attend to all earlier tokens, with only rotary positions and a mask."""
     return (
         config._attn_implementation in ("sdpa", "eager")
         and bool(getattr(config, "rope_parameters", None))
@@ -206,14 +220,14 @@ def takes_whole_masks(config: PreTrainedConfig) -> bool:
 
 
 def whole_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, T), 0 for padding, to what is added to the scores of one query per row: (B, 1, 1, T) of a dtype."""
+    """Turn a (B, T) mask, 0 for padding, into what is added to the scores of one query per row: (B, 1, 1, T)."""
     least = torch.finfo(dtype).min
     scores = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(attention_mask == 0, least)
     return scores[:, None, None]
 
 
 def masked_positions(attention_mask: Tensor | None, length: int) -> dict[str, Tensor]:
-    """The mask, (B, T) with 0 for padding, and the positions of its last `length` tokens, as a language model takes."""
+    """Return a language model's arguments: the mask, (B, T) with 0 for padding, and its last `length` positions."""
     if attention_mask is None:
         return {}
     positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]

@@ -10,7 +10,7 @@ from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import ROLES, TURN_MARK
 
 _UNFINISHED_CHARACTER = "\ufffd"
-# Bytes become characters as a whole run: one more byte can change the reading of those before it.
+# A run of bytes is decoded as a whole: one more byte can change how those before it read.
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ROLE = f"{ROLES['assistant']}:"
 
@@ -19,15 +19,16 @@ EosTokenId = int | Sequence[int] | None  # as a generation_config has it
 
 @dataclass
 class StreamingDetokenizer:
-    """Collects the tokens of one answer and makes text of them.
+    """Collect the tokens of one answer and decode them to text.
 
-    It drops the role in front and ends at the mark of the next turn. With a chat template there is neither role nor
-    mark in the text: `###` is text then, and a token ends the answer. Each token is decoded with the few before it that
-    it may change, so that the whole work is linear in the length of the answer.
+    The role at the beginning is dropped, and the mark of the next turn ends the answer. With a chat template, the text
+    has neither role nor mark: `###` is text then, and a token ends the answer. Each token is decoded with the few before
+    it that it may change, so the total work is linear in the length of the answer.
 
     Attributes:
-        eos_token_id: of the model's `generation_config`; those ids end the answer, and the tokenizer's own.
-        ids, logprobs: of every token that came, also those of the role and the stop mark.
+        processor: of the model.
+        eos_token_id: from the model's `generation_config`; these ids and the tokenizer's own end the answer.
+        ids, logprobs: of every token pushed, including the role and the stop mark.
         finished: whether the answer ended by itself.
         stopped: whether a Stop or an interrupt ended it before.
     """
@@ -41,12 +42,12 @@ class StreamingDetokenizer:
     _ends: list[int] = field(default_factory=list)  # length of the decoded text after each token
     _text: str = ""
     _shown: int = 0
-    # Tokens from `_open` on may still change how they read; those from `_context` to there are decoded with them, since
-    # the first token of a text may lose a space that it has within one.
+    # Tokens from `_open` on may still be decoded differently. Those from `_context` to there are decoded with them, since
+    # the first token of a text may lose a space that it has elsewhere.
     _context: int = 0
     _context_length: int = 0
     _open: int = 0
-    _settled: int = 0  # length of the text that cannot change any more
+    _settled: int = 0  # length of the text that can no longer change
 
     def __post_init__(self) -> None:
         tokenizer = self.processor.tokenizer
@@ -58,7 +59,7 @@ class StreamingDetokenizer:
         self._end_ids = frozenset([tokenizer.eos_token_id, end, *given]) - {None}
 
     def push(self, token_id: int, logprob: float) -> str:
-        """Take a token; return the text that can be shown now and was not shown before."""
+        """Add a token; return the text that can be shown now and was not shown before."""
         self.ids.append(token_id)
         self.logprobs.append(logprob)
         may_change = self._read(token_id)
@@ -70,29 +71,29 @@ class StreamingDetokenizer:
         if self.finished:
             ready = len(text)
         elif may_change or self._role.startswith(self._text.strip()):
-            ready = self._shown  # half a character, or half of "Assistant:"
+            ready = self._shown  # half a character, or a part of "Assistant:"
         else:
-            ready = len(text.rstrip(self._mark).rstrip())  # these may yet turn out to be the stop mark
+            ready = len(text.rstrip(self._mark).rstrip())  # the rest may be the beginning of the stop mark
         piece = text[self._shown : ready]
         self._shown = max(self._shown, ready)
         return piece
 
     def _read(self, token_id: int) -> bool:
-        """Append the last token's text; return whether the text so far may read otherwise with the next token."""
+        """Append the last token's text; return whether the next token may change the text so far."""
         tokenizer = self.processor.tokenizer
         self._text = self._text[: self._settled] + self._decode(self._context)[self._context_length :]
-        # A character of several bytes is shorter than its parts were: it belongs to the first of its tokens.
+        # A character of several bytes is shorter than its parts: it belongs to the first of its tokens.
         for index in range(self._open, len(self._ends)):
             self._ends[index] = min(self._ends[index], len(self._text))
         self._ends.append(len(self._text))
         return (
             self._text.endswith(_UNFINISHED_CHARACTER)
-            or token_id in self._special_ids  # leaves no text, so that it ends no run of bytes
+            or token_id in self._special_ids  # has no text, so it does not end a run of bytes
             or _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(token_id) or "") is not None
         )
 
     def _settle(self) -> None:
-        """What was read so far cannot change any more; the last of it is the context of what comes."""
+        """Mark the text so far as final; its last tokens are the context of the next."""
         self._context, self._context_length = self._open, len(self._decode(self._open))
         self._open, self._settled = len(self.ids), len(self._text)
 
@@ -102,9 +103,9 @@ class StreamingDetokenizer:
         )
 
     def rest(self) -> str:
-        """Return what was held back, when no further token will come."""
+        """Return the text held back, when no more tokens will follow."""
         if self._text.strip() == self._role.removesuffix(":"):
-            self._text = ""  # stopped before the colon of "Assistant:", which is no answer
+            self._text = ""  # stopped before the colon of "Assistant:"; this is not an answer
         piece = self.text[self._shown :]
         self._shown += len(piece)
         return piece
@@ -122,6 +123,7 @@ class StreamingDetokenizer:
 
     @property
     def text(self) -> str:
+        """The answer so far, without role and stop mark."""
         start, end = self._bounds
         return self._text[start:end]
 
@@ -134,7 +136,7 @@ class StreamingDetokenizer:
 
     @property
     def tokens(self) -> list[str]:
-        """The text of each token in `kept`; together they are `text`."""
+        """The text of each token in `kept`; joined, they are `text`."""
         start, end = self._bounds
         first, last = self.kept
         return [

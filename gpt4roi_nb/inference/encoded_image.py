@@ -1,4 +1,4 @@
-"""An image as the model knows it: encoded once, and every box of it once."""
+"""An encoded image: the model encodes it once, and each of its boxes once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from gpt4roi_nb.prompt import Prompt
 
 
 class EncodedImage:
-    """What a model computed of one image, and the region tokens of the boxes that were asked about.
+    """What a model computed from one image, and the region tokens of the boxes used so far.
 
-    The tower and the fusion run once; a box costs RoIAlign and a small head, once. Where the model has been trained in
+    The tower and the fusion run once; each box costs RoIAlign and a small head, once. If the model has been trained in
     the meantime, both run again.
+
+    Attributes:
+        loaded: the model.
+        image: upright RGB.
+        size: (width, height) in pixels.
     """
 
     def __init__(self, loaded: LoadedModel, image: Image.Image) -> None:
@@ -31,7 +36,7 @@ class EncodedImage:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Encode the image with the present weights, if that has not been done; return whether it was."""
+        """Encode the image with the current weights, unless this has been done; return whether it was necessary."""
         if self.loaded.weights_version == self._weights_version:
             return False
         with self.loaded.inference() as model, torch.inference_mode():
@@ -42,12 +47,13 @@ class EncodedImage:
 
     @property
     def encoding(self) -> ImageEncoding:
+        """The encoding with the current weights."""
         self.refresh()
         return self._encoding  # type: ignore[return-value]
 
     @torch.inference_mode()
     def region_tokens(self, boxes: Sequence[Box]) -> Tensor:
-        """boxes: pixel xyxy, checked → (n, D)."""
+        """Compute (n, D) region tokens of n boxes, pixel xyxy, checked."""
         with self.loaded.inference():
             return self._region_tokens(self.encoding, boxes)
 
@@ -63,9 +69,15 @@ class EncodedImage:
 
     @torch.inference_mode()
     def embed(self, prompt: Prompt, boxes: Sequence[Box], start: int = 0) -> Tensor:
-        """(1, T - start, D) embeddings of a prompt from position `start` on.
+        """Embed a prompt from position `start` on.
 
-        boxes: of the prompt's `<bbox>` tokens, in order; pixel xyxy, checked.
+        Args:
+            prompt: of T tokens.
+            boxes: of all its `<bbox>` tokens, in order; pixel xyxy, checked.
+            start: the first position.
+
+        Returns:
+            (1, T - start, D).
         """
         with self.loaded.inference() as model:
             ids = prompt.input_ids[start:]
@@ -79,11 +91,11 @@ class EncodedImage:
             )
 
     def of(self, image: Image.Image) -> EncodedImage:
-        """Another image, as the same model knows it."""
+        """Encode another image with the same model."""
         return EncodedImage(self.loaded, image)
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._encoding = None
         self._weights_version = None
         self._known.clear()

@@ -1,4 +1,4 @@
-"""A model and its processor in memory, with the lock, the mode and the version of the weights that every pass needs."""
+"""A model and its processor in memory, with what every pass needs: lock, mode and version of the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 
-PAUSE = 1.0  # seconds that a reader of a streamed answer may take for each piece before training goes on
+PAUSE = 1.0  # seconds that the reader of a streamed answer may take per piece before training continues
 
 
 class WeightsChangedError(RuntimeError):
@@ -26,18 +26,18 @@ class WeightsChangedError(RuntimeError):
 
 
 class ForwardLock:
-    """Who may use the model: one pass at a time, in whatever thread, and no training step within an answer.
+    """The lock of the model: one pass at a time, in whatever thread, and no training step during an answer.
 
-    Answers may be written side by side, pass by pass. A training step waits until none is being written, and those that
-    wait go before it.
+    Several answers may be written at once, pass by pass. A training step waits until none is being written; waiting
+    answers go first.
     """
 
     def __init__(self) -> None:
         self._pass = threading.RLock()
         self._changed = threading.Condition()
-        self._holding: Counter[int] = Counter()  # by thread: blocks that need the weights as they are
+        self._holding: Counter[int] = Counter()  # by thread: blocks that need the weights unchanged
         self._training: int | None = None  # the thread that changes them
-        self._reserved: dict[object, float] = {}  # by answer: until when its next step may come, by the monotonic clock
+        self._reserved: dict[object, float] = {}  # by answer: deadline of its next step, by the monotonic clock
 
     @contextmanager
     def hold_weights(self) -> Iterator[None]:
@@ -52,7 +52,7 @@ class ForwardLock:
         finally:
             with self._changed:
                 self._holding[me] -= 1
-                self._holding += Counter()  # leaves out what is zero
+                self._holding += Counter()  # drops zeros
                 self._changed.notify_all()
 
     @contextmanager
@@ -63,7 +63,7 @@ class ForwardLock:
 
     @contextmanager
     def training_step(self) -> Iterator[None]:
-        """Change the weights, when no other thread needs them as they are; reentrant."""
+        """Wait until no other thread needs the weights unchanged, then allow to change them; reentrant."""
         me = threading.get_ident()
         with self._changed:
             while left := self._seconds_to_wait(me):
@@ -78,34 +78,34 @@ class ForwardLock:
                 self._changed.notify_all()
 
     def _seconds_to_wait(self, me: int) -> float:
-        """Until a training step may be tried again; 0 where it may begin."""
+        """Return when to try a training step again; 0 if it may begin."""
         if self._training == me:
             return 0.0
         if self._training is not None or any(thread != me for thread in self._holding):
-            return threading.TIMEOUT_MAX  # until it is told
+            return threading.TIMEOUT_MAX  # until notified
         return max(0.0, max(self._reserved.values(), default=0.0) - time.monotonic())
 
     def reserve(self, answer: object, seconds: float = PAUSE) -> None:
-        """Keep the next training step waiting for so long, since this answer's next step will come."""
+        """Keep the next training step waiting for some seconds, since this answer's next step will follow."""
         with self._changed:
             self._reserved[answer] = time.monotonic() + seconds
 
     def end_reservation(self, answer: object) -> None:
-        """This answer is finished."""
+        """Stop keeping training waiting: this answer is finished."""
         with self._changed:
             self._reserved.pop(answer, None)
             self._changed.notify_all()
 
 
 class Releasable(Protocol):
-    """What holds memory that belongs to a loaded model."""
+    """An object that holds memory of a loaded model."""
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
 
 
 class LoadedModel:
-    """A model and its processor.
+    """A model and its processor in memory.
 
     Every pass runs within `inference()`, an answer of several passes within `hold_weights()`, and every training step
     within `training_step()`.
@@ -114,10 +114,10 @@ class LoadedModel:
         model: a `GPT4RoIForConditionalGeneration`, an ordinary transformers model in evaluation mode.
         processor: its `GPT4RoIProcessor`.
         source: where it was loaded from.
-        forward_lock: who may use the model. No pass begins in one attention mode and ends in another.
+        forward_lock: the lock of the model. No pass begins in one attention mode and ends in another.
         training_steps: how often the weights were changed within `training_step()`.
-        check_free_memory: whether work that is larger than a session compares its memory with what is free before.
-        compiled: the compiled steps of answers that are written alone; None where nothing is compiled.
+        check_free_memory: whether work larger than a session compares needed with free memory before it begins.
+        compiled: the compiled steps of answers written alone; None if nothing is compiled.
     """
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
@@ -133,12 +133,13 @@ class LoadedModel:
 
     @property
     def model(self) -> GPT4RoIForConditionalGeneration:
+        """The model. Raises RuntimeError after `unload`."""
         self.check_loaded()
         return self._model  # type: ignore[return-value]
 
     @property
     def is_loaded(self) -> bool:
-        """False after `unload`."""
+        """Whether the model is in memory; False after `unload`."""
         return self._model is not None
 
     @property
@@ -149,6 +150,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
+        """The model's device."""
         return self.model.device
 
     @contextmanager
@@ -161,11 +163,11 @@ class LoadedModel:
     def inference(self) -> Iterator[GPT4RoIForConditionalGeneration]:
         """Run a pass of the model alone and in evaluation mode, also while it trains.
 
-        Other threads wait, training's next step among them. Afterwards the model is in the mode in which it was.
+        Other threads wait, including the next training step. Afterwards the model has the mode that it had before.
         """
         with self.forward_lock.one_pass():
             model = self.model
-            # Without evaluation mode LoRA drops out, and gradient checkpointing turns the key/value cache off.
+            # In training mode, LoRA applies dropout, and gradient checkpointing turns the key/value cache off.
             training = [] if self._depth else [module for module in _modules(model) if module.training]
             if training:
                 model.eval()
@@ -179,8 +181,11 @@ class LoadedModel:
 
     @contextmanager
     def training_step(self) -> Iterator[None]:
-        """Change the weights alone: answers that are being written are finished first, and those that wait go before
-        it. What was encoded with the weights before is encoded again where it is used."""
+        """Change the weights while nothing else uses them.
+
+        Answers that are being written or are waiting go first. Images encoded with the old weights are encoded again
+        when they are used.
+        """
         with self.forward_lock.training_step():
             try:
                 yield
@@ -189,27 +194,27 @@ class LoadedModel:
 
     @property
     def weights_version(self) -> int:
-        """Another number after every change of the weights: by `training_step`, and by anything that torch counts."""
+        """A number that differs after every change of the weights by `training_step` or anything that torch counts."""
         weights = (weight for module in _modules(self.model) for weight in module._parameters.values())
-        # Quantised weights are packed anew by their own kernels, without a change of their value.
+        # Quantised weights are repacked by their own kernels, without a change of their values.
         floats = (weight for weight in weights if weight is not None and weight.is_floating_point())
         return hash((self.training_steps, *((weight._version, weight.data_ptr()) for weight in floats)))
 
     def remember(self, holder: Releasable) -> None:
-        """Have `unload` give this holder's memory back as well."""
+        """Have `unload` free this holder's memory as well."""
         self._holders.add(holder)
 
     def check_loaded(self) -> None:
-        """Raises RuntimeError after `unload`."""
+        """Raise RuntimeError after `unload`."""
         if self._model is None:
             raise RuntimeError(
                 "this model has been unloaded; load it again with GPT4RoI.from_pretrained(…) and make a new session"
             )
 
     def unload(self) -> None:
-        """Give the memory back: the model's and that of its sessions. Asking afterwards is an error.
+        """Free the memory of the model and of its sessions. Asking afterwards is an error.
 
-        After an error the notebook keeps its traceback, whose frames hold tensors: those are emptied too.
+        After an error, the notebook keeps a traceback whose frames hold tensors; these are emptied too.
         """
         for holder in list(self._holders):
             holder.release()
@@ -218,8 +223,8 @@ class LoadedModel:
 
 
 def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """All modules of a model; `model.modules()` takes four times as long, and this is asked at every token."""
+    """List a model's modules. `model.modules()` takes four times as long, and this is called for every token."""
     found = [model]
-    for module in found:  # grows meanwhile
+    for module in found:  # grows during the loop
         found += [child for child in module._modules.values() if child is not None]
     return found

@@ -1,4 +1,4 @@
-"""Prompts about some images, read together: what all of them begin with is read once per image."""
+"""Prompts about some images, read together: their common opening is read once per image."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from gpt4roi_nb.prompt import Prompt
 class PromptBatch:
     """B prompts, ready for the language model.
 
-    inputs_embeds: (B, T, D), what each prompt has of its own, padded on the left.
-    attention_mask: (B, cached + T) int64, 0 for padding; None where there is none.
-    cache: keys and values of what the prompts share, one row per prompt.
+    Attributes:
+        inputs_embeds: (B, T, D), each prompt without the common opening, padded on the left.
+        attention_mask: (B, cached + T) int64, 0 for padding; None without padding.
+        cache: keys and values of the common opening, one row per prompt.
     """
 
     inputs_embeds: Tensor
@@ -32,10 +33,10 @@ class PromptBatch:
 
 
 class SharedOpening:
-    """The encodings of some images, and keys and values of the opening that every prompt about them has."""
+    """The encodings of some images, and the keys and values of the opening that all prompts about them share."""
 
     def __init__(self, loaded: LoadedModel, pixel_values: Tensor) -> None:
-        """pixel_values: (images, 3, S, S) float32."""
+        """Encode the images. pixel_values: (images, 3, S, S) float32."""
         self._loaded = loaded
         with loaded.inference() as model, torch.inference_mode():
             self._encoding: ImageEncoding = model.encode_image(pixel_values)
@@ -45,12 +46,12 @@ class SharedOpening:
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[Prompt], images: Sequence[int], boxes: Sequence[Tensor]) -> PromptBatch:
-        """Embed prompts behind their common opening.
+        """Embed what follows the prompts' common opening.
 
         Args:
-            prompts: B of them.
-            images: for each, the row of its image in `pixel_values`.
-            boxes: for each, (n, 4) float32 xyxy in [0, 1], as its `<bbox>` tokens.
+            prompts: B prompts.
+            images: per prompt, the row of its image in `pixel_values`.
+            boxes: per prompt, (n, 4) float32 xyxy in [0, 1], in the order of its `<bbox>` tokens.
         """
         length = min((_common_length(prompt.input_ids, self._ids) for prompt in prompts), default=0)
         own = [torch.tensor(prompt.input_ids[length:]) for prompt in prompts]
@@ -59,14 +60,14 @@ class SharedOpening:
             device = self._loaded.device
             ids = pad_sequence(own, batch_first=True, padding_value=pad, padding_side="left").to(device)
             mask = pad_sequence([torch.ones_like(row) for row in own], batch_first=True, padding_side="left").to(device)
-            # The gap between what is shared and a short prompt's own part is masked out, so it takes no position.
+            # The gap between the opening and the rest of a short prompt is masked out, so it takes no position.
             mask = torch.cat([mask.new_ones(len(mask), length), mask], dim=1)
             embeddings = model.embed(ids, None, self._regions(images, boxes))
             cache = gather(self._read_opening(), length, torch.tensor(images))
         return PromptBatch(embeddings, None if mask.all() else mask, cache)
 
     def _read_opening(self) -> Cache:
-        """Keys and values of the opening, one row per image."""
+        """Return the keys and values of the opening, one row per image."""
         if self._cache is None:
             features = self._encoding.image_features
             ids = torch.tensor([self._ids] * len(features), device=self._loaded.device)
@@ -78,7 +79,7 @@ class SharedOpening:
         return self._cache
 
     def _regions(self, images: Sequence[int], boxes: Sequence[Tensor]) -> Tensor | None:
-        """(all regions, D), in the order of the prompts' `<bbox>` tokens. A box that comes again is computed once."""
+        """Compute (all regions, D), in the order of the prompts' `<bbox>` tokens; equal boxes are computed once."""
         count = len(self._encoding.image_features)
         known: list[dict[tuple[float, ...], int]] = [{} for _ in range(count)]
         places = [
@@ -95,7 +96,7 @@ class SharedOpening:
 
 
 def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """With how many tokens both begin."""
+    """Count the tokens that both begin with."""
     count = 0
     while count < min(len(one), len(other)) and one[count] == other[count]:
         count += 1

@@ -60,7 +60,7 @@ def test_two_conversations_do_not_share_a_picture(gpt4roi, tmp_path):
 
 def test_a_folder_is_no_file_to_save_to(gpt4roi, tmp_path):
     for path in (tmp_path, ""):
-        with pytest.raises(ValueError, match="is no name of a file to save to"):
+        with pytest.raises(ValueError, match="is not the name of a file to save to"):
             talked(gpt4roi, picture()).save(path)
     assert list(tmp_path.iterdir()) == []
 
@@ -81,7 +81,7 @@ def test_a_question_that_was_changed_is_noticed(gpt4roi, image_file, tmp_path, q
 def test_another_picture_of_the_same_size_is_noticed(gpt4roi, image_file, tmp_path):
     talked(gpt4roi, image_file).save(tmp_path / "talk.json")
     Image.fromarray(picture(seed=1)).save(image_file)
-    with pytest.warns(UserWarning, match="but other pixels; its regions may lie on other things"):
+    with pytest.warns(UserWarning, match="but other pixels; the regions may lie on other objects"):
         RegionSession.load(tmp_path / "talk.json", gpt4roi)
 
 
@@ -290,6 +290,6 @@ def test_a_pipe_or_a_device_is_not_replaced(gpt4roi, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     session = talked(gpt4roi, picture())
     for path in (tmp_path / "pipe", "/dev/null"):
-        with pytest.raises(ValueError, match="is no name of a file to save to"):
+        with pytest.raises(ValueError, match="is not the name of a file to save to"):
             session.save(path)
     assert (tmp_path / "pipe").is_fifo() and not os.path.isfile("/dev/null") and len(os.listdir(tmp_path)) == 1
