@@ -48,7 +48,7 @@ NEEDED = {
 }
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 
-# The hidden states that feed the region levels: `num_levels` of them, from the last but one backwards in steps of three.
+# The hidden states that feed the region levels: `num_levels` of them, from the last but one back in steps of three.
 LAST_LEVEL = -2
 LEVEL_STEP = 3
 

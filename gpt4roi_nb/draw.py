@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import ImageLike, load_image
 
-# Ten hues, each with a contrast of at least 4.5:1 against white, so that white text on them is readable, and 3:1 against
+# Ten hues, each with a contrast of at least 4.5:1 to white, so that white text on them is readable, and 3:1 to
 # JupyterLab's dark background (#111111). With the region's number, which is always beside the colour, people with the
 # common colour deficiencies can tell them apart.
 REGION_COLORS: tuple[str, ...] = (
@@ -157,7 +157,7 @@ def _chip(text: str, color: str, line: int) -> Image.Image:
 def _place_for(
     chip: tuple[int, int], frame: _Rectangle, size: tuple[int, int], taken: Sequence[_Rectangle]
 ) -> _Rectangle:
-    """Find where the chip covers least of the box and the other chips: above or below a corner, beside it, or inside."""
+    """Find where a chip covers least of the box and the other chips: above or below a corner, beside it, or inside."""
     width, height = chip
     left, top, right, bottom = frame
     corners = [

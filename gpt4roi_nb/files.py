@@ -70,9 +70,7 @@ def parse_json(text: str, name: str) -> Any:
     else:
         if not _is_deeper(content, MAX_DEPTH):
             return content
-    raise ValueError(
-        f"{name} nests lists or objects more than {MAX_DEPTH} deep; it is damaged or not meant to be read"
-    )
+    raise ValueError(f"{name} nests lists or objects more than {MAX_DEPTH} deep; it is damaged or not meant to be read")
 
 
 def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:

@@ -120,7 +120,7 @@ def image_to_pixel_values(
 
 
 def _resized_size(width: int, height: int, image_size: int) -> tuple[int, int]:
-    """Return (width, height): the shortest side is `image_size`, the other rounded down; a long strip becomes square."""
+    """Return (width, height): the shortest side is `image_size`, the other rounded down; long strips become square."""
     short, long = min(width, height), max(width, height)
     if long > MAX_ASPECT_RATIO * short:
         return image_size, image_size

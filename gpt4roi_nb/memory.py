@@ -1,7 +1,7 @@
 """How much memory a model and its work need, from the configuration alone, and how much is free.
 
-Weights, keys and values are computed; everything else that a prompt takes is a measured headroom (`HEADROOM`). A session
-is the work of one prompt about one image; evaluation, `describe` and capture need more of both (`work_bytes`).
+Weights, keys and values are computed; everything else that a prompt takes is a measured headroom (`HEADROOM`). A
+session is the work of one prompt about one image; evaluation, `describe` and capture need more (`work_bytes`).
 
 `python -m gpt4roi_nb.memory` prints the tables in docs/memory.md. 1 GB is 10⁹ bytes.
 """

@@ -366,7 +366,7 @@ def _harmless(
 
 
 def _without_marks(token_id: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Split a token with several `#` into pieces with at most one: a user's `###` reads the same but is no turn mark."""
+    """Split a token with several `#` into pieces with at most one: a user's `###` must not become a turn mark."""
     token: str = tokenizer.convert_ids_to_tokens([token_id])[0]
     if "##" not in token:
         return [token_id]

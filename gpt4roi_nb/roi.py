@@ -163,7 +163,7 @@ class MultiLevelFusion(nn.Module):
         return inputs
 
     def _taps(self, level: int, device: torch.device) -> Tensor:
-        """Return (3, S_l, 3, grid): the resizing of a level's own channels, its deeper and its shallower neighbour's."""
+        """Return (3, S_l, 3, grid): the resizing of a level's own channels and its deeper and shallower neighbour's."""
         size = self.sizes[level]
         deeper, shallower = self.sizes[min(level + 1, len(self.sizes) - 1)], self.sizes[max(level - 1, 0)]
         through = (size, deeper, shallower)

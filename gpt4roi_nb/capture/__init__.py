@@ -1,7 +1,7 @@
-"""What is inside: attention, ablations and region features, recorded only when asked for.
+"""Look inside the model: attention, ablations and region features, recorded only on request.
 
 `Answer.attention`, `Answer.ablate`, `Answer.occlusion` and `RegionSession.roi_features` return these; `faithfulness`
-says which map explains a model, with a number.
+measures how well each map explains a model.
 """
 
 from gpt4roi_nb.capture.ablation import ABLATIONS, Ablation

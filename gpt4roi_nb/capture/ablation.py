@@ -1,4 +1,4 @@
-"""Something about a region is changed, and the same answer scored again: the check that a map has to pass."""
+"""Change something about a region and score the same answer again: the check that a map has to pass."""
 
 from __future__ import annotations
 
@@ -21,18 +21,32 @@ from gpt4roi_nb.memory import work_bytes
 How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
 ABLATIONS: tuple[How, ...] = get_args(How)
 BASELINES = ("mean", "zero")
-MORE_TOKENS = 16  # of a new answer than the old one had
-REFERENCE_SIDES = (2, 3, 4)  # the picture is cut into so many boxes a side, and all of them are reference boxes
+MORE_TOKENS = 16  # by which a new answer may be longer than the old one
+REFERENCE_SIDES = (2, 3, 4)  # the image is cut into this many boxes per side, and all of them are reference boxes
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
     """An answer before and after something about a region was changed.
 
-    how, region, baseline: what was changed. box: the box whose token took its place, where one did (pixel xyxy).
-    tokens: text of each of the answer's A tokens.
-    before, after: (A,) float32, log-probability (natural) of each of them, given the answer before it.
-    answer: what the model says now; None where it was not asked to.
+    Attributes:
+        how, region, baseline: what was changed; see `Answer.ablate`.
+        box: the box whose token took the region's place, pixel xyxy; None if there is none.
+        tokens: text of each of the answer's A tokens.
+        before, after: (A,) float32, natural log-probability of each of them, given the answer before it.
+        answer: the new answer; None if none was requested.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> answer = session.ask("What colour is <region1>?", [scene.objects[0].box])
+        >>> ablation = answer.ablate(1, "remove", generate=False)
+        >>> ablation.change.shape == (len(answer.tokens),)
+        True
+        >>> ablation.verdict()
+        'without region 1 the log-probability of the answer ...'
     """
 
     how: str
@@ -46,11 +60,15 @@ class Ablation:
 
     @property
     def change(self) -> Tensor:
-        """(A,) after - before: negative where the answer needed what was changed."""
+        """(A,) after - before; negative where the answer needed what was changed."""
         return self.after - self.before
 
     def verdict(self, token: int | None = None) -> str:
-        """In words: "without region 1 the log-probability of 'red' falls by 3.1". None takes the whole answer."""
+        """Say the change in words: "without region 1 the log-probability of 'red' falls by 3.1".
+
+        Args:
+            token: index of an answer token; None takes the whole answer.
+        """
         change = float(self.change.sum() if token is None else self.change[token])
         of = "the answer" if token is None else repr(self.tokens[token].strip())
         if abs(change) < 0.005:
@@ -113,18 +131,18 @@ def ablate(
 
 def _check_unused(how: str, other: int | None, box: Box | None) -> None:
     if other is not None and (how != "swap" or box is not None):
-        raise ValueError('other=… goes with how="swap" alone, and not together with box=…')
+        raise ValueError('other=… goes only with how="swap", and not together with box=…')
     if box is not None and how not in ("swap", "move"):
         raise ValueError(f'box=… goes with how="swap" or "move", but how is {how!r}')
 
 
 def _other(replay: Replay, region: int, other: int | None) -> tuple[int, Box]:
-    """Prompt position and box of the region to exchange with."""
+    """Return prompt position and box of the region to exchange with."""
     regions = sorted(replay.prompt.regions)
     if other is None:
         if len(regions) < 2:
             raise ValueError(
-                'the prompt has one region only, so that there is none to swap it with; give box=…, or use how="move"'
+                'the prompt has only one region, so there is none to swap it with; give box=…, or use how="move"'
             )
         other = regions[(regions.index(region) + 1) % len(regions)]
     if other == region:
@@ -138,27 +156,27 @@ def _checked(replay: Replay, box: Box) -> Box:
 
 
 def farthest_corner(box: Box, size: tuple[int, int]) -> Box:
-    """A box of the same size in the corner of the picture that is farthest from it."""
+    """Return a box of the same size in the corner of the image that is farthest from it."""
     (x1, y1, x2, y2), (width, height) = box, size
     left, top = 0.0 if x1 + x2 > width else width - (x2 - x1), 0.0 if y1 + y2 > height else height - (y2 - y1)
     return left, top, left + x2 - x1, top + y2 - y1
 
 
 def blurred(image: Image.Image, box: Box) -> Image.Image:
-    """The picture, blurred inside a box so strongly that nothing but its mean colours is left."""
+    """Blur an image inside a box, so strongly that only its mean colours are left."""
     left, top = int(np.floor(box[0])), int(np.floor(box[1]))
     right, bottom = int(np.ceil(box[2])), int(np.ceil(box[3]))
-    # Only what lies inside is mixed, so that neighbours do not leak into it.
+    # Only pixels inside are mixed, so that their surroundings do not leak in.
     inside = image.crop((left, top, right, bottom))
     copy = image.copy()
-    # Along each side by as much as it is long, or a long box would keep what there is along it.
+    # Along each side in proportion to its length, or a long box would keep details along it.
     radius = (inside.width / 2, inside.height / 2)
     copy.paste(inside.filter(ImageFilter.GaussianBlur(radius)), (left, top))
     return copy
 
 
 def reference_boxes(size: tuple[int, int], away_from: Box) -> list[Box]:
-    """A regular set of boxes of a picture that do not touch a box; all of the set where every one does."""
+    """Return the boxes of a regular set in an image that do not touch a given box; all of the set if each does."""
     width, height = size
     boxes = [
         (width * column / side, height * row / side, width * (column + 1) / side, height * (row + 1) / side)
@@ -172,12 +190,12 @@ def reference_boxes(size: tuple[int, int], away_from: Box) -> list[Box]:
 
 
 def mean_region(replay: Replay, away_from: Box) -> Tensor:
-    """(1, D): the mean region token of the reference boxes."""
+    """Compute the mean region token of the reference boxes: (1, D)."""
     return replay.encoded.region_tokens(reference_boxes(replay.encoded.size, away_from)).mean(dim=0, keepdim=True)
 
 
 def _region_token(replay: Replay, own: Box, how: str, baseline: str) -> Tensor:
-    """(1, D): the region's token with a part of it, or all of it, replaced by the baseline."""
+    """Compute the region's token, (1, D), with all or a part of it replaced by the baseline."""
     mean = baseline == "mean"
     if how == "remove":
         token = mean_region(replay, own)
@@ -216,8 +234,8 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     (whole,) = replay.log_probabilities(replay.embeddings())
 
     def drops(part: slice) -> Tensor:
-        pictures = [_covered(encoded.image, box, grid) for box in boxes[part]]
-        return whole - replay.log_probabilities(embed_pictures(replay, pictures), batch)
+        images = [_covered(encoded.image, box, grid) for box in boxes[part]]
+        return whole - replay.log_probabilities(embed_images(replay, images), batch)
 
     each = _own(torch.cat(list(batch.run(len(boxes), drops))).T.reshape(count, len(starts), len(starts)))
     if token == "each":
@@ -226,7 +244,7 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
 
 
 def occlusion_bytes(replay: Replay, batch_size: int) -> int:
-    """Bytes that `occlusion` takes with so many images at a time, at most."""
+    """Compute the most bytes that `occlusion` takes with this many images at a time."""
     return work_bytes(
         replay.loaded.model,
         rows=batch_size,
@@ -237,22 +255,22 @@ def occlusion_bytes(replay: Replay, batch_size: int) -> int:
     )
 
 
-def embed_pictures(replay: Replay, pictures: Sequence[Image.Image]) -> Tensor:
-    """(B, P, D): the prompt about each of B pictures of the same size."""
+def embed_images(replay: Replay, images: Sequence[Image.Image]) -> Tensor:
+    """Embed the prompt about each of B images of the same size: (B, P, D)."""
     processor = replay.loaded.processor.image_processor
-    pixel_values = torch.stack([processor.picture(picture) for picture in pictures])
+    pixel_values = torch.stack([processor.picture(image) for image in images])
     with replay.loaded.inference() as model:
         encoding = model.encode_image(pixel_values)
         regions = None
         if replay.boxes:
             boxes = torch.from_numpy(normalise(replay.boxes, *replay.encoded.size))
-            regions = model.encode_regions(encoding.fused_maps, [boxes] * len(pictures))
-        ids = torch.tensor([replay.prompt.input_ids] * len(pictures), device=replay.loaded.device)
+            regions = model.encode_regions(encoding.fused_maps, [boxes] * len(images))
+        ids = torch.tensor([replay.prompt.input_ids] * len(images), device=replay.loaded.device)
         return model.embed(ids, encoding.image_features, regions)
 
 
 def _covered(image: Image.Image, places: tuple[int, int, int, int], grid: int) -> Image.Image:
-    """The picture with a rectangle of places painted in its mean colour."""
+    """Paint a rectangle of places of an image in its mean colour."""
     width, height = image.size
     left, right = round(places[0] * width / grid), round(places[2] * width / grid)
     top, bottom = round(places[1] * height / grid), round(places[3] * height / grid)
@@ -263,6 +281,6 @@ def _covered(image: Image.Image, places: tuple[int, int, int, int], grid: int) -
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """A tensor that can be used outside inference mode."""
+    """Copy a tensor so that it can be used outside inference mode."""
     with torch.inference_mode(False):
         return tensor.clone()

@@ -1,4 +1,4 @@
-"""How an answer's tokens attend to the prompt, with named parts, and what can be read off it."""
+"""How an answer's tokens attend to the named parts of the prompt, and what follows from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpt4roi_nb.capture.recording import attention_bytes, check_pass, check_size
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.capture.sinks import Sink, Sinks, find_sinks
 from gpt4roi_nb.capture.spans import ANSWER_SO_FAR, named_spans
-from gpt4roi_nb.capture.storage import read, small_picture, write
+from gpt4roi_nb.capture.storage import read, small_image, write
 from gpt4roi_nb.memory import map_bytes
 from gpt4roi_nb.tokenizer import token_texts
 
@@ -31,18 +31,33 @@ _ABOUT = ("tokens", "prompt_tokens", "spans", "layers", "heads", "grid", "image_
 class Attention:
     """How an answer's A tokens attend to its P prompt tokens, in L layers and H heads.
 
-    A raw map is no explanation by itself: most of its mass may lie on tokens that could be removed without effect. Look
-    at `mass`, `sinks` and `relevancy` beside it, and at `Answer.ablate`.
+    A raw map alone explains nothing: most of its mass may lie on tokens that could be removed without effect. Compare
+    it with `mass`, `sinks` and `relevancy`, and with `Answer.ablate`.
 
-    weights: (L, H, A, P) in the dtype that was asked for. Row t is the step that wrote answer token t.
-    to_answer: (L, H, A, G - 1), the same rows' attention to the tokens that the model had written before; 0 for later
-        ones. The G written tokens are the role, where it writes one, and the answer. Rows of both together sum to 1.
-    tokens, prompt_tokens: text of each answer token and of each prompt token.
-    spans: prompt positions by name; each position in one of them. See `spans.named_spans`.
-    logprobs: (A,) float32, log-probability of each answer token, recomputed in this pass.
-    layers, heads: the model's numbers of those that were recorded; arguments called layer and head are such numbers.
-    grid: image tokens a side. image_size: (width, height) in pixels. image: the picture, at most 1024 pixels a side.
-    regions: box of each region of the prompt by number, pixel xyxy in the original image.
+    Attributes:
+        weights: (L, H, A, P) in the requested dtype. Row t is the step that wrote answer token t.
+        to_answer: (L, H, A, G - 1), the attention of the same rows to the tokens written before; 0 for later ones. The
+            G written tokens are the role, if the model writes one, and the answer. Rows of both together sum to 1.
+        tokens, prompt_tokens: text of each answer token and of each prompt token.
+        spans: prompt positions by name; each position is in exactly one. See `spans.named_spans`.
+        logprobs: (A,) float32, log-probability of each answer token, recomputed in this pass.
+        layers, heads: the model's numbers of those recorded; arguments called layer and head are such numbers.
+        grid: image tokens per side.
+        image_size: (width, height) in pixels.
+        image: the image, at most 1024 pixels per side.
+        regions: box of each region of the prompt by number, pixel xyxy in the original image.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> answer = session.ask("What colour is <region1>?", [scene.objects[0].box])
+        >>> attention = answer.attention()
+        >>> attention.to_image(token=0).shape == (attention.grid, attention.grid)
+        True
+        >>> list(attention.mass())
+        ['first token', 'system', 'image', 'region1', 'earlier turns', 'question', 'marks', 'answer so far']
     """
 
     weights: Tensor
@@ -61,64 +76,71 @@ class Attention:
     _found: dict[str, Any] = field(default_factory=dict, repr=False)  # what was computed once
 
     def span_mass(self, span: str) -> Tensor:
-        """Attention to a span, or to "answer so far": (L, H, A) float32, between 0 and 1."""
+        """Return the attention to a span, or to "answer so far": (L, H, A) float32, between 0 and 1."""
         if span == ANSWER_SO_FAR:
             return self.to_answer.float().sum(dim=-1)
         return self.weights[..., self._positions(span)].float().sum(dim=-1)
 
     def mass(self, layer: int | None = None, head: int | None = None) -> dict[str, Tensor]:
-        """Share of the attention on each span and on the answer so far: (A,) float32 each; for every token they sum
-        to 1. layer, head: None takes the mean over those that were recorded."""
+        """Return the share of the attention on each span and on the answer so far.
+
+        Args:
+            layer, head: None takes the mean over those recorded.
+
+        Returns:
+            (A,) float32 per span; for every token they sum to 1.
+        """
         return {span: self._mean(self.span_mass(span), layer, head) for span in (*self.spans, ANSWER_SO_FAR)}
 
     def matrix(self, span: str, token: int | None = None) -> Tensor:
-        """Attention to a span in each layer and head: (L, H) float32; of one answer token, or the mean of all."""
+        """Return the attention to a span in each layer and head: (L, H) float32, of one answer token or their mean."""
         mass = self.span_mass(span)
         return mass.mean(dim=-1) if token is None else mass[..., self.token(token)]
 
     def row(self, token: int, layer: int | None = None, head: int | None = None) -> Tensor:
-        """(P,) float32: the attention of one answer token."""
+        """Return the attention of one answer token: (P,) float32; a layer or head of None takes their mean."""
         return self._mean(self.weights[:, :, self.token(token)].float(), layer, head)
 
     def to_image(self, token: int, layer: int | None = None, head: int | None = None) -> Tensor:
-        """(grid, grid) float32, from the picture's top left: the attention of one answer token to each place.
+        """Return the attention of one answer token to each place: (grid, grid) float32, from the image's top left.
 
-        The grid covers the whole picture. Nothing is rescaled: the sum is the token's mass on the image.
+        The grid covers the whole image. Nothing is rescaled: the sum is the token's mass on the image.
         """
         return self.on_image(self.row(token, layer, head))
 
     def on_image(self, scores: Tensor) -> Tensor:
-        """(P,), one number a prompt token, as a `rollout` or `relevancy` row → (grid, grid)."""
+        """Arrange scores of the prompt tokens, such as a `rollout` or `relevancy` row: (P,) → (grid, grid)."""
         return rearrange(scores[self.spans["image"]], "(h w) -> h w", h=self.grid)
 
     def sinks(self) -> list[Sink]:
-        """Prompt tokens that draw attention independently of content, the strongest first; see `sinks.find_sinks`."""
+        """Find prompt tokens that draw attention whatever the content, the strongest first; see `sinks.find_sinks`."""
         return self._once("sinks", lambda replay: find_sinks(replay, self.spans, self.prompt_tokens)).sinks
 
     @property
     def sink_thresholds(self) -> dict[str, float]:
-        """What `sinks` demanded of this model's attention, and, beside it, what activations would be outliers."""
+        """The thresholds of `sinks` in this pass: of attention, and of activations that would be outliers."""
         self.sinks()
         return dict(self._found["sinks"].thresholds)
 
     def rollout(self) -> Tensor:
-        """(A, P) float32: attention followed through all layers (Abnar & Zuidema 2020), heads averaged.
+        """Follow attention through all layers (Abnar & Zuidema 2020), averaged over heads: (A, P) float32.
 
         Each layer counts half for what it attends to and half for its residual connection. All layers and heads are
-        used, whatever was recorded. A row lacks to 1 what goes to the answer so far.
+        used, whatever was recorded. What a row lacks to 1 goes to the answer so far.
         """
         return self._once("rollout", rollout)
 
     def relevancy(self, token: int) -> Tensor:
-        """(P,) float32, at least 0: relevancy of each prompt token for one answer token (Chefer et al. 2021).
+        """Compute the relevancy of each prompt token for one answer token (Chefer et al. 2021): (P,) float32, ≥ 0.
 
-        Gradient-weighted: a layer contributes the mean over heads of the positive part of attention × the gradient of
-        the token's logit; all layers and heads are used. It is not normalised, and a token's own step is left out.
+        Weighted by gradients: a layer contributes the mean over heads of the positive part of attention × the gradient
+        of the token's logit. All layers and heads are used. The result is not normalised, and leaves out the token's
+        own step.
 
         Raises:
-            MemoryError: the attention weights of all layers and what leads to them do not fit; nothing is computed.
-            RuntimeError: where the model gives no gradients, as some quantised ones, or for a token whose relevancy
-                was not saved.
+            MemoryError: if the attention weights of all layers and their gradients do not fit; nothing is computed.
+            RuntimeError: if the model gives no gradients, as some quantised ones, or for a token whose relevancy was
+                not saved.
         """
         index = self.token(token)
         known: dict[int, Tensor] = self._found.setdefault("relevancy", {})
@@ -127,7 +149,7 @@ class Attention:
         return known[index]
 
     def token(self, token: int) -> int:
-        """Checked index of an answer token; negative ones count from the end."""
+        """Check the index of an answer token, which may be negative; return it from 0."""
         count = len(self.tokens)
         if isinstance(token, bool) or not isinstance(token, int):
             raise TypeError(f"token must be an index into the {count} answer tokens, but is {token!r}")
@@ -136,10 +158,18 @@ class Attention:
         return token % count
 
     def save(self, path: str | os.PathLike[str], *, relevancy: bool = True) -> None:
-        """Writes all that is needed to draw it again as `.npz` or `.safetensors`, rollout and sinks included.
+        """Save all that is needed to draw it again, including rollout and sinks.
 
-        relevancy: that of every token, too: a backward pass each, which raises MemoryError where it has no room.
-            After the model was unloaded, what was computed by then is written.
+        After the model has been unloaded, what was computed before is written.
+
+        Args:
+            path: ends with `.npz` or `.safetensors`.
+            relevancy: whether to include every token's relevancy, with one backward pass each.
+
+        Raises:
+            ValueError: for a name with another ending.
+            FileNotFoundError: if its folder does not exist.
+            MemoryError: if the passes do not fit.
         """
         if self._replay is not None and self._replay.loaded.is_loaded:
             self.rollout()
@@ -159,10 +189,11 @@ class Attention:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Attention:
-        """What `save` wrote. What was not computed by then is an error when asked for.
+        """Load what `save` wrote. Methods raise RuntimeError for what was not computed before.
 
         Raises:
-            FileNotFoundError, ValueError: there is no such file, or it is none of these.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not a saved attention.
         """
         tensors, image, about = read(path, KIND)
         found: dict[str, Any] = {
@@ -178,11 +209,11 @@ class Attention:
 
     def _positions(self, span: str) -> list[int]:
         if span not in self.spans:
-            raise KeyError(f"there is no span {span!r}; there are {', '.join((*self.spans, ANSWER_SO_FAR))}")
+            raise KeyError(f"there is no span {span!r}; the spans are {', '.join((*self.spans, ANSWER_SO_FAR))}")
         return self.spans[span]
 
     def _mean(self, values: Tensor, layer: int | None, head: int | None) -> Tensor:
-        """(L, H, …) → (…): one layer or their mean, one head or their mean."""
+        """Take one layer or their mean, and one head or their mean: (L, H, …) → (…)."""
         return _one_or_mean(_one_or_mean(values, layer, self.layers, "layer"), head, self.heads, "head")
 
     def _live(self, what: str) -> Replay:
@@ -200,7 +231,7 @@ def _one_or_mean(values: Tensor, number: int | None, known: Sequence[int], what:
     if number is None:
         return values.mean(dim=0)
     if number not in known:
-        raise IndexError(f"{what} {number!r} was not recorded; recorded are {', '.join(map(str, known))}")
+        raise IndexError(f"{what} {number!r} was not recorded; recorded were {', '.join(map(str, known))}")
     return values[known.index(number)]
 
 
@@ -216,7 +247,7 @@ def attention_of(
     model = encoded.loaded.model
     layers, heads, size = wanted_and_size(replay, layers, heads, dtype)
     check_size(size, limit, layers, heads, dtype)
-    kept = size - map_bytes(model.config, model.dtype, forced_tokens(replay))  # the pass counts one layer's by itself
+    kept = size - map_bytes(model.config, model.dtype, forced_tokens(replay))  # check_pass adds one layer's itself
     check_pass(replay, "the attention needs", kept)
     weights, logprobs = record(replay, layers, heads, dtype)
     return Attention(
@@ -230,7 +261,7 @@ def attention_of(
         heads=heads,
         grid=model.config.grid_size,
         image_size=encoded.size,
-        image=small_picture(encoded.image),
+        image=small_image(encoded.image),
         regions=dict(sorted(zip(prompt.regions, replay.boxes, strict=True))),
         _replay=replay,
     )
@@ -239,7 +270,7 @@ def attention_of(
 def wanted_and_size(
     replay: Replay, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype
 ) -> tuple[list[int], list[int], int]:
-    """Checked layers and heads, and the bytes that recording them needs."""
+    """Return the checked layers and heads, and the bytes that recording them needs."""
     if dtype not in (torch.float16, torch.float32):
         raise ValueError(f"dtype must be torch.float16 or torch.float32, but is {dtype}")
     text = replay.loaded.model.config.text_config

@@ -1,4 +1,4 @@
-"""A region token in parts that add up to it: what each level, the position and the constants give."""
+"""Split a region token into parts that add up to it: those of each level, the position and the constants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpt4roi_nb.roi import RegionHead
 
 @torch.inference_mode()
 def contributions(head: RegionHead, head_outputs: list[Tensor], position_embedding: Tensor) -> dict[str, Tensor]:
-    """See `RoIFeatures.contribution`, also for the shapes. Computed in float32 on the head's device."""
+    """See `RoIFeatures.contribution`, also for shapes. Computed in float32 on the head's device."""
     weight = head.output_projection.weight
     out = weight.float()
     flatten = head.flatten_projection.weight.float()
@@ -34,7 +34,7 @@ def contributions(head: RegionHead, head_outputs: list[Tensor], position_embeddi
 
 
 def shares(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """(N, D) parts → (N,) lengths along their sum, as shares of it."""
+    """Turn (N, D) parts into (N,) lengths along their sum, as shares of it."""
     token = torch.stack(list(parts.values())).sum(dim=0)
     along = F.normalize(token, dim=-1)
     length = token.norm(dim=-1)
@@ -42,6 +42,6 @@ def shares(parts: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """As float32 on the CPU, in memory of its own, and usable outside inference mode."""
+    """Copy a tensor as float32 to the CPU, usable outside inference mode."""
     with torch.inference_mode(False):
         return tensor.detach().to("cpu", torch.float32, copy=True)

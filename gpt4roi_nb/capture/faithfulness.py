@@ -1,4 +1,4 @@
-"""Which map explains this model: deletion and insertion curves over a set of answers, against random maps."""
+"""Which map explains this model: deletion and insertion curves over a set of answers, compared with random maps."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ class TracedAnswer(Protocol):
     def live(self, what: str) -> Replay: ...
 
 
-# An answer and the tokens in question → (P,), a score for each prompt token, the most important the highest.
+# An answer and the tokens in question → (P,), a score per prompt token, the highest for the most important.
 Map = Callable[[Any, Sequence[int]], Tensor]
 
 
 def raw_attention(answer: TracedAnswer, tokens: Sequence[int]) -> Tensor:
-    """The mean of all layers and heads."""
+    """Average the attention of the tokens over all layers and heads."""
     return answer.attention().weights[:, :, list(tokens)].mean(dim=(0, 1, 2))
 
 
 def attention_rollout(answer: TracedAnswer, tokens: Sequence[int]) -> Tensor:
+    """Average the rollout of the tokens."""
     return answer.attention(layers=0, heads=0).rollout()[list(tokens)].mean(dim=0)
 
 
 def gradient_relevancy(answer: TracedAnswer, tokens: Sequence[int]) -> Tensor:
+    """Average the relevancy for the tokens."""
     attention = answer.attention(layers=0, heads=0)
     return torch.stack([attention.relevancy(token) for token in tokens]).mean(dim=0)
 
@@ -60,15 +62,30 @@ MAPS: dict[str, Map] = {
 class Faithfulness:
     """Deletion and insertion curves of maps, and of random ones.
 
-    The value of a curve is the probability of the tokens in question: the geometric mean over them, then the mean over
-    the answers. Deletion takes prompt tokens away, those that the map calls important first; a faithful map's curve
-    falls early, so that a *small* area is good. Insertion puts them back in that order; a *large* area is good.
+    A point of a curve is the probability of the tokens in question: the geometric mean over them, then the mean over
+    the answers. Deletion removes prompt tokens, those that the map calls important first; a faithful map's curve falls
+    early, so a *small* area is good. Insertion puts them back in that order; a *large* area is good. A removed image
+    token becomes the image's mean image token, a region token the mean token of boxes elsewhere in the image.
 
-    fractions: (S,) share of the tokens that were taken away or put back, 0 to 1.
-    deletion, insertion: (S,) a map, by name; "random" is the control, the mean over several random maps an answer.
-    deletion_areas, insertion_areas: (answers,) area under each answer's curve, a map; the same order for all maps.
-    over: which tokens. baseline: what an image token becomes is the picture's mean image token, a region token the mean
-    token of boxes elsewhere in the picture.
+    Attributes:
+        fractions: (S,) share of the tokens removed or put back, 0 to 1.
+        deletion, insertion: (S,) per map, by name; "random" is the control, the mean over several random maps per
+            answer.
+        deletion_areas, insertion_areas: (answers,) area under each answer's curve, per map, in the same order for all.
+        over: which tokens were removed: "image", "regions" or "both".
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.capture import faithfulness
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> answer = session.ask("What colour is <region1>?", [scene.objects[0].box])
+        >>> measured = faithfulness(["raw attention"], [answer], steps=2, random_maps=1)
+        >>> sorted(measured.deletion_area)
+        ['random', 'raw attention']
+        >>> measured.deletion["raw attention"].shape
+        torch.Size([3])
     """
 
     fractions: Tensor
@@ -89,8 +106,12 @@ class Faithfulness:
         return {name: float(areas.mean()) for name, areas in self.insertion_areas.items()}
 
     def against_random(self, name: str) -> dict[str, tuple[float, float]]:
-        """By how much a map is better than the random ones, answer by answer: {"deletion": (mean, standard error),
-        "insertion": …}; positive is better. The error is that of the mean over the answers."""
+        """Compare a map with the random ones, answer by answer.
+
+        Returns:
+            {"deletion": (mean, standard error), "insertion": …}: by how much it is better. The error is that of the
+            mean over the answers.
+        """
         better = {
             "deletion": self.deletion_areas[RANDOM] - self.deletion_areas[name],
             "insertion": self.insertion_areas[name] - self.insertion_areas[RANDOM],
@@ -99,7 +120,7 @@ class Faithfulness:
         return {kind: (float(each.mean()), float(errors[kind])) for kind, each in better.items()}
 
     def table(self) -> str:
-        """Areas as lines of text, with the gain over random maps and its standard error."""
+        """Format the areas as lines of text, with the gain over random maps and its standard error."""
         lines = [f"{'map':16}{'deletion':>9}{'gain':>16}{'insertion':>11}{'gain':>16}"]
         for name, area in self.deletion_area.items():
             if name == RANDOM:
@@ -123,21 +144,35 @@ def faithfulness(
     batch_size: int = 16,
     progress: bool = False,
 ) -> Faithfulness:
-    """Deletion and insertion curves of maps over a set of answers, with random maps as the control.
+    """Measure how faithful maps are over a set of answers, by deletion and insertion, with random maps as control.
 
     Args:
-        maps: names from `MAPS`, or functions by name, each taking an answer and the indices of its tokens in question
-            and returning a score for each of the P prompt tokens.
+        maps: names from `MAPS`, or functions by name; each takes an answer and the indices of its tokens in question,
+            and returns a score for each of the P prompt tokens.
         answers: of sessions whose model is loaded; each needs at least one token.
-        over: which prompt tokens are taken away: those of the "image", of the "regions", or "both".
-        steps: how many points a curve has beyond the first.
-        tokens: which of an answer's tokens are in question; None takes all.
-        random_maps: of each answer; the control is their mean.
-        batch_size: prompts at a time; fewer, with a warning, where memory runs out. progress: show a progress bar.
+        over: which prompt tokens are removed: those of the "image", of the "regions", or "both".
+        steps: number of points of a curve after the first.
+        tokens: returns the indices of an answer's tokens in question; None takes all.
+        random_maps: number per answer; the control is their mean.
+        seed: of the random maps.
+        batch_size: prompts at a time; fewer, with a warning, if memory runs out.
+        progress: whether to show a progress bar.
 
     Raises:
         ValueError: for an unknown map, no answers, or a map of the wrong shape.
         RuntimeError: for answers that were loaded from a file.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.capture import faithfulness
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> answer = session.ask("What colour is <region1>?", [scene.objects[0].box])
+        >>> print(faithfulness(["rollout"], [answer], steps=2, random_maps=1).table())
+        map              deletion            gain  insertion            gain
+        rollout          ...
+        random           ...
     """
     named = _named(maps)
     if over not in OVER:
@@ -181,15 +216,17 @@ def _named(maps: Sequence[str] | Mapping[str, Map]) -> dict[str, Map]:
     if not isinstance(maps, Mapping):
         unknown = [name for name in maps if name not in MAPS]
         if unknown:
-            raise ValueError(f"there is no map {unknown[0]!r}; there are {', '.join(MAPS)}, or give a function by name")
+            raise ValueError(
+                f"there is no map {unknown[0]!r}; use one of {', '.join(MAPS)}, or give a function by name"
+            )
         maps = {name: MAPS[name] for name in maps}
     if not maps or RANDOM in maps:
-        raise ValueError(f"give at least one map, by another name than {RANDOM!r}, which is the control")
+        raise ValueError(f"give at least one map; none may be called {RANDOM!r}, which is the control")
     return dict(maps)
 
 
 def _units(replay: Replay, over: str) -> Tensor:
-    """Prompt positions that are taken away."""
+    """Return the prompt positions to remove."""
     spans = replay.prompt.spans
     regions = [spans[f"region{number}"][0] for number in replay.prompt.regions]
     chosen = {"image": spans["image"], "regions": regions, "both": [*spans["image"], *regions]}[over]
@@ -199,7 +236,7 @@ def _units(replay: Replay, over: str) -> Tensor:
 
 
 def _order(scores: Tensor, units: Tensor, replay: Replay, name: str) -> Tensor:
-    """The units, the most important first; what is scored alike stays in the order of the prompt."""
+    """Sort the units, the most important first; equal scores stay in the order of the prompt."""
     if scores.shape != (replay.length,):
         raise ValueError(
             f"the map {name!r} must give one score for each of {replay.length} prompt tokens, but gave a tensor of "
@@ -212,7 +249,7 @@ def _order(scores: Tensor, units: Tensor, replay: Replay, name: str) -> Tensor:
 def _curves(
     replay: Replay, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch: BatchSize
 ) -> list[Tensor]:
-    """(2, S) float32 for each order: the deletion curve and the insertion curve."""
+    """Compute (2, S) float32 per order: the deletion curve and the insertion curve."""
     prompt = replay.embeddings()[0]
     nothing = prompt.clone()
     image = replay.prompt.spans["image"]

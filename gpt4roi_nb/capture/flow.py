@@ -1,4 +1,4 @@
-"""Attention through all layers: rollout, and relevancy weighted by gradients."""
+"""Attention through all layers: rollout, and relevancy, which is weighted by gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LESS = "look at rollout() and ablate() instead, which keep one layer at a time"
 
 @torch.inference_mode()
 def rollout(replay: Replay) -> Tensor:
-    """(A, P) float32; see `Attention.rollout`. One (T, T) matrix is held, whatever the number of layers."""
+    """Compute (A, P) float32; see `Attention.rollout`. Holds one (T, T) matrix, whatever the number of layers."""
     check_pass(replay, "the rollout needs")
     embeddings = replay.forced(replay.embeddings())
     flow = torch.eye(embeddings.shape[1])
@@ -34,14 +34,21 @@ def rollout(replay: Replay) -> Tensor:
 
 
 def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
-    """Relevancy of each prompt token for some answer tokens: {token: (P,) float32}; see `Attention.relevancy`.
+    """Compute the relevancy of each prompt token for some answer tokens; see `Attention.relevancy`.
 
     Chefer et al. 2021 (arXiv 2103.15679), equations 5 and 6: R starts as the identity, and each layer adds
-    mean over heads of (gradient ⊙ attention)⁺ · R. One pass forward, one backward a token.
+    mean over heads of (gradient ⊙ attention)⁺ · R. Runs one pass forward, and one backward per token.
+
+    Args:
+        replay: the answer.
+        tokens: indices of answer tokens.
+
+    Returns:
+        {token: (P,) float32}.
 
     Raises:
-        MemoryError: it does not fit; said before it begins.
-        RuntimeError: the model gives no gradients.
+        MemoryError: if it does not fit; raised before it begins.
+        RuntimeError: if the model gives no gradients.
     """
     if not tokens:
         return {}
@@ -62,7 +69,7 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
         capture_attention(model, look),
     ):
         unpack(model)
-        embeddings = computed.clone().requires_grad_()  # a tensor that was made in inference mode has no gradient
+        embeddings = computed.clone().requires_grad_()  # a tensor made in inference mode cannot have a gradient
         logits = model.language_model(
             inputs_embeds=embeddings, use_cache=False, logits_to_keep=len(replay.tokens)
         ).logits[0]
@@ -74,7 +81,7 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
 
 
 def relevancy_bytes(replay: Replay) -> int:
-    """Bytes that `relevancies` takes beside the weights, at most."""
+    """Compute the most bytes that `relevancies` takes besides the weights."""
     model, tokens = replay.loaded.model, forced_tokens(replay)
     return graph_bytes(model, tokens) + work_bytes(model, tokens=tokens, cached=0, logits=len(replay.tokens))
 
@@ -84,7 +91,7 @@ def _gradients(target: Tensor, maps: Sequence[Tensor], last: bool) -> Sequence[T
     if target.requires_grad and all(each.requires_grad for each in maps):
         try:
             return torch.autograd.grad(target, maps, retain_graph=not last)
-        except (RuntimeError, NotImplementedError) as error:  # what kernels without a backward pass raise
+        except (RuntimeError, NotImplementedError) as error:  # raised by kernels without a backward pass
             if is_out_of_memory(error):
                 raise
             reason = error
@@ -96,14 +103,14 @@ def _gradients(target: Tensor, maps: Sequence[Tensor], last: bool) -> Sequence[T
 
 @torch.no_grad()
 def _relevancy(maps: Sequence[Tensor], gradients: Sequence[Tensor], step: int) -> Tensor:
-    """(T,) float32 on the CPU: the row of `step` in R, without R: the layers are applied to the row, last one first.
+    """Compute the row of `step` in R, (T,) float32 on the CPU, by applying the layers to the row, the last one first.
 
-    R = (1 + A_L) … (1 + A_1), so that its row r is ((e_r (1 + A_L)) (1 + A_{L-1})) …
+    R = (1 + A_L) … (1 + A_1), so its row r is ((e_r (1 + A_L)) (1 + A_{L-1})) …; R itself is not computed.
     """
     row = torch.zeros(maps[0].shape[-1])
     row[step] = 1
     for weights, gradient in zip(reversed(maps), reversed(gradients), strict=True):
         layer = (gradient[0].float() * weights[0].float()).clamp(min=0).mean(dim=0).cpu()
         row = row + row @ layer
-    row[step] -= 1  # the identity that R starts from
+    row[step] -= 1  # the identity with which R starts
     return row

@@ -1,4 +1,4 @@
-"""Main components of feature maps, shared over levels and pictures, so that their colours compare."""
+"""Main components of feature maps, shared by levels and images, so that their colours can be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class FeatureMaps(Protocol):
-    """What components are fitted to: one tensor per level, (C, S, S) maps or (N, C, o, o) pooled grids."""
+    """The features to fit components to: one tensor per level, (C, S, S) maps or (N, C, o, o) pooled grids."""
 
     @property
     def levels(self) -> list[Tensor]: ...
@@ -28,9 +28,22 @@ class FeatureMaps(Protocol):
 class PCA:
     """Main components of features.
 
-    of: which features. components: (n, C) orthonormal rows, the strongest first; the greatest entry of each is
-    positive. mean: (C,). explained: (n,) share of the variance. low, high: (n,) range of the values that it was fitted
-    to; maps are scaled to it. maps: (n, S, S) a level, or (N, n, o, o) of pooled grids, in [0, 1] by that range.
+    Attributes:
+        of: which features.
+        components: (n, C) orthonormal rows, the strongest first; the largest entry of each is positive.
+        mean: (C,) of the features.
+        explained: (n,) share of the variance.
+        low, high: (n,) range of the fitted values; maps are scaled to it.
+        maps: per level, (n, S, S), or (N, n, o, o) for pooled grids, in [0, 1] by that range.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> features = GPT4RoI.from_pretrained(device="cpu").session(scene.image).roi_features([scene.objects[0].box])
+        >>> pca = features.pca("fused_maps", n=3)
+        >>> len(pca.maps) == len(features.fused_maps) and len(pca.maps[0])
+        3
     """
 
     of: str
@@ -42,16 +55,16 @@ class PCA:
     maps: list[Tensor]
 
     def project(self, features: FeatureMaps) -> list[Tensor]:
-        """(…, n, S, S) a level: the values along the components, not scaled."""
+        """Compute the values along the components, not scaled: (…, n, S, S) per level."""
         return [_along(each, self.mean, self.components) for each in getattr(features, self.of)]
 
     def maps_of(self, features: FeatureMaps) -> list[Tensor]:
-        """The maps of other features in the same components and range, cut to [0, 1]."""
+        """Compute the maps of other features with the same components and range, clipped to [0, 1]."""
         return [_scaled(each, self.low, self.high) for each in self.project(features)]
 
 
 def fit_components(several: Sequence[FeatureMaps], of: str, n: int) -> PCA:
-    """Components of all levels of all features together; `maps` are those of the first."""
+    """Fit components to all levels of all features together; `maps` are those of the first."""
     vectors = torch.cat([_vectors(each) for features in several for each in getattr(features, of)])
     if not isinstance(n, int) or not 1 <= n <= vectors.shape[1]:
         raise ValueError(f"n must be between 1 and the {vectors.shape[1]} channels, but is {n!r}")
@@ -59,11 +72,11 @@ def fit_components(several: Sequence[FeatureMaps], of: str, n: int) -> PCA:
         raise ValueError(f"components need at least 2 vectors, but {of} holds {len(vectors)}; give a box")
     mean = vectors.mean(dim=0)
     centred = (vectors - mean).double()
-    # From the covariance: there are many more places than channels.
+    # From the covariance, since there are many more places than channels.
     values, axes = torch.linalg.eigh(centred.T @ centred)
     order = values.argsort(descending=True)[:n]
     components = axes[:, order].T
-    # The sign of a component means nothing; fixed, so that colours are the same each time.
+    # The sign of a component means nothing; it is fixed so that colours are the same each time.
     signs = components.gather(1, components.abs().argmax(dim=1, keepdim=True)).sign()
     components = (components * signs).float()
     along = (vectors - mean) @ components.T

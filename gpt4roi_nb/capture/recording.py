@@ -1,4 +1,4 @@
-"""Passes in which attention weights can be seen, without ever holding more of them than is wanted."""
+"""Passes that show attention weights, without holding more of them than requested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ LIMIT = 2_000_000_000  # bytes
 
 @contextmanager
 def eager_attention(model: GPT4RoIForConditionalGeneration) -> Iterator[None]:
-    """Attention weights exist in eager mode only: switches the language model to it and back, also after an error."""
+    """Switch the language model to eager attention and back, also after an error: only eager mode has weights.
+
+    Args:
+        model: the model whose `language_model` is switched.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.capture import eager_attention
+        >>> model = GPT4RoI.from_pretrained(device="cpu").model
+        >>> with eager_attention(model):
+        ...     print(model.language_model.config._attn_implementation)
+        eager
+    """
     before = model.language_model.config._attn_implementation
     model.language_model.set_attn_implementation("eager")
     try:
@@ -29,10 +41,10 @@ def eager_attention(model: GPT4RoIForConditionalGeneration) -> Iterator[None]:
 
 
 def attention_modules(model: GPT4RoIForConditionalGeneration) -> list[nn.Module]:
-    """The attention of each of the language model's layers, in order.
+    """Return the attention module of each of the language model's layers, in order.
 
     Raises:
-        NotImplementedError: where the language model is built in another way than transformers' usual one.
+        NotImplementedError: if the language model is not built in transformers' usual way.
     """
     found = [
         module
@@ -52,7 +64,7 @@ def attention_modules(model: GPT4RoIForConditionalGeneration) -> list[nn.Module]
 def capture_attention(
     model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None], layers: Sequence[int] | None = None
 ) -> Iterator[None]:
-    """Within it, `look(layer, weights)` sees the (B, heads, T, T) weights of each pass, a layer at a time."""
+    """Call `look(layer, weights)` with the (B, heads, T, T) weights of each pass in the block, one layer at a time."""
     modules = attention_modules(model)
 
     def hook(layer: int) -> Callable[..., None]:
@@ -76,7 +88,7 @@ def capture_attention(
 
 @contextmanager
 def capture_layer_inputs(model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within it, `look(layer, states)` sees the (B, T, D) hidden states that go into each layer of a pass."""
+    """Call `look(layer, states)` with the (B, T, D) hidden states that enter each layer of a pass in the block."""
     attention = attention_modules(model)
     layers = [
         module for module in model.language_model.modules() if any(child in attention for child in module.children())
@@ -97,7 +109,7 @@ def capture_layer_inputs(model: GPT4RoIForConditionalGeneration, look: Callable[
 
 
 def chosen(given: Sequence[int] | int | None, count: int, what: str) -> list[int]:
-    """Checked indices of layers or heads; None means all, negative ones count from the end."""
+    """Check indices of layers or heads, which may be negative; return them from 0. None means all."""
     if given is None:
         return list(range(count))
     wanted = [given] if isinstance(given, int) else list(given)
@@ -111,7 +123,7 @@ def chosen(given: Sequence[int] | int | None, count: int, what: str) -> list[int
 
 
 def attention_bytes(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> int:
-    """What recording needs: the weights that are kept, and those of one whole layer that pass by."""
+    """Compute the bytes that recording needs: the weights kept, and those of one whole layer."""
     model = replay.loaded.model
     written, answer = len(replay.ids), len(replay.tokens)
     return sizes(model.config, replay.length, written, answer, len(layers), len(heads), dtype, model.dtype)
@@ -127,13 +139,13 @@ def sizes(
     dtype: torch.dtype,
     model_dtype: torch.dtype,
 ) -> int:
-    """As `attention_bytes`, for so many tokens of the prompt, written, and of the answer among them."""
+    """Compute `attention_bytes` from counts: tokens of the prompt, tokens written, and those of the answer in them."""
     total = prompt + max(written - 1, 0)
     return layers * heads * answer * total * dtype.itemsize + map_bytes(config, model_dtype, total)
 
 
 def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> None:
-    """Raises MemoryError where a recording would be larger than allowed."""
+    """Raise MemoryError if a recording would be larger than the limit."""
     if size > limit:
         half = "" if dtype == torch.float16 else ", dtype=torch.float16"
         raise MemoryError(
@@ -143,10 +155,15 @@ def check_size(size: int, limit: float, layers: Sequence[int], heads: Sequence[i
 
 
 def check_pass(replay: Replay, what: str, kept: int = 0) -> None:
-    """Raises MemoryError where one pass in eager attention has no room, before it begins.
+    """Check, before it begins, that one pass with eager attention fits into memory.
 
-    what: and its verb, as `check_room` takes it. kept: bytes that it keeps on the CPU; they count where the model is
-        there too.
+    Args:
+        replay: the answer.
+        what: subject and verb of the message, as `check_room` takes it.
+        kept: bytes that the pass keeps on the CPU; they count if the model is there too.
+
+    Raises:
+        MemoryError: if it does not fit.
     """
     model = replay.loaded.model
     tokens = forced_tokens(replay)
@@ -156,13 +173,13 @@ def check_pass(replay: Replay, what: str, kept: int = 0) -> None:
 
 
 def forced_tokens(replay: Replay) -> int:
-    """Tokens of a teacher-forced pass: the prompt and what was written, but for the last."""
+    """Count the tokens of a teacher-forced pass: the prompt and what was written, except for the last."""
     return replay.length + max(len(replay.ids) - 1, 0)
 
 
 @torch.inference_mode()
 def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """One teacher-forced pass in eager mode over a finished answer.
+    """Run one teacher-forced pass in eager mode over a finished answer.
 
     Returns:
         (layers, heads, A, P + G - 1) weights of the steps that wrote each answer token, and (A,) float32

@@ -1,4 +1,4 @@
-"""A finished answer that can be run again, as it was or with something changed in its prompt."""
+"""A finished answer that can be run again, unchanged or with something changed in its prompt."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from gpt4roi_nb.prompt import Prompt
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """What an answer came from: with P prompt tokens, G written tokens, of which the last A are the answer.
+    """What an answer was made from: P prompt tokens and G written tokens, of which the last A are the answer.
 
-    encoded: the image. prompt: the P tokens. boxes: pixel xyxy of its `<bbox>` tokens, in order.
-    ids: the G written tokens up to the last one that is kept; those before `first` = G - A are the role.
-    tokens: text of each of the A answer tokens.
+    Attributes:
+        encoded: the image.
+        prompt: the P tokens.
+        boxes: pixel xyxy of its `<bbox>` tokens, in order.
+        ids: the G written tokens up to the last one that is kept; those before `first` = G - A are the role.
+        first: index of the answer's first token in `ids`.
+        tokens: text of each of the A answer tokens.
     """
 
     encoded: EncodedImage
@@ -36,28 +40,28 @@ class Replay:
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model that the answer is of."""
+        """The model that wrote the answer."""
         return self.encoded.loaded
 
     @property
     def length(self) -> int:
-        """P."""
+        """P, the number of prompt tokens."""
         return len(self.prompt.input_ids)
 
     @property
     def steps(self) -> slice:
-        """The A positions whose step wrote each answer token."""
+        """The A positions whose steps wrote the answer tokens."""
         return slice(self.length + self.first - 1, self.length + len(self.ids) - 1)
 
     def on(self, encoded: EncodedImage) -> Replay:
-        """The same about another image."""
+        """Return the same about another image."""
         return replace(self, encoded=encoded)
 
     def region(self, number: int) -> tuple[int, Box]:
-        """Prompt position and box of a region.
+        """Return prompt position and box of a region.
 
         Raises:
-            ValueError: where the prompt has no such region.
+            ValueError: if the prompt has no such region.
         """
         if number not in self.prompt.regions:
             known = " and ".join(map(str, self.prompt.regions)) or "none"
@@ -66,14 +70,18 @@ class Replay:
         return self.prompt.spans[f"region{number}"][0], self.boxes[index]
 
     def embeddings(self) -> Tensor:
-        """(1, P, D) of the prompt."""
+        """Embed the prompt: (1, P, D)."""
         return self.encoded.embed(self.prompt, self.boxes)
 
     @torch.inference_mode()
     def forced(self, prompts: Tensor) -> Tensor:
-        """prompts: (B, P, D) → (B, P + G - 1, D) with the written tokens behind, but for the last, which is only read.
+        """Append the written tokens to prompts, except for the last, which is only predicted.
 
-        Without written tokens (B, P, D).
+        Args:
+            prompts: (B, P, D).
+
+        Returns:
+            (B, P + G - 1, D); without written tokens (B, P, D).
         """
         model = self.loaded.model
         ids = torch.tensor([list(self.ids[:-1])], dtype=torch.long, device=prompts.device)
@@ -82,9 +90,14 @@ class Replay:
 
     @torch.inference_mode()
     def log_probabilities(self, prompts: Tensor, batch: BatchSize | None = None) -> Tensor:
-        """Of each answer token, given the prompt and the answer before it: (B, P, D) → (B, A) float32 on the CPU.
+        """Compute the log-probability of each answer token, given the prompt and the answer before it.
 
-        batch: how many go side by side; it is halved where memory runs out. None: 16.
+        Args:
+            prompts: (B, P, D).
+            batch: prompts at a time; halved if memory runs out. None takes 16.
+
+        Returns:
+            (B, A) float32 on the CPU.
         """
         batch = BatchSize(16, "prompts") if batch is None else batch
         count = len(self.tokens)
@@ -104,7 +117,7 @@ class Replay:
         return torch.cat(list(batch.run(len(prompts), likely)))
 
     def answer(self, prompt: Tensor, max_new_tokens: int) -> str:
-        """The greedy answer to a prompt. prompt: (1, P, D)."""
+        """Write the greedy answer to a prompt, (1, P, D)."""
         rows = detokenizers(self.loaded, 1)
         for _ in decode(self.loaded, rows, prompt, new_cache(), max_new_tokens=max_new_tokens):
             pass

@@ -1,4 +1,4 @@
-"""What the region encoder makes of boxes, step by step, and what can be read off it."""
+"""What the region encoder computes for boxes, step by step, and what follows from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpt4roi_nb.capture.contributions import contributions, plain, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
 from gpt4roi_nb.capture.pca import PCA, fit_components
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
-from gpt4roi_nb.capture.storage import read, small_picture, write
+from gpt4roi_nb.capture.storage import read, small_image, write
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 
@@ -30,21 +30,36 @@ MAPS = ("levels", "input_convs", "fused_maps")
 
 @dataclass(frozen=True, eq=False)
 class RoIFeatures:
-    """What the region encoder makes of N boxes, step by step; all float32 on the CPU.
+    """What the region encoder computes for N boxes, step by step; all float32 on the CPU.
 
-    Maps lie in the frame of the whole picture, pooled grids each in the frame of its box; both row by row from the top
-    left. Levels come shallowest first; S_l is the side of level l's map, o that of RoIAlign's grid.
+    Maps lie in the frame of the whole image, pooled grids in the frame of their box; both row by row from the top left.
+    Levels are ordered from the shallowest; S_l is the side of level l's map, o that of RoIAlign's grid.
 
-    boxes: (N, 4) xyxy in [0, 1].
-    levels: (C, grid, grid) a level: the tower's hidden states.
-    input_convs: (R, S_l, S_l) a level: resized, with coordinates, through the level's first convolution.
-    fused_maps: (R, S_l, S_l) a level: after the last round of mixing.
-    fusion_rounds: such a list of maps for each round, or None where it was not asked for.
-    pooled: (N, R, o, o) a level: RoIAlign of the fused maps.
-    head_outputs: (N, R, o, o) a level: the pooled grids through the level's convolution; their sum goes through ReLU.
-    content: (N, E): that sum, flattened and projected. position_embedding: (N, E): what is added for the box's place.
-    tokens: (N, D): the region tokens, as the language model reads them: content and position projected once more.
-    image: the picture, at most 1024 pixels a side. image_size: (width, height) of the original.
+    Attributes:
+        boxes: (N, 4) xyxy in [0, 1].
+        levels: (C, grid, grid) per level: the tower's hidden states.
+        input_convs: (R, S_l, S_l) per level: resized, with coordinates, through the level's first convolution.
+        fused_maps: (R, S_l, S_l) per level: after the last round of mixing.
+        fusion_rounds: such a list of maps per round; None if not requested.
+        pooled: (N, R, o, o) per level: RoIAlign of the fused maps.
+        head_outputs: (N, R, o, o) per level: the pooled grids through the level's convolution; their sum goes through
+            ReLU.
+        content: (N, E): that sum, flattened and projected.
+        position_embedding: (N, E): what is added for the box's position.
+        tokens: (N, D): the region tokens that the language model reads: content and position, projected once more.
+        image: the image, at most 1024 pixels per side.
+        image_size: (width, height) of the original.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> gpt4roi = GPT4RoI.from_pretrained(device="cpu")
+        >>> features = gpt4roi.session(scene.image).roi_features([thing.box for thing in scene.objects[:2]])
+        >>> features.tokens.shape == (2, gpt4roi.model.config.text_config.hidden_size)
+        True
+        >>> features.similarity().shape, len(features.pooled) == len(features.levels)
+        (torch.Size([2, 2]), True)
     """
 
     boxes: Tensor
@@ -64,32 +79,54 @@ class RoIFeatures:
     _found: dict[str, Any] = field(default_factory=dict, repr=False)  # what was computed once
 
     def pca(self, of: str = "fused_maps", n: int = 3, others: Sequence[RoIFeatures] = ()) -> PCA:
-        """The n main components of features, shared over all levels (and `others`), so that colours compare.
+        """Fit the n main components of features, shared by all levels (and `others`), so that colours can be compared.
 
-        of: "levels", "input_convs" or "fused_maps", in the picture's frame, or "pooled", in the boxes'.
+        Args:
+            of: "levels", "input_convs" or "fused_maps", in the frame of the image, or "pooled", in that of the boxes.
+            n: number of components.
+            others: features of other boxes or images to fit as well.
+
+        Raises:
+            ValueError: for other features, a bad n, or fewer than 2 vectors.
         """
         if of not in (*MAPS, "pooled"):
             raise ValueError(f"of must be one of {', '.join((*MAPS, 'pooled'))}, but is {of!r}")
         return fit_components([self, *others], of, n)
 
     def norms(self) -> dict[str, Any]:
-        """Euclidean norm of each vector: {"levels": [(grid, grid) …], "input_convs": [(S_l, S_l) …], "fused_maps": …,
-        "pooled": [(N, o, o) …], "head_outputs": …, "content": (N,), "position_embedding": (N,), "tokens": (N,)}."""
+        """Compute the Euclidean norm of each vector.
+
+        Returns:
+            {"levels": [(grid, grid) …], "input_convs": [(S_l, S_l) …], "fused_maps": …, "pooled": [(N, o, o) …],
+            "head_outputs": …, "content": (N,), "position_embedding": (N,), "tokens": (N,)}.
+        """
         norms: dict[str, Any] = {name: [each.norm(dim=-3) for each in getattr(self, name)] for name in LISTS}
         return norms | {name: getattr(self, name).norm(dim=-1) for name in _SINGLE[1:]}
 
     def similarity(self, other: RoIFeatures | None = None) -> Tensor:
-        """(N, M) cosines of the region tokens, with those of `other` or with one another.
+        """Compute (N, M) cosines between the region tokens and those of `other`, or one another.
 
-        Tokens share a large common part, so that all cosines may be near 1: compare them with one another.
+        Tokens have a large part in common, so all cosines may be near 1: compare them only with each other.
         """
         return cosine(self.tokens, (self if other is None else other).tokens)
 
     def similarity_map(self, region: int, of: str = "fused_maps", level: int = -1) -> Tensor:
-        """What else looks like a region: (S, S) cosines between it and every place of a level's map.
+        """Show what else looks like a region: cosines between it and every place of a level's map.
 
         The region is the mean of the map inside its box (RoIAlign). The map's mean over all places is subtracted from
-        both: what all places share says nothing. region: row of `boxes`. of: "levels", "input_convs" or "fused_maps".
+        both, since what all places have in common says nothing.
+
+        Args:
+            region: row of `boxes`.
+            of: "levels", "input_convs" or "fused_maps".
+            level: which level; negative ones count from the end.
+
+        Returns:
+            (S, S).
+
+        Raises:
+            ValueError: for other maps.
+            IndexError: for a region or level that does not exist.
         """
         if of not in MAPS:
             raise ValueError(f"of must be one of {', '.join(MAPS)}, but is {of!r}")
@@ -101,9 +138,15 @@ class RoIFeatures:
     def nearest(
         self, bank: RoIFeatures | Sequence[RoIFeatures] | Tensor, k: int = 5, labels: Sequence[Any] | None = None
     ) -> Neighbours:
-        """The k regions of a bank whose tokens are most like each of these.
+        """Find the k regions of a bank whose tokens are most like each of these.
 
-        bank: features, several of them, or (M, D) tokens. labels: of its M regions; None numbers them.
+        Args:
+            bank: features, several of them, or (M, D) tokens.
+            k: neighbours per region.
+            labels: of the M regions of the bank; None numbers them from 0.
+
+        Raises:
+            ValueError: if the bank, the labels or k do not fit.
         """
         if isinstance(bank, RoIFeatures):
             bank = bank.tokens
@@ -112,12 +155,19 @@ class RoIFeatures:
         return nearest(self.tokens, bank, k, labels)
 
     def contribution(self) -> dict[str, Tensor]:
-        """The tokens in parts that add up to them exactly: {"level 0": (N, D), …, "position": (N, D), "bias": (N, D)}.
+        """Split the tokens into parts that add up to them exactly.
 
-        The ReLU after the levels' sum is held as it is: what it lets through counts for each level, what it stops for
-        none; in half precision they add up to its rounding. So a part says what a level adds here, not what would be
-        left without it. "bias" is all that the levels' and projections' constants give; "position" is the box's place
-        through the last projection.
+        The ReLU after the levels' sum is kept fixed: what it lets through counts for each level, what it stops for
+        none. So a part says what a level adds here, not what would be left without it. In half precision, the sum is
+        exact up to rounding. "bias" is what the constants of the levels and projections give; "position" is the
+        position embedding through the last projection.
+
+        Returns:
+            {"level 0": (N, D), …, "position": (N, D), "bias": (N, D)}.
+
+        Raises:
+            RuntimeError: for features from a file without these parts.
+            WeightsChangedError: if the model has been trained since.
         """
         return self._once(
             "contribution",
@@ -127,14 +177,24 @@ class RoIFeatures:
         )
 
     def shares(self) -> dict[str, Tensor]:
-        """Length of each part of `contribution` along the token, divided by the token's: (N,) each; they sum to 1.
-        One that points the other way is negative."""
+        """Compute the length of each part of `contribution` along the token, divided by the token's own length.
+
+        Returns:
+            (N,) per part; they sum to 1. A part that points the other way is negative.
+        """
         return shares(self.contribution())
 
     def logit_lens(self, k: int = 5, of: str = "regions") -> LogitLens:
-        """The k words nearest to each region token, or each image token, after every layer; see `lens.LogitLens`.
+        """Find the k words nearest to each region or image token after every layer; see `logit_lens.LogitLens`.
 
-        of: "regions", N rows, each read in the prompt of a question about that region alone; or "image", grid² rows.
+        Args:
+            k: words per token.
+            of: "regions", N rows, each in the prompt of a question about that region alone; or "image", grid² rows.
+
+        Raises:
+            ValueError: for another `of`, or k below 1.
+            RuntimeError: for features from a file without these words.
+            WeightsChangedError: if the model has been trained since.
         """
         if of not in ("regions", "image"):
             raise ValueError(f'of must be "regions" or "image", but is {of!r}')
@@ -149,9 +209,16 @@ class RoIFeatures:
         return [tuple(box) for box in (self.boxes * torch.tensor([width, height, width, height])).tolist()]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all that is needed to draw it again as `.npz` or `.safetensors`, the contributions included.
+        """Save all that is needed to draw it again, including the contributions.
 
-        Of `logit_lens`, what was asked for before is written, and after `unload` of all else, too.
+        Of `logit_lens`, only earlier results are saved; after `unload`, this holds for everything else as well.
+
+        Args:
+            path: ends with `.npz` or `.safetensors`.
+
+        Raises:
+            ValueError: for a name with another ending.
+            FileNotFoundError: if its folder does not exist.
         """
         if self._encoded is not None and self._encoded.loaded.is_loaded:
             self.contribution()
@@ -176,10 +243,11 @@ class RoIFeatures:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RoIFeatures:
-        """What `save` wrote. What was not computed by then is an error when asked for.
+        """Load what `save` wrote. Methods raise RuntimeError for what was not computed before.
 
         Raises:
-            FileNotFoundError, ValueError: there is no such file, or it is none of these.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it does not hold saved region features.
         """
         tensors, image, about = read(path, KIND)
         levels, rounds = range(about["num_levels"]), about["num_rounds"]
@@ -202,13 +270,13 @@ class RoIFeatures:
         if name not in self._found:
             if self._encoded is None:
                 raise RuntimeError(
-                    f"{name!r} was not saved with these features; take them from a session to compute it"
+                    f"{name!r} was not saved with these features; record them again in a session to compute it"
                 )
             with self._encoded.loaded.hold_weights():
                 if self._encoded.loaded.weights_version != self.weights_version:
                     raise WeightsChangedError(
-                        f"the model was trained after these features were recorded, so that {name!r} would mix old and "
-                        "new weights; take the features again (RegionSession.roi_features)"
+                        f"the model was trained after these features were recorded, so {name!r} would mix old and new "
+                        "weights; record the features again (RegionSession.roi_features)"
                     )
                 self._found[name] = compute(self._encoded)
         return self._found[name]
@@ -216,7 +284,7 @@ class RoIFeatures:
 
 @torch.inference_mode()
 def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: bool = False) -> RoIFeatures:
-    """Features of boxes on one encoded image. boxes: pixel xyxy, checked. rounds: keep each round's maps."""
+    """Record the features of boxes, pixel xyxy, checked, on one encoded image. rounds: whether to keep their maps."""
     model, encoding = encoded.loaded.model, encoded.encoding
     fusion, head = model.region_encoder.fusion, model.region_encoder.head
     normalised = torch.from_numpy(normalise(boxes, *encoded.size))
@@ -241,7 +309,7 @@ def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: 
         content=plain(content),
         position_embedding=plain(position),
         tokens=plain(head.output_projection(content + position)),
-        image=small_picture(encoded.image),
+        image=small_image(encoded.image),
         image_size=encoded.size,
         weights_version=encoded.loaded.weights_version,
         _encoded=encoded,

@@ -1,4 +1,4 @@
-"""What looks like a region: other regions, places of the picture, a bank."""
+"""What looks like a region: other regions, places of the image, regions of a bank."""
 
 from __future__ import annotations
 
@@ -16,7 +16,23 @@ SAMPLES = 7  # side of the grid on which a box is averaged
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """indices: (N, k) int64 rows of the bank, most alike first. similarity: (N, k) cosines. labels: N lists of k."""
+    """The regions of a bank that are most like each of N regions, the most similar first.
+
+    Attributes:
+        indices: (N, k) int64 rows of the bank.
+        similarity: (N, k) cosines.
+        labels: N lists of k labels.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> bank = session.roi_features([thing.box for thing in scene.objects[:3]])
+        >>> names = [thing.category for thing in scene.objects[:3]]
+        >>> session.roi_features([scene.objects[1].box]).nearest(bank, k=1, labels=names).labels == [[names[1]]]
+        True
+    """
 
     indices: Tensor
     similarity: Tensor
@@ -24,12 +40,12 @@ class Neighbours:
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
-    """(N, D) and (M, D) → (N, M)."""
+    """Compute the cosines between (N, D) and (M, D) vectors: (N, M)."""
     return F.normalize(one, dim=-1) @ F.normalize(other, dim=-1).T
 
 
 def similarity_map(maps: Tensor, box: Tensor) -> Tensor:
-    """maps: (C, S, S); box: (4,) xyxy in [0, 1] → (S, S). See `RoIFeatures.similarity_map`."""
+    """Compute (S, S) from (C, S, S) maps and a (4,) box, xyxy in [0, 1]; see `RoIFeatures.similarity_map`."""
     side = maps.shape[-1]
     centred = maps - maps.mean(dim=(1, 2), keepdim=True)
     inside = roi_align(centred[None], [box[None] * side], output_size=SAMPLES, sampling_ratio=2, aligned=True)
@@ -45,7 +61,7 @@ def nearest(tokens: Tensor, bank: Tensor, k: int, labels: Sequence[Any] | None) 
             f"{tuple(bank.shape)}"
         )
     if labels is not None and len(labels) != len(bank):
-        raise ValueError(f"the bank has {len(bank)} regions, but {len(labels)} labels were given; give one each")
+        raise ValueError(f"the bank has {len(bank)} regions, but {len(labels)} labels were given; give one per region")
     if not isinstance(k, int) or not 1 <= k <= len(bank):
         raise ValueError(f"k must be between 1 and the {len(bank)} regions of the bank, but is {k!r}")
     found = cosine(tokens, bank.float().cpu()).topk(k, dim=-1)

@@ -1,7 +1,7 @@
-"""Prompt tokens that draw attention whatever the content is, found from the attention that this model shows.
+"""Find attention sinks: prompt tokens that draw attention whatever the content, judged by the attention of this model.
 
-Attention alone decides, in the answer's own content and in exchanged ones, since that is what a sink is. Activations
-only tell of which kind a sink is: small models have sinks whose activations are ordinary, which they would miss.
+Only attention decides, with the answer's own content and with exchanged contents, since that defines a sink.
+Activations only tell the kind of a sink: small models have sinks whose activations are ordinary.
 """
 
 from __future__ import annotations
@@ -16,21 +16,34 @@ from gpt4roi_nb.capture.ablation import mean_region
 from gpt4roi_nb.capture.recording import attention_modules, capture_attention, capture_layer_inputs
 from gpt4roi_nb.capture.replay import Replay
 
-FENCE = 3.0  # Tukey's outer fence: what lies so many interquartile ranges above the upper quartile is "far out"
-KEPT = 0.5  # of its attention, in every other content
+FENCE = 3.0  # Tukey's outer fence: values this many interquartile ranges above the upper quartile are "far out"
+KEPT = 0.5  # share of its attention that a sink keeps with every other content
 
 
 @dataclass(frozen=True)
 class Sink:
     """A prompt token that draws attention independently of content.
 
-    position: in the prompt. span, token: which part of it, and its text.
-    attention: how many times its even share of the attention it draws: the mean over layers, heads and answer tokens.
-    elsewhere: the least that it still draws with other contents.
-    activation: its greatest activation going into a layer, as a multiple of the median over all positions, in the layer
-        where this is greatest.
-    massive: whether that is far out, too: the mark of the sinks of large language models (Sun et al. 2024, arXiv
-        2402.17762). A small model can have sinks without it.
+    Attributes:
+        position: in the prompt.
+        span, token: the part of the prompt, and the token's text.
+        attention: the attention that it draws, as a multiple of an even share; mean over layers, heads and answer
+            tokens.
+        elsewhere: the least that it still draws with other contents.
+        activation: its largest activation entering a layer, as a multiple of the median over all positions, in the
+            layer where this is largest.
+        massive: whether that is far out, too: the mark of sinks in large language models (Sun et al. 2024, arXiv
+            2402.17762). A small model can have sinks without it.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.capture import Sink
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained(device="cpu").session(scene.image)
+        >>> answer = session.ask("What colour is <region1>?", [scene.objects[0].box])
+        >>> all(isinstance(sink, Sink) and sink.attention > 1 for sink in answer.attention().sinks())
+        True
     """
 
     position: int
@@ -44,22 +57,31 @@ class Sink:
 
 @dataclass(frozen=True)
 class Sinks:
-    """sinks: the strongest first. thresholds: of "attention" and "activation", what was far out in this pass."""
+    """The sinks of an answer.
+
+    Attributes:
+        sinks: the strongest first.
+        thresholds: of "attention" and "activation": values above were far out in this pass.
+    """
 
     sinks: list[Sink]
     thresholds: dict[str, float]
 
 
 def find_sinks(replay: Replay, spans: Mapping[str, Sequence[int]], texts: Sequence[str]) -> Sinks:
-    """Positions that draw far more attention than others, and go on drawing it with other contents.
+    """Find positions that draw far more attention than others, and still do with other contents.
 
-    The answer is run with its own prompt and with two others: one whose image tokens stand in reverse order and whose
-    region tokens are mean ones, and one whose question's words are all alike, their mean. A position is a sink where
-    the attention it draws (as a multiple of an even share, mean over layers, heads and answer tokens) lies above the
-    threshold each time and never falls below half. The threshold is Tukey's outer fence (upper quartile and three
-    interquartile ranges) of what this model shows here, over all positions and contents; that of activations likewise.
-    No number is carried over from another model. Region tokens are not judged: to be read whatever is in them is what
-    they are for.
+    The answer is run with its own prompt and with two others: one whose image tokens are in reverse order and whose
+    region tokens are mean ones, and one in which each word of the question is replaced by their mean. A position is a
+    sink if the attention it draws (as a multiple of an even share, mean over layers, heads and answer tokens) is above
+    the threshold each time and never falls below half. The threshold is Tukey's outer fence (upper quartile plus three
+    interquartile ranges) over all positions and contents in this model; that of activations is computed in the same
+    way. No number comes from another model. Region tokens are not judged: they are meant to be read whatever they hold.
+
+    Args:
+        replay: the answer.
+        spans: prompt positions by name, from `named_spans`.
+        texts: text of each prompt token.
     """
     if not replay.tokens:
         return Sinks([], {})
@@ -88,22 +110,26 @@ def find_sinks(replay: Replay, spans: Mapping[str, Sequence[int]], texts: Sequen
 
 @torch.inference_mode()
 def _contents(replay: Replay, spans: Mapping[str, Sequence[int]]) -> list[Tensor]:
-    """The prompt's own embeddings, and those of other contents: (1, P, D) each."""
+    """Return the prompt's own embeddings, and those of other contents: (1, P, D) each."""
     own = replay.embeddings()
-    picture, words = own.clone(), own.clone()
-    picture[:, list(spans["image"])] = own[:, list(reversed(spans["image"]))]
+    image, words = own.clone(), own.clone()
+    image[:, list(spans["image"])] = own[:, list(reversed(spans["image"]))]
     for number in replay.prompt.regions:
         position, box = replay.region(number)
-        picture[:, position] = mean_region(replay, box).to(own.device, own.dtype)
+        image[:, position] = mean_region(replay, box).to(own.device, own.dtype)
     question = list(spans["question"])
     words[:, question] = own[:, question].mean(dim=1, keepdim=True)
-    return [own, picture, words]
+    return [own, image, words]
 
 
 @torch.inference_mode()
 def _look(replay: Replay, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    """(P,) attention that each position draws from the answer's steps, as a multiple of its even share, and (layers, P)
-    greatest absolute activation going into each layer."""
+    """Run one pass and look at its attention and activations.
+
+    Returns:
+        (P,) attention that each position draws from the answer's steps, as a multiple of an even share, and
+        (layers, P) largest absolute activation entering each layer.
+    """
     steps = replay.steps
     visible = torch.arange(steps.start, steps.stop) + 1
     drawn: dict[int, Tensor] = {}

@@ -8,12 +8,14 @@ FIRST_TOKEN, ANSWER_SO_FAR = "first token", "answer so far"
 
 
 def named_spans(prompt: Prompt) -> dict[str, list[int]]:
-    """Positions of a prompt by name; every position belongs to exactly one.
+    """Return the positions of a prompt by name; every position belongs to exactly one.
 
-    "first token" is the very first one alone, although it belongs to the opening: it often draws attention whatever it
-    is. "system" is the rest of the opening, the tokens around the image included; "image" the grid, row by row;
-    "region1", … each region's token alone, although it stands inside a question. "question" is the last question's
-    words, "earlier turns" all questions and answers before it, "marks" what stands between turns.
+    - "first token": only the very first one. It belongs to the opening but often draws attention whatever it is.
+    - "system": the rest of the opening, including the tokens around the image.
+    - "image": the grid, row by row.
+    - "region1", …: only the region's token, although it stands inside a question.
+    - "question": the words of the last question; "earlier turns": all questions and answers before it.
+    - "marks": what stands between turns.
     """
     turns = [name for name in prompt.spans if name.startswith(("question", "answer"))]
     last = max((name for name in turns if name.startswith("question")), key=lambda name: int(name[len("question") :]))

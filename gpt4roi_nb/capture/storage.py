@@ -1,4 +1,4 @@
-"""Recordings on disk: named arrays, a picture and a description in one `.npz` or `.safetensors` file."""
+"""Recordings on disk: named arrays, an image and a description in one `.npz` or `.safetensors` file."""
 
 from __future__ import annotations
 
@@ -19,39 +19,46 @@ from torch import Tensor
 from gpt4roi_nb.files import check_regular_file, parse_json, replacing
 
 ENDINGS = (".npz", ".safetensors")
-PICTURE_SIDE = 1024  # enough to draw on; a photograph of 50 megapixels would be larger than what is shown over it
-_ABOUT, _PICTURE = "about", "picture"
-# What the readers of both kinds of file raise on damaged ones, found by cutting and garbling them.
+IMAGE_SIDE = 1024  # enough to draw on; a photograph of 50 megapixels would be larger than what is drawn over it
+_ABOUT, _IMAGE = "about", "picture"  # names in the file
+# What the readers of both file formats raise for damaged files, found by cutting and garbling some.
 _DAMAGED = (
     OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, NotImplementedError, RuntimeError,
     zipfile.BadZipFile, zlib.error, SafetensorError,
 )  # fmt: skip
 
 
-def small_picture(image: Image.Image) -> Image.Image:
-    """The picture, or a copy whose longer side is `PICTURE_SIDE`."""
-    if max(image.size) <= PICTURE_SIDE:
+def small_image(image: Image.Image) -> Image.Image:
+    """Return the image, or a copy whose longer side is `IMAGE_SIDE`."""
+    if max(image.size) <= IMAGE_SIDE:
         return image
     copy = image.copy()
-    copy.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    copy.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     return copy
 
 
 def write(
-    path: str | os.PathLike[str], kind: str, tensors: dict[str, Tensor], picture: Image.Image, about: dict[str, Any]
+    path: str | os.PathLike[str], kind: str, tensors: dict[str, Tensor], image: Image.Image, about: dict[str, Any]
 ) -> None:
-    """Writes under another name first, so that an interrupted write leaves no half file.
+    """Write a recording, under a temporary name first, so that an interrupted write does not leave half a file.
+
+    Args:
+        path: ends with .npz or .safetensors.
+        kind: of the recording, such as "attention".
+        tensors: by name.
+        image: is stored as RGB.
+        about: a description; must be JSON.
 
     Raises:
-        ValueError: for a name that ends neither in .npz nor in .safetensors.
-        FileNotFoundError: where its folder does not exist.
+        ValueError: for a name with another ending.
+        FileNotFoundError: if its folder does not exist.
     """
     target = _checked(path)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
+        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} in; make it first")
     text = json.dumps({"kind": kind, **about}, ensure_ascii=False)
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    arrays[_PICTURE] = torch.from_numpy(np.array(picture.convert("RGB")))
+    arrays[_IMAGE] = torch.from_numpy(np.array(image.convert("RGB")))
     with replacing(target) as partial:
         if target.suffix == ".npz":
             with partial.open("wb") as stream:
@@ -66,11 +73,18 @@ def write(
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], Image.Image, dict[str, Any]]:
-    """(tensors, picture, description) of what `write` wrote.
+    """Read what `write` wrote.
+
+    Args:
+        path: ends with .npz or .safetensors.
+        kind: the expected kind.
+
+    Returns:
+        (tensors, image, description).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or of another kind.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or of another kind.
     """
     source = _checked(path)
     if not source.exists():
@@ -87,12 +101,12 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], Im
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
         about = parse_json(text, "its description")
         found = about["kind"]
-        picture = Image.fromarray(tensors.pop(_PICTURE).numpy())
+        image = Image.fromarray(tensors.pop(_IMAGE).numpy())
     except _DAMAGED as error:
         raise ValueError(f"{str(path)!r} is damaged, or no saved {kind}: {type(error).__name__} {error}") from error
     if found != kind:
-        raise ValueError(f"{str(path)!r} holds {found!r}, but expected a saved {kind}")
-    return tensors, picture, about
+        raise ValueError(f"expected saved {kind}, but {str(path)!r} holds {found!r}")
+    return tensors, image, about
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:

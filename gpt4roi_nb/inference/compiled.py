@@ -12,9 +12,7 @@ from transformers.cache_utils import Cache, StaticLayer
 from gpt4roi_nb.memory import fixed_length
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
-_WITHOUT = (
-    "load the model without compile, or check that a C++ compiler is installed (Debian, Ubuntu: apt install g++)"
-)
+_WITHOUT = "load the model without compile, or check that a C++ compiler is installed (Debian, Ubuntu: apt install g++)"
 _NO_COMPILER = f"compile finds no C++ compiler; {_WITHOUT}"
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # torch.compile's

@@ -22,8 +22,8 @@ class StreamingDetokenizer:
     """Collect the tokens of one answer and decode them to text.
 
     The role at the beginning is dropped, and the mark of the next turn ends the answer. With a chat template, the text
-    has neither role nor mark: `###` is text then, and a token ends the answer. Each token is decoded with the few before
-    it that it may change, so the total work is linear in the length of the answer.
+    has neither role nor mark: `###` is text then, and a token ends the answer. Each token is decoded with the few
+    before it that it may change, so the total work is linear in the length of the answer.
 
     Attributes:
         processor: of the model.
@@ -42,8 +42,8 @@ class StreamingDetokenizer:
     _ends: list[int] = field(default_factory=list)  # length of the decoded text after each token
     _text: str = ""
     _shown: int = 0
-    # Tokens from `_open` on may still be decoded differently. Those from `_context` to there are decoded with them, since
-    # the first token of a text may lose a space that it has elsewhere.
+    # Tokens from `_open` on may still be decoded differently. Those from `_context` to there are decoded with them,
+    # since the first token of a text may lose a space that it has elsewhere.
     _context: int = 0
     _context_length: int = 0
     _open: int = 0

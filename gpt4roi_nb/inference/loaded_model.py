@@ -78,7 +78,7 @@ class ForwardLock:
                 self._changed.notify_all()
 
     def _seconds_to_wait(self, me: int) -> float:
-        """Return when to try a training step again; 0 if it may begin."""
+        """Return the seconds until a training step may be tried again; 0 if it may begin."""
         if self._training == me:
             return 0.0
         if self._training is not None or any(thread != me for thread in self._holding):

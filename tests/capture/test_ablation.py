@@ -163,7 +163,7 @@ def test_verdicts_are_words(answer):
         ({"how": "hide"}, "how must be one of remove, blur, swap, move, position_only, feature_only, but is 'hide'"),
         ({"baseline": "max"}, "baseline must be one of mean, zero, but is 'max'"),
         ({"how": "swap", "other": 1}, "region 1 cannot be swapped with itself"),
-        ({"how": "move", "other": 2}, 'other=… goes with how="swap" alone'),
+        ({"how": "move", "other": 2}, 'other=… goes only with how="swap"'),
         ({"how": "blur", "box": BOX}, 'box=… goes with how="swap" or "move"'),
         ({"how": "move", "box": (5, 5, 5, 9)}, "box"),
     ],
@@ -175,7 +175,7 @@ def test_bad_arguments_are_said(answer, arguments, says):
 
 def test_a_single_region_has_none_to_swap_with(gpt4roi):
     alone = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
-    with pytest.raises(ValueError, match="one region only, so that there is none to swap it with; give box="):
+    with pytest.raises(ValueError, match="only one region, so there is none to swap it with; give box="):
         alone.ablate(1, "swap")
     without = gpt4roi.session(picture()).ask("What is there?", **FEW)
     with pytest.raises(ValueError, match="has no region 1; its regions are: none"):

@@ -162,7 +162,7 @@ def test_what_was_opened_before_a_training_in_place_sees_the_trained_model(tmp_p
     torch.testing.assert_close(session.roi_features(BOX).tokens, fresh.roi_features(BOX).tokens)
     assert not torch.allclose(features.tokens, fresh.roi_features(BOX).tokens)
     session.reset()
-    with pytest.raises(WeightsChangedError, match="take the features again"):
+    with pytest.raises(WeightsChangedError, match="record the features again"):
         features.contribution()
     assert session.roi_features(BOX).contribution()
     again, new = (each.ask("What is <region1>?", BOX, max_new_tokens=4) for each in (session, fresh))
