@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer, in tokens (256)")
     add_model(ask)
     for name, (help, *_) in COMMANDS.items():
-        commands.add_parser(name, help=help, add_help=False)  # `main` runs the module before this parser is asked
+        commands.add_parser(name, help=help, add_help=False)  # `main` runs the module before this parser is used
     return parser
 
 

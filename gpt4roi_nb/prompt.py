@@ -339,7 +339,7 @@ def plain_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[
 def _continued_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, tuple[int, int]]]:
     """Tokenize as `plain_encoding` does, but a text that follows a special token.
 
-    Some SentencePiece vocabularies begin a whole text with "▁", but not a text that goes on after a special token.
+    Some SentencePiece vocabularies begin a whole text with "▁", but not a text that continues after a special token.
     """
     alone = [token_id for token_id, _ in plain_encoding("a", tokenizer)]
     if tokenizer(f"{IMAGE_TOKEN}a", add_special_tokens=False)["input_ids"][1:] == alone:

@@ -1,6 +1,6 @@
-"""Whatever a person types or hands over is answered with words, before anything is computed, and harms nothing.
+"""Bad input raises a clear error before anything is computed, and harms nothing.
 
-Boxes and images by themselves are tested in test_boxes.py and test_images.py; here is the session that takes them.
+Boxes and images by themselves are tested in test_boxes.py and test_images.py; here, sessions take them.
 """
 
 from __future__ import annotations

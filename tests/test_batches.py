@@ -1,4 +1,4 @@
-"""What work takes is estimated before it begins; batches are as large as memory allows, halved where it runs out."""
+"""Memory is estimated before work begins; batches are as large as it allows, and halved if it runs out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def session(gpt4roi):
 
 @pytest.fixture
 def free(monkeypatch):
-    """Says what is free, in place of the machine."""
+    """Set the free memory, in place of the machine's."""
     return lambda size: monkeypatch.setattr(memory, "free_bytes", lambda device: int(size))
 
 

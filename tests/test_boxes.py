@@ -1,4 +1,4 @@
-"""boxes.py: what check_boxes accepts and refuses, and the conversions between the three forms."""
+"""boxes.py: what check_boxes accepts and rejects, and the conversions between the three forms."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ from gpt4roi_nb.boxes import (
 )
 
 WIDTH, HEIGHT = 640, 480
-# Other work on the machine must not fail a test: no deadline, and slow drawing is no error.
+# A busy machine must not fail a test: no deadline, and slow drawing of examples is not an error.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GOOD = [(40, 30, 210, 180), (220.5, 60, 300, 190)]
 
@@ -199,7 +199,7 @@ def test_whole_pixels_survive_the_widget_exactly():
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (999, 999)])
-def test_a_tiny_box_stays_visible_inside_a_reduced_picture(corner):
+def test_a_tiny_box_stays_visible_inside_a_reduced_image(corner):
     x, y = corner
     boxes = check_boxes([(x, y, x + 1, y + 1)], 1000, 1000)
     (entry,) = to_bbox_widget(boxes, ["region1"], scale=0.1)

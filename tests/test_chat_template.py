@@ -1,4 +1,4 @@
-"""The tokenizer's own chat format: its ids, its labels, and nothing that anybody can forge."""
+"""The tokenizer's own chat format: its ids and labels, and that users cannot forge tokens."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_question_alone_is_not_learnt_and_ends_where_the_answer_begins(kind):
 
 @every_kind
 def test_the_answered_question_extends_the_question(kind):
-    """So that a follow-up finds in the cache what was computed for the question before, and what was written."""
+    """So that a follow-up question finds the earlier question and answer in the cache."""
     question, answered, followed = (prompt_of(TURNS[:length], kind).input_ids for length in (1, 2, 3))
     if kind == "qwen3":  # its template takes the empty chain of thought back
         question = question[: -len(TOKENIZERS_MADE[kind]("<think>\n\n</think>\n\n")["input_ids"])]
@@ -184,7 +184,7 @@ def test_any_conversation_gives_a_sound_prompt(kind, asked, answered):
 
 @every_kind
 def test_hash_marks_keep_their_ids(kind):
-    """They mark nothing here, so they need not be taken apart."""
+    """They mark nothing here, so they need not be split."""
     tokenizer = TOKENIZERS_MADE[kind]
     prompt = prompt_of([("user", "a ### b")], kind)
     assert [prompt.input_ids[position] for position in prompt.spans["question1"]][-4:] == tokenizer(

@@ -1,4 +1,4 @@
-"""Every command is listed, its help is quick and shows how it is called, and what it writes out is what it says."""
+"""Every command is listed, its help is quick and shows an example, and repeated values equal their sources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gpt4roi_nb.evaluate.run import BATCH_SIZE
 from gpt4roi_nb.evaluate.verify import CHECKS, ITEMS
 
 SLOW = ("torch", "transformers", "numpy")
-# The help of each command, and whether anything slow was imported for it.
+# Prints the help of each command, and the slow packages that were imported for it.
 SCRIPT = f"""
 import contextlib, io, json, sys
 from gpt4roi_nb.__main__ import main
@@ -82,7 +82,7 @@ def test_what_is_written_out_is_what_the_modules_say() -> None:
 
 
 def readme_commands(root: Path) -> list[list[str]]:
-    """The lines of the README's blocks for a shell, as words; what goes on behind a backslash is one line."""
+    """The lines of the README's shell blocks, as words; a backslash continues a line."""
     blocks = re.findall(r"```bash\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.startswith(".venv/bin/python ")]

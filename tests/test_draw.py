@@ -1,4 +1,4 @@
-"""draw.py: regions drawn on a copy, in the palette's colors, with every number to be seen."""
+"""draw.py: regions drawn on a copy, in the palette's colours, with every number visible."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Small files: what is no ordinary file, or no JSON that can be read, is named with what is wrong with it."""
+"""Small files: the error for anything but a regular file with readable JSON names the file and what is wrong."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_missing_json_file_is_named_with_its_folder(tmp_path):
 
 @pytest.fixture(params=["pipe", "device", "socket", "folder", "nothing"])
 def no_file(request, tmp_path):
-    """A path that is no ordinary file, and the words for it."""
+    """A path that is not a regular file, and the words for it."""
     path = tmp_path / request.param
     if request.param == "pipe":
         os.mkfifo(path)

@@ -1,4 +1,4 @@
-"""NaN never becomes an answer: whatever makes it, asking and scoring end with the likely cause."""
+"""NaN never becomes an answer: whatever causes it, asking and scoring raise an error with the likely cause."""
 
 from __future__ import annotations
 

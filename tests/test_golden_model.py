@@ -23,7 +23,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def model() -> GPT4RoIForConditionalGeneration:
-    with no_init_weights():  # every weight is set below; initialising 400 million of them would be for nothing
+    with no_init_weights():  # every weight is set below, so initialising 400 million of them would be wasted
         model = GPT4RoIForConditionalGeneration(recorded_config())
     keys = read_json("e2e_keys.json")
     expected = {name for part in ("model", "vision_tower") for name, _, _, kind in keys[part] if kind == "param"}

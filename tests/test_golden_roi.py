@@ -56,7 +56,7 @@ def boxes(golden) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def steps(encoder, features, boxes):
-    """Every step of the encoder by the name that the file gives it."""
+    """Every step of the encoder, by its name in the file."""
     fusion, head = encoder.fusion, encoder.head
     found: dict[str, torch.Tensor] = {}
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_every_step_agrees_with_the_original(steps, golden):
         if name in golden:
             np.testing.assert_allclose(tensor, golden[name], atol=TOLERANCE, rtol=0, err_msg=name)
             checked += 1
-    # All that the file holds was compared: a slice or the whole of every step but the rounds' inputs.
+    # Everything in the file was compared: a slice or the whole of every step, except for the rounds' inputs.
     assert checked == len(steps) - 5 * LEVELS
 
 

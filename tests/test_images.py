@@ -1,4 +1,4 @@
-"""images.py: whatever a person hands over becomes an upright RGB picture, or an error that says what to do."""
+"""images.py: any input becomes an upright RGB image, or an error that says what to do."""
 
 import io
 import json
@@ -19,7 +19,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
 
 
-def picture(mode="RGB", size=(6, 4)) -> Image.Image:
+def sample_image(mode="RGB", size=(6, 4)) -> Image.Image:
     """Red on the left, blue on the right."""
     image = Image.new("RGB", size, RED)
     image.paste(BLUE, (size[0] // 2, 0, *size))
@@ -32,19 +32,27 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def test_every_kind_of_input_gives_the_same_picture(tmp_path):
-    data = encoded(picture(), "PNG")
-    path = tmp_path / "a picture ü.png"
+def test_every_kind_of_input_gives_the_same_image(tmp_path):
+    data = encoded(sample_image(), "PNG")
+    path = tmp_path / "an image ü.png"
     path.write_bytes(data)
-    for source in (path, str(path), data, bytearray(data), memoryview(data), picture(), np.asarray(picture())):
+    for source in (
+        path,
+        str(path),
+        data,
+        bytearray(data),
+        memoryview(data),
+        sample_image(),
+        np.asarray(sample_image()),
+    ):
         image = load_image(source)
         assert image.mode == "RGB" and image.size == (6, 4)
-        np.testing.assert_array_equal(np.asarray(image), np.asarray(picture()))
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(sample_image()))
 
 
 def test_a_home_folder_path_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    picture().save(tmp_path / "mine.png")
+    sample_image().save(tmp_path / "mine.png")
     assert load_image("~/mine.png").size == (6, 4)
 
 
@@ -57,18 +65,18 @@ def test_arrays_of_the_accepted_shapes(shape):
 
 
 def test_arrays_may_be_views_and_read_only():
-    array = np.asarray(picture())[:, ::-1][::2]
+    array = np.asarray(sample_image())[:, ::-1][::2]
     image = load_image(array)
     assert image.getpixel((0, 0)) == BLUE and image.size == (6, 2)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 def test_input_is_neither_changed_nor_shared(mode):
-    source = picture(mode)
+    source = sample_image(mode)
     image = load_image(source)
     image.paste(GREEN, (0, 0, 6, 4))
-    np.testing.assert_array_equal(np.asarray(source), np.asarray(picture(mode)))
-    array = np.array(picture(mode))
+    np.testing.assert_array_equal(np.asarray(source), np.asarray(sample_image(mode)))
+    array = np.array(sample_image(mode))
     image = load_image(array)
     before = np.array(image)
     array[:] = 9
@@ -80,15 +88,15 @@ def test_input_is_neither_changed_nor_shared(mode):
 )
 def test_lossless_modes_and_formats_keep_their_colors(mode, kind):
     options = {"lossless": True} if kind == "WEBP" else {}
-    image = load_image(encoded(picture(mode), kind, **options))
+    image = load_image(encoded(sample_image(mode), kind, **options))
     assert image.mode == "RGB"
     assert image.getpixel((0, 0)) == RED and image.getpixel((5, 3)) == BLUE
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_jpeg_modes(mode):
-    image = load_image(encoded(picture(mode, (64, 64)), "JPEG", quality=95))
-    expected = picture(mode, (64, 64)).convert("RGB")
+    image = load_image(encoded(sample_image(mode, (64, 64)), "JPEG", quality=95))
+    expected = sample_image(mode, (64, 64)).convert("RGB")
     assert image.mode == "RGB"
     np.testing.assert_allclose(image.getpixel((4, 4)), expected.getpixel((4, 4)), atol=8)
 
@@ -127,7 +135,7 @@ def test_a_transparent_palette_color_is_white():
     assert shown.getpixel((0, 0)) == WHITE and shown.getpixel((1, 0)) == BLUE
 
 
-def test_transparency_of_a_tall_picture_has_no_seams():
+def test_transparency_of_a_tall_image_has_no_seams():
     image = Image.new("RGBA", (2, 700), (255, 0, 0, 128))
     assert load_image(image).getcolors() == [(1400, (255, 127, 127))]
 
@@ -135,7 +143,7 @@ def test_transparency_of_a_tall_picture_has_no_seams():
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("as_pil", [False, True])
 def test_exif_orientation_is_applied(orientation, as_pil):
-    # Where the top left corner of the shown picture lies in the stored one (left/right, top/bottom), from the standard.
+    # Where the top left corner of the displayed image is in the stored one (left/right, top/bottom), from the standard.
     stored = Image.new("RGB", (20, 10))
     corner = {1: (0, 0), 2: (19, 0), 3: (19, 9), 4: (0, 9), 5: (0, 0), 6: (0, 9), 7: (19, 9), 8: (19, 0)}[orientation]
     stored.putpixel(corner, WHITE)
@@ -186,14 +194,14 @@ def test_an_address_is_not_fetched():
     [
         (b"", r"empty \(0 bytes\)"),
         (b"this is text\n" * 9, r"\(117 bytes\) is not an image that can be read, whatever its name says.*PNG or JPEG"),
-        (encoded(picture(size=(90, 80)), "PNG")[:90], "damaged or cut short"),
-        (encoded(picture(size=(90, 80)), "JPEG")[:700], "damaged or cut short"),
-        (encoded(picture(size=(90, 80)), "BMP")[:700], "damaged or cut short"),
+        (encoded(sample_image(size=(90, 80)), "PNG")[:90], "damaged or cut short"),
+        (encoded(sample_image(size=(90, 80)), "JPEG")[:700], "damaged or cut short"),
+        (encoded(sample_image(size=(90, 80)), "BMP")[:700], "damaged or cut short"),
         (b"\x89PNG\r\n\x1a\n", "not an image|damaged"),
     ],
     ids=["empty", "text", "cut png", "cut jpeg", "cut bmp", "png signature"],
 )
-def test_files_that_are_no_picture(tmp_path, data, words, as_file):
+def test_files_that_are_no_image(tmp_path, data, words, as_file):
     source = data
     if as_file:
         source = tmp_path / "upload.png"
@@ -204,8 +212,8 @@ def test_files_that_are_no_picture(tmp_path, data, words, as_file):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
-def test_cut_at_any_length_gives_a_picture_or_our_words(kind):
-    data = encoded(picture(size=(20, 16)), kind)
+def test_cut_at_any_length_gives_an_image_or_our_words(kind):
+    data = encoded(sample_image(size=(20, 16)), kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of damaged metadata before it gives up
         for length in range(0, len(data), 7):
@@ -216,7 +224,7 @@ def test_cut_at_any_length_gives_a_picture_or_our_words(kind):
 
 
 def test_a_cut_file_opened_by_the_caller():
-    image = Image.open(io.BytesIO(encoded(picture(size=(90, 80)), "JPEG")[:700]))
+    image = Image.open(io.BytesIO(encoded(sample_image(size=(90, 80)), "JPEG")[:700]))
     with pytest.raises(ValueError, match="the PIL image is damaged or cut short"):
         load_image(image)
 
@@ -240,7 +248,7 @@ def test_a_cut_file_opened_by_the_caller():
         (np.ma.masked_less(np.arange(20, dtype=np.uint8).reshape(4, 5), 3), r"pixels are masked; fill them"),
     ],
 )
-def test_arrays_that_are_no_picture(array, words):
+def test_arrays_that_are_no_image(array, words):
     with pytest.raises(ValueError, match=words):
         load_image(array)
 
@@ -336,23 +344,23 @@ def test_any_size_and_shape_becomes_the_square(size):
 
 @pytest.mark.parametrize("size", [(40, 30), (30, 1000)])
 def test_the_whole_image_is_in_the_square(size):
-    values = image_to_pixel_values(picture(size=size), 32, (0, 0, 0), (1, 1, 1))
+    values = image_to_pixel_values(sample_image(size=size), 32, (0, 0, 0), (1, 1, 1))
     red, _, blue = values
     assert red[:, :12].min() > 0.95 and blue[:, 20:].min() > 0.95
     assert blue[:, :12].max() < 0.05 and red[:, 20:].max() < 0.05
 
 
 def test_pixel_values_leave_the_image_alone_and_own_their_memory():
-    image = picture(size=(32, 32))
+    image = sample_image(size=(32, 32))
     values = image_to_pixel_values(image, 32, (0, 0, 0), (1, 1, 1))
     values.zero_()
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(picture(size=(32, 32))))
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(sample_image(size=(32, 32))))
 
 
 def test_an_open_file_is_read(tmp_path):
-    path = tmp_path / "picture.png"
-    picture().save(path)
+    path = tmp_path / "image.png"
+    sample_image().save(path)
     with path.open("rb") as opened:
-        assert load_image(opened).tobytes() == picture().tobytes()
+        assert load_image(opened).tobytes() == sample_image().tobytes()
     with pytest.raises(TypeError, match=r"torch\.Tensor came; a torch tensor becomes an array"):
         load_image(torch.zeros(3, 4, 4))

@@ -1,4 +1,4 @@
-"""`python -m gpt4roi_nb ask`: an answer without a notebook, and one line for whatever is wrong."""
+"""`python -m gpt4roi_nb ask`: an answer without a notebook, and one line for any error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def no_model(monkeypatch):
-    """Loading a model is an error: what is wrong must be said before."""
+    """Make loading a model fail: errors must be reported before."""
     monkeypatch.setattr(GPT4RoI, "from_pretrained", None)
 
 

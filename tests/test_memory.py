@@ -1,4 +1,4 @@
-"""What is computed from a configuration is what a model and a session really take, and what does not fit is told."""
+"""The memory computed from a configuration is what a model and a session take; what does not fit raises an error."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_session_takes_no_more_than_is_computed(size, dtype, regions):
 
 @pytest.mark.slow
 def test_the_headroom_is_what_was_measured():
-    """Neither too little for the largest of the tables' sessions, nor twice what it needs."""
+    """Neither too little for the largest session in the tables, nor twice what it needs."""
     taken = traced(GPT4RoIConfig(), torch.float32, 64)
     beside_cache = taken["image"] + taken["regions"] + max(taken["pooling"], taken["reading"])
     beside_cache += taken["cache"] - memory.cache_bytes(GPT4RoIConfig(), torch.float32, 64)
@@ -153,7 +153,7 @@ def test_a_skeleton_leaves_the_configuration_alone():
 
 @pytest.fixture
 def free(monkeypatch):
-    """Says what is free, by the kind of device, in place of the machine."""
+    """Set the free memory, by type of device, in place of the machine's."""
 
     def say(**sizes: float) -> None:
         monkeypatch.setattr(memory, "free_bytes", lambda device: sizes.get(device.type))
@@ -191,7 +191,7 @@ def test_the_smallest_change_that_fits_a_gpu_is_named(free, gpu, cpu, advice):
 
 
 def test_compiled_steps_need_a_cache_more(saved, free):
-    """Of 1024 tokens, for the 614 of a question with one region and its answer."""
+    """It has 1024 tokens, for the 614 of a question with one region and its answer."""
     config = GPT4RoIConfig()
     more = memory.fixed_cache_bytes(config, torch.float16)
     assert more == 1024 * memory.token_bytes(config, torch.float16)
@@ -273,7 +273,7 @@ def test_the_memory_of_this_machine_is_known():
 
 @pytest.fixture
 def cgroup(tmp_path, monkeypatch):
-    """A container's control groups, as files: written by the function that this gives."""
+    """A container's control groups, as files; returns the function that writes them."""
     monkeypatch.setattr(memory, "CGROUP", tmp_path / "cgroup")
     monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "self")
 

@@ -184,7 +184,7 @@ def test_checkpointing_keeps_fewer_activations_of_the_fusion(pixel_values):
 
 
 def test_a_new_region_encoder_begins_at_the_fan_in_scale():
-    """And not at the language model's `initializer_range`, which would let its maps fade away or blow up."""
+    """Not at the language model's `initializer_range`, with which its maps would fade away or blow up."""
     weights = {name: weight for name, weight in tiny_model().region_encoder.named_parameters() if weight.ndim > 1}
     for name, weight in weights.items():
         if weight.numel() > 200:

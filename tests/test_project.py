@@ -1,4 +1,4 @@
-"""The project's own promises: files, versions, layers, import cost, public names."""
+"""What the project promises: files, versions, layers, import cost, public names."""
 
 import ast
 import json
@@ -118,7 +118,7 @@ def names_of(requirements: list[str]) -> dict[str, Requirement]:
 
 
 def test_every_room_is_listed_and_exists() -> None:
-    """A new flat module or package of the package's top must be given its place."""
+    """A new top-level module or sub-package must be given its place."""
     known = modules()
     assert [name for name in ROOMS if name not in known] == []
     top = {".".join(module.split(".")[:2]) for module in known}

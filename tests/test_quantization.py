@@ -20,7 +20,7 @@ KINDS = {"8bit": bitsandbytes.nn.Linear8bitLt, "4bit": bitsandbytes.nn.Linear4bi
 
 
 def wide_config() -> GPT4RoIConfig:
-    """Tiny, but with widths that 4 bits take on every processor, and a bias, which some language models have."""
+    """Tiny, but with widths that 4 bits allow on every processor, and a bias, as in some language models."""
     text = {**tiny_config().text_config.to_dict(), "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
     return tiny_config(text_config={**text, "attention_bias": True, "initializer_range": 0.05})
 
@@ -102,7 +102,7 @@ def test_the_demo_answers_the_same(quantization, caplog):
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_a_quantised_answer_can_be_looked_into(saved, quantization):
-    """Relevancy comes near that of the exact model, since these kernels have a backward pass."""
+    """Relevancy is close to that of the exact model, since these kernels have a backward pass."""
     exact, near = (
         load(saved, kind).session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=3)
         for kind in (None, quantization)

@@ -1,4 +1,4 @@
-"""What the region encoder computes faster is what its steps compute, with their gradients, in every precision."""
+"""The region encoder's faster computations equal its plain steps, with gradients, in every precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HALVES = [torch.bfloat16, torch.float16]
 
 
 def config(channels: int = 16, **region: int) -> GPT4RoIConfig:
-    """Grid 4 × 4; maps of 16, 8 and 4 places a side."""
+    """Grid 4 × 4; maps of 16, 8 and 4 places per side."""
     return tiny_config(region_config={"num_levels": 3, "feature_layers": [2, 3, 4], "hidden_size": channels, **region})
 
 

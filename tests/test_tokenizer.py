@@ -126,8 +126,10 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def as_transformers_converts(canonical, tmp_path_factory):
-    """A folder with the tokenizer.json that transformers makes of this tokenizer.model: merges of one piece stand the
-    other way round, and the spaces are a pre-tokenizer's work."""
+    """A folder with the tokenizer.json that transformers makes from this tokenizer.model.
+
+    Merges of one piece are in the opposite order, and a pre-tokenizer handles the spaces.
+    """
     content = json.loads(canonical.backend_tokenizer.to_str())
     merges = content["model"]["merges"]
     groups = [list(group) for _, group in itertools.groupby(merges, key="".join)]

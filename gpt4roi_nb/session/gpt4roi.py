@@ -64,7 +64,7 @@ class GPT4RoI(LoadedModel):
                 With `quantization`, it is the dtype of the other parts, and None takes half precision.
             quantization: "8bit" or "4bit" for the language model (needs bitsandbytes). See docs/memory.md.
             attn_implementation: None leaves the choice to transformers (SDPA). "flash_attention_2" needs the package
-                flash_attn, a GPU and half precision; recording attention switches to "eager" meanwhile.
+                flash_attn, a GPU and half precision; while attention is recorded, the model switches to "eager".
             device_map: as transformers takes it, instead of `device`.
             compile: True compiles the step that writes one token (`torch.compile`), during the first answer; a string
                 is torch's mode, such as "reduce-overhead". See docs/gpu.md.

@@ -337,7 +337,7 @@ class RegionSession:
     ) -> list[Answer]:
         """Ask the same question about each of many boxes, in batches that share the image and the prompt's beginning.
 
-        Each box is `<region1>` of a conversation of its own; the session's conversation and regions do not change.
+        Each box is `<region1>` of its own conversation; the session's conversation and regions do not change.
 
         Args:
             boxes: (N, 4) pixel xyxy in the original image.

@@ -1,4 +1,4 @@
-"""What is changed about a region is exactly what is said, and the answer is scored against the same words."""
+"""An ablation changes exactly what it says about a region, and scores the same answer."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_position_and_features_alone(gpt4roi, session, answer, baseline):
 
 
 def test_the_new_answer_is_what_the_model_says_then(gpt4roi, answer):
-    """With the token of another box it says what it says when asked about that box."""
+    """With the token of another box, the model answers as when asked about that box."""
     alone = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
     asked = gpt4roi.session(picture()).ask("What is <region1>?", [THIRD_BOX], **FEW)
     changed = alone.ablate(1, "move", box=THIRD_BOX, max_new_tokens=6)

@@ -127,7 +127,7 @@ def test_seven_billion_parameters_and_a_hundred_tokens_fit():
 
 
 def test_no_more_than_one_layer_is_held(gpt4roi, answer):
-    """What passes by is let go: when a layer is seen, the whole weights of the one before are gone."""
+    """Weights are freed layer by layer: when a layer is seen, all weights of the layer before are gone."""
     import gc
     import weakref
 
@@ -233,7 +233,7 @@ def test_prompt_tokens_read_as_the_prompt(attention):
     assert attention.prompt_tokens[attention.spans["region1"][0]] == "<bbox>"
 
 
-def test_a_large_picture_is_kept_small():
+def test_a_large_image_is_kept_small():
     gpt4roi = tiny_gpt4roi()
     answer = gpt4roi.session(picture(height=600, width=2000)).ask("What is <region1>?", [(500, 100, 900, 400)], **FEW)
     attention = answer.attention()

@@ -1,4 +1,4 @@
-"""What is looked into is what was computed, and looking changes nothing."""
+"""Recordings show what was computed, and recording changes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def talk(gpt4roi):
 
 
 def test_looking_into_an_answer_waits_for_the_pass_of_another(gpt4roi, talk):
-    """Attention maps need eager mode; a pass that began in the usual one must not end in it."""
+    """Attention maps need eager mode; a pass that began in the usual mode must not end in eager mode."""
     expected = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
     layers = gpt4roi.model.language_model.model.layers
     looking = threading.Thread(target=talk.history[0].answer.attention)

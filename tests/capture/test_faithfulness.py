@@ -21,7 +21,7 @@ def answers():
 
 
 def one_at_a_time(answer, tokens):
-    """How much the tokens lose when a prompt token alone gives way to the baseline: faithful by construction."""
+    """How much the tokens lose when one prompt token is replaced by the baseline: faithful by construction."""
     replay = answer.replay
     prompt = replay.embeddings()
     image = replay.prompt.spans["image"]
@@ -59,7 +59,7 @@ def test_curves_begin_and_end_where_they_must(answers):
 
 
 def test_a_curve_by_hand(answers):
-    """Half of the image tokens, those that the map scores highest, give way to the mean image token."""
+    """Half of the image tokens, those that the map scores highest, are replaced by the mean image token."""
     answer, replay = answers[0], answers[0].replay
     image = torch.tensor(replay.prompt.spans["image"])
     scores = torch.zeros(answer.prompt_tokens)

@@ -97,7 +97,7 @@ def test_rollout_multiplies_the_layers(gpt4roi, answer):
 
 
 def plant_a_sink(gpt4roi):
-    """Every text token's query finds the first token's key, in both layers, and no layer wipes that out."""
+    """Every text token's query matches the first token's key, in both layers, and no layer undoes that."""
     language = gpt4roi.model.language_model.model
     with torch.no_grad():
         embeddings = language.embed_tokens.weight

@@ -162,8 +162,8 @@ def test_components_are_those_of_a_singular_value_decomposition(features, other,
     assert [each.shape[-1] for each in found.maps] == [each.shape[-1] for each in getattr(features, of)]
 
 
-def test_colours_compare_over_levels_and_pictures(features, other):
-    """The same vector has the same colour on whatever level or picture; both ends of the range are reached once."""
+def test_colours_compare_over_levels_and_images(features, other):
+    """The same vector has the same colour on every level and image; both ends of the range are reached once."""
     found = features.pca("fused_maps", n=3, others=[other])
     again = other.pca("fused_maps", n=3, others=[features])
     for one, two in zip(found.maps_of(other), again.maps, strict=True):

@@ -44,8 +44,8 @@ def test_a_description_of_another_form_is_refused(about: str, tmp_path: Path) ->
 
 
 def test_arrays_of_another_kind_are_refused(tmp_path: Path) -> None:
-    for picture_, maps in ((np.zeros((2, 2, 7)), np.zeros(3)), (np.zeros((2, 2, 3), np.uint8), np.array(["a"]))):
-        np.savez(tmp_path / "a.npz", about=np.array('{"kind": "attention"}'), picture=picture_, maps=maps)
+    for pixels, maps in ((np.zeros((2, 2, 7)), np.zeros(3)), (np.zeros((2, 2, 3), np.uint8), np.array(["a"]))):
+        np.savez(tmp_path / "a.npz", about=np.array('{"kind": "attention"}'), picture=pixels, maps=maps)
         with pytest.raises(ValueError, match=r"a\.npz' is damaged, or no saved attention"):
             storage.read(tmp_path / "a.npz", "attention")
 

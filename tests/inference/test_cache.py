@@ -1,4 +1,4 @@
-"""The cache holds what transformers' own holds, and branches do not disturb one another."""
+"""The cache holds what transformers' own holds, and branches do not affect each other."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def plain() -> GPT4RoI:
 
 @pytest.fixture
 def traced(monkeypatch) -> GPT4RoI:
-    """The same model with steps that are traced for a fixed length and run as they are, without a C++ compiler."""
+    """The same model with steps that are traced for a fixed length but not compiled, which needs no C++ compiler."""
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda step, mode, dynamic: compile(step, backend="eager", dynamic=dynamic))
     gpt4roi = tiny_gpt4roi(seed=1)
@@ -78,7 +78,7 @@ def test_a_traced_conversation_is_the_plain_one(traced, plain, monkeypatch):
 
 
 def test_an_answers_positions_are_one_tensor_that_is_advanced(traced, monkeypatch):
-    """A number of the host in each step would be copied to a GPU, and waited for."""
+    """A number from the host would have to be copied to a GPU, and waited for, in each step."""
     seen, values = [], []
 
     def run(self, inputs_embeds, cache, positions):

@@ -1,4 +1,4 @@
-"""Tokens become text that can be shown as it comes; the next token is chosen as asked for."""
+"""Tokens become text that can be shown while it is written; the next token is chosen as requested."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ids_of(processor, text):
 
 
 def written(processor, ids):
-    """The writing after some tokens, and the pieces that were shown; stops where the answer ends by itself."""
+    """The detokenizer after some tokens, and the pieces shown; stops where the answer ends by itself."""
     writing, pieces = StreamingDetokenizer(processor), []
     for token_id in ids:
         pieces.append(writing.push(token_id, -1.0))
@@ -197,7 +197,7 @@ def test_with_a_template_pieces_and_tokens_make_the_text_whatever_the_tokens(tem
 @example([0, 3 + 0xE2, 3 + 0x82, 3 + 0xAC, 500])
 @example([3 + 0x41, 3 + 0xE2, 500, 3 + 0x41])
 def test_text_grows_as_the_whole_would_be_decoded(processor, ids):
-    """Token by token, with few of them decoded at a time, and still what decoding all of them at once gives."""
+    """Token by token, decoding only a few at a time, with the same result as decoding all at once."""
     tokenizer = processor.tokenizer
     writing = StreamingDetokenizer(processor)
     for count, token_id in enumerate(ids, start=1):
@@ -236,7 +236,7 @@ def test_the_work_is_linear_in_the_length(template_processor, processor, monkeyp
 
 
 class Reads(TorchDispatchMode):
-    """Counts what waits for the device: reading a number, a list, or a copy on the CPU."""
+    """Count what waits for the device: reading a number, a list, or a copy on the CPU."""
 
     def __init__(self, monkeypatch) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ def test_a_token_costs_one_read_of_the_device(monkeypatch, temperature):
 
 
 def padded(loaded, count: int) -> list[list[int]]:
-    """What is written after two prompts, of which the second is shorter and padded in front."""
+    """The answers to two prompts, of which the second is shorter and padded in front."""
     embed = loaded.model.get_input_embeddings()
     ids = torch.tensor([[5, 6, 7, 8, 9], [0, 0, 5, 6, 7]])
     rows = [StreamingDetokenizer(loaded.processor) for _ in ids]

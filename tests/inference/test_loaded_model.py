@@ -97,7 +97,7 @@ def test_answers_are_written_side_by_side_but_passes_alone() -> None:
 
 
 def test_a_thread_that_holds_the_weights_may_ask_and_train_again() -> None:
-    """As probes do, which are asked by the thread that trains; nothing waits for itself."""
+    """As for probes, which the training thread itself asks; nothing waits for itself."""
     lock = ForwardLock()
     with lock.training_step(), lock.hold_weights(), lock.one_pass(), lock.hold_weights(), lock.training_step():
         pass

@@ -25,7 +25,7 @@ def gpt4roi():
 
 @pytest.fixture(scope="module")
 def singly(gpt4roi):
-    """Each box asked about by itself, in a session of its own."""
+    """The answers about each box in its own session."""
     return [gpt4roi.session(picture()).ask("What is <region1>?", [box], **FEW) for box in BOXES]
 
 
@@ -182,7 +182,7 @@ def test_an_interrupt_keeps_the_finished_batches(session, singly, monkeypatch):
 
 
 def after_batches(monkeypatch, count, act, before=False):
-    """Does `act` in the batch number `count`, at its beginning or its end."""
+    """Call `act` in batch number `count`, at its beginning or its end."""
     real, batches = gpt4roi_nb.session.describe._describe, []
 
     def counting(*args):

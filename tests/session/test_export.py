@@ -1,4 +1,4 @@
-"""A conversation to hand out: one file, with the image in it, in which every text stays text."""
+"""An exported conversation: one file, with the image in it, in which every text stays text."""
 
 from __future__ import annotations
 

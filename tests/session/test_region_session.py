@@ -35,7 +35,7 @@ def session(gpt4roi):
 
 @contextmanager
 def failing(model, step: int, error: BaseException):
-    """The language model raises at its forward pass number `step`, with half of its layers' caches grown already."""
+    """Make the language model raise in forward pass number `step`, when half of its layers' caches have grown."""
     passes = 0
 
     def fail(module, args):
@@ -63,7 +63,7 @@ def counted(module):
 
 
 def words(answer):
-    """What must not depend on how it was computed."""
+    """The fields that must not depend on how they were computed."""
     return answer.text, answer.token_ids, answer.tokens
 
 
@@ -360,7 +360,7 @@ def test_leaving_a_stream_early_keeps_the_answer_so_far(session, gpt4roi):
 
 
 def assert_as_fresh(session, gpt4roi):
-    """The next answer is that of a new session with the same history: nothing is left of what went wrong."""
+    """The next answer is that of a new session with the same history: the failure leaves no trace."""
     fresh = gpt4roi.session(picture())
     fresh.restore(session.regions, session.history)
     number = len(session.regions) + 1

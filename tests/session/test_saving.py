@@ -1,4 +1,4 @@
-"""A saved conversation comes back whole, with its image, and goes on where it was."""
+"""A saved conversation is loaded completely, with its image, and can be continued."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_conversation_comes_back_whole(gpt4roi, image_file, tmp_path):
     assert (np.asarray(loaded.image) == np.asarray(session.image)).all()
 
 
-def test_two_conversations_do_not_share_a_picture(gpt4roi, tmp_path):
+def test_two_conversations_do_not_share_a_image(gpt4roi, tmp_path):
     talked(gpt4roi, picture()).save(tmp_path / "talk.json")
     mine = tmp_path / "talk.image.png"
     mine.write_bytes(b"mine")
@@ -78,7 +78,7 @@ def test_a_question_that_was_changed_is_noticed(gpt4roi, image_file, tmp_path, q
         RegionSession.load(tmp_path / "talk.json", gpt4roi)
 
 
-def test_another_picture_of_the_same_size_is_noticed(gpt4roi, image_file, tmp_path):
+def test_another_image_of_the_same_size_is_noticed(gpt4roi, image_file, tmp_path):
     talked(gpt4roi, image_file).save(tmp_path / "talk.json")
     Image.fromarray(picture(seed=1)).save(image_file)
     with pytest.warns(UserWarning, match="but other pixels; the regions may lie on other objects"):
@@ -132,7 +132,7 @@ def test_an_image_without_a_file_is_saved_beside_and_moves_along(gpt4roi, tmp_pa
     assert loaded.history == session.history
 
 
-def test_saving_beside_a_picture_of_that_name_leaves_it_alone(gpt4roi, image_file, tmp_path):
+def test_saving_beside_an_image_of_that_name_leaves_it_alone(gpt4roi, image_file, tmp_path):
     before = image_file.read_bytes()
     talked(gpt4roi, picture(height=50, width=70)).save(tmp_path / "kitchen.json")
     assert image_file.read_bytes() == before
