@@ -196,7 +196,7 @@ def test_other_files_are_refused(tmp_path, talk):
     talk.roi_features([BOX]).save(tmp_path / "f.npz")
     with pytest.raises(ValueError, match="is damaged, or no saved attention"):
         Attention.load(tmp_path / "a.npz")
-    with pytest.raises(ValueError, match="expected saved attention, but .* holds 'region features'"):
+    with pytest.raises(ValueError, match=r"expected saved attention, but .* holds 'region features'"):
         Attention.load(tmp_path / "f.npz")
     with pytest.raises(FileNotFoundError, match="no saved attention"):
         Attention.load(tmp_path / "none.npz")

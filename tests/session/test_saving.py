@@ -45,7 +45,7 @@ def test_a_conversation_comes_back_whole(gpt4roi, image_file, tmp_path):
     assert (np.asarray(loaded.image) == np.asarray(session.image)).all()
 
 
-def test_two_conversations_do_not_share_a_image(gpt4roi, tmp_path):
+def test_two_conversations_do_not_share_an_image(gpt4roi, tmp_path):
     talked(gpt4roi, picture()).save(tmp_path / "talk.json")
     mine = tmp_path / "talk.image.png"
     mine.write_bytes(b"mine")
