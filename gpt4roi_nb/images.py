@@ -206,7 +206,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         image = Image.fromarray(to_8_bit[np.asarray(image)])
     if image.mode in ("I", "F"):
         raise ValueError(
-            f"{name} stores 32-bit values (Pillow's mode {image.mode!r}), whose range is not agreed; "
+            f"{name} stores 32-bit values (Pillow's mode {image.mode!r}), which have no agreed range; "
             "scale them to 0 to 255 and pass a uint8 array"
         )
     if image.has_transparency_data:

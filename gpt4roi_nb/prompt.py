@@ -121,8 +121,8 @@ def check_references(named: Sequence[int], given: Sequence[int], known: int = 0)
         given_as, it, box = ("a box was", "it", "box") if one else ("boxes were", "them", "boxes")
         raise ValueError(
             f"the text never names {listed(unnamed)}, for which {given_as} given; "
-            f"write {listed(unnamed)}, spelled exactly so, where you mean {it}, or leave the {box} out"
-            + (f". New regions are numbered on from {listed([known])}" if known else "")
+            f"write {listed(unnamed)}, exactly like this, where you mean {it}, or leave the {box} out"
+            + (f". New regions get the numbers after {listed([known])}" if known else "")
         )
 
 
@@ -170,7 +170,7 @@ def _check_spelling(text: str) -> None:
     for like in _LIKE_A_REFERENCE.findall(text):
         if not REFERENCE.fullmatch(like):
             raise ValueError(
-                f"{like[:30]!r} is not a reference to a region; write <region1>, spelled exactly so: the word in "
+                f"{like[:30]!r} is not a reference to a region; write <region1>, exactly like this: the word in "
                 "lower case and a number, without spaces"
             )
 

@@ -173,7 +173,7 @@ def test_a_turn_mark_inside_a_longer_token_is_taken_apart():
     ["<Region1>", "<region 1>", "< region1 >", "<region-1>", "<region_1>", "<region>", "<region1?", "<region12345678>"],
 )
 def test_a_reference_that_is_misspelt_is_no_plain_text(canonical, reference):
-    with pytest.raises(ValueError, match="is not a reference to a region; write <region1>, spelled exactly so"):
+    with pytest.raises(ValueError, match="is not a reference to a region; write <region1>, exactly like this"):
         build_prompt([("user", f"What is {reference}?")], canonical, 1)
     build_prompt([("user", "Which region 1 of <regions>?"), ("assistant", f"{reference}")], canonical, 1)
 

@@ -231,7 +231,7 @@ def _one_or_mean(values: Tensor, number: int | None, known: Sequence[int], what:
     if number is None:
         return values.mean(dim=0)
     if number not in known:
-        raise IndexError(f"{what} {number!r} was not recorded; recorded were {', '.join(map(str, known))}")
+        raise IndexError(f"{what} {number!r} was not recorded; recorded: {', '.join(map(str, known))}")
     return values[known.index(number)]
 
 

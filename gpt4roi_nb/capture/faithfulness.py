@@ -182,7 +182,7 @@ def faithfulness(
     if not answers:
         raise ValueError("there are no answers to measure the maps on; give at least one")
     fractions = torch.linspace(0, 1, steps + 1)
-    curves: dict[str, list[Tensor]] = {name: [] for name in (*named, RANDOM)}  # (2, S) an answer
+    curves: dict[str, list[Tensor]] = {name: [] for name in (*named, RANDOM)}  # (2, S) per answer
     bar = tqdm(answers, unit="answer", leave=False, disable=None if progress else True)
     for number, answer in enumerate(bar):
         replay = answer.live("the faithfulness of maps")

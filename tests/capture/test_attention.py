@@ -97,7 +97,7 @@ def test_a_subset_is_part_of_the_whole_and_keeps_the_models_numbers(answer, atte
     assert part.layers == [1] and part.heads == [3, 0]
     torch.testing.assert_close(part.weights, attention.weights[[1]][:, [3, 0]])
     torch.testing.assert_close(part.to_image(0, layer=1, head=3), attention.to_image(0, layer=1, head=3))
-    with pytest.raises(IndexError, match="layer 0 was not recorded; recorded were 1"):
+    with pytest.raises(IndexError, match="layer 0 was not recorded; recorded: 1"):
         part.to_image(0, layer=0)
     assert answer.attention(layers=-1).layers == [1]
 
