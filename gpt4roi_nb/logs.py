@@ -12,7 +12,7 @@ MOMENT_BYTES = 10**9
 
 @contextmanager
 def no_progress_bar(weights: int = 0) -> Iterator[None]:
-    """Hide transformers' progress bars while loading or saving: they clutter a script's output, and a small model's.
+    """Hide transformers' progress bars while loading or saving; they clutter the output of scripts and small models.
 
     Args:
         weights: bytes of the weights; above `MOMENT_BYTES` the bars stay.
