@@ -1,7 +1,7 @@
-"""Images mirrored and shifted, with their boxes and words, in two variants.
+"""Mirror and shift images together with their boxes and words, in two variants.
 
-- "mild" leaves every conversation true. A mirrored image turns left into right, so the words are exchanged; where
-  "left" or "right" may mean something else, and where the image's writing or a clock is spoken of, it is not mirrored.
+- "mild" keeps every conversation true. Mirroring swaps left and right, so these words are swapped too. An image is not
+  mirrored where "left" or "right" may mean something else, or where its text mentions writing, numbers or clocks.
 - "published" is what GPT4RoI's authors did to COCO's images, whose answers are category names.
 """
 
@@ -20,15 +20,14 @@ from gpt4roi_nb.boxes import Boxes
 from gpt4roi_nb.data.instruction_texts import LETTER_REQUEST
 from gpt4roi_nb.data.record import Record, regions_of, renumbered
 
-# As published (the authors' gpt4roi/datasets/coco_det.py, in pixels of the tower's 224): an image is flipped with this
-# probability, and with this one shifted by up to so much of its sides along each; boxes that are then no larger than
-# the last are left out.
+# As published (the authors' gpt4roi/datasets/coco_det.py): the probabilities of a flip and of a shift; then, in pixels
+# of the tower's 224, the largest shift along each axis, and the side at or below which a shifted box is dropped.
 PUBLISHED_FLIP, PUBLISHED_SHIFT = 0.5, 0.5
 PUBLISHED_SIDE, PUBLISHED_PIXELS, PUBLISHED_LEAST = 224, 32, 2
 
-FLIP = 0.5  # chance that a picture which may be mirrored is
-MAX_SHIFT = 0.05  # of the picture's sides
-MIN_KEPT = 0.9  # share of every box's area that a shift must leave inside the picture
+FLIP = 0.5  # probability of mirroring an image that may be mirrored
+MAX_SHIFT = 0.05  # share of the image's sides
+MIN_KEPT = 0.9  # share of every box's area that a shift must leave inside the image
 
 _SIDE = re.compile(r"\b(left|right)", re.IGNORECASE)
 _S = r"(?:left|right)\b"
@@ -50,7 +49,7 @@ _MEANS_SIDE = re.compile(
     rf"|^{_S}(?= \w+$|$){_NO_SIDE_BEFORE}",
     re.IGNORECASE,
 )
-# Where they do not, although it looks so; and where a side is what law or custom make it.
+# Where they do not although they look so, and where law or custom decides the side.
 _OTHER_MEANING = re.compile(
     r"\b(?:has|have|had|was|were|be|been|being|not|he|she|it|they|who|(?:he|she|it|who|there|that|what)'s|\w+'ve)"
     r" left\b"
@@ -73,12 +72,30 @@ _EXCHANGED = {"left": "right", "right": "left"}
 def augment(
     picture: Image.Image, record: Record, seed: int, *, epoch: int = 0, flip: float = FLIP, max_shift: float = MAX_SHIFT
 ) -> tuple[Image.Image, Record]:
-    """A picture and its record, mirrored or not and shifted a little, by (seed, epoch, source, id) alone.
+    """Mirror an image by chance and shift it a little, with its boxes and words: the "mild" variant.
+
+    An image is mirrored only where swapping "left" and "right" keeps its record true, and shifted only where every box
+    keeps nine tenths of its area. The image's mean colour fills the place that it leaves.
 
     Args:
-        picture: RGB, upright; record's boxes are pixels of it.
-        flip: the chance that it is mirrored, if it may be.
-        max_shift: at most this share of the sides; 0 for none.
+        picture: the image, RGB and upright.
+        record: its boxes are in pixels of the image.
+        seed, epoch: decide, with the record's source and id, and nothing else does.
+        flip: probability of mirroring an image that may be mirrored.
+        max_shift: largest shift, as a share of each side; 0 for none.
+
+    Returns:
+        A new image of the same size and its record; or the ones given, where nothing changes.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from gpt4roi_nb.data import Record, augment
+        >>> turns = (("user", "What is <region1>?"), ("assistant", "the cup on the left"))
+        >>> record = Record("a.jpg", np.array([[10, 20, 50, 60]], np.float32), turns, "mine", "1")
+        >>> _, mirrored = augment(Image.new("RGB", (100, 80)), record, seed=0, flip=1, max_shift=0)
+        >>> mirrored.turns[1][1], mirrored.boxes.tolist()
+        ('the cup on the right', [[50.0, 20.0, 90.0, 60.0]])
     """
     rng = random.Random(f"augment/{seed}/{epoch}/{record.source}/{record.id}")
     mirrors = rng.random() < flip
@@ -89,26 +106,30 @@ def augment(
 
 
 def augment_as_published(
-    picture: Image.Image, record: Record, seed: int, *, epoch: int = 0
+    image: Image.Image, record: Record, seed: int, *, epoch: int = 0
 ) -> tuple[Image.Image, Record]:
-    """An image and its record, flipped with probability 0.5, and with 0.5 shifted by up to 32 pixels of 224.
+    """Flip an image with probability 0.5, and shift it with probability 0.5 by up to 32 pixels of 224.
 
-    Black comes in where the image was. Regions of which the shift leaves no more than 2 pixels of 224 are left out with
-    the turns that ask about them; where none is left, or a turn speaks of several, the image stays where it was. One of
-    which "left" or "right" is said is not flipped; everything else is, also what is written in it.
+    Black fills the place that the image leaves. A shift drops regions that are left no more than 2 pixels of 224 wide
+    or high, with the turns about them. It is not done where no region would be left, or where a turn names a dropped
+    region beside others. An image is not flipped where its text says "left" or "right"; writing in it does not matter.
 
     Args:
-        picture: RGB, upright; record's boxes are pixels of it.
-        seed, epoch: decide, with source and id of the record.
+        image: RGB and upright.
+        record: its boxes are in pixels of the image.
+        seed, epoch: decide, with the record's source and id, and nothing else does.
+
+    Returns:
+        A new image of the same size and its record; or the ones given, where nothing changes.
     """
     rng = random.Random(f"augment/{seed}/{epoch}/{record.source}/{record.id}")
     moves, flips = rng.random() < PUBLISHED_SHIFT, rng.random() < PUBLISHED_FLIP
     right, down = (rng.randint(-PUBLISHED_PIXELS, PUBLISHED_PIXELS) / PUBLISHED_SIDE for _ in range(2))
     if moves:
-        picture, record = _shift_and_drop(picture, record, round(right * picture.width), round(down * picture.height))
+        image, record = _shift_and_drop(image, record, round(right * image.width), round(down * image.height))
     if flips and not any(_SIDE.search(text) for _, text in record.turns):
-        picture, record = mirror(picture, record)
-    return picture, record
+        image, record = mirror(image, record)
+    return image, record
 
 
 # By the names that `train` knows.
@@ -119,42 +140,42 @@ AUGMENTATIONS: dict[str, Callable[..., tuple[Image.Image, Record]]] = {
 
 
 def may_be_mirrored(record: Record) -> bool:
-    """Whether what is said of a picture can be made true of its mirror image by exchanging left and right."""
+    """Whether swapping left and right makes what is said of an image true of its mirror image."""
     return all(_may_be_exchanged(text) for _, text in record.turns)
 
 
-def mirror(picture: Image.Image, record: Record) -> tuple[Image.Image, Record]:
-    """The mirror image, with boxes and words that fit it. Ask `may_be_mirrored` before."""
+def mirror(image: Image.Image, record: Record) -> tuple[Image.Image, Record]:
+    """Mirror an image, with its boxes and words. Ask `may_be_mirrored` first."""
     boxes = record.boxes.copy()
-    boxes[:, [0, 2]] = picture.width - record.boxes[:, [2, 0]]
+    boxes[:, [0, 2]] = image.width - record.boxes[:, [2, 0]]
     turns = tuple((role, _SIDE.sub(_exchange, text)) for role, text in record.turns)
-    return ImageOps.mirror(picture), Record(record.image, boxes, turns, record.source, record.id)
+    return ImageOps.mirror(image), Record(record.image, boxes, turns, record.source, record.id)
 
 
-def shift(picture: Image.Image, record: Record, right: int, down: int) -> tuple[Image.Image, Record]:
-    """The picture moved by whole pixels, its mean colour where it was; unmoved where a box would lose too much."""
+def shift(image: Image.Image, record: Record, right: int, down: int) -> tuple[Image.Image, Record]:
+    """Move an image by whole pixels and fill in its mean colour; do nothing where a box would lose too much."""
     moved = record.boxes + np.array([right, down, right, down], np.float32)
-    cut = _cut(moved, picture)
+    cut = _cut(moved, image)
     if (right, down) == (0, 0) or (_areas(cut) < MIN_KEPT * _areas(moved)).any():
-        return picture, record
-    mean = picture.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-    return _pasted(picture, right, down, mean), replace(record, boxes=cut)
+        return image, record
+    mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    return _pasted(image, right, down, mean), replace(record, boxes=cut)
 
 
-def _shift_and_drop(picture: Image.Image, record: Record, right: int, down: int) -> tuple[Image.Image, Record]:
-    """As `shift` into black, but what a box loses counts only where too little is left of it: then it goes."""
-    boxes = _cut(record.boxes + np.array([right, down, right, down], np.float32), picture)
-    least = PUBLISHED_LEAST / PUBLISHED_SIDE * np.array(picture.size, np.float32)
+def _shift_and_drop(image: Image.Image, record: Record, right: int, down: int) -> tuple[Image.Image, Record]:
+    """As `shift`, but fill in black, and drop each box of which too little is left."""
+    boxes = _cut(record.boxes + np.array([right, down, right, down], np.float32), image)
+    least = PUBLISHED_LEAST / PUBLISHED_SIDE * np.array(image.size, np.float32)
     kept = [index + 1 for index, side in enumerate(boxes[:, 2:] - boxes[:, :2]) if (side > least).all()]
     turns = _only(record, kept)
     if turns is None:
-        return picture, record
+        return image, record
     boxes = boxes[[number - 1 for number in kept]]
-    return _pasted(picture, right, down, 0), replace(record, boxes=boxes, turns=turns)
+    return _pasted(image, right, down, 0), replace(record, boxes=boxes, turns=turns)
 
 
 def _only(record: Record, kept: list[int]) -> tuple[tuple[str, str], ...] | None:
-    """The turns about the regions that are kept, renumbered; None where these cannot be told apart, or are none."""
+    """The turns about the regions that are kept, renumbered; None where these cannot be separated, or are none."""
     if len(record.turns) % 2 or (len(record.boxes) and not kept):
         return None
     numbers = {old: new for new, old in enumerate(kept, 1)}
@@ -168,16 +189,16 @@ def _only(record: Record, kept: list[int]) -> tuple[tuple[str, str], ...] | None
     return tuple(turns) or None
 
 
-def _cut(boxes: Boxes, picture: Image.Image) -> Boxes:
-    size = np.array([picture.width, picture.height] * 2, np.float32)
+def _cut(boxes: Boxes, image: Image.Image) -> Boxes:
+    size = np.array([image.width, image.height] * 2, np.float32)
     inside: Boxes = np.clip(boxes, 0, size).astype(np.float32)
     return inside
 
 
-def _pasted(picture: Image.Image, right: int, down: int, colour: Any) -> Image.Image:
+def _pasted(image: Image.Image, right: int, down: int, colour: Any) -> Image.Image:
     """The image moved, with a colour where it was."""
-    canvas = Image.new(picture.mode, picture.size, colour)
-    canvas.paste(picture, (right, down))
+    canvas = Image.new(image.mode, image.size, colour)
+    canvas.paste(image, (right, down))
     return canvas
 
 
@@ -186,7 +207,7 @@ def _areas(boxes: Boxes) -> Boxes:
 
 
 def _may_be_exchanged(text: str) -> bool:
-    """Both ways, or what is said of left and right would be learnt more often of one of them."""
+    """Whether left and right may be swapped: both ways, or one side would be learnt more often than the other."""
     text = re.sub(r"<region\d+>", "it", text).replace(LETTER_REQUEST, "")
     return not _NOT_MIRRORED.search(text) and _means_sides(text) and _means_sides(_SIDE.sub(_exchange, text))
 

@@ -1,4 +1,4 @@
-"""One box of an annotation file, checked and cut at the image's edges, or said to be bad."""
+"""Check one box of an annotation file and clip it to its image; a bad one raises BadRecord."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from gpt4roi_nb.data.problems import LARGEST, OUTSIDE, WRONG_TYPE, ZERO_AREA, Ba
 
 
 def box_from_xywh(values: Any, width: int = 0, height: int = 0) -> Box:
-    """As `box_from_xyxy`, from (x, y, width, height)."""
+    """As `box_from_xyxy`, but from (x, y, width, height)."""
     return cut_xywh(four_numbers(values), width, height)
 
 
 def cut_xywh(box: Box, width: int = 0, height: int = 0) -> Box:
-    """As `box_from_xywh`, of what `four_numbers` has given."""
+    """As `box_from_xywh`, for a box that `four_numbers` has checked."""
     x, y, w, h = box
     return _checked((x, y, x + w, y + h), width, height)
 
 
 def box_from_xyxy(values: Any, width: int = 0, height: int = 0) -> Box:
-    """A box inside its image.
+    """Check a box and clip it to its image.
 
     Args:
         values: four numbers, pixel xyxy in the original image.
-        width, height: the image's size in pixels; 0 if not known, and then only the upper left edges cut.
+        width, height: the image's size in pixels; 0 if unknown, and then only the left and upper edges clip.
+
+    Returns:
+        The clipped box, pixel xyxy.
 
     Raises:
-        BadRecord: not four finite numbers; wholly outside; less than a pixel wide or high inside the image.
+        BadRecord: not four finite numbers, or a box that is less than a pixel wide or high inside the image.
     """
     return _checked(four_numbers(values), width, height)
 
 
 def four_numbers(values: Any) -> Box:
-    """Four finite numbers that can be pixels. Raises BadRecord for anything else."""
+    """Return four finite numbers that can be pixels. Raises BadRecord for anything else."""
     if not isinstance(values, (list, tuple)) or len(values) != 4:
         raise BadRecord(WRONG_TYPE, f"a box must be a list of four numbers, but is {shown(values)}")
     for value in values:

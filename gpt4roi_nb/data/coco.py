@@ -1,6 +1,6 @@
-"""COCO instances, and what is written like them: COCO panoptic (the boxes of its segments), LVIS.
+"""COCO instances, and files of the same form: COCO panoptic (the boxes of its segments) and LVIS.
 
-A record is an image with all its boxes and their categories. Crowds are left out, and counted.
+A record is an image with all its boxes and their categories. Crowds are left out and counted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CROWDS = "crowds"
 
 
 class CocoImage(NamedTuple):
-    """An entry of "images": path relative to the images' folder, pixels (0 if not said), and what else is kept."""
+    """An entry of "images": path relative to the image folder, size in pixels (0 if not given), what else is kept."""
 
     file: str
     width: int
@@ -42,15 +42,15 @@ class CocoImage(NamedTuple):
 
 
 class CocoFile:
-    """The tables of a COCO-like file, in a tenth of the memory that they would take as dicts.
+    """The tables of a COCO-like file, in a tenth of the memory that dicts would take.
 
-    The tables may come in any order. `boxes_of(image_id)` gives an image's boxes, cut and checked.
+    The tables may come in any order. `boxes_of(image_id)` yields an image's boxes, checked and clipped.
 
     Args:
         file: the annotation file.
         problems: where bad entries are noted.
-        keep: what to keep of an annotation beside its box.
-        keep_of_image: what to keep of an image beside its name and size.
+        keep: returns what to keep of an annotation besides its box.
+        keep_of_image: returns what to keep of an image besides its name and size.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class CocoFile:
         self._ids: list[Any] = []
         self._kept: list[Any] = []
         self._rows: dict[Hashable, list[int]] = {}  # of each image
-        unusable = set()  # images; their annotations need no word of their own
+        unusable = set()  # images; nothing is noted for their annotations
         count = 0
         image_id: Hashable
         for number, (key, entry) in enumerate(elements(file, problems)):
@@ -97,11 +97,11 @@ class CocoFile:
             problems.add(BadRecord(MISSING, "the file holds no 'images' and no 'annotations'"), file.name)
 
     def note(self, bad: BadRecord, annotation: Any) -> None:
-        """Notes what is wrong with an annotation, which is named by its id."""
+        """Note what is wrong with the annotation of this id."""
         self._problems.add(bad, f"{self.name}: annotations, id {annotation}")
 
     def boxes_of(self, image_id: Hashable) -> Iterator[tuple[Box, Any, Any]]:
-        """(pixel xyxy inside the image, what was kept, id) of each annotation of an image that can be used."""
+        """Yield (pixel xyxy inside the image, what was kept, id) for each usable annotation of an image."""
         image = self.images[image_id]
         for row in self._rows.get(image_id, ()):
             try:
@@ -112,7 +112,7 @@ class CocoFile:
 
     def _add(self, entry: Any, name: Any, keep: Callable[[dict[str, Any]], Any]) -> None:
         if not isinstance(entry, dict):
-            raise BadRecord(WRONG_TYPE, f"expected an object, but a {type(entry).__name__} came")
+            raise BadRecord(WRONG_TYPE, f"expected an object, but got a {type(entry).__name__}")
         if is_crowd(entry):
             self._problems.leave_out(CROWDS)
             return
@@ -128,7 +128,11 @@ class CocoFile:
 def read_instances(
     file: Path, problems: Problems, images: Path | None = None, *, name: str = "coco"
 ) -> Iterator[Annotation]:
-    """An annotation an image: its boxes, with their categories. name: the source that records tell."""
+    """Yield one annotation per image: its boxes with their categories.
+
+    Args:
+        name: the source that records name.
+    """
     coco = CocoFile(file, problems, lambda entry: field(entry, "category_id", int))
     for image_id, image in coco.images.items():
         boxes, names = [], []
@@ -146,7 +150,11 @@ def read_instances(
 
 
 def is_crowd(entry: dict[str, Any]) -> bool:
-    """Whether an annotation is a box around many things. Some files write the mark as a text; LVIS's have none."""
+    """Whether an annotation is a box around many things. Some files write the mark as text; LVIS has none.
+
+    Raises:
+        BadRecord: the mark is neither 0 nor 1.
+    """
     mark = entry.get("iscrowd")
     if mark is None or mark == 0 or mark == "0":
         return False
@@ -156,10 +164,10 @@ def is_crowd(entry: dict[str, Any]) -> bool:
 
 
 def category_name(entry: Any) -> str:
-    """The name of a category in words. Raises BadRecord where there is none."""
+    """Return the name of a category in words. Raises BadRecord if it has none."""
     name = plain(field(entry, "name", str).replace("_", " "))
     if not name:
-        raise BadRecord(MISSING, "'name' says nothing, and would train an empty answer")
+        raise BadRecord(MISSING, "'name' is empty, and would train an empty answer")
     return name
 
 
@@ -167,7 +175,7 @@ def _image(entry: Any, keep: Callable[[dict[str, Any]], Any]) -> CocoImage:
     if entry.get("file_name") is not None:
         name = path_field(entry, "file_name")
     elif entry.get("coco_url") is not None:
-        # LVIS: its images lie in COCO's train2017 and val2017, and only the address says in which.
+        # LVIS: its images are in COCO's train2017 and val2017, and only the URL says in which.
         name = path_in_url(field(entry, "coco_url", str), "coco_url")
     else:
         raise BadRecord(MISSING, "there is neither 'file_name' nor 'coco_url'")
@@ -175,7 +183,7 @@ def _image(entry: Any, keep: Callable[[dict[str, Any]], Any]) -> CocoImage:
 
 
 def _parts(entry: Any, number: int) -> Iterator[tuple[Any, Any]]:
-    """The annotation itself, or the segments of a panoptic one; and how messages call it."""
+    """Yield an annotation, or the segments of a panoptic one, each with its name in messages."""
     if not isinstance(entry, dict) or "segments_info" not in entry:
         yield entry, _id_of(entry, number)
         return
@@ -185,7 +193,7 @@ def _parts(entry: Any, number: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _id_of(entry: Any, number: int | str) -> Any:
-    """How messages call an entry: by its id, or else by its place among all of the file."""
+    """An entry's name in messages: its id, or else its place in the file."""
     if isinstance(entry, dict) and entry.get("id") is not None:
         return entry["id"] if isinstance(entry["id"], str) else shown(entry["id"])
     return f"unknown, entry {number} of the file"

@@ -1,4 +1,4 @@
-"""Records to a batch that the model can be trained on."""
+"""Turn records into a batch that the model can be trained on."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ ImageFolders = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 
 
 class Kept(Protocol):
-    """Hidden states of the vision tower that were kept, by picture."""
+    """Hidden states of the vision tower that were kept, by image."""
 
-    def get(self, picture: Path) -> tuple[Tensor, tuple[int, int]] | None:
-        """(L, grid², C), and the picture's width and height; None where there is nothing of the picture as it is."""
+    def get(self, image: Path, /) -> tuple[Tensor, tuple[int, int]] | None:
+        """(L, grid², C), and the image's width and height; None if nothing was kept of the image as it is now."""
 
 
 class Example(NamedTuple):
-    """A record as the model takes it. boxes: (n, 4) float32, xyxy in [0, 1], one a `<bbox>` of the prompt.
+    """A record as the model takes it.
 
-    pixel_values: (3, S, S). tower_states: (L, grid², C). One of the two is None.
+    boxes: (n, 4) float32, xyxy in [0, 1], one per `<bbox>` of the prompt. pixel_values: (3, S, S). tower_states:
+    (L, grid², C). One of the last two is None.
     """
 
     prompt: Prompt
@@ -44,26 +45,26 @@ class Example(NamedTuple):
 
 
 class Collator:
-    """Batches records: pictures are opened here, in the loader's workers.
+    """Turn records into batches. It opens the images, in the loader's workers.
 
     Args:
         processor: of the model that is trained.
-        images: the folder that the records' pictures are in; or a folder for each source. Nothing outside of it is
-            opened. None where records name their pictures by whole paths, as `located` gives them.
-        max_length: tokens. A longer conversation loses its last questions; one whose first question alone is longer
-            cannot be used.
-        also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
-        problems: where records that cannot be used are noted. Such a record keeps its row, of which nothing is learnt,
-            so that batches are as large as ever. Without it, the first such record is an error.
+        images: the folder of the records' images, or one folder per source. Nothing outside of it is opened. None if
+            records name their images by whole paths, as `located` gives them.
+        max_length: most tokens of a conversation. A longer one loses its last questions; one whose first question and
+            answer are longer cannot be used.
+        also: one or several folders that links in `images` may lead to; links that lead elsewhere are not followed.
+        problems: where unusable records are noted. Such a record keeps its row, without loss, so that the batch keeps
+            its size. Without `problems`, the first unusable record raises BadRecord.
         augment: how images are mirrored and shifted by chance: one of `augmentation.AUGMENTATIONS` for all sources, or
-            for each source that is named; None leaves images as they are.
+            one per source that is named; None leaves images as they are.
         seed: of that chance.
-        kept: hidden states of the tower, taken instead of pictures where all of a batch are there; never of a source
-            that is augmented.
+        kept: hidden states of the tower, used instead of images if those of the whole batch are there. Sources that
+            are augmented never use them.
 
     Raises:
         ValueError: a source has no folder; or `also` without `images`.
-        FileNotFoundError, NotADirectoryError: `also` names what is no folder.
+        FileNotFoundError, NotADirectoryError: `also` names something that is not a folder.
         BadRecord: a record cannot be used, and there are no `problems`, or they are strict.
     """
 
@@ -84,7 +85,7 @@ class Collator:
         self.also = linked_folders(also)
         if self.also and images is None:
             raise ValueError(
-                "also names folders that links in images lead to, but no images are named; load(…, also=…) keeps them"
+                "also names folders that links in images lead to, but images is None; give images, or load(…, also=…)"
             )
         self._folders: Folder | dict[str, Folder] | None
         if isinstance(images, Mapping):
@@ -96,12 +97,12 @@ class Collator:
         self.augment = augment
         self.seed = seed
         self.kept = kept
-        # Shared, so that workers which outlive an epoch hear of the next.
+        # Shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
     def epoch(self) -> int:
-        """Decides with the seed how pictures are mirrored and shifted."""
+        """With the seed, decides how images are mirrored and shifted."""
         return int(self._epoch)
 
     @epoch.setter
@@ -109,17 +110,17 @@ class Collator:
         self._epoch.fill_(epoch)
 
     def __call__(self, records: Sequence[Record]) -> dict[str, Any]:
-        """What the model takes, and whose it is.
+        """Collate records into what the model takes, with their ids and sources.
 
         Returns:
             input_ids, attention_mask, labels: (B, T) int64, padded on the right. pixel_values: (B, 3, S, S) float32; or
-            tower_states: (B, L, grid², C). boxes: a list of (n_i, 4) float32, xyxy in [0, 1]. ids, sources: lists of B
-            strings.
+            tower_states: (B, L, grid², C). boxes: a list of B tensors (n_i, 4) float32, xyxy in [0, 1]. ids, sources:
+            lists of B strings.
         """
         examples = [self.example(record) for record in records]
         some_kept = any(example is not None and example.tower_states is not None for example in examples)
         if some_kept and any(example is not None and example.tower_states is None for example in examples):
-            examples = [self.example(record, from_kept=False) for record in records]  # all alike: the tower runs
+            examples = [self.example(record, from_kept=False) for record in records]  # the tower runs for all
         like = next((example for example in examples if example is not None), None)
         whole = [self._nothing(like) if example is None else example for example in examples]
         batch: dict[str, Any] = self.processor.pad([example.prompt for example in whole], padding_side="right")
@@ -133,9 +134,11 @@ class Collator:
         return batch
 
     def example(self, record: Record, *, from_kept: bool = True) -> Example | None:
-        """A record as the model takes it; None where it cannot be used, which is noted.
+        """Return a record as the model takes it; None if it cannot be used, which is noted.
 
-        from_kept: take what was kept of the tower instead of the picture, if it is there.
+        Args:
+            record: the record.
+            from_kept: use the kept hidden states of the tower instead of the image, if they are there.
         """
         folder = self._folder_of(record)
         try:
@@ -145,23 +148,23 @@ class Collator:
             if kept is not None:
                 states, size = kept
                 return self._example(record, size, tower_states=states)
-            picture = _opened(file)
+            image = _opened(file)
             if variant is not None:
-                within = _within(record, picture.size)
-                picture, record = AUGMENTATIONS[variant](picture, within, self.seed, epoch=self.epoch)
-            return self._example(record, picture.size, self.processor.image_processor.picture(picture))
+                within = _within(record, image.size)
+                image, record = AUGMENTATIONS[variant](image, within, self.seed, epoch=self.epoch)
+            return self._example(record, image.size, self.processor.image_processor.picture(image))
         except BadRecord as bad:
             self.problems.add(bad, f"{record.source}: record {record.id}, {record.image}")
             return None
 
     def variant_of(self, record: Record) -> str | None:
-        """How a record's image is augmented; None where it is left as it is."""
+        """Return the variant by which a record's image is augmented; None if it is left as it is."""
         if self.augment is None or isinstance(self.augment, str):
             return self.augment
         return self.augment.get(record.source)
 
     def path_of(self, record: Record) -> Path:
-        """Where a record's picture lies.
+        """Return the path of a record's image.
 
         Raises:
             ValueError: its source has no folder.
@@ -170,16 +173,20 @@ class Collator:
         return _file(self._folder_of(record), record)
 
     def _folder_of(self, record: Record) -> Folder | None:
-        """The folder that a record's picture must lie in; None where records name their pictures by whole paths."""
+        """The folder that a record's image must lie in; None if records name their images by whole paths."""
         if not isinstance(self._folders, dict):
             return self._folders
         if record.source not in self._folders:
             known = ", ".join(self._folders)
-            raise ValueError(f"there is no folder of images for the source {record.source!r}; there are {known}")
+            raise ValueError(f"images names no folder for the source {record.source!r}; it names folders for {known}")
         return self._folders[record.source]
 
     def prompt_of(self, record: Record) -> Prompt:
-        """The conversation in tokens, without the last questions that would not fit."""
+        """Return the conversation in tokens, without the last questions that do not fit.
+
+        Raises:
+            BadRecord: its first question and answer alone are longer than `max_length`.
+        """
         turns = list(record.turns)
         prompt = self.processor.prompt(turns)
         while self.max_length is not None and len(prompt.input_ids) > self.max_length:
@@ -199,7 +206,7 @@ class Collator:
         return Example(prompt, boxes[[number - 1 for number in prompt.regions]], *pixel_values, **features)
 
     def _nothing(self, like: Example | None) -> Example:
-        """A row without loss. It has a region, so that gradients reach whatever trains."""
+        """A row without loss. It has a region, so that gradients reach every part that trains."""
         prompt = self.processor.prompt([("user", "<region1>"), ("assistant", "-")])
         without_loss = dataclasses.replace(prompt, labels=[IGNORE] * len(prompt.labels))
         box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
@@ -210,7 +217,7 @@ class Collator:
 
 
 def _file(folder: Folder | None, record: Record) -> Path:
-    """Where a record's picture lies. Raises BadRecord where its path leaves the folder."""
+    """The path of a record's image. Raises BadRecord if it leaves the folder."""
     if folder is None:
         return Path(record.image)
     return folder.file(relative_path(record.image, "image"))
@@ -226,7 +233,7 @@ def _opened(file: Path) -> Any:
 
 
 def _within(record: Record, size: tuple[int, int]) -> Record:
-    """The record with boxes cut at the picture's edges: some files do not say how large pictures are."""
+    """The record with its boxes clipped to the image: some files do not give the sizes of images."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BoxClippedWarning)

@@ -1,4 +1,4 @@
-"""Conversations of your own about your own boxes: LLaVA's JSON, in which each record carries its boxes.
+"""Your own conversations about your own boxes: LLaVA's JSON, in which each record carries its boxes.
 
     [{"id": "1", "image": "a.jpg", "boxes": [[10, 20, 110, 220]],
       "conversations": [{"from": "human", "value": "<image>\\nWhat is <region1>?"},
@@ -25,10 +25,10 @@ from gpt4roi_nb.prompt import HALF_CHARACTER, check_turns
 def read_conversations(
     file: Path, problems: Problems, images: Path | None = None, *, name: str = "conversations"
 ) -> Iterator[Annotation]:
-    """An annotation a record, in the words of the file.
+    """Yield one annotation per record, in the words of the file.
 
     Args:
-        name: the source that records tell.
+        name: the source that records name.
     """
     for index, (_, entry) in enumerate(elements(file, problems)):
         try:
@@ -52,7 +52,7 @@ def _check(texts: tuple[str, ...], count: int) -> None:
     turns: Any = [(("user", "assistant")[k % 2], text) for k, text in enumerate(texts)]
     try:
         check_turns(turns)
-    except ValueError as error:  # a reference that is spelt wrongly
+    except ValueError as error:  # a misspelt reference
         raise BadRecord(OUT_OF_RANGE, str(error)) from error
     expected, asked, answered = set(range(1, count + 1)), regions_of(texts[::2]), regions_of(texts[1::2])
     if set(asked) != expected or not set(answered) <= expected:

@@ -1,4 +1,4 @@
-"""`load`: an annotation file of any known format as a data set of records, by number."""
+"""`load`: open an annotation file of any known format as a data set of numbered records."""
 
 from __future__ import annotations
 
@@ -45,16 +45,33 @@ FILE_OPTIONS = (
     "boxes",
     "categories",
     "metadata",
-)  # of the formats; each names a file or a folder
+)  # options of formats that name a file or a folder
 SEEN = "problems_seen.jsonl"
 
 logger = logging.getLogger(__name__)
 
 
 class RegionDataset:
-    """The records of one annotation file: `len(dataset)`, `dataset[3]`, and `read(3)` with the picture.
+    """The records of one annotation file: `len(dataset)`, `dataset[3]`, and `read(3)` with the image.
 
-    It can be pickled to any number of workers; they share the index in memory. `load` makes it.
+    `load` makes one. It can be pickled for any number of workers, which share the index in memory.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from gpt4roi_nb.data import load
+        >>> Path("images").mkdir()
+        >>> Image.new("RGB", (100, 80)).save("images/a.jpg")
+        >>> turns = [{"from": "human", "value": "What is <region1>?"}, {"from": "gpt", "value": "a cup"}]
+        >>> entry = {"id": "1", "image": "a.jpg", "boxes": [[10, 20, 50, 60]], "conversations": turns}
+        >>> _ = Path("mine.json").write_text(json.dumps([entry]))
+        >>> dataset = load("conversations", "mine.json", "images", cache="cache")
+        >>> len(dataset), dataset[0].turns[1]
+        (1, ('assistant', 'a cup'))
+        >>> image, record = dataset.read(0)
+        >>> image.size, record.boxes.shape
+        ((100, 80), (1, 4))
     """
 
     def __init__(
@@ -76,7 +93,7 @@ class RegionDataset:
         self.seed = seed
         self.max_regions = max_regions
         self.shown = shown
-        self._rows = rows  # of the index, if not all can be used
+        self._rows = rows  # the usable rows of the index; None if all are
 
     def __len__(self) -> int:
         return len(self.index) if self._rows is None else len(self._rows)
@@ -88,7 +105,11 @@ class RegionDataset:
         return (self.record(number) for number in range(len(self)))
 
     def annotation(self, number: int) -> Annotation:
-        """The facts of a record, before they are worded."""
+        """Return the facts of a record, before they are put into words.
+
+        Raises:
+            IndexError: there is no such record.
+        """
         count = len(self)
         if not -count <= number < count:
             raise IndexError(f"{self.name} has {count} records, numbered from 0; there is no {number}")
@@ -96,46 +117,59 @@ class RegionDataset:
         return self.index[number if self._rows is None else int(self._rows[number])]
 
     def record(self, number: int, epoch: int = 0) -> Record:
-        """A record by number; another epoch words it otherwise."""
+        """Return a record by number. Other epochs have other wordings.
+
+        Raises:
+            IndexError: there is no such record.
+        """
         return instruct(self.annotation(number), self.seed, epoch=epoch, max_regions=self.max_regions, shown=self.shown)
 
     def located(self, number: int, epoch: int = 0) -> Record:
-        """As `record`, but it names its picture by the whole path."""
+        """As `record`, but with the whole path of its image."""
         record = self.record(number, epoch)
         return replace(record, image=str(self.path(record).absolute()))
 
     def path(self, record: Record) -> Path:
-        """Where the record's picture lies."""
+        """Return the path of a record's image.
+
+        Raises:
+            ValueError: the data set was loaded without an image folder.
+        """
         if self.images is None:
-            raise ValueError(
-                f"{self.name} was loaded without its pictures' folder; name it: load(…, images='train2017')"
-            )
+            raise ValueError(f"{self.name} was loaded without its image folder; name it: load(…, images='train2017')")
         return self.images / record.image
 
     def read(self, number: int, epoch: int = 0) -> tuple[Image.Image, Record] | None:
-        """The upright RGB picture and its record, whose boxes are cut at the picture's edges.
+        """Read an image and its record.
 
-        None where the picture is damaged or a box lies outside it; that is noted in `problems` (strict: raised).
+        Returns:
+            The upright RGB image, and the record with its boxes clipped to the image; None if the image is damaged or a
+            box lies outside it, which is noted in `problems`.
+
+        Raises:
+            IndexError: there is no such record.
+            ValueError: the data set was loaded without an image folder.
+            BadRecord: the image or a box is bad, and the data set was loaded with strict=True.
         """
         record = self.record(number, epoch)
         where = f"{self.name}: record {record.id}, {record.image}"
         file = self.path(record)
         try:
-            picture = load_image(file)
+            image = load_image(file)
         except (OSError, ValueError) as error:
             self.problems.add(BadRecord(UNREADABLE_IMAGE, str(error)), where)
             return None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", BoxClippedWarning)  # some files do not say how large pictures are
-                boxes = check_boxes(record.boxes, *picture.size)
+                warnings.simplefilter("ignore", BoxClippedWarning)  # some files do not give the sizes of images
+                boxes = check_boxes(record.boxes, *image.size)
         except ValueError as error:
             self.problems.add(BadRecord(OUTSIDE, str(error)), where)
             return None
-        return picture, replace(record, boxes=boxes)
+        return image, replace(record, boxes=boxes)
 
     def report(self) -> str:
-        """What was left out and why, as a table."""
+        """Return a table of what was left out and why."""
         return self.problems.table(f"{self.name}: {len(self):,} records; bad records or boxes")
 
 
@@ -154,31 +188,49 @@ def load(
     rebuild: bool = False,
     **options: Any,
 ) -> RegionDataset:
-    """A data set of records. The first time the file is read and indexed; after that it opens at once.
+    """Open an annotation file as a data set of records.
+
+    The first call reads the file and writes an index of it; later calls open the index at once.
 
     Args:
         format: one of `FORMATS`: "coco", "refcoco", "flickr30k", "visual_genome", "vcr", "llava",
             "conversations".
         annotations: the annotation file.
-        images: the pictures' folder. Records whose picture is not there are left out, and counted. Without it, none is
+        images: the image folder. Records whose image is missing are left out and counted. Without it, no image is
             looked for.
-        also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
-        seed: of wordings, and of the choice among many boxes.
-        max_regions: of an image in one conversation, where each region has a turn or a caption names all; None takes
-            the published number: 100 for COCO, 150 for Flickr30k Entities, 15 for RefCOCO/+/g and Visual Genome.
-        shown: of LLaVA's conversations with a detector's boxes, the share that has them, from 0 to 1; others each
-            epoch.
-        strict: raise BadRecord at the first bad record, instead of counting them.
-        problems: file to list bad records in; beside the index by default.
+        also: one or several folders that links in `images` may lead to; links that lead elsewhere are not followed.
+        seed: decides wordings, and which of many boxes are used.
+        max_regions: most regions per conversation, where each region has a turn or one caption names all. None is the
+            published number: 100 for COCO, 150 for Flickr30k Entities, 15 for RefCOCO/+/g and Visual Genome.
+        shown: share, from 0 to 1, of LLaVA's conversations that show their detector's boxes; which ones changes with
+            the epoch.
+        strict: raise BadRecord at the first bad record instead of counting bad records.
+        problems: the file that lists bad records; by default one beside the index.
         cache: folder of the indexes, `~/.cache/gpt4roi_nb` by default.
-        rebuild: read the file anew although it has not changed.
+        rebuild: read the file again even if it has not changed.
         **options: of the format; see its parser, such as `gpt4roi_nb.data.vcr.read_vcr`.
 
+    Returns:
+        The data set. What it leaves out is logged as a warning; see also its `report()`.
+
     Raises:
-        ValueError: an unknown format or option, one out of range, or a file of another format.
-        TypeError: a number that is none, such as max_regions=2.5.
+        ValueError: an unknown format or option, a value out of range, or a file of another format.
+        TypeError: an argument that is not the number it should be, such as max_regions=2.5.
         FileNotFoundError, IsADirectoryError, NotADirectoryError: no such annotation file or folder.
-        BadRecord: if strict.
+        BadRecord: a record is bad, and `strict` is set.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from gpt4roi_nb.data import load
+        >>> turns = [{"from": "human", "value": "What is <region1>?"}, {"from": "gpt", "value": "a cup"}]
+        >>> entry = {"id": "1", "image": "a.jpg", "boxes": [[10, 20, 50, 60]], "conversations": turns}
+        >>> _ = Path("mine.json").write_text(json.dumps([entry]))
+        >>> dataset = load("conversations", "mine.json", cache="cache")
+        >>> dataset[0].turns
+        (('user', 'What is <region1>?'), ('assistant', 'a cup'))
+        >>> dataset[0].boxes
+        array([[10., 20., 50., 60.]], dtype=float32)
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, but is {format!r}")
@@ -200,10 +252,10 @@ def load(
         if not file.exists():
             raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
     if folder is not None and not folder.is_dir():
-        raise NotADirectoryError(f"images must be the folder of the pictures, but {str(folder)!r} is a file")
+        raise NotADirectoryError(f"images must be a folder, but {str(folder)!r} is a file")
     check_regular_file(source)
 
-    # These formats' indexes say what was read from the pictures' folder too, so a change there counts.
+    # The indexes of these formats also hold what was read from the image folder, so a change there counts.
     read_from = [*files, folder] if folder is not None and format in ("llava", "vcr", "visual_genome") else files
     links = {"also": tuple(one.resolve() for one in others)} if others and "also" in (read.__kwdefaults__ or {}) else {}
     index = open_index(

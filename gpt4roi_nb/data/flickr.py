@@ -1,4 +1,4 @@
-"""Flickr30k Entities in MDETR's form: a caption of the picture, whose phrases own boxes, one or several each."""
+"""Flickr30k Entities in MDETR's form: a caption of the image, each of whose phrases has one or several boxes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Span = tuple[int, int]
 def read_flickr(
     file: Path, problems: Problems, images: Path | None = None, *, name: str = "flickr30k"
 ) -> Iterator[Annotation]:
-    """An annotation a caption: `a man (<region1>) beside two dogs (<region2> and <region3>)`."""
+    """Yield one annotation per caption: `a man (<region1>) beside two dogs (<region2> and <region3>)`."""
     coco = CocoFile(file, problems, keep=_spans, keep_of_image=lambda entry: text_field(entry, "caption"))
     for image_id, image in coco.images.items():
         phrases: dict[Span, list[Box]] = {}
@@ -39,7 +39,7 @@ def read_flickr(
 
 
 def grounded(caption: str, phrases: dict[Span, list[Box]]) -> tuple[str, list[Box]]:
-    """The caption with the regions of each phrase behind it, numbered as one reads, and their boxes in that order."""
+    """Return a caption with its phrases' regions after them, numbered in reading order, and the boxes in that order."""
     caption = unbracketed(caption)
     pieces, boxes, at = [], list[Box](), 0
     for (_, end), owned in sorted(phrases.items(), key=lambda phrase: (phrase[0][1], -phrase[0][0])):

@@ -1,4 +1,4 @@
-"""Which pictures of a data set are there, and how large they are, without decoding them."""
+"""Find which images of a data set exist, and their sizes, without decoding them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE_FOLDER, UNREADABLE_IMAGE,
 from gpt4roi_nb.files import check_regular_file
 from gpt4roi_nb.images import DAMAGED
 
-HUB_FOLDERS = ("models--", "datasets--", "spaces--")  # of the hub's cache, one a repository
+HUB_FOLDERS = ("models--", "datasets--", "spaces--")  # of the hub's cache, one per repository
 _ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class Folder:
-    """A folder that a user has named; `file` finds what lies in it, and nothing else.
+    """A folder that a user has named; `file` finds only what lies in it.
 
-    The folder may itself be a link. A link within it may lead to another place in it, or in one of the folders `also`,
-    not elsewhere: archives from the web can hold links, and nothing outside a named folder is read. To a snapshot of
-    the Hugging Face hub's cache, whose files are links, belong the `blobs` that it shares with its other snapshots.
+    The folder itself may be a link. A link in it may lead only to another place in it or in one of the folders `also`:
+    archives from the web can hold links, and nothing outside a named folder is read. The files of a snapshot in the
+    Hugging Face hub's cache are links; the `blobs` that it shares with other snapshots count as part of it.
     """
 
     def __init__(self, root: Path, also: Iterable[Path] = ()) -> None:
@@ -35,7 +35,7 @@ class Folder:
         return str(self.root)
 
     def file(self, name: str) -> Path:
-        """Where the file of this path below the folder lies. Raises BadRecord where a link leads out of the folder."""
+        """Return the path of a file below the folder. Raises BadRecord if a link leads out of the folder."""
         folder, _, _ = name.rpartition("/")
         if folder not in self._inside:
             self._inside[folder] = self._leaving(folder)
@@ -45,9 +45,9 @@ class Folder:
         return file
 
     def unusable(self, names: Iterable[str]) -> dict[str, BadRecord]:
-        """Those of `names`, paths below the folder, that are no file in it, and why.
+        """Return those of `names`, paths below the folder, that are not files in it, and why.
 
-        Each folder is listed once, since on a network disk a question a file takes minutes.
+        Each folder is listed once, since on a network disk one request per file would take minutes.
         """
         listings: dict[str, dict[str, os.DirEntry[str]]] = {}
         found = {}
@@ -58,7 +58,7 @@ class Folder:
             try:
                 if (entry := listings[folder].get(file)) is None:
                     raise BadRecord(NO_IMAGE, f"{name!r} is not in {str(self.root)!r}")
-                # A link, a pipe or a folder is looked at by itself; of plain files the first tells of their folder.
+                # A link, a pipe or a folder is checked by itself; for plain files, one check of their folder is enough.
                 if self._inside.get(folder) != "" or not entry.is_file(follow_symlinks=False):
                     self.file(name)
                     check_regular_file(self.root / name)
@@ -71,28 +71,28 @@ class Folder:
         return found
 
     def _listing(self, folder: str) -> dict[str, os.DirEntry[str]]:
-        """What is in a folder by name. What it is, is asked only of those that are wanted: it may cost a call each."""
+        """The entries of a folder by name. Their types are asked for only where needed, at up to one call each."""
         try:
             with os.scandir(self.root / folder) as entries:
                 return {entry.name: entry for entry in entries}
-        except (OSError, ValueError):  # not there, no folder, or a name that none can have
+        except (OSError, ValueError):  # not there, not a folder, or a name that no folder can have
             return {}
 
     def _leaving(self, name: str) -> str:
-        """What is wrong with a path that leads out of the folder; "" where it does not."""
+        """What is wrong with a path that leads out of the folder; "" if it stays inside."""
         leads = os.path.realpath(os.path.join(self.root, name))
         if any(leads == allowed or leads.startswith(allowed.rstrip("/") + "/") for allowed in self._allowed):
             return ""
-        # What to do stands first: lists of bad records cut what is long.
+        # What to do comes first: lists of bad records cut long texts.
         return (
-            f"{name!r} is a link that leads outside; name the folder that the files lie in, or that one too, "
-            "also=… of load or train, or put copies or hard links of them in place of the links: "
+            f"{name!r} is a link that leads outside; name the folder of the files themselves, or name it too, with "
+            "also=… of load or train, or replace the links by copies or hard links: "
             f"in {str(self.root)!r} it leads to {leads!r}"
         )
 
 
 def linked_folders(also: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The folders that `also` names, one or several. Raises FileNotFoundError, NotADirectoryError."""
+    """Return the one or several folders that `also` names. Raises FileNotFoundError, NotADirectoryError."""
     folders = [Path(one) for one in ([also] if isinstance(also, (str, os.PathLike)) else also)]
     for folder in folders:
         if not folder.exists():
@@ -107,7 +107,7 @@ def linked_folders(also: str | os.PathLike[str] | Iterable[str | os.PathLike[str
 
 
 def _blobs(folder: str) -> str:
-    """Where the files of a snapshot of the hub's cache lie, `models--a--b/blobs`; "" for any other folder."""
+    """The folder of the files of a snapshot in the hub's cache, `models--a--b/blobs`; "" for any other folder."""
     for place in Path(folder).parents:
         if place.name == "snapshots" and place.parent.name.startswith(HUB_FOLDERS):
             return str(place.parent / "blobs")
@@ -115,7 +115,7 @@ def _blobs(folder: str) -> str:
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """(width, height) in pixels of the upright picture, from its header. Raises BadRecord if it cannot be told."""
+    """Read (width, height) in pixels of the upright image from its header. Raises BadRecord if that fails."""
     try:
         check_regular_file(file)
         with Image.open(file) as image:

@@ -1,8 +1,8 @@
-"""An annotation file read once into an Arrow file, which is opened by mapping it into memory.
+"""Read an annotation file once into an Arrow file, which is opened by mapping it into memory.
 
-Opening takes no time and no memory whatever its size, any entry is read by its number, and all processes of a machine
-share one copy. An index is a folder: `annotations.arrow`, `problems.jsonl` and `manifest.json`; it is written under
-another name and renamed when complete, and made anew when a file that it was read from has changed.
+Opening takes no time and no memory, whatever the size. Any entry is read by its number, and all processes of a machine
+share one copy. An index is a folder: `annotations.arrow`, `problems.jsonl` and `manifest.json`. It is written under
+another name and renamed when complete, and rebuilt when a file that it was read from has changed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.record import Annotation
 from gpt4roi_nb.files import read_json, write_json
 
-VERSION = 4  # of what parsers yield and of the layout: a higher one makes every index anew
-ROWS = 2048  # a batch; all but the last are of this size
+VERSION = 4  # of what parsers yield and of the layout: a higher one rebuilds every index
+ROWS = 2048  # per batch; only the last may have fewer
 ANNOTATIONS, PROBLEMS, MANIFEST = "annotations.arrow", "problems.jsonl", "manifest.json"
 _KEY_LENGTH = 16
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Index:
     """The annotations of an index by number, in the order of the file they were read from.
 
-    A pickled index is a path: a worker maps the same file again.
+    A pickled index is only a path: a worker maps the same file again.
 
     Raises:
         ValueError: one of its files is damaged.
@@ -66,7 +66,7 @@ class Index:
 
     @property
     def problems(self) -> Path:
-        """Where the bad records of the file are listed."""
+        """The file that lists the bad records."""
         return self.folder / PROBLEMS
 
     def __getitem__(self, row: int) -> Annotation:
@@ -77,7 +77,7 @@ class Index:
         return Annotation(
             kind=values["kind"].as_py(),
             image=values["image"].as_py(),
-            # By way of a list, since pyarrow's to_numpy imports pandas: a second and 60 MB in each worker.
+            # Through a list, since pyarrow's to_numpy imports pandas: a second and 60 MB in each worker.
             boxes=np.array(values["boxes"].as_py(), np.float32).reshape(-1, 4),
             texts=tuple(values["texts"].as_py()),
             source=values["source"].as_py(),
@@ -86,15 +86,15 @@ class Index:
         )
 
     def images(self) -> list[str]:
-        """The picture of each annotation."""
+        """Return the image of each annotation."""
         return self._column("image")
 
     def ids(self) -> list[str]:
-        """The id of each annotation."""
+        """Return the id of each annotation."""
         return self._column("id")
 
     def distinct_images(self) -> list[str]:
-        """Each picture once."""
+        """Return each image once."""
         return list(dict.fromkeys(self.images()))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Index:
         ]
 
     def _batch(self, number: int) -> Any:
-        """A batch; looked through when it is first used, since Arrow ends the process where one is damaged."""
+        """A batch, checked before its first use, since Arrow ends the process if one is damaged."""
         batch = self._opened()[number]
         if number not in self._sound:
             import pyarrow as pa
@@ -133,7 +133,7 @@ class Index:
                 raise ValueError(self._damaged(str(error))) from error
             rows = [min(ROWS, len(self) - first) for first in range(0, len(self), ROWS)]
             if [batch.num_rows for batch in batches] != rows or not reader.schema.equals(_schema()):
-                raise ValueError(self._damaged(f"it is not what {MANIFEST} beside it tells of"))
+                raise ValueError(self._damaged(f"it does not agree with {MANIFEST} beside it"))
             self._batches = batches
         return self._batches
 
@@ -148,19 +148,23 @@ def open_index(
     strict: bool = False,
     rebuild: bool = False,
 ) -> Index:
-    """The index of these files, made if there is none or if a file has changed since.
+    """Open the index of these files; build it first if there is none or a file has changed.
 
     Args:
         cache: folder of all indexes.
         name: the format, for the folder's name.
-        sources: the files that it is read from; their size and time of change tell whether it is still true.
-        options: what else decides about its contents.
-        read: yields the annotations; called only if the index must be made.
-        strict: raise at the first bad record, also if the index that lists it was made before.
-        rebuild: make it anew in any case.
+        sources: the files that it is read from; their sizes and modification times tell whether it is up to date.
+        options: what else decides its contents.
+        read: yields the annotations; called only if the index must be built.
+        strict: raise BadRecord at the first bad record, even if an index that lists it exists.
+        rebuild: build it in any case.
+
+    Returns:
+        The index.
 
     Raises:
-        ValueError: the index that is there is damaged; the message names the file.
+        ValueError: the existing index is damaged; the message names the file.
+        BadRecord: a record is bad, and `strict` is set.
     """
     sources = [source.resolve() for source in sources]
     what = json.dumps([name, [str(source) for source in sources], options], sort_keys=True, default=str)
@@ -195,7 +199,7 @@ def _build(
         except OSError:
             if not (folder / MANIFEST).is_file():
                 raise
-            # Another process has made the same index meanwhile.
+            # Another process has built the same index meanwhile.
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

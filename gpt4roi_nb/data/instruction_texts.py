@@ -1,7 +1,7 @@
-"""The wordings of questions and requests, several of each, so that a model learns what is meant and not one sentence.
+"""Wordings of questions and requests, several of each, so that a model learns the meaning and not one sentence.
 
-`{region}` is the reference to one region, `{regions}` a list of references. None speaks of words, letters or signs:
-a picture whose writing is spoken of is not mirrored (`augmentation`). `LETTER_REQUEST` is known there.
+`{region}` stands for a reference to one region, `{regions}` for a list of references. No wording mentions words,
+letters or signs, since an image whose text does is not mirrored (see `augmentation`, which allows `LETTER_REQUEST`).
 """
 
 # The opening of VCR's protocol, to the letter; references are joined by commas.
@@ -93,7 +93,7 @@ POINTERS = (
     "Take {regions} into account.",
     "With regard to {regions}:",
 )
-# In front of a conversation about a whole picture in which a detector has found things.
+# In front of a conversation about a whole image in which a detector has found things.
 DETECTED = (
     "Things found in the picture: {regions}.",
     "A detector has marked {regions}.",
@@ -106,7 +106,7 @@ DETECTED = (
     "Noticed so far: {regions}.",
     "Marked areas: {regions}.",
 )
-# The same where the detector says what it has found: `<region1> may feature a dog, <region2> may feature a cup`.
+# The same, where the detector names what it has found: `<region1> may feature a dog, <region2> may feature a cup`.
 NAMED = (
     "Some parts of the image, as a detector sees them: {regions}.",
     "A detector has this of parts of the image: {regions}.",

@@ -1,7 +1,7 @@
-"""Facts into a conversation: an `Annotation` worded as a `Record`.
+"""Turn facts into a conversation: an `Annotation` worded as a `Record`.
 
-Which wording, and which boxes of many, follows from (seed, source, id) and the epoch alone, so a record is the same in
-whatever order and by whichever worker it is read.
+The wording, and which of many boxes are used, follow from (seed, epoch, source, id) alone. So a record does not depend
+on the order in which records are read, or on the worker that reads it.
 """
 
 from __future__ import annotations
@@ -30,24 +30,30 @@ from gpt4roi_nb.data.record import (
 )
 from gpt4roi_nb.prompt import listed, references, region
 
-# Regions of an image in one conversation: those of COCO, of RefCOCO/+/g, of Visual Genome, and of Flickr30k Entities
+# Most regions of an image in one conversation: for COCO, of RefCOCO/+/g, of Visual Genome, and of Flickr30k Entities
 # (`max_gt_per_img` in the authors' gpt4roi/datasets).
 MAX_REGIONS = {CATEGORY: 100, EXPRESSION: 15, CAPTION: 15, GROUNDING: 150}
-SHOWN = 0.5  # of the conversations with a detector's boxes, the share that has them (gpt4roi/datasets/det_llava.py)
+SHOWN = 0.5  # share of the conversations with a detector's boxes that show them (gpt4roi/datasets/det_llava.py)
 Turns = list[tuple[str, str]]
 
 
 def instruct(
     annotation: Annotation, seed: int = 0, *, epoch: int = 0, max_regions: int | None = None, shown: float = SHOWN
 ) -> Record:
-    """The conversation that an annotation becomes.
+    """Turn an annotation into a conversation.
 
     Args:
-        annotation: what a parser has yielded.
-        seed, epoch: another of either gives another wording, and another choice among many boxes.
-        max_regions: at most so many regions, where each is asked about by itself or a caption names all; None is the
-            published number, `MAX_REGIONS`.
-        shown: how often a dialogue has its detector's boxes, from 0 to 1; else it is about the image alone.
+        annotation: as a parser yields it.
+        seed, epoch: decide the wording, and which of many boxes are used.
+        max_regions: most regions, where each has a turn or one caption names all; None is the published number,
+            `MAX_REGIONS`.
+        shown: how often a dialogue shows its detector's boxes, from 0 to 1; otherwise it is about the image alone.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: an unknown kind of annotation, or a choice that does not say which option is right.
     """
     rng = random.Random(f"{seed}/{epoch}/{annotation.source}/{annotation.id}")
     boxes = annotation.boxes
@@ -73,9 +79,7 @@ def instruct(
     elif annotation.kind in _WORDINGS:
         turns = _WORDINGS[annotation.kind](annotation, rng)
     else:
-        raise ValueError(
-            f"annotation {annotation.id!r} is of kind {annotation.kind!r}; known are those of record.KINDS"
-        )
+        raise ValueError(f"annotation {annotation.id!r} is of kind {annotation.kind!r}; it must be one of record.KINDS")
     return Record(annotation.image, boxes, tuple(turns), annotation.source, annotation.id)
 
 
@@ -87,7 +91,7 @@ def _one_by_one(answers: Sequence[str], questions: Sequence[str], rng: random.Ra
 
 
 def _grounding(caption: str, kept: Sequence[int], rng: random.Random) -> Turns:
-    """kept: the boxes that are spoken of, counted from 0; the caption's references to others are left out."""
+    """A grounded caption. kept: the boxes to name, counted from 0; references to other boxes are left out."""
     numbers = {index + 1: number for number, index in enumerate(kept, 1)}
 
     def without_others(group: re.Match[str]) -> str:
@@ -100,7 +104,7 @@ def _grounding(caption: str, kept: Sequence[int], rng: random.Random) -> Turns:
 
 
 def _dialogue(told: Sequence[str], count: int, names: Sequence[str], rng: random.Random) -> Turns:
-    """The turns as they were told, behind a sentence that lists `count` regions, with their names if they have any."""
+    """The given turns, after a sentence that lists `count` regions, with their names if they have any."""
     turns = [(("user", "assistant")[index % 2], text) for index, text in enumerate(told)]
     if count:
         numbers = range(1, count + 1)
@@ -117,7 +121,7 @@ def _reasoning(annotation: Annotation, rng: random.Random) -> Turns:
     question, answer, *rationale = annotation.texts
     every = list(range(1, len(annotation.boxes) + 1))
     if set(regions_of([question])) != set(every):
-        if set(regions_of(annotation.texts)) != set(every):  # all of the picture's are listed, as the protocol does
+        if set(regions_of(annotation.texts)) != set(every):  # all regions of the image are listed, as in the protocol
             opening = vcr_opening(len(every))
         else:
             opening = rng.choice(texts.POINTERS).format(regions=listed(every))

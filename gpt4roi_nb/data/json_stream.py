@@ -1,4 +1,4 @@
-"""JSON files of any size, an element at a time: COCO's is 450 MB of text, and several times that in memory."""
+"""Read JSON files of any size one element at a time: COCO's is 450 MB of text, and several times that in memory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from typing import Any, TextIO
 from gpt4roi_nb.data.problems import BROKEN_JSON, BadRecord, Problems
 from gpt4roi_nb.files import check_regular_file
 
-CHUNK = 2**20  # characters read at once, while an element of usual size is looked for
-MAX_ELEMENT = 2**27  # characters; what does not end within them is broken, not large
-_LOOKED_AT = 4  # characters after a number; "e-1" and the next would have been part of it
+CHUNK = 2**20  # characters per read, until an element turns out to be longer
+MAX_ELEMENT = 2**27  # characters; a longer element is broken, not large
+_LOOKED_AT = 4  # characters after a number: "e-1" and a digit could still belong to it
 _BLANKS = " \t\n\r\ufeff"
 _TOO_DEEP = "lists or objects are nested too deep"
-# What decides where an element ends: a text, or the rest of one; a bracket; a comma.
+# What decides where an element ends: a string, or the rest of one; a bracket; a comma.
 _SIGNS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _NOWHERE, _LATER = -1, -2
 _CLOSES = {"[": "]", "{": "}"}
 
 
 def elements(file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
-    """(key, element) for each element of each array at the file's top level, and (key, value) for what is no array.
+    """Yield (key, element) for each element of each top-level array of a file, and (key, value) for other values.
 
-    If the file is itself an array, the key of its elements is "". A broken element is a bad record, and the others
-    are given. A file that is cut short, or broken between its elements, gives what stands before, and one bad record.
+    If the file itself is an array, the key of its elements is "". A broken element is noted as a bad record, and the
+    others are yielded. A file that is cut short, or broken between its elements, yields what comes before, and one bad
+    record is noted.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, ValueError: there is no such file, or none that can be read to its end.
+        FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
+        ValueError: it is not an ordinary file.
     """
     check_regular_file(file)
     with file.open(encoding="utf-8", errors="replace") as stream:
@@ -40,12 +42,12 @@ def elements(file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
             else:
                 yield from _object(reader)
         except json.JSONDecodeError as error:
-            detail = f"the file is truncated or no JSON: {error.msg} about character {reader.position:,}"
+            detail = f"the file is truncated or not JSON: {error.msg} near character {reader.position:,}"
             problems.add(BadRecord(BROKEN_JSON, detail), file.name)
 
 
 def lines(file: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of each line of a JSON Lines file; a broken line is a bad record. Raises as `elements`."""
+    """Yield (number from 1, value) for each line of a JSON Lines file; note broken lines. Raises as `elements`."""
     check_regular_file(file)
     with file.open(encoding="utf-8-sig", errors="replace") as stream:
         for number, line in enumerate(stream, 1):
@@ -60,10 +62,10 @@ def lines(file: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
 
 
 def parsed(text: str) -> Any:
-    """The value of a JSON text. Raises BadRecord where there is none."""
+    """Return the value of a JSON text. Raises BadRecord if it is broken."""
     try:
         return json.loads(text)
-    except ValueError as error:  # also a number of thousands of digits
+    except ValueError as error:  # also raised for a number of thousands of digits
         raise BadRecord(BROKEN_JSON, str(error)) from error
     except RecursionError as error:
         raise BadRecord(BROKEN_JSON, _TOO_DEEP) from error
@@ -96,7 +98,7 @@ def _array(reader: _Reader) -> Iterator[Any]:
 
 
 class _Reader:
-    """A text read in chunks, and a place in it. name: what the file is called where a broken element is noted."""
+    """A text read in chunks, and a position in it. name: the file's name in the notes of broken elements."""
 
     def __init__(self, stream: TextIO, name: str, problems: Problems) -> None:
         self._stream = stream
@@ -113,7 +115,7 @@ class _Reader:
         return self._before + self._at
 
     def take(self, sign: str) -> bool:
-        """Passes `sign`, if it comes next after blanks."""
+        """Skip blanks, and `sign` if it comes next; return whether it did."""
         if self._next() != sign:
             return False
         self._at += 1
@@ -124,7 +126,7 @@ class _Reader:
             raise json.JSONDecodeError(f"expected {sign!r}", self._text, self._at)
 
     def key(self) -> str:
-        """The text that comes next, as the key of an object."""
+        """Read the string that comes next, the key of an object."""
         if self._next() != '"':
             raise json.JSONDecodeError("expected a key in quotes", self._text, self._at)
         keys = list(self.value())
@@ -133,7 +135,7 @@ class _Reader:
         return str(keys[0])
 
     def value(self) -> Iterator[Any]:
-        """The JSON value that comes next; none where it is broken, which is noted, and passed."""
+        """Yield the JSON value that comes next; note and skip it if it is broken."""
         self._next()
         size = CHUNK
         while True:
@@ -142,7 +144,7 @@ class _Reader:
             except (ValueError, RecursionError) as error:
                 if (end := self._end()) >= 0:
                     detail = _TOO_DEEP if isinstance(error, RecursionError) else str(error)
-                    where = f"{self._name}: about character {self.position:,}"
+                    where = f"{self._name}: near character {self.position:,}"
                     self._problems.add(BadRecord(BROKEN_JSON, detail), where)
                     self._at = end
                     return
@@ -152,22 +154,22 @@ class _Reader:
                 rest = self._text[end : end + _LOOKED_AT]
                 number = type(value) in (int, float)
                 cut = not rest or (number and len(rest) < _LOOKED_AT and rest[0] in ".eE")
-                if self._ended or not cut:  # else a number may go on
+                if self._ended or not cut:  # otherwise a number may continue
                     self._at = end
                     yield value
                     return
                 if self._is_too_long():
                     raise json.JSONDecodeError("an element does not end", self._text, self._at)
             self._more(size)
-            size *= 2  # so that a long element is not tried over and over
+            size *= 2  # so that a long element is not parsed over and over
 
     def _is_too_long(self) -> bool:
         return len(self._text) - self._at > MAX_ELEMENT
 
     def _end(self) -> int:
-        """Where the element that comes next ends, by its brackets; `_NOWHERE` where they do not fit, `_LATER` where it
-        is not to be seen yet."""
-        closing = bytearray()  # what closes the brackets that are open, a byte each, since there may be millions
+        """Where the next element ends, by its brackets; `_NOWHERE` if they do not match, `_LATER` if its end was not
+        read yet."""
+        closing = bytearray()  # what closes the open brackets, one byte per bracket, since there may be millions
         for found in _SIGNS.finditer(self._text, self._at):
             sign = found[0]
             if sign in _CLOSES:
@@ -180,7 +182,7 @@ class _Reader:
         return _LATER
 
     def _next(self) -> str:
-        """The next character that is not blank, "" at the end."""
+        """The next character that is not blank; "" at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in _BLANKS:

@@ -1,13 +1,13 @@
-"""LLaVA-Instruct: conversations about a picture, with the boxes that a detector found in it.
+"""LLaVA-Instruct: conversations about an image, with the boxes that a detector found in it.
 
-The detector's boxes come beside the conversations, normalised, in one of three forms:
+The detector's boxes lie in a file of their own, normalised, in one of three forms:
 
 - `.pkl`: a list of `{"filename", "pred_bboxes": (N, 5) normalised xyxy and score, "labels": (N,)}`;
 - `.parquet`: the columns `filename`, `pred_bboxes`, a list of N lists of 5, and `labels`, a list of N;
-- `.npz`: `filename` (P,), `pred_bboxes` (M, 5) of all pictures one after another, `labels` (M,), `offsets` (P + 1,):
-  picture p has the rows offsets[p] to offsets[p + 1].
+- `.npz`: `filename` (P,), `pred_bboxes` (M, 5) of all images one after another, `labels` (M,), `offsets` (P + 1,):
+  image p has the rows offsets[p] to offsets[p + 1].
 
-A label counts LVIS's categories from 0. Labels may be absent where no names are wanted.
+A label is the index of one of LVIS's categories, from 0. Labels may be absent if no names are wanted.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from gpt4roi_nb.files import check_regular_file
 
 IMAGE_MARK = "<image>"
 SPEAKERS = ("human", "gpt")
-# As in the authors' gpt4roi/datasets/det_llava.py: boxes that score more than this and are wider and higher than this
-# share of the image, at most so many; where there is none, so many whatever their score and size.
+# As in the authors' gpt4roi/datasets/det_llava.py: the best MAX_BOXES boxes that score more than MIN_SCORE and are
+# wider and higher than MIN_SIDE of the image; if there is none, the best FALLBACK boxes of any score and size.
 MIN_SCORE, MIN_SIDE, MAX_BOXES, FALLBACK = 0.3, 0.02, 100, 10
 
 COLUMNS = 5  # of a detection in the files: normalised xyxy and score
 NO_LABEL = -1
 
-# N rows of `COLUMNS` float64 and the label, by bare file name. Bytes, since a hundred boxes a picture would be
+# By bare file name: N rows of `COLUMNS` float64 and the label. As bytes, since a hundred boxes per image would take
 # gigabytes as tuples.
 Detections = dict[str, bytes]
 
@@ -72,20 +72,24 @@ def read_llava(
     max_boxes: int = MAX_BOXES,
     fallback: int = FALLBACK,
 ) -> Iterator[Annotation]:
-    """An annotation a conversation; without `boxes` it has no regions.
+    """Yield one annotation per conversation; without `boxes` it has no regions.
 
     Args:
-        images: the pictures' folder; with `boxes` it is needed, since they count in pictures, not in pixels.
+        images: the image folder; required with `boxes`, which are shares of the image's sides, not pixels.
         also: folders that links in `images` may lead to.
+        name: the source that records name.
         boxes: the detector's file.
-        categories: an LVIS annotation file, whose categories name what the detector's labels count; without it boxes
+        categories: an LVIS annotation file, whose categories give the detector's labels their names; without it, boxes
             have no names.
-        min_score, min_side, max_boxes: the best `max_boxes` of each picture that score more than `min_score` and whose
-            sides are more than this share of the picture's.
-        fallback: where no box is left, so many of the best, whatever their score and size.
+        min_score, min_side, max_boxes: of each image, use the best `max_boxes` boxes that score more than `min_score`
+            and whose sides are more than `min_side` of the image's.
+        fallback: if no box is left, use this many of the best, whatever their score and size.
+
+    Raises:
+        ValueError, TypeError: a limit is not a finite number, or not a whole one; or `boxes` without `images`.
     """
     if boxes is not None and images is None:
-        raise ValueError("the detector's boxes are shares of the picture's sides; give the pictures' folder too")
+        raise ValueError("the detector's boxes are shares of the image's sides; give images= too, the image folder")
     max_boxes = whole_number(max_boxes, "max_boxes", least=0)
     fallback = whole_number(fallback, "fallback", least=0)
     limits = {"min_score": real_number(min_score, "min_score"), "min_side": real_number(min_side, "min_side")}
@@ -113,7 +117,7 @@ def read_llava(
                         rows.append(box)
                     except BadRecord as bad:
                         problems.add(bad, f"{where}, a detected box")
-            # One picture has conversations of several sorts, all under the picture's id.
+            # An image has conversations of several sorts, all under the image's id.
             record_id = f"{field(entry, 'id', str)}-{index}"
             kind = DETECTED_DIALOGUE if labels else DIALOGUE
             yield Annotation(kind, image, as_boxes(rows), (*labels, *texts), name, record_id)
@@ -122,18 +126,18 @@ def read_llava(
 
 
 def read_detections(file: Path, problems: Problems) -> Detections:
-    """The detector's boxes; an entry that is malformed is noted.
+    """Read the detector's boxes; note malformed entries.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: no such file, or a folder.
-        ValueError: the file is of none of the three forms.
+        FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
+        ValueError: the file has none of the three forms.
     """
     check_regular_file(file)
     found: UniqueTable[str, bytes] = UniqueTable()
     for number, (name, rows, labels) in enumerate(_readable(file)):
         try:
             if not isinstance(name, str):
-                raise BadRecord(WRONG_TYPE, f"'filename' must be a text, but is a {type(name).__name__}")
+                raise BadRecord(WRONG_TYPE, f"'filename' must be a string, but is a {type(name).__name__}")
             found.add(PurePosixPath(name).name, _with_labels(rows, labels))
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: entry {number}")
@@ -141,17 +145,17 @@ def read_detections(file: Path, problems: Problems) -> Detections:
 
 
 def _readable(file: Path) -> Iterator[tuple[Any, Any, Any]]:
-    """As `_entries`. Raises ValueError, which names the file, where it cannot be read to its end."""
+    """As `_entries`. Raises ValueError, which names the file, if it cannot be read to its end."""
     try:
         yield from _entries(file)
     except (ValueError, LookupError, TypeError, OSError, EOFError, MemoryError, NotImplementedError) as error:
-        raise ValueError(f"{str(file)!r} is no file of detected boxes, or cut short: {error!r}") from error
+        raise ValueError(f"{str(file)!r} is not a file of detected boxes, or is cut short: {error!r}") from error
     except (zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{str(file)!r} is a damaged or truncated .npz: {error}") from error
 
 
 def _entries(file: Path) -> Iterable[tuple[Any, Any, Any]]:
-    """(file name, boxes, labels) of each picture, as they stand in the file; None for labels that are absent."""
+    """(file name, boxes, labels) of each image, as the file has them; None for absent labels."""
     if file.suffix in PICKLES:
         content = read_pickle(file, arrays=True)
         return [(entry["filename"], entry["pred_bboxes"], entry.get("labels")) for entry in content]
@@ -183,7 +187,7 @@ def _entries(file: Path) -> Iterable[tuple[Any, Any, Any]]:
 
 
 def _with_labels(rows: Any, labels: Any) -> bytes:
-    """An entry's boxes with their labels, as `_best` takes them. Raises BadRecord where they are of other shapes."""
+    """An entry's boxes with their labels, as `_best` takes them. Raises BadRecord for other shapes."""
     try:
         array = np.asarray(rows, np.float64)
         column = None if labels is None else np.asarray(labels)
@@ -196,7 +200,7 @@ def _with_labels(rows: Any, labels: Any) -> bytes:
         column = np.full(len(array), NO_LABEL)
     if column.shape != (len(array),) or (len(array) and column.dtype.kind not in "iu"):
         raise BadRecord(WRONG_TYPE, f"'labels' must be {len(array)} whole numbers, one per box")
-    # + 0.0: what is equal as numbers is equal as bytes, but -0.0 is not
+    # + 0.0, since equal numbers have equal bytes except for -0.0
     return np.column_stack([array + 0.0, column.astype(np.float64)]).tobytes()
 
 
@@ -209,7 +213,7 @@ def _best(rows: bytes, *, min_score: float, min_side: float, max_boxes: int, fal
 
 
 def _names(file: Path, problems: Problems) -> list[str]:
-    """The categories of an annotation file, in the order of their ids. Raises ValueError where there are none."""
+    """The categories of an annotation file, in the order of their ids. Raises ValueError if there are none."""
     check_regular_file(file)
     found: UniqueTable[int, str] = UniqueTable()
     for number, (key, entry) in enumerate(elements(file, problems)):
@@ -219,7 +223,7 @@ def _names(file: Path, problems: Problems) -> list[str]:
             except BadRecord as bad:
                 problems.add(bad, f"{file.name}: entry {number}")
     if not found:
-        raise ValueError(f"{str(file)!r} names no categories; expected an annotation file of LVIS")
+        raise ValueError(f"{str(file)!r} has no categories; expected an annotation file of LVIS")
     return [found[number] for number in sorted(found)]
 
 
@@ -230,9 +234,14 @@ def _name_of(label: float, names: Sequence[str]) -> str:
 
 
 def texts_of_turns(turns: list[Any], clean: Callable[[str], str] = harmless) -> tuple[str, ...]:
-    """The texts in turn, the human's first, without the picture's mark, which stands at either end of the first.
+    """Return the texts in order, the human's first, without `<image>`, which stands at either end of the first.
 
-    clean: what becomes of each text. By default, nothing in it is a reference to a region.
+    Args:
+        turns: LLaVA's `conversations`.
+        clean: applied to each text. By default it removes everything that would be a reference to a region.
+
+    Raises:
+        BadRecord: speakers do not alternate, a text is missing or empty, or `<image>` stands elsewhere.
     """
     if not turns or len(turns) % 2:
         raise BadRecord(WRONG_TURNS, f"human and gpt must take turns, gpt last, but there are {len(turns)} turns")
@@ -245,9 +254,12 @@ def texts_of_turns(turns: list[Any], clean: Callable[[str], str] = harmless) -> 
         if index == 0:
             text = text.removeprefix(IMAGE_MARK).removesuffix(IMAGE_MARK).strip()
         if IMAGE_MARK in text:
-            raise BadRecord(WRONG_TYPE, f"turn {index} speaks of another picture: {IMAGE_MARK} within the text")
+            raise BadRecord(
+                WRONG_TYPE,
+                f"turn {index} has {IMAGE_MARK} within the text; it may only stand at either end of the first turn",
+            )
         text = clean(text)
         if not text:
-            raise BadRecord(MISSING, f"turn {index} says nothing")
+            raise BadRecord(MISSING, f"turn {index} is empty")
         texts.append(text)
     return tuple(texts)

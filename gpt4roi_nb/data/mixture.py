@@ -1,7 +1,7 @@
-"""Several data sets as one: drawn by weight, in an order that a seed decides, and that can be taken up anywhere.
+"""Join several data sets: draw from them by weight, in an order that a seed decides and that can be resumed anywhere.
 
-What stands at a position depends on nothing but seed, weights and sizes. So any number of workers or machines divide
-the positions among them, and training goes on after an interruption from the position that it had reached.
+The record at a position depends only on seed, weights and sizes. So any number of workers or machines can share the
+positions, and an interrupted training resumes at the position that it had reached.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import Image
 
 from gpt4roi_nb.data.record import Record
 
-BLOCK = 1024  # positions whose data sets are drawn together
+BLOCK = 1024  # positions for which data sets are drawn together
 
 
 class Records(Protocol):
-    """What a mixture asks of a data set, as `RegionDataset` has it."""
+    """What a mixture needs of a data set; `RegionDataset` has it."""
 
     def __len__(self) -> int: ...
     def record(self, number: int, epoch: int = 0) -> Record: ...
@@ -27,8 +27,8 @@ class Records(Protocol):
 
 @runtime_checkable
 class Pictured(Records, Protocol):
-    """Data that know where their pictures lie, as `RegionDataset` does: `located(number)` names one by the whole path,
-    and `read(number)` opens it; None where it is damaged."""
+    """Data that know where their images are, as `RegionDataset` does: `located(number)` gives the whole path, and
+    `read(number)` opens the image and returns None if it is damaged."""
 
     def located(self, number: int, epoch: int = 0) -> Record: ...
     def read(self, number: int, epoch: int = 0) -> tuple[Image.Image, Record] | None: ...
@@ -36,13 +36,13 @@ class Pictured(Records, Protocol):
 
 @runtime_checkable
 class Reporting(Protocol):
-    """Data that can tell what was left out of it."""
+    """Data that can report what was left out."""
 
     def report(self) -> str: ...
 
 
 class Place(NamedTuple):
-    """Which record stands at a position: of which data set, its number there, and how often all were seen before."""
+    """Which record is at a position: its data set, its number there, and how often that was seen whole before."""
 
     name: str
     number: int
@@ -50,19 +50,34 @@ class Place(NamedTuple):
 
 
 class Mixture:
-    """Data sets drawn by weight: `mixture[position]` is a record, for any position from 0 on.
+    """Data sets drawn by weight: `mixture[position]` is a record, for positions from 0 to `len(mixture) - 1`.
 
-    Each data set is shuffled anew whenever it has been seen whole, so all its records come equally often. Iterating
-    goes on from `position`, without end if no `length` is given; `state_dict` and `load_state_dict` keep it.
+    Each data set is shuffled again whenever it has been seen whole, so all its records come equally often. Iteration
+    continues from `position`, which `state_dict` and `load_state_dict` save and restore.
 
     Args:
         datasets: by name.
-        weights: how often each is drawn, in any unit; by default as often as it has records.
-        seed: decides about everything.
-        length: positions in all; by default as many as records.
+        weights: by name, how often each is drawn, in any unit; by default in proportion to its records.
+        seed: decides all draws and orders.
+        length: number of positions; by default the number of all records.
 
     Raises:
-        ValueError: no data set, an empty one, or weights that fit neither.
+        ValueError: no data set, an empty one, or weights that are not positive or name other data sets.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from gpt4roi_nb.data import Mixture, load
+        >>> turns = [{"from": "human", "value": "What is this?"}, {"from": "gpt", "value": "a cup"}]
+        >>> entries = [{"id": str(number), "image": "a.jpg", "conversations": turns} for number in range(3)]
+        >>> _ = Path("mine.json").write_text(json.dumps(entries))
+        >>> dataset = load("conversations", "mine.json", cache="cache")
+        >>> mixture = Mixture({"mine": dataset, "more": dataset}, {"mine": 3, "more": 1}, seed=0)
+        >>> len(mixture), mixture.weights, mixture[0].turns[1]
+        (6, {'mine': 0.75, 'more': 0.25}, ('assistant', 'a cup'))
+        >>> record = next(iter(mixture))
+        >>> mixture.state_dict()["position"]
+        1
     """
 
     def __init__(
@@ -99,22 +114,36 @@ class Mixture:
         return self.record(position)
 
     def record(self, position: int, epoch: int = 0) -> Record:
-        """The record at a position. Another epoch goes on where the one before it ended."""
+        """Return the record at a position. Each epoch continues where the one before it ended.
+
+        Raises:
+            IndexError: there is no such position.
+        """
         place = self._placed(position, epoch)
         return self.datasets[place.name].record(place.number, place.epoch)
 
     def located(self, position: int, epoch: int = 0) -> Record:
-        """As `record`, but it names its picture by the whole path: two data sets may tell the same source."""
+        """As `record`, but with the whole path of its image, since two data sets may have the same source.
+
+        Raises:
+            IndexError: there is no such position.
+            ValueError: the data set does not know where its images are.
+        """
         place = self._placed(position, epoch)
         return self._pictured(place.name).located(place.number, place.epoch)
 
     def read(self, position: int, epoch: int = 0) -> tuple[Image.Image, Record] | None:
-        """The picture and the record at a position; None where the picture is damaged."""
+        """Return the image and the record at a position; None if the image is damaged.
+
+        Raises:
+            IndexError: there is no such position.
+            ValueError: the data set does not know where its images are.
+        """
         place = self._placed(position, epoch)
         return self._pictured(place.name).read(place.number, place.epoch)
 
     def report(self) -> str:
-        """What was left out of each data set and why, table after table."""
+        """Return one table per data set of what was left out and why."""
         return "\n".join(dataset.report() for dataset in self.datasets.values() if isinstance(dataset, Reporting))
 
     def __iter__(self) -> Iterator[Record]:
@@ -124,13 +153,17 @@ class Mixture:
             yield record
 
     def positions(self, start: int = 0, *, worker: int = 0, workers: int = 1) -> range:
-        """The positions of one worker of several, from `start` on: each is one worker's, whatever their number."""
+        """Return the positions of one of several workers, from `start` on: each position belongs to exactly one worker.
+
+        Raises:
+            ValueError: there is no such worker.
+        """
         if not 0 <= worker < workers:
             raise ValueError(f"worker must lie between 0 and {workers - 1}, but is {worker}")
         return range(start + (worker - start) % workers, self.length, workers)
 
     def place(self, position: int) -> Place:
-        """Which record stands at a position."""
+        """Return which record is at a position."""
         block, offset = divmod(position, BLOCK)
         drawn = self._drawn(block)
         chosen = int(drawn[offset])
@@ -140,24 +173,28 @@ class Mixture:
         return Place(name, int(self._order(name, epoch)[within]), epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, and what it means something in."""
+        """Return the position, and what it depends on: data sets, their sizes, weights and seed."""
         sizes = {name: len(dataset) for name, dataset in self.datasets.items()}
         order = {"datasets": list(self.datasets), "seed": self.seed, "weights": dict(self.weights), "sizes": sizes}
         return {"position": self.position, **order}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where another mixture of the same data sets stood. Raises ValueError if it was of others."""
+        """Continue at the position of another mixture of the same data sets.
+
+        Raises:
+            ValueError: that mixture had other data sets, sizes, weights or another seed.
+        """
         mine = self.state_dict()
         for key in ("datasets", "seed", "weights", "sizes"):
             if state.get(key) != mine[key]:
                 raise ValueError(
-                    f"the position was kept of a mixture whose {key} are {state.get(key)}, but here they are "
-                    f"{mine[key]}; its order means nothing here: restore them, or begin at position 0"
+                    f"the position comes from a mixture with {key} = {state.get(key)}, but this one has "
+                    f"{mine[key]}, and so another order: restore the former {key}, or begin at position 0"
                 )
         self.position = int(state["position"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_orders": {}}  # a worker makes those that it needs
+        return {**self.__dict__, "_orders": {}}  # each worker draws those that it needs
 
     def _placed(self, position: int, epoch: int) -> Place:
         if not 0 <= position < self.length:
@@ -167,7 +204,7 @@ class Mixture:
     def _pictured(self, name: str) -> Pictured:
         dataset = self.datasets[name]
         if not isinstance(dataset, Pictured):
-            raise ValueError(f"{name!r} does not know where its pictures lie; load it with images=, or name the folder")
+            raise ValueError(f"{name!r} does not know where its images are; load it with images=, or name the folder")
         return dataset
 
     def _drawn(self, block: int) -> NDArray[np.int64]:
@@ -183,8 +220,8 @@ class Mixture:
         return self._before[block]
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int32]:
-        """The order in which a data set is seen for the time `epoch`. All that a pass through the mixture needs are
-        kept, since it may be read in any order; those of former passes are let go."""
+        """The order of a data set in its pass `epoch`. All orders of one pass through the mixture are kept, since it
+        may be read in any order; older ones are dropped."""
         if (name, epoch) not in self._orders:
             order = np.random.default_rng([self.seed, epoch, *name.encode()]).permutation(len(self.datasets[name]))
             a_pass = self.length + 2 * sum(map(len, self.datasets.values()))

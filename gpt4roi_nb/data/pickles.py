@@ -1,6 +1,6 @@
-"""Pickles of plain containers, numbers, texts and, if asked for, NumPy arrays; anything else in one is refused.
+"""Read pickles that hold only plain containers, numbers, strings and, on request, NumPy arrays.
 
-An ordinary pickle runs whatever code its writer wished, which annotation files from the web must not.
+Loading an ordinary pickle runs any code that its author put in; an annotation file from the web must not do that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gpt4roi_nb.files import check_regular_file
 
 PICKLES = (".p", ".pkl", ".pickle")
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-# What the unpickler raises on damaged data, found by cutting and garbling pickles.
+# What the unpickler raises on damaged data; found by cutting and garbling pickles.
 _DAMAGED = (
     EOFError, AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError, MemoryError,
     ImportError, NotImplementedError,
@@ -27,13 +27,20 @@ _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 def read_pickle(file: Path, *, arrays: bool = False) -> Any:
-    """What a pickle holds. arrays: whether NumPy arrays of numbers are admitted.
+    """Read a pickle that holds only data.
 
-    Text of Python 2 is read as Latin-1, as NumPy's arrays need.
+    Python 2's strings are read as Latin-1, as NumPy's arrays need.
+
+    Args:
+        file: the pickle.
+        arrays: whether to allow NumPy arrays of numbers.
+
+    Returns:
+        What the pickle holds.
 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
-        ValueError: it is truncated or no pickle, or holds anything but data.
+        ValueError: it is truncated or not a pickle, or holds anything but data.
     """
     check_regular_file(file)
     with file.open("rb") as stream:
@@ -45,12 +52,12 @@ def read_pickle(file: Path, *, arrays: bool = False) -> Any:
         except pickle.UnpicklingError as error:
             raise ValueError(f"{str(file)!r} cannot be read: {error}") from error
         except _DAMAGED as error:
-            raise ValueError(f"{str(file)!r} is truncated or no pickle: {error}") from error
+            raise ValueError(f"{str(file)!r} is truncated or not a pickle: {error}") from error
 
 
 def _runs() -> re.Pattern[bytes]:
-    """Instructions of a pickle one after another, but those whose arguments tell their own length, or a place far out
-    in the memo."""
+    """Match consecutive instructions of a pickle, except those whose argument gives its own length or a far place in
+    the memo."""
     lengths: dict[int, list[bytes]] = {}
     lines: dict[int, list[bytes]] = {}
     for one in pickletools.opcodes:
@@ -68,7 +75,7 @@ def _runs() -> re.Pattern[bytes]:
 
 _RUN = _runs()
 _PUT = re.compile(rb"p([^\n]*)\n")
-# Bytes that tell the length of what follows, by the instruction.
+# By instruction: how many bytes give the length of what follows.
 _PREFIXES = {
     ord(one.code): {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT8U: 8}.get(one.arg.n, 4)
     for one in pickletools.opcodes
@@ -77,11 +84,12 @@ _PREFIXES = {
 
 
 def _check_memo(data: mmap.mmap) -> None:
-    """Checks that no place in the memo lies beyond the number of things that so many bytes can hold: for a place four
-    bytes are enough, and the unpickler makes room up to it at once, be it 64 GB.
+    """Check that no place in the memo lies beyond the number of objects that a file of this size can hold.
+
+    Four bytes can name any place, and the unpickler allocates everything up to it at once, even 64 GB.
 
     Raises:
-        pickle.UnpicklingError: one does. Whatever else is wrong is for the unpickler to say.
+        pickle.UnpicklingError: a place lies beyond it. The unpickler reports everything else that is wrong.
     """
     at, size = 0, len(data)
     while True:
@@ -99,11 +107,11 @@ def _check_memo(data: mmap.mmap) -> None:
         elif code == ord("p") and (put := _PUT.match(data, at)) and put[1].isdigit() and len(put[1]) < 20:
             place, at = int(put[1]), put.end()
         elif code == ord("p"):
-            raise pickle.UnpicklingError("a place in its memo is no number")
+            raise pickle.UnpicklingError("a place in its memo is not a number")
         else:
             return
         if place > size:
-            raise pickle.UnpicklingError(f"it speaks of thing {place:,}, but has only {size:,} bytes")
+            raise pickle.UnpicklingError(f"it names object {place:,}, but has only {size:,} bytes")
 
 
 class _DataUnpickler(pickle.Unpickler):
@@ -116,36 +124,36 @@ class _DataUnpickler(pickle.Unpickler):
             if module in _MULTIARRAY and name == "_reconstruct":
                 return _empty_array
             if (module, name) == ("numpy", "ndarray"):
-                return name  # only ever an argument of the above: nothing here may make an array of any size
+                return name  # only an argument of the above: nothing here may make an array of any size
             if (module, name) == ("numpy", "dtype"):
                 return _number_type
             if module in _NUMERIC and name == "_frombuffer":
                 return _array_of
             if (module, name) == ("_codecs", "encode"):
                 return _bytes
-        admitted = "plain containers, numbers, texts" + (" and NumPy arrays of numbers" if self._arrays else "")
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, but only {admitted} are admitted")
+        admitted = "plain containers, numbers, strings" + (" and NumPy arrays of numbers" if self._arrays else "")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, but only {admitted} are allowed")
 
 
 def _empty_array(kind: object, shape: object, typecode: object) -> np.ndarray[Any, Any]:
-    """What a pickled array begins as, before its contents are set."""
+    """A pickled array before its contents are set."""
     return np.ndarray((0,), np.int8)
 
 
 def _number_type(code: str, *rest: object) -> np.dtype[Any]:
     dtype = np.dtype(code)
     if dtype.kind not in "biuf":
-        raise pickle.UnpicklingError(f"it holds an array of {dtype}, but only arrays of numbers are admitted")
+        raise pickle.UnpicklingError(f"it holds an array of {dtype}, but only arrays of numbers are allowed")
     return dtype
 
 
 def _array_of(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> np.ndarray[Any, Any]:
-    """How pickles of protocol 5 write an array."""
+    """An array as pickles of protocol 5 write it."""
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    """How pickles of protocol 2 write bytes."""
+    """Bytes as pickles of protocol 2 write them."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it writes bytes as {encoding!r}, not as latin1")
     return text.encode("latin-1")

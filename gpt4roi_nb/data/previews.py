@@ -1,6 +1,6 @@
-"""Records to look at: the picture with its numbered boxes, and the conversation with what is trained marked.
+"""Show records: each image with its numbered boxes, and the conversation with the trained text marked.
 
-In a notebook the value of `preview(dataset, 4)` shows itself.
+A notebook displays the value of `preview(dataset, 4)`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
 if TYPE_CHECKING:
     from gpt4roi_nb.processor import GPT4RoIProcessor
 
-MAX_SIDE = 640  # pixels of a picture as shown
+MAX_SIDE = 640  # pixels of an image as shown
 _REGION = re.compile(r"(&lt;region(\d+)&gt;|\bregion(\d+)\b)")
 _STYLE = """<style>
 .g4r-record {display: flex; gap: 16px; align-items: flex-start; flex-wrap: wrap; margin: 0 0 20px}
@@ -37,10 +37,10 @@ _STYLE = """<style>
 
 
 class Preview:
-    """Drawn records. `pictures`: RGB images with boxes; `records`; `html`: what a notebook shows."""
+    """Drawn records. `pictures`: RGB images with their boxes; `records`; `html`: what a notebook shows."""
 
-    def __init__(self, pictures: Sequence[Image.Image], records: Sequence[Record], html_text: str) -> None:
-        self.pictures = list(pictures)
+    def __init__(self, images: Sequence[Image.Image], records: Sequence[Record], html_text: str) -> None:
+        self.pictures = list(images)
         self.records = list(records)
         self.html = html_text
 
@@ -48,20 +48,43 @@ class Preview:
         return self.html
 
     def __repr__(self) -> str:
-        return f"Preview of {len(self.records)} records; `.pictures` has them drawn, a notebook shows their text too"
+        return (
+            f"Preview of {len(self.records)} records; `.pictures` are the drawn images, a notebook shows their text too"
+        )
 
 
 def preview(dataset: Pictured, n: int = 4, *, seed: int = 0, processor: GPT4RoIProcessor | None = None) -> Preview:
-    """Some records of a data set, drawn by chance, for checking it by eye.
+    """Show some random records of a data set, to check it by eye.
 
     Args:
-        dataset: loaded with its pictures' folder, or a mixture of such.
-        n: how many; fewer where the data set is smaller. Records whose picture is damaged are passed over.
-        seed: which.
-        processor: with it the prompt is shown token by token as a model reads it, trained tokens marked; without it,
-            the conversation, of which the assistant's turns are trained.
+        dataset: a data set loaded with its image folder, or a mixture of such data sets.
+        n: how many records; fewer if the data set is smaller. Records whose image is damaged are skipped.
+        seed: decides which records.
+        processor: with it, the prompt is shown token by token as a model reads it, with the trained tokens marked;
+            without it, the conversation, with the assistant's turns marked, which are what is trained.
+
+    Returns:
+        A `Preview`, which a notebook displays. Its `pictures` are the images with boxes, at most 640 pixels wide and
+        high.
+
+    Raises:
+        ValueError: the data set does not know where its images are.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from gpt4roi_nb.data import load, preview
+        >>> Path("images").mkdir()
+        >>> Image.new("RGB", (100, 80)).save("images/a.jpg")
+        >>> turns = [{"from": "human", "value": "What is <region1>?"}, {"from": "gpt", "value": "a cup"}]
+        >>> entry = {"id": "1", "image": "a.jpg", "boxes": [[10, 20, 50, 60]], "conversations": turns}
+        >>> _ = Path("mine.json").write_text(json.dumps([entry]))
+        >>> shown = preview(load("conversations", "mine.json", "images", cache="cache"), 4)
+        >>> len(shown.records), shown.pictures[0].size
+        (1, (100, 80))
     """
-    pictures: list[Image.Image] = []
+    images: list[Image.Image] = []
     records: list[Record] = []
     blocks: list[str] = []
     for number in random.Random(seed).sample(range(len(dataset)), len(dataset)):
@@ -70,25 +93,25 @@ def preview(dataset: Pictured, n: int = 4, *, seed: int = 0, processor: GPT4RoIP
         found = dataset.read(number)
         if found is None:
             continue
-        picture, record = found
-        drawn = draw_regions(picture, record.boxes)
+        image, record = found
+        drawn = draw_regions(image, record.boxes)
         drawn.thumbnail((MAX_SIDE, MAX_SIDE))
-        pictures.append(drawn)
+        images.append(drawn)
         records.append(record)
         talk = _conversation(record) if processor is None else _tokens(record, processor)
         blocks.append(_block(drawn, record, talk))
     note = '<p class="g4r-note">Marked: what the model is trained to say.</p>'
-    return Preview(pictures, records, _STYLE + note + "".join(blocks))
+    return Preview(images, records, _STYLE + note + "".join(blocks))
 
 
-def _block(picture: Image.Image, record: Record, talk: str) -> str:
+def _block(image: Image.Image, record: Record, talk: str) -> str:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=85)
+    image.save(stream, "JPEG", quality=85)
     data = base64.b64encode(stream.getvalue()).decode()
     name = html.escape(f"{record.source} · {record.id} · {record.image}")
     alt = html.escape(f"{record.image} with {len(record.boxes)} numbered boxes", quote=True)
     return (
-        f'<div class="g4r-record"><img alt="{alt}" width="{picture.width}" src="data:image/jpeg;base64,{data}">'
+        f'<div class="g4r-record"><img alt="{alt}" width="{image.width}" src="data:image/jpeg;base64,{data}">'
         f'<div class="g4r-talk"><span class="g4r-note">{name}</span>\n{talk}</div></div>'
     )
 
@@ -102,7 +125,7 @@ def _conversation(record: Record) -> str:
 
 
 def _tokens(record: Record, processor: GPT4RoIProcessor) -> str:
-    """The prompt as a model reads it; neighbouring tokens that are trained, or are not, run together."""
+    """The prompt as a model reads it, in runs of tokens that are trained and of tokens that are not."""
     prompt = processor.prompt(record.turns)
     tokenizer: Any = processor.tokenizer
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -118,7 +141,7 @@ def _tokens(record: Record, processor: GPT4RoIProcessor) -> str:
         runs[-1][1].append(token_id)
     pieces = []
     for in_loss, ids in runs:
-        # A vocabulary that begins words with "▁" loses the first blank in decoding.
+        # Decoding with a vocabulary that begins words with "▁" drops the first blank.
         blank = " " if tokenizer.convert_ids_to_tokens(ids[0]).startswith("▁") else ""
         text = blank + tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         shown = _escaped(text.replace(IMAGE_TOKEN, f"{IMAGE_TOKEN} × {images}"))

@@ -1,4 +1,4 @@
-"""Bad records: told apart by reason, counted, listed in a file; one neither stops an epoch nor vanishes."""
+"""Bad records: sorted by reason, counted and listed in a file, so that none stops an epoch or is dropped silently."""
 
 from __future__ import annotations
 
@@ -34,16 +34,27 @@ REASONS = (
     TOO_LONG, AMBIGUOUS, OUTSIDE_FOLDER,
 )  # fmt: skip
 EXAMPLES = 1  # of each reason in the table
-LARGEST = 10**9  # pixels, of a side or a coordinate: no image comes near it, and float32 can hold it
+LARGEST = 10**9  # pixels of a side or a coordinate: far above any image, and float32 can hold it
 LARGEST_NUMBER = 2**63 - 1
-LONGEST_WORDS = 300  # characters of what the list says of a record
+LONGEST_WORDS = 300  # characters of each text in the list
 
 
 class BadRecord(ValueError):
-    """A record, or a box of it, that cannot be used. `reason` is one of `REASONS`."""
+    """A record, or one of its boxes, that cannot be used. `reason` is one of `REASONS`; `detail` says more.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gpt4roi_nb.data import BadRecord, load
+        >>> _ = Path("mine.json").write_text('[{"id": "1", "image": "a.jpg"}]')
+        >>> try:
+        ...     load("conversations", "mine.json", strict=True, cache="cache")
+        ... except BadRecord as bad:
+        ...     print(bad.reason)
+        missing field
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        # With one text alone it is made anew from its words: so a loader's worker hands it on to the training.
+        # With one string as argument it can be pickled, so that a loader's worker can hand it to the training.
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
@@ -52,28 +63,33 @@ class BadRecord(ValueError):
 class Problems:
     """What was wrong with the records of a data set.
 
-    Safe to hand to any number of workers: each writes its lines to the end of the same file, and the counts are read
-    from there. What is told twice, as in a second epoch, counts once.
+    Any number of workers can use one: each appends its lines to the same file, and the counts are read from there. A
+    problem that is noted twice, as in a second epoch, counts once.
 
     Args:
-        file: where they are listed, one JSON object a line: reason, where, detail. Without one, in memory.
-        strict: raise at the first instead.
+        file: lists the bad records, one JSON object per line: reason, where, detail. Without it, the list is in memory.
+        strict: raise BadRecord at the first one instead.
     """
 
     def __init__(self, file: Path | None = None, *, strict: bool = False) -> None:
         self.file = file
         self.strict = strict
-        self.left_out: Counter[str] = Counter()  # by what: rightly unused, such as crowds; nothing is wrong with them
+        self.left_out: Counter[str] = Counter()  # by what it is: unused, but nothing is wrong with it, such as crowds
         self._lines: list[str] = []
 
     def add(self, bad: BadRecord, where: str) -> None:
-        """Notes a bad record; `where` says which, such as "instances.json: annotation 17".
+        """Note a bad record.
 
-        Raises BadRecord, with these words, if strict.
+        Args:
+            bad: what is wrong.
+            where: which record, such as "instances.json: annotation 17".
+
+        Raises:
+            BadRecord: if strict, with these words.
         """
         if self.strict:
             raise BadRecord(
-                bad.reason, f"{bad.detail} ({where}); strict=False counts such records and goes on"
+                bad.reason, f"{bad.detail} ({where}); with strict=False such records are counted and left out"
             ) from bad
         words = {"where": cut(where, LONGEST_WORDS), "detail": cut(bad.detail, LONGEST_WORDS)}
         line = whole_characters(json.dumps({"reason": bad.reason, **words}, ensure_ascii=False))
@@ -84,7 +100,7 @@ class Problems:
             stream.write(line + "\n")
 
     def begin_with(self, *others: Problems) -> None:
-        """Lists what others have noted, and forgets what this has; all at once, since others may be reading."""
+        """Replace the list by what others have noted, in one step, since other processes may be reading it."""
         lines = [json.dumps(entry, ensure_ascii=False) for other in others for entry in other]
         if self.file is None:
             self._lines = lines
@@ -93,14 +109,14 @@ class Problems:
             partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def leave_out(self, what: str) -> None:
-        """Counts an entry that is fine, but of no use here."""
+        """Count an entry that is not used although nothing is wrong with it."""
         self.left_out[what] += 1
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         lines = self._lines
         if self.file is not None and self.file.exists():
             check_regular_file(self.file)
-            # Not splitlines: an id may hold U+2028 and its like, which JSON leaves as they are.
+            # Not splitlines: an id may contain U+2028 and the like, which JSON does not escape.
             lines = self.file.read_text(encoding="utf-8", errors="replace").split("\n")
         numbers = {line: number for number, line in reversed(list(enumerate(lines, 1)))}
         for line in dict.fromkeys(lines):
@@ -108,16 +124,16 @@ class Problems:
                 yield _entry(line) or self._damaged(numbers[line])
 
     def _damaged(self, number: int) -> dict[str, str]:
-        """What is said in place of a line that a full disk or a kill has left unreadable."""
-        detail = "this list of bad records is damaged there; load(…, rebuild=True) makes it anew"
+        """The entry in place of a line that a full disk or a kill has left unreadable."""
+        detail = "this line of the list of bad records is damaged; load(…, rebuild=True) writes the list again"
         return {"reason": BROKEN_JSON, "where": f"{self.file}: line {number}", "detail": detail}
 
     def counts(self) -> Counter[str]:
-        """How many of each reason."""
+        """Return the number of bad records by reason."""
         return Counter(entry["reason"] for entry in self)
 
     def table(self, title: str = "records that cannot be used") -> str:
-        """The counts with an example each, and where all are listed."""
+        """Return the counts, each with an example, and the file that lists all."""
         entries = list(self)
         counts = Counter(entry["reason"] for entry in entries)
         lines = [f"{title}: {len(entries)}"]
@@ -131,15 +147,15 @@ class Problems:
 
 
 class UniqueTable(dict[Key, Value]):
-    """The entries of a file by id. Of an id that stands for different things none is kept: which is meant nobody can
-    tell, and boxes would go to another image."""
+    """The entries of a file by id. Entries that share an id are all dropped: nobody can tell which is meant, and boxes
+    would go to the wrong image."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ambiguous: set[Key] = set()
 
     def add(self, key: Key, value: Value) -> None:
-        """Raises BadRecord where the id stands for something else already."""
+        """Add an entry. Raises BadRecord if its id already stands for a different one."""
         if key in self._ambiguous or self.setdefault(key, value) != value:
             self._ambiguous.add(key)
             self.pop(key, None)
@@ -151,9 +167,9 @@ def field(entry: Any, key: str, kind: type[T]) -> T: ...
 @overload
 def field(entry: Any, key: str, kind: type[T], default: T) -> T: ...
 def field(entry: Any, key: str, kind: type[T], default: T | None = None) -> T:
-    """`entry[key]`, checked. Raises BadRecord if it is missing, without a default, or of another type."""
+    """Return `entry[key]`, checked. Raises BadRecord if it has another type, or is missing and has no default."""
     if not isinstance(entry, Mapping):
-        raise BadRecord(WRONG_TYPE, f"expected an object with {key!r}, but a {type(entry).__name__} came")
+        raise BadRecord(WRONG_TYPE, f"expected an object with {key!r}, but got a {type(entry).__name__}")
     value = entry.get(key)
     if value is None:
         if default is not None:
@@ -166,13 +182,13 @@ def field(entry: Any, key: str, kind: type[T], default: T | None = None) -> T:
     elif isinstance(value, str):
         value = whole_characters(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = {str: "a text", int: "a whole number", float: "a number", list: "a list"}.get(kind, kind.__name__)
+        expected = {str: "a string", int: "a whole number", float: "a number", list: "a list"}.get(kind, kind.__name__)
         raise BadRecord(WRONG_TYPE, f"{key!r} must be {expected}, but is {shown(value)}")
     return value
 
 
 def text_field(entry: Any, key: str) -> str:
-    """`entry[key]`, a text that says something."""
+    """Return `entry[key]`, a string. Raises BadRecord if it is blank, or as `field` does."""
     text = field(entry, key, str)
     if not text.strip():
         raise BadRecord(MISSING, f"{key!r} is empty")
@@ -180,7 +196,7 @@ def text_field(entry: Any, key: str) -> str:
 
 
 def length_field(entry: Any, key: str) -> int:
-    """A side of an image in pixels, which some files write as a text; 0 where it is not said."""
+    """Return a side of an image in pixels, which some files write as text; 0 if it is missing."""
     value = entry.get(key) if isinstance(entry, Mapping) else None
     if value is None:
         return 0
@@ -194,7 +210,7 @@ def length_field(entry: Any, key: str) -> int:
 
 
 def id_field(entry: Any, key: str) -> int | str:
-    """`entry[key]`, by which other entries name this one."""
+    """Return `entry[key]`, by which other entries name this one. Raises BadRecord as `field` does."""
     value = entry.get(key) if isinstance(entry, dict) else None
     if type(value) is int and -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
         return value
@@ -202,12 +218,12 @@ def id_field(entry: Any, key: str) -> int | str:
 
 
 def path_field(entry: Any, key: str) -> str:
-    """`entry[key]`, the path of a file below a folder that the user has named."""
+    """Return `entry[key]`, the path of a file below a folder that the user has named."""
     return relative_path(text_field(entry, key), key)
 
 
 def relative_path(path: str, key: str) -> str:
-    """A path that stays in its folder, as far as its letters tell. Raises BadRecord for any other."""
+    """Return the path if it stays in its folder, as far as its text tells. Raises BadRecord if it does not."""
     parts = PurePosixPath(path).parts
     if "\0" in path or not parts:
         raise BadRecord(WRONG_TYPE, f"{key!r} must be a file's path, but is {shown(path)}")
@@ -220,25 +236,25 @@ def relative_path(path: str, key: str) -> str:
 
 
 def path_in_url(url: str, key: str) -> str:
-    """The folder and the name of the file that an address ends in, such as `VG_100K/1.jpg`."""
+    """Return the last folder and the file name of a URL, such as `VG_100K/1.jpg`."""
     try:
         parts = [part for part in urlsplit(url).path.split("/") if part]
     except ValueError as error:
-        raise BadRecord(WRONG_TYPE, f"{key!r} must be an address, but is {shown(url)}: {error}") from error
+        raise BadRecord(WRONG_TYPE, f"{key!r} must be a URL, but is {shown(url)}: {error}") from error
     return relative_path("/".join(parts[-2:]), key)
 
 
 def whole_characters(text: str) -> str:
-    """The text with a sign in place of each lone surrogate, which no file can hold."""
+    """Replace each lone surrogate, which no file can hold, by U+FFFD."""
     return text if text.isascii() else HALF_CHARACTER.sub("\ufffd", text)
 
 
-_REPR = reprlib.Repr()  # of what lies deep within it, or far behind, nothing is shown, nor looked at
+_REPR = reprlib.Repr()  # neither shows nor reads what lies deep in a value, or far back
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A value as a message shows it, whatever it is."""
+    """Return a value of any type as a message shows it, in at most `limit` characters."""
     try:
         return cut(_REPR.repr(value), limit)
     except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists
@@ -246,12 +262,12 @@ def shown(value: object, limit: int = 60) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """A text of at most `limit` characters."""
+    """Cut a text to at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _entry(line: str) -> dict[str, str] | None:
-    """A line of the list; None where it is damaged."""
+    """The entry of a line of the list; None if it is damaged."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What every source becomes: `Annotation`, the facts of a file, and `Record`, a conversation about regions."""
+"""What every source becomes: `Annotation`, the facts in a file, and `Record`, a conversation about regions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from gpt4roi_nb.boxes import Boxes
 from gpt4roi_nb.prompt import HALF_CHARACTER, REFERENCE, check_turns, references, region
 
-# What the facts of an annotation are, which decides how `instructions.py` words them.
-CATEGORY = "category"  # texts: a name a box
-EXPRESSION = "expression"  # texts: a referring expression a box
-CAPTION = "caption"  # texts: a sentence a box
-GROUNDING = "grounding"  # texts: one caption of the whole picture that names all boxes
-DIALOGUE = "dialogue"  # texts: the user's and the assistant's in turn; boxes are not named in them
+# Kinds of annotation, which decide how `instructions.py` puts them into words.
+CATEGORY = "category"  # texts: one name per box
+EXPRESSION = "expression"  # texts: one referring expression per box
+CAPTION = "caption"  # texts: one sentence per box
+GROUNDING = "grounding"  # texts: one caption of the whole image that names all boxes
+DIALOGUE = "dialogue"  # texts: the user's and the assistant's in turn, which name no boxes
 CONVERSATION = "conversation"  # texts: the user's and the assistant's in turn, which name boxes
-DETECTED_DIALOGUE = "detected_dialogue"  # texts: a name a box, then as in a dialogue
-REASONING = "reasoning"  # texts: question, answer and perhaps rationale, which name boxes
+DETECTED_DIALOGUE = "detected_dialogue"  # texts: one name per box, then as in a dialogue
+REASONING = "reasoning"  # texts: question, answer and possibly a rationale, which name boxes
 ANSWER_CHOICE = "answer_choice"  # texts: question and options; choice: the right one
 RATIONALE_CHOICE = "rationale_choice"  # texts: question, its right answer and options; choice: the right one
 KINDS = (
@@ -41,10 +41,10 @@ _LIKE_A_REFERENCE = re.compile(r"<\s*region", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """The facts of one entry of an annotation file, without a word of instruction.
+    """The facts of one entry of an annotation file, before they are worded as an instruction.
 
     kind: one of `KINDS`.
-    image: path of the picture as the file names it, relative to the images' folder.
+    image: path of the image as the file names it, relative to the image folder.
     boxes: (N, 4) float32, pixel xyxy in the original image; region k + 1 is row k.
     texts: what `kind` says; `<regionN>` names a region.
     source: the data set, such as "refcoco+".
@@ -65,14 +65,26 @@ class Annotation:
 class Record:
     """One conversation about regions of one image, as training reads it.
 
-    image: path of the picture as the file names it, relative to the images' folder.
-    boxes: (N, 4) float32, pixel xyxy in the original image, of regions 1 to N in order.
-    turns: ("user" or "assistant", text) in turn, the user first; `<regionN>` names a region. The user names every
-        region, the assistant none that the user does not.
-    source, id: the data set, and the entry within it.
+    Args:
+        image: path of the image as the file names it, relative to the image folder.
+        boxes: (N, 4) float32, pixel xyxy in the original image, of regions 1 to N in order.
+        turns: ("user" or "assistant", text) in turn, the user first; `<regionN>` names a region. The user names every
+            region, and the assistant only regions that the user names.
+        source, id: the data set, and the entry in it.
 
     Raises:
-        ValueError: where the regions of the text and the boxes do not agree, or turns are out of order.
+        ValueError: the text names other regions than there are boxes, or turns are out of order.
+
+    Example:
+        >>> import numpy as np
+        >>> from gpt4roi_nb.data import Record
+        >>> turns = (("user", "What is <region1>?"), ("assistant", "a cup"))
+        >>> record = Record("a.jpg", np.array([[10, 20, 50, 60]], np.float32), turns, "mine", "1")
+        >>> record.boxes.shape
+        (1, 4)
+        >>> Record("a.jpg", np.zeros((0, 4), np.float32), turns, "mine", "1")
+        Traceback (most recent call last):
+        ValueError: record '1' of mine has 0 boxes, but its questions name regions [1] and its answers []; ...
     """
 
     image: str
@@ -106,30 +118,30 @@ class Record:
 
 
 def regions_of(texts: Iterable[str]) -> list[int]:
-    """Numbers of the regions that texts name, in order, each once."""
+    """Return the numbers of the regions that texts name, in order, each once."""
     return list(dict.fromkeys(number for text in texts for number in references(text)))
 
 
 def renumbered(text: str, numbers: Mapping[int, int]) -> str:
-    """A text whose references have other numbers; all that it names are among `numbers`."""
+    """Return a text with its references renumbered. numbers: the new number of each that it names."""
     return REFERENCE.sub(lambda found: region(numbers[int(found.group(1))]), text)
 
 
 def plain(text: str) -> str:
-    """A text of a file on one line, in which nothing is a reference to a region."""
+    """Return a text from a file on one line, with nothing in it that is a reference to a region."""
     return _BLANKS.sub(" ", harmless(text)).strip()
 
 
 def harmless(text: str) -> str:
-    """As `plain`, with its line breaks and blanks."""
+    """As `plain`, but keep line breaks and blanks."""
     return (unbracketed(text) if _LIKE_A_REFERENCE.search(text) else HALF_CHARACTER.sub("\ufffd", text)).strip()
 
 
 def unbracketed(text: str) -> str:
-    """A text of the same length without angle brackets, so that no piece of it can become part of a reference."""
+    """Replace angle brackets, so that no part of a text can become part of a reference. The length stays."""
     return HALF_CHARACTER.sub("\ufffd", text.replace("<", "(").replace(">", ")"))
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:
-    """(N, 4) float32, also for none."""
+    """Return rows of four numbers as (N, 4) float32, also for N = 0."""
     return np.asarray(rows, dtype=np.float32).reshape(-1, 4)

@@ -1,6 +1,6 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: referring expressions, in the three forms in which they are handed round.
+"""RefCOCO, RefCOCO+ and RefCOCOg: referring expressions, in the three forms in which they are distributed.
 
-- MDETR's files (`finetune_refcoco_train.json`): an entry of "images" a sentence.
+- MDETR's files (`finetune_refcoco_train.json`): one entry of "images" per sentence.
 - UNC's: `refs(unc).p` or `refs(umd).p`, beside COCO's `instances.json`.
 - Captions by annotation id (`{"17": [{"image_id": …, "id": 17, "caption": ["…"]}]}`), beside an instances file.
 """
@@ -40,12 +40,15 @@ def read_refcoco(
     instances: Path | None = None,
     split: str | None = None,
 ) -> Iterator[Annotation]:
-    """An annotation a sentence: one region and the expression that tells it apart.
+    """Yield one annotation per sentence: a region and the expression that identifies it.
 
     Args:
-        name: the source that records tell, where the file does not say it (MDETR's do).
-        instances: COCO's instances file; needed for UNC's pickles and for captions by annotation id.
-        split: of UNC's pickles, only "train", "val", "testA" …; all without.
+        name: the source that records name, if the file does not give it (MDETR's files do).
+        instances: COCO's instances file; required for UNC's pickles and for captions by annotation id.
+        split: "train", "val", "testA" …: use only this split of UNC's pickles; by default all.
+
+    Raises:
+        ValueError: UNC's pickle is given without `instances`, or is damaged.
     """
     if file.suffix in PICKLES:
         return _unc(file, problems, _needed(instances, file), name, split)
@@ -65,7 +68,7 @@ def _mdetr(file: Path, problems: Problems, name: str) -> Iterator[Annotation]:
         caption, source = image.kept
         boxes = [box for box, *_ in coco.boxes_of(image_id)]
         if len(boxes) != 1:
-            # An expression means one thing; gRefCOCO's, which mean none or several, are another task.
+            # An expression means one thing; gRefCOCO's mean none or several, which is another task.
             problems.leave_out("sentences without exactly one usable box")
             continue
         yield Annotation(EXPRESSION, image.file, as_boxes(boxes), (plain(caption),), source, str(image_id))
@@ -76,14 +79,14 @@ def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str 
     if not isinstance(refs, list):
         raise ValueError(f"{str(file)!r} must hold a list of references, but holds a {type(refs).__name__}")
     wanted = _numbers(refs, "ann_id")
-    boxes, pictures = _instances(instances, problems, wanted)
+    boxes, images = _instances(instances, problems, wanted)
     for index, ref in enumerate(refs):
         where = f"{file.name}: reference {index}"
         try:
             if split is not None and field(ref, "split", str) != split:
                 continue
-            # The file name of a reference carries its annotation's number and names no image.
-            picture, width, height = _found(pictures, field(ref, "image_id", int), "image", instances)
+            # The file name of a reference contains its annotation's number; no image has that name.
+            image, width, height = _found(images, field(ref, "image_id", int), "image", instances)
             xywh = _found(boxes, field(ref, "ann_id", int), "annotation", instances)
             box = box_from_xywh(xywh, width, height)
             sentences = field(ref, "sentences", list)
@@ -97,19 +100,19 @@ def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str 
             except BadRecord as bad:
                 problems.add(bad, f"{where}, sentence {number}")
                 continue
-            yield Annotation(EXPRESSION, picture, as_boxes([box]), (text,), name, str(sent_id))
+            yield Annotation(EXPRESSION, image, as_boxes([box]), (text,), name, str(sent_id))
 
 
 def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Iterator[Annotation]:
     entries = list(elements(file, problems))
     wanted = _numbers((entry for _, entry in entries), "id")
-    boxes, pictures = _instances(instances, problems, wanted)
+    boxes, images = _instances(instances, problems, wanted)
     for key, entry in entries:
         where = f"{file.name}: entry {key}"
         try:
             annotation_id = field(entry, "id", int)
             xywh = _found(boxes, annotation_id, "annotation", instances)
-            picture, width, height = _found(pictures, field(entry, "image_id", int), "image", instances)
+            image, width, height = _found(images, field(entry, "image_id", int), "image", instances)
             box = box_from_xywh(xywh, width, height)
             captions = field(entry, "caption", list)
             if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
@@ -119,39 +122,39 @@ def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Ite
             continue
         for number, caption in enumerate(captions):
             record_id = f"{annotation_id}-{number}"
-            yield Annotation(EXPRESSION, picture, as_boxes([box]), (plain(caption),), name, record_id)
+            yield Annotation(EXPRESSION, image, as_boxes([box]), (plain(caption),), name, record_id)
 
 
 def _instances(
     file: Path, problems: Problems, wanted: set[int]
 ) -> tuple[dict[int, Box], dict[int, tuple[str, int, int]]]:
-    """Of an instances file: xywh by annotation id, of those wanted; (path, width, height) by image id."""
+    """Read an instances file: xywh by annotation id, for those wanted; (path, width, height) by image id."""
     boxes: UniqueTable[int, Box] = UniqueTable()
-    pictures: UniqueTable[int, tuple[str, int, int]] = UniqueTable()
+    images: UniqueTable[int, tuple[str, int, int]] = UniqueTable()
     for number, (key, entry) in enumerate(elements(file, problems)):
         try:
             if key == "annotations" and (annotation := field(entry, "id", int)) in wanted:
                 boxes.add(annotation, four_numbers(field(entry, "bbox", list)))
             elif key == "images":
                 size = length_field(entry, "width"), length_field(entry, "height")
-                pictures.add(field(entry, "id", int), (path_field(entry, "file_name"), *size))
+                images.add(field(entry, "id", int), (path_field(entry, "file_name"), *size))
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: {key}, entry {number} of the file")
-    return boxes, pictures
+    return boxes, images
 
 
 def _numbers(entries: Iterable[Any], key: str) -> set[int]:
-    """Of the entries that have a whole number there; what is wrong with the others is said when they are read."""
+    """The whole numbers at `key`; what is wrong with other entries is noted when they are read."""
     return {entry[key] for entry in entries if isinstance(entry, dict) and type(entry.get(key)) is int}
 
 
 def _found(table: dict[int, Any], key: int, what: str, file: Path) -> Any:
     if key not in table:
-        raise BadRecord(OUT_OF_RANGE, f"{file.name} holds no {what} {key}")
+        raise BadRecord(OUT_OF_RANGE, f"{file.name} has no {what} {key}")
     return table[key]
 
 
 def _needed(instances: Path | None, file: Path) -> Path:
     if instances is None:
-        raise ValueError(f"{file.name} holds no boxes; give the file that does: load(…, instances='instances.json')")
+        raise ValueError(f"{file.name} has no boxes; name the file that has them: load(…, instances='instances.json')")
     return instances

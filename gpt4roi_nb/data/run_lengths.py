@@ -1,8 +1,9 @@
-"""COCO's compressed run lengths: a mask as a text, and the box of that mask without decoding a pixel.
+"""COCO's compressed run lengths: a mask as a string, and the box of that mask without decoding a pixel.
 
-The text holds a mask's runs down its columns, the first one outside it: from the fourth run on each as its difference
-to the run two before, in groups of five bits, lowest first, each group a character from "0" on (48 in ASCII). A sixth
-bit says that another group follows; the highest bit of the last group is the sign.
+The string holds a mask's runs down its columns; the first run is outside the mask. From the fourth on, a run is stored
+as its difference to the run two before. A number is written in groups of five bits, lowest first, one character per
+group, counted from "0" (48 in ASCII). A sixth bit says that another group follows; the highest bit of the last group is
+the sign.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ MAX_GROUPS = 13  # of a run: 65 bits, more than any mask has pixels
 
 
 class Mask(NamedTuple):
-    """A mask that was checked.
+    """A checked mask.
 
-    counts: its compressed run lengths. size: (height, width) in pixels. box: its tight box, pixel xyxy. area: its
+    counts: its compressed run lengths. size: (height, width) in pixels. box: its tight box, pixel xyxy. area: in
     pixels.
     """
 
@@ -33,13 +34,13 @@ class Mask(NamedTuple):
 
     @property
     def fill(self) -> float:
-        """The share of its box that it covers."""
+        """The share of its box that the mask covers."""
         x1, y1, x2, y2 = self.box
         return self.area / ((x2 - x1) * (y2 - y1))
 
 
 def compressed(runs: Sequence[int]) -> str:
-    """Runs, the first one outside the mask, as COCO writes them.
+    """Write runs, the first one outside the mask, as COCO's string.
 
     Example:
         >>> compressed([6, 1, 36, 4, 1])
@@ -58,7 +59,7 @@ def compressed(runs: Sequence[int]) -> str:
 
 
 def decompressed(text: str) -> list[int]:
-    """The runs of a text that COCO wrote. Raises BadRecord where it cannot be one.
+    """Read the runs of COCO's string. Raises BadRecord if it is not one.
 
     Example:
         >>> decompressed("61T13mN")
@@ -69,7 +70,7 @@ def decompressed(text: str) -> list[int]:
     for sign in text:
         group = ord(sign) - FIRST
         if not 0 <= group < 2 * MORE or groups == MAX_GROUPS:
-            raise BadRecord(WRONG_TYPE, f"no compressed run lengths: {shown(text)}")
+            raise BadRecord(WRONG_TYPE, f"not compressed run lengths: {shown(text)}")
         value |= (group & VALUE) << BITS * groups
         groups += 1
         if group & MORE:
@@ -84,13 +85,16 @@ def decompressed(text: str) -> list[int]:
 
 
 def mask_from_lengths(entry: Any) -> Mask:
-    """A mask of an annotation file.
+    """Read and check a mask of an annotation file.
 
     Args:
-        entry: `{"size": [height, width], "counts": text}`.
+        entry: `{"size": [height, width], "counts": string}`.
+
+    Returns:
+        The mask, with its box and area.
 
     Raises:
-        BadRecord: it is of another form; its runs do not add up to its size; it is empty.
+        BadRecord: the entry has another form, its runs do not add up to its size, or the mask is empty.
 
     Example:
         >>> mask_from_lengths({"size": [6, 8], "counts": "61T13mN"}).box  # a pixel, and four at the right edge
@@ -104,7 +108,7 @@ def mask_from_lengths(entry: Any) -> Mask:
     if not runs:
         raise BadRecord(MISSING, "'counts' is empty")
     if min(runs) < 0 or sum(runs) != height * width:
-        raise BadRecord(WRONG_TYPE, f"the runs of a mask of {height} × {width} pixels do not add up to these")
+        raise BadRecord(WRONG_TYPE, f"the runs of a mask of {height} × {width} pixels do not add up to its size")
     box, area = _extent(runs, height)
     if not area:
         raise BadRecord(ZERO_AREA, "the mask is empty")
@@ -120,7 +124,7 @@ def _extent(runs: Sequence[int], height: int) -> tuple[Box, int]:
         if place % 2 and run:
             (left, top), (right, bottom) = divmod(start, height), divmod(start + run - 1, height)
             columns += (left, right)
-            rows += (top, bottom) if left == right else (0, height - 1)  # else over the end of a column
+            rows += (top, bottom) if left == right else (0, height - 1)  # a run over the end of a column
         start += run
     if not rows:
         return (0.0, 0.0, 0.0, 0.0), 0

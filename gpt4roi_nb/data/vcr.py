@@ -1,8 +1,8 @@
 """VCR: questions about people and things in a film still, with answers and rationales that point at them.
 
-A line of `train.jsonl` or `val.jsonl` names a picture and its metadata file, in which the boxes are. Which number in a
-text is an object is read from the tokenised fields, where an object is a list of 0-based indices: the plain texts
-count from 1, and hold ordinary numbers too ("at 3 o'clock").
+A line of `train.jsonl` or `val.jsonl` names an image and its metadata file, which has the boxes. Objects are read from
+the tokenised fields, where an object is a list of 0-based indices. The plain texts count objects from 1 and contain
+ordinary numbers too ("at 3 o'clock").
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from gpt4roi_nb.data.record import ANSWER_CHOICE, RATIONALE_CHOICE, REASONING, A
 from gpt4roi_nb.files import check_regular_file
 from gpt4roi_nb.prompt import listed
 
-# all: every object of the picture is listed. single: questions and answers that cite one object, and it alone; the
-# rationale follows if it cites no other. several: those that cite more, and these objects alone. choice: all are
-# listed, and a letter is asked for, once for the answer and once for the rationale.
+# all: every object of the image is listed. single: only questions and answers that cite one object, which alone is
+# listed; the rationale follows if it cites no other. several: only those that cite more objects, which alone are
+# listed. choice: all objects are listed, and a letter is asked for, once for the answer and once for the rationale.
 RENDERINGS = ("all", "single", "several", "choice")
-# As choice, for the test split, which tells no right ones: the rationale is asked for after each of the four answers.
-# Nothing can be trained on it.
+# As choice, for the test split, which does not give the right options: the rationale is asked for after each of the
+# four answers. Nothing can be trained on it.
 UNLABELLED = "unlabelled"
 OPTIONS = 4
 
@@ -58,19 +58,25 @@ def read_vcr(
     rendering: str = "all",
     metadata: Path | None = None,
 ) -> Iterator[Annotation]:
-    """An annotation a line that has what the rendering needs; with "choice", two, with "unlabelled", five.
+    """Yield one annotation per line that fits the rendering; two with "choice", five with "unlabelled".
 
     Args:
         images: the folder `vcr1images`.
         also: folders that links in it may lead to.
+        name: the source that records name.
         rendering: one of `RENDERINGS`, or `UNLABELLED`.
-        metadata: the folder of the metadata files; that of the images by default.
+        metadata: the folder of the metadata files; by default that of the images.
+
+    Raises:
+        ValueError: an unknown rendering, or neither `images` nor `metadata`.
     """
     if rendering not in (*RENDERINGS, UNLABELLED):
         raise ValueError(f"rendering must be one of {', '.join(map(repr, RENDERINGS))}, but is {rendering!r}")
     folder = metadata if metadata is not None else images
     if folder is None:
-        raise ValueError("VCR's boxes lie beside its pictures; say where: load('vcr', 'train.jsonl', 'vcr1images')")
+        raise ValueError(
+            "VCR's boxes are in files beside its images; name the folder: load('vcr', 'train.jsonl', 'vcr1images')"
+        )
     boxes = _MetadataFiles(Folder(folder, also))
     for number, entry in lines(file, problems):
         where = f"{file.name}: line {number}"
@@ -81,7 +87,7 @@ def read_vcr(
 
 
 class _MetadataFiles:
-    """Boxes and size of a picture; lines about the same picture stand together, so one is kept."""
+    """Boxes and size of an image. Lines about the same image follow one another, so only the latest file is kept."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -96,7 +102,7 @@ class _MetadataFiles:
                 self._content = parsed(file.read_text(encoding="utf-8-sig"))
             except OSError as error:
                 raise BadRecord(MISSING, f"there is no metadata file {name!r} in {str(self._folder)!r}") from error
-            except ValueError as error:  # of `parsed`, too
+            except ValueError as error:  # `parsed` raises it too
                 raise BadRecord(BROKEN_JSON, f"the metadata file {name!r} cannot be read: {error}") from error
             self._name = name
         return self._content
@@ -135,13 +141,13 @@ class _Item:
             except BadRecord as bad:
                 if index in cited:
                     raise
-                problems.add(bad, f"{where}, object {index}")  # nobody speaks of it: the rest is as good without
+                problems.add(bad, f"{where}, object {index}")  # not cited: the line is as good without it
 
     def render(self, rendering: str) -> Iterator[Annotation]:
         told = [self.question, self.answers[self.answer], self.rationales[self.rationale]]
         if rendering == "single":
             if len(set(_cited(*told[:2]))) == 1 < len(set(_cited(*told))):
-                told.pop()  # a rationale that points at more is another rendering's
+                told.pop()  # a rationale that cites more belongs to another rendering
             objects = list(dict.fromkeys(_cited(*told)))
         elif rendering == "several":
             objects = list(dict.fromkeys(_cited(*told)))
@@ -175,10 +181,10 @@ class _Item:
 
 
 def _text(tokens: Tokens, numbers: Mapping[int, int]) -> str:
-    """Tokens as a sentence; numbers: region number by object index."""
+    """Tokens as a sentence. numbers: region number by object index."""
     pieces: list[str] = []
     quoted = False
-    glue = True  # to what stands before: no blank
+    glue = True  # no blank before the next word
     for token in tokens:
         if isinstance(token, list):
             word = listed([numbers[index] for index in dict.fromkeys(token)])
@@ -215,12 +221,12 @@ def _checked_tokens(tokens: Any, key: str) -> Tokens:
     if not isinstance(tokens, list):
         raise BadRecord(WRONG_TYPE, f"{key!r} must be a list of tokens, but holds {shown(tokens)}")
     if all(isinstance(token, str) and not token.strip() for token in tokens):
-        raise BadRecord(MISSING, f"{key!r} says nothing")
+        raise BadRecord(MISSING, f"{key!r} is empty")
     for token in tokens:
         is_objects = isinstance(token, list) and token and all(type(index) is int for index in token)
         if not isinstance(token, str) and not is_objects:
             raise BadRecord(
-                WRONG_TYPE, f"a token of {key!r} must be a text or a list of objects, but is {shown(token)}"
+                WRONG_TYPE, f"a token of {key!r} must be a string or a list of objects, but is {shown(token)}"
             )
     return tokens
 

@@ -1,6 +1,6 @@
-"""Visual Genome: regions and what is said of each, in two forms.
+"""Visual Genome: regions and their descriptions, in two forms.
 
-- COCO-like (`train.json`, as region-captioning work hands it round): a caption an annotation.
+- COCO-like (`train.json`, as work on region captions distributes it): one caption per annotation.
 - The original `region_descriptions.json`, or one image's entry of it: pixel xywh, without the images' sizes.
 """
 
@@ -29,13 +29,14 @@ def read_visual_genome(
     image_data: Path | None = None,
     folder: str = "",
 ) -> Iterator[Annotation]:
-    """An annotation an image: its regions and a phrase for each.
+    """Yield one annotation per image: its regions and a phrase for each.
 
     Args:
-        images: the folder of the pictures, or that above `ARCHIVES`.
-        image_data: Visual Genome's `image_data.json`, from which `region_descriptions.json` gets the images' sizes and
-            folders. Without it boxes are cut when the picture is opened.
-        folder: where the images lie in the images' folder, if `image_data` is not given, such as "VG_100K".
+        images: the image folder, or the one above `ARCHIVES`.
+        name: the source that records name.
+        image_data: Visual Genome's `image_data.json`, which has the sizes and folders of the images in
+            `region_descriptions.json`. Without it, boxes are clipped when the image is opened.
+        folder: the subfolder of the images, such as "VG_100K", if `image_data` is not given.
     """
     if _is_coco_like(file, problems):
         return _coco_like(file, problems, name, images)
@@ -58,14 +59,14 @@ def _coco_like(file: Path, problems: Problems, name: str, images: Path | None) -
         found = list(coco.boxes_of(image_id))
         if found:
             boxes, texts, _ = zip(*found, strict=True)
-            picture = str(Path(folders.get(image.file, ""), image.file))
-            yield Annotation(CAPTION, picture, as_boxes(boxes), texts, name, str(image_id))
+            path = str(Path(folders.get(image.file, ""), image.file))
+            yield Annotation(CAPTION, path, as_boxes(boxes), texts, name, str(image_id))
         else:
             problems.leave_out("images without a region")
 
 
 def _folders(images: Path) -> dict[str, str]:
-    """In which of the two folders that Visual Genome's archives make a picture lies; the file does not say it."""
+    """By image: which of the two folders of Visual Genome's archives it is in; the annotation file does not say."""
     return {
         entry.name: folder for folder in ARCHIVES if (images / folder).is_dir() for entry in os.scandir(images / folder)
     }
@@ -88,7 +89,7 @@ def _original(file: Path, problems: Problems, name: str, image_data: Path | None
                 xywh = [field(region, key, float) for key in ("x", "y", "width", "height")]
                 box = box_from_xywh(xywh, known_width, known_height)
                 texts.append(plain(text_field(region, "phrase")))
-                boxes.append(box)  # only where both are good
+                boxes.append(box)  # only if both are good
             except BadRecord as bad:
                 problems.add(bad, f"{file.name}: image {image_id}, region {number}")
         if boxes:
@@ -98,7 +99,7 @@ def _original(file: Path, problems: Problems, name: str, image_data: Path | None
 
 
 def _entries(file: Path, problems: Problems) -> Iterator[Any]:
-    """The images of a list of them, or the one image that the file is about."""
+    """The images of a list, or the one image that the file is about."""
     single: dict[str, Any] = {}
     for key, element in elements(file, problems):
         if key == "":
@@ -112,13 +113,13 @@ def _entries(file: Path, problems: Problems) -> Iterator[Any]:
 
 
 def _image_data(file: Path, problems: Problems) -> dict[int, tuple[str, int, int]]:
-    """(path below the images' folder, width, height) by image id."""
+    """(path below the image folder, width, height) by image id."""
     found: UniqueTable[int, tuple[str, int, int]] = UniqueTable()
     for number, (_, entry) in enumerate(elements(file, problems)):
         try:
             image_id = field(entry, "image_id", int)
             size = length_field(entry, "width"), length_field(entry, "height")
-            # ".../VG_100K_2/1.jpg": the images come in two folders, and only the address says in which.
+            # ".../VG_100K_2/1.jpg": the images are in two folders, and only the URL says in which.
             found.add(image_id, (path_in_url(field(entry, "url", str), "url"), *size))
         except BadRecord as bad:
             problems.add(bad, f"{file.name}: image {number}")
