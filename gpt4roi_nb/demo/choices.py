@@ -1,4 +1,4 @@
-"""Multiple choice in VCR's form about scenes of the generated world, as questions with a letter for an answer."""
+"""Multiple-choice questions in VCR's form about scenes of the generated world, answered by a letter."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import Scene, make_scene
 from gpt4roi_nb.prompt import listed
 
-QA, QAR = "qa", "qar"  # the answer is asked for, or the rationale of the right answer
+QA, QAR = "qa", "qar"  # asks for the answer, or for the rationale of the right answer
 
 
 def sentence(tokens: Tokens) -> str:
-    """Tokens of an item as `data.vcr` reads them: objects as references, closing marks without a blank before."""
+    """Join an item's tokens as `data.vcr` does: objects as references, no blank before closing marks."""
     words = [token if isinstance(token, str) else listed([index + 1 for index in token]) for token in tokens]
     return re.sub(r" ([.,?])", r"\1", " ".join(words))
 
 
 def choice_pair(scene: Scene, item: Item, rng: np.random.Generator) -> tuple[Question, Question]:
-    """The question for the answer, and that for the rationale; the options of each in any order."""
+    """Return the question for the answer and the one for the rationale, each with its options in any order."""
     asked, right = sentence(item.question), sentence(item.answers[0].tokens)
     return (
         _choice(scene, QA, asked, item.answers, None, rng),
@@ -42,7 +42,7 @@ def _choice(
 
 
 def draw_pairs(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[Question, Question]]:
-    """Up to `count` items of different kinds, as `choice_pair` words them."""
+    """Draw up to `count` items of different kinds, as `choice_pair` words them."""
     return [choice_pair(scene, item, rng) for item in items(scene, rng, count)]
 
 
@@ -53,7 +53,7 @@ def is_letter(question: Question, answer: str) -> bool:
 
 
 def choice_texts(count: int) -> Iterator[str]:
-    """The questions about so many scenes, for training a tokenizer."""
+    """Yield the questions and answers about `count` scenes, for training a tokenizer."""
     for seed in range(count):
         scene = make_scene(seed, size=64)
         for pair in draw_pairs(scene, 3, np.random.default_rng(seed)):

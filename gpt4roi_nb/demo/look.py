@@ -1,7 +1,7 @@
 """What the demo checkpoint looks at, on held-out scenes: `python -m gpt4roi_nb.demo.look --scenes 60 --seed 1`.
 
-Two studies. In the first a conversation names two regions and asks about the second; each region in turn is ablated,
-and the right answer scored again. In the second, maps are measured by deletion and insertion against random maps.
+There are two studies. In the first, a conversation names two regions and asks about the second; each region in turn is
+ablated, and the right answer is scored again. The second compares maps with random maps by deletion and insertion.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 MAX_NEW_TOKENS = 48
-# Which questions the maps are measured on, and over which tokens.
+# The kinds of question on which maps are measured, and over which tokens.
 SETTINGS = (("phrase", "both"), ("phrase", "image"), ("count", "image"))
 STEPS, RANDOM_MAPS = 8, 3
-TRIES = 6  # scenes that are drawn for each answer of a study, since only right answers are measured
+TRIES = 6  # scenes drawn per answer of a study, since only right answers are measured
 
 
 def drawn_scenes(seed: int) -> Iterator[tuple[Scene, np.random.Generator]]:
-    """Held-out scenes without end, each with a generator for its questions; the first are those of `demo.check`."""
+    """Yield held-out scenes without end, each with a generator for its questions; `demo.check` uses the same scenes."""
     index = 0
     while True:
         yield make_scene(scene_seed(seed, index)), np.random.default_rng((seed, index))
@@ -38,7 +38,7 @@ def drawn_scenes(seed: int) -> Iterator[tuple[Scene, np.random.Generator]]:
 
 
 def ask_about_the_second(gpt4roi: GPT4RoI, scene: Scene, rng: np.random.Generator, kind: str) -> Answer | None:
-    """The answer to a question about <region2>, after another thing was talked about as <region1>; None if wrong."""
+    """Ask about <region2> after a question about another object as <region1>. Returns None if the answer is wrong."""
     question = ask(scene, kind, rng)
     if question is None:
         return None
@@ -48,21 +48,23 @@ def ask_about_the_second(gpt4roi: GPT4RoI, scene: Scene, rng: np.random.Generato
     session.ask(DEFAULT_QUESTION, [scene.objects[other].box], max_new_tokens=MAX_NEW_TOKENS)
     text = question.text.replace("<region1>", "<region2>")
     answer = session.ask(text, [scene.objects[asked].box], max_new_tokens=MAX_NEW_TOKENS)
-    # The examiner's target speaks of region1 where it names a region at all.
+    # If the target names a region, it is region1.
     return answer if is_right(question, answer.text.replace("region2", "region1")) else None
 
 
 def ask_alone(gpt4roi: GPT4RoI, scene: Scene, question: Question) -> Answer | None:
-    """The answer to a question in a conversation of its own; None if wrong."""
+    """Ask a question in a conversation of its own. Returns None if the answer is wrong."""
     boxes = [scene.objects[index].box for index in question.objects]
     answer = gpt4roi.session(scene.image).ask(question.text, boxes, max_new_tokens=MAX_NEW_TOKENS)
     return answer if is_right(question, answer.text) else None
 
 
 def ablation_study(gpt4roi: GPT4RoI, count: int, seed: int) -> dict[str, Any]:
-    """{"n": right answers, "asked": of how many, "change": {how: {"asked": (mean, standard error), "other": …}}}.
+    """Measure how ablating a region changes the log-probability of right answers.
 
-    Changes are those of the whole right answer's log-probability (natural).
+    Returns:
+        {"n": right answers, "asked": of how many, "change": {how: {"asked": (mean, standard error), "other": …}}}.
+        Changes are those of the whole answer's natural log-probability.
     """
     changes: dict[str, dict[str, list[float]]] = {how: {"asked": [], "other": []} for how in ABLATIONS}
     right = 0
@@ -74,7 +76,7 @@ def ablation_study(gpt4roi: GPT4RoI, count: int, seed: int) -> dict[str, Any]:
             continue
         right += 1
         for how in ABLATIONS:
-            if how == "swap":  # with the box of a third thing, so that only the one region changes
+            if how == "swap":  # with the box of a third object, so that only the one region changes
                 third = next((o.box for o in scene.objects if o.box not in answer_boxes(answer)), None)
                 if third is None:
                     continue
@@ -92,12 +94,12 @@ def ablation_study(gpt4roi: GPT4RoI, count: int, seed: int) -> dict[str, Any]:
 
 
 def answer_boxes(answer: Answer) -> list[tuple[float, ...]]:
-    """Pixel boxes of the regions in an answer's prompt."""
+    """Return the pixel boxes of the regions in an answer's prompt."""
     return [] if answer.replay is None else [tuple(box) for box in answer.replay.boxes]
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and the standard error of the mean."""
+    """Return the mean and its standard error."""
     array = np.asarray(values)
     if len(array) < 2:
         return (float(array.mean()) if len(array) else float("nan"), float("nan"))
@@ -105,7 +107,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def map_study(gpt4roi: GPT4RoI, count: int, seed: int, kind: str, over: str) -> Faithfulness | None:
-    """Every map of `MAPS` on `count` right answers, or as many as come in `TRIES` times as many scenes."""
+    """Measure all `MAPS` on `count` right answers, or on those that `TRIES * count` scenes give; None if they give none."""
     answers: list[Answer] = []
     for (scene, rng), _ in zip(drawn_scenes(seed), range(TRIES * count), strict=False):
         question = ask(scene, kind, rng)
@@ -120,10 +122,19 @@ def map_study(gpt4roi: GPT4RoI, count: int, seed: int, kind: str, over: str) -> 
 
 
 def study(gpt4roi: GPT4RoI, scenes: int, answers: int, seed: int) -> dict[str, Any]:
-    """Both studies: {"ablation": see `ablation_study`, "maps": [{"kind", "over", "n", "deletion", …}, …]}.
+    """Run both studies.
+
+    Args:
+        gpt4roi: the model.
+        scenes: number of scenes of the ablation study.
+        answers: number of right answers per setting of the map study.
+        seed: decides scenes and questions.
+
+    Returns:
+        {"ablation": see `ablation_study`, "maps": [{"kind", "over", "n", "maps", "table"}, …]}.
 
     Raises:
-        ValueError: for a seed that belongs to the scenes of training.
+        ValueError: the seed belongs to the scenes of training.
     """
     check_seed(seed)
     found: dict[str, Any] = {"ablation": ablation_study(gpt4roi, scenes, seed), "maps": []}
@@ -144,7 +155,7 @@ def study(gpt4roi: GPT4RoI, scenes: int, answers: int, seed: int) -> dict[str, A
 
 
 def report(found: dict[str, Any]) -> str:
-    """The figures as lines of text."""
+    """Return the figures as lines of text."""
     ablation = found["ablation"]
     lines = [
         f"Two regions, a question about the second: {ablation['n']} right answers of {ablation['asked']}.",
@@ -166,6 +177,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the studies as the command line says, and print their figures."""
     parser = commands.demo_look()
     options = parser.parse_args(arguments)
     for name in ("scenes", "answers"):

@@ -73,7 +73,7 @@ def test_each_source_may_have_its_folder(processor, folder):
     collator([record(SHORT, BOXES[:1])])
     with pytest.raises(BadRecord, match="no such image"):
         collator([record(SHORT, BOXES[:1], "coco")])
-    with pytest.raises(ValueError, match="no folder of images for the source 'flickr'; there are vg, coco"):
+    with pytest.raises(ValueError, match="images names no folder for the source 'flickr'; it names folders for vg, coco"):
         collator([record(SHORT, BOXES[:1], "flickr")])
 
 
@@ -110,7 +110,7 @@ def test_links_may_lead_to_the_folders_that_are_named_as_well(processor, folder,
         for also in ((), tmp_path / "other"):
             with pytest.raises(BadRecord, match=r"path leaves its folder: .*also=… of load or train"):
                 Collator(processor, images, also=also)(given[:1])
-    with pytest.raises(ValueError, match="also names folders that links in images lead to, but no images are named"):
+    with pytest.raises(ValueError, match="also names folders that links in images lead to, but images is None"):
         Collator(processor, None, also=folder)
     with pytest.raises(NotADirectoryError, match="also must name folders"):
         Collator(processor, folder, also=folder / "a.png")

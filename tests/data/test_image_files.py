@@ -47,7 +47,7 @@ NAMES = {
 def test_what_can_be_used_lies_in_the_folder(folder: Path) -> None:
     found = Folder(folder).unusable(NAMES)
     assert {name: bad.reason for name, bad in found.items()} == {name: why for name, why in NAMES.items() if why}
-    assert "name the folder that the files lie in" in found["outside.jpg"].detail
+    assert "name the folder of the files themselves" in found["outside.jpg"].detail
     assert "is a pipe" in found["pipe.jpg"].detail
     assert not Folder(folder).unusable(["below/b.jpg", "other/b.jpg", "below/b.jpg"])
 

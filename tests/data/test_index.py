@@ -170,7 +170,7 @@ def test_mistakes_of_the_caller_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no_folder"):
         load("coco", given.annotations, tmp_path / "no_folder")
     dataset = load("coco", given.annotations, cache=tmp_path)
-    with pytest.raises(ValueError, match="pictures' folder"):
+    with pytest.raises(ValueError, match="image folder"):
         dataset.read(0)
 
 

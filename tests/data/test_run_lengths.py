@@ -42,12 +42,12 @@ def test_runs_of_a_large_mask_come_back() -> None:
         ({"counts": "61T13mN1"}, "do not add up"),
         ({"counts": "`1"}, "mask is empty"),  # 48 pixels outside
         ({"counts": ""}, "'counts' is empty"),
-        ({"counts": "61T1\x00mN"}, "no compressed run lengths"),
-        ({"counts": "61T13mé"}, "no compressed run lengths"),
-        ({"counts": "P" * 5000}, "no compressed run lengths"),  # a number without an end
+        ({"counts": "61T1\x00mN"}, "not compressed run lengths"),
+        ({"counts": "61T13mé"}, "not compressed run lengths"),
+        ({"counts": "P" * 5000}, "not compressed run lengths"),  # a number without an end
         ({"counts": "61T1P"}, "end within a number"),
         ({"counts": "O1P1"}, "do not add up"),  # a run of -1
-        ({"counts": [6, 1, 41]}, "'counts' must be a text"),
+        ({"counts": [6, 1, 41]}, "'counts' must be a string"),
         ({"counts": None}, "no 'counts'"),
         ({"size": [6, 9]}, "do not add up"),
         ({"size": [8]}, r"must be \[height, width\]"),

@@ -200,7 +200,7 @@ def test_two_data_sets_that_tell_one_source_are_read_each_from_its_folder(tmp_pa
         located = mixture.located(position)
         assert Path(located.image).parts[-3] == mixture.place(position).name and Path(located.image).is_file()
         assert located.turns == record.turns and picture.size == (annotation_files.WIDTH, annotation_files.HEIGHT)
-    with pytest.raises(ValueError, match="'one' does not know where its pictures lie"):
+    with pytest.raises(ValueError, match="'one' does not know where its images are"):
         Mixture({"one": [1, 2]}).located(0)
 
 

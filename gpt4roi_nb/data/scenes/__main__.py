@@ -8,7 +8,7 @@ from gpt4roi_nb.data.scenes.formats.write import write_world
 
 
 def main() -> int:
-    """Write a world as the command line says; the exit status is 1 where that cannot be done."""
+    """Write a world as the command line says; return exit status 1 if that fails."""
     parser = commands.scenes()
     given = parser.parse_args()
     started = time.perf_counter()

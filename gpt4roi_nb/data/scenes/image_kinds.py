@@ -1,4 +1,4 @@
-"""What can be asked about a whole scene, beyond the kinds of `question_kinds`: one function a kind of question."""
+"""Questions about a whole scene, beyond those of `question_kinds`: one function per kind of question."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ AREA_RATIO = 1.25  # of the largest box to the next, and of the second smallest 
 
 
 def area(thing: SceneObject) -> int:
-    """Of its box, in pixels."""
+    """Return the area of an object's box, in pixels."""
     x1, y1, x2, y2 = thing.box
     return (x2 - x1) * (y2 - y1)
 
 
 def describe(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
-    """How many there are of each category: "a ball, 2 stars and 2 mugs on a table"."""
+    """Ask for a description: how many there are of each category, as in "a ball, 2 stars and 2 mugs on a table"."""
     counts = Counter(thing.category for thing in scene.objects)
     there = [category for category in CATEGORIES if counts[category]]
     names = [an(name) if counts[name] == 1 else f"{counts[name]} {plural(name)}" for name in there]
@@ -44,7 +44,7 @@ def describe(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
 
 
 def _first(scene: Scene, key: Callable[[SceneObject], float], clear: Callable[[float, float], bool]) -> int | None:
-    """The object whose key is least, where the next one's is clearly more."""
+    """The object with the least key; None if the next key is not clearly greater."""
     order = sorted(range(len(scene.objects)), key=lambda index: key(scene.objects[index]))
     if len(order) > 1 and not clear(key(scene.objects[order[0]]), key(scene.objects[order[1]])):
         return None
@@ -52,8 +52,8 @@ def _first(scene: Scene, key: Callable[[SceneObject], float], clear: Callable[[f
 
 
 def extremes(scene: Scene) -> dict[str, int]:
-    """The object that is each extreme, for those that are clear: "largest" and "smallest" by the visible box's area,
-    "nearest", "furthest", "leftmost", "rightmost"."""
+    """Return the object at each extreme that is clear: "largest" and "smallest" by the area of the visible box,
+    "nearest", "furthest", "leftmost" and "rightmost"."""
     side = SIDE_MARGIN * scene.image.shape[1]
     found = {
         "largest": _first(scene, lambda one: -area(one), lambda a, b: a <= AREA_RATIO * b),
@@ -77,7 +77,7 @@ EXTREMES: dict[str, Wordings] = {
 
 
 def extreme(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft | None:
-    """Which object is the largest, the nearest, …: "a red cone". None where none is clear."""
+    """Ask which object is the largest, the nearest, …: "a red cone". Returns None if none is clear."""
     found = extremes(scene)
     if not found:
         return None
@@ -87,7 +87,7 @@ def extreme(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft | N
 
 
 def _described(thing: SceneObject, form: str) -> str:
-    """A part of what an object is, as `present` asks for it."""
+    """One form in which `present` describes an object."""
     return {
         "colour category": short(thing),
         "category": thing.category,
@@ -98,7 +98,7 @@ def _described(thing: SceneObject, form: str) -> str:
 
 
 def present(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
-    """Whether there is a certain object; what is not there is made of what is, where that can be."""
+    """Ask whether a certain object is there. One that is not combines words of those that are, where possible."""
     form = str(rng.choice(("colour category", "category", "colour", "material", "size"), p=(0.4, 0.2, 0.2, 0.1, 0.1)))
     there = sorted({_described(thing, form) for thing in scene.objects})
     if form in ("category", "colour"):
@@ -116,7 +116,7 @@ VARIETIES: dict[str, Wordings] = {"colour": words.COLOURS, "category": words.SHA
 
 
 def variety(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
-    """Which colours, shapes or materials there are: "red, blue and green", in the order of `VALUES`."""
+    """Ask which colours, shapes or materials there are: "red, blue and green", in the order of `VALUES`."""
     attribute = pick(rng, tuple(VARIETIES))
     there = [value for value in VALUES[attribute] if any(value_of(one, attribute) == value for one in scene.objects)]
     names = [plural(value) if attribute == "category" else stuff(value) for value in there]

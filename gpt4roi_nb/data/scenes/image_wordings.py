@@ -1,6 +1,6 @@
 """How people ask about a whole image.
 
-Each table holds the wordings of training (`seen`) and those held out of it (`unseen`), about 30% of all. `{value}`
+Each table has the wordings of training (`seen`) and those held out of it (`unseen`), about 30% of all. `{value}`
 stands for words such as "a red cone".
 """
 

@@ -1,4 +1,4 @@
-"""Whether an answer to a question about the generated world is right."""
+"""Judge answers to questions about the generated world."""
 
 import re
 
@@ -29,20 +29,31 @@ _DECIDING: dict[str, frozenset[str]] = {
 
 
 def deciding_words(kind: str, text: str) -> list[str]:
-    """The words of an answer that decide about a kind of question, in order and normalised."""
+    """Return the words of an answer that decide for a kind of question, in order and normalised."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"region\s+(\d)", r"region\1", text.lower()))
     normal = (_SYNONYMS.get(word, word) for word in words)
     return [word for word in normal if word in _DECIDING[kind]]
 
 
 def matches(kind: str, target: str, answer_text: str) -> bool:
-    """Whether an answer is right: its deciding words are exactly those of the target, in order.
+    """Tell whether an answer is right: its deciding words are exactly those of the target, in order.
 
-    Deciding words are, for category, colour, material and size, the values of that attribute and yes/no (so "it is a
-    red cone" answers a colour question, and "red or blue" does not); for phrase, same and compound, all attribute
-    words and yes/no; for the ordered pairs, region names, yes/no and the two directions; for count, numbers. A list of
-    what there is must name each thing once by colour and category, in any order. Case, punctuation, articles,
-    plurals, "wood" for "wooden" and other words do not matter. Kinds of `open_questions` have rules of their own.
+    The deciding words depend on the kind of question:
+
+    - category, colour, material, size: the values of that attribute and yes/no. So "it is a red cone" answers a colour
+      question, and "red or blue" does not.
+    - phrase, same, compound: all attribute words and yes/no.
+    - ordered pairs: region names, yes/no and the two directions.
+    - count: numbers.
+    - a list of what there is: each object once by colour and category, in any order.
+
+    Case, punctuation, articles, plurals, "wood" for "wooden" and other words do not matter. Kinds of `open_questions`
+    have rules of their own.
+
+    Args:
+        kind: of the question.
+        target: the question's `target`.
+        answer_text: the answer.
     """
     if kind in RULES:
         return RULES[kind](target, answer_text)

@@ -1,6 +1,6 @@
-"""Whether an answer to a question of `open_questions` is right, by its target alone.
+"""Judge answers to questions of `open_questions` by their targets alone.
 
-Each rule reads the whole answer: words that decide must all be there, and no others of their sort.
+Each rule reads the whole answer: all deciding words must be there, and no others of their sort.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMES = frozenset(f"region{number}" for number in range(1, 100))
 _VERDICTS = frozenset(("yes", "no"))
 _EMPTY = frozenset(("nothing", "empty"))
 _SURFACES = ("wall", "table")
-# What a description may say beside numbers and categories; "in all" and "objects" belong to a total.
+# What a description may say besides numbers and categories; "in all" and "objects" belong to a total.
 _FILLERS = frozenset(
     [
         "and",
@@ -58,13 +58,13 @@ _FILLERS = frozenset(
 
 
 def words_of(text: str) -> list[str]:
-    """The words of an answer in small letters, plurals and synonyms as the targets have them."""
+    """Return the words of an answer in lower case, with plurals and synonyms replaced by the targets' words."""
     found = re.findall(r"[a-z0-9]+", re.sub(r"region\s+(\d)", r"region\1", text.lower()))
     return [_NORMAL.get(word, word) for word in found]
 
 
 def _pairs(words: list[str]) -> list[str] | None:
-    """ "colour category" of each object named, sorted; None where these words do not come in pairs."""
+    """ "colour category" of each object named, sorted; None if these words do not come in pairs."""
     named = [word for word in words if word in COLOURS or word in CATEGORIES]
     if any((word in COLOURS) == bool(place % 2) for place, word in enumerate(named)) or len(named) % 2:
         return None
@@ -72,7 +72,7 @@ def _pairs(words: list[str]) -> list[str] | None:
 
 
 def _counts(words: list[str]) -> tuple[Counter[str], int | None] | None:
-    """How many of each category an answer says, and of all if it does; None where it says anything else."""
+    """The number of each category in an answer, and the total if it has one; None if it says anything else."""
     counts: Counter[str] = Counter()
     total, pending = None, None
     for word in words:
@@ -93,7 +93,7 @@ def _counts(words: list[str]) -> tuple[Counter[str], int | None] | None:
 
 
 def describes(target: str, text: str) -> bool:
-    """Every kind of object with its number, and no other word that could be wrong; a total, if named, is right."""
+    """Accept every kind of object with its number and no other word that could be wrong; a total must be right."""
     found = _counts(words_of(text))
     if found is None:
         return False
@@ -103,7 +103,7 @@ def describes(target: str, text: str) -> bool:
 
 
 def names_object(target: str, text: str) -> bool:
-    """One object by colour and category; its other attributes, if named, are right. target: its phrase."""
+    """Accept one object by colour and category; other attributes, if named, must be right. target: its phrase."""
     _, colour, _, category = wanted = target.split()
     words = words_of(text)
     found = [word for word in words if word in _VALUES]
@@ -116,7 +116,7 @@ def names_object(target: str, text: str) -> bool:
 
 
 def lists_objects(target: str, text: str) -> bool:
-    """All of some objects by colour and category and each once, in any order; or "nothing" and no object."""
+    """Accept each of the objects once, by colour and category, in any order; or "nothing" and no object."""
     words = words_of(text)
     if target == "nothing":
         return "nothing" in words and not _VALUES & set(words)
@@ -125,17 +125,17 @@ def lists_objects(target: str, text: str) -> bool:
 
 
 def says_values(target: str, text: str) -> bool:
-    """Each of some values once, in any order, and no others."""
+    """Accept each of the values once, in any order, and no others."""
     return sorted(word for word in words_of(text) if word in _VALUES) == sorted(target.split())
 
 
 def says_verdict(target: str, text: str) -> bool:
-    """Yes, or no."""
+    """Accept exactly one yes or no, the right one."""
     return [word for word in words_of(text) if word in _VERDICTS] == [target]
 
 
 def says_direction(target: str, text: str) -> bool:
-    """The directions of the target, each once, and the region that they are seen from, if it names one."""
+    """Accept each direction of the target once; a region, if named, must be the one they are seen from."""
     words = words_of(text)
     *wanted, name = target.split()
     named = {word for word in words if word in _NAMES}
@@ -143,7 +143,7 @@ def says_direction(target: str, text: str) -> bool:
 
 
 def says_shared(target: str, text: str) -> bool:
-    """The values that two objects share; or, after "differ" in the target, the attributes in which they differ."""
+    """Accept the values that two objects share; or, after "differ" in the target, the attributes that differ."""
     words = words_of(text)
     first, *nouns = target.split()
     if first != "differ":
@@ -154,13 +154,13 @@ def says_shared(target: str, text: str) -> bool:
 
 
 def lists_values_or_nothing(target: str, words: list[str]) -> bool:
-    """The values of the target each once; or "nothing", and no value."""
+    """Accept each value of the target once; or "nothing" and no value."""
     found = sorted(word for word in words if word in _VALUES)
     return ("nothing" in words and not found) if target == "nothing" else found == sorted(target.split())
 
 
 def says_place(target: str, text: str) -> bool:
-    """What a box shows that is no object's: bare surfaces, part of an object, or two objects."""
+    """Accept what a box without a whole object shows: bare surfaces, part of an object, or two objects."""
     words = words_of(text)
     values = [word for word in words if word in _VALUES]
     first, *rest = target.split()
@@ -173,7 +173,7 @@ def says_place(target: str, text: str) -> bool:
 
 
 def says_unknown(text: str) -> bool:
-    """Whether an answer is one of the forms by which a question is refused."""
+    """Whether an answer is one of the forms that decline a question."""
     return words_of(text) in (words_of(DO_NOT_KNOW), words_of(ONLY_THE_TABLE))
 
 

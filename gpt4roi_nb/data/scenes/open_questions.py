@@ -1,7 +1,7 @@
-"""What a newcomer asks a scene: about the whole of it, where things stand, empty places, and what it cannot tell.
+"""What a newcomer asks about a scene: the whole of it, where things stand, empty places, and what it cannot tell.
 
-`ask` draws a question of any kind, those of `questions` included; `followup` one about regions that were named before;
-`about_stranger` one about an image that is not of this world. Answers are read off the scene.
+`ask` draws a question of any kind, those of `questions` included. `followup` draws one about regions that were named
+before, and `about_stranger` one about an image that is not of this world. Answers are read off the scene.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ OPEN_KINDS: tuple[str, ...] = (*OF_IMAGE, *OF_ONE, *OF_TWO, NOTHING, UNKNOWN)
 ALL_KINDS: tuple[str, ...] = (*KINDS, *OPEN_KINDS)
 
 IMAGE_KINDS = {"describe": describe, "extreme": extreme, "present": present, "variety": variety}
-SOMETHING_SHARE = 0.6  # of questions for what is between two objects where there is something, if the scene allows it
-OLD_REGIONS = 0.5  # of follow-ups about two regions that bring in no new one
-# What is asked about a box with no object: mostly what it is, and now and then what it is like, as if it were one.
+SOMETHING_SHARE = 0.6  # of questions about what is between two objects: something is, if the scene allows it
+OLD_REGIONS = 0.5  # share of follow-ups about two regions without a new one
+# What is asked about a box without an object: mostly what it is, and sometimes what it is like, as if it were one.
 ABOUT_NOTHING = {"phrase": 0.5, "anything": 0.2, "category": 0.15, "colour": 0.05, "material": 0.05, "size": 0.05}
 BOX_SIDES = (0.1, 0.7)  # of a box in a stranger, as shares of its sides
 
 
 def ask(scene: Scene, kind: str, rng: np.random.Generator, *, held_out: bool = False) -> Question | None:
-    """A question of a kind of `ALL_KINDS`; its first region is region 1.
+    """Draw a question of any kind in `ALL_KINDS`; its first region is region 1.
 
     Args:
-        scene: what is asked about. Its masks are not needed.
-        kind: of `KINDS` or `OPEN_KINDS`.
-        rng: decides about objects, boxes and wording.
-        held_out: ask in a wording that training never sees.
+        scene: the scene to ask about. Its masks are not needed.
+        kind: one of `KINDS` or `OPEN_KINDS`.
+        rng: decides objects, boxes and wording.
+        held_out: use a wording that training never sees.
 
     Returns:
-        The question, or None where the scene has no clear one of that kind.
+        The question, or None if the scene has no clear one of that kind.
 
     Raises:
-        ValueError: for an unknown kind.
+        ValueError: the kind is unknown.
     """
     if kind in KINDS:
         return questions.ask(scene, kind, rng, held_out=held_out)
@@ -124,7 +124,7 @@ def _of_two(
     rng: np.random.Generator,
     held_out: bool,
 ) -> Draft | None:
-    """pair: objects in the order in which the question names them. order: their regions, counted from 0."""
+    """A question about two objects. pair: in the order that the question names them. order: their regions, from 0."""
     first, second = (scene.objects[k] for k in pair)
     named = Pair(first, second, mentions, (f"region{order[0] + 1}", f"region{order[1] + 1}"))
     if kind == "relation":
@@ -135,7 +135,7 @@ def _of_two(
 
 
 def wording_about(kind: str, rng: np.random.Generator, held_out: bool) -> str:
-    """A plain wording of a kind of `ABOUT_NOTHING`, with `{a}` in it."""
+    """Draw a plain wording of a kind in `ABOUT_NOTHING`, with `{a}` in it."""
     table = region_wordings.ANYTHING.of(held_out) if kind == "anything" else getattr(tables_of(held_out), kind.upper())
     return pick(rng, table)
 
@@ -152,15 +152,19 @@ def _about_place(scene: Scene, rng: np.random.Generator, held_out: bool) -> Ques
 def followup(
     scene: Scene, kind: str, rng: np.random.Generator, known: dict[int, int], *, held_out: bool = False
 ) -> Question | None:
-    """A later question of a conversation, of a kind of `OPEN_KINDS` or, with "it", of `ONE_REGION`.
+    """Draw a later question of a conversation, of a kind in `OPEN_KINDS` or, with "it", in `ONE_REGION`.
 
     Args:
-        known: region number to object index, numbered from 1 without gaps; with "it" exactly one.
+        scene: the scene to ask about.
+        kind: the kind of question.
+        rng: decides objects and wording.
+        known: object index by region number, numbered from 1 without gaps; with "it" exactly one.
+        held_out: use a wording that training never sees.
 
     Returns:
-        A question that names old regions as `region 1`, `region1`, `<region1>` or, where one is known, "it", and a new
-        one, if any, as `<regionN>` with the next number; `objects` holds the old regions' objects and then the new
-        one's. None where there is no clear question, and for `NOTHING`, whose box is no object's.
+        A question that names an old region as `region 1`, `region1`, `<region1>` or, if only one is known, "it", and a
+        new one, if any, as `<regionN>` with the next number. `objects` holds the old regions' objects and then the new
+        one's. None if there is no clear question, and for `NOTHING`, whose box is not an object's.
     """
     regions = tuple(known[number] for number in sorted(known))
     if kind in IMAGE_KINDS:
@@ -193,7 +197,7 @@ def followup(
 
 
 def _old(rng: np.random.Generator, number: int, known: int) -> str:
-    """How a region that was named before is named again."""
+    """A name for a region that was named before."""
     names = (f"region {number}", f"region{number}", f"<region{number}>")
     return pick(rng, (*names, "it") if known == 1 else names)
 
@@ -201,11 +205,16 @@ def _old(rng: np.random.Generator, number: int, known: int) -> str:
 def about_stranger(
     scene: Scene, size: tuple[int, int], rng: np.random.Generator, *, held_out: bool = False
 ) -> Question:
-    """A question about an image that is not of this world: what one might ask a scene, with boxes anywhere.
+    """Draw a question about an image that is not of this world: one that might be asked about a scene, with any boxes.
 
     Args:
-        scene: any scene; its own questions are asked, and do not fit.
+        scene: any scene; the question is one of its own, and does not fit the image.
         size: (width, height) of the image in pixels.
+        rng: decides question and boxes.
+        held_out: use a wording that training never sees.
+
+    Returns:
+        The question, with its boxes in pixels of the image.
     """
     asked = None
     while asked is None:
@@ -221,7 +230,7 @@ def _anywhere(size: tuple[int, int], rng: np.random.Generator) -> Box:
 
 
 def open_texts() -> Iterator[str]:
-    """Every wording of training and every form of answer, for growing a tokenizer; held-out ones are left out."""
+    """Yield every wording of training and every form of answer, for growing a tokenizer; no held-out wordings."""
     tables = [
         table
         for module in (image_wordings, region_wordings)

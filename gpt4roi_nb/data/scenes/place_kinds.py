@@ -1,4 +1,4 @@
-"""Boxes that hold no whole object: bare table, wall, part of an object, two objects; and what is said of them."""
+"""Boxes without a whole object in them: bare table, wall, part of an object, two objects; and the answers to them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gpt4roi_nb.data.scenes.question_kinds import an, centre_x, pick, short
 from gpt4roi_nb.data.scenes.render import CANVAS, HORIZON
 from gpt4roi_nb.data.scenes.scene import Scene
 
-TRIES = 40  # boxes drawn before a scene counts as one that has no room for one
+TRIES = 40  # boxes drawn before a scene counts as having no room for one
 SIDES = (0.09, 0.34)  # of a box on the bare table, as shares of the image's side
 LEAST_SIDE = 6  # pixels
-GAP = 0.015  # of an empty box to an object's box, as a share of the image's side
+GAP = 0.015  # between an empty box and an object's box, as a share of the image's side
 PART_SHARE = (0.35, 0.5)  # of an object's box that a part of it takes
-LARGEST_UNION = 0.5  # of the image's side, either side of a box around two objects
+LARGEST_UNION = 0.5  # width and height of a box around two objects, as a share of the image's side
 EMPTY = "nothing stands there"
 
 
 class Place(NamedTuple):
-    """A box that is no object's, pixel xyxy, with (answer, target) of what it shows."""
+    """A box that is not an object's, pixel xyxy, with answer and target for what it shows."""
 
     box: Box
     answer: str
@@ -30,13 +30,13 @@ class Place(NamedTuple):
 
 
 def overlap(one: Box, other: Box, gap: float = 0) -> bool:
-    """Whether two boxes overlap, or come nearer than `gap` pixels."""
+    """Whether two boxes overlap, or are less than `gap` pixels apart."""
     across = min(one[2], other[2]) - max(one[0], other[0])
     return across > -gap and min(one[3], other[3]) - max(one[1], other[1]) > -gap
 
 
 def horizon(scene: Scene) -> float:
-    """The row of the table's far edge."""
+    """Return the row of the table's far edge, in pixels."""
     return HORIZON * scene.image.shape[0] / CANVAS
 
 
@@ -52,7 +52,7 @@ def _free(scene: Scene, box: Box) -> bool:
 
 
 def _drawn(scene: Scene, draw: Callable[[float, float], Box], rng: np.random.Generator) -> Box | None:
-    """The first of some boxes of a drawn width and height, as shares of the side, that shows no object."""
+    """The first drawn box that shows no object; `draw` takes width and height as shares of the image's side."""
     for _ in range(TRIES):
         box = draw(*rng.uniform(*SIDES, 2))
         if _free(scene, box):
@@ -61,7 +61,7 @@ def _drawn(scene: Scene, draw: Callable[[float, float], Box], rng: np.random.Gen
 
 
 def on_table(scene: Scene, rng: np.random.Generator) -> Place | None:
-    """A box on the bare table, now and then in a corner."""
+    """Draw a box on the bare table, sometimes in a corner. Returns None if there is no room."""
     side, edge = scene.image.shape[1], horizon(scene) + 2
 
     def draw(width: float, height: float) -> Box:
@@ -74,7 +74,7 @@ def on_table(scene: Scene, rng: np.random.Generator) -> Place | None:
 
 
 def on_wall(scene: Scene, rng: np.random.Generator) -> Place | None:
-    """A box on the wall."""
+    """Draw a box on the wall. Returns None if there is no room."""
     side, edge = scene.image.shape[1], horizon(scene) - 1
 
     def draw(width: float, height: float) -> Box:
@@ -86,7 +86,7 @@ def on_wall(scene: Scene, rng: np.random.Generator) -> Place | None:
 
 
 def across_edge(scene: Scene, rng: np.random.Generator) -> Place | None:
-    """A box that shows wall and table, about as much of both."""
+    """Draw a box that shows about as much wall as table. Returns None if there is no room."""
     side, edge = scene.image.shape[1], horizon(scene)
 
     def draw(width: float, height: float) -> Box:
@@ -98,7 +98,7 @@ def across_edge(scene: Scene, rng: np.random.Generator) -> Place | None:
 
 
 def part_of_object(scene: Scene, rng: np.random.Generator) -> Place | None:
-    """Up to half of an object's box, cut along one axis, where no other object is."""
+    """Draw up to half of an object's box, cut along one axis, without another object. Returns None if there is none."""
     for index in rng.permutation(len(scene.objects)).tolist():
         thing = scene.objects[index]
         x1, y1, x2, y2 = thing.box
@@ -117,7 +117,7 @@ def part_of_object(scene: Scene, rng: np.random.Generator) -> Place | None:
 
 
 def two_objects(scene: Scene, rng: np.random.Generator) -> Place | None:
-    """The box around two objects that stand apart, where no third one is."""
+    """Draw a box around two objects that stand apart, without a third one. Returns None if there is none."""
     number, most = len(scene.objects), LARGEST_UNION * scene.image.shape[1]
     pairs = []
     for i in range(number):
@@ -151,5 +151,5 @@ SHARES = (0.35, 0.15, 0.1, 0.2, 0.2)  # of the questions, in the order of `PLACE
 
 
 def place(scene: Scene, rng: np.random.Generator) -> Place | None:
-    """A box that is no object's; None where the scene has no room for one of the kind drawn."""
+    """Draw a box that is not an object's. Returns None if the scene has no room for the kind drawn."""
     return PLACES[str(rng.choice(list(PLACES), p=SHARES))](scene, rng)

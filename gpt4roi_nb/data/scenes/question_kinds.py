@@ -1,7 +1,7 @@
-"""What can be asked about a scene of the generated world: one function a kind of question.
+"""What can be asked about a scene of the generated world: one function per kind of question.
 
-Each returns a `Draft`: the question in its plain spelling, the model answer, and the target, the words that decide
-whether an answer is right.
+Each returns a `Draft`: the question in its plain spelling, the model answer, and the target, which is the words that
+decide whether an answer is right.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ SAME_OF_ONE = {"category": "SAME_KIND", "material": "SAME_MADE"}
 STUFF = {"wooden": "wood"}  # the noun, where it differs from the adjective
 
 # Clear margins, below which a person might hesitate.
-SIDE_MARGIN = 0.06  # between box centres, as a share of the picture's side
+SIDE_MARGIN = 0.06  # between box centres, as a share of the image's side
 DEPTH_MARGIN = 0.9  # between table positions, in table units (a large cube is 1.8 wide)
 
 YES_NO_SHARE = 0.15  # of attribute questions that propose a value ("is it red?")
@@ -48,11 +48,11 @@ LIST_SHARE = 0.4  # of "which" questions that ask for the whole list
 DIFFERENT_SHARE = 0.1  # of "same" questions that ask for a difference
 SAME_OF_ONE_SHARE = 0.3  # of "same" questions in a wording that fits one attribute only
 COUNT_ALL_SHARE = 0.35  # of "count" questions about all objects
-COUNT_PRESENT_SHARE = 0.75  # of the other "count" questions about something present: else most answers would be 0
+COUNT_PRESENT_SHARE = 0.75  # of the other "count" questions that ask about something present: else most answers are 0
 
 
 class Draft(NamedTuple):
-    """One question before its text is roughened: wording, model answer, and the words that decide."""
+    """One question before its spelling is varied: wording, model answer, and the deciding words."""
 
     text: str
     answer: str
@@ -63,42 +63,42 @@ Option = TypeVar("Option")
 
 
 def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
-    """One of the options, each as likely."""
+    """Draw one of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
 
 
 def tables_of(held_out: bool) -> ModuleType:
-    """The wordings of training, or those that are held out of it: a module with a table for each form of question."""
+    """Return the wordings of training, or the held-out ones: a module with one table per form of question."""
     return unseen_wordings if held_out else wordings
 
 
 def value_of(thing: SceneObject, attribute: str) -> str:
-    """The value of one of the attributes in `VALUES`."""
+    """Return an object's value of one of the attributes in `VALUES`."""
     return str(getattr(thing, attribute))
 
 
 def an(words: str) -> str:
-    """The words with "a" or "an" before them."""
+    """Put "a" or "an" before words."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def article_for(attribute: str, value: str) -> str:
-    """The value as an answer gives it: "a cone", but "red"."""
+    """Return a value as an answer gives it: "a cone", but "red"."""
     return an(value) if attribute == "category" else value
 
 
 def stuff(value: str) -> str:
-    """The noun of a material, and any other value as it is."""
+    """Return the noun of a material, and any other value as it is."""
     return STUFF.get(value, value)
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as an enumeration: "a, b and c"."""
+    """Join words as in "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def plural(value: str) -> str:
-    """The plural of a category."""
+    """Return the plural of a category."""
     return value + "s"
 
 
@@ -106,12 +106,12 @@ def plural(value: str) -> str:
 
 
 def value_words(attribute: str, value: str) -> str:
-    """As `article_for`, but what a thing is made of is a noun: "wood" where the attribute is "wooden"."""
+    """As `article_for`, but with the noun of a material: "wood" for "wooden"."""
     return stuff(value) if attribute == "material" else article_for(attribute, value)
 
 
 def plain_answer(thing: SceneObject, kind: str) -> tuple[str, str]:
-    """(answer, target) of the plain question of a one-region kind, which proposes no value."""
+    """Return (answer, target) of the plain question of a one-region kind, which proposes no value."""
     if kind == "phrase":
         return f"a {thing.phrase}", thing.phrase
     value = value_of(thing, kind)
@@ -121,7 +121,7 @@ def plain_answer(thing: SceneObject, kind: str) -> tuple[str, str]:
 def one_region(
     thing: SceneObject, kind: str, rng: np.random.Generator, mention: str, words: ModuleType = wordings
 ) -> Draft:
-    """A question about one object: its category, colour, material, size or whole phrase."""
+    """Ask about one object: its category, colour, material, size or whole phrase."""
     if kind != "phrase" and rng.random() < YES_NO_SHARE:
         value = value_of(thing, kind)
         asked = value if rng.random() < 0.5 else pick(rng, [other for other in VALUES[kind] if other != value])
@@ -149,7 +149,7 @@ class Pair(NamedTuple):
 
 
 def same_attribute(rng: np.random.Generator, first: SceneObject, second: SceneObject) -> str:
-    """An attribute to compare, such that yes and no come about equally often where the pair allows it."""
+    """Draw an attribute to compare, so that yes and no come about equally often where the pair allows it."""
     equal = [name for name in VALUES if value_of(first, name) == value_of(second, name)]
     unequal = [name for name in VALUES if name not in equal]
     options = equal if (rng.random() < 0.5 and equal) or not unequal else unequal
@@ -158,12 +158,12 @@ def same_attribute(rng: np.random.Generator, first: SceneObject, second: SceneOb
 
 
 def both_are(attribute: str, value: str) -> str:
-    """What two objects share: "both are red", "both are cones"."""
+    """Say what two objects share: "both are red", "both are cones"."""
     return f"both are {plural(value) if attribute == 'category' else value}"
 
 
 def same(pair: Pair, rng: np.random.Generator, it: bool, words: ModuleType = wordings) -> Draft:
-    """Whether two objects have the same colour, category, material or size; `it`: the first is called "it"."""
+    """Ask whether two objects have the same colour, category, material or size. it: call the first "it"."""
     attribute = same_attribute(rng, pair.first, pair.second)
     one, two = value_of(pair.first, attribute), value_of(pair.second, attribute)
     options: Sequence[str] = words.SAME
@@ -190,10 +190,10 @@ def _ordered(
     words: tuple[str, str],
     tables: Sequence[Sequence[str]],
 ) -> Draft:
-    """A question about an ordered pair.
+    """Ask about an ordered pair.
 
-    `words`: what the first region is if `first_has_it`, and else. `tables`: wordings for "one or the other?", "is it
-    the one?", "is it the other?", "which is the one?", "which is the other?".
+    words: what the first region is if `first_has_it`, and what it is if not. tables: wordings for "one or the other?",
+    "is it the one?", "is it the other?", "which is the one?", "which is the other?".
     """
     lengths = np.array([len(table) for table in tables])
     table = int(rng.choice(len(tables), p=lengths / lengths.sum()))
@@ -208,7 +208,7 @@ def _ordered(
 
 
 def centre_x(thing: SceneObject) -> float:
-    """The middle of its box in pixels."""
+    """Return the x of the middle of an object's box, in pixels."""
     return (thing.box[0] + thing.box[2]) / 2
 
 
@@ -227,7 +227,7 @@ def comparable(scene: Scene, kind: str, first: int, second: int) -> bool:
 def two_regions(
     pair: Pair, kind: str, rng: np.random.Generator, it: bool = False, words: ModuleType = wordings
 ) -> Draft:
-    """A question about two objects that are `comparable`."""
+    """Ask about two objects that are `comparable`."""
     first, second = pair.first, pair.second
     w = words
     tables: Sequence[Sequence[str]]
@@ -247,7 +247,7 @@ def two_regions(
 
 
 def count(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) -> Draft:
-    """How many objects there are, of all or of one category, colour, material or size."""
+    """Ask how many objects there are, in all or of one category, colour, material or size."""
     wording = pick(rng, words.COUNT)
     if rng.random() < COUNT_ALL_SHARE:
         number = str(len(scene.objects))
@@ -263,12 +263,12 @@ def count(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) 
 
 
 def short(thing: SceneObject) -> str:
-    """Colour and category: "red cone"."""
+    """Name an object by colour and category: "red cone"."""
     return f"{thing.colour} {thing.category}"
 
 
 def which(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) -> Draft:
-    """Which objects there are, by colour and then by kind, or whether there is a certain one."""
+    """Ask which objects there are, by colour and then by category, or whether a certain one is there."""
     if rng.random() < LIST_SHARE:
         ordered = sorted(scene.objects, key=lambda one: (COLOURS.index(one.colour), CATEGORIES.index(one.category)))
         things = [an(short(thing)) for thing in ordered]

@@ -1,6 +1,6 @@
 """Questions about a scene of the generated world, with answers that are read off the scene.
 
-`ask` makes one question, `compound` a question in two parts, `followup` one about regions that were named before;
+`ask` draws one question, `compound` a question in two parts, `followup` one about regions that were named before.
 `is_right` judges an answer. Regions are written `<regionN>`; the answers are short, lower-case English.
 """
 
@@ -55,11 +55,11 @@ __all__ = [
 ]
 
 MAX_REGIONS = 7  # of one conversation in the generated world
-FIRST_FIRST_SHARE = 0.65  # of pairs whose lower region number is named first
+FIRST_FIRST_SHARE = 0.65  # of pairs that name the lower region number first
 BOTH_SHARE = 0.25  # of compound questions that ask what both regions are
-OLD_ONLY_SHARE = 0.35  # of follow-ups that bring in no new region
+OLD_ONLY_SHARE = 0.35  # of follow-ups without a new region
 OPENER_SHARE = 0.25  # of follow-ups that begin with "And", "Then", …
-IT_SHARE = 0.5  # of comparisons with the one region named before, where that is called "it"
+IT_SHARE = 0.5  # of comparisons with the only region named before that call it "it"
 ELLIPSIS_SHARE = 0.4  # of follow-ups that only say "and <region2>?", where that is clear
 
 
@@ -68,9 +68,9 @@ class Question:
     """One question about a scene.
 
     kind: one of `KINDS` or of `open_questions.OPEN_KINDS`, or "compound". text: what the user types, with `<region1>` …
-    in it. answer: the model answer. objects: indices into scene.objects; objects[k] is region k+1. target: the words
-    that decide, in order; see `is_right`. boxes: of the regions, pixel xyxy in the scene's image, where they are not
-    those of objects; then `objects` is empty.
+    in it. answer: the model answer. objects: indices into scene.objects; objects[k] is region k+1. target: the deciding
+    words, in order; see `is_right`. boxes: of the regions, pixel xyxy in the scene's image, if they are not those of
+    objects; then `objects` is empty.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class Question:
     boxes: tuple[Box, ...] = ()
 
     def regions(self, scene: Scene) -> tuple[Box, ...]:
-        """The box of each region, pixel xyxy in the scene's image."""
+        """Return the box of each region, pixel xyxy in the scene's image."""
         return self.boxes or tuple(scene.objects[index].box for index in self.objects)
 
 
@@ -112,10 +112,20 @@ def ask(
     objects: tuple[int, ...] | None = None,
     held_out: bool = False,
 ) -> Question | None:
-    """A question of a kind, about objects drawn at random, or about `objects` (region 1 first).
+    """Draw a question of a kind. A two-region question names its regions in either order.
 
-    Returns None where the scene has no clear question of that kind (about those objects). Two-region questions name
-    their regions in either order. held_out: ask in a wording that training never sees.
+    Args:
+        scene: the scene to ask about.
+        kind: one of `KINDS`.
+        rng: decides objects and wording.
+        objects: ask about these objects, region 1 first; by default about objects drawn at random.
+        held_out: use a wording that training never sees.
+
+    Returns:
+        The question, or None if the scene has no clear one of that kind (about those objects).
+
+    Raises:
+        ValueError: the kind is unknown, or `objects` are not as many as it needs.
     """
     _check_kind(kind)
     words = tables_of(held_out)
@@ -140,10 +150,19 @@ def ask(
 def compound(
     scene: Scene, rng: np.random.Generator, *, objects: tuple[int, int] | None = None, held_out: bool = False
 ) -> Question:
-    """A question in two parts: what a region is and whether it shares something with another, or what both are.
+    """Draw a question in two parts: what a region is and whether it shares something with another, or what both are.
 
     "What is <region1>, and is it the same colour as <region2>?" is answered "a small red metal cone, and yes, both are
-    red" or "a small red metal cone, and no, region2 is blue". Needs a scene with two objects (else ValueError).
+    red" or "a small red metal cone, and no, region2 is blue".
+
+    Args:
+        scene: the scene to ask about.
+        rng: decides objects and wording.
+        objects: ask about these two objects, region 1 first; by default about two drawn at random.
+        held_out: use a wording that training never sees.
+
+    Raises:
+        ValueError: the scene has fewer than two objects.
     """
     if len(scene.objects) < 2:
         raise ValueError(f"a compound question needs two objects; the scene has {len(scene.objects)}")
@@ -169,16 +188,22 @@ def compound(
 def followup(
     scene: Scene, kind: str, rng: np.random.Generator, known: dict[int, int], *, previous: str | None = None
 ) -> Question | None:
-    """A later question of a conversation.
+    """Draw a later question of a conversation.
 
     Args:
-        known: region number to object index, numbered from 1 without gaps.
-        previous: the kind of the question before; if it is the same one-region kind, "And <region2>?" may be asked.
+        scene: the scene to ask about.
+        kind: one of `KINDS`.
+        rng: decides objects and wording.
+        known: object index by region number, numbered from 1 without gaps.
+        previous: the kind of the question before; if it is the same one-region kind, the text may be "And <region2>?".
 
     Returns:
         A Question whose text names old regions as `region 1`, `region1` or `<region1>`, and a new one, if any, as
-        `<regionN>` with the next number. `objects` holds the old regions' objects and then the new one's. None where
+        `<regionN>` with the next number. `objects` holds the old regions' objects and then the new one's. None if
         there is no clear question of that kind.
+
+    Raises:
+        ValueError: the kind is unknown, or the known regions have gaps.
     """
     _check_kind(kind)
     if sorted(known) != list(range(1, len(known) + 1)):
@@ -218,7 +243,7 @@ def _opened(rng: np.random.Generator, text: str) -> str:
 def _followup_pair(
     scene: Scene, kind: str, rng: np.random.Generator, objects: tuple[int, ...], known: int
 ) -> Question | None:
-    """A two-region question about an old region and a new one, or about two old ones if none is new."""
+    """A two-region question about an old region and a new one, or about two old ones if there is no new one."""
     ends = range(known, len(objects)) if known < len(objects) else range(known)
     pairs = [(k, m) for m in ends for k in range(min(m, known)) if comparable(scene, kind, objects[k], objects[m])]
     if not pairs:
@@ -228,19 +253,19 @@ def _followup_pair(
     first_mention, second_mention = (f"<region{k + 1}>" if k >= known else _old(rng, k + 1) for k in numbers)
     first, second = (scene.objects[objects[k]] for k in numbers)
     names = (f"region{numbers[0] + 1}", f"region{numbers[1] + 1}")
-    # "it" is clear only where one region was named before
+    # "it" is clear only if one region was named before
     it = kind == "same" and known == 1 and numbers == (0, 1) and rng.random() < IT_SHARE
     draft = two_regions(Pair(first, second, (first_mention, second_mention), names), kind, rng, it)
     return _asked(kind, rng, draft._replace(text=_opened(rng, draft.text)), objects)
 
 
 def is_right(question: Question, answer_text: str) -> bool:
-    """Whether an answer is right, by the question's kind and target alone; see `judging.matches`."""
+    """Tell whether an answer is right, by the question's kind and target alone; see `judging.matches`."""
     return matches(question.kind, question.target, answer_text)
 
 
 def vocabulary_texts() -> Iterator[str]:
-    """Every wording and every form of answer at least once, for training a tokenizer."""
+    """Yield every wording and every form of answer at least once, for training a tokenizer."""
     mentions = [f"<region{number}>" for number in range(1, MAX_REGIONS + 1)]
     values = [value for group in VALUES.values() for value in group]
     things = [*wordings.THINGS, *(plural(value) for value in CATEGORIES)]

@@ -1,7 +1,7 @@
-"""Generated scenes as training records in the world's own short words: pictures in a folder, a question per object.
+"""Generated scenes as training records in the world's own short words: images in a folder, one question per object.
 
-The annotation files of `python -m gpt4roi_nb.data.scenes` are in the datasets' forms and words; these are questions as
-`questions.ask` words them, which the demo checkpoint's language model knows.
+The annotation files of `python -m gpt4roi_nb.data.scenes` have the forms and words of published data sets. These
+records ask what `questions.ask` asks, in words that the demo checkpoint's language model knows.
 """
 
 from __future__ import annotations
@@ -30,20 +30,30 @@ def scene_records(
     n_objects: tuple[int, int] = (3, 7),
     together: bool = False,
 ) -> list[Record]:
-    """One record per object of each scene, in the order of the scenes; the images are written into `folder`.
+    """Write images of generated scenes into a folder and return training records about them.
 
     Args:
+        folder: where the images are written; made if it does not exist.
         count, seed: which scenes, as `scenes(seed, count)` draws them.
-        kind: what is asked about each object: "phrase" for all of it, or "category", "colour", "material", "size".
-        size: side of the pictures in pixels.
-        n_objects: least and most objects of an image, both included.
-        together: one record per scene, a conversation with a turn about each object. Training then reads an image once
-            for all of its objects.
+        kind: what to ask about each object: "phrase" for all of it, or "category", "colour", "material", "size".
+        size: side of the square images in pixels.
+        n_objects: least and most objects per image, both included.
+        together: return one record per scene, with one question about each object, instead of one record per object.
+            Training then reads each image once for all of its objects.
+
+    Returns:
+        The records, in the order of the scenes. Their image paths are relative to `folder`.
 
     Raises:
-        ValueError: for a kind that is not about one region.
+        ValueError: the kind is not about one region, or a scene cannot be drawn, as in `make_scene`.
+
+    Example:
+        >>> from gpt4roi_nb.data.scenes import scene_records
+        >>> records = scene_records("images", 1, seed=0, kind="colour", n_objects=(3, 3))
+        >>> len(records), records[0].image, records[0].boxes.shape
+        (3, '0-0.png', (1, 4))
     """
-    # imports transformers, which the processes that write a world do without
+    # imported here, since it imports transformers, which the processes that write a world do without
     from gpt4roi_nb.data.record import Record, as_boxes
 
     if kind not in ONE_REGION:
@@ -56,7 +66,7 @@ def scene_records(
         name = f"{seed}-{number}.png"
         Image.fromarray(scene.image).save(target / name)
         drawn = [ask(scene, kind, rng, objects=(index,)) for index in range(len(scene.objects))]
-        asked = [question for question in drawn if question is not None]  # of one region it never is
+        asked = [question for question in drawn if question is not None]  # never None for one region
         source, entry = f"scenes/{kind}", f"{seed}-{number}"
         boxes = [thing.box for thing in scene.objects]
         if together:

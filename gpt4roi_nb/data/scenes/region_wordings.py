@@ -1,6 +1,6 @@
 """How people ask where regions are, what they share, and whether there is anything in a box.
 
-Each table holds the wordings of training (`seen`) and those held out of it (`unseen`), about 30% of all. `{a}` and
+Each table has the wordings of training (`seen`) and those held out of it (`unseen`), about 30% of all. `{a}` and
 `{b}` stand for regions.
 """
 
@@ -133,7 +133,7 @@ ANYTHING = Wordings(
     unseen=("Can you see anything in {a}?", "Is anything in {a}?", "Do you see an object in {a}?"),
 )
 
-# Of the one region that was named before.
+# About the only region that was named before.
 IT = {
     "category": Wordings(("What shape is it?", "What kind of object is it?"), ("What kind of thing is it?",)),
     "colour": Wordings(("What colour is it?", "And its colour?"), ("Which colour is it?",)),

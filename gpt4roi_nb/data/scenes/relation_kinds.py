@@ -1,6 +1,6 @@
-"""What can be asked about how objects stand to one another, and what they share: one function a kind of question.
+"""Questions about where objects stand relative to one another, and what they share: one function per kind.
 
-Two objects stand clearly apart along an axis, or are clearly level; where neither is so, nothing is asked.
+Along an axis, two objects are clearly apart or clearly level; where they are neither, nothing is asked.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SIDEWAYS = (0.03, 0.08)
 IN_DEPTH = (0.4, 1.1)
 MOST_LISTED = 2  # objects in one answer
 NEAREST_RATIO = 1.25  # of the second nearest neighbour's distance to the nearest's
-# Of a line between two objects, in table units: an object within `inside` of it is between them, one beyond `outside`
-# is not; along the line, shares of its length.
+# An object is between two others up to ACROSS[0] (table units) from the line that joins them and from ALONG[0] of its
+# length from either end; it is not from ACROSS[1] on, or up to ALONG[1] from an end.
 ACROSS = (0.9, 1.5)
 ALONG = (0.15, 0.0)
 
@@ -40,13 +40,13 @@ NOTHING = "nothing"
 
 
 def axis(gap: float, limits: tuple[float, float]) -> int | None:
-    """The sign of a clear gap, 0 for clearly level, None between."""
+    """Return the sign of a clear gap, 0 for clearly level, and None in between."""
     level, apart = limits
     return 0 if abs(gap) <= level else None if abs(gap) < apart else int(math.copysign(1, gap))
 
 
 def offsets(scene: Scene, thing: SceneObject, other: SceneObject) -> tuple[int | None, int | None]:
-    """(to the right, further back) of `thing` from `other`, as `axis` has them."""
+    """Return `axis` of how far `thing` is to the right of `other`, and of how far behind it."""
     sideways = (centre_x(thing) - centre_x(other)) / scene.image.shape[1]
     return axis(sideways, SIDEWAYS), axis(thing.position[1] - other.position[1], IN_DEPTH)
 
@@ -58,7 +58,7 @@ def related(scene: Scene, first: int, second: int) -> bool:
 
 
 def relation(scene: Scene, pair: Pair, rng: np.random.Generator, held_out: bool) -> Draft:
-    """Where one of two `related` objects stands: "to the left of region2 and behind it"."""
+    """Ask where one of two `related` objects stands: "to the left of region2 and behind it"."""
     right, back = offsets(scene, pair.first, pair.second)
     sideways = {-1: "to the left of", 1: "to the right of"}.get(right or 0)
     depth = {-1: "in front of", 1: "behind"}.get(back or 0)
@@ -81,7 +81,7 @@ SIDES: dict[str, tuple[Wordings, int, int]] = {  # wordings, which of `offsets`,
 
 
 def on_side(scene: Scene, index: int, side: str) -> list[int] | None:
-    """The objects on one side of another, from left to right; None where one is neither clearly there nor not."""
+    """Return the objects on one side of another, from left to right; None if any is neither clearly there nor not."""
     _, which, sign = SIDES[side]
     found = []
     for k, thing in enumerate(scene.objects):
@@ -99,7 +99,7 @@ def _distance(one: SceneObject, other: SceneObject) -> float:
 
 
 def nearest_to(scene: Scene, index: int) -> int | None:
-    """The object that stands clearly nearest to another on the table."""
+    """Return the object that is clearly nearest to another on the table; None if none is."""
     here = scene.objects[index]
     others = sorted(
         (k for k in range(len(scene.objects)) if k != index), key=lambda k: _distance(here, scene.objects[k])
@@ -111,7 +111,7 @@ def nearest_to(scene: Scene, index: int) -> int | None:
 
 
 def answer_of(scene: Scene, found: Sequence[int]) -> tuple[str, str]:
-    """(answer, target) that name these objects; "nothing" for none."""
+    """Return (answer, target) that name these objects; "nothing" for none."""
     if not found:
         return NOTHING, NOTHING
     names = [short(scene.objects[k]) for k in found]
@@ -119,7 +119,7 @@ def answer_of(scene: Scene, found: Sequence[int]) -> tuple[str, str]:
 
 
 def around(scene: Scene, index: int, mention: str, rng: np.random.Generator, held_out: bool) -> Draft | None:
-    """What is left of, right of, behind, in front of, or nearest to an object. None where nothing is clear."""
+    """Ask what is left of, right of, behind, in front of, or nearest to an object. Returns None if nothing is clear."""
     options: list[tuple[Wordings, list[int]]] = []
     for side, (table, _, _) in SIDES.items():
         found = on_side(scene, index, side)
@@ -135,7 +135,7 @@ def around(scene: Scene, index: int, mention: str, rng: np.random.Generator, hel
 
 
 def lies_between(scene: Scene, first: int, second: int) -> list[int] | None:
-    """The objects near the line between two others on the table, from left to right; None where one is a close call."""
+    """Return the objects between two others on the table, from left to right; None if any is a close call."""
     start, end = (np.array(scene.objects[k].position) for k in (first, second))
     line = end - start
     length = float(np.linalg.norm(line))
@@ -157,7 +157,7 @@ def lies_between(scene: Scene, first: int, second: int) -> list[int] | None:
 def between(
     scene: Scene, pair: Pair, indices: tuple[int, int], rng: np.random.Generator, held_out: bool
 ) -> Draft | None:
-    """What stands between two objects: "a red cone", or "nothing". None where it is a close call."""
+    """Ask what stands between two objects: "a red cone", or "nothing". Returns None if it is a close call."""
     found = lies_between(scene, *indices)
     if found is None or len(found) > MOST_LISTED:
         return None
@@ -172,7 +172,7 @@ def _common(values: dict[str, str]) -> str:
 
 
 def shared(pair: Pair, rng: np.random.Generator, held_out: bool) -> Draft:
-    """What two objects have in common ("both are small and red") or how they differ ("in colour and shape")."""
+    """Ask what two objects have in common ("both are small and red") or how they differ ("in colour and shape")."""
     values = {
         name: value_of(pair.first, name) for name in ORDER if value_of(pair.first, name) == value_of(pair.second, name)
     }

@@ -1,7 +1,7 @@
 """The renderer of the generated world: solids on a table under one soft lamp, drawn with NumPy.
 
-`render` colours, lights and composes what `sprites.py` has traced, in linear light, back to front, and reads the
-visible masks off the composition.
+`render` colours, lights and composes what `sprites.py` has traced, in linear light, from back to front, and takes the
+visible masks from the composition.
 """
 
 import math
@@ -15,14 +15,14 @@ from PIL import Image
 
 from gpt4roi_nb.data.scenes.sprites import ELEVATION, VIEW, Sprite, lamp_direction, trace_shadow, trace_sprite
 
-CANVAS = 336  # side in pixels of the picture at scale 1
+CANVAS = 336  # side of the image at scale 1, in pixels
 PIXELS_PER_UNIT = 42  # at scale 1
-ROWS_PER_DEPTH = PIXELS_PER_UNIT * math.sin(ELEVATION)  # picture rows for one unit of y, at scale 1
+ROWS_PER_DEPTH = PIXELS_PER_UNIT * math.sin(ELEVATION)  # rows per unit of y, at scale 1
 HORIZON = 40  # row, at scale 1, of the far edge of the table
 
-AMBIENT = 0.45  # share of the light on the table that comes from all around
+AMBIENT = 0.45  # share of the light on the table that comes from all directions
 
-# Albedos in linear light. The picture's values are their square roots (gamma 2).
+# Albedos in linear light. The image's values are square roots of linear ones (gamma 2).
 ALBEDO: dict[str, tuple[float, float, float]] = {
     "red": (0.72, 0.03, 0.03),
     "green": (0.05, 0.40, 0.07),
@@ -37,7 +37,7 @@ ALBEDO: dict[str, tuple[float, float, float]] = {
 
 MIRROR_PARALLAX = np.float32(0.5)  # how near the mirrored surroundings are: 0 is infinitely far
 MIRROR_CENTRE = np.array([0.0, 0.0, 0.8], np.float32)  # about the middle of every solid
-GRAIN_PER_UNIT = 4.0  # year rings: wide enough to be seen on a small thing in a picture of 168 pixels
+GRAIN_PER_UNIT = 4.0  # year rings per unit: wide enough to be seen on a small thing in an image of 168 pixels
 WOOD = np.array([0.55, 0.30, 0.12], np.float32)  # linear albedo of the bare wood
 
 
@@ -57,7 +57,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Item:
-    """What the renderer needs to know of one object: `col` and `row` are the pixel of its foot at scale 1."""
+    """What the renderer needs to know about one object: `col` and `row` are the pixel of its foot at scale 1."""
 
     shape: str
     angle_index: int
@@ -70,7 +70,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Setting:
-    """Table and wall: linear RGB albedos, and which of the table's textures."""
+    """Table and wall: linear RGB albedos, and the index of the table's texture."""
 
     table: tuple[float, float, float]
     wall: tuple[float, float, float]
@@ -79,7 +79,7 @@ class Setting:
 
 @cache
 def _table_texture(texture: int, scale: int) -> np.ndarray:
-    """(H, W) float32 about 1: faint unevenness of the table."""
+    """(H, W) float32 around 1: faint unevenness of the table."""
     side = CANVAS * scale
     rng = np.random.default_rng((20, texture))
     total = np.ones((side, side), np.float32)
@@ -91,7 +91,7 @@ def _table_texture(texture: int, scale: int) -> np.ndarray:
 
 @cache
 def _lamp_pool(lamp: int, scale: int) -> np.ndarray:
-    """(H, W) float32 about 1: the lamp's light falls off away from its side of the table."""
+    """(H, W) float32 around 1: the lamp's light falls off away from its side of the table."""
     side = CANVAS * scale
     across = np.linspace(-1, 1, side, dtype=np.float32)
     direction = lamp_direction(lamp)
@@ -123,7 +123,7 @@ class _Mirror(NamedTuple):
 def _mirror(sprite: Sprite) -> _Mirror:
     facing = -_dot(VIEW, sprite.normals)
     mirrored = VIEW[:, None] + 2 * facing * sprite.normals
-    # The surroundings are near: what a flat face mirrors changes from one of its ends to the other.
+    # The surroundings are near, so what a flat face mirrors changes from one of its ends to the other.
     seen = mirrored + MIRROR_PARALLAX * (sprite.places - MIRROR_CENTRE[:, None])
     sky = 0.04 + 1.0 * _smoothstep(0.0, 1.05, seen[2])
     ground = 0.04 + 0.62 * _smoothstep(0.05, -0.95, seen[2])
@@ -133,7 +133,7 @@ def _mirror(sprite: Sprite) -> _Mirror:
 
 
 def _metal(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
-    """Polished: a mirror of bright and dark surroundings, tinted by the albedo, with a white glint of the lamp."""
+    """Polished metal: mirrors bright and dark surroundings, tinted by the albedo, with a white glint of the lamp."""
     mirrored, seen, reach, brightness, rim = _mirror(sprite)
     flat = light.direction[:2] / np.hypot(*light.direction[:2])
     across = (flat[0] * seen[0] + flat[1] * seen[1]) / reach
@@ -147,7 +147,7 @@ def _metal(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
 
 
 def _rubber(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
-    """Matte: light that wraps softly round the form, and no highlight."""
+    """Matte rubber: light wraps softly around the form, without a highlight."""
     return albedo[:, None] * _diffuse(sprite, light, wrap=0.25)
 
 
@@ -159,7 +159,7 @@ def _year_rings(sprite: Sprite) -> np.ndarray:
     radius = np.sqrt((0.9 * x + 0.45 * z + 1.3) ** 2 + (0.9 * y - 0.35 * z + 0.9) ** 2) + wobble
     phase = radius * GRAIN_PER_UNIT
     year = phase - np.floor(phase)
-    return _smoothstep(0.15, 0.80, year) * (1 - _smoothstep(0.86, 1.0, year))  # wood darkens, then a year starts anew
+    return _smoothstep(0.15, 0.80, year) * (1 - _smoothstep(0.86, 1.0, year))  # wood darkens, then the next year begins
 
 
 def _wooden(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
@@ -170,7 +170,7 @@ def _wooden(sprite: Sprite, albedo: np.ndarray, light: Light) -> np.ndarray:
 
 
 def _diffuse(sprite: Sprite, light: Light, wrap: float) -> np.ndarray:
-    """(M,) light that a matte surface sends back: lamp, sky, and a little from the table below."""
+    """(M,) light that a matte surface reflects: from the lamp, the sky, and a little from the table below."""
     lamp = np.maximum((_dot(light.direction, sprite.normals) + wrap) * (1 / (1 + wrap)), 0)
     sky = 0.24 + 0.16 * sprite.normals[2]
     return light.strength * 0.95 * lamp * np.sqrt(sprite.openness) + sky * sprite.openness
@@ -206,7 +206,7 @@ def _background(items: Sequence[Item], light: Light, setting: Setting, scale: in
 
 @cache
 def _offsets(shape: str, angle_index: int, item_scale: float, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where a sprite's pixels lie in the flat image, from its foot: (M,) int of all, and of those it covers half."""
+    """A sprite's pixels in the flat image, from its foot on: (M,) int of all, and of those at least half covered."""
     sprite = trace_sprite(shape, angle_index, item_scale * PIXELS_PER_UNIT * scale)
     flat = sprite.rows.astype(np.intp) * (CANVAS * scale) + sprite.cols
     return flat, flat[sprite.alpha >= 0.5]
@@ -215,11 +215,17 @@ def _offsets(shape: str, angle_index: int, item_scale: float, scale: int) -> tup
 def render(items: Sequence[Item], light: Light, setting: Setting, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Draw a scene of side `CANVAS * scale`.
 
-    Returns (image (H, W, 3) uint8 RGB, labels (H, W) int8: the index of the item seen at each pixel, -1 for none).
-    Items must lie inside the picture.
+    Args:
+        items: the objects; they must lie inside the image.
+        light: the lamp.
+        setting: table and wall.
+        scale: whole multiple of `CANVAS`.
+
+    Returns:
+        The image, (H, W, 3) uint8 RGB, and labels, (H, W) int8: the index of the item seen at each pixel, -1 for none.
     """
     side = CANVAS * scale
-    canvas = _background(items, light, setting, scale).reshape(3, -1)  # a plane a colour: NumPy is fast along rows
+    canvas = _background(items, light, setting, scale).reshape(3, -1)  # one plane per colour: NumPy is fast along rows
     tint = np.array(light.tint, np.float32)[:, None]
     for index in back_to_front(items):
         item = items[index]
@@ -235,7 +241,7 @@ def render(items: Sequence[Item], light: Light, setting: Setting, scale: int = 1
             plane[where] = values
     np.sqrt(np.clip(canvas, 0, 1, out=canvas), out=canvas)
     canvas *= 255
-    canvas += 0.5  # what follows cuts off
+    canvas += 0.5  # to round, since the cast below truncates
     image = np.empty((side * side, 3), np.uint8)
     for plane, values in zip(image.T, canvas.astype(np.uint8), strict=True):
         plane[:] = values
@@ -243,12 +249,12 @@ def render(items: Sequence[Item], light: Light, setting: Setting, scale: int = 1
 
 
 def back_to_front(items: Sequence[Item]) -> list[int]:
-    """Indices of the items in the order in which they are painted."""
+    """Return the indices of the items in the order in which they are painted."""
     return sorted(range(len(items)), key=lambda index: (items[index].row, index))
 
 
 def label_map(items: Sequence[Item], scale: int = 1) -> np.ndarray:
-    """(H, W) int8: the index of the item that is seen at each pixel (covering at least half of it), -1 for none."""
+    """Return the index of the item that covers at least half of each visible pixel, -1 for none: (H, W) int8."""
     side = CANVAS * scale
     labels = np.full(side * side, -1, np.int8)
     for index in back_to_front(items):

@@ -1,7 +1,7 @@
 """The generated world: a table top with a few solid things, each with exact box and mask, the same for the same seed.
 
-`make_scene(seed)` draws one scene, `scenes(seed, count)` a repeatable series of them, in parallel if asked.
-`python -m gpt4roi_nb.data.scenes OUT --images 20000 --seed 1` writes a series with annotation files: see `data.world`.
+`make_scene(seed)` draws one scene, `scenes(seed, count)` a repeatable series of them, in parallel on request.
+`python -m gpt4roi_nb.data.scenes OUT --images 20000 --seed 1` writes a series with annotation files: see `formats`.
 """
 
 import math
@@ -34,15 +34,15 @@ MATERIALS: tuple[str, ...] = tuple(FINISHES)
 SIZES: tuple[str, ...] = ("small", "large")
 
 MAX_OBJECTS = 12  # more do not fit on the table without hiding each other
-MIN_SIZE = 32  # pixels; below it a small thing is a few pixels wide
+MIN_SIZE = 32  # pixels; below it, a small thing is only a few pixels wide
 
 SCALES = {"small": 0.64, "large": 1.12}  # a ratio of 1.75
 FOOTPRINT = 1.05  # radius, in the solid's units, that no other solid may enter
 MIN_VISIBLE = 0.45  # share of an object's pixels that others must leave visible
-MAX_BOX_IOU = 0.45  # two boxes that overlap more would be one box to a reader
-MARGIN = 3  # pixels, at scale 1, between an object and the picture's border
+MAX_BOX_IOU = 0.45  # two boxes that overlap more would look like one
+MARGIN = 3  # pixels, at scale 1, between an object and the image's border
 TRIES_PER_OBJECT = 60
-SHARED_ATTRIBUTE = 0.25  # chance that an object takes its shape, or its colour, from an earlier one
+SHARED_ATTRIBUTE = 0.25  # probability that an object takes its shape or its colour from an earlier one
 
 TABLES = (
     (0.54, 0.48, 0.39),  # sand
@@ -60,9 +60,16 @@ TEXTURES = 4
 class SceneObject:
     """One thing on the table.
 
-    box: int pixel xyxy of its visible part in the scene's image, x2 and y2 exclusive. position: table coordinates, x
-    to the right from the middle, y away from the viewer from the picture's lower edge (unit: half the width of a
-    size-1 solid). rotation: radians, counter-clockwise seen from above.
+    category, colour, material, size: words, such as "cone", "red", "metal", "small". box: int pixel xyxy of its visible
+    part in the scene's image, x2 and y2 exclusive. position: table coordinates, x to the right from the middle, y away
+    from the viewer from the image's lower edge (unit: half the width of a size-1 solid). rotation: radians,
+    counter-clockwise seen from above.
+
+    Example:
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> thing = make_scene(5).objects[0]
+        >>> thing.phrase, thing.colour, thing.box
+        ('small red wooden star', 'red', (183, 47, 241, 91))
     """
 
     category: str
@@ -75,16 +82,22 @@ class SceneObject:
 
     @property
     def phrase(self) -> str:
-        """Its full name, as in "small red metal cone"."""
+        """The full name, as in "small red metal cone"."""
         return f"{self.size} {self.colour} {self.material} {self.category}"
 
 
-@dataclass(frozen=True, eq=False)  # so that what follows from one can be kept
+@dataclass(frozen=True, eq=False)  # hashable by identity, so that results can be cached
 class Scene:
-    """A picture and what is in it.
+    """An image and the objects in it.
 
     image: (H, W, 3) uint8 RGB. masks: (N, H, W) bool, the visible pixels of each object. objects: N of them.
-    seed: `make_scene(seed, ...)` with the same size and n_objects makes this scene again.
+    seed: `make_scene(seed, ...)` with the same size and n_objects draws this scene again.
+
+    Example:
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5)
+        >>> scene.image.shape, scene.masks.shape, len(scene.objects)
+        ((336, 336, 3), (6, 336, 336), 6)
     """
 
     image: np.ndarray
@@ -148,7 +161,7 @@ def _acceptable(items: list[Item]) -> bool:
 
 
 def _kinds(rng: np.random.Generator, count: int) -> list[dict[str, str]]:
-    """What the objects are: independent draws, but now and then a later one takes its shape or colour from another."""
+    """What the objects are: independent draws, except that some take their shape or colour from an earlier one."""
     kinds: list[dict[str, str]] = []
     for _ in range(count):
         kind = {
@@ -165,7 +178,7 @@ def _kinds(rng: np.random.Generator, count: int) -> list[dict[str, str]]:
 
 
 def _layout(rng: np.random.Generator, count: int) -> tuple[list[Item], list[dict[str, str]]]:
-    """Items that stand free, inside the picture, and are visible enough."""
+    """Items that do not touch, lie inside the image, and are visible enough."""
     while True:
         kinds = _kinds(rng, count)
         items: list[Item] = []
@@ -182,7 +195,7 @@ def _layout(rng: np.random.Generator, count: int) -> tuple[list[Item], list[dict
 
 
 def _reduced(image: np.ndarray, masks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture and masks at a smaller side. A pixel belongs to the object that covers most of it, at least half."""
+    """Image and masks at a smaller side. A pixel belongs to the object that covers most of it, at least half."""
     small = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
     factor, rest = divmod(len(image), size)
     if rest:
@@ -207,18 +220,27 @@ def make_scene(seed: int, *, size: int = 336, n_objects: tuple[int, int] | int =
     Args:
         seed: any integer from 0 up. The same seed, size and n_objects give the same bytes in any process; the layout
             does not depend on `size`.
-        size: side of the square picture in pixels, at least `MIN_SIZE`.
-        n_objects: how many objects, or the (least, most) to draw from, both included; at most `MAX_OBJECTS`.
+        size: side of the square image in pixels, at least `MIN_SIZE`.
+        n_objects: the number of objects, or (least, most) to draw it from, both included; at most `MAX_OBJECTS`.
 
     Returns:
         A Scene with image (size, size, 3) uint8. It is drawn at a multiple of `CANVAS` and reduced bicubically, so
-        that a small picture is what a processor makes of the large one.
+        that a small image is what a processor makes of the large one.
+
+    Raises:
+        ValueError: an argument is out of range, or an object covers no pixel at this size.
+
+    Example:
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> scene = make_scene(5, size=168, n_objects=2)
+        >>> scene.image.shape, len(scene.objects)
+        ((168, 168, 3), 2)
     """
     least, most = (n_objects, n_objects) if isinstance(n_objects, int) else n_objects
     if not 1 <= least <= most <= MAX_OBJECTS:
         raise ValueError(f"n_objects must lie between 1 and {MAX_OBJECTS}, least first; got {n_objects!r}")
     if size < MIN_SIZE:
-        raise ValueError(f"size must be at least {MIN_SIZE} pixels, below which things cannot be told; got {size}")
+        raise ValueError(f"size must be at least {MIN_SIZE} pixels, or things are too small to recognise; got {size}")
     if seed < 0:
         raise ValueError(f"seed must be an integer from 0 up; got {seed}")
     rng = np.random.default_rng(seed)
@@ -251,7 +273,16 @@ def make_scene(seed: int, *, size: int = 336, n_objects: tuple[int, int] | int =
 
 
 def scene_seed(seed: int, index: int) -> int:
-    """The seed of scene `index` in the series `seed`."""
+    """Return the seed of scene `index` (from 0) in the series `seed`.
+
+    Example:
+        >>> from gpt4roi_nb.data.scenes import make_scene, scene_seed, scenes
+        >>> first, second = scenes(seed=1, count=2)
+        >>> second.seed == scene_seed(1, 1)
+        True
+        >>> (make_scene(scene_seed(1, 1)).image == second.image).all()
+        True
+    """
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
 
 
@@ -268,7 +299,25 @@ def scenes(
     n_objects: tuple[int, int] | int = (3, 7),
     workers: int = 0,
 ) -> Iterator[Scene]:
-    """`count` scenes of the series `seed`, in order; the same for any number of worker processes (0: none)."""
+    """Draw `count` scenes of the series `seed`, in order.
+
+    Args:
+        seed: which series; see `scene_seed`.
+        count: how many scenes.
+        size, n_objects: as for `make_scene`.
+        workers: number of worker processes; 0 draws in this one. The scenes are the same for any number.
+
+    Returns:
+        An iterator over the scenes.
+
+    Raises:
+        ValueError: as `make_scene` does.
+
+    Example:
+        >>> from gpt4roi_nb.data.scenes import scenes
+        >>> [len(scene.objects) for scene in scenes(seed=1, count=2, n_objects=(3, 3))]
+        [3, 3]
+    """
     jobs = [(scene_seed(seed, index), size, n_objects) for index in range(count)]
     if workers < 1:
         yield from map(_make, jobs)

@@ -21,7 +21,7 @@ STAR_POINTS = 5
 
 
 def _smooth_max(a: Distance, b: Distance, radius: float) -> Distance:
-    """The larger of two distances with the crease rounded by about `radius`: edges that catch the light."""
+    """The larger of two distances, its crease rounded by about `radius`, so that edges catch the light."""
     return np.maximum(a, b) + np.square(np.maximum(radius - np.abs(a - b), 0.0)) / (4.0 * radius)
 
 
@@ -32,6 +32,7 @@ def _upright_cylinder(points: Points, radius: float, bottom: float, top: float, 
 
 
 def cube(points: Points) -> Distance:
+    """Return the distance to a cube with rounded edges."""
     half, rounding = 0.8, 0.09
     x, y = np.abs(points[0]) - (half - rounding), np.abs(points[1]) - (half - rounding)
     z = np.abs(points[2] - half) - (half - rounding)
@@ -40,15 +41,18 @@ def cube(points: Points) -> Distance:
 
 
 def ball(points: Points) -> Distance:
+    """Return the distance to a ball."""
     radius = 0.95
     return np.sqrt(points[0] ** 2 + points[1] ** 2 + (points[2] - radius) ** 2) - radius
 
 
 def cylinder(points: Points) -> Distance:
+    """Return the distance to an upright cylinder."""
     return _upright_cylinder(points, radius=0.74, bottom=0.0, top=1.65, rounding=0.12)
 
 
 def cone(points: Points) -> Distance:
+    """Return the distance to an upright cone."""
     radius, height = 1.0, 2.0
     slant = np.hypot(radius, height)
     side = ((np.sqrt(points[0] ** 2 + points[1] ** 2 + 0.004) - radius) * height + points[2] * radius) / slant
@@ -56,12 +60,13 @@ def cone(points: Points) -> Distance:
 
 
 def ring(points: Points) -> Distance:
+    """Return the distance to a ring that lies flat."""
     radius, tube = 0.72, 0.3
     return np.sqrt((np.sqrt(points[0] ** 2 + points[1] ** 2) - radius) ** 2 + (points[2] - tube) ** 2) - tube
 
 
 def star(points: Points) -> Distance:
-    """A five-pointed star that lies flat, its top cut like a gem so that each point shows two facets."""
+    """Return the distance to a five-pointed star that lies flat, cut like a gem: each point shows two facets."""
     outer, inner, height, facet_slope = 1.25, 0.62, 0.62, 0.42
     sector = 2 * np.pi / STAR_POINTS
     distance = np.sqrt(points[0] ** 2 + points[1] ** 2)
@@ -77,6 +82,7 @@ def star(points: Points) -> Distance:
 
 
 def mug(points: Points) -> Distance:
+    """Return the distance to a hollow mug with a handle."""
     wall = _upright_cylinder(points, radius=0.74, bottom=0.0, top=1.5, rounding=0.1)
     hollow = _upright_cylinder(points, radius=0.6, bottom=0.2, top=2.4, rounding=0.1)
     bow = np.sqrt((points[0] - 0.76) ** 2 + (points[2] - 0.76) ** 2) - 0.42
@@ -94,8 +100,8 @@ SOLIDS: dict[str, Solid] = {
     "mug": mug,
 }
 
-# Angles in radians (counter-clockwise seen from above) at which a solid is drawn. Solids of revolution need one; the
-# mug's handle always points to a side, since a mug seen with its handle hidden is a cylinder.
+# Angles in radians (counter-clockwise seen from above) at which a solid is drawn. Solids of revolution need only one.
+# The mug's handle always points sideways, since a mug with its handle hidden looks like a cylinder.
 _MUG_SIDE = np.radians([-50.0, -34.0, -18.0, -2.0, 14.0, 30.0])
 ANGLES: dict[str, tuple[float, ...]] = {
     "cube": tuple(np.radians(np.arange(0, 90, 11.25)).tolist()),

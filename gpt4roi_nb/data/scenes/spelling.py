@@ -1,4 +1,4 @@
-"""Questions as people type them: American spelling, small letters, no closing mark, "what's", a letter that slips."""
+"""Questions as people type them: American spelling, lower case, no closing mark, "what's", a slip of one letter."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 
 import numpy as np
 
-LEAST_LETTERS = 4  # of a word in which a letter slips: shorter ones become other words
-# A word with a letter that slips is not followed by a digit ("region 1"), and stands in no `<region1>`.
+LEAST_LETTERS = 4  # of a word that gets a slip: shorter words would become other words
+# A word that gets a slip is not followed by a digit ("region 1") and is not part of a `<region1>`.
 _WORDS = re.compile(rf"(?<![<\w])[A-Za-z]{{{LEAST_LETTERS},}}(?![\w>'-])(?!\s*\d)")
 _WHAT_IS = re.compile(r"\b([Ww])hat is\b")
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 NEIGHBOURS = {
     letter: "".join(row[max(0, k - 1) : k] + row[k + 1 : k + 2]) for row in _ROWS for k, letter in enumerate(row)
 }
-LOWER_SHARE, SHORT_SHARE = 0.3, 0.3  # of the questions that `casual` writes all in small letters, or with "what's"
+LOWER_SHARE, SHORT_SHARE = 0.3, 0.3  # of the questions that `casual` writes in lower case, or with "what's"
 
 
 def typed(rng: np.random.Generator, text: str) -> str:
-    """The text as people type it: American spelling, no capital, no closing mark, each now and then."""
+    """Return a text as people type it: sometimes with American spelling, without a capital, without a closing mark."""
     if rng.random() < 0.4:
         text = text.replace("colour", "color").replace("Colour", "Color")
     if rng.random() < 0.3:
@@ -29,16 +29,16 @@ def typed(rng: np.random.Generator, text: str) -> str:
 
 
 def casual(rng: np.random.Generator, text: str) -> str:
-    """The text in small letters throughout, and with "what's" for "what is", each now and then."""
+    """Return a text that is sometimes all in lower case, and sometimes has "what's" for "what is"."""
     if rng.random() < SHORT_SHARE:
         text = _WHAT_IS.sub(r"\1hat's", text)
     return text.lower() if rng.random() < LOWER_SHARE else text
 
 
 def slip(rng: np.random.Generator, text: str) -> str:
-    """The text with one letter of one word swapped with the next, left out, doubled, or that of the key beside it.
+    """Misspell one word: swap a letter with the next, leave it out, double it, or replace it by the key beside it.
 
-    Words of fewer than `LEAST_LETTERS` letters and references such as `<region1>` stay; a text without others, too.
+    Words of fewer than `LEAST_LETTERS` letters and references such as `<region1>` are not changed.
     """
     words = list(_WORDS.finditer(text))
     if not words:

@@ -1,4 +1,4 @@
-"""Solids traced once: what each looks like from the camera, and the shadow it throws on the table.
+"""Trace each solid once: what it looks like from the camera, and the shadow that it casts on the table.
 
 A parallel camera looks down at an angle, so a solid looks the same wherever it stands, and `render.py` only has to
 colour and place what is traced here. World frame: x to the right, y away from the viewer, z up; the table is z = 0.
@@ -18,32 +18,32 @@ from gpt4roi_nb.data.scenes.shapes import ANGLES, BOUND_CENTRE_Z, BOUND_RADIUS, 
 ELEVATION = math.radians(40.0)  # of the camera above the table
 
 VIEW = np.array([0.0, math.cos(ELEVATION), -math.sin(ELEVATION)], np.float32)  # direction of sight
-UP = np.array([0.0, math.sin(ELEVATION), math.cos(ELEVATION)], np.float32)  # the picture's upward direction
+UP = np.array([0.0, math.sin(ELEVATION), math.cos(ELEVATION)], np.float32)  # the image's upward direction
 
-SUPERSAMPLES = 3  # rays a pixel, along each axis
+SUPERSAMPLES = 3  # rays per pixel, along each axis
 MAX_STEPS = 64
 HIT_DISTANCE = 0.004
-SURE = 0.002  # of a distance, so that rounding never matters
+SURE = 0.002  # margin on distances, so that rounding never matters
 
 # Where the lamp may stand: bearing from the viewer's direction, in degrees (negative: left), at one height.
 LAMP_BEARINGS = (-85.0, -60.0, -35.0, 35.0, 60.0, 85.0)
 LAMP_HEIGHT = math.radians(48.0)
 SHADOW_STEPS = 26
 SHADOW_SOFTNESS = 5.0  # smaller is softer
-SHADOW_START = 0.25  # way at which a shadow begins to soften
+SHADOW_START = 0.25  # distance along the ray at which a shadow begins to soften
 SHADOW_REACH = 3.0  # half-width, in the solid's units, of the table patch that a solid can darken
 SHADOW_GRID = 96  # columns of that patch when traced; it is enlarged smoothly
 
 
-@dataclass(frozen=True, eq=False)  # so that what follows from one can be kept
+@dataclass(frozen=True, eq=False)  # hashable by identity, so that results can be cached
 class Sprite:
     """One solid at one angle and scale: its covered pixels as flat arrays of M entries.
 
-    rows, cols: int32, relative to the pixel under which the solid's centre stands on the table.
-    alpha: float32 coverage in (0, 1]; normals: (3, M) float32; points: (3, M) float32 in the solid's own
-    frame, and places: the same points turned into the world's, from the solid's foot;
-    openness: float32, share of the surroundings that the surface sees; box: rows and columns (top, left, bottom,
-    right), relative and exclusive at the end, of the pixels that are at least half covered; area: the number of those.
+    rows, cols: int32, relative to the pixel at which the solid's centre stands on the table. alpha: float32, coverage
+    in (0, 1]. normals: (3, M) float32. points: (3, M) float32 in the solid's own frame. places: the same points turned
+    into the world's frame, relative to the solid's foot. openness: float32, share of the surroundings that the surface
+    sees. box: (top, left, bottom, right), relative, ends exclusive, of the pixels that are at least half covered. area:
+    the number of those.
     """
 
     rows: np.ndarray
@@ -58,7 +58,7 @@ class Sprite:
 
 
 class Traces(NamedTuple):
-    """What was traced: sprites by shape, angle index and pixels a unit; shadow grids by shape, angle index and lamp."""
+    """What was traced: sprites by shape, angle index and pixels per unit; shadow grids by shape, angle index, lamp."""
 
     sprites: dict[tuple[str, int, float], Sprite]
     shadows: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]]
@@ -68,20 +68,20 @@ _kept = Traces({}, {})  # of this process
 
 
 def traces(shape: str, angle_index: int, pixels: Iterable[float]) -> Traces:
-    """Everything of one solid at one angle, for other processes to `keep`."""
+    """Trace one solid at one angle completely, for other processes to `keep`. pixels: scales, in pixels per unit."""
     sprites = {(shape, angle_index, size): trace_sprite(shape, angle_index, size) for size in pixels}
     lamps = range(len(LAMP_BEARINGS))
     return Traces(sprites, {(shape, angle_index, lamp): _shadow_grid(shape, angle_index, lamp) for lamp in lamps})
 
 
 def keep(traced: Traces) -> None:
-    """Take over what another process has traced."""
+    """Use what another process has traced."""
     _kept.sprites.update(traced.sprites)
     _kept.shadows.update(traced.shadows)
 
 
 def lamp_direction(lamp: int) -> np.ndarray:
-    """Unit vector (3,) float32 towards lamp number `lamp`."""
+    """Return the unit vector (3,) float32 towards lamp number `lamp`."""
     bearing = math.radians(LAMP_BEARINGS[lamp])
     flat = math.cos(LAMP_HEIGHT)
     return np.array([math.sin(bearing) * flat, -math.cos(bearing) * flat, math.sin(LAMP_HEIGHT)], np.float32)
@@ -104,9 +104,9 @@ def _bounded(origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _passes_near(solid: Solid, origins: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
-    """(M,) bool: False for rays that surely keep that distance from a solid wherever they are near enough to hit it.
+    """(M,) bool: False for rays that are certain to stay farther than `distance` from a solid.
 
-    A solid's value changes by no more than the way gone, so one can step until it could be `distance`.
+    A solid's value changes by no more than the length of a step, so a ray can step until the value could be `distance`.
     """
     active, travelled, end = _bounded(origins, direction)
     near = np.zeros(origins.shape[1], bool)
@@ -166,7 +166,7 @@ def _openness(solid: Solid, points: np.ndarray, normals: np.ndarray) -> np.ndarr
 
 
 def _origins(heights: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """(3, rows · columns) float32: a grid of points in the plane across the direction of sight."""
+    """(3, rows · columns) float32: a grid of points in the plane perpendicular to the direction of sight."""
     v, u = (grid.ravel() for grid in np.meshgrid(heights, cols, indexing="ij"))
     origins = UP[:, None] * v
     origins[0] = u
@@ -174,7 +174,7 @@ def _origins(heights: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
 
 def trace_sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
-    """Trace one solid, once; `pixels` is the number of pixels for one of the solid's units."""
+    """Trace one solid, once. pixels: the number of pixels per unit of the solid."""
     key = (shape, angle_index, pixels)
     if key not in _kept.sprites:
         _kept.sprites[key] = _sprite(*key)
@@ -190,7 +190,7 @@ def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
     cols: np.ndarray = (np.arange(-side * fine, side * fine, dtype=np.float32) + 0.5) / (fine * pixels)
     heights: np.ndarray = -(np.arange(-above * fine, below * fine, dtype=np.float32) + 0.5) / (fine * pixels)
     view = _rotated(VIEW[:, None], -angle)[:, 0]
-    # Most rays miss. The middle one of a pixel tells whether any of the pixel's can hit.
+    # Most rays miss. The middle ray of a pixel tells whether any of the pixel's rays can hit.
     middle = _rotated(_origins(heights[fine // 2 :: fine], cols[fine // 2 :: fine]), -angle)
     beside = math.hypot(fine // 2, fine // 2) / (fine * pixels)
     near = _passes_near(solid, middle, view, beside + HIT_DISTANCE).reshape(above + below, 2 * side)
@@ -222,10 +222,10 @@ def _sprite(shape: str, angle_index: int, pixels: float) -> Sprite:
 def _shaded(ground: np.ndarray, ray: np.ndarray) -> np.ndarray:
     """Indices of the points (3, M) that a solid can darken, by the distance of their rays from the bounding sphere.
 
-    A point is darkened where, at some way t, the distance is less than `(t + SHADOW_START) / SHADOW_SOFTNESS`.
+    A point is darkened if, at a length t of its ray, the distance is less than `(t + SHADOW_START) / SHADOW_SOFTNESS`.
     """
     offset = ground - np.array([[0.0], [0.0], [BOUND_CENTRE_Z]], np.float32)
-    nearest = -(offset * ray).sum(0)  # the way to the point of the ray that is nearest to the sphere's centre
+    nearest = -(offset * ray).sum(0)  # length of the ray up to its point nearest to the sphere's centre
     beside = np.sqrt(np.maximum((offset**2).sum(0) - nearest**2, 0))
     # Where distance and threshold differ least: the slope of the distance is that of the threshold.
     slope = 1 / SHADOW_SOFTNESS
@@ -260,7 +260,7 @@ def _shadow_grid(shape: str, angle_index: int, lamp: int) -> tuple[np.ndarray, n
 
 @cache
 def trace_shadow(shape: str, angle_index: int, lamp: int, pixels: float) -> tuple[np.ndarray, np.ndarray]:
-    """(lamplight, ambient light) shares, each (2a, 2b) float32, on the table patch centred on a solid's foot."""
+    """Return shares of (lamplight, ambient light), each (2a, 2b) float32, on the table patch around a solid's foot."""
     key = (shape, angle_index, lamp)
     if key not in _kept.shadows:
         _kept.shadows[key] = _shadow_grid(*key)

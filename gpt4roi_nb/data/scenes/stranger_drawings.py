@@ -1,6 +1,6 @@
 """Images of things that this world does not have: drawings, landscapes, faces, plants, still lifes.
 
-Each draws (size, size, 3) float in [0, 1].
+Each function draws (size, size, 3) float in [0, 1].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Points = list[tuple[float, float]]
 
 
 def _ring(rng: np.random.Generator, cx: float, cy: float, radius: float, rough: float) -> Points:
-    """A closed outline around a point, round, with corners, or jagged."""
+    """A closed outline around a point: round, angular or jagged."""
     count = int(rng.integers(3, 40))
     angles = np.sort(rng.uniform(0, 2 * np.pi, count))
     radii = radius * (1 + rough * rng.uniform(-1, 1, count))
@@ -34,7 +34,7 @@ def _curve(rng: np.random.Generator, size: int) -> Points:
 
 
 def line_drawing(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Curves and outlines by pen or brush."""
+    """Draw curves and outlines with a pen or brush."""
     image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     ink, width = any_colour(rng), max(1, round(size * rng.uniform(0.002, 0.02)))
@@ -51,7 +51,7 @@ def line_drawing(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def flat_shapes(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Icons, logos, silhouettes, flags: a few flat shapes of one colour each."""
+    """Draw a few flat shapes of one colour each: icons, logos, silhouettes, flags."""
     image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(1, 14))):
@@ -71,7 +71,7 @@ def flat_shapes(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def landscape(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Sky, and ranges of hills, water or fields below it; houses now and then."""
+    """Draw a sky, and hills, water or fields below it, sometimes with houses."""
     rows = np.arange(size)[:, None] / size
     image = mapped(rng, np.broadcast_to(rows, (size, size)), 3) * (0.8 + 0.3 * natural(rng, size, 2))[..., None]
     level = rng.uniform(0.2, 0.6)
@@ -87,7 +87,7 @@ def landscape(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def city(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Boxes with windows, near ones before far ones: houses, shelves, machines."""
+    """Draw boxes with windows that hide one another: houses, shelves, machines."""
     image = to_image(mapped(rng, np.broadcast_to(np.linspace(0, 1, size)[:, None], (size, size)), 2))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 16))):
@@ -102,7 +102,7 @@ def city(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def face(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A person or an animal from the chest up before a ground out of focus, of random shapes and colours."""
+    """Draw a person or an animal from the chest up before a blurred background, in random shapes and colours."""
     ground = to_image(mapped(rng, smooth(rng, size, int(rng.integers(1, 6)))))
     draw = ImageDraw.Draw(ground)
     cx, cy, r = size * rng.uniform(0.35, 0.65), size * rng.uniform(0.35, 0.55), size * rng.uniform(0.15, 0.33)
@@ -124,7 +124,7 @@ def face(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def plant(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A tree, veins, cracks or roots: lines that branch."""
+    """Draw lines that branch: a tree, veins, cracks or roots."""
     image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     ink, leaf, spread = any_colour(rng), any_colour(rng), rng.uniform(0.2, 0.8)
@@ -143,7 +143,7 @@ def plant(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def still_life(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Shaded, textured lumps of any form that overlap: fruit, stones, dishes, coins, as a camera might see them."""
+    """Draw shaded, textured, overlapping lumps, as a camera might see fruit, stones, dishes or coins."""
     image = mapped(rng, smooth(rng, size, 2)) * (0.6 + 0.5 * natural(rng, size))[..., None]
     x, y = grid(size)
     light = rng.normal(size=2)
@@ -165,7 +165,7 @@ def still_life(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def scan(rng: np.random.Generator, size: int) -> np.ndarray:
-    """One bright body on black, with structure in it: a planet, an eye, a section of a body."""
+    """Draw one bright body on black, with structure in it: a planet, an eye, a section through a body."""
     x, y = grid(size)
     radius, (cx, cy) = rng.uniform(0.4, 0.95), rng.uniform(-0.2, 0.2, 2)
     ways = np.hypot((x - cx) / rng.uniform(0.7, 1), y - cy)
@@ -177,7 +177,7 @@ def scan(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def streaks(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Strokes of a brush, all over: fur, grass, hay, a painting."""
+    """Draw brush strokes all over the image: fur, grass, hay, a painting."""
     image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     palette = [tuple(int(255 * part) for part in one) for one in colours(rng, 6)]

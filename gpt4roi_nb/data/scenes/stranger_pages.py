@@ -1,4 +1,4 @@
-"""Images of writing: pages, charts and screens. Each draws (size, size, 3) float in [0, 1]."""
+"""Images of writing. `page`, `chart` and `screen` draw (size, size, 3) float in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Colour = tuple[int, int, int]
 
 
 def paper(rng: np.random.Generator, size: int) -> Image.Image:
-    """Paper, plain or shaded, light or dark; or a texture."""
+    """Draw paper, plain or shaded, light or dark; or a texture."""
     kind = rng.random()
     if kind < 0.5:
         level = rng.uniform(0.85, 1) if rng.random() < 0.7 else rng.uniform(0, 0.3)
@@ -27,18 +27,18 @@ def paper(rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def any_colour(rng: np.random.Generator) -> Colour:
-    """Red, green and blue from 0 to 255."""
+    """Draw red, green and blue from 0 to 255."""
     red, green, blue = rng.integers(0, 256, 3).tolist()
     return red, green, blue
 
 
 def to_image(image: np.ndarray) -> Image.Image:
-    """(H, W, 3) float in [0, 1] as an image to draw on."""
+    """Turn (H, W, 3) float in [0, 1] into an image to draw on."""
     return Image.fromarray((image.clip(0, 1) * 255).astype(np.uint8))
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) float in [0, 1]."""
+    """Turn an image into (H, W, 3) float32 in [0, 1]."""
     return np.asarray(image, np.float32) / 255
 
 
@@ -48,7 +48,7 @@ def _text(rng: np.random.Generator) -> str:
 
 
 def page(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Lines of writing, in columns or large, dark on light or light on dark."""
+    """Draw lines of writing, small or large, dark on light or light on dark."""
     image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     height = max(6, round(size * 10 ** rng.uniform(-1.5, -0.5)))
@@ -68,7 +68,7 @@ def page(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def chart(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Bars, lines, points or a pie, with axes and writing."""
+    """Draw bars, lines, points or a pie, with axes and writing."""
     image = Image.new("RGB", (size, size), (255, 255, 255) if rng.random() < 0.7 else any_colour(rng))
     draw = ImageDraw.Draw(image)
     font, margin, number = ImageFont.load_default(max(6, size // 28)), size * 0.12, int(rng.integers(3, 14))
@@ -102,7 +102,7 @@ def chart(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def screen(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Windows, buttons and bars with writing."""
+    """Draw windows, buttons and bars with writing."""
     image = paper(rng, size)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(6, size // 24))

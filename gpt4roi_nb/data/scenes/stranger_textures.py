@@ -1,4 +1,4 @@
-"""Images without things in them: noise, gradients, textures, patterns. Each draws (size, size, 3) float in [0, 1]."""
+"""Images without objects: noise, gradients, textures, patterns. Those in `TEXTURES` draw (size, size, 3) in [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 3) float: any, or all of one hue and of several brightnesses."""
+    """Draw (count, 3) float: any colours, or one hue in several brightnesses."""
     if rng.random() < 0.5:
         return rng.uniform(0, 1, (count, 3))
     return np.clip(
@@ -18,26 +18,26 @@ def colours(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def mapped(rng: np.random.Generator, values: np.ndarray, stops: int | None = None) -> np.ndarray:
-    """Values in [0, 1], (S, S), as colours of a drawn scale → (S, S, 3)."""
+    """Colour values (S, S) in [0, 1] by a random scale of `stops` colours → (S, S, 3)."""
     scale = colours(rng, stops or int(rng.integers(2, 6)))
     places = np.linspace(0, 1, len(scale))
     return np.stack([np.interp(values, places, scale[:, k]) for k in range(3)], axis=-1)
 
 
 def normal(values: np.ndarray) -> np.ndarray:
-    """Values stretched to [0, 1]."""
+    """Stretch values to [0, 1]."""
     low, high = float(values.min()), float(values.max())
     return (values - low) / max(high - low, 1e-9)
 
 
 def smooth(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """(size, size) float in [0, 1] that changes slowly: `cells` hills along a side."""
+    """Draw (size, size) float in [0, 1] that changes slowly, with about `cells` hills along a side."""
     small = Image.fromarray(rng.uniform(0, 1, (cells + 2, cells + 2)).astype(np.float32))
     return normal(np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)))
 
 
 def natural(rng: np.random.Generator, size: int, power: float | None = None) -> np.ndarray:
-    """(size, size) float in [0, 1] with the spectrum of nature: the less of a frequency, the higher it is."""
+    """Draw (size, size) float in [0, 1] with a natural spectrum: the higher a frequency, the weaker it is."""
     y, x = np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij")
     stretch = rng.uniform(0.4, 1) if rng.random() < 0.4 else 1.0  # fur, grass, water
     frequency = np.sqrt((y * stretch) ** 2 + x**2) + 1 / size
@@ -46,13 +46,13 @@ def natural(rng: np.random.Generator, size: int, power: float | None = None) -> 
 
 
 def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of each pixel, (size, size) float in [-1, 1]."""
+    """Return x and y of each pixel, (size, size) float in [-1, 1]."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     return x, y
 
 
 def noise(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Independent values: grey or coloured, in pixels or in blocks; or specks on a plain ground."""
+    """Draw independent values, grey or coloured, in pixels or blocks; or specks on a plain background."""
     side = max(2, size // int(rng.integers(1, 24)))
     shape = (side, side, 3 if rng.random() < 0.6 else 1)
     kind = int(rng.integers(3))
@@ -65,17 +65,17 @@ def noise(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def clouds(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Natural-looking texture on a scale of colours."""
+    """Draw a natural-looking texture on one scale of colours."""
     return mapped(rng, natural(rng, size))
 
 
 def coloured_clouds(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Natural-looking texture whose colours change apart from one another."""
+    """Draw a natural-looking texture whose colour channels are independent."""
     return np.stack([natural(rng, size) for _ in range(3)], axis=-1)
 
 
 def gradient(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A plain colour, or one that changes along a line or around a point."""
+    """Draw a plain colour, or one that changes along a line or around a point."""
     x, y = grid(size)
     angle, (cx, cy) = rng.uniform(0, 2 * np.pi), rng.uniform(-1, 1, 2)
     kinds = (x * np.cos(angle) + y * np.sin(angle), np.hypot(x - cx, y - cy), np.arctan2(y - cy, x - cx), 0 * x)
@@ -83,7 +83,7 @@ def gradient(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def waves(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Stripes, rings, plaids and moirés, bent or straight."""
+    """Draw stripes, rings, plaids or moirés, bent or straight."""
     x, y = grid(size)
     total = np.zeros((size, size))
     bend = rng.uniform(0, 0.4) * smooth(rng, size, 3)
@@ -96,7 +96,7 @@ def waves(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def checks(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A chessboard, bricks or tiles, with lines between them or not."""
+    """Draw a chessboard, bricks or tiles, with or without lines between them."""
     across, down = rng.integers(2, 20, 2)
     shift = rng.choice((0.0, 0.5))
     rows, columns = np.mgrid[0:size, 0:size] / size
@@ -112,7 +112,7 @@ def checks(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def cells(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A mosaic of the regions nearest to scattered points: stones, scales, leather, cells under a microscope."""
+    """Draw a mosaic of the regions nearest to scattered points: stones, scales, leather, cells under a microscope."""
     count = int(rng.integers(8, 90))
     points = rng.uniform(-1.1, 1.1, (count, 2))
     x, y = grid(size)
@@ -125,7 +125,7 @@ def cells(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def contours(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A map: bands of height, with lines between them or not."""
+    """Draw a map: bands of height, with or without lines between them."""
     height = natural(rng, size, rng.uniform(1.6, 2.6)) * rng.integers(4, 16)
     image = mapped(rng, normal(np.floor(height)))
     lines = (height % 1 < 0.1) & (rng.random() < 0.6)
@@ -133,7 +133,7 @@ def contours(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def fractal(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A Julia set."""
+    """Draw a Julia set."""
     x, y = grid(size)
     z = (x + 1j * y) * rng.uniform(0.6, 1.6)
     c = 0.7885 * np.exp(1j * rng.uniform(0, 2 * np.pi))
@@ -146,7 +146,7 @@ def fractal(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def sky(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Stars of several sizes and a few nebulae on black."""
+    """Draw stars of several sizes and a few nebulae on black."""
     image = 0.25 * mapped(rng, natural(rng, size, 1.8)) * rng.uniform(0, 1)
     x, y = grid(size)
     for _ in range(int(rng.integers(20, 120))):
@@ -159,7 +159,7 @@ def sky(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def blobs(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Lights out of focus: soft or sharp-edged round spots of any colour on a soft ground."""
+    """Draw lights out of focus: soft or sharp-edged round spots of any colour on a soft background."""
     image = mapped(rng, smooth(rng, size, 3))
     x, y = grid(size)
     hardness = rng.uniform(2, 30)

@@ -1,8 +1,8 @@
-"""Images that are not of this world, drawn by rules: what a model should know that it does not know.
+"""Images that are not of this world, drawn by rules, so that a model can learn what it does not know.
 
 `stranger` draws one of any family: noise, textures, patterns, drawings, charts, pages, landscapes, faces, collages …
-The families stand in `stranger_textures`, `stranger_pages` and `stranger_drawings`. Nothing is copied from any
-collection of images.
+The families are in `stranger_textures`, `stranger_pages` and `stranger_drawings`. Nothing is copied from a collection
+of images.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ FAMILIES: dict[str, Family] = {**TEXTURES, **PAGES, **DRAWINGS}
 
 
 def stranger(rng: np.random.Generator, size: int = 336) -> np.ndarray:
-    """An image that is not of this world.
+    """Draw an image that is not of this world.
 
     Args:
-        rng: decides about everything.
+        rng: decides everything.
         size: side in pixels, at least `LEAST_SIZE`.
 
     Returns:
-        (size, size, 3) uint8 RGB.
+        The image, (size, size, 3) uint8 RGB.
 
     Raises:
-        ValueError: for a smaller size.
+        ValueError: the size is too small.
 
-    >>> stranger(np.random.default_rng(0), 64).shape
-    (64, 64, 3)
+    Example:
+        >>> stranger(np.random.default_rng(0), 64).shape
+        (64, 64, 3)
     """
     if size < LEAST_SIZE:
         raise ValueError(f"size must be at least {LEAST_SIZE} pixels; got {size}")
@@ -47,7 +48,7 @@ def stranger(rng: np.random.Generator, size: int = 336) -> np.ndarray:
 
 
 def strangers(seed: int, count: int, *, size: int = 336) -> Iterator[np.ndarray]:
-    """`count` such images of the series `seed`, in order; each as `stranger` returns it."""
+    """Yield `count` images of the series `seed`, in order, each as `stranger` draws it."""
     for index in range(count):
         yield stranger(np.random.default_rng((seed, index)), size)
 
@@ -71,7 +72,7 @@ def _collage(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """What cameras, scanners and time do to an image: grey, tint, contrast, shading, blur, grain.
+    """Do to an image by chance what cameras, scanners and time do: grey, tint, contrast, shading, blur, grain, flips.
 
     image: (S, S, 3) float in [0, 1] → (S, S, 3) uint8.
     """

@@ -1,4 +1,4 @@
-"""Questions without an answer in this world, questions about images that are not of it, and what is said to them."""
+"""Questions without an answer in this world, questions about images that are not of it, and the replies to them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ NOT_MY_SCENE = "this does not look like one of my scenes"
 UNKNOWN, STRANGER = "unknown", "stranger"  # targets of such questions, and names of their kinds
 
 REGION_SHARE = 0.5  # of the questions without an answer that are about regions
-CHAT_SHARE = 0.2  # of the others that are about nothing in the image
+CHAT_SHARE = 0.2  # of the other ones that are about nothing in the image
 
 
 def regions_of(text: str) -> int:
-    """How many regions a wording of `unknown_wordings` names."""
+    """Return how many regions a wording of `unknown_wordings` names."""
     return ("{a}" in text) + ("{b}" in text)
 
 
 def draw_unknown(rng: np.random.Generator, held_out: bool, most_regions: int = 2) -> tuple[str, str]:
-    """(wording, answer) of a question that has none; each group is as likely. most_regions: that it may name."""
+    """Draw (wording, reply) of a question without an answer; each group is as likely. most_regions: that it names."""
     groups, answer = unknown_wordings.IMAGE, DO_NOT_KNOW
     if most_regions and rng.random() < REGION_SHARE:
         groups = unknown_wordings.REGION
@@ -33,6 +33,6 @@ def draw_unknown(rng: np.random.Generator, held_out: bool, most_regions: int = 2
 
 
 def unknown(rng: np.random.Generator, held_out: bool, mentions: tuple[str, ...]) -> Draft:
-    """A question that this world has no answer to. mentions: of the regions that it may name."""
+    """Ask a question that this world has no answer to. mentions: names of the regions that it may use."""
     text, answer = draw_unknown(rng, held_out, len(mentions))
     return Draft(text.format(**dict(zip("ab", mentions, strict=False))), answer, UNKNOWN)

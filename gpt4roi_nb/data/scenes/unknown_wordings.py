@@ -1,4 +1,4 @@
-"""Questions that this world has no answer to, by what they are about; seen and unseen as in `held_out`.
+"""Questions that this world has no answer to, by topic; seen and unseen as in `held_out`.
 
 `{a}` stands for a region; wordings without it are about the image, or about nothing in it.
 """

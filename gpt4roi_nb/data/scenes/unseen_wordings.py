@@ -1,7 +1,7 @@
-"""Held-out wordings: a table of the same name as one of `wordings` holds further ways to ask the same.
+"""Held-out wordings: each table has further ways to ask what the table of the same name in `wordings` asks.
 
-Training never sees these; the demo's check asks them, to tell understanding from remembering. About 30% of all wordings
-of a table are here. Most words occur in training's wordings too, so that what is new is the sentence.
+Training never sees them; the demo's check asks them to tell understanding from memorising. They are about 30% of all
+wordings. Most of their words occur in training's wordings too, so that the sentence is what is new.
 """
 
 CATEGORY = (

@@ -1,8 +1,8 @@
 """How people ask about regions of the generated world: the wordings of each kind of question.
 
 `{a}` and `{b}` stand for the regions, `{value}` for a word such as "red", `{noun}` for an attribute's name, and
-`{things}` for what is counted. Wordings are kept with "colour"; `questions.py` also writes "color", drops capitals and
-question marks, as people do.
+`{things}` for what is counted. Wordings are kept with "colour"; as people do, `questions.py` sometimes writes "color",
+and drops capitals and question marks.
 """
 
 CATEGORY = (

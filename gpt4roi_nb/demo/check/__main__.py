@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.scenes_only:
             figures = measure(model_answerer(gpt4roi), options.scenes, options.seed)
         else:
-            from gpt4roi_nb.demo.check.examine import examine  # what scores the benchmarks is heavy
+            from gpt4roi_nb.demo.check.examine import examine  # imports the benchmarks' scorers, which are heavy
 
             figures = examine(gpt4roi, options.scenes, options.seed)
     except (ValueError, FileNotFoundError, ImportError) as error:

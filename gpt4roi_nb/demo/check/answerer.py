@@ -1,4 +1,4 @@
-"""A model as the examination's answerer: many questions about a few images at a time, greedily."""
+"""Use a model as the examination's answerer: it answers many questions about a few images at a time, greedily."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ MAX_NEW_TOKENS = 48  # longer than any answer of the generated world; a list of 
 
 
 def model_answerer(loaded: LoadedModel) -> Answerer:
-    """Answers with a model, greedily: what a session on the scene would say to each question, asked alone.
+    """Return an answerer that answers greedily, as a session on the scene would answer each question asked alone.
 
-    Images, what all prompts about them begin with, and prompts that come again are read once for the same scenes.
+    For the same scenes, it reads images, the common beginning of their prompts, and repeated prompts only once.
     """
-    latest: list[tuple[dict[int, int], list[Scene], SharedOpening]] = []  # none, or one: what was asked about last
+    latest: list[
+        tuple[dict[int, int], list[Scene], SharedOpening]
+    ] = []  # empty, or one entry: the scenes asked about last
 
     def opening_of(scenes: Sequence[Scene]) -> tuple[dict[int, int], SharedOpening]:
-        """The row of each scene by its id in Python, and the opening of all of them."""
+        """The row of each scene by its id in Python, and the opening of all scenes."""
         if not latest or not all(id(scene) in latest[0][0] for scene in scenes):
             shown = list({id(scene): scene for scene in scenes}.values())
             pixel_values = [loaded.processor.image_processor(scene.image)["pixel_values"] for scene in shown]
             rows = {id(scene): row for row, scene in enumerate(shown)}
-            latest[:] = [(rows, shown, SharedOpening(loaded, torch.cat(pixel_values)))]  # `shown` keeps the ids taken
+            latest[:] = [
+                (rows, shown, SharedOpening(loaded, torch.cat(pixel_values)))
+            ]  # `shown` keeps the scenes alive, so that no id is reused
         rows, _, opening = latest[0]
         return rows, opening
 

@@ -1,4 +1,4 @@
-"""The bars of the demo checkpoint, in one table: `demo.check` prints them beside its figures, and tests hold them."""
+"""The bars of the demo checkpoint in one table: `demo.check` prints them beside its figures, and tests enforce them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gpt4roi_nb.demo.check.figures import CALLED_NOTHING, JOINT, REFUSED, TAKEN_
 from gpt4roi_nb.demo.check.strangers import LIBRARY_IMAGES
 from gpt4roi_nb.demo.choices import QA, QAR
 
-# Whether the weights that the package brings are held to the bars that came with the questions of a newcomer
-# (`NEWCOMER`), or, until they have learnt those, only to the others.
+# Whether the package's weights must reach the bars for a newcomer's questions (`NEWCOMER`), or, until they have learnt
+# those, only the other bars.
 NEWCOMER_BARS_HELD = False
 
 
 class Bar(NamedTuple):
-    """What a figure must reach, or, `at_most`, not exceed; column and name as `Figures` have them."""
+    """What a figure must reach or, with `at_most`, must not exceed; column and name are those of `Figures`."""
 
     column: str
     name: str
@@ -29,7 +29,7 @@ class Bar(NamedTuple):
         return compare(figure, self.value)
 
     def words(self) -> str:
-        """The bar as the table has it."""
+        """Return the bar as the table shows it."""
         return f"{'<=' if self.at_most else '>='} {self.value:.4g}"
 
 
@@ -37,7 +37,7 @@ def _bars(column: str, bars: dict[str, float], *, at_most: bool = False) -> tupl
     return tuple(Bar(column, name, value, at_most) for name, value in bars.items())
 
 
-# By benchmark and metric of `evaluate`, as shares. The strict choice counts an answer with both names as wrong.
+# By benchmark and metric of `evaluate`, as shares. The strict choice counts an answer that has both names as wrong.
 BENCHMARKS: dict[str, dict[str, float]] = {
     "lvis": {"binary choice (strict)": 0.90, "S-IoU": 0.60},
     "paco": {"binary choice (strict)": 0.80},
@@ -48,11 +48,11 @@ BENCHMARKS: dict[str, dict[str, float]] = {
 
 
 def figure_name(benchmark: str, metric: str) -> str:
-    """What a benchmark's figure is called among the others."""
+    """Return the name of a benchmark's figure."""
     return f"{benchmark}: {metric}"
 
 
-# Since the first weights.
+# Bars since the first weights.
 ATTRIBUTES_AND_PAIRS = _bars(
     "accuracy",
     {
@@ -79,18 +79,20 @@ NEWCOMER = (
 )
 BARS: dict[tuple[str, str], Bar] = {(bar.column, bar.name): bar for bar in (*ATTRIBUTES_AND_PAIRS, *NEWCOMER)}
 
-# Most that a figure may lie below another one: the third question of a conversation below the first, jittered boxes
-# below exact ones, unseen wordings below seen ones.
+# How far a figure may be below another one: the third question of a conversation below the first, jittered boxes below
+# exact ones, unseen wordings below seen ones.
 MOST_LOST = {"in a conversation": 0.03, "with jittered boxes": 0.05, "in unseen wordings": 0.05}
-MARGIN_ABOVE_CHANCE = 0.10  # most that the shuffled control may exceed chance
-CONTROLLED = ("category", "colour")  # whose control is held
+MARGIN_ABOVE_CHANCE = 0.10  # how far the shuffled control may exceed chance
+CONTROLLED = ("category", "colour")  # kinds whose control is checked
 FIRST_KINDS = frozenset(bar.name for bar in ATTRIBUTES_AND_PAIRS) | {"which", "compound"}
 
 
 def missed(figures: Figures, *, newcomer: bool = NEWCOMER_BARS_HELD) -> list[str]:
-    """What the figures do not reach, one line each; a figure that was not measured has no bar.
+    """Return the bars that the figures miss, one line per bar. Figures that were not measured miss none.
 
-    newcomer: also hold the bars of `NEWCOMER`.
+    Args:
+        figures: as `figures.measure` returns them.
+        newcomer: also check the bars of `NEWCOMER`.
     """
     held = BARS.values() if newcomer else ATTRIBUTES_AND_PAIRS
     lines = []

@@ -1,4 +1,4 @@
-"""The published benchmarks on a small written world, through `evaluate`: those whose wordings a newcomer may try."""
+"""Run `evaluate` on a small generated world, with the published benchmarks whose wordings a newcomer may try."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from gpt4roi_nb.demo.check.bars import BENCHMARKS, figure_name
 from gpt4roi_nb.evaluate.run import evaluate
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
-IMAGES = 200  # of the world; every tenth is for validation
+IMAGES = 200  # in the world; every tenth is for validation
 SPLIT = "val"
 
 
 def measure_benchmarks(gpt4roi: GPT4RoI, seed: int, *, images: int = IMAGES) -> dict[str, float]:
-    """The metrics of `BENCHMARKS`, as shares, on a world of `images` images written for it.
+    """Measure the metrics of `BENCHMARKS` on a temporary world.
 
-    The binary choice is the strict one: an answer with both names is wrong.
+    The binary choice is the strict one: an answer that has both names is wrong.
+
+    Args:
+        gpt4roi: the model.
+        seed: of the world.
+        images: number of images in the world.
+
+    Returns:
+        Metrics as shares, by `bars.figure_name`.
 
     Raises:
-        FileNotFoundError, ImportError: where what scores an answer is not there; see `evaluate`.
+        FileNotFoundError, ImportError: a scorer is missing; see `evaluate`.
     """
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

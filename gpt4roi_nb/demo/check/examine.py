@@ -10,11 +10,19 @@ from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 
 def examine(gpt4roi: GPT4RoI, scenes: int, seed: int) -> Figures:
-    """All figures that have bars: those of `measure` on so many scenes, and "strangers" and "benchmarks".
+    """Measure all figures that have bars.
+
+    Args:
+        gpt4roi: the model.
+        scenes: number of scenes for `measure`.
+        seed: decides scenes, questions and the world of the benchmarks.
+
+    Returns:
+        The figures of `measure`, and "strangers" and "benchmarks".
 
     Raises:
-        ValueError: for a seed that belongs to the scenes of training.
-        FileNotFoundError, ImportError: where what scores an answer is not there; see `evaluate`.
+        ValueError: the seed belongs to the scenes of training.
+        FileNotFoundError, ImportError: a scorer is missing; see `evaluate`.
     """
     answer = model_answerer(gpt4roi)
     figures = measure(answer, scenes, seed)

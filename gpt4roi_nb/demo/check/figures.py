@@ -1,4 +1,4 @@
-"""The examination's figures: how many answers are right, by kind of question, and how the wrong ones are wrong."""
+"""The examination's figures: how many answers are right, by kind of question, and how wrong ones are wrong."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from gpt4roi_nb.demo.check.queries import COMPOUND, QUERIES, Answerer, Query, co
 from gpt4roi_nb.demo.choices import QA, QAR
 
 JOINT = "qaqr-joint"
-TOGETHER = 6  # scenes whose questions are asked together: more of them save little, and take more memory
+TOGETHER = 6  # scenes whose questions are asked together: more would save little and take more memory
 CALLED_NOTHING, REFUSED, TAKEN_FOR_STRANGER = "object called nothing", "answerable refused", "scene not recognised"
 Figures = dict[str, dict[str, float]]
 Verdicts = dict[str, dict[str, list[bool]]]
 
 
 def measure(answer: Answerer, count: int, seed: int, *, newcomer: bool = True) -> Figures:
-    """How many of the answers about `count` fresh scenes are right, by kind of question.
+    """Measure how many answers about `count` fresh scenes are right, by kind of question.
 
     Args:
         answer: answers questions about scenes, such as `model_answerer(gpt4roi)`.
-        count: scenes.
-        seed: decides about scenes and questions.
-        newcomer: also ask the open kinds, in unseen wordings and with slips; without, the columns for them are empty.
+        count: number of scenes.
+        seed: decides scenes and questions.
+        newcomer: also ask the open kinds, in unseen wordings and with slips; without it, their columns are empty.
 
     Returns:
         "accuracy": share of right answers; "qa" and "qar" are multiple choice in VCR's form, `JOINT` is both at once.
-        "n": how many were asked.
+        "n": number of questions.
         "shuffled": the control in which every region gets the box of another object of the scene, while the target
-            stays. No entry for kinds that name no region, nor for multiple choice.
-        "chance": of the same questions, the share whose target is true of those other objects as well: what an answerer
-            that sees perfectly has there. For the attributes.
+            stays. It has no entry for kinds that name no region, nor for multiple choice.
+        "chance": of the same questions, the share whose target is also true of those other objects: what an answerer
+            that sees perfectly would get there. Only for the attributes.
         "jittered": as "accuracy", with boxes whose edges are off by up to a tenth of the box's side.
-        "unseen": as "accuracy", in wordings that are held out of training; "misspelt": with a slip of one letter, of a
-            part of the scenes.
-        "wordings": "seen" and "unseen", the mean over kinds of what has both.
+        "unseen": as "accuracy", in wordings that are held out of training.
+        "misspelt": as "accuracy", with a slip of one letter, on part of the scenes.
+        "wordings": "seen" and "unseen", the means over the kinds that have both.
         "mistakes": how often a question about an object is answered as if there were none or no whole one, how often a
-            question that has an answer is refused, and how often a scene is taken for an image of another world.
+            question that has an answer is declined, and how often a scene is taken for an image of another world.
         "turns": the first and the third question of conversations, both of one kind; "of them" is their number.
 
     Raises:
-        ValueError: for a seed that belongs to the scenes of training.
+        ValueError: the seed belongs to the scenes of training.
     """
     check_seed(seed)
     return measure_on(
@@ -60,7 +60,7 @@ def measure(answer: Answerer, count: int, seed: int, *, newcomer: bool = True) -
 
 
 def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int, newcomer: bool = True) -> Figures:
-    """As `measure`, on these scenes; `seed` decides about the questions."""
+    """As `measure`, on these scenes; `seed` decides the questions."""
     found: Verdicts = defaultdict(lambda: defaultdict(list))
     numbered = enumerate(drawn)
     while group := [draw(scene, seed, index, newcomer) for index, scene in islice(numbered, TOGETHER)]:
@@ -78,7 +78,7 @@ def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int, newcomer: bo
                 if kind in VALUES:
                     own, other = (one.scene.objects[k] for k in (*query.question.objects, *query.objects))
                     found["chance"][kind].append(value_of(own, kind) == value_of(other, kind))
-        # Multiple choice by itself: its prompts are long, and others would be padded to them.
+        # Multiple choice separately: its prompts are long, and others would be padded to them.
         pairs = [(one.scene, pair) for one in group for pair in one.pairs]
         letters = iter(answer([(scene, Query(part, part.objects)) for scene, pair in pairs for part in pair]))
         for _, pair in pairs:

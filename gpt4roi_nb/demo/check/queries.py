@@ -1,4 +1,4 @@
-"""What the examination asks about a scene: questions of every kind, with exact, moved and other boxes."""
+"""What the examination asks about a scene: questions of every kind, with exact, moved and other objects' boxes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs, is_letter
 from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
-ONE_REGION_QUESTIONS = 2  # of each one-region kind about each scene; one of every other kind
-CONVERSATIONS = 2  # about each scene
-JITTER = 0.1  # by which each edge of a box is moved at most, as a share of the box's side
-# Every so many scenes, questions with a slip of one letter are asked as well.
-MISSPELT_EVERY = 3
+ONE_REGION_QUESTIONS = 2  # per scene, of each one-region kind; of every other kind one
+CONVERSATIONS = 2  # per scene
+JITTER = 0.1  # most that each edge of a box moves, as a share of the box's side
+MISSPELT_EVERY = 3  # one in so many scenes also gets questions with a slip of one letter
 QUERIES = ("accuracy", "shuffled", "jittered", "unseen", "misspelt")
 
 
 class Query(NamedTuple):
-    """A question as it is put.
+    """A question as it is asked.
 
-    objects: the objects whose boxes it is asked with, region 1 first. earlier: the turns before it. boxes: (regions, 4)
-    boxes to ask with instead, pixels xyxy of the scene's image: as drawn by a hand that is a little off, or of no
-    object.
+    objects: the objects whose boxes are its regions, region 1 first. earlier: the turns before it. boxes: (regions, 4),
+    pixel xyxy in the scene's image, to use instead: a little off, as if drawn by hand, or not an object's.
     """
 
     question: Question
@@ -40,14 +38,14 @@ class Query(NamedTuple):
 
 
 Asked = tuple[Scene, Query]
-Answerer = Callable[[Sequence[Asked]], list[str]]  # the answers, in order; questions about one scene come in a row
+Answerer = Callable[[Sequence[Asked]], list[str]]  # the answers in order; questions about one scene follow one another
 
 
 class Drawn(NamedTuple):
-    """What a scene is asked.
+    """What is asked about a scene.
 
-    queries: by what they are for: those of `QUERIES`, and "first", the first of each conversation. pairs: in VCR's
-    form, an answer and its reason. conversations: three questions each.
+    queries: by purpose: those of `QUERIES`, and "first", the first of each conversation. pairs: in VCR's form, for an
+    answer and for its rationale. conversations: three questions each.
     """
 
     scene: Scene
@@ -59,7 +57,7 @@ class Drawn(NamedTuple):
 def draw_questions(
     scene: Scene, rng: np.random.Generator, *, kinds: Sequence[str] = ALL_KINDS, held_out: bool = False
 ) -> list[Question]:
-    """Questions of every kind that the scene allows; in wordings of training, or in those held out of it."""
+    """Draw questions of every kind that the scene allows, in wordings of training or in held-out ones."""
     drawn: list[Question | None] = []
     for kind in kinds:
         number = ONE_REGION_QUESTIONS if kind in ONE_REGION and not held_out else 1
@@ -69,17 +67,17 @@ def draw_questions(
 
 
 def right(question: Question, answer: str) -> bool:
-    """Whether an answer is right: a letter of a multiple-choice question, else as `questions.is_right` says."""
+    """Whether an answer is right: the letter of a multiple-choice question, else by `questions.is_right`."""
     return is_letter(question, answer) if question.kind in (QA, QAR) else is_right(question, answer)
 
 
 def query_of(question: Question) -> Query:
-    """A question with its own boxes."""
+    """Return a question as a query with its own boxes."""
     return Query(question, question.objects, boxes=np.array(question.boxes, np.float32) if question.boxes else None)
 
 
 def draw(scene: Scene, seed: int, index: int, newcomer: bool = True) -> Drawn:
-    """All that is asked about scene `index`. newcomer: also the open kinds, unseen wordings and slips."""
+    """Draw all that is asked about scene `index`. newcomer: also the open kinds, unseen wordings and slips."""
     rng = np.random.default_rng((seed, index))
     questions = draw_questions(scene, rng, kinds=ALL_KINDS if newcomer else KINDS)
     number = len(scene.objects)
@@ -116,7 +114,7 @@ def _jittered(scene: Scene, objects: Sequence[int], rng: np.random.Generator) ->
 
 
 def _draw_conversation(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """Three questions, the last of the first one's kind; empty where the scene allows no third."""
+    """Three questions, the third of the first one's kind; empty if the scene does not allow three."""
     kind = str(rng.choice((*ONE_REGION, *TWO_REGIONS)))
     question = ask(scene, kind, rng)
     talk: list[Question] = []
@@ -133,7 +131,7 @@ def _draw_conversation(scene: Scene, rng: np.random.Generator) -> list[Question]
 def converse(
     answer: Answerer, conversations: Sequence[tuple[Scene, Sequence[Question]]], first: Sequence[str]
 ) -> list[str]:
-    """The last answer of each conversation, with the model's own answers before it."""
+    """Return the last answer of each conversation, asked after the model's own answers. first: the first answers."""
     said = list(first)
     earlier: list[list[tuple[str, str]]] = [[] for _ in conversations]
     for turn in range(1, max((len(talk) for _, talk in conversations), default=1)):

@@ -1,4 +1,4 @@
-"""Whether images that are not of the generated world are recognised: those that matplotlib and scikit-image bring."""
+"""Measure whether images that are not of the generated world are recognised: those of matplotlib and scikit-image."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gpt4roi_nb.data.scenes.strangers import strangers
 from gpt4roi_nb.demo.check.queries import Answerer, Asked, query_of
 from gpt4roi_nb.images import load_image
 
-# Where packages keep images, none of which training has seen: photographs, drawings, micrographs, pages, textures.
+# Folders of images in packages, which training has not seen: photographs, drawings, micrographs, pages, textures.
 LIBRARIES = {"matplotlib": ("mpl-data/sample_data", "mpl-data/images"), "skimage": ("data",)}
 SUFFIXES = (".png", ".jpg", ".gif")
 LEAST_SIDE = 48  # pixels; smaller ones are buttons
-QUESTIONS = 6  # about each image
-DRAWN, SIZE = 60, 168  # images of the world's own strangers, of fresh seeds, and their side
+QUESTIONS = 6  # per image
+DRAWN, SIZE = 60, 168  # number of the world's own strangers, of fresh seeds, and their side in pixels
 TOGETHER = 4  # images at a time
 LIBRARY_IMAGES, DRAWN_IMAGES = "images of libraries", "images drawn afresh"
 
 
 def library_images() -> list[Path]:
-    """Files of images that installed packages bring, large enough to show something, by name."""
+    """Return the image files in installed packages that are large enough to show something, sorted by name."""
     found = []
     for package, folders in LIBRARIES.items():
         spec = find_spec(package)
@@ -39,12 +39,12 @@ def library_images() -> list[Path]:
 
 
 def measure_strangers(answer: Answerer, seed: int) -> dict[str, float]:
-    """The share of questions about images of other worlds that are answered by saying so.
+    """Measure the share of questions about images of other worlds whose answer says that they are.
 
     Half of the questions are in wordings that training never sees.
 
     Returns:
-        `LIBRARY_IMAGES`, `DRAWN_IMAGES`: shares. "files": how many images of libraries there were.
+        `LIBRARY_IMAGES`, `DRAWN_IMAGES`: shares. "files": the number of library images.
     """
     files = library_images()
     images = [np.asarray(load_image(path)) for path in files]
@@ -57,7 +57,7 @@ def measure_strangers(answer: Answerer, seed: int) -> dict[str, float]:
 
 def _recognised(answer: Answerer, images: Iterable[np.ndarray], seed: int) -> float:
     rng = np.random.default_rng((seed, 1))
-    (model_of_questions,) = scenes(seed, 1, size=64)  # a scene whose questions are asked, and do not fit
+    (model_of_questions,) = scenes(seed, 1, size=64)  # the scene whose questions are asked; they do not fit the images
     verdicts: list[bool] = []
     group: list[Asked] = []
     for number, image in enumerate(images, start=1):

@@ -6,11 +6,11 @@ from gpt4roi_nb.demo.check.bars import BARS
 from gpt4roi_nb.demo.check.figures import Figures
 
 COLUMNS = ("accuracy", "bar", "unseen", "misspelt", "jittered", "shuffled", "chance")
-SHARES = ("mistakes", "strangers", "benchmarks")  # columns of figures that are no kinds of question
+SHARES = ("mistakes", "strangers", "benchmarks")  # columns whose figures are not kinds of question
 
 
 def table(figures: Figures) -> str:
-    """The figures as lines of text; of columns that they have."""
+    """Return the figures as lines of text, with the columns that they have."""
     columns = [name for name in COLUMNS if name == "bar" or name in figures]
     lines = [f"{'kind':14}" + "".join(f"{name:>10}" for name in columns) + f"{'n':>7}"]
     for kind, count in figures["n"].items():

@@ -28,7 +28,7 @@ FILES = tuple(
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's two PNGs and its entry. Crowds are taken apart: ADE20K has none."""
+    """Add an image's two PNGs and its entry. Crowds are split into objects: ADE20K has none."""
     stem = f"ADE_{picture.split}_{picture.number:08d}"
     added.links.append(f"{ROOT}/images/{FOLDERS[picture.split]}/{stem}.jpg")
     segments = (*picture.stuff, *picture.things)

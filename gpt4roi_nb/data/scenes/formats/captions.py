@@ -11,7 +11,7 @@ from gpt4roi_nb.data.scenes.formats.referring import MDETR_HEAD
 from gpt4roi_nb.data.scenes.question_kinds import SIDE_MARGIN, an, pick, plural, stuff
 from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, SceneObject
 
-# Figures of Visual Genome are of its test part. This world has none, so that file holds what is for validation, too.
+# Published results on Visual Genome use its test part. This world has none, so that file gets the validation images.
 GENOME_FILES = {split: f"vg/{split}.json" for split in (*SPLITS, "test")}
 GENOME_SPLITS = {"train": ("train",), "val": ("val", "test")}
 REGIONS, IMAGES = "vg/region_descriptions.json", "vg/image_data.json"
@@ -53,17 +53,17 @@ WORDS_FOR_NUMBERS = (
     "twelve",
 )
 ENDINGS = ("on a table .", "in front of a wall .", "on a smooth table .", "under a lamp .")
-CAPTIONS = 2  # of each picture
+CAPTIONS = 2  # per image
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture to Visual Genome's and Flickr30k's files."""
+    """Add an image to Visual Genome's and Flickr30k's files."""
     _add_genome(picture, added)
     _add_flickr(picture, added)
 
 
 def regions(picture: Picture) -> list[tuple[Box, str]]:
-    """Regions with a phrase that is true of them: two of every object, and some of two objects."""
+    """Return regions with a phrase that is true of them: two per object, and some of two objects."""
     rng = picture.rng("visual genome")
     found: list[tuple[Box, str]] = []
     for thing in picture.objects:
@@ -127,7 +127,7 @@ def _add_genome(picture: Picture, added: Added) -> None:
 
 
 def sentence(picture: Picture, rng: np.random.Generator) -> tuple[str, list[tuple[tuple[int, int], list[int]]]]:
-    """A caption, and for each of its phrases the characters (start, end) and the indices of the objects meant."""
+    """Write a caption; for each of its phrases, return characters (start, end) and the indices of the objects meant."""
     by_colour = rng.random() < 0.5
     groups: dict[str, list[int]] = {}
     for index, thing in enumerate(picture.objects):
@@ -153,7 +153,7 @@ def _add_flickr(picture: Picture, added: Added) -> None:
         number = picture.number * CAPTIONS + k
         image: Record = {
             "file_name": file_name,
-            "height": str(picture.height),  # text, in the published files
+            "height": str(picture.height),  # a string, as in the published files
             "width": str(picture.width),
             "id": number,
             "original_img_id": picture.number,

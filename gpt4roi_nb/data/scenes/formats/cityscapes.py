@@ -1,7 +1,7 @@
 """Cityscapes' layout: gtFine's label and instance PNGs, and the panoptic PNGs with their list.
 
 Ids are Cityscapes' own, so that its tools read the files; the names are this world's. `instanceIds` is 16-bit: an
-object is id × 1000 + n, a crowd its id, and so is stuff; 0 is unlabelled. Pictures are JPEG, as everywhere here.
+object is id × 1000 + n, crowds and stuff are their id, 0 is unlabelled. Images are JPEG, as in all formats here.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ FILES = tuple(
 
 
 def regions(picture: Picture) -> Iterator[tuple[Segment, int]]:
-    """(segment, instance id) of everything that is labelled."""
+    """Yield (segment, instance id) of everything that is labelled."""
     counts: Counter[str] = Counter()
     for segment in picture.segments:
         number = THING_IDS[segment.category]
@@ -56,7 +56,7 @@ def regions(picture: Picture) -> Iterator[tuple[Segment, int]]:
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's three PNGs and its entry."""
+    """Add an image's three PNGs and its entry."""
     stem = f"{CITY}_{picture.number:06d}_000000"
     folder = f"cityscapes/gtFine/{picture.split}/{CITY}"
     added.links.append(f"cityscapes/leftImg8bit/{picture.split}/{CITY}/{stem}_leftImg8bit.jpg")
@@ -73,7 +73,7 @@ def add(picture: Picture, added: Added) -> None:
         labelled, rgb_ids
     )
     file = f"cityscapes/gtFine/cityscapes_panoptic_{picture.split}.json"
-    # The official tool makes this name of the instance file's, and no picture is called so: readers go by the id.
+    # The official tool derives this name from the instance file's. No image has it: readers go by the id.
     unreal = f"{stem}_gtFine_leftImg8bit.png"
     image = {"id": stem, "width": picture.width, "height": picture.height, "file_name": unreal}
     added.row(file, "images", image)

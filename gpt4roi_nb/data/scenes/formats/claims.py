@@ -1,8 +1,8 @@
-"""Multiple-choice items about a scene, in VCR's manner: question, four answers, four rationales, one of each right.
+"""Multiple-choice items about a scene, in VCR's form: question, four answers, four rationales, one of each right.
 
-What a choice claims is kept beside its words, so that it can be held against the scene: the right choice's claims are
-all true, and of every wrong one at least one is false. A wrong rationale agrees with the right answer and is as
-plausible; only the picture tells it from the right one.
+Each choice keeps its claims beside its words, so that they can be checked against the scene: the claims of the right
+choice are all true, and every wrong choice has at least one false claim. A wrong rationale agrees with the right answer
+and is as plausible; only the image tells it from the right one.
 """
 
 from collections.abc import Iterable
@@ -31,8 +31,8 @@ Tokens = tuple[Token, ...]
 
 
 class Claim(NamedTuple):
-    """Something about object `subject`: an attribute and its value; a side and the object that it stands on that side
-    of; or "besides" and how many other objects there are."""
+    """A statement about object `subject`: an attribute and its value; a side, and the object on that side of which it
+    stands; or "besides", and how many other objects there are."""
 
     subject: int
     what: str
@@ -69,7 +69,7 @@ def is_true(scene: Scene, choice: Choice) -> bool:
 
 
 def said(text: str, *objects: int | tuple[int, ...]) -> Tokens:
-    """Words with `{0}`, `{1}` … standing for the objects given."""
+    """Split a text into tokens; `{0}`, `{1}` … stand for the given objects."""
     tokens: list[Token] = []
     for word in text.split():
         if word.startswith("{"):
@@ -96,7 +96,7 @@ def _claims(index: int, values: Values, attributes: Iterable[str] = ATTRIBUTES) 
 
 
 def _wrong_values(scene: Scene, index: int, attribute: str, rng: np.random.Generator, count: int = 1) -> list[str]:
-    """Different values that the object does not have, those of other objects first (or all alike, now and then)."""
+    """Different values that the object does not have, those of other objects first (sometimes in any order)."""
     own = value_of(scene.objects[index], attribute)
     wrong = [value for value in VALUES[attribute] if value != own]
     seen = {value_of(thing, attribute) for thing in scene.objects} if rng.random() < SEEN_SHARE else set()
@@ -110,9 +110,9 @@ SQUARE = ((False, False), (True, False), (False, True), (True, True))
 def _are(
     scene: Scene, indices: list[int], kept: list[set[str]], rng: np.random.Generator, frame: str
 ) -> tuple[Choice, ...]:
-    """Choices that describe each object wholly: two values may be right or wrong each, which makes four.
+    """Four choices that describe each object completely: each of two values is right or wrong.
 
-    So no choice is more like the others than any, and none can be told without the picture. kept: attributes of each
+    So all choices are equally like one another, and only the image tells which is right. kept: attributes of each
     object that stay right. frame: has `{0}` for the first object and `<0>` for its description.
     """
     free = [(k, attribute) for k in range(len(indices)) for attribute in ATTRIBUTES if attribute not in kept[k]]
@@ -137,7 +137,7 @@ SIDE_WORDS = {"left": "to the left", "right": "to the right", "front": "in front
 
 
 def _sides(scene: Scene, one: int, other: int) -> tuple[Choice, ...] | None:
-    """Where an object stands, seen from another; None where that is not clear."""
+    """Where an object stands, seen from another; None if that is not clear."""
     if not (comparable(scene, "left_right", one, other) and comparable(scene, "front_behind", one, other)):
         return None
     side = "left" if stands(scene, one, "left", other) else "right"
@@ -156,7 +156,7 @@ def _sides(scene: Scene, one: int, other: int) -> tuple[Choice, ...] | None:
 
 
 def what(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
-    """What something is, and where it stands."""
+    """Ask what something is; the rationales say where it stands."""
     sides = _sides(scene, one, other)
     if sides is None:
         return None
@@ -165,7 +165,7 @@ def what(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item |
 
 
 def where(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
-    """Where something stands, and what the two are."""
+    """Ask where something stands; the rationales say what the two objects are."""
     sides = _sides(scene, one, other)
     if sides is None:
         return None
@@ -176,7 +176,7 @@ def where(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item 
 
 
 def attribute(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
-    """The colour of something, and what else it is: an item about this object alone."""
+    """Ask for the colour of something; the rationales describe this object, which is the only one cited."""
     values = [scene.objects[one].colour, *_wrong_values(scene, one, "colour", rng, CHOICES - 1)]
     answers = tuple(Choice(said(f"{{0}} is {value} .", one), (Claim(one, "colour", value),)) for value in values)
     question = pick(rng, ("What colour is {0} ?", "Which colour does {0} have ?", "How is {0} painted ?"))
@@ -184,7 +184,7 @@ def attribute(scene: Scene, one: int, other: int, rng: np.random.Generator) -> I
 
 
 def same(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
-    """Whether two things share colour, material or category, and what they are."""
+    """Ask whether two things share colour, material or category; the rationales describe both."""
     shared = pick(rng, ("colour", "material", "category"))
     mine, yours = (value_of(scene.objects[k], shared) for k in (one, other))
     if mine == yours:
@@ -207,7 +207,7 @@ def same(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item |
 
 
 def larger(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
-    """Which of two things is larger, and what they are."""
+    """Ask which of two things is larger; the rationales describe both."""
     if not comparable(scene, "larger", one, other):
         return None
     named = ("colour", "category")
@@ -229,7 +229,7 @@ def larger(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item
 
 
 def besides(scene: Scene, one: int, other: int, rng: np.random.Generator) -> Item | None:
-    """How many other things there are: numbers in the text that name no object."""
+    """Ask how many other things there are: numbers in the text that name no object."""
     number = len(scene.objects) - 1
     wrong = rng.permutation([k for k in range(max(0, number - 2), number + 4) if k != number]).tolist()[: CHOICES - 1]
     answers = tuple(
@@ -244,7 +244,7 @@ KINDS = (what, where, attribute, same, larger, besides)
 
 
 def items(scene: Scene, rng: np.random.Generator, count: int) -> list[Item]:
-    """Up to `count` items of different kinds about a scene with two objects or more."""
+    """Draw up to `count` items of different kinds about a scene with two objects or more."""
     found = []
     for kind in rng.permutation(len(KINDS)).tolist():
         one, other = (int(k) for k in rng.choice(len(scene.objects), 2, replace=False))

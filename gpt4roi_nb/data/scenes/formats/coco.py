@@ -1,7 +1,7 @@
 """COCO 2017: instances and panoptic segmentation.
 
-A crowd (see `picture.CROWD`) is one annotation with uncompressed run lengths, everything else polygons. Panoptic PNGs
-hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
+A crowd (see `picture.CROWD`) is one annotation with uncompressed run lengths; everything else has polygons. Panoptic
+PNGs hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
 """
 
 from functools import lru_cache
@@ -21,7 +21,7 @@ COLOURS = {
     "table": (150, 120, 90),
     "wall": (70, 90, 120),
 }
-URL = "http://generated.invalid"  # names no host: nothing is to be downloaded
+URL = "http://generated.invalid"  # names no host, so that nothing is downloaded
 
 INFO = {
     "description": "generated table-top scenes",
@@ -55,7 +55,7 @@ FILES = (
 
 
 def image_record(picture: Picture, file_name: str) -> Record:
-    """An entry of a COCO file's `images`."""
+    """Return an entry of a COCO file's `images`."""
     return {
         "license": 1,
         "file_name": file_name,
@@ -70,7 +70,7 @@ def image_record(picture: Picture, file_name: str) -> Record:
 
 @lru_cache(maxsize=1)
 def object_records(picture: Picture) -> tuple[Record, ...]:
-    """The entries of a COCO file's `annotations` for each object, by polygons: the same ones for all files."""
+    """Return the entries of a COCO file's `annotations`, one per object, with polygons: the same ones for all files."""
     return tuple(_object_record(picture, index) for index in range(len(picture.objects)))
 
 
@@ -88,7 +88,7 @@ def _object_record(picture: Picture, index: int) -> Record:
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture to instances and panoptic files."""
+    """Add an image to the instances and panoptic files."""
     file_name = f"{picture.stem}.jpg"
     added.links.append(f"{FOLDER}/{picture.split}2017/{file_name}")
     added.row(INSTANCES[picture.split], "images", image_record(picture, file_name))
@@ -108,7 +108,7 @@ def add(picture: Picture, added: Added) -> None:
 
 
 def segment_id(category: str, index: int) -> int:
-    """The id of a picture's segment `index`: its category's colour but for the blue, which no other segment has."""
+    """Return the id of an image's segment `index`: its category's red and green with a blue of its own."""
     red, green, blue = COLOURS[category]
     return red + 256 * green + 65536 * (blue + index)
 

@@ -29,10 +29,10 @@ _SUBSETS = tuple(chain.from_iterable(combinations(ATTRIBUTES, count) for count i
 
 @dataclass(frozen=True)
 class Expression:
-    """How an object is told from the others.
+    """Words that tell an object from the others.
 
-    values: (attribute, value) pairs that it has. place: of the objects with these values, the one furthest to that
-    side. relation: it stands on that side of the object that the other expression picks.
+    values: (attribute, value) pairs that it has. place: it is the furthest to that side of the objects with these
+    values. relation: it stands on that side of the object that the other expression picks.
     """
 
     values: tuple[tuple[str, str], ...]
@@ -40,12 +40,12 @@ class Expression:
     relation: "tuple[str, Expression] | None" = None
 
     def noun(self) -> str:
-        """The words for its values alone: "red cone", "small metal thing"."""
+        """Return the words for its values alone: "red cone", "small metal thing"."""
         words = [value for _, value in self.values]
         return " ".join(words if self.values[-1:] and self.values[-1][0] == "category" else [*words, "thing"])
 
     def words(self, rng: np.random.Generator) -> str:
-        """The whole expression in English, in one of several wordings, without an article of its own."""
+        """Return the whole expression in English, in one of several wordings, without a leading article."""
         text = self.noun()
         if self.place:
             text = pick(rng, PLACE_WORDS[self.place]).format(text)
@@ -54,7 +54,7 @@ class Expression:
         return text
 
     def chosen(self, scene: Scene) -> list[int]:
-        """Indices of the objects that it fits. Empty also where a side is too close to call."""
+        """Return the indices of the objects that it fits; none if a side is too close to call."""
         fits = _fitting(scene, self.values)
         if self.relation:
             side, other = self.relation
@@ -71,7 +71,7 @@ def _fitting(scene: Scene, values: tuple[tuple[str, str], ...]) -> list[int]:
 
 
 def _on_side(scene: Scene, indices: list[int], side: str, landmark: int) -> list[int]:
-    """Those of some objects that stand on that side of another; empty where it is too close to call for any."""
+    """Those of some objects that stand on that side of another; empty if any is too close to call."""
     kind = "left_right" if side in ("left", "right") else "front_behind"
     found = []
     for index in indices:
@@ -85,7 +85,7 @@ def _on_side(scene: Scene, indices: list[int], side: str, landmark: int) -> list
 
 
 def _furthest(scene: Scene, indices: list[int], place: str) -> list[int]:
-    """The one of some objects that lies furthest to a side; empty where that is too close to call."""
+    """The one of some objects that is furthest to a side; empty if that is too close to call."""
     if len(indices) < 2:
         return indices
     reached = [reach(scene.objects[index], place) for index in indices]
@@ -95,7 +95,7 @@ def _furthest(scene: Scene, indices: list[int], place: str) -> list[int]:
 
 
 def reach(thing: SceneObject, side: str) -> float:
-    """How far an object lies to a side: pixels of its box's middle for left and right, else table units."""
+    """Return how far an object is to a side: the middle of its box in pixels for left and right, else table units."""
     if side in ("left", "right"):
         middle = (thing.box[0] + thing.box[2]) / 2
         return middle if side == "right" else -middle
@@ -112,11 +112,11 @@ def _valued(thing: SceneObject, attributes: tuple[str, ...]) -> tuple[tuple[str,
 
 
 def by_looks(scene: Scene, index: int) -> list[Expression]:
-    """Every choice of attributes that picks the object, without a word on where it is; shortest first."""
+    """Return all expressions that pick an object by attributes alone, shortest first."""
     return [*_by_looks(scene, index)]
 
 
-@lru_cache(maxsize=MAX_OBJECTS)  # for all that is said of one picture, and no more
+@lru_cache(maxsize=MAX_OBJECTS)  # enough for one image
 def _by_looks(scene: Scene, index: int) -> tuple[Expression, ...]:
     thing = scene.objects[index]
     shared = [
@@ -129,7 +129,7 @@ def _by_looks(scene: Scene, index: int) -> tuple[Expression, ...]:
 
 
 def by_place(scene: Scene, index: int) -> list[Expression]:
-    """Expressions that pick the object by its side among its like, who are two or more."""
+    """Return expressions that pick an object by its side among two or more objects like it."""
     found = []
     for attributes in (("category",), ("colour",), ("colour", "category"), ("size",), ("material",)):
         values = _valued(scene.objects[index], attributes)
@@ -140,7 +140,7 @@ def by_place(scene: Scene, index: int) -> list[Expression]:
 
 
 def by_neighbour(scene: Scene, index: int, rng: np.random.Generator) -> list[Expression]:
-    """Expressions that pick the object by its looks and its side of another, which its own looks pick."""
+    """Return expressions that pick an object by its attributes and its side of another, which attributes pick."""
     found = []
     values = [_valued(scene.objects[index], named) for named in (("colour", "category"), ATTRIBUTES)]
     alike = [_fitting(scene, of_one) for of_one in values]

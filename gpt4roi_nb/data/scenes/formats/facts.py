@@ -1,4 +1,4 @@
-"""What is so in every picture, in this package's own words: `objects.jsonl`, and each object's mask in `masks/`."""
+"""The facts of every image in this package's own form: `objects.jsonl`, and the objects' masks in `masks/`."""
 
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
 from gpt4roi_nb.data.scenes.formats.picture import Picture
@@ -8,7 +8,7 @@ FILES = (JsonFile(OBJECTS, lines=True),)
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's line, and its mask PNG: 0 where no object is seen, k + 1 where object k is."""
+    """Add an image's line and its mask PNG: 0 where no object is seen, k + 1 where object k is."""
     added.pngs[f"masks/{picture.stem}.png"] = picture.owners
     record = {
         "image": f"images/{picture.stem}.jpg",

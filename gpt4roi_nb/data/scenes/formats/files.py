@@ -1,4 +1,4 @@
-"""What a picture adds to the world's files, and how an annotation file is put together from what all of them added."""
+"""What an image adds to the world's files, and how an annotation file is assembled from what all images added."""
 
 import json
 import pickle
@@ -18,11 +18,11 @@ _UP = 2  # PNG's filter that gives the difference to the row above; above the fi
 
 @dataclass
 class Added:
-    """What one picture adds.
+    """What one image adds.
 
-    rows: (file, list within the file, record); the file's name is relative to the world's folder. links: further names
-    of the picture's file. pngs: name to (H, W) or (H, W, 3) uint8, or (H, W) uint16. texts: name to the content of a
-    JSON file of its own. images: name to (H, W, 3) uint8 RGB of an image that no scene shows, written as JPEG.
+    rows: (file, list in the file, record); the file's name is relative to the world's folder. links: further names of
+    the image's file. pngs: by name, (H, W) or (H, W, 3) uint8, or (H, W) uint16. texts: by name, the content of a JSON
+    file of its own. images: by name, (H, W, 3) uint8 RGB of another image, not of a scene, written as JPEG.
     """
 
     rows: list[tuple[str, str, Record]] = field(default_factory=list)
@@ -32,14 +32,15 @@ class Added:
     images: dict[str, np.ndarray] = field(default_factory=dict)
 
     def row(self, file: str, name: str, record: Record) -> None:
+        """Add a record to the list `name` of a file ("" if it has no lists)."""
         self.rows.append((file, name, record))
 
 
 @dataclass(frozen=True)
 class JsonFile:
-    """A JSON object with lists of records after its head; or, without lists, one list; or JSON lines.
+    """A JSON object with a head and then lists of records; or, without lists, one list; or JSON Lines.
 
-    lists: their names. head: what stands before them.
+    lists: their names. head: what comes before them.
     """
 
     path: str
@@ -48,7 +49,7 @@ class JsonFile:
     lines: bool = False
 
     def write(self, path: Path, spools: dict[str, Path]) -> None:
-        """Puts the file together. spools: list name to a file of JSON records, one a line ("" without lists)."""
+        """Write the file. spools: by list name ("" without lists), a file of JSON records, one per line."""
         with path.open("wb") as file:
             if self.lines:
                 file.writelines(_lines(spools.get("")))
@@ -69,9 +70,9 @@ class JsonFile:
 
 @dataclass(frozen=True)
 class ObjectFile:
-    """A file that cannot be written record by record: `build` makes its bytes of the records of list `source`.
+    """A file that cannot be written record by record: `build` makes its bytes from the records of list `source`.
 
-    source: the name under which pictures add to it, which may feed several files.
+    source: the name under which images add records; several files may share one.
     """
 
     path: str
@@ -79,25 +80,25 @@ class ObjectFile:
     build: Callable[[list[Record]], bytes]
 
     def write(self, path: Path, spools: dict[str, Path]) -> None:
-        """Reads the records from their spool and writes the file."""
+        """Read the records from their spool and write the file."""
         path.write_bytes(self.build([json.loads(line) for line in _lines(spools.get(""))]))
 
 
 def dumps(record: Any) -> bytes:
-    """A record as one line of JSON."""
+    """Write a record as one line of JSON."""
     return orjson.dumps(record)
 
 
 def pickled(records: list[Record]) -> bytes:
-    """Protocol 2, as Python 2 wrote the published files. The records come from JSON, so equal ones give equal bytes."""
+    """Pickle with protocol 2, as the published files are. Records come from JSON, so equal ones give equal bytes."""
     return pickle.dumps(records, protocol=2)
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of label pixels: (H, W) uint8 grey, (H, W) uint16 grey of 16 bits, or (H, W, 3) uint8 RGB.
+    """Write label pixels as a PNG file: (H, W) uint8 grey, (H, W) uint16 grey of 16 bits, or (H, W, 3) uint8 RGB.
 
-    Pillow tries five filters on every row, which costs half of the time that a world takes. In a map of labels most
-    rows repeat the one above, so "up" is the filter; what it leaves are runs.
+    Pillow tries five filters on every row, which takes half of the time of writing a world. In a map of labels, most
+    rows repeat the one above, so this always uses the filter "up", which leaves runs.
     """
     height, width = pixels.shape[:2]
     depth, colour_type = 8 * pixels.itemsize, 2 if pixels.ndim == 3 else 0
@@ -105,7 +106,7 @@ def png(pixels: np.ndarray) -> bytes:
     filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
     filtered[:, 0], filtered[0, 1:] = _UP, rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    packer = zlib.compressobj(strategy=zlib.Z_RLE, memLevel=5)  # runs need little memory, and small tables are quicker
+    packer = zlib.compressobj(strategy=zlib.Z_RLE, memLevel=5)  # runs need little memory, and small tables are faster
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)),
         (b"IDAT", packer.compress(filtered.data) + packer.flush()),

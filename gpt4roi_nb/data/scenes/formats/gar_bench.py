@@ -1,4 +1,4 @@
-"""GAR-Bench-VQA: lettered questions about masks, which are compressed run lengths; of the validation pictures alone.
+"""GAR-Bench-VQA: lettered questions about masks in compressed run lengths, for validation images only.
 
 The benchmark has one split. Its types texture/pattern, ordering and mirror have no counterpart in the scenes.
 """
@@ -21,7 +21,7 @@ ATTRIBUTES = {"color": "colour", "shape": "category", "material": "material"}  #
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds a question of each type, where the scene has a clear one."""
+    """Add a question of each type for which the scene has a clear one."""
     if picture.split != SPLIT:
         return
     rng = picture.rng("gar bench")

@@ -1,8 +1,8 @@
-"""LLaVA-Instruct-150K: conversations about pictures, and the detector's boxes that go with them.
+"""LLaVA-Instruct-150K: conversations about images, and the detector's boxes that go with them.
 
-The conversations name no regions; `<image>` stands at the start or the end of the first human turn. The boxes lie in a
+The conversations name no regions; `<image>` stands at the start or the end of the first human turn. The boxes are in a
 pickle as published (`llava_150k_bbox_pred_results.pkl`) and in an `.npz` with the same content: `filename` (P,),
-`offsets` (P + 1,), `pred_bboxes` (M, 5) float32, `labels` (M,); picture p has the rows offsets[p] to offsets[p + 1].
+`offsets` (P + 1,), `pred_bboxes` (M, 5) float32, `labels` (M,); image p has the rows offsets[p] to offsets[p + 1].
 """
 
 import io
@@ -71,14 +71,16 @@ FILES = (
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's detections and, if it is for training, a conversation and a description."""
+    """Add an image's detections and, if it is for training, a conversation and a description."""
     rng = picture.rng("llava")
     size = np.array([picture.width, picture.height] * 2)
     scores = rng.uniform(*SCORES, len(picture.objects)).round(6).tolist()
     boxes = [
         [*(np.array(thing.box) / size).tolist(), score] for thing, score in zip(picture.objects, scores, strict=True)
     ]
-    labels = [category_id(thing) - 1 for thing in picture.objects]  # a detector counts LVIS's categories from 0
+    labels = [
+        category_id(thing) - 1 for thing in picture.objects
+    ]  # the detector's labels count LVIS's categories from 0
     detection = {"filename": f"{picture.stem}.jpg", "pred_bboxes": boxes, "labels": labels}
     added.row(DETECTIONS, "", detection)
     if picture.split == "train":
@@ -111,7 +113,7 @@ def _conversation(picture: Picture, rng: np.random.Generator) -> list[tuple[str,
 
 
 def _about_one(picture: Picture, rng: np.random.Generator) -> tuple[str, str] | None:
-    """A question about an attribute of an object that other attributes pick out."""
+    """A question about an attribute of an object that other attributes identify."""
     index = int(rng.integers(len(picture.objects)))
     asked = pick(rng, ATTRIBUTES)
     names = [name for name in by_looks(picture.scene, index) if asked not in dict(name.values)]

@@ -10,15 +10,15 @@ from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, SceneObject
 
-# Some of LVIS's names hold a space or parentheses; so do these.
+# Some of LVIS's names contain a space or parentheses, and so do these.
 KIND_NAMES = {"ring": " ring", "mug": "_mug_(drinking_vessel)"}
-NEGATIVES = 5  # categories that an image record says are certainly absent
+NEGATIVES = 5  # categories that an image record lists as certainly absent
 
 LVIS_FILES = {split: f"lvis/lvis_v1_{split}.json" for split in SPLITS}
 
 
 def category_id(thing: SceneObject) -> int:
-    """The id of an object's category, from 1."""
+    """Return the id of an object's category, from 1."""
     return COLOURS.index(thing.colour) * len(CATEGORIES) + CATEGORIES.index(thing.category) + 1
 
 
@@ -41,15 +41,17 @@ def _categories() -> list[Record]:
 
 @dataclass(frozen=True)
 class LvisFile(JsonFile):
-    """Its categories tell how many images and annotations they have, and so how frequent they are."""
+    """A file whose categories give their numbers of images and annotations, and so how frequent they are."""
 
     def write(self, path: Path, spools: dict[str, Path]) -> None:
-        """Counts, then writes."""
+        """Count images and annotations per category, then write the file."""
         pairs: Counter[tuple[int, int]] = Counter()  # of category and image
         if "annotations" in spools:
             with spools["annotations"].open("rb") as lines:
                 for line in lines:
-                    tail = json.loads(b"{" + line[line.index(b'"image_id"') :])  # without the outline, most of a line
+                    tail = json.loads(
+                        b"{" + line[line.index(b'"image_id"') :]
+                    )  # skips the outline, which is most of a line
                     pairs[tail["category_id"], tail["image_id"]] += 1
         images = Counter(category for category, _ in pairs)
         instances: Counter[int] = Counter()
@@ -80,7 +82,7 @@ FILES = tuple(
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture to its split."""
+    """Add an image to its split."""
     file = LVIS_FILES[picture.split]
     present = {category_id(thing) for thing in picture.objects}
     absent = [record["id"] for record in LVIS_CATEGORIES if record["id"] not in present]

@@ -8,7 +8,7 @@ Polygon = list[float]
 
 
 def bounds(mask: np.ndarray) -> list[int]:
-    """The tight box [x, y, width, height] in pixels of a mask (H, W) bool that is not empty."""
+    """Return the tight box [x, y, width, height] in pixels of a non-empty mask (H, W) bool."""
     rows = np.flatnonzero(mask.any(1))
     cols = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
     x, y = int(cols[0]), int(rows[0])
@@ -16,14 +16,14 @@ def bounds(mask: np.ndarray) -> list[int]:
 
 
 def rgb_ids(ids: np.ndarray) -> np.ndarray:
-    """Segment ids (…) int32 as a panoptic PNG holds them, (…, 3) uint8: id = R + 256·G + 65536·B."""
+    """Encode segment ids (…) int32 as in a panoptic PNG, (…, 3) uint8: id = R + 256·G + 65536·B."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
 
 
 def run_lengths(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) -> dict[str, list[int]]:
-    """A mask (H, W) bool as `{"counts": […], "size": [H, W]}`: runs down the columns, the first one outside it.
+    """Encode a mask (H, W) bool as `{"counts": […], "size": [H, W]}`: runs down the columns, the first one outside it.
 
-    box: int pixel xyxy; what lies outside of it does not count.
+    box: int pixel xyxy; pixels outside of it do not count.
     """
     height, width = mask.shape
     left, top, right, bottom = box or (0, 0, width, height)
@@ -31,16 +31,16 @@ def run_lengths(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) 
     columns[:, top:bottom] = mask[top:bottom, left:right].T
     flat = np.concatenate(([False], columns.ravel(), [False]))
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + left * height
-    ends = np.concatenate((changes[changes < mask.size], [mask.size]))  # the mask's end is no change
+    ends = np.concatenate((changes[changes < mask.size], [mask.size]))  # the end of the mask is not a change
     counts = ends.copy()
     counts[1:] -= ends[:-1]
     return {"counts": counts.tolist(), "size": [height, width]}
 
 
 # Directions along pixel edges in clockwise order: right 0, down 1, left 2, up 3.
-# Where the outline turns, by which of the four pixels around a corner are set (upper left 1, upper right 2, lower left
-# 4, lower right 8): the directions in which it leaves, with the mask to its right. Where two pixels touch by a corner,
-# it passes twice and turns right each time: they count as apart.
+# The directions in which the outline leaves a corner where it turns, with the mask to its right, by which of the four
+# pixels around the corner are set (upper left 1, upper right 2, lower left 4, lower right 8). Where two pixels touch
+# only at a corner, it passes twice and turns right each time: they count as separate.
 _LEAVING = {1: (2,), 2: (3,), 4: (1,), 8: (0,), 7: (1,), 11: (2,), 13: (0,), 14: (3,), 6: (1, 3), 9: (0, 2)}
 _IS_TURN = np.isin(np.arange(16), [*_LEAVING])
 
@@ -49,7 +49,7 @@ Loop = list[tuple[float, float]]  # corners (x, y), the first two on a horizonta
 
 
 def _loops(mask: np.ndarray, left: int, top: int) -> list[Loop]:
-    """The mask's borders along pixel edges: outer ones clockwise, those of holes the other way.
+    """The mask's borders along pixel edges: outer ones clockwise, those of holes counter-clockwise.
 
     left, top: the pixel at which the mask begins.
     """
@@ -62,7 +62,7 @@ def _loops(mask: np.ndarray, left: int, top: int) -> list[Loop]:
     rows, cols = np.divmod(turns, width + 1)
     codes = around[turns].tolist()
     corners = list(zip((cols + float(left)).tolist(), (rows + float(top)).tolist(), strict=True))
-    # An edge ends at the next corner of its row or column, so the neighbours in these two orders say where.
+    # An edge ends at the next corner of its row or column, which these two orders give.
     down = np.lexsort((rows, cols))
     place = np.empty_like(down)
     place[down] = np.arange(down.size)
@@ -71,7 +71,7 @@ def _loops(mask: np.ndarray, left: int, top: int) -> list[Loop]:
     loops = []
     for start, code in enumerate(codes):
         if _LEAVING[code][0] != 0:
-            continue  # a loop begins where an edge along the upper side of a pixel does
+            continue  # a loop begins with an edge along the upper side of a pixel
         for leaving in _LEAVING[code]:
             if done[4 * start + leaving]:
                 continue
@@ -92,7 +92,7 @@ def _loops(mask: np.ndarray, left: int, top: int) -> list[Loop]:
 
 
 def _is_outer(loop: Loop) -> bool:
-    """By the sign of the area, to which every other edge, a vertical one, adds nothing."""
+    """Whether a loop is an outer border, by the sign of its area, to which vertical edges add nothing."""
     return sum((x - next_x) * y for (x, y), (next_x, _) in zip(loop[::2], loop[1::2], strict=True)) > 0
 
 
@@ -104,12 +104,12 @@ def _holds(loop: Loop, x: float, y: float) -> bool:
 
 
 def polygons(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) -> list[Polygon]:
-    """A mask (H, W) bool as flat polygons [x, y, x, y, …] along pixel edges, one for each connected part.
+    """Encode a mask (H, W) bool as flat polygons [x, y, x, y, …] along pixel edges, one per connected part.
 
-    box: int pixel xyxy; what lies outside of it does not count.
+    A part with a hole is one polygon too: a slit of no width leads from its border to the hole's and back, since COCO's
+    polygons have no other way to express a hole.
 
-    A part with a hole is one polygon too: a slit without width leads from its border to the hole's and back, since
-    COCO's polygons have no other way to say it.
+    box: int pixel xyxy; pixels outside of it do not count.
     """
     left, top, right, bottom = box or (0, 0, *mask.shape[::-1])
     loops = _loops(mask[top:bottom, left:right], left, top)

@@ -1,7 +1,7 @@
-"""Conversations in the world's own words, for `load("conversations", …)`: what a newcomer asks, and what is true.
+"""Conversations in the world's own words, for `load("conversations", …)`: what a newcomer asks, and true answers.
 
-One file a topic, so that a mixture can weigh them. They ask in the wordings of training alone, about pictures for
-training. A quarter of these pictures adds an image that is not of this world, a `strangers` file's.
+There is one file per topic, so that a mixture can weigh them. They use only wordings of training, about images for
+training. A quarter of these images adds an image that is not of this world, to the file `strangers`.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.data.scenes.strangers import stranger
 
 FOLDER = "own"
-TOPICS: dict[str, tuple[str, ...]] = {  # the kinds of question that are asked once of each picture
+TOPICS: dict[str, tuple[str, ...]] = {  # the kinds of question, each asked once per image
     "image": (*open_questions.OF_IMAGE, "count", "which"),
     "regions": (*ONE_REGION, *TWO_REGIONS, "compound"),
     "relations": (*open_questions.OF_ONE, *open_questions.OF_TWO),
@@ -27,14 +27,17 @@ FILES = tuple(JsonFile(f"{FOLDER}/{topic}.json") for topic in (*TOPICS, TALKS, S
 
 TURNS = 3  # of a conversation
 TALKS_OF_PICTURE = 2
-SLIP_SHARE = 0.1  # of the questions, in which one letter slips
-JITTER_SHARE, JITTER = 0.3, 0.08  # of the boxes of objects, and by how much each edge moves, as a share of the side
-STRANGER_EVERY = 4  # pictures for training that come with an image of another world
+SLIP_SHARE = 0.1  # of the questions that get a slip of one letter
+JITTER_SHARE, JITTER = (
+    0.3,
+    0.08,
+)  # share of objects' boxes that are moved; how far each edge moves, as a share of the side
+STRANGER_EVERY = 4  # one in so many images for training adds an image of another world
 STRANGER_QUESTIONS = 2
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's conversations, and now and then an image of another world, if it is for training."""
+    """Add an image's conversations, and sometimes an image of another world, if it is for training."""
     if picture.split != "train":
         return
     rng = picture.rng("own")
@@ -55,7 +58,7 @@ def add(picture: Picture, added: Added) -> None:
 
 
 def written(rng: np.random.Generator, text: str) -> str:
-    """A question as people write it, slips included."""
+    """Return a question as people write it, with slips."""
     text = casual(rng, text)
     return slip(rng, text) if rng.random() < SLIP_SHARE else text
 
@@ -67,7 +70,7 @@ def _asked(picture: Picture, kind: str, rng: np.random.Generator) -> Question | 
 
 
 def _boxes(picture: Picture, question: Question, rng: np.random.Generator) -> list[list[float]]:
-    """The boxes of a question's regions; those of objects now and then as a hand that is a little off draws them."""
+    """The boxes of a question's regions; those of objects are sometimes a little off, as if drawn by hand."""
     boxes: list[list[float]] = [[float(side) for side in box] for box in question.regions(picture.scene)]
     if question.boxes:
         return boxes
@@ -75,7 +78,7 @@ def _boxes(picture: Picture, question: Question, rng: np.random.Generator) -> li
 
 
 def jittered(box: list[float], picture: Picture, rng: np.random.Generator) -> list[float]:
-    """A box whose edges are off by up to `JITTER` of its sides, inside the image, to a tenth of a pixel."""
+    """Move a box's edges by up to `JITTER` of its sides, inside the image; round to a tenth of a pixel."""
     x1, y1, x2, y2 = box
     moved = np.array(box) + np.array([x2 - x1, y2 - y1] * 2) * rng.uniform(-JITTER, JITTER, 4)
     inside: list[float] = moved.clip(0, [picture.width, picture.height] * 2).round(1).tolist()
@@ -83,7 +86,7 @@ def jittered(box: list[float], picture: Picture, rng: np.random.Generator) -> li
 
 
 def _talk(picture: Picture, rng: np.random.Generator) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
-    """(turns, objects of the regions) of a conversation of `TURNS` questions, fewer where a follow-up is not clear."""
+    """(turns, objects of the regions) of a conversation of `TURNS` questions; fewer if a follow-up is not clear."""
     scene = picture.scene
     question = open_questions.ask(scene, pick(rng, (*ONE_REGION, *open_questions.OF_ONE)), rng)
     while question is None:
@@ -103,7 +106,7 @@ def _talk(picture: Picture, rng: np.random.Generator) -> tuple[list[tuple[str, s
 
 
 def _add_stranger(picture: Picture, added: Added, rng: np.random.Generator) -> None:
-    size = max(picture.width // 2, 32)  # as much as a small model sees, and quicker to draw
+    size = max(picture.width // 2, 32)  # as much as a small model sees, and faster to draw
     image = f"stranger_{picture.stem}.jpg"
     added.images[f"{FOLDER}/images/{image}"] = stranger(rng, size)
     for _ in range(STRANGER_QUESTIONS):
@@ -113,7 +116,7 @@ def _add_stranger(picture: Picture, added: Added, rng: np.random.Generator) -> N
 
 
 def row(added: Added, topic: str, image: str, boxes: list[list[float]], turns: list[tuple[str, str]]) -> None:
-    """Adds one record to the file of a topic. boxes: pixel xyxy, region 1 first. turns: (question, answer)."""
+    """Add one record to the file of a topic. boxes: pixel xyxy, region 1 first. turns: (question, answer)."""
     values = [text for turn in turns for text in turn]
     record: Record = {
         "id": image.removesuffix(".jpg"),

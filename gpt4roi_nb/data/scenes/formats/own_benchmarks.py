@@ -1,6 +1,6 @@
 """Conversations in the wordings of the published benchmarks, for `load("conversations", …)`, with the world's answers.
 
-Made of what `lvis`, `paco` and `visual7w` have added for a picture for training; the words are `protocol_texts`'.
+They are made from what `lvis`, `paco` and `visual7w` add for a training image, in the words of `protocol_texts`.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from gpt4roi_nb.data.scenes.question_kinds import an, pick
 TOPIC = "benchmarks"
 FILES = (JsonFile(f"{FOLDER}/{TOPIC}.json"),)
 Say = Callable[[list[list[float]], str, str], None]  # boxes, question, answer
-CHOICES_OF_PICTURE = 2  # of each data set
+CHOICES_OF_PICTURE = 2  # per data set
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's questions after the data sets' own have been added, if it is for training."""
+    """Add an image's questions, if it is for training. Call this after the data sets' own `add`."""
     if picture.split != "train":
         return
     rng = picture.rng("own benchmarks")
@@ -53,7 +53,7 @@ def add(picture: Picture, added: Added) -> None:
         found = rows_of(added, file, "annotations")
         parts = [one for one in found if is_part(names[one["category_id"] - 1])]
         shown = {names[one["category_id"] - 1] for one in found}
-        asked = parts if parts else found  # of PACO, whole objects are called otherwise than of LVIS
+        asked = parts if parts else found  # PACO's names for whole objects differ from LVIS's
         if asked:
             one = pick(rng, asked)
             say([from_sides(one["bbox"])], NAME_PROMPT, names[one["category_id"] - 1])
@@ -69,12 +69,12 @@ def add(picture: Picture, added: Added) -> None:
 
 
 def rows_of(added: Added, file: str, part: str) -> list[Record]:
-    """What a picture has added to one list of a file."""
+    """Return what an image has added to one list of a file."""
     return [record for name, within, record in added.rows if (name, within) == (file, part)]
 
 
 def spoken(name: str) -> str:
-    """A category as one says it: `red_mug_(drinking_vessel)` is "red mug", `mug:upper_half` "mug upper half"."""
+    """Return a category as one says it: `red_mug_(drinking_vessel)` is "red mug", `mug:upper_half` "mug upper half"."""
     return " ".join(name.partition("(")[0].replace("_", " ").replace(":", " ").split())
 
 
@@ -84,18 +84,18 @@ def is_part(name: str) -> bool:
 
 
 def corners(box: tuple[float, float, float, float]) -> list[float]:
-    """A box as a list."""
+    """Return a box as a list of floats."""
     return [float(side) for side in box]
 
 
 def from_sides(sides: list[float]) -> list[float]:
-    """Pixel xyxy of (x, y, width, height)."""
+    """Convert [x, y, width, height] to pixel xyxy."""
     x, y, width, height = sides
     return [x, y, x + width, y + height]
 
 
 def _add_visual7w(added: Added, rng: np.random.Generator, say: Say) -> None:
-    """Asks what `visual7w` asks, in VCR's form, with the options in any order."""
+    """Ask what `visual7w` asks, in VCR's form, with the options in any order."""
     placed = {one["box_id"]: one for one in rows_of(added, POINTING, "boxes")}
     for name in (POINTING, TELLING):
         for image in rows_of(added, name, "images"):

@@ -1,4 +1,4 @@
-"""PACO: objects and their parts. The parts of this world's solids are the upper and the lower half of what is seen."""
+"""PACO: objects and their parts. A solid's parts are the upper and lower half of what is visible of it."""
 
 import numpy as np
 
@@ -30,14 +30,14 @@ FILES = tuple(
 
 
 def halves(box: Rectangle) -> tuple[Rectangle, Rectangle]:
-    """The parts of a box, int pixel xyxy, above and below the middle of its rows."""
+    """Split a box, int pixel xyxy, into the parts above and below the middle of its rows."""
     left, top, right, bottom = box
     middle = (top + bottom) // 2
     return (left, top, right, middle), (left, middle, right, bottom)
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's objects, each followed by its parts; `obj_ann_id` leads from a part to its object."""
+    """Add an image's objects, each followed by its parts; `obj_ann_id` leads from a part to its object."""
     file = PACO_FILES[picture.split]
     name = f"{picture.split}2017/{picture.stem}.jpg"
     image = image_record(picture, name) | {"neg_category_ids": [], "not_exhaustive_category_ids": []}

@@ -1,4 +1,4 @@
-"""One picture of the world with what the annotation files say about it."""
+"""One image of the world, with what the annotation files say about it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from gpt4roi_nb.data.scenes.formats.masks import Polygon, bounds, polygons
 from gpt4roi_nb.data.scenes.render import CANVAS, HORIZON
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, MAX_OBJECTS, Scene, SceneObject
 
-VAL_EVERY = 10  # pictures 1, 11, 21, … are for validation
-CROWD = 3  # so many things of one category are annotated as one crowd, where a format knows crowds
+VAL_EVERY = 10  # images 1, 11, 21, … are for validation
+CROWD = 3  # this many things of one category are annotated as one crowd in formats that have crowds
 SPLITS = ("train", "val")
 STUFF = {"wall": 254, "table": 255}  # their values in `Picture.regions`
 
 
 class Segment(NamedTuple):
-    """What a segmentation file gives one entry: an object, a crowd of one category, or wall or table.
+    """What has one entry in a segmentation file: an object, a crowd of one category, or wall or table.
 
-    box: int pixel xyxy, tight. area: pixels. members: indices of objects. values: those of its pixels in
+    box: int pixel xyxy, tight. area: in pixels. members: indices of objects. values: of its pixels in
     `Picture.regions`.
     """
 
@@ -34,10 +34,11 @@ class Segment(NamedTuple):
 
     @property
     def is_crowd(self) -> bool:
+        """Whether it has several objects."""
         return len(self.members) > 1
 
     def info(self, number: int, category: int) -> dict[str, Any]:
-        """Its entry in the `segments_info` of a panoptic file, by the ids of the segment and of its category."""
+        """Return its entry in a panoptic file's `segments_info`. number, category: ids of the segment and category."""
         return {
             "id": number,
             "category_id": category,
@@ -48,27 +49,27 @@ class Segment(NamedTuple):
 
 
 def union(boxes: list[Box]) -> Box:
-    """The box around boxes, pixel xyxy."""
+    """Return the box around boxes, pixel xyxy."""
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return min(x1), min(y1), max(x2), max(y2)
 
 
 def sides(box: Box) -> list[float]:
-    """COCO's form of a pixel xyxy box, of the same numbers: whole ones stay whole."""
+    """Convert a pixel xyxy box to COCO's form; whole numbers stay whole."""
     x1, y1, x2, y2 = box
     return [x1, y1, x2 - x1, y2 - y1]
 
 
 def xywh(box: Box) -> list[float]:
-    """COCO's form of a pixel xyxy box, as floats."""
+    """Convert a pixel xyxy box to COCO's form, as floats."""
     return [float(side) for side in sides(box)]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A scene with its place in the world.
+    """A scene and its number in the world.
 
-    number: from 1. Every id in the annotation files follows from it, so pictures can be written in any order.
+    number: from 1. Every id in the annotation files follows from it, so images can be written in any order.
     """
 
     number: int
@@ -76,35 +77,40 @@ class Picture:
 
     @property
     def split(self) -> str:
+        """The name of its split, "train" or "val"."""
         return "val" if self.number % VAL_EVERY == 1 else "train"
 
     @property
     def stem(self) -> str:
+        """The name of its file, without the suffix."""
         return f"{self.number:012d}"
 
     @property
     def height(self) -> int:
+        """Of the image, in pixels."""
         return int(self.scene.image.shape[0])
 
     @property
     def width(self) -> int:
+        """Of the image, in pixels."""
         return int(self.scene.image.shape[1])
 
     @property
     def objects(self) -> tuple[SceneObject, ...]:
+        """The scene's objects."""
         return self.scene.objects
 
     def object_id(self, index: int) -> int:
-        """The id of an object, unlike any other's in the world, from 1."""
+        """Return the id of an object, unique in the world, from 1."""
         return (self.number - 1) * MAX_OBJECTS + index + 1
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """Random numbers of this picture for one purpose: no dataset's draws depend on another's."""
+        """Return this image's random numbers for one purpose, so that no dataset's draws depend on another's."""
         return np.random.default_rng((self.scene.seed, crc32(purpose.encode())))
 
     @cached_property
     def areas(self) -> tuple[int, ...]:
-        """Pixels of each object's mask."""
+        """The area of each object's mask, in pixels."""
         return tuple(
             int(np.count_nonzero(mask[top:bottom, left:right]))
             for (left, top, right, bottom), mask in zip((o.box for o in self.objects), self.scene.masks, strict=True)
@@ -112,7 +118,7 @@ class Picture:
 
     @cached_property
     def polygons(self) -> tuple[list[Polygon], ...]:
-        """Each object's mask as `masks.polygons`."""
+        """Each object's mask, as `masks.polygons` encodes it."""
         return tuple(polygons(mask, thing.box) for mask, thing in zip(self.scene.masks, self.objects, strict=True))
 
     @cached_property
@@ -126,19 +132,19 @@ class Picture:
 
     @cached_property
     def wall(self) -> slice:
-        """The rows of the picture that lie wholly on the wall; the row below them is the table's far edge."""
+        """The rows of the image that are all wall; the row below them is the table's far edge."""
         return slice(0, HORIZON * self.height // CANVAS)
 
     @cached_property
     def regions(self) -> np.ndarray:
-        """(H, W) uint8: as `owners`, but `STUFF` where wall or table are seen. The table's far edge is neither, 0."""
+        """(H, W) uint8: as `owners`, but `STUFF` where wall or table is seen. The table's far edge is neither: 0."""
         stuff = np.full((self.height, 1), STUFF["table"], np.uint8)
         stuff[self.wall], stuff[self.wall.stop] = STUFF["wall"], 0
         return np.where(self.owners == 0, stuff, self.owners)
 
     @cached_property
     def _places(self) -> np.ndarray:
-        return self.regions.astype(np.intp)  # once for all maps: `np.take` would do it for each
+        return self.regions.astype(np.intp)  # once for all maps, since `np.take` would do it for each
 
     @cached_property
     def stuff(self) -> tuple[Segment, ...]:
@@ -153,15 +159,17 @@ class Picture:
     def painted(
         self, numbers: Iterable[tuple[Segment, int]], colours: Callable[[np.ndarray], np.ndarray]
     ) -> np.ndarray:
-        """(H, W) or (H, W, C): each segment's number, 0 elsewhere; `colours` makes pixels of numbers (256,) int32."""
+        """Paint segments with their numbers, else 0: (H, W) or (H, W, C). colours: makes pixels of numbers (256,) int32."""
         table = np.zeros(256, np.int32)
         for segment, number in numbers:
             table[list(segment.values)] = number
-        return np.take(colours(table), self._places, axis=0, mode="clip")  # none is outside; "clip" is the quickest
+        return np.take(
+            colours(table), self._places, axis=0, mode="clip"
+        )  # no value is out of range; "clip" is the fastest mode
 
     @cached_property
     def things(self) -> tuple[Segment, ...]:
-        """Every object by itself."""
+        """Every object as a segment of its own."""
         return tuple(
             Segment(thing.category, thing.box, self.areas[k], (k,), (k + 1,)) for k, thing in enumerate(self.objects)
         )

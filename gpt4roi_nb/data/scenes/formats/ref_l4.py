@@ -1,4 +1,4 @@
-"""Ref-L4: long referring expressions, two of a box, in a Parquet file; of the validation pictures alone."""
+"""Ref-L4: long referring expressions, two per box, in a Parquet file, for validation images only."""
 
 import io
 
@@ -12,11 +12,11 @@ from gpt4roi_nb.data.scenes.question_kinds import an, pick, stuff
 FOLDER = "ref_l4"
 SPLIT = "val"
 ANNOTATIONS = f"{FOLDER}/ref-l4-{SPLIT}.parquet"
-EXPRESSIONS = 2  # of a box
+EXPRESSIONS = 2  # per box
 
 
 def parquet(records: list[Record]) -> bytes:
-    """The records as a Parquet file with the columns of Ref-L4's."""
+    """Write the records as a Parquet file with Ref-L4's columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -45,7 +45,7 @@ FILES = (ObjectFile(ANNOTATIONS, ANNOTATIONS, parquet),)
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds two expressions for each object that can be told from the others."""
+    """Add two expressions for each object that can be told from the others."""
     if picture.split != SPLIT:
         return
     rng = picture.rng("ref l4")

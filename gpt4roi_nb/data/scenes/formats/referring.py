@@ -1,7 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: UNC's `refs` and `instances` files, and the MDETR files.
 
-Every expression picks exactly one object of its picture. RefCOCO has words of place, RefCOCO+ has none, RefCOCOg has
-longer sentences. All pictures lie in one `train2014` folder, as theirs do; `split` says what belongs to validation.
+Every expression picks exactly one object of its image. RefCOCO has words of place, RefCOCO+ has none, RefCOCOg has
+longer sentences. All images are in one `train2014` folder, as in the originals; `split` says which are for validation.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, xywh
 from gpt4roi_nb.data.scenes.question_kinds import an, pick
 
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
-SENTENCES = 3  # most of one object
+SENTENCES = 3  # at most, per object
 PLACE_SHARE = 0.6  # of RefCOCO's expressions
 SHOUTED_SHARE = 0.05  # of raw expressions in capitals
 MDETR_HEAD: Record = {
@@ -24,7 +24,7 @@ MDETR_HEAD: Record = {
 
 
 def mdetr(dataset: str, split: str) -> str:
-    """The name of an MDETR file."""
+    """Return the name of an MDETR file."""
     return f"{dataset}/finetune_{dataset}_{split}.json"
 
 
@@ -44,12 +44,12 @@ FILES = tuple(
 
 
 def image_name(picture: Picture) -> str:
-    """The name of its file in `coco/train2014`."""
+    """Return the name of an image's file in `coco/train2014`."""
     return f"COCO_train2014_{picture.stem}.jpg"
 
 
 def expressions(picture: Picture, dataset: str, index: int, rng: np.random.Generator) -> list[tuple[Expression, str]]:
-    """Up to `SENTENCES` expressions for an object with their words; none where it cannot be told from the others."""
+    """Draw up to `SENTENCES` expressions for an object, with their words; none if it cannot be told from the others."""
     scene = picture.scene
     looks = by_looks(scene, index)
     if dataset == "refcoco":
@@ -80,7 +80,7 @@ def _after(words: str, expression: Expression) -> str:
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture to the files of all three."""
+    """Add an image to the files of all three data sets."""
     added.links.append(f"coco/train2014/{image_name(picture)}")
     image, objects = image_record(picture, image_name(picture)), object_records(picture)
     for dataset in REFS:
@@ -100,7 +100,7 @@ def _add_ref(
     sent_ids = [number * SENTENCES + k for k in range(len(sentences))]
     ref = {
         "sent_ids": sent_ids,
-        # The published files name the annotation in it: no image has this name.
+        # As in the published files, it contains the annotation's id; no image has this name.
         "file_name": f"COCO_train2014_{picture.stem}_{number}.jpg",
         "ann_id": number,
         "ref_id": number,

@@ -1,6 +1,6 @@
-"""The files of questions on LVIS and PACO behind published figures: Osprey's, Ferret's and ControlMLLM's.
+"""The question files on LVIS and PACO behind published results: Osprey's, Ferret's and ControlMLLM's.
 
-They are made of what `lvis` and `paco` have added, all of it for validation.
+They are made from what `lvis` and `paco` add for validation images.
 """
 
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
@@ -20,7 +20,7 @@ LVIS_NAMES = [record["name"] for record in LVIS_CATEGORIES]
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds a picture for validation, after `lvis` and `paco` have added it."""
+    """Add an image, if it is for validation. Call this after `lvis.add` and `paco.add`."""
     if picture.split != "val":
         return
     size = {"height": picture.height, "width": picture.width}
@@ -40,7 +40,7 @@ def _rows(added: Added, file: str, part: str) -> list[Record]:
 
 
 def _add_choice(picture: Picture, added: Added, annotation: Record, false: str) -> None:
-    """A line of Ferret's file, and of ControlMLLM's, which has the question in words."""
+    """Add a line to Ferret's file, and one to ControlMLLM's, which has the question in words."""
     category = LVIS_CATEGORIES[annotation["category_id"] - 1]
     x, y, width, height = annotation["bbox"]
     centre = [x + width / 2, y + height / 2]

@@ -1,6 +1,7 @@
-"""VCR: `train.jsonl`, `val.jsonl`, and for each picture a metadata file with boxes and outlines.
+"""VCR: `train.jsonl`, `val.jsonl`, and one metadata file per image with boxes and outlines.
 
-Token lists name objects by 0-based index lists, `…_orig` texts by numbers from 1. Some items hold ordinary numbers.
+Token lists name objects by lists of 0-based indices, `…_orig` texts by numbers from 1. Some items have ordinary
+numbers too.
 """
 
 import numpy as np
@@ -13,24 +14,24 @@ ANNOTATIONS = {split: f"vcr/{split}.jsonl" for split in SPLITS}
 FILES = tuple(JsonFile(path, lines=True) for path in ANNOTATIONS.values())
 IMAGES = "vcr/vcr1images"
 
-QUESTIONS = 3  # of each picture, where it has so many that are clear
-CLIP = 1000  # pictures a "movie" folder
+QUESTIONS = 3  # per image, if it has so many clear ones
+CLIP = 1000  # images per "movie" folder
 SCORES = (0.7, 1.0)  # a detector's confidence, the fifth column of the boxes
 
 
 def written(tokens: Tokens) -> list[str | list[int]]:
-    """Tokens as the files hold them: words and index lists."""
+    """Return tokens as the files have them: words and index lists."""
     return [token if isinstance(token, str) else list(token) for token in tokens]
 
 
 def original(tokens: Tokens) -> str:
-    """The text as it was before it was tokenised: objects are numbered from 1."""
+    """Return the text before tokenisation: objects are numbered from 1."""
     words = (token if isinstance(token, str) else " and ".join(str(k + 1) for k in token) for token in tokens)
     return " ".join(words)
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture's items to its split, and its metadata."""
+    """Add an image's items to its split, and its metadata."""
     rng = picture.rng("vcr")
     movie = f"generated_{picture.number // CLIP:04d}"
     stem = f"{movie}/{movie}_{picture.stem}@0"

@@ -1,4 +1,4 @@
-"""Visual-7W: pointing, where four boxes are offered, and telling, where four texts are.
+"""Visual-7W: pointing, which offers four boxes, and telling, which offers four texts.
 
 `answer` is the right choice, `multiple_choices` are the three wrong ones: box ids or texts.
 """
@@ -19,7 +19,7 @@ FILES = (
 )
 CHOICES = 4
 WRONG = CHOICES - 1
-QUESTIONS = 2  # of each kind and picture, at most
+QUESTIONS = 2  # at most, per kind and image
 
 WHICH = ("Which thing is the {}?", "Which one is the {}?", "Which is the {}?")
 ASKED = {
@@ -30,7 +30,7 @@ COUNT = "How many things are there?"
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds the picture to both files."""
+    """Add an image to both files."""
     rng = picture.rng("visual7w")
     file_name = f"v7w_{picture.number}.jpg"
     added.links.append(f"visual7w/images/{file_name}")
@@ -63,7 +63,7 @@ def _pair(picture: Picture, k: int, kind: str, question: str, answer: object, wr
 
 
 def _pointing(picture: Picture, rng: np.random.Generator) -> list[Record]:
-    """Questions that one object answers; the wrong boxes are those of others."""
+    """Questions that one object answers; the wrong boxes are those of other objects."""
     pairs: list[Record] = []
     if len(picture.objects) < CHOICES:
         return pairs
@@ -80,7 +80,7 @@ def _pointing(picture: Picture, rng: np.random.Generator) -> list[Record]:
 
 
 def _telling(picture: Picture, rng: np.random.Generator) -> list[Record]:
-    """A question about an attribute of an object that others of its attributes pick out, and one that counts."""
+    """A question about an attribute of an object that its other attributes identify, and one that counts."""
     pairs: list[Record] = []
     asked = pick(rng, tuple(ASKED))
     wording, values = ASKED[asked]

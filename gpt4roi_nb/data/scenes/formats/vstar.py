@@ -1,7 +1,7 @@
-"""V*Bench: a JSON file beside each image, and `test_questions.jsonl`; of the validation pictures alone.
+"""V*Bench: a JSON file beside each image, and `test_questions.jsonl`, for validation images only.
 
-The benchmark has one split. In the JSON file the right option comes first; the list of questions has them lettered, in
-any order.
+The benchmark has one split. In the JSON file the right option comes first; the list of questions has lettered options
+in any order.
 """
 
 import numpy as np
@@ -17,13 +17,13 @@ FILES = (JsonFile(QUESTIONS, lines=True),)
 SPLIT = "val"
 WRONG = 3
 REQUEST = "Answer with the option's letter from the given choices directly."
-ASKED = {"colour": "color", "material": "material"}  # and what the questions call it
+ASKED = {"colour": "color", "material": "material"}  # by attribute: what the questions call it
 SIDES = ("left", "right")
-KINDS = 2  # of questions of a picture
+KINDS = 2  # of questions per image
 
 
 def add(picture: Picture, added: Added) -> None:
-    """Adds a question about an attribute and one about two sides, where the scene has clear ones."""
+    """Add a question about an attribute and one about two sides, if the scene has clear ones."""
     if picture.split != SPLIT:
         return
     rng = picture.rng("vstar")
@@ -37,7 +37,9 @@ def _add_attribute(
 ) -> None:
     asked = pick(rng, tuple(ASKED))
     for index, found in names.items():
-        silent = [name for name in found if asked not in dict(name.values)]  # else the question says the answer
+        silent = [
+            name for name in found if asked not in dict(name.values)
+        ]  # otherwise the question gives away the answer
         if silent:
             name = pick(rng, silent).noun()
             right = value_of(picture.objects[index], asked)
@@ -74,7 +76,7 @@ def _add(
     sentences: list[str],
     rng: np.random.Generator,
 ) -> None:
-    """things: what the objects that it is about are called, by index. values, sentences: the right one first."""
+    """things: by index, what the question calls its objects. values, sentences: the right one first."""
     name = f"{category}/sa_{picture.number}"
     added.links.append(f"{FOLDER}/{name}.jpg")
     added.texts[f"{FOLDER}/{name}.json"] = {

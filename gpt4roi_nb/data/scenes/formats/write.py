@@ -1,7 +1,7 @@
-"""Writes a world: the pictures in parallel, then the annotation files from what each picture added.
+"""Write a world: the images in parallel, then the annotation files from what each image added.
 
-Everything is written into `OUT.part`, which gets its name when it is whole: a folder `OUT` is always complete. A run
-that was broken off is taken up by the next for the same world: what each shard of pictures added is kept until the end.
+Everything is written into `OUT.part`, which is renamed at the end, so a folder `OUT` is always complete. The next run
+for the same world continues an interrupted one: what each shard of images added is kept until the end.
 """
 
 import functools
@@ -57,25 +57,25 @@ FORMATS = (
 )
 FILES: tuple[JsonFile | ObjectFile, ...] = tuple(file for module in FORMATS for file in module.FILES)
 
-LAYOUT = 4  # of the folder; changes when files move or records change their form
+LAYOUT = 4  # version of the folder; changes when files move or records change their form
 WORLD = "world.json"
-PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it is the same
+PLAN = ".plan.json"  # in OUT.part: what is being written, so that another run can tell whether it writes the same
 SHARDS = ".shards"  # what each finished shard added to the annotation files
 SPOOLS = ".spools"
-SHARD = 32  # pictures that a worker draws at a time
-MANY = 8  # shards from which on the processes first trace all solids together
+SHARD = 32  # images that a worker draws at a time
+MANY = 8  # from so many shards on, the processes first trace all solids together
 
-# JPEG, since the datasets' names end in .jpg, at a quality that shows no traces and with full colour: a fifth of a PNG.
+# JPEG, since the datasets' names end in .jpg, without visible artefacts and with full colour: a fifth of a PNG's size.
 JPEG = {"quality": 95, "subsampling": 0}
 BYTES_PER_PICTURE = 200_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
 SIZE = 336
-SPARE = 1.2  # of free disk over what will be used
+SPARE = 1.2  # free disk that is required, over what will be used
 
-Spool = tuple[str, str]  # file or source, and the list within it
+Spool = tuple[str, str]  # file or source, and the list in it
 
 
 class Shard(NamedTuple):
-    """Pictures `first` to `last` (from 1, both included) of a world that is being written in `folder`."""
+    """Images `first` to `last` (from 1, both included) of a world that is being written in `folder`."""
 
     folder: str
     seed: int
@@ -86,12 +86,12 @@ class Shard(NamedTuple):
 
 
 def picture(seed: int, number: int, size: int = SIZE, n_objects: tuple[int, int] = (3, 7)) -> Picture:
-    """Picture `number`, from 1, of the world of a seed: scene `number - 1` of the series `scenes(seed, …)`."""
+    """Draw image `number`, from 1, of the world of a seed: scene `number - 1` of the series `scenes(seed, …)`."""
     return Picture(number, make_scene(scene_seed(seed, number - 1), size=size, n_objects=n_objects))
 
 
 def added_by(one: Picture) -> Added:
-    """What a picture adds to all the files."""
+    """Return what an image adds to all the files."""
     added = Added()
     for module in FORMATS:
         module.add(one, added)
@@ -106,12 +106,12 @@ def _parent(path: Path, known: set[Path]) -> Path:
 
 
 def _link(source: Path, name: Path) -> None:
-    """A hard link, which costs no space; a copy where the file system has no hard links.
+    """Make a hard link, which takes no space, or a copy if the file system has no hard links.
 
-    No symbolic link: it would lead out of the folder of a format, and the loaders read nothing outside of that."""
+    Not a symbolic link: it would lead out of the folder of a format, and the loaders read nothing outside of that."""
     try:
         os.link(source, name)
-    except FileExistsError:  # of a run that was broken off
+    except FileExistsError:  # from an interrupted run
         name.unlink()
         _link(source, name)
     except OSError:
@@ -120,9 +120,9 @@ def _link(source: Path, name: Path) -> None:
 
 
 def _write_shard(shard: Shard, traced: Path | None = None) -> None:
-    """Writes the files of some pictures, and then their records, one JSON line each, as the shard's own file.
+    """Write the files of a shard's images, and then their records, one JSON line each, as the shard's own file.
 
-    traced: a file with the solids as they were traced before, if they were.
+    traced: a file with the traced solids, if they were traced before.
     """
     if traced is not None:
         _keep_traced(traced)
@@ -141,7 +141,7 @@ def _write_shard(shard: Shard, traced: Path | None = None) -> None:
             _parent(folder / name, known).write_bytes(png(array))
         for name, content in added.texts.items():
             _parent(folder / name, known).write_bytes(dumps(content))
-        dumped: dict[int, bytes] = {}  # by the record's id: several files have the same one
+        dumped: dict[int, bytes] = {}  # by the record's id in Python, since several files have the same record
         for file, part, record in added.rows:
             if id(record) not in dumped:
                 dumped[id(record)] = dumps(record) + b"\n"
@@ -156,7 +156,7 @@ def _shard_file(folder: Path, shard: Shard) -> Path:
 
 
 def _added_by_shard(file: Path) -> Iterator[tuple[Spool, bytes]]:
-    """What a shard's file holds: records, one JSON line each, by spool."""
+    """The content of a shard's file: records, one JSON line each, by spool."""
     with file.open("rb") as stream:
         for name, part, size in json.loads(stream.readline()):
             yield (name, part), stream.read(size)
@@ -168,7 +168,7 @@ def _shards(folder: Path, images: int, seed: int, size: int, n_objects: tuple[in
 
 
 def _written(shards: list[Shard], workers: int) -> Generator[Shard, None, None]:
-    """Writes shards, in this process or in several; yields each when it is done."""
+    """Write shards, in this process or in several; yield each when it is done."""
     if workers < 1 or not shards:
         for shard in shards:
             _write_shard(shard)
@@ -186,7 +186,7 @@ def _written(shards: list[Shard], workers: int) -> Generator[Shard, None, None]:
 
 
 def _traced(solid: tuple[str, int, int]) -> Traces:
-    """Everything of a solid (shape, angle index) that pictures of a size need."""
+    """Trace everything of a solid (shape, angle index) that images of a size need."""
     shape, angle_index, size = solid
     drawn = {1, math.ceil(size / CANVAS)}  # layouts are tried at scale 1
     return traces(shape, angle_index, [scale * PIXELS_PER_UNIT * k for scale in SCALES.values() for k in drawn])
@@ -210,18 +210,20 @@ def _check_disk(folder: Path, images: int, size: int) -> None:
 
 @contextmanager
 def _taken(partial: Path, plan: dict[str, Any]) -> Iterator[None]:
-    """The folder that is being written, for this run alone; begun anew, or taken up where it is of the same world."""
+    """Take the folder that is being written for this run alone: a new one, or one of the same world to continue."""
     with alone_in(partial, "run"):
         file = partial / PLAN
         if not file.exists():
             if any(partial.iterdir()):
-                raise FileExistsError(f"{str(partial)!r} is no world that was cut short; remove it, or name another")
+                raise FileExistsError(
+                    f"{str(partial)!r} is not an interrupted world; remove it, or name another folder"
+                )
             write_json(file, plan)
         elif (before := read_json(file)) != plan:
             differing = sorted(key for key in plan if before.get(key) != plan[key])
             raise FileExistsError(
-                f"{str(partial)!r} is a part of another world: {', '.join(differing)} differ; give the same to go on "
-                "with it, remove it, or name another folder"
+                f"{str(partial)!r} is part of another world: {', '.join(differing)} differ; give the same to continue "
+                "it, remove it, or name another folder"
             )
         yield
 
@@ -236,24 +238,24 @@ def write_world(
     workers: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Write a world of `images` pictures with the annotation files of every dataset.
+    """Write a world of `images` images with the annotation files of every dataset.
 
-    What was broken off (killed, interrupted, out of disk) stays as `folder`.part; the same call goes on with it.
+    If writing is interrupted (killed, out of disk), `folder`.part stays, and the same call continues it.
 
     Args:
-        folder: is made here, and must not exist.
-        images: how many pictures, from 2 up. Every tenth is for validation, beginning with the first.
-        seed: the same seed, number, size and n_objects give the same bytes, for any number of workers.
-        size: side of the square pictures in pixels.
-        n_objects: least and most objects of a picture, both included; at least 2.
-        workers: processes; 0 draws in this one.
+        folder: the folder to make; it must not exist.
+        images: the number of images, from 2 up. Every tenth is for validation, beginning with the first.
+        seed: the same seed, images, size and n_objects give the same bytes, for any number of workers.
+        size: side of the square images in pixels.
+        n_objects: least and most objects per image, both included; at least 2.
+        workers: number of worker processes; 0 draws in this one.
         progress: show a progress bar.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: the folder exists; or its part is being written, or is another world's.
+        FileExistsError: the folder exists; or its part is being written by another run, or belongs to another world.
         OSError: too little free disk; checked before anything is written.
         ValueError: an argument is out of range.
     """
@@ -265,7 +267,9 @@ def write_world(
     partial = folder.with_name(folder.name + ".part")
     if folder.exists():
         raise FileExistsError(f"{str(folder)!r} exists already; name a new folder, or remove that one first")
-    make_scene(scene_seed(seed, 0), size=size, n_objects=n_objects)  # refuses wrong arguments before there is a folder
+    make_scene(
+        scene_seed(seed, 0), size=size, n_objects=n_objects
+    )  # raises for wrong arguments before there is a folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     shards = _shards(partial, images, seed, size, n_objects)
     missing = [shard for shard in shards if not _shard_file(partial, shard).exists()]
@@ -293,12 +297,12 @@ def write_world(
 
 
 def _fill(partial: Path, shards: list[Shard], images: int, workers: int, progress: bool) -> dict[str, Counter[str]]:
-    """Writes everything but `world.json`; returns how many records each file's lists have."""
+    """Write everything but `world.json`; return how many records each file's lists have."""
     (partial / SHARDS).mkdir(exist_ok=True)
     missing = [shard for shard in shards if not _shard_file(partial, shard).exists()]
     there = images - sum(shard.last - shard.first + 1 for shard in missing)
     bar = tqdm(total=images, initial=there, unit="image", disable=not progress)
-    with bar, closing(_written(missing, workers)) as written:  # after an interrupt, ends the processes
+    with bar, closing(_written(missing, workers)) as written:  # ends the processes after an interrupt
         for shard in written:
             bar.update(shard.last - shard.first + 1)
     spools: dict[str, dict[str, Path]] = defaultdict(dict)
