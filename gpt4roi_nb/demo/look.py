@@ -107,7 +107,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def map_study(gpt4roi: GPT4RoI, count: int, seed: int, kind: str, over: str) -> Faithfulness | None:
-    """Measure all `MAPS` on `count` right answers, or on those that `TRIES * count` scenes give; None if they give none."""
+    """Measure all `MAPS` on `count` right answers, or on those that `TRIES * count` scenes give; None if none."""
     answers: list[Answer] = []
     for (scene, rng), _ in zip(drawn_scenes(seed), range(TRIES * count), strict=False):
         question = ask(scene, kind, rng)

@@ -159,7 +159,7 @@ class Picture:
     def painted(
         self, numbers: Iterable[tuple[Segment, int]], colours: Callable[[np.ndarray], np.ndarray]
     ) -> np.ndarray:
-        """Paint segments with their numbers, else 0: (H, W) or (H, W, C). colours: makes pixels of numbers (256,) int32."""
+        """Paint segments with their numbers, else 0: (H, W) or (H, W, C). colours: pixels of numbers (256,) int32."""
         table = np.zeros(256, np.int32)
         for segment, number in numbers:
             table[list(segment.values)] = number
