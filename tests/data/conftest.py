@@ -14,14 +14,14 @@ WORLD_IMAGES, WORLD_SEED = 40, 7
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a world of `WORLD_IMAGES` pictures."""
+    """The folder of a world of `WORLD_IMAGES` images."""
     folder = tmp_path_factory.mktemp("worlds") / "world"
     return write_world(folder, WORLD_IMAGES, seed=WORLD_SEED, workers=0, progress=False)
 
 
 @pytest.fixture(scope="session")
 def drawn() -> dict[int, Scene]:
-    """Picture number to the scene that it shows."""
+    """The scene of each image, by the image's number."""
     return dict(enumerate(scenes(WORLD_SEED, WORLD_IMAGES), start=1))
 
 

@@ -23,7 +23,7 @@ def record(answer: str = "a cat", box: tuple[float, ...] = BOX, number: int = 0)
     return Record("1.jpg", np.array([box], np.float32), turns, "coco", str(number))
 
 
-def picture() -> Image.Image:
+def an_image() -> Image.Image:
     """Grey, with the box in red."""
     pixels = np.full((60, 80, 3), 128, np.uint8)
     x1, y1, x2, y2 = BOX
@@ -59,7 +59,7 @@ def red(image: Image.Image) -> list[float]:
 )
 def test_left_and_right_are_exchanged_where_they_mean_sides(said: str, mirrored: str) -> None:
     assert may_be_mirrored(record(said))
-    image, made = mirror(picture(), record(said))
+    image, made = mirror(an_image(), record(said))
     assert made.turns[1][1] == mirrored
     assert made.boxes[0].tolist() == red(image) == [50, 12, 70, 28]
     assert may_be_mirrored(made) and mirror(image, made)[1] == record(said)
@@ -106,11 +106,11 @@ def test_left_and_right_are_exchanged_where_they_mean_sides(said: str, mirrored:
 def test_what_would_not_be_true_of_a_mirror_image_is_not_mirrored(said: str) -> None:
     assert not may_be_mirrored(record(said))
     for seed in range(20):
-        image, _ = augment(picture(), record(said), seed, max_shift=0)
+        image, _ = augment(an_image(), record(said), seed, max_shift=0)
         assert red(image) == list(BOX)
 
 
-def test_no_wording_of_this_package_keeps_a_picture_from_being_mirrored() -> None:
+def test_no_wording_of_this_package_keeps_an_image_from_being_mirrored() -> None:
     wordings = [
         wording.format(region="<region1>", regions="<region1>")
         for name, group in vars(instruction_texts).items()
@@ -128,21 +128,21 @@ def test_no_wording_of_this_package_keeps_a_picture_from_being_mirrored() -> Non
         assert may_be_mirrored(Record("1.jpg", box, turns, "coco", "1")), wording
 
 
-def test_a_shift_moves_picture_and_boxes_alike() -> None:
-    image, made = shift(picture(), record(), 4, -3)
+def test_a_shift_moves_image_and_boxes_alike() -> None:
+    image, made = shift(an_image(), record(), 4, -3)
     assert made.boxes[0].tolist() == red(image) == [14, 9, 34, 25]
     assert image.size == (80, 60)
 
 
 def test_a_shift_that_would_cut_a_box_is_not_made() -> None:
-    image, made = shift(picture(), record(), -20, 0)
+    image, made = shift(an_image(), record(), -20, 0)
     assert made.boxes[0].tolist() == red(image) == list(BOX)
 
 
 def test_augmenting_is_repeatable_varied_and_changes_no_input() -> None:
     given = [record(number=number) for number in range(60)]
-    once = [augment(picture(), one, 3) for one in given]
-    again = [augment(picture(), one, 3) for one in reversed(given)][::-1]
+    once = [augment(an_image(), one, 3) for one in given]
+    again = [augment(an_image(), one, 3) for one in reversed(given)][::-1]
     assert [made for _, made in once] == [made for _, made in again]
     for image, made in once:
         assert made.boxes[0].tolist() == red(image)
@@ -152,14 +152,14 @@ def test_augmenting_is_repeatable_varied_and_changes_no_input() -> None:
     assert all(one == record(number=number) for number, one in enumerate(given))
 
 
-def test_a_picture_without_regions_may_be_shifted() -> None:
+def test_an_image_without_regions_may_be_shifted() -> None:
     empty = Record("1.jpg", np.zeros((0, 4), np.float32), (("user", "What?"), ("assistant", "x")), "llava", "1")
-    assert shift(picture(), empty, 2, 2)[1].boxes.shape == (0, 4)
+    assert shift(an_image(), empty, 2, 2)[1].boxes.shape == (0, 4)
 
 
 def test_as_published_half_are_flipped_and_half_shifted_by_up_to_32_pixels_of_224() -> None:
     given = [record("a stop sign", number=number) for number in range(200)]  # "mild" would not mirror a sign
-    made = [augment_as_published(picture(), one, 3) for one in given]
+    made = [augment_as_published(an_image(), one, 3) for one in given]
     boxes = np.array([one.boxes[0] for _, one in made])
     assert all(one.boxes[0].tolist() == red(image) for image, one in made)
     assert all(one.turns == given[0].turns for _, one in made)
@@ -183,7 +183,7 @@ def test_as_published_a_region_that_leaves_the_image_goes_with_its_turns() -> No
     )
     seen = set()
     for number in range(100):
-        _, made = augment_as_published(picture(), Record("1.jpg", boxes, turns, "coco", str(number)), 0)
+        _, made = augment_as_published(an_image(), Record("1.jpg", boxes, turns, "coco", str(number)), 0)
         told = tuple(text for role, text in made.turns if role == "assistant")
         assert [text for role, text in made.turns if role == "user"] == [
             f"What is <region{k + 1}>?" for k in range(len(told))
@@ -194,11 +194,11 @@ def test_as_published_a_region_that_leaves_the_image_goes_with_its_turns() -> No
     assert seen == {names, names[:2], names[1:]}
     about_both = (("user", "Is <region1> beside <region2> and <region3>?"), ("assistant", "Yes."))
     for number in range(30):
-        _, made = augment_as_published(picture(), Record("1.jpg", boxes, about_both, "x", str(number)), 0)
+        _, made = augment_as_published(an_image(), Record("1.jpg", boxes, about_both, "x", str(number)), 0)
         assert made.turns == about_both and len(made.boxes) == 3
 
 
 def test_as_published_left_and_right_are_never_mirrored() -> None:
     for number in range(30):
-        _, made = augment_as_published(picture(), record("the left cat", number=number), 0)
+        _, made = augment_as_published(an_image(), record("the left cat", number=number), 0)
         assert made.boxes[0, 0] < 40 and made.turns[1][1] == "the left cat"

@@ -146,7 +146,7 @@ def test_what_cannot_be_used_keeps_its_row_and_teaches_nothing(processor, folder
         Collator(processor, folder, problems=Problems(strict=True))(damaged)
 
 
-def test_pictures_are_moved_by_chance_that_the_epoch_decides(processor, folder):
+def test_images_are_moved_by_chance_that_the_epoch_decides(processor, folder):
     collator = Collator(processor, folder, augment="mild", seed=3)
     one, again = (collator([record(SHORT, BOXES[:1])]) for _ in range(2))
     assert one["pixel_values"].equal(again["pixel_values"])

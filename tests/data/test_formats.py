@@ -30,7 +30,7 @@ def facts(given: Given, **more: Any) -> list[Annotation]:
 
 
 @pytest.mark.parametrize("make", files.ALL)
-def test_every_format_gives_records_with_their_pictures_and_nothing_to_complain(
+def test_every_format_gives_records_with_their_images_and_nothing_to_complain(
     make: Callable[[Path], Given], tmp_path: Path
 ) -> None:
     dataset = opened(make(tmp_path), strict=True)
@@ -51,14 +51,14 @@ def test_coco_leaves_crowds_out_counts_them_and_cuts_boxes_at_the_edge(tmp_path:
     assert dataset.problems.left_out == {CROWDS: 1, "images without a box": 1}
 
 
-def test_lvis_takes_the_picture_from_its_address(tmp_path: Path) -> None:
+def test_lvis_takes_the_image_from_its_address(tmp_path: Path) -> None:
     (annotation,) = facts(files.lvis(tmp_path))
     assert annotation.image == "val2017/000000000007.jpg"
     assert annotation.texts == ("water bottle (sports)",)
     assert annotation.source == "lvis"
 
 
-def test_mdetr_refcoco_is_a_record_a_sentence(tmp_path: Path) -> None:
+def test_mdetr_refcoco_is_one_record_per_sentence(tmp_path: Path) -> None:
     found = facts(files.refcoco(tmp_path))
     assert [annotation.texts[0] for annotation in found] == ["teh girafe on left", "small one"]
     assert {annotation.source for annotation in found} == {"refcoco+"}
@@ -80,7 +80,7 @@ def test_flickr_numbers_regions_as_one_reads(tmp_path: Path) -> None:
     np.testing.assert_allclose(annotation.boxes[:, 0], [1, 41, 51])
 
 
-def test_visual_genomes_pictures_are_found_in_both_folders_of_its_archives(tmp_path: Path) -> None:
+def test_visual_genomes_images_are_found_in_both_folders_of_its_archives(tmp_path: Path) -> None:
     content = json.loads(files.vg_train(tmp_path / "given").annotations.read_text())
     content["images"].append({**content["images"][0], "id": 3, "file_name": "3.jpg"})
     content["annotations"].append({**content["annotations"][0], "id": 9, "image_id": 3})
@@ -96,11 +96,11 @@ def test_visual_genomes_pictures_are_found_in_both_folders_of_its_archives(tmp_p
 
 def test_a_small_file_of_ones_own_is_read_as_visual_genomes(tmp_path: Path) -> None:
     """As docs/data.md shows it."""
-    files.pictures(tmp_path / "pictures", "a.jpg")
+    files.pictures(tmp_path / "images", "a.jpg")
     image = {"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}
     region = {"id": 1, "image_id": 1, "bbox": [1, 2, 30, 20], "caption": "a cracked cup"}
     mine = files.write(tmp_path / "mine.json", {"images": [image], "annotations": [region]})
-    dataset = load("visual_genome", mine, tmp_path / "pictures", name="mine", cache=tmp_path / "cache")
+    dataset = load("visual_genome", mine, tmp_path / "images", name="mine", cache=tmp_path / "cache")
     assert dataset[0].source == "mine" and dataset[0].turns[1] == ("assistant", "a cracked cup")
 
 
@@ -110,7 +110,7 @@ def test_visual_genome_reads_both_forms_and_strips_phrases(tmp_path: Path) -> No
     given = files.vg_regions(tmp_path / "b")
     dataset = opened(given)
     assert dataset.annotation(0).texts == ("shade along the street", "a clock")
-    assert dataset.annotation(0).boxes.max() == 140  # nobody has said yet how large the picture is
+    assert dataset.annotation(0).boxes.max() == 140  # the image's size is not known yet
     found = dataset.read(0)
     assert found is not None
     assert found[1].boxes.max() == files.WIDTH
@@ -231,7 +231,7 @@ def test_genuine_lvis_records_that_refer_elsewhere_are_counted(samples: Path, tm
 
 
 @pytest.mark.samples
-def test_genuine_panoptic_pictures_are_read_with_their_boxes(samples: Path, tmp_path: Path) -> None:
+def test_genuine_panoptic_images_are_read_with_their_boxes(samples: Path, tmp_path: Path) -> None:
     folder = samples / "coco_panoptic"
     dataset = load("coco", folder / "panoptic_examples.json", folder / "input_images", cache=tmp_path, strict=True)
     assert all(dataset.read(number) is not None for number in range(len(dataset)))

@@ -53,10 +53,10 @@ def test_with_a_processor_the_trained_tokens_are_marked(tmp_path: Path, canonica
     assert sum(label != IGNORE for label in prompt.labels) > 4
 
 
-def test_damaged_pictures_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_images_are_passed_over(tmp_path: Path) -> None:
     given = files.refcoco(tmp_path)
     dataset = load("refcoco", given.annotations, given.images, cache=tmp_path / "c")
-    dataset.path(dataset[0]).write_bytes(b"no picture")
+    dataset.path(dataset[0]).write_bytes(b"not an image")
     assert preview(dataset, 3).records == []
     assert dataset.problems.counts()
 

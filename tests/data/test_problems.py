@@ -122,7 +122,7 @@ def test_a_bad_record_is_counted_and_the_others_stay(
         opened(edited(make(tmp_path / "strict"), edit), strict=True)
 
 
-def test_the_other_segments_of_a_panoptic_picture_stay(tmp_path: Path) -> None:
+def test_the_other_segments_of_a_panoptic_image_stay(tmp_path: Path) -> None:
     bad = segments(lambda parts: parts.insert(0, {"id": 100, "category_id": 1, "bbox": "x"}))
     dataset = opened(edited(files.panoptic(tmp_path), bad))
     assert dataset.annotation(0).texts == ("person", "tree-merged", "person")
@@ -231,11 +231,11 @@ def test_all_are_listed_in_a_file_and_shown_as_a_table(tmp_path: Path, caplog: p
         assert part in report
 
 
-def test_a_damaged_picture_is_noted_once_and_the_epoch_goes_on(tmp_path: Path) -> None:
+def test_a_damaged_image_is_noted_once_and_the_epoch_goes_on(tmp_path: Path) -> None:
     given = files.refcoco(tmp_path)
     dataset = opened(given)
-    picture = given.images / dataset[0].image
-    picture.write_bytes(picture.read_bytes()[:100])
+    image = given.images / dataset[0].image
+    image.write_bytes(image.read_bytes()[:100])
     other = pickle.loads(pickle.dumps(dataset))  # as a worker has it
     for _ in range(2):
         assert dataset.read(0) is None
@@ -245,22 +245,22 @@ def test_a_damaged_picture_is_noted_once_and_the_epoch_goes_on(tmp_path: Path) -
         opened(given, strict=True).read(0)
 
 
-def test_pictures_that_are_not_there_are_left_out_until_they_come(tmp_path: Path) -> None:
+def test_images_that_are_not_there_are_left_out_until_they_come(tmp_path: Path) -> None:
     given = files.coco(tmp_path)
-    picture = given.images / "000000000009.jpg"
-    data = picture.read_bytes()
-    picture.unlink()
+    image = given.images / "000000000009.jpg"
+    data = image.read_bytes()
+    image.unlink()
     dataset = opened(given)
     assert len(dataset) == 0
     assert dataset.problems.counts() == {NO_IMAGE: 1}
     with pytest.raises(BadRecord, match="000000000009"):
         opened(given, strict=True)
-    picture.write_bytes(data)
+    image.write_bytes(data)
     assert len(opened(given, strict=True)) == 1
     assert not opened(given).problems.counts()
 
 
-def test_every_record_of_a_missing_picture_is_listed(tmp_path: Path) -> None:
+def test_every_record_of_a_missing_image_is_listed(tmp_path: Path) -> None:
     given = files.refcoco(tmp_path)
     records = [record for record in opened(given) if record.image == opened(given)[0].image]
     (given.images / records[0].image).unlink()
@@ -268,17 +268,17 @@ def test_every_record_of_a_missing_picture_is_listed(tmp_path: Path) -> None:
     assert listed == {f"{given.annotations.name}: record {record.id}" for record in records} and len(records) > 1
 
 
-def test_boxes_of_a_missing_picture_come_with_it(tmp_path: Path) -> None:
+def test_boxes_of_a_missing_image_come_with_it(tmp_path: Path) -> None:
     given = files.llava(tmp_path)
-    picture = given.images / "000000033471.jpg"
-    data = picture.read_bytes()
-    picture.unlink()
+    image = given.images / "000000033471.jpg"
+    data = image.read_bytes()
+    image.unlink()
     assert opened(given).problems.counts() == {NO_IMAGE: 2}
-    picture.write_bytes(data)
+    image.write_bytes(data)
     assert len(opened(given, strict=True)[0].boxes) == 2
 
 
-def test_a_box_beyond_the_real_picture_is_noted(tmp_path: Path) -> None:
+def test_a_box_beyond_the_real_image_is_noted(tmp_path: Path) -> None:
     given = edited(files.vg_regions(tmp_path), lambda content: content[0]["regions"][0].update(x=500))
     dataset = opened(given)
     assert dataset.read(0) is None

@@ -33,13 +33,13 @@ def opened(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def number_of(image: str) -> int:
-    """The picture's number from any of its names."""
+    """The image's number from any of its names."""
     return int(Path(image).stem.removesuffix("@0").split("_")[-1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SETS if not name.startswith("own ")])  # see test_world_own
-def test_every_record_is_read_with_its_picture_and_boxes_of_its_objects(
+def test_every_record_is_read_with_its_image_and_boxes_of_its_objects(
     name: str, opened: Any, drawn: dict[int, Scene]
 ) -> None:
     dataset = opened(name)
@@ -49,12 +49,12 @@ def test_every_record_is_read_with_its_picture_and_boxes_of_its_objects(
         objects = np.array([thing.box for thing in drawn[number_of(annotation.image)].objects])
         for box in annotation.boxes if name not in SHOWN else ():
             assert np.abs(objects - box).max(1).min() < 1e-3
-        picture, record = dataset.read(number)
-        assert picture.size == (336, 336) and len(record.turns) >= 2
+        image, record = dataset.read(number)
+        assert image.size == (336, 336) and len(record.turns) >= 2
 
 
 def held(dataset: RegionDataset) -> Counter[Any]:
-    """(number of the picture, text, pixel xywh) of each box of annotations that say one text a box."""
+    """(number of the image, text, pixel xywh) of each box of annotations that have one text per box."""
     found: Counter[Any] = Counter()
     for number in range(len(dataset)):
         annotation = dataset.annotation(number)

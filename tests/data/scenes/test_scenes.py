@@ -94,7 +94,7 @@ def test_a_mask_covers_what_is_drawn_there() -> None:
             assert (found & mask).sum() > 0.98 * found.sum()
 
 
-def test_every_object_lies_inside_the_picture(some: list[Scene]) -> None:
+def test_every_object_lies_inside_the_image(some: list[Scene]) -> None:
     for scene in some:
         for thing in scene.objects:
             x1, y1, x2, y2 = thing.box
@@ -154,7 +154,7 @@ def test_some_scenes_hold_things_of_one_colour_or_one_shape(some: list[Scene]) -
         assert any(len({getattr(t, attribute) for t in scene.objects}) < len(scene.objects) for scene in some)
 
 
-def test_a_small_picture_is_the_large_one_reduced(some: list[Scene]) -> None:
+def test_a_small_image_is_the_large_one_reduced(some: list[Scene]) -> None:
     for scene in some[:8]:
         small = make_scene(scene.seed, size=168)
         reduced = np.asarray(Image.fromarray(scene.image).resize((168, 168), Image.Resampling.BICUBIC))
@@ -179,7 +179,7 @@ def test_an_impossible_number_of_objects_is_refused(wrong: int | tuple[int, int]
         make_scene(0, n_objects=wrong)
 
 
-def test_a_picture_too_small_and_a_negative_seed_are_refused() -> None:
+def test_an_image_too_small_and_a_negative_seed_are_refused() -> None:
     with pytest.raises(ValueError, match="size must be at least"):
         make_scene(0, size=8)
     with pytest.raises(ValueError, match="seed"):

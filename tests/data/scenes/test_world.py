@@ -73,19 +73,19 @@ def test_masks_boxes_and_facts_are_the_scenes(world: Path, read: Any, drawn: dic
 
 
 @pytest.mark.slow
-def test_pictures_are_the_scenes_as_good_as_unchanged(world: Path, drawn: dict[int, Scene]) -> None:
+def test_images_are_the_scenes_as_good_as_unchanged(world: Path, drawn: dict[int, Scene]) -> None:
     for number, scene in drawn.items():
-        picture = np.asarray(Image.open(world / "images" / f"{number:012d}.jpg"))
-        assert np.abs(picture.astype(int) - scene.image).mean() < 3
+        written = np.asarray(Image.open(world / "images" / f"{number:012d}.jpg"))
+        assert np.abs(written.astype(int) - scene.image).mean() < 3
 
 
-def test_every_tenth_picture_is_for_validation(read: Any) -> None:
+def test_every_tenth_image_is_for_validation(read: Any) -> None:
     splits = [record["split"] for record in read("objects.jsonl")]
     assert [number for number, split in enumerate(splits, start=1) if split == "val"] == [1, 11, 21, 31]
 
 
-def test_a_picture_under_another_name_takes_no_space(world: Path) -> None:
-    picture = world / "images" / "000000000005.jpg"
+def test_an_image_under_another_name_takes_no_space(world: Path) -> None:
+    image_file = world / "images" / "000000000005.jpg"
     names = (
         "coco/train2017/000000000005.jpg",
         "coco/train2014/COCO_train2014_000000000005.jpg",
@@ -94,7 +94,7 @@ def test_a_picture_under_another_name_takes_no_space(world: Path) -> None:
         "vcr/vcr1images/generated_0000/generated_0000_000000000005@0.jpg",
     )
     for name in names:
-        assert (world / name).samefile(picture)
+        assert (world / name).samefile(image_file)
 
 
 def test_without_hard_links_a_copy_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +104,10 @@ def test_without_hard_links_a_copy_serves(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "link", refuse)
     folder = write_world(tmp_path / "world", 2, size=64, progress=False)
     moved = folder.rename(tmp_path / "moved")
-    picture = moved / "coco" / "val2017" / "000000000001.jpg"
-    with Image.open(picture) as image:
+    image_file = moved / "coco" / "val2017" / "000000000001.jpg"
+    with Image.open(image_file) as image:
         assert image.size == (64, 64)
-    assert not picture.is_symlink()  # the loaders would refuse what leads out of its folder
+    assert not image_file.is_symlink()  # the loaders would refuse what leads out of its folder
 
 
 def test_a_folder_that_is_there_is_never_written_into(world: Path) -> None:
@@ -131,7 +131,7 @@ write.SHARD = 2
 real, seen = write.added_by, []
 def added_by(one):
     seen.append(one)
-    if len(seen) == 6:  # in the middle of the third shard, with one of its pictures written
+    if len(seen) == 6:  # in the middle of the third shard, with one of its images written
         os.kill(os.getpid(), signal.SIGKILL)
     return real(one)
 write.added_by = added_by

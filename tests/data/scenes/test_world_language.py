@@ -143,7 +143,7 @@ def test_refs_have_uncs_fields(world: Path, read: Any, dataset: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_mdetr_files_hold_a_record_a_sentence(world: Path, read: Any, dataset: str) -> None:
+def test_mdetr_files_hold_one_record_per_sentence(world: Path, read: Any, dataset: str) -> None:
     sentences = {s["sent_id"]: (s["sent"], ref) for ref in refs(world, dataset) for s in ref["sentences"]}
     seen = set()
     for split in ("train", "val"):

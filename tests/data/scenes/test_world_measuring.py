@@ -80,7 +80,7 @@ def test_cityscapes_records_have_the_genuine_fields(samples: Path, read: Any) ->
 
 
 def test_cityscapes_panoptic_files_are_those_that_its_own_tool_makes(world: Path, read: Any, tmp_path: Path) -> None:
-    """Of the world's instance files, `createPanopticImgs` makes the very list and pictures that the world has."""
+    """Of the world's instance files, `createPanopticImgs` makes exactly the list and images that the world has."""
     from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
 
     with redirect_stdout(io.StringIO()):
@@ -165,7 +165,7 @@ def looks(text: str, scene: Scene) -> list[int]:
     return [k for k, thing in enumerate(scene.objects) if words & everything <= set(thing.phrase.split())]
 
 
-def test_pointing_offers_four_boxes_of_the_picture(world: Path, read: Any, drawn: dict[int, Scene]) -> None:
+def test_pointing_offers_four_boxes_of_the_image(world: Path, read: Any, drawn: dict[int, Scene]) -> None:
     content = read("visual7w/dataset_v7w_pointing.json")
     boxes = {record["box_id"]: record for record in content["boxes"]}
     asked = 0

@@ -41,7 +41,7 @@ def nearest(scene: Scene, box: Any) -> int:
     return int(np.abs(np.array([thing.box for thing in scene.objects]) - box).max(1).argmin())
 
 
-def test_every_topic_is_there_for_pictures_of_training_alone(own: dict[str, list[Record]]) -> None:
+def test_every_topic_is_there_for_images_of_training_alone(own: dict[str, list[Record]]) -> None:
     for topic, records in own.items():
         assert len(records) >= 15, topic
         assert all(number_of(record) % 10 != 1 for record in records)
