@@ -73,7 +73,7 @@ def test_each_source_may_have_its_folder(processor, folder):
     collator([record(SHORT, BOXES[:1])])
     with pytest.raises(BadRecord, match="no such image"):
         collator([record(SHORT, BOXES[:1], "coco")])
-    with pytest.raises(ValueError, match="images names no folder for the source 'flickr'; it names folders for vg, coco"):
+    with pytest.raises(ValueError, match="no folder for the source 'flickr'; it names folders for vg, coco"):
         collator([record(SHORT, BOXES[:1], "flickr")])
 
 

@@ -280,7 +280,7 @@ def scene_seed(seed: int, index: int) -> int:
         >>> first, second = scenes(seed=1, count=2)
         >>> second.seed == scene_seed(1, 1)
         True
-        >>> (make_scene(scene_seed(1, 1)).image == second.image).all()
+        >>> bool((make_scene(scene_seed(1, 1)).image == second.image).all())
         True
     """
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])

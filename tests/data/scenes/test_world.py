@@ -119,7 +119,7 @@ def test_a_folder_that_is_no_part_of_this_world_is_not_touched(tmp_path: Path) -
     part = tmp_path / "world.part"
     part.mkdir()
     (part / "mine.txt").write_text("kept")
-    with pytest.raises(FileExistsError, match="is no world that was cut short"):
+    with pytest.raises(FileExistsError, match="is not an interrupted world"):
         write_world(tmp_path / "world", 2, size=64, progress=False)
     assert (part / "mine.txt").read_text() == "kept"
 
