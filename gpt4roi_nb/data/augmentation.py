@@ -110,9 +110,10 @@ def augment_as_published(
 ) -> tuple[Image.Image, Record]:
     """Flip an image with probability 0.5, and shift it with probability 0.5 by up to 32 pixels of 224.
 
-    Black fills the place that the image leaves. A shift drops regions that are left no more than 2 pixels of 224 wide
-    or high, with the turns about them. It is not done where no region would be left, or where a turn names a dropped
-    region beside others. An image is not flipped where its text says "left" or "right"; writing in it does not matter.
+    Black fills the place that the image leaves. A shift drops regions of which it leaves no more than 2 pixels of 224
+    in width or height, with the turns about them. An image is not shifted if no region would be left, or if a turn
+    names a dropped region beside others. It is not flipped if its text says "left" or "right"; nothing else prevents a
+    flip, not even writing in the image.
 
     Args:
         image: RGB and upright.

@@ -45,13 +45,13 @@ class Index:
         try:
             self.manifest = read_json(folder / MANIFEST)
         except ValueError as error:
-            raise ValueError(f"the index is damaged: {error}; rebuild=True makes it anew") from error
+            raise ValueError(f"the index is damaged: {error}; rebuild=True builds it again") from error
         rows, left_out = self.manifest.get("rows"), self.manifest.get("left_out")
         counts = [rows, *left_out.values()] if isinstance(left_out, dict) else [None]
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError(
                 f"the index is damaged: {str(folder / MANIFEST)!r} must say how many 'rows' there are and what was "
-                "'left_out'; rebuild=True makes it anew"
+                "'left_out'; rebuild=True builds it again"
             )
         self._batches: list[Any] | None = None
         self._sound: set[int] = set()
@@ -119,7 +119,7 @@ class Index:
         return batch
 
     def _damaged(self, why: str) -> str:
-        return f"the index is damaged: {str(self.folder / ANNOTATIONS)!r}: {why}; rebuild=True makes it anew"
+        return f"the index is damaged: {str(self.folder / ANNOTATIONS)!r}: {why}; rebuild=True builds it again"
 
     def _opened(self) -> list[Any]:
         if self._batches is None:

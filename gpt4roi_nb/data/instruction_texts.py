@@ -4,7 +4,7 @@
 letters or signs, since an image whose text does is not mirrored (see `augmentation`, which allows `LETTER_REQUEST`).
 """
 
-# The opening of VCR's protocol, to the letter; references are joined by commas.
+# The opening of VCR's protocol, word for word; references are joined by commas.
 VCR_OPENING = "{regions} refers to specific areas within the photo along with their respective identifiers."
 # The end of a multiple-choice question.
 LETTER_REQUEST = "Reply with its letter."
@@ -80,7 +80,7 @@ WHY_QUESTIONS = (
     "How did you arrive at it?",
     "What is that based on?",
 )
-# In front of a question that does not itself name all the regions that its answer speaks of.
+# Before a question that does not itself name all regions of its answer.
 POINTERS = (
     "Look at {regions}.",
     "This is about {regions}.",
@@ -93,7 +93,7 @@ POINTERS = (
     "Take {regions} into account.",
     "With regard to {regions}:",
 )
-# In front of a conversation about a whole image in which a detector has found things.
+# Before a conversation about a whole image in which a detector has found things.
 DETECTED = (
     "Things found in the picture: {regions}.",
     "A detector has marked {regions}.",

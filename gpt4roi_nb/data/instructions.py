@@ -30,7 +30,7 @@ from gpt4roi_nb.data.record import (
 )
 from gpt4roi_nb.prompt import listed, references, region
 
-# Most regions of an image in one conversation: for COCO, of RefCOCO/+/g, of Visual Genome, and of Flickr30k Entities
+# Most regions of an image in one conversation, for COCO, RefCOCO/+/g, Visual Genome and Flickr30k Entities
 # (`max_gt_per_img` in the authors' gpt4roi/datasets).
 MAX_REGIONS = {CATEGORY: 100, EXPRESSION: 15, CAPTION: 15, GROUNDING: 150}
 SHOWN = 0.5  # share of the conversations with a detector's boxes that show them (gpt4roi/datasets/det_llava.py)

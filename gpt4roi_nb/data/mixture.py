@@ -1,4 +1,4 @@
-"""Join several data sets: draw from them by weight, in an order that a seed decides and that can be resumed anywhere.
+"""Join several data sets: draw from them by weight, in an order that a seed decides and that can resume anywhere.
 
 The record at a position depends only on seed, weights and sizes. So any number of workers or machines can share the
 positions, and an interrupted training resumes at the position that it had reached.

@@ -42,7 +42,7 @@ OPEN_KINDS: tuple[str, ...] = (*OF_IMAGE, *OF_ONE, *OF_TWO, NOTHING, UNKNOWN)
 ALL_KINDS: tuple[str, ...] = (*KINDS, *OPEN_KINDS)
 
 IMAGE_KINDS = {"describe": describe, "extreme": extreme, "present": present, "variety": variety}
-SOMETHING_SHARE = 0.6  # of questions about what is between two objects: something is, if the scene allows it
+SOMETHING_SHARE = 0.6  # of "between" questions are about objects with something between, if the scene allows it
 OLD_REGIONS = 0.5  # share of follow-ups about two regions without a new one
 # What is asked about a box without an object: mostly what it is, and sometimes what it is like, as if it were one.
 ABOUT_NOTHING = {"phrase": 0.5, "anything": 0.2, "category": 0.15, "colour": 0.05, "material": 0.05, "size": 0.05}

@@ -140,7 +140,7 @@ SAME = (
     "Given {a} and {b}, are they the same {noun}?",
     "Does the {noun} of {a} match {b}?",
 )
-# said of one attribute only
+# for one attribute only
 SAME_KIND = (
     "Are {a} and {b} the same kind of object?",
     "Is {a} the same kind of object as {b}?",
@@ -269,6 +269,6 @@ COMPOUND_BOTH = (
     "What do you see in {a} and in {b}?",
 )
 
-# asked of a new region right after a question of the same kind
+# about a new region, right after a question of the same kind
 ELLIPSIS = ("And {a}?", "What about {a}?", "And what about {a}?", "How about {a}?", "The same for {a}, please.")
 OPENERS = ("And ", "Now, ", "Then ", "So, ")

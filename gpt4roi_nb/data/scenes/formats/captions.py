@@ -35,7 +35,7 @@ PHRASES = (
     "a {colour} {material} {category}",
 )
 UNTIDY_SHARE = 0.1  # of phrases that end in a space, as many of Visual Genome's do
-REGIONS_OF_PICTURE = 3 * MAX_OBJECTS
+REGIONS_PER_IMAGE = 3 * MAX_OBJECTS
 
 WORDS_FOR_NUMBERS = (
     "",
@@ -100,7 +100,7 @@ def _add_genome(picture: Picture, added: Added) -> None:
         added.row(file, "images", {"id": picture.number, "file_name": file_name, **size})
     described = []
     for k, (box, phrase) in enumerate(regions(picture)):
-        number = picture.number * REGIONS_OF_PICTURE + k
+        number = picture.number * REGIONS_PER_IMAGE + k
         x1, y1, x2, y2 = box
         x, y, width, height = x1, y1, x2 - x1, y2 - y1
         annotation = {

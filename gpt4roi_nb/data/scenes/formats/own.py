@@ -26,7 +26,7 @@ TALKS, STRANGERS = "talks", "strangers"
 FILES = tuple(JsonFile(f"{FOLDER}/{topic}.json") for topic in (*TOPICS, TALKS, STRANGERS))
 
 TURNS = 3  # of a conversation
-TALKS_OF_PICTURE = 2
+TALKS_PER_IMAGE = 2
 SLIP_SHARE = 0.1  # of the questions that get a slip of one letter
 JITTER_SHARE, JITTER = (
     0.3,
@@ -49,7 +49,7 @@ def add(picture: Picture, added: Added) -> None:
             if question is not None:
                 boxes = _boxes(picture, question, rng)
                 row(added, topic, image, boxes, [(written(rng, question.text), question.answer)])
-    for _ in range(TALKS_OF_PICTURE):
+    for _ in range(TALKS_PER_IMAGE):
         turns, objects = _talk(picture, rng)
         boxes = _boxes(picture, Question("", "", "", objects, ""), rng)
         row(added, TALKS, image, boxes, [(written(rng, text), answer) for text, answer in turns])

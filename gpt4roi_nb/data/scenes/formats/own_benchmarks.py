@@ -26,7 +26,7 @@ from gpt4roi_nb.data.scenes.question_kinds import an, pick
 TOPIC = "benchmarks"
 FILES = (JsonFile(f"{FOLDER}/{TOPIC}.json"),)
 Say = Callable[[list[list[float]], str, str], None]  # boxes, question, answer
-CHOICES_OF_PICTURE = 2  # per data set
+CHOICES_PER_IMAGE = 2  # per data set
 
 
 def add(picture: Picture, added: Added) -> None:
@@ -57,7 +57,7 @@ def add(picture: Picture, added: Added) -> None:
         if asked:
             one = pick(rng, asked)
             say([from_sides(one["bbox"])], NAME_PROMPT, names[one["category_id"] - 1])
-        for _ in range(CHOICES_OF_PICTURE if found else 0):
+        for _ in range(CHOICES_PER_IMAGE if found else 0):
             one = pick(rng, found)
             true = names[one["category_id"] - 1]
             others = [name for name in names if name not in shown and is_part(name) == is_part(true)]

@@ -67,7 +67,7 @@ MANY = 8  # from so many shards on, the processes first trace all solids togethe
 
 # JPEG, since the datasets' names end in .jpg, without visible artefacts and with full colour: a fifth of a PNG's size.
 JPEG = {"quality": 95, "subsampling": 0}
-BYTES_PER_PICTURE = 200_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
+BYTES_PER_IMAGE = 200_000  # on disk at SIZE, annotations included, in blocks of 4 KiB
 SIZE = 336
 SPARE = 1.2  # free disk that is required, over what will be used
 
@@ -199,7 +199,7 @@ def _keep_traced(file: Path) -> None:
 
 
 def _check_disk(folder: Path, images: int, size: int) -> None:
-    needed = images * BYTES_PER_PICTURE * max(0.5, (size / SIZE) ** 2) * SPARE
+    needed = images * BYTES_PER_IMAGE * max(0.5, (size / SIZE) ** 2) * SPARE
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
