@@ -85,7 +85,7 @@ class Collator:
         self.also = linked_folders(also)
         if self.also and images is None:
             raise ValueError(
-                "also names folders that links in images lead to, but images is None; give images, or load(…, also=…)"
+                "also names folders that links in images lead to, but images is None; give images, or pass also to load"
             )
         self._folders: Folder | dict[str, Folder] | None
         if isinstance(images, Mapping):

@@ -48,7 +48,7 @@ def _whole(text: str) -> str:
 
 
 def _check(texts: tuple[str, ...], count: int) -> None:
-    """Raises BadRecord unless the questions name regions 1 to `count`, and the answers no others."""
+    """Raise BadRecord unless the questions name regions 1 to `count`, and the answers no others."""
     turns: Any = [(("user", "assistant")[k % 2], text) for k, text in enumerate(texts)]
     try:
         check_turns(turns)

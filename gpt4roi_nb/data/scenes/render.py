@@ -206,7 +206,7 @@ def _background(items: Sequence[Item], light: Light, setting: Setting, scale: in
 
 @cache
 def _offsets(shape: str, angle_index: int, item_scale: float, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """A sprite's pixels in the flat image, from its foot on: (M,) int of all, and of those at least half covered."""
+    """A sprite's pixels in the flat image, relative to its foot: (M,) int of all, and of those covered by half."""
     sprite = trace_sprite(shape, angle_index, item_scale * PIXELS_PER_UNIT * scale)
     flat = sprite.rows.astype(np.intp) * (CANVAS * scale) + sprite.cols
     return flat, flat[sprite.alpha >= 0.5]

@@ -104,7 +104,7 @@ def _bounded(origins: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _passes_near(solid: Solid, origins: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
-    """(M,) bool: False for rays that are certain to stay farther than `distance` from a solid.
+    """(M,) bool: False for rays that are certain to stay farther than `distance` from a solid in its bounding sphere.
 
     A solid's value changes by no more than the length of a step, so a ray can step until the value could be `distance`.
     """

@@ -1,4 +1,4 @@
-"""Images without objects: noise, gradients, textures, patterns. Those in `TEXTURES` draw (size, size, 3) in [0, 1]."""
+"""Images without objects: noise, gradients, textures, patterns. `TEXTURES` draw (size, size, 3) float in [0, 1]."""
 
 from __future__ import annotations
 

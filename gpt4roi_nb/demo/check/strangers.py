@@ -26,7 +26,7 @@ LIBRARY_IMAGES, DRAWN_IMAGES = "images of libraries", "images drawn afresh"
 
 
 def library_images() -> list[Path]:
-    """Return the image files in installed packages that are large enough to show something, sorted by name."""
+    """Return the image files in installed packages that are large enough to show something, by name."""
     found = []
     for package, folders in LIBRARIES.items():
         spec = find_spec(package)
