@@ -1,6 +1,6 @@
-"""Measuring a model on published benchmarks: `evaluate`, the `Result`, and `compare`.
+"""Measure a model on published benchmarks: `evaluate`, `Result` and `compare`.
 
-`python -m gpt4roi_nb.evaluate vcr --checkpoint … --root …` does the same without a notebook.
+On the command line: `python -m gpt4roi_nb.evaluate vcr --checkpoint … --root …`.
 """
 
 import lazy_loader as _lazy_loader

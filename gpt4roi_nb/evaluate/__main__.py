@@ -27,21 +27,23 @@ from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 OUT_BEFORE = "memory ran out before the first question"
-OUT = "memory ran out; what was answered is kept, and the same call goes on from there"
+OUT = "memory ran out; finished answers are kept, and the same call continues from there"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of either command; `model` is there for `verify` alone."""
+    """Parse the options of either command; only those of `verify` have `model`."""
     if arguments and arguments[0] == VERIFY:
         return commands.verify(CHECKS).parse_args(arguments[1:])
     return commands.evaluate().parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, and prints a table a benchmark; 0 when all went well. Of `verify`, whose help names its exit codes,
-    one table."""
+    """Run the benchmarks, or `verify`, print one table per benchmark (`verify`: one in all), and return the exit code.
+
+    0 means success; the help of `verify` names its exit codes.
+    """
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    first = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks
+    first = int(os.environ.get("RANK", "0")) == 0  # only one of several processes prints
     try:
         return _verified(options, first) if "model" in options else _evaluated(options, first)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        # Where it ran out outside the questions, such as while an image was read, the library's own words are all.
+        # If it ran out outside the questions, as while reading an image, there is only the library's own message.
         print(error if type(error) is MemoryError and str(error) else f"{OUT}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
@@ -61,11 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _evaluated(options: argparse.Namespace, first: bool) -> int:
     names = list(BENCHMARKS) if ALL in options.benchmarks else list(dict.fromkeys(options.benchmarks))
     if options.into:
-        write_into(options.into)  # is refused now or not at all
+        write_into(options.into)  # raises now, before anything takes long
     root = options.root
     if root is None and int(os.environ.get("WORLD_SIZE", "1")) < 2:
         root = own_world()
-    for name in names if root is not None else ():  # a look at everything before anything takes long
+    for name in names if root is not None else ():  # check everything before anything takes long
         check_files(name, root.expanduser().absolute(), options.split or benchmark(name).splits[0])
     for scorer in dict.fromkeys(scorer for name in names for scorer in benchmark(name).scorers) if first else ():
         check_scorers([scorer], options.mapping_model)
@@ -108,7 +110,15 @@ def _verified(options: argparse.Namespace, first: bool) -> int:
 
 
 def write_into(page: Path, table: str | None = None) -> None:
-    """Puts a table between a page's marks. Without one, it only raises ValueError where the page lacks them."""
+    """Put a table between the marks of a page.
+
+    Args:
+        page: a Markdown file.
+        table: None only checks the marks.
+
+    Raises:
+        ValueError: the page lacks the marks.
+    """
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -149,13 +159,13 @@ def _loaded(options: argparse.Namespace, checkpoint: str | None) -> GPT4RoI:
             checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
         )
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or (type(error) is MemoryError and str(error)):  # it has words of its own
+        if not is_out_of_memory(error) or (type(error) is MemoryError and str(error)):  # its message says more
             raise
         raise MemoryError(f"{OUT_BEFORE}: {error}") from error
 
 
 def _device(given: str | None) -> str | None:
-    """Each process of a launcher has a GPU of its own, where there are any."""
+    """Return the device; each process of a launcher gets its own GPU, if there are any."""
     import torch
 
     if given is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""The questions of a table about a folder of images: `python -m gpt4roi_nb ask-table photos questions.csv answers.csv`.
+"""Ask a table of questions about a folder of images: `python -m gpt4roi_nb ask-table photos questions.csv answers.csv`.
 
-Answers are kept as they come, one line per batch, so that an interrupt or a kill costs at most a batch, and the same
-call goes on. PyTorch is imported once the table was read and found good.
+Answers are saved after each batch, so that an interrupt or a kill costs at most one batch, and the same call continues.
+PyTorch is imported only after the table was read and checked.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from gpt4roi_nb.evaluate.predict import Outcome
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
-KEPT = ".kept"  # folder of the answers so far: the name of the table of answers, and this
-NOT_ASKED = "not asked yet; the same call goes on from here"
+KEPT = ".kept"  # added to the name of the answer table, the folder of the answers so far
+NOT_ASKED = "not asked yet; the same call continues from here"
 SOME_PROBLEMS, BAD_INPUT, FAILED = 1, 2, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit code."""
+    """Run the command and return its exit code."""
     given = commands.ask_table().parse_args(arguments)
     try:
         table = _checked(given)
@@ -41,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, ImportError, OSError, FloatingPointError) as error:
         return _fail(error, BAD_INPUT if isinstance(error, FileNotFoundError) else FAILED)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same call goes on from there", commands.INTERRUPTED)
+        return _fail("interrupted; the same call continues from there", commands.INTERRUPTED)
 
 
 def _checked(given: argparse.Namespace) -> QuestionTable:
-    """The table of questions; whatever is wrong with the call as a whole is a ValueError or an OSError."""
+    """Return the table of questions. Raises ValueError or OSError if the call as a whole is wrong."""
     for name in ("max_new_tokens", "batch_size"):
         if getattr(given, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but is {getattr(given, name)}")
@@ -55,9 +55,7 @@ def _checked(given: argparse.Namespace) -> QuestionTable:
     if not answers.parent.is_dir():
         raise ValueError(f"{str(given.answers)!r} cannot be written: there is no folder {str(answers.parent)!r}")
     if answers.exists() and not _kept(answers).is_dir():
-        raise ValueError(
-            f"{str(given.answers)!r} exists already, and is no table that this command began; name another"
-        )
+        raise ValueError(f"{str(given.answers)!r} already exists, and this command did not begin it; name another file")
     return read_table(given.questions, given.images)
 
 
@@ -66,7 +64,7 @@ def _kept(answers: Path) -> Path:
 
 
 def _asked(given: argparse.Namespace, table: QuestionTable) -> int:
-    """Asks what can be asked, and writes the table, also when that is cut short."""
+    """Ask what can be asked, and write the table, even after an interrupt."""
     good = [row for row in table.rows if not row.problem]
     bad = len(table.rows) - len(good)
     print(f"{len(table.rows)} rows, of which {bad} cannot be asked (see the column problem)" if bad else
@@ -104,26 +102,33 @@ def _asked(given: argparse.Namespace, table: QuestionTable) -> int:
     without = sum(bool(problem) for _, problem in rows)
     print(
         f"{len(rows) - without} of {len(rows)} rows have an answer in {str(given.answers)!r}"
-        + (f"; the column problem says what is wrong with the other {without}" if without else ""),
+        + (f"; for the other {without}, see the column problem" if without else ""),
         file=sys.stderr,
     )
     return SOME_PROBLEMS if without else 0
 
 
 def ask(gpt4roi: GPT4RoI, rows: Sequence[Row], journal: Journal, *, max_new_tokens: int, batch_size: int) -> None:
-    """Ask rows in batches, and add what comes of each to a journal, under the row's own id.
+    """Ask rows in batches, and add each outcome to a journal under the row's own id.
 
-    What the journal has is not asked again. Where memory is short, or runs out, batches are smaller.
+    Rows that the journal already has are not asked again. When memory is short or runs out, batches shrink.
+
+    Args:
+        gpt4roi: the model.
+        rows: those that can be asked.
+        journal: gets the outcomes.
+        max_new_tokens: maximum length of an answer.
+        batch_size: maximum number of rows per batch.
     """
     from tqdm import tqdm
 
     from gpt4roi_nb.batches import BatchSize
     from gpt4roi_nb.evaluate.asking import QuestionCost, answers
     from gpt4roi_nb.evaluate.benchmarks.item import Item
-    from gpt4roi_nb.evaluate.pictures import read_ahead, windows
     from gpt4roi_nb.evaluate.predict import BatchedPredictor
+    from gpt4roi_nb.evaluate.read_ahead import read_ahead, windows
 
-    items = {_id(row): Item(_id(row), row.image, row.boxes, row.question) for row in rows}  # doubled rows once
+    items = {_id(row): Item(_id(row), row.image, row.boxes, row.question) for row in rows}  # equal rows once
     settled = journal.settled() & items.keys()
     left = [item for name, item in items.items() if name not in settled]
     if not left:
@@ -132,19 +137,19 @@ def ask(gpt4roi: GPT4RoI, rows: Sequence[Row], journal: Journal, *, max_new_toke
     batch.fit(gpt4roi, QuestionCost(gpt4roi, left, "generate", max_new_tokens))
     predictor = BatchedPredictor(gpt4roi, "generate", batch.size, max_new_tokens)
     with gpt4roi.hold_weights(), tqdm(total=len(items), initial=len(settled), unit="question", disable=None) as bar:
-        for window, pictures in read_ahead(gpt4roi, windows(left, batch_size)):
-            for outcomes in answers(predictor, batch, window.items, pictures, settled):
+        for window, images in read_ahead(gpt4roi, windows(left, batch_size)):
+            for outcomes in answers(predictor, batch, window.items, images, settled):
                 journal.add(outcomes, batch.size)
                 bar.update(len(outcomes))
 
 
 def _id(row: Row) -> str:
-    """The same for the same question about the same boxes of the same image, whatever else the table holds."""
+    """Derive an id from image, question and boxes, independently of the rest of the table."""
     return hashlib.sha256(f"{row.image}\n{row.question}\n{row.boxes}".encode()).hexdigest()[:16]
 
 
 def _outcome(row: Row, outcome: Outcome | None) -> tuple[str, str]:
-    """The answer of a row, and what is wrong with it; one of them is empty. outcome: None where it was not asked."""
+    """Return (answer, problem) of a row, one of which is empty. outcome: None if it was not asked."""
     from gpt4roi_nb.evaluate.benchmarks.item import Prediction
 
     if row.problem:
@@ -152,7 +157,7 @@ def _outcome(row: Row, outcome: Outcome | None) -> tuple[str, str]:
     if outcome is None:
         return "", NOT_ASKED
     if isinstance(outcome, Prediction):
-        return outcome.answer, "" if outcome.answer else "the model gave an answer without words"
+        return outcome.answer, "" if outcome.answer else "the model gave an empty answer"
     return "", str(outcome[1])
 
 

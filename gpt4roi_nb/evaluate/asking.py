@@ -1,4 +1,4 @@
-"""The questions of a run, window by window, as many at a time as memory allows."""
+"""Ask the questions of a run, window by window, in batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.journal import outcome_id
 from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.evaluate.pictures import windows
-from gpt4roi_nb.evaluate.predict import BatchedPredictor, Outcome, Picture
+from gpt4roi_nb.evaluate.predict import BatchedPredictor, LoadedImage, Outcome
+from gpt4roi_nb.evaluate.read_ahead import windows
 from gpt4roi_nb.memory import TEXT_TOKENS, prompt_tokens, within_context, work_bytes
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
-TOKENISED = 16  # of the longest questions, by letters, are made into tokens to learn how long the longest prompt is
+TOKENISED = 16  # the questions with the most characters are tokenised to find the longest prompt
 
 
 def answers(
     predictor: BatchedPredictor,
     batch: BatchSize,
     items: Sequence[Item],
-    pictures: dict[str, Picture | BadRecord],
+    images: dict[str, LoadedImage | BadRecord],
     settled: set[str],
 ) -> Iterator[list[Outcome]]:
-    """What comes of the questions of a window that are not settled, batch by batch.
+    """Answer the questions of a window that are not settled, and yield the outcomes batch by batch.
 
-    Where memory runs out, `batch` is halved, and what was not answered by then is asked in smaller batches, about fewer
-    pictures at a time.
+    When memory runs out, `batch` is halved, and the remaining questions are asked in smaller batches, about fewer
+    images at a time.
+
+    Args:
+        predictor: asks the model.
+        batch: the current batch size.
+        items: the questions of the window.
+        images: by path; a `BadRecord` stands for one that cannot be read.
+        settled: ids of items that need no answer.
     """
     known = set(settled)
     while True:
         try:
             for part in windows(items, batch.size):
                 predictor.batch_size = batch.size
-                # What an answer shares a batch with does not depend on what was answered before.
+                # Batches are cut before answered items are dropped, so they do not depend on earlier answers.
                 batches = [
                     [item for item in several if item.id not in known] for several in predictor.batches(part.items)
                 ]
-                for outcomes in predictor.answer([several for several in batches if several], pictures):
+                for outcomes in predictor.answer([several for several in batches if several], images):
                     known.update(map(outcome_id, outcomes))
                     yield outcomes
             return
@@ -47,7 +54,10 @@ def answers(
 
 
 class QuestionCost:
-    """The bytes that so many questions at a time take beside the weights, at most."""
+    """An upper bound of the memory, beside the weights, of a batch of questions.
+
+    Call it with a batch size; it returns bytes.
+    """
 
     def __init__(self, gpt4roi: GPT4RoI, items: Sequence[Item], scorer: str, max_new_tokens: int) -> None:
         self._model = gpt4roi.model
@@ -55,7 +65,7 @@ class QuestionCost:
         self._likely = scorer == "likelihood"
         longest = sorted(items, key=lambda item: len(item.question) + sum(map(len, item.options)), reverse=True)
         lengths = [self._length(gpt4roi, item, max_new_tokens) for item in longest[:TOKENISED]]
-        # Where none of these can be asked, what a session assumes.
+        # If none of these can be asked, what a session assumes.
         prompt, written = max(
             (length for length in lengths if length is not None),
             key=sum,
@@ -65,10 +75,10 @@ class QuestionCost:
         self._written = written
 
     def __call__(self, questions: int) -> int:
-        """questions: at a time."""
+        """Return bytes for this many questions per batch."""
         images = min(questions, self._images)
-        # Keys and values of each picture's opening are kept beside those of the questions about it; the likelihoods of
-        # options' later tokens are computed with a copy of the questions' own.
+        # Keys and values of each image's opening are kept beside those of its questions; likelihoods of the options'
+        # later tokens need a copy of the questions' own.
         copies = 2 if self._likely and self._written > 1 else 1
         opening = self._model.config.num_image_tokens + TEXT_TOKENS
         return work_bytes(
@@ -81,7 +91,7 @@ class QuestionCost:
         )
 
     def _length(self, gpt4roi: GPT4RoI, item: Item, max_new_tokens: int) -> tuple[int, int] | None:
-        """Tokens of a prompt and of what is written or scored after it; None where it cannot be asked."""
+        """Tokens of a prompt, and of what is written or scored after it; None if the item cannot be asked."""
         try:
             if self._likely:
                 offered = choice(gpt4roi.processor, item.question, item.options)

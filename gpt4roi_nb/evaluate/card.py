@@ -1,4 +1,4 @@
-"""The protocol card: what each number measures. Without it a number cannot be compared with another."""
+"""The protocol card: what each number measures. Without it, numbers cannot be compared."""
 
 from __future__ import annotations
 
@@ -14,21 +14,45 @@ from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 VERSIONS = ("gpt4roi_nb", "torch", "transformers")
 HASH_LENGTH = 12
-# Of how long and on what it was computed, not of what was asked: two cards may differ in them and mean the same.
+# How long and on what it was computed, not what was asked: cards that differ only here describe the same protocol.
 INCIDENTAL = ("seconds", "device", "versions", "checkpoint_name", "batch_sizes")
 
 
 @dataclass(frozen=True)
 class ProtocolCard:
-    """All that decides about a figure.
+    """Everything that determines a metric.
 
-    images, regions, questions: how many were asked about; a region counts once, however often it is asked about.
-    limit: how many groups of questions were drawn by `seed`; None: all.
-    left_out: what could not be asked, or was rightly unused, by reason. counts: what came up in scoring.
-    prompt: with `<region1>` for the region. decoding: how answers were chosen. mapping: of answers to classes.
-    checkpoint: hash over the names, shapes and bytes of all weights as they were used.
-    seconds: of all answers together. batch_sizes: questions at a time, the most first; more than one where memory ran
-    out, or where the run was resumed with another. complete: False where the run was ended early.
+    Attributes:
+        benchmark: name of the benchmark.
+        dataset: title of its dataset.
+        split: split of the dataset.
+        images, regions, questions: how many were asked about. A region counts once, however often it is asked about.
+        limit: how many groups of questions were drawn with `seed`; None: all.
+        seed: of the draw, the order of options and the intervals.
+        prompt: the wording, with `<region1>` for the region.
+        scorer: "generate" or "likelihood".
+        decoding: how answers were chosen.
+        mapping: how answers became classes; "" if they did not.
+        checkpoint: hash of the names, shapes and bytes of all weights as used.
+        checkpoint_name: where the weights came from; "demo" for the embedded checkpoint.
+        dtype, device: of the model.
+        versions: package → version, of what computed and what scored the answers.
+        seconds: time of all answers together.
+        batch_sizes: questions per batch, largest first. There are several if memory ran out, or if the run was resumed
+            with another size.
+        complete: False if the run ended early.
+        left_out: reason → number of records or questions that could not be asked, or were left out on purpose.
+        counts: special cases in scoring → how often they came up.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import evaluate
+    >>> gpt4roi, world = GPT4RoI.from_pretrained(), write_world("world", 2, progress=False)
+    >>> cards = [evaluate("vcr", gpt4roi, world, seed=seed, progress=False).card for seed in (0, 1)]
+    >>> cards[0].questions, cards[0].images, cards[0].scorer
+    (4, 1, 'likelihood')
+    >>> cards[0].differences(cards[1])
+    {'seed': (0, 1)}
     """
 
     benchmark: str
@@ -55,7 +79,14 @@ class ProtocolCard:
     counts: dict[str, int] = field(default_factory=dict)
 
     def differences(self, other: ProtocolCard) -> dict[str, tuple[Any, Any]]:
-        """What decides about figures and differs: name → (this one's, the other's). Empty: the same protocol."""
+        """Compare two protocols.
+
+        Args:
+            other: another card.
+
+        Returns:
+            Name → (own value, other value) of entries that influence metrics and differ; empty for the same protocol.
+        """
         mine, its = asdict(self), asdict(other)
         return {
             one.name: (mine[one.name], its[one.name])
@@ -64,7 +95,7 @@ class ProtocolCard:
         }
 
     def text(self) -> str:
-        """The card, a line an entry."""
+        """Return the card as text, one line per entry."""
         rows = {
             "dataset": f"{self.dataset}, {self.split}",
             "asked": f"{self.questions:,} questions about {self.regions:,} regions of {self.images:,} images"
@@ -90,7 +121,7 @@ class ProtocolCard:
         return sizes + (" (may change the last digit of a log-probability)" if len(self.batch_sizes) > 1 else "")
 
     def line(self) -> str:
-        """The card in a line, for the foot of a table."""
+        """Return the card as one line, for the foot of a table."""
         parts = [
             f"{self.dataset} {self.split}",
             f"{self.questions:,} questions, {self.regions:,} regions, {self.images:,} images",
@@ -119,7 +150,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 @torch.inference_mode()
 def checkpoint_hash(gpt4roi: GPT4RoI) -> str:
-    """A hash of a model's weights as they are in memory: one changed number changes it."""
+    """Hash a model's weights as they are in memory. Any changed number changes the hash."""
     digest = hashlib.sha256()
     for name, tensor in sorted(gpt4roi.model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -129,11 +160,11 @@ def checkpoint_hash(gpt4roi: GPT4RoI) -> str:
 
 
 def versions(scorers: Sequence[str] = ()) -> dict[str, str]:
-    """Of what computes the answers, and of the packages that score them."""
+    """Return package → version, of what computes the answers and of the packages that score them."""
     return {name: version(name) for name in (*VERSIONS, *scorers)}
 
 
 def device_name(gpt4roi: GPT4RoI) -> str:
-    """What computes them."""
+    """Return the name of the device that computes the answers."""
     device = gpt4roi.device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,4 +1,4 @@
-"""Two results of one benchmark, item by item."""
+"""Compare two results of one benchmark, item by item."""
 
 from __future__ import annotations
 
@@ -17,14 +17,30 @@ _EACH = ("answer", "correct", "score", "logprob")
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` says.
+    """The outcome of `compare`.
 
-    common: questions that both have. both_right, only_first, only_second, both_wrong: of those that are right or wrong.
-    p_value: McNemar's, exact: how likely so uneven a split of the items on which they differ would be, were both as
-        good; NaN where nothing is right or wrong.
-    changed: the items whose answer is right in one and wrong in the other, or, where nothing is right or wrong, whose
-        answer differs; a column of each, `answer_1`, `answer_2`, ….
-    differences: what differs between the two protocols.
+    Attributes:
+        common: number of questions that both results have.
+        both_right, only_first, only_second, both_wrong: numbers of these questions, among those that are judged right
+            or wrong.
+        p_value: exact McNemar test: the probability of a split at least this uneven among the items that differ, if
+            both were equally good. NaN if nothing is judged right or wrong.
+        changed: the items that are right in one result and wrong in the other or, if not judged, whose answers differ.
+            Columns of each result end in its number: `answer_1`, `answer_2`, ….
+        metrics: name → (first value, second value) in per cent.
+        differences: entry of the protocol card → (first value, second value), where they differ.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import compare, evaluate
+    >>> gpt4roi = GPT4RoI.from_pretrained()
+    >>> world = write_world("world", 2, progress=False)
+    >>> likely, written = (
+    ...     evaluate("vcr", gpt4roi, world, scorer=scorer, progress=False) for scorer in ("likelihood", "generate")
+    ... )
+    >>> comparison = compare(likely, written)
+    >>> comparison.common, comparison.differences["scorer"]
+    (4, ('likelihood', 'generate'))
     """
 
     common: int
@@ -38,7 +54,7 @@ class Comparison:
     differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def table(self) -> Table:
-        """The comparison in words."""
+        """Return the comparison as text."""
         width = max(map(len, self.metrics), default=0)
         lines = [f"{name:<{width}}  {shown(one)} → {shown(two)}" for name, (one, two) in self.metrics.items()]
         lines.append(f"{self.common:,} questions in common, {len(self.changed):,} changed")
@@ -56,16 +72,32 @@ class Comparison:
 
 
 def compare(first: Result, second: Result) -> Comparison:
-    """Which items changed between two results, and whether that may be chance.
+    """Find the items that changed between two results, and test whether that may be chance.
 
-    McNemar's test takes items for independent; those of one picture are not quite, so a p-value near a bound says less
-    than it seems to.
+    McNemar's test assumes independent items. Those of one image are not quite independent, so do not rely on a p-value
+    close to a threshold.
+
+    Args:
+        first: a result.
+        second: another result of the same benchmark.
+
+    Returns:
+        Counts, p-value, and the items that changed.
 
     Raises:
-        ValueError: they are of different benchmarks, or have no question in common.
+        ValueError: the results are of different benchmarks, or have no question in common.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import compare, evaluate
+    >>> world = write_world("world", 2, progress=False)
+    >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
+    >>> same = compare(result, result)
+    >>> same.common, len(same.changed), same.p_value
+    (4, 0, 1.0)
     """
     if first.benchmark != second.benchmark:
-        raise ValueError(f"results of one benchmark can be compared, but {first.benchmark} and {second.benchmark} came")
+        raise ValueError(f"results must be of one benchmark, but got {first.benchmark!r} and {second.benchmark!r}")
     one, two = first.predictions.set_index("id"), second.predictions.set_index("id")
     in_second = set(two.index)
     common = [name for name in one.index if name in in_second]

@@ -1,4 +1,4 @@
-"""Predictions to page through: the picture with its regions drawn as in the chat, what was asked, said, and right."""
+"""A paged view of predictions: the image with its regions as in the chat, the question, the answer and the target."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SORTS: dict[str, tuple[str, bool]] = {  # shown name → column, ascending
 }
 VERDICTS = ("all", "right", "wrong")
 ANY = "any"
-RIGHT, WRONG, NEUTRAL = "#1a7f37", "#b42318", "#57606a"  # readable on white; the words say it too
-SIDE = 480  # pixels of a picture's longest side, drawn
-WIDTH = 34  # characters of a caption's line
-LINES = 3  # of a question, or an answer
+RIGHT, WRONG, NEUTRAL = "#1a7f37", "#b42318", "#57606a"  # readable on white; marks repeat the verdict
+SIDE = 480  # pixels of an image's longest side, as drawn
+WIDTH = 34  # characters per line of a caption
+LINES = 3  # per question or answer
 CELL = (3.0, 3.9)  # inches
 DPI = 90
 
@@ -41,16 +41,20 @@ DPI = 90
 class Gallery(ipywidgets.VBox):
     """Pages of predictions, filtered by verdict and slice, sorted by confidence.
 
-    Attributes:
-        predictions: all rows that it was made of.
-        rows: those that the filters leave, in the order of the sort.
-        page: number of the page that is shown, from 0.
-
     Args:
         predictions: rows of a result's table.
-        sort: one of `SORTS`, by how sure the model was: the mean log-probability of the answer's tokens.
+        sort: one of `SORTS`. How sure the model was is the mean log-probability of the answer's tokens.
         verdict: "all", "right" or "wrong".
-        page_size: predictions at a time. columns: beside one another.
+        page_size: predictions per page.
+        columns: predictions per row.
+
+    Attributes:
+        predictions: all rows that were given.
+        rows: the rows that pass the filters, in sort order.
+        page: number of the current page, from 0.
+
+    Raises:
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -76,10 +80,10 @@ class Gallery(ipywidgets.VBox):
         self._sort = _choice("order", tuple(SORTS), sort)
         self._kind = _choice("slice", (ANY, *_values(predictions, "kind")), ANY)
         self._size = _choice("size", (ANY, *_values(predictions, "size_bin")), ANY)
-        self._back = ipywidgets.Button(icon="arrow-left", tooltip="the page before", layout={"width": "42px"})
-        self._forth = ipywidgets.Button(icon="arrow-right", tooltip="the next page", layout={"width": "42px"})
+        self._back = ipywidgets.Button(icon="arrow-left", tooltip="previous page", layout={"width": "42px"})
+        self._forth = ipywidgets.Button(icon="arrow-right", tooltip="next page", layout={"width": "42px"})
         self._told = ipywidgets.Label()
-        self._picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        self._page_image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
         for control in (self._verdict, self._sort, self._kind, self._size):
             control.observe(self._changed, "value")
         self._back.on_click(self._turn(-1))
@@ -87,11 +91,12 @@ class Gallery(ipywidgets.VBox):
         wrap = {"flex_flow": "row wrap", "align_items": "center"}
         filters = ipywidgets.HBox([self._verdict, self._kind, self._size, self._sort], layout=wrap)
         pages = ipywidgets.HBox([self._back, self._forth, self._told], layout=wrap)
-        super().__init__([filters, pages, self._picture])
+        super().__init__([filters, pages, self._page_image])
         self._changed()
 
     @property
     def rows(self) -> pd.DataFrame:
+        """The rows that pass the filters, in sort order."""
         frame = self.predictions
         if self._verdict.value != "all":
             right = frame["correct"].fillna(False).astype(bool)
@@ -105,23 +110,23 @@ class Gallery(ipywidgets.VBox):
 
     @property
     def pages(self) -> int:
-        """How many pages there are."""
+        """Number of pages."""
         return max(1, -(-len(self.rows) // self.page_size))
 
     def show(self, page: int) -> None:
-        """Turns to a page, from 0; one beyond the ends is the last or the first."""
+        """Show a page, counted from 0; a number out of range shows the first or the last."""
         self.page = min(max(page, 0), self.pages - 1)
         rows = self.rows
         first = self.page * self.page_size
         shown = rows.iloc[first : first + self.page_size]
-        told = f"{first + 1}–{first + len(shown)} of {len(rows):,}" if len(rows) else "nothing fits these filters"
+        told = f"{first + 1}–{first + len(shown)} of {len(rows):,}" if len(rows) else "no prediction fits these filters"
         right = int(rows["correct"].fillna(False).sum())
         judged = int(rows["correct"].notna().sum())
         self._told.value = told + (f"; {right:,} of {judged:,} right" if judged else "")
         self._back.disabled = self.page == 0
         self._forth.disabled = self.page == self.pages - 1
-        self._picture.value = page_png(shown, self.columns)
-        self._picture.layout.display = "" if len(shown) else "none"
+        self._page_image.value = page_png(shown, self.columns)
+        self._page_image.layout.display = "" if len(shown) else "none"
 
     def _changed(self, change: Any = None) -> None:
         self.show(0)
@@ -131,7 +136,7 @@ class Gallery(ipywidgets.VBox):
 
 
 def page_png(rows: pd.DataFrame, columns: int = COLUMNS) -> bytes:
-    """Predictions as one PNG, `columns` beside one another; b"" for none."""
+    """Draw predictions as one PNG, `columns` per row; b"" for no predictions."""
     if not len(rows):
         return b""
     across = min(columns, len(rows))
@@ -151,10 +156,10 @@ def page_png(rows: pd.DataFrame, columns: int = COLUMNS) -> bytes:
 
 def _draw(axis: Axes, row: pd.Series) -> None:
     try:
-        axis.imshow(_picture(row))
-    except (OSError, ValueError) as error:  # the picture was moved since
+        axis.imshow(_image(row))
+    except (OSError, ValueError) as error:  # the file was moved since
         axis.set(xlim=(0, 1), ylim=(1, 0))
-        axis.text(0.5, 0.5, _wrapped(f"no picture: {error}", 4), ha="center", va="center", fontsize=7, color=NEUTRAL)
+        axis.text(0.5, 0.5, _wrapped(f"no image: {error}", 4), ha="center", va="center", fontsize=7, color=NEUTRAL)
     judged = not pd.isna(row["correct"])
     color = (RIGHT if row["correct"] else WRONG) if judged else NEUTRAL
     mark = ("✓ " if row["correct"] else "✗ ") if judged else ""
@@ -172,8 +177,8 @@ def _draw(axis: Axes, row: pd.Series) -> None:
         below -= 0.068 * (text.count("\n") + 1)
 
 
-def _picture(row: pd.Series) -> Image.Image:
-    """The picture at `SIDE` pixels with its regions; drawn at that size, so that lines and numbers can be seen."""
+def _image(row: pd.Series) -> Image.Image:
+    """Draw the regions on the image at `SIDE` pixels, so that lines and numbers stay visible."""
     image = load_image(row["image"])
     scale = SIDE / max(image.size)
     small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
@@ -182,7 +187,7 @@ def _picture(row: pd.Series) -> Image.Image:
 
 
 def _short(question: str) -> str:
-    """A question without what a reader need not see: the list of all regions, whose numbers are drawn, and options."""
+    """Drop from a question the list of all regions, whose numbers are drawn, and the options."""
     lines = question.split("\n")
     if len(lines) == 1:
         return question
@@ -192,13 +197,13 @@ def _short(question: str) -> str:
 
 
 def _told(row: pd.Series, text: str) -> str:
-    """An answer or target; a letter with what it stands for."""
+    """Return an answer or target; for a letter, the whole option."""
     lines = [line for line in row["question"].split("\n") if line.startswith(text)] if text in LETTERS else []
     return lines[0] if lines else text
 
 
 def _wrapped(text: str, lines: int) -> str:
-    text = " ".join(text.replace("$", r"\$").split())  # matplotlib reads formulas between two dollars
+    text = " ".join(text.replace("$", r"\$").split())  # matplotlib reads text between dollars as a formula
     return "\n".join(textwrap.wrap(text, WIDTH, max_lines=lines, placeholder=" …"))
 
 

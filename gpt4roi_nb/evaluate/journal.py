@@ -1,4 +1,4 @@
-"""What was answered so far, on disk: one line per batch, appended as it comes, so that a run goes on where it ended."""
+"""The answers so far, on disk: one line is appended per batch, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt4roi_nb.files import read_json, read_json_lines, replacing, write_json
 
 RUN = "run.json"
 PATTERN = "answers-*.jsonl"
-_NOT_COMPARED = {"batch_size"}  # of run.json, where earlier versions wrote it
+_NOT_COMPARED = {"batch_size"}  # of run.json, written by earlier versions
 _REASON = {"id": str, "reason": str, "detail": str}
 _KINDS = {
     "id": str,
@@ -30,36 +30,44 @@ _KINDS = {
 
 
 class Journal:
-    """The answers of a run, which several processes write, each its own file.
+    """The answers of a run. Several processes may write it, each to its own file.
 
-    The files are read once, by `mend` or `read`; what `add` appends is known without that.
+    `mend` or `read` loads the files; answers that `add` appends are known at once. A line damaged by a kill or a full
+    disk is dropped, so that its questions are asked again.
 
-    folder: is made here. A line that a kill or a full disk has damaged is dropped, so that its questions are asked
-    again.
+    Args:
+        folder: of the run; `begin` creates it.
+        process: number of this process.
     """
 
     def __init__(self, folder: Path, process: int = 0) -> None:
         self.folder = folder
-        self.batch_sizes: set[int] = set()  # questions at a time, of all that was answered
+        self.batch_sizes: set[int] = set()  # questions per batch, of all answers
         self._outcomes: dict[str, Outcome] = {}
         self._file = folder / f"answers-{process}.jsonl"
 
     def begin(self, run: dict[str, Any]) -> None:
-        """Checks that what is in the folder belongs to this run. Raises ValueError, which says what differs, or that
-        nobody can tell."""
+        """Check that the folder's content belongs to this run, and create the folder if needed.
+
+        Args:
+            run: what must be equal for answers to be reused.
+
+        Raises:
+            ValueError: the folder holds another run (the message says what differs), or answers of an unknown run.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / RUN
         if not file.is_file():
             if any(self.folder.glob(PATTERN)):
-                raise ValueError(f"{str(self.folder)!r} holds answers, but no {RUN} that says of what; name another")
+                raise ValueError(f"{str(self.folder)!r} holds answers, but no {RUN} to tell of which run; name another")
             write_json(file, run)
             return
         try:
             before = read_json(file)
         except ValueError as error:
             raise ValueError(
-                f"{error}; so nobody can tell what the answers in {str(self.folder)!r} are of: name another folder, or "
-                "remove that one first"
+                f"{error}; without it, nobody can tell which run the answers in {str(self.folder)!r} belong to: name "
+                "another folder, or remove that one first"
             ) from error
         known = {*before, *run} - _NOT_COMPARED
         differing = [key for key in sorted(known) if before.get(key) != run.get(key)]
@@ -70,22 +78,24 @@ class Journal:
             )
 
     def done(self) -> dict[str, Outcome]:
-        """What has been answered, by the id of its question; of one that was asked again, what had its image."""
+        """Return question id → outcome. Of a question that was asked again, one that had its image is preferred."""
         return dict(self._outcomes)
 
     def settled(self) -> set[str]:
-        """The questions that need not be asked again. Where an image was not there, it may be by now."""
+        """Return the ids of questions that need not be asked again. A missing image may have appeared since."""
         return {name for name, outcome in self._outcomes.items() if not _without_image(outcome)}
 
     def read(self) -> None:
-        """Reads what all processes have answered so far. Damaged lines are passed over."""
+        """Read what all processes have answered so far, and skip damaged lines."""
         for file in sorted(self.folder.glob(PATTERN)):
             for entry in read_json_lines(file)[0]:
                 self._take(entry)
 
     def mend(self) -> None:
-        """As `read`, and takes damaged lines out of every file, also those of processes that do not run any more, and
-        warns of all but a last one without an end. Nobody may write meanwhile."""
+        """Read all files as `read` does, and remove their damaged lines, also for processes that no longer run.
+
+        Warns about damaged lines, except an unfinished last one. No process may write meanwhile.
+        """
         for file in sorted(self.folder.glob(PATTERN)):
             entries, damaged = read_json_lines(file)
             whole = [entry for entry in entries if self._take(entry)]
@@ -97,13 +107,12 @@ class Journal:
                 partial.write_text("".join(map(_line, whole)), encoding="utf-8")
             if lost > unfinished:
                 warnings.warn(
-                    f"{lost - unfinished} damaged line(s) were taken out of {str(file)!r}; the questions that they "
-                    "answered are asked again",
+                    f"removed {lost - unfinished} damaged line(s) from {str(file)!r}; their questions are asked again",
                     stacklevel=2,
                 )
 
     def _take(self, entry: dict[str, Any]) -> bool:
-        """Notes what a line tells; False where it is damaged."""
+        """Record the content of a line; return False if it is damaged."""
         answered = _answered(entry)
         if answered is None:
             return False
@@ -120,25 +129,28 @@ class Journal:
                 self._outcomes[name] = outcome
 
     def check_images(self, stamp_of: Callable[[str], str]) -> None:
-        """Checks that answers are of the images that are there now.
+        """Check that the images have not changed since they were asked about.
 
-        stamp_of: from the id of a question to what differs when its image is another one; "" where it is not there.
+        Args:
+            stamp_of: from a question's id to a value that changes when its image changes; "" if the image is missing.
 
         Raises:
-            ValueError: images have changed since they were asked about.
+            ValueError: images have changed.
         """
         rows = [row for row in self._outcomes.values() if isinstance(row, Prediction) and row.stamp]
         changed = [row.id for row in rows if stamp_of(row.id) not in ("", row.stamp)]
         if changed:
             raise ValueError(
-                f"{str(self.folder)!r} holds {len(changed)} answers about images that have changed since, such as that "
-                f"of {changed[0]!r}; name another folder, or remove that one first"
+                f"{str(self.folder)!r} holds {len(changed)} answers about images that have changed since, such as the "
+                f"answer to {changed[0]!r}; name another folder, or remove that one first"
             )
 
     def add(self, outcomes: Sequence[Outcome], batch_size: int) -> None:
-        """Appends a batch: whole, or, after a kill in the middle, not at all.
+        """Append a batch as one line, which a kill in the middle invalidates as a whole.
 
-        batch_size: how many questions went side by side at most when it was answered.
+        Args:
+            outcomes: of the batch.
+            batch_size: maximum number of questions per batch when it was answered.
         """
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(_line({"batch_size": batch_size, "rows": [_row(outcome) for outcome in outcomes]}))
@@ -146,7 +158,7 @@ class Journal:
 
 
 def outcome_id(outcome: Outcome) -> str:
-    """The id of the question that an outcome is of."""
+    """Return the id of an outcome's question."""
     return outcome.id if isinstance(outcome, Prediction) else outcome[0]
 
 
@@ -155,7 +167,7 @@ def _line(entry: dict[str, Any]) -> str:
 
 
 def _answered(entry: dict[str, Any]) -> tuple[int | None, list[Outcome]] | None:
-    """The batch size of a line, where it says one, and what came of its questions; None where the line is damaged."""
+    """Return a line's batch size (None if it has none) and outcomes; None if the line is damaged."""
     batch_size, rows = entry.get("batch_size"), entry.get("rows")
     if not isinstance(batch_size, int | None) or not isinstance(rows, list) or not rows:
         return None
@@ -177,10 +189,10 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:
-    """What a row tells. Raises KeyError or TypeError where it is damaged."""
+    """Build the outcome of a row. Raises KeyError or TypeError if it is damaged."""
     told = {name: kinds for name, kinds in _KINDS.items() if name in row} if "reason" not in row else _REASON
     if not all(isinstance(row[name], kinds) for name, kinds in told.items()):
-        raise TypeError("a value is of another type")
+        raise TypeError("a value has the wrong type")
     if "reason" in row:
         return row["id"], BadRecord(row["reason"], row["detail"])
     given = row["option_logprobs"]

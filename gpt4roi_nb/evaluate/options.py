@@ -1,4 +1,4 @@
-"""How likely each option of a question is as its answer: the options' tokens after one shared prefix."""
+"""The options of a question as token continuations of one shared prefix, to compare their likelihoods."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from gpt4roi_nb.prompt import IGNORE, Prompt
 
 @dataclass(frozen=True)
 class Choice:
-    """A question with the beginning of its answer, which all options share, and what each option goes on with.
+    """A question with the beginning of the answer that all options share, and the continuation of each option.
 
-    prompt: ends where the options part.
-    continuations: token ids of each option from there: its letter alone, where options differ in one token; else the
-        whole rest of the turn, with the mark that ends it, so that no option is merely the beginning of another.
+    Attributes:
+        prompt: ends where the options diverge.
+        continuations: token ids of each option from there. If the options differ in one token, only that token (the
+            letter); else the rest of the turn including its end mark, so that no option is a prefix of another.
     """
 
     prompt: Prompt
@@ -23,7 +24,16 @@ class Choice:
 
 
 def choice(processor: GPT4RoIProcessor, question: str, options: Sequence[str]) -> Choice:
-    """Raises ValueError unless there are two options or more, all different in tokens."""
+    """Split a question's options into a shared prefix and continuations.
+
+    Args:
+        processor: builds the prompts.
+        question: in the user's grammar, with `<regionN>`.
+        options: at least two, all different.
+
+    Raises:
+        ValueError: there are fewer than two options, or two have the same tokens.
+    """
     if len(options) < 2:
         raise ValueError(f"the likelihood scorer compares options, but the question has {len(options)}")
     prompts = [processor.prompt([("user", question), ("assistant", option)]) for option in options]
@@ -42,6 +52,6 @@ def choice(processor: GPT4RoIProcessor, question: str, options: Sequence[str]) -
 
 
 def _to_the_end(prompt: Prompt) -> list[int]:
-    """The prompt's ids to the last that counts in the loss: what ends the answer's turn."""
+    """Return the prompt's ids up to the last that counts in the loss, which ends the answer's turn."""
     in_loss = [place for place, label in enumerate(prompt.labels) if label != IGNORE]
     return prompt.input_ids[: in_loss[-1] + 1]

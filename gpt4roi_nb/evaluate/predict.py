@@ -1,8 +1,8 @@
-"""Asks a model the questions about some pictures: what is the same is computed once.
+"""Ask a model questions about images, and compute what they share only once.
 
-A picture is encoded once for all its questions. What all prompts begin with, the picture among it, is read once a
-picture, and its keys and values are handed to every question. Questions of like length are answered together, padded on
-the left. Options cost one prompt together, since they part only at its end.
+Each image is encoded once for all its questions. The opening that all prompts share, image tokens included, is read
+once per image, and every question reuses its keys and values. Questions of similar length are answered in one batch,
+padded on the left. All options of a question cost one prompt, since they differ only at its end.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ TOO_LONG = "prompt longer than the model's context"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that was read. pixel_values: (3, S, S) float32, in pinned memory where a GPU takes them; size: (width,
-    height) of the upright original; stamp: what differs when its file is another one."""
+class LoadedImage:
+    """An image that was read from its file.
+
+    Attributes:
+        pixel_values: (3, S, S) float32, in pinned memory if the model is on a GPU.
+        size: (width, height) of the upright original in pixels.
+        stamp: changes when the file changes.
+    """
 
     pixel_values: Tensor
     size: tuple[int, int]
@@ -43,23 +48,31 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Question:
-    """An item that can be asked. picture: row in the encoding. boxes: (n, 4) in [0, 1], as the prompt's `<bbox>`."""
+    """An item that can be asked.
+
+    Attributes:
+        image: row in the encoding.
+        boxes: (n, 4) in [0, 1], in the order of the prompt's `<bbox>`.
+    """
 
     item: Item
-    picture: int
+    image: int
     prompt: Prompt
     boxes: Tensor
     continuations: tuple[tuple[int, ...], ...]
 
 
-Outcome = Prediction | tuple[str, BadRecord]  # or the id of an item that cannot be asked, and why
+Outcome = Prediction | tuple[str, BadRecord]  # the tuple: id of an item that cannot be asked, and why
 
 
 class BatchedPredictor:
     """Answers items with a model.
 
-    scorer: "generate" writes an answer greedily; "likelihood" takes the likeliest of the item's options.
-    batch_size: questions at a time; may be lowered between batches. max_new_tokens: of an answer.
+    Args:
+        gpt4roi: the model.
+        scorer: "generate" writes an answer greedily; "likelihood" chooses the likeliest of the item's options.
+        batch_size: questions per batch; may be lowered between batches.
+        max_new_tokens: maximum length of an answer.
     """
 
     def __init__(self, gpt4roi: GPT4RoI, scorer: str, batch_size: int, max_new_tokens: int) -> None:
@@ -70,7 +83,7 @@ class BatchedPredictor:
         self._pad = gpt4roi.processor.tokenizer.pad_token_id or 0
 
     def batches(self, items: Sequence[Item]) -> list[list[Item]]:
-        """The items in batches of like length: the same for the same items, whatever was answered before."""
+        """Sort the items into batches of similar length; deterministic in the items and the batch size."""
         order = sorted(range(len(items)), key=lambda k: (len(items[k].question), k))
         return [
             [items[k] for k in order[first : first + self.batch_size]]
@@ -79,18 +92,22 @@ class BatchedPredictor:
 
     @torch.inference_mode()
     def answer(
-        self, batches: Sequence[Sequence[Item]], pictures: dict[str, Picture | BadRecord]
+        self, batches: Sequence[Sequence[Item]], images: dict[str, LoadedImage | BadRecord]
     ) -> Iterator[list[Outcome]]:
-        """What comes of each batch, an outcome an item. pictures: of all items, by path; those that the batches are
-        about are encoded together."""
+        """Yield the outcomes of each batch, one per item.
+
+        Args:
+            batches: items; the images that they are about are encoded together.
+            images: all of these images by path; a `BadRecord` stands for one that cannot be read.
+        """
         about = dict.fromkeys(item.image for batch in batches for item in batch)
-        read = {path: picture for path in about if isinstance(picture := pictures[path], Picture)}
+        read = {path: image for path in about if isinstance(image := images[path], LoadedImage)}
         rows = {path: row for row, path in enumerate(read)}
         started = time.perf_counter()
         shared = None
         if read:
-            # From pinned memory a copy goes on while the next is begun.
-            copies = [picture.pixel_values.to(self.gpt4roi.device, non_blocking=True) for picture in read.values()]
+            # From pinned memory, copies overlap.
+            copies = [image.pixel_values.to(self.gpt4roi.device, non_blocking=True) for image in read.values()]
             pixel_values = torch.stack(copies)
             shared = SharedOpening(self.gpt4roi, pixel_values)
         shared_seconds = (time.perf_counter() - started) / max(1, sum(map(len, batches)))
@@ -99,11 +116,11 @@ class BatchedPredictor:
             outcomes: list[Outcome | None] = []
             questions: list[_Question] = []
             for item in batch:
-                picture = pictures[item.image]
+                image = images[item.image]
                 try:
-                    if isinstance(picture, BadRecord):
-                        raise picture
-                    questions.append(self._question(item, rows[item.image], picture.size))
+                    if isinstance(image, BadRecord):
+                        raise image
+                    questions.append(self._question(item, rows[item.image], image.size))
                     outcomes.append(None)
                 except BadRecord as bad:
                     outcomes.append((item.id, bad))
@@ -132,7 +149,7 @@ class BatchedPredictor:
             else:
                 prompt = processor.prompt([("user", item.question)])
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # files hold boxes that stand out by a pixel
+                warnings.simplefilter("ignore")  # annotation files hold boxes that exceed the image by a pixel
                 checked = check_boxes(np.asarray(item.boxes, dtype=np.float64).reshape(-1, 4), *size)
             check_references(prompt.regions, range(1, len(checked) + 1))
         except (ValueError, TypeError) as error:
@@ -145,7 +162,7 @@ class BatchedPredictor:
     def _read(self, questions: Sequence[_Question], shared: SharedOpening) -> PromptBatch:
         return shared.read(
             [question.prompt for question in questions],
-            [question.picture for question in questions],
+            [question.image for question in questions],
             [question.boxes for question in questions],
         )
 
@@ -200,7 +217,7 @@ class BatchedPredictor:
         return answers
 
     def _rest(self, owners: list[int], rests: Sequence[Sequence[int]], batch: PromptBatch) -> Tensor:
-        """(options,) log-probability of what follows each option's first token."""
+        """(options,) log-probability of the tokens after each option's first."""
         device = self.gpt4roi.device
         rows = torch.tensor(owners, device=device)
         tokens = [torch.tensor(rest) for rest in rests]
@@ -211,7 +228,7 @@ class BatchedPredictor:
         if mask is None:
             mask = known.new_ones(len(batch.inputs_embeds), length)
         sums = []
-        # As many options at a time as there are rows to a batch: keys and values are copied for each.
+        # In batches of the same size, since keys and values are copied for each option.
         for start in range(0, len(owners), max(1, self.batch_size)):
             part = slice(start, start + max(1, self.batch_size))
             inputs, valid = ids[part, :-1], known[part]

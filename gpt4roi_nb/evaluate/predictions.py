@@ -1,4 +1,4 @@
-"""The table of predictions: one row a question, the same columns for every benchmark."""
+"""The table of predictions: one row per question, the same columns for every benchmark."""
 
 from __future__ import annotations
 
@@ -40,19 +40,24 @@ SCHEMA = pa.schema(
 )
 COLUMNS = tuple(SCHEMA.names)
 
-# COCO's bounds of small and medium areas, which it sets for pictures of this longest side.
+# COCO's bounds of small and medium areas, for images with this longest side.
 SMALL, MEDIUM, LONGEST_SIDE = 32**2, 96**2, 640
 
 
 def size_bin(box: Sequence[float], width: int, height: int) -> str:
-    """ "small", "medium" or "large", by the box's area at a longest side of 640 pixels. box: pixel xyxy."""
+    """Classify a box as "small", "medium" or "large" by its area, scaled to a longest image side of 640 pixels.
+
+    Args:
+        box: pixel xyxy.
+        width, height: of the image in pixels.
+    """
     scale = LONGEST_SIDE / max(width, height)
     area = (box[2] - box[0]) * (box[3] - box[1]) * scale**2
     return "small" if area < SMALL else "medium" if area < MEDIUM else "large"
 
 
 def predictions_table(items: Sequence[Item], predictions: Sequence[Prediction], scores: Scores) -> pd.DataFrame:
-    """A row an item, in their order."""
+    """Build the table, one row per item, in their order."""
     rows = []
     for place, (item, prediction) in enumerate(zip(items, predictions, strict=True)):
         rows.append(_row(item, prediction, {name: values[place] for name, values in scores.columns.items()}))
@@ -84,7 +89,7 @@ def _row(item: Item, prediction: Prediction, scored: dict[str, Any]) -> dict[str
 
 
 def margin(option_logprobs: Sequence[float] | None) -> float | None:
-    """The log-probability of the likeliest option less that of the next; None without two."""
+    """Return the log-probability of the likeliest option minus that of the next; None without two options."""
     if option_logprobs is None or len(option_logprobs) < 2:
         return None
     best, second = sorted(option_logprobs, reverse=True)[:2]
@@ -101,15 +106,15 @@ def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def write_predictions(frame: pd.DataFrame, file: Path) -> None:
-    """Writes a table as Parquet, whole or not at all."""
+    """Write a table as Parquet, atomically."""
     with replacing(file) as partial:
         pq.write_table(pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False), partial)
 
 
 def read_predictions(file: Path) -> pd.DataFrame:
-    """A table that `write_predictions` wrote. Raises ValueError where it is damaged."""
+    """Read a table that `write_predictions` wrote. Raises ValueError if it is damaged."""
     check_regular_file(file)
     try:
         return _frame(pq.read_table(file, schema=SCHEMA).to_pylist())
-    except (OSError, pa.ArrowException, TypeError, ValueError) as error:  # also nothing in a column of whole numbers
+    except (OSError, pa.ArrowException, TypeError, ValueError) as error:  # also a null in a column of integers
         raise ValueError(f"{str(file)!r} is damaged or cut short: {error}") from error

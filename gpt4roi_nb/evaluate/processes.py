@@ -1,4 +1,4 @@
-"""The processes that share a run, and the folders that they agree on."""
+"""Processes that share a run, and the folders that they agree on."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from gpt4roi_nb.evaluate.worlds import own_world
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-LONGEST = timedelta(days=7)  # that one process may wait for another
+LONGEST = timedelta(days=7)  # that one process waits for another
 
 
 def processes() -> PartialState | None:
-    """The processes of `accelerate launch` (or torchrun), or None where this is the only one."""
+    """Return the processes of `accelerate launch` (or torchrun); None if this is the only one."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
     from accelerate import PartialState
 
-    # Without cpu=True processes that have no accelerator would each take themselves for the only one.
+    # Without cpu=True, each process without an accelerator would believe it is the only one.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST)
 
 
 def data_root(given: str | os.PathLike[str] | None, state: PartialState | None) -> Path:
+    """Return the absolute folder of the data; without one given, a generated world that one process writes."""
     if given is not None:
         return Path(given).expanduser().absolute()
     if state is None:
@@ -39,7 +40,7 @@ def data_root(given: str | os.PathLike[str] | None, state: PartialState | None) 
 
 
 class RunFolder:
-    """The folder of a run; without a name one that is removed at the end. All processes have the same."""
+    """The folder of a run, the same in all processes; without a name, a temporary one that is removed at the end."""
 
     def __init__(self, given: str | os.PathLike[str] | None, state: PartialState | None) -> None:
         self._given = given
@@ -60,7 +61,7 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._given is None and self._path is not None:
-            if self._state is not None and kind is None:  # after an error the others would wait for ever
+            if self._state is not None and kind is None:  # after an error the others would wait forever
                 self._state.wait_for_everyone()
             if self._state is None or self._state.is_main_process:
                 shutil.rmtree(self._path, ignore_errors=True)

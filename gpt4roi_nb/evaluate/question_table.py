@@ -1,4 +1,4 @@
-"""A table of questions as a CSV file, and the table of answers beside it. Imports nothing that is slow."""
+"""Read a CSV table of questions, and write the table of answers. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpt4roi_nb.prompt import check_question
 from gpt4roi_nb.session.references import read_references
 
 IMAGE, QUESTION, BOXES = "image", "question", "boxes"
-EDGES = ("x1", "y1", "x2", "y2")  # columns that do instead of `boxes`, for one box a row
+EDGES = ("x1", "y1", "x2", "y2")  # columns in place of `boxes`, for one box per row
 ADDED = ("answer", "problem")
 DELIMITERS = ",;\t"
 _BETWEEN = re.compile(r"[\s,;|()\[\]]+")
@@ -24,10 +24,14 @@ _BETWEEN = re.compile(r"[\s,;|()\[\]]+")
 
 @dataclass(frozen=True)
 class Row:
-    """A row as it was read.
+    """A row of the table.
 
-    cells: as many as the header has. image: path of the file. boxes: pixel xyxy, region k + 1 is `boxes[k]`.
-    problem: in words, why it cannot be asked; "" where it can, as far as is known without opening the image.
+    Attributes:
+        cells: as many as the header has.
+        image: absolute path of the file.
+        question: in the user's grammar, with `<regionN>`.
+        boxes: pixel xyxy; region k + 1 is `boxes[k]`.
+        problem: why the row cannot be asked; "" if it can, as far as is known without opening the image.
     """
 
     cells: tuple[str, ...]
@@ -39,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class QuestionTable:
-    """The rows of a table of questions, and how its file was written."""
+    """The rows of a table of questions, with the header and delimiter of its file."""
 
     header: tuple[str, ...]
     delimiter: str
@@ -50,13 +54,16 @@ def read_table(file: Path, images: Path) -> QuestionTable:
     """Read a table of questions.
 
     Args:
-        file: CSV in UTF-8 with a header; comma, semicolon or tab between cells. Columns `image`, `question`, and
-            `boxes` or x1, y1, x2, y2; any others are kept. Lines without any cell are no rows.
-        images: the folder that the images' names begin at; nothing outside it is read.
+        file: CSV in UTF-8 with a header; cells are separated by comma, semicolon or tab. Columns: `image`, `question`,
+            and `boxes` or x1, y1, x2, y2; others are kept. Empty lines are skipped.
+        images: the folder that image names are relative to; nothing outside it is read.
+
+    Returns:
+        All rows. What is wrong with a single row is in its `problem`.
 
     Raises:
-        ValueError: it is no such table; the message says what is missing. What is wrong with one row is `Row.problem`.
-        OSError: it cannot be read.
+        ValueError: the file is no such table; the message says what is missing.
+        OSError: the file cannot be read.
     """
     check_regular_file(file)
     try:
@@ -68,18 +75,24 @@ def read_table(file: Path, images: Path) -> QuestionTable:
     try:
         lines = [cells for cells in csv.reader(text.splitlines(keepends=True), delimiter=delimiter) if cells]
     except csv.Error as error:
-        raise ValueError(f"{str(file)!r} is not a table that can be read: {error}") from error
+        raise ValueError(f"{str(file)!r} cannot be read as a table: {error}") from error
     header = tuple(name.strip() for name in lines[0]) if lines else ()
     _check_header(header, file)
     folder = Folder(images)
     rows = tuple(_row(cells, header, folder) for cells in lines[1:])
     if not rows:
-        raise ValueError(f"{str(file)!r} has a header and no rows, so there is nothing to ask")
+        raise ValueError(f"{str(file)!r} has a header but no rows, so there is nothing to ask")
     return QuestionTable(header, delimiter, rows)
 
 
 def write_table(file: Path, table: QuestionTable, answers: Sequence[tuple[str, str]]) -> None:
-    """Write the table with the columns `answer` and `problem`, whole or not at all. answers: both, for each row."""
+    """Write the table with the columns `answer` and `problem`, atomically.
+
+    Args:
+        file: to write.
+        table: the questions.
+        answers: (answer, problem) for each row.
+    """
     with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter=table.delimiter)
         writer.writerow([*table.header, *ADDED])
@@ -95,7 +108,7 @@ def _check_header(header: tuple[str, ...], file: Path) -> None:
         raise ValueError(f"{str(file)!r} has no column {' and no column '.join(missing)}; {found}")
     taken = [name for name in ADDED if name in header]
     if taken:
-        raise ValueError(f"{str(file)!r} has a column {taken[0]!r} already, which the answers need; rename it")
+        raise ValueError(f"{str(file)!r} already has a column {taken[0]!r}, which the answers need; rename it")
     doubled = [name for name in (IMAGE, QUESTION, BOXES, *EDGES) if header.count(name) > 1]
     if doubled:
         raise ValueError(f"{str(file)!r} has two columns {doubled[0]!r}; rename one")
@@ -109,7 +122,7 @@ def _row(cells: list[str], header: tuple[str, ...], images: Folder) -> Row:
     try:
         if len(cells) > len(header):
             raise ValueError(
-                f"this row has {len(cells)} cells and the header {len(header)}; put what holds a separator into quotes"
+                f"this row has {len(cells)} cells, but the header {len(header)}; quote cells that hold a separator"
             )
         boxes = _boxes(named)
         if not image:
@@ -132,7 +145,7 @@ def _boxes(named: dict[str, str]) -> tuple[Box, ...]:
         numbers = []
     if len(numbers) != len(words) or len(numbers) % 4:
         raise ValueError(
-            f"boxes are four numbers each, x1 y1 x2 y2 in pixels, with a semicolon between two boxes, but {text!r} came"
+            f"each box must be four numbers, x1 y1 x2 y2 in pixels, with semicolons between boxes, but got {text!r}"
         )
     edges = iter(numbers)
     return tuple(zip(edges, edges, edges, edges, strict=True))

@@ -1,4 +1,4 @@
-"""What a benchmark has given: figures, how sure and of what they are, and every prediction behind them."""
+"""The result of a benchmark: metrics with intervals, the protocol card, and every prediction."""
 
 from __future__ import annotations
 
@@ -27,9 +27,24 @@ Where = str | Mapping[str, Any] | Callable[[pd.Series], bool] | None
 class Result:
     """The outcome of `evaluate`.
 
-    benchmark: its name. metrics: name → figure in per cent. intervals: name → 95% bootstrap interval, drawn over
-    images. card: the protocol. predictions: a row a question (docs/measuring.md lists the columns). notes: what to
-    know of the figures. folder: where it is saved, if it is.
+    Attributes:
+        benchmark: name of the benchmark.
+        metrics: name → value in per cent.
+        intervals: name → 95% bootstrap interval over images, in per cent.
+        card: the protocol that the metrics belong to.
+        predictions: one row per question; docs/measuring.md lists the columns.
+        notes: what a reader of the metrics should know.
+        folder: where it is saved; None if it is not.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import Result, evaluate
+    >>> world = write_world("world", 2, progress=False)
+    >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
+    >>> result.slices("kind")["questions"].to_dict()  # answers and rationales
+    {'qa': 2, 'qar': 2}
+    >>> Result.load(result.save("kept")).metrics == result.metrics
+    True
     """
 
     benchmark: str
@@ -41,16 +56,24 @@ class Result:
     folder: Path | None = None
 
     def table(self, *others: Result) -> Table:
-        """These figures beside those of other results, and beside the published ones, each under its own card.
+        """Show the metrics beside those of other results and the published ones.
 
-        A column has one card: figures that were come by in different ways never share one.
+        There is one column per protocol: metrics measured in different ways never share one.
+
+        Args:
+            others: results of the same benchmark.
+
+        Returns:
+            The table, with each column's card below it.
 
         Raises:
-            ValueError: a result of another benchmark.
+            ValueError: a result is of another benchmark.
         """
         for other in others:
             if other.benchmark != self.benchmark:
-                raise ValueError(f"a table is of one benchmark, but {self.benchmark!r} and {other.benchmark!r} came")
+                raise ValueError(
+                    f"results must be of one benchmark, but got {self.benchmark!r} and {other.benchmark!r}"
+                )
         columns = [
             Column(f"measured {number}" if others else "measured", one.card.line(), one.metrics, one.intervals)
             for number, one in enumerate((self, *others), 1)
@@ -63,10 +86,17 @@ class Result:
         return table_of(f"{self.card.dataset}, {self.card.split}", columns, notes)
 
     def select(self, where: Where = None) -> pd.DataFrame:
-        """Some predictions.
+        """Select predictions.
 
-        where: what pandas' `query` takes ("correct == False and size_bin == 'small'"); or values by column
-            ({"kind": "qa"}); or a function of a row. None: all.
+        Args:
+            where: a query of pandas ("correct == False and size_bin == 'small'"), values by column ({"kind": "qa"}),
+                or a function of a row. None selects all.
+
+        Returns:
+            The rows of `predictions` that fit.
+
+        Raises:
+            ValueError: there is no such column.
         """
         frame = self.predictions
         if where is None:
@@ -85,9 +115,16 @@ class Result:
         return frame[[bool(where(row)) for _, row in frame.iterrows()]]
 
     def slices(self, by: str = "kind") -> pd.DataFrame:
-        """How the predictions of each slice do: number, share that is correct, mean score and log-probability.
+        """Summarise the predictions by slice.
 
-        by: a column such as "kind" or "size_bin".
+        Args:
+            by: a column such as "kind" or "size_bin".
+
+        Returns:
+            One row per slice: number of questions, share correct, mean score and mean log-probability.
+
+        Raises:
+            ValueError: there is no such column.
         """
         frame = self.predictions
         if by not in frame.columns:
@@ -98,13 +135,28 @@ class Result:
         )
 
     def gallery(self, where: Where = None, **options: Any) -> Gallery:
-        """A paged view of predictions with their regions, for a notebook; see `gallery.Gallery` for the options."""
+        """Show predictions page by page in a notebook, with their images and regions.
+
+        Args:
+            where: as in `select`.
+            options: of `Gallery`: sort, verdict, page_size, columns.
+
+        Returns:
+            The widget.
+        """
         from gpt4roi_nb.evaluate.gallery import Gallery
 
         return Gallery(self.select(where), **options)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes figures and card as JSON and the predictions as Parquet into a folder."""
+        """Save metrics and card as JSON, and the predictions as Parquet.
+
+        Args:
+            folder: created if needed.
+
+        Returns:
+            The folder.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_predictions(self.predictions, folder / PREDICTIONS)
@@ -115,15 +167,19 @@ class Result:
             "card": asdict(self.card),
             "notes": self.notes,
         }
-        write_json(folder / RESULT, content)  # last: a folder with it is whole
+        write_json(folder / RESULT, content)  # last, so that a folder that has it is complete
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:
-        """What `save`, or `evaluate` with a folder, has written.
+        """Load a result that `save`, or `evaluate` with a folder, has written.
+
+        Args:
+            folder: the folder that it was saved in.
 
         Raises:
-            FileNotFoundError, ValueError: the folder holds no whole result.
+            FileNotFoundError: a file is missing.
+            ValueError: a file is damaged or of another version.
         """
         folder = Path(folder)
         content = read_json(folder / RESULT)

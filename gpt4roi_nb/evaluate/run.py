@@ -1,4 +1,4 @@
-"""`evaluate`: a benchmark from its files to a `Result`, resumable at any point and over several processes."""
+"""`evaluate`: run a benchmark from its files to a `Result`; resumable at any point, with one or more processes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gpt4roi_nb.evaluate.card import ProtocolCard, checkpoint_hash, device_name,
 from gpt4roi_nb.evaluate.journal import Journal
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers, mapping_of
 from gpt4roi_nb.evaluate.metrics.statistics import intervals
-from gpt4roi_nb.evaluate.pictures import read_ahead, windows
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
 from gpt4roi_nb.evaluate.predictions import predictions_table
 from gpt4roi_nb.evaluate.processes import RunFolder, data_root, processes
+from gpt4roi_nb.evaluate.read_ahead import read_ahead, windows
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.files import stamp_of, write_json
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 LEFT_OUT = "left_out.json"
 LESS = (
-    "ask with fewer boxes per question or a smaller max_new_tokens (with a folder, what was answered is kept, and the "
-    "same call goes on from there)"
+    "ask with fewer boxes per question or a smaller max_new_tokens (with a folder, finished answers are kept, and the "
+    "same call continues from there)"
 )
 
 
@@ -61,35 +61,50 @@ def evaluate(
     stop: threading.Event | None = None,
     progress: bool = True,
 ) -> Result:
-    """Measures a model on a benchmark.
+    """Measure a model on a benchmark.
+
+    Under `accelerate launch` the processes share the work, and each returns the whole result.
 
     Args:
         name: one of `BENCHMARKS`.
-        root: folder of the data: the dataset's own, or one in the layout of the generated world, which holds those of
-            all. None writes a small generated world into the user's cache and takes that.
-        split: the benchmark's first without.
-        limit: at most so many images, or annotations of VCR, drawn by `seed`; None takes all.
-        scorer: "generate" or "likelihood", where the benchmark has both; its first without.
-        question: asked instead of the benchmark's own; names `<region1>`. Where a protocol fixes the wording to the
-            letter, an error.
-        mapping_model: folder or hub id of the sentence embedder, all-MiniLM-L6-v2 without.
-        batch_size: questions at a time; fewer, with a warning, where memory is short or runs out. Answers do not depend
-            on it but for the last digit of their log-probabilities, so that a run may go on with another.
-        max_new_tokens: of an answer; the benchmark's own without.
-        folder: where answers are kept as they come. The same call goes on where an earlier one ended, and gives what
-            one in one go would have given. None keeps nothing.
-        stop: an event that ends the run early, as an interrupt does: what was answered makes up the result, which says
-            that it is not complete.
+        gpt4roi: the model. Its weights cannot change while the benchmark runs.
+        root: folder of the data: the dataset's own, or one in the layout of the generated world, which holds all
+            datasets. None writes a small generated world into the user's cache and uses that.
+        split: split of the dataset. By default, the benchmark's first.
+        limit: maximum number of images (VCR: annotations), drawn with `seed`. None uses all.
+        seed: draws the subset for `limit`, the order of options, and the bootstrap samples.
+        scorer: "generate" or "likelihood", where the benchmark has both. By default, its first.
+        question: replaces the benchmark's own question; must name `<region1>`. ValueError for a benchmark whose
+            protocol fixes the exact wording.
+        mapping_model: folder or hub id of the sentence embedder. By default, all-MiniLM-L6-v2.
+        batch_size: questions per batch. Where memory is short or runs out, batches shrink, with a warning. It changes
+            at most the last digit of a log-probability, so a run may be resumed with another batch size.
+        max_new_tokens: maximum length of an answer. By default, the benchmark's own.
+        folder: where answers are saved as they are written. The same call continues an earlier one, with the result of
+            an uninterrupted run. None saves nothing.
+        stop: an event that ends the run early, as an interrupt does. The result then covers the questions answered so
+            far, and its card says that it is not complete.
+        progress: show a progress bar.
 
     Returns:
-        The result. Under `accelerate launch` the processes share the work, and each gets the whole result.
+        Metrics with intervals, the protocol card, and all predictions.
 
     Raises:
-        FileNotFoundError: data is missing, and the message names each file; or Java or the embedder is.
+        FileNotFoundError: data is missing (the message names each file), or Java or the embedder is.
         ImportError: a package that scores the answers is missing.
-        ValueError: an argument does not fit, or the folder holds another run.
-        RuntimeError: `stop` came before anything had a figure.
-        MemoryError: one question at a time is too much; the message says what helps. What was answered by then is kept.
+        ValueError, TypeError: an argument is invalid, or the folder holds another run.
+        FloatingPointError: the model computes NaN or infinity.
+        RuntimeError: `stop` was set before there was enough for any metric.
+        MemoryError: memory does not suffice for one question at a time; the message says what helps. Earlier answers
+            are kept.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import evaluate
+    >>> world = write_world("world", 2, progress=False)  # two images with the files of all datasets
+    >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
+    >>> list(result.metrics), len(result.predictions)
+    (['Q→A', 'QA→R', 'Q→AR'], 4)
     """
     chosen = benchmark(name)
     mapping_model = None if mapping_model is None else os.fspath(mapping_model)
@@ -101,13 +116,13 @@ def evaluate(
     max_new_tokens = None if max_new_tokens is None else whole_number(max_new_tokens, "max_new_tokens", least=1)
     check_stop(stop)
     if question is not None and chosen.fixed_prompt:
-        raise ValueError(f"the protocol of {name} fixes its wording, {chosen.prompt!r}; leave question out")
+        raise ValueError(f"the protocol of {name} fixes its wording, {chosen.prompt!r}; omit `question`")
     state = processes()
     place = data_root(root, state)
     check_files(name, place, split)
-    if state is None or state.is_main_process:  # the one that scores
+    if state is None or state.is_main_process:  # which scores
         check_scorers(chosen.scorers, mapping_model)
-    with RunFolder(folder, state) as kept, gpt4roi.hold_weights():  # all answers are of the same weights
+    with RunFolder(folder, state) as kept, gpt4roi.hold_weights():  # the same weights for all answers
         config = EvalConfig(
             place, split, seed, scorer, question, mapping_model, kept, keep=folder is not None, limit=limit
         )
@@ -124,7 +139,7 @@ def _chosen(what: str, given: str | None, known: Sequence[str]) -> str:
 
 
 class _Run:
-    """One benchmark, one model, one configuration."""
+    """A run of one benchmark with one model and one configuration."""
 
     def __init__(
         self,
@@ -144,22 +159,22 @@ class _Run:
         found = list(benchmark.items(config, self.problems))
         folders = benchmark.image_folders(config.root, config.split)
         self.unusable = unusable_images(folders, {item.image for item in found})
-        # Sorted: what an answer shares a batch with does not depend on the order of the file.
+        # Sorted, so that batches do not depend on the order of the file.
         items = draw(list(self._sound(found)), config.limit, config.seed)
         self.items = sorted(items, key=lambda item: (item.image, item.id))
         if not self.items:
             raise ValueError(
-                f"{benchmark.name} ({config.split}) has no question that can be asked in {str(config.root)!r}\n"
+                f"{benchmark.name} ({config.split}) has no usable question in {str(config.root)!r}\n"
                 + self.problems.table()
             )
         self.image_of = {item.id: item.image for item in self.items}
-        # The same in all processes, however many questions each of them asks at a time.
+        # The same in all processes, whatever batch size each of them ends up with.
         self.windows = windows(self.items, batch_size)
         self.batch = BatchSize(min(batch_size, len(self.items)), "questions", LESS)
-        self._stamps: dict[str, str] = {}  # by image, as they were when first asked for
+        self._stamps: dict[str, str] = {}  # by image, as first read
 
     def _sound(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items whose answers can be told apart, and whose pictures may be opened; of the others it is noted."""
+        """Yield items that have a unique id and an image inside the data folder; note the others in `problems`."""
         seen = set()
         for item in items:
             bad = self.unusable.get(item.image)
@@ -172,23 +187,22 @@ class _Run:
                 yield item
 
     def look(self) -> None:
-        """Warns of pictures that are not there, before an hour goes by; what is about them will be left out."""
+        """Warn of missing images before the run starts; their questions will be left out."""
         names = {item.image for item in self.items}
         gone = sorted(name for name in names & self.unusable.keys() if self.unusable[name].reason == NO_IMAGE)
         if gone:
             warnings.warn(
-                f"{len(gone):,} of {len(names):,} pictures are not there, such as {gone[0]}; questions about them are "
-                "left out, and counted",
+                f"{len(gone):,} of {len(names):,} images are missing, such as {gone[0]}; their questions are left out "
+                "and counted",
                 stacklevel=4,
             )
 
     def stamp(self, item_id: str) -> str:
-        """What differs when the picture of a question is another one; "" where it is not there, or is not asked
-        about."""
+        """A value that changes when the file of a question's image changes; "" for a missing image or an unknown id."""
         image = self.image_of.get(item_id)
         if image is None:
             return ""
-        if image not in self._stamps:  # asked once an image: on a network disk it takes its time
+        if image not in self._stamps:  # once per image: a network disk is slow
             try:
                 self._stamps[image] = stamp_of(image)
             except OSError:
@@ -196,7 +210,7 @@ class _Run:
         return self._stamps[image]
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for answers of an earlier call to count."""
+        """What must be equal for answers of an earlier call to be reused."""
         asked = hashlib.sha256()
         for item in self.items:
             asked.update(f"{item.id}\n{item.question}\n{item.boxes}\n{item.options}\n".encode())
@@ -224,7 +238,7 @@ class _Run:
         if rank > 0:
             journal.read()
         if state is not None:
-            state.wait_for_everyone()  # nobody writes while another still reads
+            state.wait_for_everyone()  # no process writes while another still reads
         interrupted = False
         try:
             self._ask(journal, rank, count, stop, progress)
@@ -234,7 +248,7 @@ class _Run:
             state.wait_for_everyone()
         if rank == 0:
             if state is not None:
-                journal.read()  # what the others have written since
+                journal.read()  # answers of the other processes
             result = self._judged(journal, interrupted)
             if self.config.keep or state is not None:
                 result.save(self.config.folder)
@@ -258,8 +272,8 @@ class _Run:
             desc=self.benchmark.name,
             disable=not progress or rank > 0,
         ) as bar:
-            for window, pictures in read_ahead(self.gpt4roi, open_):
-                for outcomes in answers(self.predictor, self.batch, window.items, pictures, settled):
+            for window, images in read_ahead(self.gpt4roi, open_):
+                for outcomes in answers(self.predictor, self.batch, window.items, images, settled):
                     journal.add(outcomes, self.batch.size)
                     bar.update(len(outcomes))
                     if stop is not None and stop.is_set():
@@ -269,17 +283,17 @@ class _Run:
         outcomes = journal.done()
         unfinished = {item.group or item.id for item in self.items if item.id not in outcomes}
         if unfinished:
-            message = f"stopped after {len(outcomes)} of {len(self.items)} questions; the figures are of these alone"
+            message = f"stopped after {len(outcomes)} of {len(self.items)} questions; the metrics cover only these"
             if unfinished == {item.group or item.id for item in self.items}:
-                early = f"stopped after {len(outcomes)} of {len(self.items)} questions, too few for figures"
+                early = f"stopped after {len(outcomes)} of {len(self.items)} questions, too few for any metric"
                 raise KeyboardInterrupt(early) if interrupted else RuntimeError(early)
-            warnings.warn(message + ("; the same call goes on from there" if self.config.keep else ""), stacklevel=4)
+            warnings.warn(message + ("; the same call continues from there" if self.config.keep else ""), stacklevel=4)
         items, predictions, left_out = [], [], Counter(self.problems.counts())
         details = list(self.problems)
         for item in self.items:
             outcome = outcomes.get(item.id)
             if isinstance(outcome, Prediction):
-                if (item.group or item.id) not in unfinished:  # half an image has no figure
+                if (item.group or item.id) not in unfinished:  # a group counts as a whole or not at all
                     items.append(item)
                     predictions.append(outcome)
             elif outcome is not None:
@@ -289,7 +303,7 @@ class _Run:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in left_out.items())
             raise ValueError(f"none of the {len(self.items)} questions could be asked: {reasons}; {details[-1]}")
         if self.config.keep:
-            (self.config.folder / LEFT_OUT).unlink(missing_ok=True)  # of an earlier call, which lacked more
+            (self.config.folder / LEFT_OUT).unlink(missing_ok=True)  # of an earlier call
             if details:
                 write_json(self.config.folder / LEFT_OUT, {"left_out": details})
         scores = self.benchmark.score(items, predictions, self.config)
@@ -330,7 +344,7 @@ class _Run:
             prompt=self.config.question or self.benchmark.prompt,
             scorer=self.config.scorer,
             decoding="log-probability of the options after one shared prefix" if likely else greedy,
-            # With likelihoods nothing is mapped: the answer is one of the options.
+            # With likelihoods the answer is one of the options, so nothing is mapped.
             mapping="" if likely else mapping_of(self.benchmark.mapping, self.config.mapping_model),
             checkpoint=self.checkpoint,
             checkpoint_name="demo" if self.gpt4roi.is_demo else self.gpt4roi.source,
@@ -346,9 +360,14 @@ class _Run:
 
 
 def unusable_images(folders: Sequence[Path], images: Collection[str]) -> dict[str, BadRecord]:
-    """Those of `images`, whole paths, that are no file in the folder that they are named below, and why.
+    """Find images that are not files inside the data folders.
 
-    folders: that were named, inner ones first. An image that lies below none of them is left out of the check.
+    Args:
+        folders: the data folders, inner ones first.
+        images: absolute paths. Those below none of the folders are not checked.
+
+    Returns:
+        Image → what is wrong with it.
     """
     found: dict[str, BadRecord] = {}
     rest = set(images)
@@ -362,7 +381,7 @@ def unusable_images(folders: Sequence[Path], images: Collection[str]) -> dict[st
 
 
 def draw(items: list[Item], limit: int | None, seed: int) -> list[Item]:
-    """The items of at most `limit` groups, chosen by seed: the same whatever the order of the items."""
+    """Choose the items of at most `limit` groups by seed, independently of the order of the items."""
     groups = dict.fromkeys(item.group or item.id for item in items)
     if limit is None or len(groups) <= limit:
         return items

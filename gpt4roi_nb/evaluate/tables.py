@@ -12,7 +12,7 @@ NOTHING = "–"
 
 
 class Table(str):
-    """A table as text, which a notebook or a prompt shows as it is."""
+    """A table as text that a notebook or a Python prompt shows unquoted."""
 
     __slots__ = ()
 
@@ -24,7 +24,11 @@ class Table(str):
 class Column:
     """Metrics of one origin.
 
-    card: what they measure, in a line; two columns of one card are an error of who makes them.
+    Attributes:
+        title: head of the column.
+        card: what the metrics measure, in one line. No two columns may share a card.
+        metrics: name → per cent.
+        intervals: name → 95% interval in per cent.
     """
 
     title: str
@@ -34,14 +38,20 @@ class Column:
 
 
 def shown(value: float, interval: tuple[float, float] | None = None) -> str:
-    """A metric of a table, with its interval."""
+    """Format a metric, with its interval if it has one."""
     if math.isnan(value):
         return NOTHING
     return f"{value:.1f}" if interval is None else f"{value:.1f} ({interval[0]:.1f}–{interval[1]:.1f})"
 
 
 def table_of(title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> Table:
-    """One row per metric, one column per origin, and below it each column's card."""
+    """Build a table with one row per metric and one column per origin.
+
+    Args:
+        title: first line.
+        columns: one per origin; their cards stand below the table.
+        notes: lines after the cards.
+    """
     names = list(dict.fromkeys(name for column in columns for name in column.metrics))
     head = [["", *(f"{column.title} [{number}]" for number, column in enumerate(columns, 1))]]
     body = [
@@ -71,7 +81,11 @@ def table_of(title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -
 def markdown(
     entries: Sequence[tuple[str, ProtocolCard, Mapping[str, float], Mapping[str, tuple[float, float]]]],
 ) -> str:
-    """One row per benchmark: its metrics with their intervals, and what they measure. For a page of documents."""
+    """Build a Markdown table for documentation, one row per benchmark.
+
+    Args:
+        entries: (benchmark, card, metrics, intervals) of each result.
+    """
     lines = [
         "| benchmark | figures (%, 95% interval) | asked | scorer and mapping | seconds |",
         "|---|---|---|---|---|",

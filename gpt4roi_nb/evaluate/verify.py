@@ -1,8 +1,9 @@
-"""Whether a checkpoint behaves as published: a part of some benchmarks, beside the figures that others have published.
+"""Check whether a checkpoint behaves as published: measure parts of benchmarks, and compare with published figures.
 
-A figure is held against its 95% interval over images. It is as published where the whole interval lies within a
-tolerance of the published figure, below or above it where the whole interval lies outside, and cannot be told
-otherwise, or where too few images were asked about. The published figures are those of the benchmarks.
+The published figure is compared with the 95% interval over images of the measured one. The verdict is "as published" if
+the whole interval lies within a tolerance of the published figure, and "below" or "above" if the whole interval lies
+outside. Otherwise, or with too few images, the verdict is "cannot tell". The published figures are those of the
+benchmarks.
 """
 
 from __future__ import annotations
@@ -24,20 +25,23 @@ from gpt4roi_nb.evaluate.tables import Table, shown
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 ITEMS = 500
-LEAST_IMAGES = 100  # an interval that is drawn over fewer images is not trusted
+LEAST_IMAGES = 100  # an interval over fewer images is not trusted
 AS_PUBLISHED, BELOW, ABOVE, UNTOLD = "as published", "below", "above", "cannot tell"
 HEAD = ("benchmark", "split", "metric", "measured", "published", "tolerance", "verdict")
 
 
 @dataclass(frozen=True)
 class Check:
-    """A part of a benchmark that a model is asked.
+    """A part of a benchmark that a model is measured on.
 
-    benchmark, split, scorer: as `evaluate` takes them. items_per_group: how many questions of the published figures'
-    kind come, on average, with each group that `limit` draws: an annotation of VCR, an image of LVIS. tolerances:
-    metric → by how many points a checkpoint may miss its published figure and still behave as published. They allow for
-    what the protocols do not fix (sampling, library versions), and are wide enough for the interval of 500 items.
-    caveat: what to know where the figures differ.
+    Attributes:
+        benchmark, split, scorer: as for `evaluate`.
+        items_per_group: average number of questions behind the published figures per group that `limit` draws (VCR: an
+            annotation; LVIS: an image).
+        tolerances: metric → by how many points a checkpoint may miss the published figure and still behave as
+            published. They allow for what the protocols do not fix (sampling, library versions), and are wide enough
+            for the interval of 500 items.
+        caveat: what to know if the figures differ.
     """
 
     benchmark: str
@@ -48,7 +52,7 @@ class Check:
     caveat: str = ""
 
 
-# Another model is an entry here, and its figures among the `published` of the benchmarks.
+# To add a model, add an entry here and its figures to the `published` of the benchmarks.
 CHECKS: dict[str, tuple[Check, ...]] = {
     "GPT4RoI-7B": (
         Check(
@@ -57,9 +61,9 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "generate",
             1,
             {"Q→A": 7, "QA→R": 7, "Q→AR": 8},
-            "VCR's figures were published for weights that were fine-tuned to its answer format, and whether the "
-            "released ones are these is not told; where VCR alone differs and many answers have no letter, measure it "
-            "with the likelihood scorer, too",
+            "VCR's figures were published for weights fine-tuned to its answer format, and it is not stated whether "
+            "the released weights are these; if only VCR differs and many answers have no letter, measure it with the "
+            "likelihood scorer, too",
         ),
         Check(
             "lvis",
@@ -75,11 +79,18 @@ CHECKS: dict[str, tuple[Check, ...]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A published figure and what was measured beside it, in per cent.
+    """A published figure beside the measured one, in per cent.
 
-    source, protocol: of the published figure. measured: NaN where there is none. interval: 95%, over images; None
-    where there is none. questions, images: that the benchmark was measured on. verdict: `AS_PUBLISHED`, `BELOW`,
-    `ABOVE` or `UNTOLD`. reason: in words.
+    Attributes:
+        benchmark, split, metric: what was measured.
+        published: the published figure.
+        tolerance: in points.
+        source, protocol: of the published figure.
+        measured: NaN if there is none.
+        interval: 95%, over images; None if there is none.
+        questions, images: numbers of what the benchmark was measured on.
+        verdict: `AS_PUBLISHED`, `BELOW`, `ABOVE` or `UNTOLD`.
+        reason: of the verdict, in words.
     """
 
     benchmark: str
@@ -99,7 +110,14 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """The outcome of `verify`. results: by benchmark, each with its card. notes: what to know of the figures."""
+    """The outcome of `verify`.
+
+    Attributes:
+        model: name of the published model.
+        findings: one per published figure.
+        results: benchmark → result, with its card.
+        notes: what a reader of the figures should know.
+    """
 
     model: str
     findings: list[Finding]
@@ -108,12 +126,12 @@ class Verification:
 
     @property
     def complete(self) -> bool:
-        """False where the run was ended early."""
+        """False if the run ended early."""
         return all(result.card.complete for result in self.results.values())
 
     @property
     def behaves_as_published(self) -> bool | None:
-        """None where that cannot be told."""
+        """Whether all figures are as published; None if that cannot be told."""
         verdicts = {finding.verdict for finding in self.findings}
         if verdicts & {BELOW, ABOVE}:
             return False
@@ -121,7 +139,7 @@ class Verification:
 
     @property
     def sentence(self) -> str:
-        """Whether the checkpoint behaves as published, and why it does not, or why that cannot be told."""
+        """Whether the checkpoint behaves as published; if not, or if that cannot be told, why."""
         name = next((result.card.checkpoint_name for result in self.results.values()), "")
         behaves = self.behaves_as_published
         if behaves:
@@ -134,11 +152,11 @@ class Verification:
             return f"{name} does not behave as published for {self.model}: {reasons}."
         ended = f"Whether {name} behaves as published for {self.model} cannot be told"
         if not self.complete:
-            return f"{ended}: the run was ended early; the same call goes on from there."
+            return f"{ended}: the run ended early; the same call continues from there."
         return f"{ended}: {reasons}. Ask about more items."
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The findings as cells, below `HEAD`."""
+        """Return the cells of the findings, to stand below `HEAD`."""
         return [
             (
                 one.benchmark,
@@ -153,7 +171,7 @@ class Verification:
         ]
 
     def table(self) -> Table:
-        """All findings in columns of text, where the published figures come from, and the sentence."""
+        """Return the findings in columns, the sources of the published figures, and the sentence."""
         rows = [HEAD, *self.rows()]
         widths = [max(len(row[place]) for row in rows) for place in range(len(HEAD))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -161,12 +179,12 @@ class Verification:
         return Table("\n".join([*lines, "", *self._foot()]))
 
     def markdown(self) -> str:
-        """The same as a table of Markdown."""
+        """Return the same as Markdown."""
         lines = [f"| {' | '.join(row)} |" for row in (HEAD, ("---",) * len(HEAD), *self.rows())]
         return "\n".join([*lines, "", *(f"- {line}" for line in self._foot())])
 
     def as_json(self) -> dict[str, Any]:
-        """The same for a program: `behaves_as_published` is null where that cannot be told."""
+        """Return the same as JSON data; `behaves_as_published` is null if that cannot be told."""
         findings = [asdict(one) for one in self.findings]
         for one in findings:
             one["measured"] = None if one["measured"] != one["measured"] else one["measured"]
@@ -190,17 +208,23 @@ class Verification:
 
 
 def checks_of(model: str) -> tuple[Check, ...]:
-    """What a model is asked. Raises ValueError for a model that is not in `CHECKS`."""
+    """Return the checks of a model. Raises ValueError if it is not in `CHECKS`."""
     if model not in CHECKS:
         raise ValueError(f"there are no checks for {model!r}; choose from {', '.join(CHECKS)}")
     return CHECKS[model]
 
 
 def check_data(model: str, root: Path, mapping_model: str | Path | None = None) -> None:
-    """Look for everything that the checks of a model need, before anything takes long.
+    """Check that everything is there that the checks of a model need, before anything takes long.
+
+    Args:
+        model: one of `CHECKS`.
+        root: folder of the data.
+        mapping_model: as for `evaluate`.
 
     Raises:
-        FileNotFoundError: data is missing, and the message names each file of each benchmark; or the sentence embedder.
+        ValueError: the model has no checks.
+        FileNotFoundError: data is missing (the message names each file of each benchmark), or the sentence embedder is.
         ImportError: a package that scores the answers is missing.
     """
     missing = []
@@ -227,22 +251,24 @@ def verify(
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Verification:
-    """Measure a checkpoint on a part of what its model was published with.
+    """Measure a checkpoint on parts of the benchmarks that its model was published with.
 
     Args:
         model: one of `CHECKS`, such as "GPT4RoI-7B".
-        root: folder of the data, as `evaluate` takes it; a generated world has no published figures, so there is no
-            default.
-        items: about how many questions of each benchmark, drawn by `seed`: annotations of VCR, each of which is two
-            questions, and objects of LVIS. LVIS is drawn by whole images.
-        mapping_model, batch_size, progress: as `evaluate` takes them.
-        folder: where answers are kept, a folder per benchmark. The same call goes on where an earlier one ended.
+        gpt4roi: the checkpoint to measure.
+        root: folder of the data, as for `evaluate`; there is no default, since a generated world has no published
+            figures.
+        items: approximate number of items per benchmark, drawn with `seed`: annotations of VCR (two questions each) and
+            objects of LVIS, which is drawn by whole images.
+        seed: of the draw.
+        mapping_model, batch_size, progress: as for `evaluate`.
+        folder: where answers are saved, one folder per benchmark. The same call continues an earlier one.
 
     Returns:
-        The findings. A run that was interrupted holds the benchmarks that were begun, and is not `complete`.
+        The findings. After an interrupt it covers the benchmarks that were begun, and is not `complete`.
 
     Raises:
-        ValueError: the model has no checks, or an argument does not fit.
+        ValueError: the model has no checks, or an argument is invalid.
         FileNotFoundError, ImportError, MemoryError: as `evaluate` raises them.
 
     >>> from gpt4roi_nb.evaluate.verify import CHECKS, published
@@ -281,7 +307,7 @@ def verify(
 
 
 def published(model: str, check: Check) -> Published:
-    """The published figures that a check is about. Raises ValueError where there are none."""
+    """Return the published figures that a check is about. Raises ValueError if there are none."""
     for entry in benchmark(check.benchmark).published:
         if entry.model == model and entry.split == check.split and check.tolerances.keys() <= entry.metrics.keys():
             return entry
@@ -291,7 +317,7 @@ def published(model: str, check: Check) -> Published:
 
 
 def judge(model: str, check: Check, result: Result) -> Iterator[Finding]:
-    """One finding for each published figure of a check."""
+    """Yield one finding for each published figure of a check."""
     entry = published(model, check)
     for metric, tolerance in check.tolerances.items():
         measured = result.metrics.get(metric, float("nan"))
@@ -317,11 +343,11 @@ def judge(model: str, check: Check, result: Result) -> Iterator[Finding]:
 def _verdict(
     expected: float, tolerance: float, measured: float, interval: tuple[float, float] | None, images: int
 ) -> tuple[str, str]:
-    """The verdict of a figure, and the reason in words."""
+    """Return the verdict on a figure, and the reason in words."""
     if interval is None:
         return UNTOLD, f"has no interval ({images} images)"
     if images < LEAST_IMAGES:
-        return UNTOLD, f"is of {images} images, fewer than {LEAST_IMAGES}"
+        return UNTOLD, f"covers {images} images, fewer than {LEAST_IMAGES}"
     low, high = interval
     beside = f"is {shown(measured, interval)}, published {expected:g} ± {tolerance:g}"
     if high < expected - tolerance:
@@ -330,4 +356,4 @@ def _verdict(
         return ABOVE, f"{beside}: above"
     if expected - tolerance <= low and high <= expected + tolerance:
         return AS_PUBLISHED, beside
-    return UNTOLD, f"{beside}: the interval is too wide, or lies across the bound"
+    return UNTOLD, f"{beside}: the interval is too wide or crosses the bound"

@@ -1,4 +1,4 @@
-"""A generated world to measure on, where no data is given."""
+"""A generated world to measure on if no data is given."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from pathlib import Path
 from gpt4roi_nb.data.scenes.formats.write import LAYOUT, write_world
 
 IMAGES = 400  # every tenth is for validation
-PATIENCE = 600  # seconds that another process may take to write it
-SEED = 606  # of no scene that the demo checkpoint was trained on
+PATIENCE = 600  # seconds to wait for another process that writes it
+SEED = 606  # its scenes are not among those that the demo checkpoint was trained on
 
 
 def own_world(images: int = IMAGES, seed: int = SEED, cache: str | Path | None = None) -> Path:
-    """The folder of a world in the user's cache, written when it is first asked for (about 10 seconds).
+    """Return the folder of a world in the user's cache, and write it on first use (about 10 seconds).
 
-    Where another process is writing it already, this one waits for it.
+    If another process is already writing it, wait for that one.
 
-    cache: a folder instead of `~/.cache/gpt4roi_nb`.
+    Args:
+        images: number of images.
+        seed: of the world.
+        cache: a folder instead of `~/.cache/gpt4roi_nb`.
+
+    Raises:
+        FileExistsError: another process did not finish writing it within `PATIENCE` seconds.
     """
     folder = Path(cache) if cache is not None else Path.home() / ".cache" / "gpt4roi_nb"
     world = folder / f"world-{LAYOUT}-{images}-{seed}"

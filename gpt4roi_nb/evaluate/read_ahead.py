@@ -1,4 +1,4 @@
-"""Pictures that are read ahead, while the model is busy with those before."""
+"""Read images ahead, while the model works on the previous ones."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from dataclasses import dataclass
 
 from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item
-from gpt4roi_nb.evaluate.predict import Picture
+from gpt4roi_nb.evaluate.predict import LoadedImage
 from gpt4roi_nb.files import stamp_of
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 READERS = 2
-AHEAD = 2  # windows that are read while one is asked about
+AHEAD = 2  # windows that are read while the model works on one
 
 
 @dataclass(frozen=True)
 class Window:
-    """Pictures that are encoded together, and the questions about them. index: from 0."""
+    """The questions about images that are encoded together.
+
+    Attributes:
+        index: position among the windows, from 0.
+        items: the questions, grouped by image.
+    """
 
     index: int
     items: tuple[Item, ...]
 
     @property
     def images(self) -> list[str]:
+        """Paths of the images, each once."""
         return list(dict.fromkeys(item.image for item in self.items))
 
 
 def windows(items: Sequence[Item], batch_size: int) -> list[Window]:
-    """The items by picture, in windows of enough pictures for a batch. The same for the same items and batch size."""
+    """Group items by image, in windows that each fill a batch. Deterministic in the items and the batch size."""
     by_image: dict[str, list[Item]] = {}
     for item in items:
         by_image.setdefault(item.image, []).append(item)
@@ -46,12 +52,14 @@ def windows(items: Sequence[Item], batch_size: int) -> list[Window]:
     return found
 
 
-def read_ahead(gpt4roi: GPT4RoI, wanted: Sequence[Window]) -> Iterator[tuple[Window, dict[str, Picture | BadRecord]]]:
-    """Each window with its pictures by path, or what is wrong with them."""
+def read_ahead(
+    gpt4roi: GPT4RoI, wanted: Sequence[Window]
+) -> Iterator[tuple[Window, dict[str, LoadedImage | BadRecord]]]:
+    """Yield each window with its images by path; a `BadRecord` stands for one that cannot be read."""
     processor = gpt4roi.processor.image_processor
     pinned = gpt4roi.device.type == "cuda"
 
-    def read(path: str) -> Picture | BadRecord:
+    def read(path: str) -> LoadedImage | BadRecord:
         try:
             stamp = stamp_of(path)
             image = load_image(path)
@@ -60,10 +68,10 @@ def read_ahead(gpt4roi: GPT4RoI, wanted: Sequence[Window]) -> Iterator[tuple[Win
         except (OSError, ValueError) as error:
             return BadRecord(UNREADABLE_IMAGE, f"{path!r}: {error}")
         pixel_values = processor.picture(image)
-        return Picture(pixel_values.pin_memory() if pinned else pixel_values, image.size, stamp)
+        return LoadedImage(pixel_values.pin_memory() if pinned else pixel_values, image.size, stamp)
 
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: list[tuple[Window, dict[str, Future[Picture | BadRecord]]]] = []
+        waiting: list[tuple[Window, dict[str, Future[LoadedImage | BadRecord]]]] = []
         rest = iter(wanted)
 
         def more() -> None:
