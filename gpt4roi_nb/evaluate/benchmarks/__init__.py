@@ -1,1 +1,1 @@
-"""The published benchmarks, one file each (two where a pair shares its protocol)."""
+"""The published benchmarks, one file each; pairs that share a protocol share a file."""

@@ -1,4 +1,4 @@
-"""What a benchmark is: a `Benchmark` says how it is asked and scored, and what others have published of it."""
+"""`Benchmark`: how a benchmark is asked and scored, and what others have published on it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Sc
 
 @dataclass(frozen=True)
 class Published:
-    """Metrics that stand in one row or sentence of a publication: references, never results of this package.
+    """Metrics from one row or sentence of a publication: references, never results of this package.
 
-    source: where they stand, and of which model. protocol: split, regions and prompt as far as they are told.
-    metrics: name → per cent. model, split: the same in the names of this package, such as "GPT4RoI-7B", or "GPT4RoI"
-    where no size is told. `evaluate.verify` holds a checkpoint against the figures of its model.
+    `evaluate.verify` compares a checkpoint with the figures of its model.
+
+    Attributes:
+        source: the publication and the model.
+        protocol: split, regions and prompt, as far as they are stated.
+        metrics: name → per cent.
+        model: in this package's names, such as "GPT4RoI-7B", or "GPT4RoI" if no size is stated.
+        split: in this package's names.
     """
 
     source: str
@@ -28,15 +33,23 @@ class Published:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark.
+    """How a benchmark is asked and scored.
 
-    name: what users call it. title: of its dataset. splits, scoring: the first is the default; `scoring` is of
-    "generate" and "likelihood". prompt, mapping: for the protocol card; mapping is "" where answers are not mapped.
-    max_new_tokens: of an answer. files: from root and split to what must be there: what it is → path. items: all
-    questions of the split; bad records go to `Problems`. score: what predictions are worth; they and the items are in
-    the same order. fixed_prompt: the protocol fixes the wording. scorers: packages that score the answers, of those
-    that `metrics/scorers.py` knows. published: what stands beside our own results. more_folders: from root and split
-    to the folders where images may lie beside those of `files`, there or not.
+    Attributes:
+        name: as users write it.
+        title: of its dataset.
+        splits: the first is the default.
+        scoring: "generate", "likelihood" or both; the first is the default.
+        prompt, mapping: for the protocol card; mapping is "" if answers are not mapped.
+        max_new_tokens: maximum length of an answer.
+        files: (root, split) → the files and folders that must exist, as description → path.
+        items: yields all questions of the split; bad records go to `Problems`.
+        score: scores predictions, which are in the order of the items.
+        fixed_prompt: whether the protocol fixes the wording.
+        scorers: packages that score the answers, among those in `metrics/scorers.py`.
+        published: what others have published, shown beside our own results.
+        more_folders: (root, split) → further folders that may hold images, beside those of `files`; they need not
+            exist.
     """
 
     name: str
@@ -55,12 +68,14 @@ class Benchmark:
     more_folders: Callable[[Path, str], list[Path]] = lambda root, split: []
 
     def image_folders(self, root: Path, split: str) -> list[Path]:
-        """The folders below which images of a split may lie, those that are there; inner ones first. Any may be a
-        link, as where the data sets are linked into one root."""
+        """Return the existing folders that may hold images of a split, inner ones first.
+
+        Any may be a link, as when datasets are linked into one root.
+        """
         folders = {*self.files(root, split).values(), *self.more_folders(root, split), root}
         return sorted((folder for folder in folders if folder.is_dir()), key=lambda one: (-len(one.parts), one))
 
 
 def part(root: Path, folder: str) -> Path:
-    """The part of a data folder that one dataset has, or the folder itself where it is that dataset's own."""
+    """Return a dataset's subfolder of a data folder, or the folder itself if it is that dataset's own."""
     return root / folder if (root / folder).is_dir() else root

@@ -1,14 +1,14 @@
-"""Visual Genome and RefCOCOg: captions of regions, one a region.
+"""Visual Genome and RefCOCOg: one caption per region.
 
-    vg/         test.json, val.json (a caption an annotation, as region-captioning work hands them round), there or in
-                GRiT's `annotations/`; or region_descriptions.json with image_data.json for all; pictures in VG_100K and
-                VG_100K_2, or GRiT's `images`
+    vg/         test.json, val.json (one caption per annotation, the usual form in region captioning), here or in
+                GRiT's `annotations/`; or, for the split `all`, region_descriptions.json with image_data.json; images in
+                VG_100K and VG_100K_2, or GRiT's `images`
     refcocog/   finetune_refcocog_val.json and …_test.json (MDETR), or refs(umd).p with instances.json
-    coco/       train2014, of RefCOCOg
+    coco/       train2014, for RefCOCOg
 
-Visual Genome's splits differ between papers, and with them the metrics: GRiT's test split, which GPT4RoI uses, asks
-about all regions of an image, GLaMM's about one. A region of RefCOCOg that several expressions are about is asked about
-once, and all of them are its references.
+Visual Genome's splits, and with them the metrics, differ between papers: GRiT's test split, which GPT4RoI uses, asks
+about all regions of an image, GLaMM's about one. A region of RefCOCOg with several expressions is asked about once; all
+of them are its references.
 """
 
 from __future__ import annotations
@@ -30,20 +30,25 @@ from gpt4roi_nb.evaluate.metrics.scorers import CAPTIONS
 
 PROMPT = "Give a short description of <region1>."
 CIDER = (
-    "CIDEr is 100 for a score of 1, and at most 1000. It weighs words by how rare they are among the references at "
-    "hand, so that figures of different sets of regions do not compare."
+    "CIDEr is 100 for a score of 1, and at most 1000. It weights words by how rare they are among the references at "
+    "hand, so figures for different sets of regions are not comparable."
 )
-VG_FOLDERS = ("", *ARCHIVES, "images")  # where a picture may lie
-REFCOCOG_PICTURES = "train2014"
+VG_FOLDERS = ("", *ARCHIVES, "images")  # where an image may lie
+REFCOCOG_IMAGES = "train2014"
 _GPT4ROI = "GPT4RoI (arXiv 2307.03601)"
-_GRIT = "all regions of GRiT's test split; prompt and decoding not told"
+_GRIT = "all regions of GRiT's test split; prompt and decoding not stated"
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionedRegion:
-    """A region with all that people wrote about it.
+    """A region with all its reference captions.
 
-    id: unique within the data set. image: path of the picture. box: pixel xyxy. group: the picture's own id.
+    Attributes:
+        id: unique within the dataset.
+        image: path of the image file.
+        box: pixel xyxy.
+        references: what people wrote about it.
+        group: id of the image.
     """
 
     id: str
@@ -54,7 +59,7 @@ class CaptionedRegion:
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """METEOR, CIDEr, BLEU-4 and ROUGE-L; the `score` of an item is its METEOR. An empty answer scores 0."""
+    """Compute METEOR, CIDEr, BLEU-4 and ROUGE-L. The `score` of an item is its METEOR; an empty answer scores 0."""
     answers = [prediction.answer for prediction in predictions]
     references = [list(map(str, item.facts["references"])) for item in items]
     counts = Counter({EMPTY_ANSWER: sum(not answer.strip() for answer in answers)})
@@ -63,7 +68,7 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], config: Eval
     scores = score_captions(answers, references)
     each = (scores.items["METEOR"] / 100).tolist()
     share = sum(map(len, references)) / len(references)
-    notes = [f"{share:.3g} references a region, {len(items)} regions ({config.split}).", CIDER]
+    notes = [f"{share:.3g} references per region, {len(items)} regions ({config.split}).", CIDER]
     return Scores(scores.metrics([item.group for item in items]), {"score": each}, dict(+counts), notes)
 
 
@@ -76,10 +81,10 @@ def _benchmark(
     published: tuple[Published, ...],
     folders: tuple[str, ...] = (),
 ) -> Benchmark:
-    """folders: where pictures may lie in the data set's own, beside those of `files`."""
+    """Build a captioning benchmark. folders: of the dataset, may hold images beside those of `files`."""
 
     def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
-        """An item a region; `target` is the first reference, and all are in `facts`. Images are drawn whole."""
+        """Yield one item per region: `target` is its first reference, `facts` has all. `limit` draws whole images."""
         for region in regions(part(config.root, name), config.split, problems):
             yield Item(
                 id=f"{name}/{region.id}",
@@ -110,14 +115,14 @@ def _benchmark(
 
 
 def _vg_files(base: Path, split: str) -> dict[str, Path]:
-    """The annotations, and a folder of pictures."""
+    """Return the annotations and the folders of images."""
     folders = [base / name for name in VG_FOLDERS[1:]]
     there = [folder for folder in folders if folder.is_dir()] or folders[:1]
-    pictures = {f"pictures in {folder.name}": folder for folder in there}
+    images = {f"images in {folder.name}": folder for folder in there}
     if split == "all":
-        return {"regions": base / "region_descriptions.json", "sizes of images": base / "image_data.json"} | pictures
+        return {"regions": base / "region_descriptions.json", "sizes of images": base / "image_data.json"} | images
     places = [base / f"{split}.json", base / "annotations" / f"{split}.json"]
-    return {"annotations": next((path for path in places if path.is_file()), places[0])} | pictures
+    return {"annotations": next((path for path in places if path.is_file()), places[0])} | images
 
 
 def _vg_regions(base: Path, split: str, problems: Problems) -> Iterator[CaptionedRegion]:
@@ -128,21 +133,23 @@ def _vg_regions(base: Path, split: str, problems: Problems) -> Iterator[Captione
         source = read_visual_genome(found["annotations"], problems)
     for annotation in source:
         places = [base / folder / annotation.image for folder in VG_FOLDERS]
-        picture = next((path for path in places if path.is_file()), places[1])
+        image = next((path for path in places if path.is_file()), places[1])
         for number, (box, text) in enumerate(zip(annotation.boxes.tolist(), annotation.texts, strict=True)):
             name = f"{annotation.id}/{number}"
-            yield CaptionedRegion(name, picture, (box[0], box[1], box[2], box[3]), (text,), annotation.id)
+            yield CaptionedRegion(name, image, (box[0], box[1], box[2], box[3]), (text,), annotation.id)
 
 
 def _refcocog_files(base: Path, split: str) -> dict[str, Path]:
-    """The annotations in one of their two forms, and COCO's pictures: beside the data set, as the generated world has
-    them, or within it."""
+    """Return the annotations in one of their two forms, and the folder of COCO's images.
+
+    That folder lies beside the dataset, as in the generated world, or within it.
+    """
     mdetr, pickle = base / f"finetune_refcocog_{split}.json", base / "refs(umd).p"
-    places = [folder / REFCOCOG_PICTURES for folder in (base.parent / "coco", base, base / "coco", base.parent)]
-    pictures = {"pictures": next((path for path in places if path.is_dir()), places[0])}
+    places = [folder / REFCOCOG_IMAGES for folder in (base.parent / "coco", base, base / "coco", base.parent)]
+    images = {"images": next((path for path in places if path.is_dir()), places[0])}
     if not mdetr.is_file() and pickle.is_file():
-        return {"references": pickle, "boxes": base / "instances.json"} | pictures
-    return {"annotations": mdetr} | pictures
+        return {"references": pickle, "boxes": base / "instances.json"} | images
+    return {"annotations": mdetr} | images
 
 
 def _refcocog_regions(base: Path, split: str, problems: Problems) -> Iterator[CaptionedRegion]:
@@ -157,17 +164,17 @@ def _refcocog_regions(base: Path, split: str, problems: Problems) -> Iterator[Ca
         grouped.setdefault((annotation.image, (x1, y1, x2, y2)), []).append(annotation)
     for (image, box), said in grouped.items():
         references = tuple(annotation.texts[0] for annotation in said)
-        yield CaptionedRegion(said[0].id, found["pictures"] / image, box, references, Path(image).stem)
+        yield CaptionedRegion(said[0].id, found["images"] / image, box, references, Path(image).stem)
 
 
-def _published_vg(model: str, told: str, meteor: float, cider: float) -> Published:
-    return Published(f"{_GPT4ROI}, {told}", _GRIT, {"METEOR": meteor, "CIDEr": cider}, model=model, split="test")
+def _published_vg(model: str, weights: str, meteor: float, cider: float) -> Published:
+    return Published(f"{_GPT4ROI}, {weights}", _GRIT, {"METEOR": meteor, "CIDEr": cider}, model=model, split="test")
 
 
 VG = _benchmark(
     "vg",
     "Visual Genome region captions",
-    ("test", "val", "train", "all"),  # published figures are of the first
+    ("test", "val", "train", "all"),  # published figures are for the first
     _vg_files,
     _vg_regions,
     (

@@ -1,9 +1,8 @@
-"""What the classes of Cityscapes and ADE20K are called: by the data sets, and by people.
+"""Names of the classes of Cityscapes and ADE20K: the datasets' own, and further words for them.
 
-Both tables are facts of the data sets. A class's own name comes first. Cityscapes' further words follow the definitions
-of its classes (a tram is a train, grass is terrain); ADE20K's are those of its own list of 150. Published figures are
-of other words, which Osprey's repository lists in `osprey/eval/utils`: a file of that name is read where it lies in the
-data's folder.
+Both tables are facts of the datasets. A class's own name comes first. Cityscapes' further words follow the definitions
+of its classes (a tram is a train, grass is terrain); ADE20K's are those of its own list of 150. Published figures use
+other words, from files in `osprey/eval/utils` of Osprey's repository: such a file in the data folder is used.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ CITYSCAPES: dict[int, tuple[str, ...]] = {
     33: ("bicycle", "bike"),
 }
 
-# By category id, from 0: names apart by commas.
+# By category id, from 0; names are separated by commas.
 _ADE20K = """\
 wall
 building, edifice
@@ -194,18 +193,18 @@ ADE20K: dict[int, tuple[str, ...]] = {
 }
 TABLES: dict[str, dict[int, tuple[str, ...]]] = {"cityscapes": CITYSCAPES, "ade20k": ADE20K}
 
-# Osprey's files of words: a line a class, such as `13:car,cars`.
+# Osprey's files of words: one line per class, such as `13:car,cars`.
 WORDS_FILES = {"cityscapes": "cityscapes_with_prompt_eng.txt", "ade20k": "ade20k_150_with_prompt_eng.txt"}
-_INVALID = "invalid_class_id"  # stands for no class, at 0 of ADE20K's file
+_INVALID = "invalid_class_id"  # entry 0 of ADE20K's file: no class
 
 
 def class_names(categories: Sequence[Mapping[str, Any]], dataset: str) -> tuple[ClassName, ...]:
-    """The classes of a panoptic annotation file, in its order, with all that is known of their names.
+    """Return the classes of a panoptic annotation file, in its order, with all known names.
 
     Args:
-        categories: the file's own list: `id`, `name`, which may hold several apart by commas, and `isthing`.
-        dataset: "cityscapes" or "ade20k". A class gets its further words where the file names it as the data set does
-            (a class of another name under the same number, as in the generated world, does not).
+        categories: the file's list of `id`, `name` (one or more, separated by commas) and `isthing`.
+        dataset: "cityscapes" or "ade20k". A class gets the dataset's further words only if the file uses the dataset's
+            name for it; in the generated world the same numbers have other names.
     """
     table = TABLES[dataset]
     found = []
@@ -218,16 +217,22 @@ def class_names(categories: Sequence[Mapping[str, Any]], dataset: str) -> tuple[
 
 
 def read_words(file: Path, classes: Sequence[ClassName], dataset: str) -> dict[str, tuple[str, ...]]:
-    """Words for classes as Osprey's file has them: class name → its words, in their order.
+    """Read Osprey's file of words for classes.
 
-    A line is a number and words apart by commas. Cityscapes' number counts its 19 classes from 0, ADE20K's its 150
-    from 1. A class that the data set's own table does not know, as the generated world's, gets no words.
+    Each line is a number, a colon and words separated by commas. Numbers count Cityscapes' 19 classes from 0, and
+    ADE20K's 150 from 1.
 
     Args:
-        classes: of the annotation file. dataset: "cityscapes" or "ade20k".
+        file: Osprey's.
+        classes: of the annotation file.
+        dataset: "cityscapes" or "ade20k".
+
+    Returns:
+        Class name → its words, in the file's order. Classes that are not in the dataset's own table, such as the
+        generated world's, are left out.
 
     Raises:
-        ValueError: a line is no number with words, a number stands there twice, or a class of the data set is missing.
+        ValueError: a line is not a number with words, a number occurs twice, or a class of the dataset is missing.
     """
     table = TABLES[dataset]
     numbers = dict(enumerate(table, 0 if dataset == "cityscapes" else 1))
@@ -239,8 +244,8 @@ def read_words(file: Path, classes: Sequence[ClassName], dataset: str) -> dict[s
             continue
         if not colon or not number.strip().isdecimal() or not found or int(number) in words:
             raise ValueError(
-                f"line {place} of {str(file)!r} must be a class's number, a colon and its words, as Osprey's file has "
-                f"them, each number once, but is {line[:60]!r}"
+                f"line {place} of {str(file)!r} must be a class's number, a colon and its words, as in Osprey's file, "
+                f"with each number once, but is {line[:60]!r}"
             )
         words[int(number)] = found
     if words.keys() != numbers.keys():

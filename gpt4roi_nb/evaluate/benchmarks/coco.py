@@ -1,4 +1,4 @@
-"""COCO 2017: the category of each true box, right on exactly its name; mAP of these names at score 1."""
+"""COCO 2017: name the category of each true box (exact match), and mAP of these names at score 1."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from gpt4roi_nb.evaluate.metrics.coco_ap import coco_ap
 from gpt4roi_nb.evaluate.metrics.scorers import PYCOCOTOOLS
 from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric
 
-MAP_DRAWS = 100  # each accumulates all categories anew
+MAP_DRAWS = 100  # each accumulates all categories again
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 
 
 def files(root: Path, split: str) -> dict[str, Path]:
-    """The instances, and the pictures."""
+    """Return the instances and the folder of images."""
     folder = part(root, "coco")
     return {
         "annotations": folder / "annotations" / f"instances_{split}2017.json",
-        "pictures": folder / f"{split}2017",
+        "images": folder / f"{split}2017",
     }
 
 
 def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    """A question a box that is no crowd."""
+    """Yield one question per box that is not a crowd."""
     found = files(config.root, config.split)
     file = found["annotations"]
 
@@ -50,7 +50,7 @@ def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
                 continue
             yield Item(
                 id=f"coco/{annotation}",
-                image=str(found["pictures"] / image.file),
+                image=str(found["images"] / image.file),
                 boxes=(box,),
                 question=config.question or CATEGORY_PROMPT,
                 target=coco.categories[category],
@@ -62,12 +62,12 @@ def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
 
 
 def category_name(answer: str) -> str:
-    """An answer as a category's name may be written: small letters, no article, no full stop."""
+    """Normalise an answer to compare it with category names: lower case, no leading article, no final full stop."""
     return _ARTICLE.sub("", " ".join(answer.lower().split()).rstrip(".!").strip())
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """Accuracy, and mAP over the boxes that were asked about and the crowds of their pictures."""
+    """Compute accuracy, and mAP over the boxes that were asked about and the crowds of their images."""
     names: dict[str, int] = {}
     if items:
         names = {category_name(name): number for number, name in items[0].facts["names"].items()}
@@ -82,12 +82,12 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], config: Eval
         metrics,
         {"correct": list(right)},
         {UNKNOWN_CATEGORY: unknown} if unknown else {},
-        ["mAP is over given boxes, each with one name at score 1: it ranks nothing"],
+        ["mAP is over given boxes, each with one name at score 1, so nothing is ranked"],
     )
 
 
 class Crowd(NamedTuple):
-    """A box (x, y, width, height) in pixels around many of one category."""
+    """A box around many objects of one category. bbox: (x, y, width, height) in pixels."""
 
     image: Hashable
     category: int
@@ -95,7 +95,7 @@ class Crowd(NamedTuple):
 
 
 def crowds(file: Path) -> list[Crowd]:
-    """The crowds of a file, which nothing is asked about; those that cannot be used are left out."""
+    """Return the usable crowds of a file. Nothing is asked about them."""
     found = []
     for key, entry in elements(file, Problems()):
         if key != "annotations" or not isinstance(entry, dict):
@@ -110,9 +110,12 @@ def crowds(file: Path) -> list[Crowd]:
 
 
 def mean_average_precision(items: Sequence[Item], said: Sequence[int | None], crowds: Sequence[Crowd] = ()) -> Metric:
-    """pycocotools' AP at IoU 0.50:0.95, of the boxes that were asked about and the categories said of them.
+    """Compute pycocotools' AP at IoU 0.50:0.95 for the boxes that were asked about and the categories answered.
 
-    crowds: as the tool has it, a box within a crowd of the category that it is wrongly given does not count.
+    Args:
+        items: one per box.
+        said: category answered for each; None for none.
+        crowds: as pycocotools defines it, a box with a wrong category within a crowd of that category does not count.
     """
     images = list(dict.fromkeys(item.facts["image"] for item in items))
     true: list[dict[str, Any]] = []
@@ -145,7 +148,7 @@ COCO = Benchmark(
     splits=("val", "train"),
     scoring=("generate",),
     prompt=CATEGORY_PROMPT,
-    mapping="exact name, but for case, blanks, an article in front and a full stop behind",
+    mapping="exact name, except for case, blanks, a leading article and a final full stop",
     max_new_tokens=24,
     files=files,
     items=items,

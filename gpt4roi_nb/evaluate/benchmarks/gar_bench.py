@@ -1,10 +1,10 @@
-"""GAR-Bench-VQA: questions about regions that masks mark, with two to four lettered options.
+"""GAR-Bench-VQA: questions about regions given as masks, with two to four lettered options.
 
     gar_bench/    GAR-Bench-VQA.json, and images/ (as in `annotations/` of the benchmark's repository)
 
 424 questions of seven types (Grasp Any Region, arXiv 2510.18876). The file calls the regions `<Prompt0>`, `<Prompt1>`,
 … in the order of its masks, which are compressed run lengths; here they are `<region1>`, `<region2>`, …, each with the
-tight box of its mask. An answer is right where it is the letter of the right option and nothing else.
+tight box of its mask. An answer is right if it is the letter of the right option and nothing else.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ HALF = 0.5
 BOXES = "regions given as the box of their mask"
 THIN = "masks that fill less than half of their box"
 OTHER_SIZE = "masks of another size than their image"
-IN_OTHER_WORDS = "right letters with more around them, which do not count"
+IN_OTHER_WORDS = "right letters with other text around them, which do not count"
 UNSEEN = (
-    "Masks become boxes: the model sees neither a mask's outline nor which of the things in a box it marks. Published "
-    "figures are of models that see the masks."
+    "Masks become boxes: the model sees neither a mask's outline nor which of the things in its box it marks. "
+    "Published figures are for models that see the masks."
 )
-GUESSING = "Guessing gives 25 where there are four options, and 50 where there are two."
+GUESSING = "Guessing gives 25 with four options, and 50 with two."
 
 _PROMPT = re.compile(r"<Prompt(\d{1,3})>")
 
 
 def _base(root: Path) -> Path:
-    """The folder that the question file lies in: the dataset's, or `annotations` in it."""
+    """Return the folder of the question file: the dataset's, or `annotations` in it."""
     base = part(root, NAME)
     inner = base / "annotations"
     return inner if not (base / FILE).is_file() and (inner / FILE).is_file() else base
 
 
 def files(root: Path, split: str) -> dict[str, Path]:
-    """The questions, and the folder of the images."""
+    """Return the questions and the folder of images."""
     return {"questions": _base(root) / FILE, "images": _base(root) / "images"}
 
 
 def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    """An item for each question; images are drawn whole."""
+    """Yield one item per question. `limit` draws whole images."""
     file = files(config.root, config.split)["questions"]
     for number, (_, entry) in enumerate(elements(file, problems)):
         try:
@@ -105,12 +105,12 @@ def _is_lettered(choice: Any, letter: str) -> bool:
 
 
 def _numbered(text: str) -> str:
-    """The text with this package's references, which count from 1, in place of the file's."""
+    """Replace the file's references by this package's, which count from 1."""
     return _PROMPT.sub(lambda found: region(int(found[1]) + 1), text)
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """Accuracy by exact match, whatever the letter's case: over all questions, and of each type that there is."""
+    """Compute accuracy by exact match, ignoring case: over all questions, and for each type that occurs."""
     right = [_matches(item, one) for item, one in zip(items, predictions, strict=True)]
     kinds = {item.kind for item in items}
     metrics = {"overall": mean_metric(right, [item.image for item in items])}
@@ -141,10 +141,10 @@ def _published(model: str, overall: float, *by_type: float) -> Published:
 GAR_BENCH = Benchmark(
     name=NAME,
     title="GAR-Bench-VQA, masks given as their boxes",
-    splits=("test",),  # it has only one
+    splits=("test",),  # the only one
     scoring=("generate", "likelihood"),
     prompt=FORM.format(question="… <region1> …?", options="A. …\nB. …\nC. …\nD. …"),
-    mapping="exact match with the letter of the right option, in either case",
+    mapping="exact match with the letter of the right option, ignoring case",
     max_new_tokens=16,
     fixed_prompt=True,
     files=files,

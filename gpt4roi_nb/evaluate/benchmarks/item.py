@@ -1,4 +1,4 @@
-"""What measuring is made of: an `Item` is asked, a `Prediction` comes back, `Scores` say what it is worth."""
+"""The data of a benchmark run: an `Item` is asked, a `Prediction` comes back, `Scores` rate it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ UNKNOWN_CATEGORY = "category unknown to the mapping"
 class Item:
     """One question of a benchmark.
 
-    id: the same in every run and for every checkpoint, such as "vcr/val-0/qa".
-    image: absolute path of the picture.
-    boxes: pixel xyxy in the original image; region k + 1 is `boxes[k]`.
-    question: in the user's grammar; it names each region.
-    target: the right answer in words; "" where there is none.
-    options: the choices, one of which is the answer of the likelihood scorer.
-    region: 1-based number of the region that it is about; 0 for the whole picture.
-    kind: the slice of the benchmark that it belongs to.
-    group: items of a group are drawn together by `limit`; "" stands for the id.
-    mask: COCO's compressed run lengths of the true mask, at the picture's size.
-    facts: what scoring needs beside that.
+    Attributes:
+        id: the same in every run and for every checkpoint, such as "vcr/val-0/qa".
+        image: absolute path of the image file.
+        boxes: pixel xyxy in the original image; region k + 1 is `boxes[k]`.
+        question: in the user's grammar; it names each region.
+        target: the right answer in words; "" if there is none.
+        options: the choices; the likelihood scorer answers with one of them.
+        region: 1-based number of the region that the question is about; 0 for the whole image.
+        kind: the slice of the benchmark that it belongs to.
+        group: `limit` draws the items of a group together; "" stands for the id.
+        mask: COCO's compressed run lengths of the true mask, at the image's size.
+        facts: what else scoring needs.
     """
 
     id: str
@@ -45,15 +46,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model made of an item.
+    """A model's answer to an item.
 
-    answer: its text, or the option that it chose.
-    logprob: mean natural log-probability of the answer's tokens; with the likelihood scorer that of the option,
-        normalised over the options; None for an answer of no length.
-    option_logprobs: of each option, normalised over the options; None where none were compared.
-    seconds: its share of its batch's time.
-    width, height: of the upright picture in pixels.
-    stamp: what differs when the picture's file is another one; "" where that is not known.
+    Attributes:
+        id: of the item.
+        answer: the text, or the chosen option.
+        logprob: mean natural log-probability of the answer's tokens; with the likelihood scorer, that of the option,
+            normalised over the options; None for an empty answer.
+        option_logprobs: of each option, normalised over the options; None if none were compared.
+        seconds: share of the batch's time.
+        width, height: of the upright image in pixels.
+        stamp: changes when the image file changes; "" if unknown.
     """
 
     id: str
@@ -70,10 +73,16 @@ class Prediction:
 class EvalConfig:
     """How a benchmark is run.
 
-    root: the data's folder. scorer: "generate" or "likelihood". question: in place of the benchmark's own, where its
-    protocol leaves that open. mapping_model: folder or hub id of the sentence embedder. folder: for files that a
-    benchmark writes, such as a leaderboard's. keep: whether the folder stays when the run has ended. limit: how many
-    groups of items were drawn; None: all.
+    Attributes:
+        root: folder of the data.
+        split: of the dataset.
+        seed: of all draws.
+        scorer: "generate" or "likelihood".
+        question: replaces the benchmark's own, if its protocol does not fix the wording.
+        mapping_model: folder or hub id of the sentence embedder.
+        folder: for files that a benchmark writes, such as a leaderboard's.
+        keep: whether the folder remains after the run.
+        limit: number of groups of items to draw; None: all.
     """
 
     root: Path
@@ -89,12 +98,13 @@ class EvalConfig:
 
 @dataclass
 class Scores:
-    """What predictions are worth.
+    """The scores of predictions.
 
-    metrics: in the order of the table.
-    columns: one value an item, by column of the table of predictions ("correct", "score", "mapped_sbert", …).
-    counts: how often something special came up, by what, such as answers of no length.
-    notes: stand beside the metrics.
+    Attributes:
+        metrics: in the order of the table.
+        columns: column of the table of predictions ("correct", "score", "mapped_sbert", …) → one value per item.
+        counts: special case, such as an empty answer → how often it came up.
+        notes: to be shown with the metrics.
     """
 
     metrics: dict[str, Metric]

@@ -1,9 +1,8 @@
-"""LVIS and PACO: what a region is called (SS, S-IoU), and which of two names is its (binary choice).
+"""LVIS and PACO: name a region (SS, S-IoU), and choose between two names (binary choice).
 
-The splits are the files of questions behind the published figures (`naming_subsets.py`), one a split, of which the
-first is the default; and the data sets' own annotations, `lvis/lvis_v1_val.json` or `paco/paco_lvis_v1_val.json`, which
-ask both about every annotation and are taken only when asked for: LVIS's has 245,000. PACO asks about objects and their
-parts; `mug:handle` is "mug handle".
+Each file of questions behind the published figures (`naming_subsets.py`) is a split; the first is the default. The
+datasets' own annotations, such as `lvis/lvis_v1_val.json` or `paco/paco_lvis_v1_val.json`, are splits too, and ask both
+questions about every annotation (LVIS: 245,000). PACO asks about objects and their parts; `mug:handle` is "mug handle".
 """
 
 from __future__ import annotations
@@ -49,12 +48,17 @@ from gpt4roi_nb.evaluate.metrics.similarity import (
 )
 from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric
 
-TRIES = 50  # draws of a false name
+TRIES = 50  # draws to find a false name
 
 
 @dataclass(frozen=True)
 class Category:
-    """name, synonyms: as the file has them. forms: what counts as saying it."""
+    """A category of an annotation file.
+
+    Attributes:
+        name, synonyms: as in the file.
+        forms: texts that count as naming it.
+    """
 
     name: str
     synonyms: tuple[str, ...]
@@ -62,7 +66,7 @@ class Category:
 
 
 def categories(file: Path) -> dict[int, Category]:
-    """The categories of a COCO-like file by id. Of those that cannot be used `CocoFile` tells."""
+    """Read the categories of a COCO-like file by id. `CocoFile` reports those that cannot be used."""
     found = {}
     for key, entry in elements(file, Problems()):
         if key != "categories":
@@ -79,10 +83,17 @@ def categories(file: Path) -> dict[int, Category]:
 def annotation_items(
     benchmark: str, file: Path, images: Path, config: EvalConfig, problems: Problems
 ) -> Iterator[Item]:
-    """Two items a usable annotation of a data set's own file: its name, and the choice between it and a false one.
+    """Yield two items per usable annotation of a dataset's own file: its name, and a choice between it and another.
 
     The false name is of the same slice (PACO's objects or parts), of a category that the image does not show, and drawn
     by seed and annotation.
+
+    Args:
+        benchmark: name of the benchmark.
+        file: the annotations.
+        images: folder that their image names are relative to.
+        config: of the run.
+        problems: gets bad records.
     """
     known = categories(file)
 
@@ -133,9 +144,12 @@ def _false(
 def score(
     subsets: Sequence[tuple[Subset, Path]], items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig
 ) -> Scores:
-    """SS and S-IoU of names, and the accuracy of choices by both rules, of what was asked of them.
+    """Compute SS and S-IoU of names, and the accuracy of choices by both rules, as far as these were asked.
 
-    subsets: with the file of each, for the split that is one of them.
+    Args:
+        subsets: each with its file; only the one that is the run's split is used.
+        items, predictions: in the same order.
+        config: of the run.
     """
     correct: list[bool | None] = [None] * len(items)
     scores: list[float | None] = [None] * len(items)
@@ -152,7 +166,7 @@ def score(
         words = [word_iou(answer, items[k].target) for answer, k in zip(answers, named, strict=True)]
         units = [items[k].image for k in named]
         metrics |= {"SS": mean_metric(alike, units), "S-IoU": mean_metric(words, units)}
-        notes.append("of names `correct` means the exact name, which is no figure here")
+        notes.append("for names, `correct` means the exact name, which is not a metric here")
     if chosen:
         units = [items[k].image for k in chosen]
         rows = [(predictions[k].answer, items[k].facts) for k in chosen]
@@ -162,8 +176,8 @@ def score(
             correct[k] = value
         metrics |= {"binary choice": mean_metric(right, units), "binary choice (strict)": mean_metric(strict, units)}
         notes.append(
-            "guessing gives 50 of the binary choice, and answers with both names 100: the published rule looks for the "
-            "true name alone; by the strict one the false name must be absent, too"
+            "in the binary choice guessing gives 50, and answering with both names 100: the published rule looks only "
+            "for the true name; by the strict rule the false name must be absent, too"
         )
     counts = {f"questions in {one.file}": one.size(file) for one, file in subsets if one.split == config.split}
     return Scores(metrics, {"correct": correct, "score": scores}, counts, notes)
@@ -178,8 +192,14 @@ def _benchmark(
     images: Callable[[str], dict[str, str]],
     published: tuple[Published, ...],
 ) -> Benchmark:
-    """subsets: a split each. file: name of the data set's own annotations before the split, one of `splits`. images:
-    from such a split to COCO's folders: what each is → folder."""
+    """Build a naming benchmark.
+
+    Args:
+        subsets: files of questions, one split each.
+        file: start of the names of the dataset's own annotations; one of `splits` follows.
+        splits: of the dataset's own annotations.
+        images: such a split → COCO's folders, as description → folder.
+    """
 
     def files(root: Path, split: str) -> dict[str, Path]:
         coco = part(root, "coco")
@@ -215,7 +235,7 @@ def _benchmark(
         scoring=("generate",),
         prompt=f"names: {NAME_PROMPT}\nchoices: {CHOICE_PROMPT.format('…', '…')}",
         fixed_prompt=True,
-        mapping=f"SS by {EMBEDDER}; binary choice by substring, what is denied left out",
+        mapping=f"SS by {EMBEDDER}; binary choice by substring, without what the answer denies",
         max_new_tokens=24,
         files=files,
         more_folders=lambda root, split: [part(root, "coco") / name for name in ("", "train2017", "val2017")],
@@ -228,7 +248,7 @@ def _benchmark(
 
 def _by_osprey(subset: Subset, similarity: float, iou: float) -> Published:
     return Published(
-        "GPT4RoI-7B, as reported by Osprey (arXiv 2312.10032; not checked against it)",
+        "GPT4RoI-7B, as reported by Osprey (arXiv 2312.10032; not checked against the paper)",
         f"{subset.file}; Osprey's script samples at temperature 0.2",
         {"SS": similarity, "S-IoU": iou},
         model="GPT4RoI-7B",
@@ -247,7 +267,7 @@ LVIS = _benchmark(
     (OSPREY_LVIS, FERRET, CONTROLMLLM),
     "lvis_v1",
     ("val", "train"),
-    lambda split: {"COCO's pictures": f"{split}2017"},  # though a split's lie in two folders
+    lambda split: {"COCO's images": f"{split}2017"},  # though a split's images lie in two folders
     (
         _by_osprey(OSPREY_LVIS, 51.3, 12.0),
         _choice(CONTROLMLLM, "ControlMLLM's draw", 58.59),
@@ -260,6 +280,6 @@ PACO = _benchmark(
     (OSPREY_PACO,),
     "paco_lvis_v1",
     ("val", "test", "train"),
-    lambda split: {f"COCO's {folder}": folder for folder in ("train2017", "val2017")},  # a split's lie in both
+    lambda split: {f"COCO's {folder}": folder for folder in ("train2017", "val2017")},  # a split's images lie in both
     (_by_osprey(OSPREY_PACO, 48.0, 12.1),),
 )

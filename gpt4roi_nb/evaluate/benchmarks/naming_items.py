@@ -1,7 +1,7 @@
-"""The two questions about a region's name, as items: what it is called, and which of two names is its.
+"""The two questions about a region's name, as items: what it is called, and which of two names is right.
 
-Their wording is the protocols', to the letter: the first Osprey's (`osprey/eval/lvis_paco_eval.py`), the second
-Ferret's (`ferret/eval/model_lvis.py`).
+The wording is exactly that of the protocols: Osprey's for the first (`osprey/eval/lvis_paco_eval.py`), Ferret's for the
+second (`ferret/eval/model_lvis.py`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from gpt4roi_nb.data.protocol_texts import NAME_PROMPT
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.metrics.similarity import clean_name, ferret_forms, surface_forms
 
-NAME, CHOICE = "name", "choice"  # what `facts["asked"]` says
+NAME, CHOICE = "name", "choice"  # values of `facts["asked"]`
 
 
 @dataclass(frozen=True)
 class Asked:
     """The region that a question is about.
 
-    id: of the item. image: path. box: pixel xyxy in the original image. group: the image's, by which `limit` draws.
+    Attributes:
+        id: of the item.
+        image: path of the image file.
+        box: pixel xyxy in the original image.
+        group: of the image; `limit` draws by it.
     """
 
     id: str
@@ -32,25 +36,27 @@ class Asked:
 
 
 def kind_of(name: str) -> str:
-    """PACO's slices: `mug:handle` is a part, `mug` an object."""
+    """Return PACO's slice of a name: `mug:handle` is a "part", `mug` an "object"."""
     return "part" if ":" in name else "object"
 
 
 def name_item(asked: Asked, name: str) -> Item:
-    """Asks what a region is called. name: as the file has it, such as `mug:handle`."""
+    """Build the item that asks what a region is called. name: as in the file, such as `mug:handle`."""
     return _item(asked, NAME_PROMPT, name, {"asked": NAME})
 
 
 def choice_item(
     asked: Asked, question: str, options: Sequence[str], name: str, synonyms: Sequence[str], false: tuple[str, ...]
 ) -> Item:
-    """Asks which of two names is a region's.
+    """Build the item that asks which of two names is a region's.
 
     Args:
-        question: names `<region1>` and both.
-        options: both, in the question's order; none where they are not known.
-        name: the true one, as the file has it. synonyms: those of the file.
-        false: `surface_forms` of the other one; none where it is not known, and then no answer says it.
+        asked: the region.
+        question: names `<region1>` and both names.
+        options: both names, in the question's order; empty if unknown.
+        name: the true name, as in the file.
+        synonyms: of the true name, as in the file.
+        false: `surface_forms` of the other name; empty if unknown, and then no answer contains it.
     """
     facts = {
         "asked": CHOICE,

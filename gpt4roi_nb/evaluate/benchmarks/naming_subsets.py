@@ -1,9 +1,9 @@
-"""The questions behind the published figures of LVIS and PACO, as their authors hand them round.
+"""The questions behind the published figures of LVIS and PACO, as their authors distribute them.
 
     lvis/lvis_val_1k_category.json    Osprey: 1,000 images, 4,004 objects, for SS and S-IoU
     paco/paco_val_1k_category.json    Osprey: 1,000 images, 4,263 objects and parts
     lvis/lvis_eval.jsonl              Ferret: 1,548 binary choices on COCO's val2017
-    lvis/question_roc.json            ControlMLLM: the first 1,548 of its lines are its test part; JSON Lines too
+    lvis/question_roc.json            ControlMLLM: its first 1,548 lines are the test part; JSON Lines, too
 
 Images lie in COCO's folders; for ControlMLLM's file also in its own `LVIS/image`, beside the file.
 """
@@ -39,18 +39,22 @@ from gpt4roi_nb.evaluate.metrics.similarity import clean_name, surface_forms
 
 COCO_FOLDERS = ("train2017", "val2017")
 OWN_IMAGES = "LVIS/image"  # ControlMLLM's, beside its file
-CONTROLMLLM_TEST = 1548  # lines, of `task/ROC/eval.py`
+CONTROLMLLM_TEST = 1548  # lines, as in `task/ROC/eval.py`
 _LOCATION = "<location>"
 _OFFERED = re.compile(r"\ba (.+) or a (.+?)\s*\?")
 
 
 @dataclass(frozen=True)
 class Subset:
-    """A file of questions. Its stem is the name of the split.
+    """A file of questions.
 
-    file: its name. what: it holds, for a message that it is missing. folders: COCO's that it needs. records: its
-    entries with their numbers from 0. items: what is asked about one of them, from (file, number, entry, COCO's folder,
-    problems). questions: how many an entry holds.
+    Attributes:
+        file: its name.
+        what: its content, for the message that it is missing.
+        folders: of COCO, that it needs.
+        records: (file, problems) → its entries with their numbers from 0.
+        items: (file, number, entry, COCO's folder, problems) → the items of an entry.
+        questions: entry → number of its questions.
     """
 
     file: str
@@ -62,10 +66,11 @@ class Subset:
 
     @property
     def split(self) -> str:
+        """Name of the split: the stem of the file."""
         return Path(self.file).stem
 
     def read(self, file: Path, coco: Path, problems: Problems) -> Iterator[Item]:
-        """All questions of the file; a bad record goes to `problems`."""
+        """Yield all questions of the file; bad records go to `problems`."""
         for number, entry in self.records(file, problems):
             try:
                 yield from self.items(file, number, entry, coco, problems)
@@ -73,7 +78,7 @@ class Subset:
                 problems.add(bad, f"{file.name}: record {number}")
 
     def size(self, file: Path) -> int:
-        """How many questions the file holds, asked or not, for the card."""
+        """Count the questions of the file, asked or not, for the card."""
         return sum(self.questions(entry) for _, entry in self.records(file, Problems()))
 
 
@@ -81,13 +86,13 @@ def _one(entry: Any) -> int:
     return 1
 
 
-def _one_a_category(entry: Any) -> int:
+def _one_per_category(entry: Any) -> int:
     names = entry.get("categories") if isinstance(entry, dict) else None
     return len(names) if isinstance(names, list) else 0
 
 
 def _whole(file: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
-    """The entries of a JSON list."""
+    """Yield the entries of a JSON list."""
     yield from enumerate(entry for key, entry in elements(file, problems) if key == "")
 
 
@@ -96,7 +101,7 @@ def _all_lines(file: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
 
 
 def _first_lines(file: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
-    """ControlMLLM's test part."""
+    """Yield ControlMLLM's test part."""
     for number, entry in _all_lines(file, problems):
         if number >= CONTROLMLLM_TEST:
             return
@@ -104,18 +109,18 @@ def _first_lines(file: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
 
 
 def _place(name: str, folders: list[Path]) -> str:
-    """Where an image lies; in the first of the folders where it lies in none."""
+    """Return the path of an image: in the first folder that has it, else in the first folder."""
     return str(next((path for folder in folders if (path := folder / name).is_file()), folders[0] / name))
 
 
 def _osprey(file: Path, number: int, entry: Any, coco: Path, problems: Problems) -> Iterator[Item]:
-    """An image: `file_name`, `height`, `width`, `categories` (names), and for each of them one of `annotations`."""
+    """Read an image: `file_name`, `height`, `width`, `categories` (names), and one of `annotations` for each."""
     name = path_field(entry, "file_name")
     width, height = length_field(entry, "width"), length_field(entry, "height")
     names, annotations = field(entry, "categories", list), field(entry, "annotations", list)
     if len(names) != len(annotations):
         raise BadRecord(WRONG_TYPE, f"there are {len(names)} 'categories', but {len(annotations)} 'annotations'")
-    # The file names no folder; some hand round a copy that does.
+    # The original file names no folder; some copies do.
     image = _place(name, [*(coco / folder for folder in COCO_FOLDERS), coco])
     for place, (category, annotation) in enumerate(zip(names, annotations, strict=True)):
         try:
@@ -131,7 +136,7 @@ def _osprey(file: Path, number: int, entry: Any, coco: Path, problems: Problems)
 
 
 def _ferret(file: Path, number: int, entry: Any, coco: Path, problems: Problems) -> Iterator[Item]:
-    """A line: `image_path`, `width`, `height`, `bbox_norm` (xyxy, 0 to 1), `name`, `synonyms`, `neg_class`."""
+    """Read a line: `image_path`, `width`, `height`, `bbox_norm` (xyxy, 0 to 1), `name`, `synonyms`, `neg_class`."""
     name = Path(path_in_url(text_field(entry, "image_path"), "image_path")).name
     width, height = length_field(entry, "width"), length_field(entry, "height")
     if not width or not height:
@@ -139,13 +144,13 @@ def _ferret(file: Path, number: int, entry: Any, coco: Path, problems: Problems)
     x1, y1, x2, y2 = four_numbers(field(entry, "bbox_norm", list))
     box = box_from_xyxy([x1 * width, y1 * height, x2 * width, y2 * height], width, height)
     true, false = text_field(entry, "name"), text_field(entry, "neg_class")
-    pair = (true, false) if number % 2 == 0 else (false, true)  # as Ferret draws the order: the true one first in turn
+    pair = (true, false) if number % 2 == 0 else (false, true)  # as in Ferret: every other line has the true name first
     asked = Asked(f"{file.stem}/{number}", _place(name, [coco / "val2017"]), box, f"{file.stem}/{name}")
     yield choice_item(asked, CHOICE_PROMPT.format(*pair), pair, true, _synonyms(entry), _forms(false))
 
 
 def _controlmllm(file: Path, number: int, entry: Any, coco: Path, problems: Problems) -> Iterator[Item]:
-    """A line: `image_path`, `bbox` (pixel xywh), `name`, `synonyms`, and the question as `text` with `<location>`."""
+    """Read a line: `image_path`, `bbox` (pixel xywh), `name`, `synonyms`, and `text`, a question with `<location>`."""
     text, name = text_field(entry, "text"), text_field(entry, "name")
     if text.count(_LOCATION) != 1 or "<region" in text:
         raise BadRecord(WRONG_TYPE, f"'text' must name {_LOCATION} once, as in Ferret's question")
@@ -175,7 +180,7 @@ OSPREY_LVIS, OSPREY_PACO = (
         COCO_FOLDERS,
         _whole,
         _osprey,
-        _one_a_category,
+        _one_per_category,
     )
     for name, what in (("lvis", "objects"), ("paco", "objects and parts"))
 )

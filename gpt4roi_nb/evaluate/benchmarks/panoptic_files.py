@@ -5,12 +5,13 @@
                   gtFine/cityscapes_panoptic_val.json, gtFine/cityscapes_panoptic_val/STEM_gtFine_panoptic.png
     ade20k/       ADEChallengeData2016/images/validation/STEM.jpg, annotations/validation/STEM.png
                   ADEChallengeData2016/ade20k_panoptic_val.json, ade20k_panoptic_val/STEM.png
-                  ADEChallengeData2016/ade20k_instance_val.json, which AP is computed against where it is there
+                  ADEChallengeData2016/ade20k_instance_val.json, optional; if present, AP is computed against it
 
-The panoptic files are not downloaded: `cityscapesscripts.preparation.createPanopticImgs` and detectron2's
-`prepare_ade20k_pan_seg.py` make them of the rest; Mask2Former's `prepare_ade20k_ins_seg.py` makes that of instances.
+The panoptic files are not part of the downloads: `cityscapesscripts.preparation.createPanopticImgs` and detectron2's
+`prepare_ade20k_pan_seg.py` make them from the rest; Mask2Former's `prepare_ade20k_ins_seg.py` makes the instance file.
 
-The file of words for the classes (`class_names.WORDS_FILES`) is looked for in all of these folders' tops.
+The file of words for the classes (`class_names.WORDS_FILES`) may lie in the data folder, `ade20k`, `cityscapes` or
+`ADEChallengeData2016`.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ from gpt4roi_nb.evaluate.metrics.coco_ap import mask_of
 from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName, PanopticData, PanopticImage, Truth
 from gpt4roi_nb.files import read_json
 
-MAX_REGIONS = 300  # of an image; further ones are counted as left out
-PICTURES = (".png", ".jpg")  # Cityscapes' pictures are PNG, the generated world's JPEG
+MAX_REGIONS = 300  # per image; further ones are counted as left out
+SUFFIXES = (".png", ".jpg")  # Cityscapes' images are PNG, the generated world's JPEG
 _ADE20K_FOLDERS = {"train": "training", "val": "validation"}
 _MADE_BY = {
     "cityscapes": "`csCreatePanopticImgs` of cityscapesscripts makes it from gtFine",
@@ -61,8 +62,11 @@ _MADE_BY = {
 class Regions(NamedTuple):
     """The regions of an image, in the order of their segment ids.
 
-    ids: (N,) segment ids. classes: (N,) indices of the true classes. boxes: (N, 4) float32, pixel xyxy, the tight
-    boxes of the masks. masks: (N, H, W) bool.
+    Attributes:
+        ids: (N,) segment ids.
+        classes: (N,) indices of the true classes.
+        boxes: (N, 4) float32, pixel xyxy, the tight boxes of the masks.
+        masks: (N, H, W) bool.
     """
 
     ids: np.ndarray
@@ -72,16 +76,17 @@ class Regions(NamedTuple):
 
 
 def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: Problems | None = None) -> PanopticData:
-    """Finds the images of a split and checks that their files are there.
+    """Find the images of a split and check that their files exist.
 
     Args:
-        root: the data set's folder, or one that has it as `cityscapes` or `ade20k`; for ADE20K also
+        root: the dataset's folder, or one that has it as `cityscapes` or `ade20k`; for ADE20K also
             `ADEChallengeData2016` itself.
         dataset: "cityscapes" or "ade20k".
-        problems: where images whose files are missing are noted; they are left out.
+        split: "val" or "train".
+        problems: gets bad records, and images with missing files; they are left out.
 
     Raises:
-        FileNotFoundError: the annotation file or a folder is missing; all missing ones are named.
+        FileNotFoundError: the annotation file or a folder is missing; the message names all.
         ValueError: the annotation file is broken.
     """
     problems = problems if problems is not None else Problems()
@@ -101,7 +106,7 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
     for number, entry in enumerate(content["annotations"]):
         try:
             image = layout.image(entry)
-            for path in (image.picture, image.panoptic, image.semantic, image.instances):
+            for path in (image.path, image.panoptic, image.semantic, image.instances):
                 if path is not None and not path.is_file():
                     raise BadRecord(NO_IMAGE, f"there is no {path.relative_to(base)}")
         except BadRecord as bad:
@@ -122,39 +127,40 @@ def read_panoptic(root: str | Path, dataset: str, split: str = "val", problems: 
 
 
 def needed_files(root: Path, dataset: str, split: str) -> dict[str, Path]:
-    """What `read_panoptic` needs: what it is → path."""
+    """Return what `read_panoptic` needs, as description → path."""
     layout = _layout(root, dataset, split)
-    names = (f"list of segments ({_MADE_BY[dataset]})", "panoptic pictures", "annotations", "pictures")
+    names = (f"list of segments ({_MADE_BY[dataset]})", "panoptic PNGs", "annotations", "images")
     return dict(zip(names, (layout.json, *layout.folders), strict=True))
 
 
 class _Layout(NamedTuple):
-    """Where a split of a data set lies. truth: the folder of its annotations."""
+    """Paths of a split of a dataset. truth: the folder of its annotations."""
 
     dataset: str
     base: Path
     json: Path
     truth: Path
-    pictures: Path
+    images: Path
 
     @property
     def folders(self) -> tuple[Path, Path, Path]:
-        return self.json.with_suffix(""), self.truth, self.pictures
+        """Folders of the panoptic PNGs, the annotations and the images."""
+        return self.json.with_suffix(""), self.truth, self.images
 
     def image(self, entry: Any) -> PanopticImage:
-        """The files of an entry of the panoptic file. Raises BadRecord where it is malformed."""
+        """Return the files of an entry of the panoptic file. Raises BadRecord if it is malformed."""
         stem = path_field(entry, "image_id")
         panoptic = self.json.with_suffix("") / path_field(entry, "file_name")
         checked = _checked(entry)
         if self.dataset == "ade20k":
-            pictures, truth = self.pictures / f"{stem}.jpg", self.truth / f"{stem}.png"
-            return PanopticImage(stem, pictures, panoptic, truth, None, checked)
+            path, truth = self.images / f"{stem}.jpg", self.truth / f"{stem}.png"
+            return PanopticImage(stem, path, panoptic, truth, None, checked)
         city = stem.partition("_")[0]
-        # The list of images is no help: its file names, as the official tool writes them, name no file.
-        places = [self.pictures / city / f"{stem}_leftImg8bit{suffix}" for suffix in PICTURES]
-        picture = next((path for path in places if path.is_file()), places[0])
+        # The file's list of images does not help: the official tool writes file names that do not exist.
+        places = [self.images / city / f"{stem}_leftImg8bit{suffix}" for suffix in SUFFIXES]
+        path = next((path for path in places if path.is_file()), places[0])
         labels, instances = (self.truth / city / f"{stem}_gtFine_{kind}Ids.png" for kind in ("label", "instance"))
-        return PanopticImage(stem, picture, panoptic, labels, instances, checked)
+        return PanopticImage(stem, path, panoptic, labels, instances, checked)
 
 
 def _layout(root: Path, dataset: str, split: str) -> _Layout:
@@ -170,7 +176,7 @@ def _layout(root: Path, dataset: str, split: str) -> _Layout:
 
 
 def _checked(entry: Any) -> dict[str, Any]:
-    """The entry with an `iscrowd` for each segment, which the official tools read, and without fields that are null."""
+    """Return the entry with an `iscrowd` for each segment, which the official tools read, and without null fields."""
     segments = []
     for segment in field(entry, "segments_info", list):
         field(segment, "id", int), field(segment, "category_id", int)
@@ -180,15 +186,20 @@ def _checked(entry: Any) -> dict[str, Any]:
 
 
 def segment_ids(png: Path) -> np.ndarray:
-    """(H, W) int32 of a panoptic PNG. Raises BadRecord if it cannot be read."""
+    """Read the (H, W) int32 segment ids of a panoptic PNG. Raises BadRecord if it cannot be read."""
     colours = _pixels(png)
     if colours.ndim != 3 or colours.shape[2] < 3:
-        raise BadRecord(UNREADABLE_IMAGE, f"{png.name} must have three colours that make up an id, but is grey")
+        raise BadRecord(UNREADABLE_IMAGE, f"{png.name} must have three colour channels that encode an id, but is grey")
     return colours[..., :3].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
 
 
 def regions_of(image: PanopticImage, classes: tuple[ClassName, ...], problems: Problems | None = None) -> Regions:
-    """What is asked about in an image: each segment id of its PNG that its entry lists, at most `MAX_REGIONS`.
+    """Read the regions to ask about in an image: the segments of its PNG that its entry lists, at most `MAX_REGIONS`.
+
+    Args:
+        image: of `read_panoptic`.
+        classes: of the dataset.
+        problems: gets segments that cannot be used.
 
     Raises:
         BadRecord: the PNG cannot be read.
@@ -208,7 +219,7 @@ def regions_of(image: PanopticImage, classes: tuple[ClassName, ...], problems: P
             continue
         if listed.get(number) not in index_of:
             what = f"the category {listed[number]} of" if number in listed else "an entry for"
-            detail = f"the file lists no such thing as {what} segment {number}, which is in the picture"
+            detail = f"the file does not list {what} segment {number}, which is in the PNG"
             problems.add(BadRecord(OUT_OF_RANGE if number in listed else MISSING, detail), image.panoptic.name)
             continue
         mask = ids == number
@@ -221,12 +232,16 @@ def regions_of(image: PanopticImage, classes: tuple[ClassName, ...], problems: P
 
 
 def boxes_of(image: PanopticImage, problems: Problems) -> list[tuple[int, int, Box]]:
-    """(segment id, category id, pixel xyxy) of the regions of an image, in order of ids, at most `MAX_REGIONS`.
+    """Return (segment id, category id, pixel xyxy) of an image's regions, ordered by id, at most `MAX_REGIONS`.
 
-    Without looking at its pixels where its entry tells the boxes, so that a list of all questions takes no minutes.
+    Pixels are read only if the entry lacks boxes, so that listing all questions does not take minutes.
+
+    Args:
+        image: of `read_panoptic`.
+        problems: gets segments that cannot be used.
 
     Raises:
-        BadRecord: a box is missing, and the PNG that it would be taken from cannot be read.
+        BadRecord: a box is missing, and the PNG to compute it from cannot be read.
     """
     segments = sorted(image.annotation["segments_info"], key=lambda segment: int(segment["id"]))
     for _ in segments[MAX_REGIONS:]:
@@ -246,23 +261,32 @@ def boxes_of(image: PanopticImage, problems: Problems) -> list[tuple[int, int, B
 
 
 def _bounds(mask: np.ndarray) -> Box | None:
-    """The tight box of a mask (H, W) bool, pixel xyxy; None for an empty one."""
+    """Return the tight box of a mask (H, W) bool, pixel xyxy; None if it is empty."""
     return box_from_xywh(bounds(mask)) if mask.any() else None
 
 
 def words_file(root: Path, dataset: str, split: str) -> Path | None:
-    """Osprey's file of words for the classes, where the data has it."""
+    """Return Osprey's file of words for the classes; None if the data does not have it."""
     folders = dict.fromkeys((_layout(root, dataset, split).base, part(root, dataset), root))
     return next((file for folder in folders if (file := folder / WORDS_FILES[dataset]).is_file()), None)
 
 
 def instances_file(root: Path, split: str) -> Path:
-    """Where ADE20K's instances in COCO's form lie, if they are there. Cityscapes' have a PNG an image."""
+    """Return the path of ADE20K's optional instances in COCO's form. (Cityscapes has one PNG per image instead.)"""
     return _layout(root, "ade20k", split).base / f"ade20k_instance_{split}.json"
 
 
 def read_instances(file: Path, images: Collection[str], problems: Problems) -> dict[str, list[dict[str, Any]]]:
-    """The annotations of some images by image id, [] for one without; a bad record goes to `problems`."""
+    """Read the annotations of some images.
+
+    Args:
+        file: of `instances_file`.
+        images: ids of the images.
+        problems: gets bad records.
+
+    Returns:
+        Image id → its annotations, possibly none.
+    """
     found: dict[str, list[dict[str, Any]]] = {image: [] for image in images}
     for number, (key, entry) in enumerate(elements(file, problems)):
         if key != "annotations":
@@ -281,13 +305,15 @@ def read_instances(file: Path, images: Collection[str], problems: Problems) -> d
 def truth_of(
     image: PanopticImage, classes: tuple[ClassName, ...], annotated: Sequence[dict[str, Any]] | None = None
 ) -> Truth:
-    """Reads an image's ground truth.
+    """Read an image's ground truth.
 
     Args:
-        annotated: the image's instances, of `read_instances`, where the data has such a file.
+        image: of `read_panoptic`.
+        classes: of the dataset.
+        annotated: the image's instances from `read_instances`, if the data has such a file.
 
     Raises:
-        BadRecord: a PNG or a mask cannot be read, or is not of the size of the panoptic one.
+        BadRecord: a PNG or a mask cannot be read, or its size differs from that of the panoptic PNG.
     """
     segments = segment_ids(image.panoptic)
     labels = _of_size(image.semantic, segments.shape)
@@ -299,7 +325,7 @@ def truth_of(
 
 
 def _mask(lengths: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W) bool of COCO's compressed run lengths."""
+    """Decode COCO's compressed run lengths to (H, W) bool."""
     size, counts = lengths.get("size"), lengths.get("counts")
     if size != list(shape) or not isinstance(counts, str):
         detail = f"a mask must be compressed run lengths of {shape}, but is {shown(lengths)}"
@@ -318,10 +344,10 @@ def _of_size(png: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _indices(labels: np.ndarray, image: PanopticImage, classes: tuple[ClassName, ...]) -> np.ndarray:
-    """Cityscapes' label ids or ADE20K's numbers as class indices, -1 where nothing is scored."""
+    """Convert Cityscapes' label ids or ADE20K's numbers to class indices; -1 where nothing is scored."""
     labels = labels.astype(np.int64)
     table = np.full(max(256, int(labels.max()) + 1), -1, np.int16)
-    shift = 0 if image.instances is not None else 1  # ADE20K's PNGs begin at 1, its table at 0
+    shift = 0 if image.instances is not None else 1  # ADE20K's PNGs count from 1, its table from 0
     for index, entry in enumerate(classes):
         table[entry.id + shift] = index
     return table[labels]
@@ -331,5 +357,5 @@ def _pixels(png: Path) -> np.ndarray:
     try:
         with Image.open(png) as opened:
             return np.asarray(opened)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to say that a PNG is broken
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a broken PNG
         raise BadRecord(UNREADABLE_IMAGE, f"{png.name}: {error}") from error

@@ -1,7 +1,7 @@
 """Cityscapes and ADE20K-150: open-vocabulary recognition of given regions. See `panoptic_files.py` for the files.
 
-The regions are the segments of the true panoptic segmentation: a model gets the box of each and says what is there, and
-the true mask is scored under the class that its answer is mapped to. Both mappings are reported, and every region on
+The regions are the segments of the true panoptic segmentation: a model gets the box of each and says what is there. The
+true mask is then scored as the class that the answer is mapped to. Both mappings are reported, and every region on
 which they disagree is listed.
 """
 
@@ -49,13 +49,13 @@ DISAGREEMENTS = "disagreements.jsonl"
 OWN_WORDS = "classes with this package's own synonyms"
 UNREADABLE = "images whose ground truth cannot be read"
 WEAK = (
-    "AP ranks weakly with the Sentence-BERT mapping: its scores are a softmax of cosines without a temperature, and "
-    "nearly flat. The lexical mapping has no scores but 1 and 0."
+    "AP says little with the Sentence-BERT mapping: its scores are a softmax of cosines without a temperature, and "
+    "nearly flat. The lexical mapping has only the scores 1 and 0."
 )
 
 
 def recognition_items(dataset: str, config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    """An item for each of the regions of each image; `kind` is its class, and images are drawn whole."""
+    """Yield one item per region; `kind` is its class. `limit` draws whole images."""
     data = read_panoptic(config.root, dataset, config.split, problems)
     names = {entry.id: entry.name for entry in data.classes}
     for image in data.images:
@@ -71,7 +71,7 @@ def recognition_items(dataset: str, config: EvalConfig, problems: Problems) -> I
                 continue
             yield Item(
                 id=f"{dataset}/{image.id}/{segment}",
-                image=str(image.picture.absolute()),
+                image=str(image.path.absolute()),
                 boxes=(box,),
                 question=config.question or SEGMENT_PROMPT,
                 target=names[category],
@@ -85,10 +85,15 @@ def recognition_items(dataset: str, config: EvalConfig, problems: Problems) -> I
 def recognition_scores(
     dataset: str, items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig
 ) -> Scores:
-    """PQ, AP, mIoU and what they are made of, and the share of regions named rightly, by both mappings.
+    """Compute PQ, AP, mIoU with their parts, and the accuracy over regions, for both mappings.
 
-    Writes `disagreements.jsonl` into the configuration's folder, if that is kept: every region that the mappings give
+    If the configuration's folder is kept, write `disagreements.jsonl` into it: every region to which the mappings give
     different classes.
+
+    Args:
+        dataset: "cityscapes" or "ade20k".
+        items, predictions: in the same order.
+        config: of the run.
     """
     data = read_panoptic(config.root, dataset, config.split)
     counts: Counter[str] = Counter()
@@ -139,7 +144,7 @@ def recognition_scores(
 def _words(
     data: PanopticData, config: EvalConfig, counts: Counter[str], notes: list[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The words for each class, Osprey's where the data has its file; `counts` and `notes` get whose they are."""
+    """Return the words for each class, Osprey's if the data has its file; note their origin in `counts` and `notes`."""
     words = {entry.name: entry.names for entry in data.classes}
     file = words_file(config.root, data.dataset, config.split)
     given = {} if file is None else read_words(file, data.classes, data.dataset)
@@ -148,9 +153,9 @@ def _words(
         counts[f"classes with the words of {file.name}"] = len(given)
     if counts[OWN_WORDS]:
         notes.append(
-            f"{counts[OWN_WORDS]} of {len(words)} classes go by this package's own synonyms: the figures do not "
-            f"compare with published ones. Osprey's words, `osprey/eval/utils/{WORDS_FILES[data.dataset]}` of its "
-            "repository, are taken where that file lies in the data's folder."
+            f"{counts[OWN_WORDS]} of {len(words)} classes use this package's own synonyms, so the metrics are not "
+            f"comparable with published ones. To use Osprey's words, put `osprey/eval/utils/"
+            f"{WORDS_FILES[data.dataset]}` of its repository into the data folder."
         )
     return words | given
 
@@ -158,13 +163,13 @@ def _words(
 def _instances(
     data: PanopticData, items: Sequence[Item], config: EvalConfig, counts: Counter[str], notes: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """ADE20K's instances of the images that were asked about, where the data has their file."""
+    """Return ADE20K's instances of the images that were asked about, if the data has their file."""
     if data.dataset != "ade20k":
         return {}
     file = instances_file(config.root, config.split)
     if not file.is_file():
         notes.append(
-            f"AP is against the panoptic segments, since there is no {file.name}; published AP is against that."
+            f"AP is computed against the panoptic segments, since there is no {file.name}; published AP uses that file."
         )
         return {}
     problems = Problems()
@@ -182,9 +187,9 @@ def _score_images(
     instances: Mapping[str, Sequence[dict[str, Any]]],
     counts: Counter[str],
 ) -> list[str | None]:
-    """Scores the images that were asked about; returns each item's mask as run lengths.
+    """Score the images that were asked about, and return each item's mask as run lengths.
 
-    instances: by image id, of `read_instances`; of no image where the data has no such file.
+    instances: by image id, from `read_instances`; empty if the data has no such file.
     """
     places: dict[str, dict[int, int]] = defaultdict(dict)  # of the items, by image and segment
     for k, item in enumerate(items):
@@ -198,7 +203,7 @@ def _score_images(
         except BadRecord:
             counts[UNREADABLE] += 1
             continue
-        # A region that was not asked about, or got no answer, is one without a class.
+        # A region that was not asked about, or got no answer, has no class.
         chosen = [asked.get(number) for number in found.ids.tolist()]
         for name, evaluator in evaluators.items():
             void = np.eye(rows[name].shape[1])[-1]
@@ -211,7 +216,7 @@ def _score_images(
 
 
 def _in_order(metrics: dict[str, Metric]) -> dict[str, Metric]:
-    """PQ, AP and mIoU of both mappings first."""
+    """Put PQ, AP and mIoU of both mappings first."""
     first = [f"{name}{label}" for label in ("", f" ({LEXICAL})") for name in ("PQ", "AP", "mIoU")]
     return {name: metrics[name] for name in (*first, *(name for name in metrics if name not in first))}
 

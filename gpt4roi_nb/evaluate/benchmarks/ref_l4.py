@@ -1,12 +1,12 @@
-"""Ref-L4 as captions: long referring expressions are the references of what a model says of their box.
+"""Ref-L4 as captioning: long referring expressions are the references for the caption of their box.
 
     ref_l4/    ref-l4-val.parquet, ref-l4-test.parquet (or the same records as lists in …-val.json, …-test.json), and
-               images/, into which images.tar.gz was unpacked: images of COCO and Objects365
+               images/ with the unpacked images.tar.gz: images of COCO and Objects365
 
-Ref-L4 (arXiv 2406.16866) has 45,341 expressions of 24 words on average. A box has several, of which some were reworded
-by a language model (`is_rewrite`); a box is asked about once, and all of its expressions are references. The captions
-are judged by rules alone. DAM and PixelRefer have GPT-4o shorten captions and references before they are scored, so
-that their figures are of another protocol.
+Ref-L4 (arXiv 2406.16866) has 45,341 expressions of 24 words on average. A box has several, some of them reworded by a
+language model (`is_rewrite`). Each box is asked about once, and all of its expressions are references. Captions are
+scored by rules alone. DAM and PixelRefer let GPT-4o shorten captions and references before scoring, so their figures
+follow another protocol.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from gpt4roi_nb.files import check_regular_file
 NAME = "ref_l4"
 ALL = "all"
 SPLITS = ("val", "test", ALL)
-PROMPT = "Give a detailed description of <region1>."  # no protocol of captions by rules fixes one
+PROMPT = "Give a detailed description of <region1>."  # no protocol with rule-based scores fixes a wording
 COLUMNS = ("id", "caption", "bbox", "height", "width", "file_name")
 NOT_PUBLISHED = (
-    "Captions and references are scored as they are. For the figures that are published of captions on Ref-L4 (DAM, "
-    "PixelRefer) GPT-4o shortens both first: they do not compare."
+    "Captions and references are scored as they are. For the published figures of captions on Ref-L4 (DAM, PixelRefer) "
+    "GPT-4o shortens both first, so these are not comparable."
 )
 
 
 def files(root: Path, split: str) -> dict[str, Path]:
-    """The annotations of a split, or of both, and the images."""
+    """Return the annotations of a split, or of both, and the folder of images."""
     base = part(root, NAME)
     wanted = SPLITS[:2] if split == ALL else (split,)
     annotations = {f"annotations of {name}": _annotations(base, name) for name in wanted}
@@ -55,7 +55,7 @@ def _annotations(base: Path, split: str) -> Path:
 
 
 def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    """An item for each box; `target` is its first expression, and all are in `facts`. Images are drawn whole."""
+    """Yield one item per box: `target` is its first expression, `facts` has all. `limit` draws whole images."""
     *annotations, images = files(config.root, config.split).values()
     asked: dict[tuple[str, Box], Item] = {}
     for file in annotations:
@@ -88,7 +88,7 @@ def _item(entry: Any, images: Path, config: EvalConfig) -> Item:
 
 
 def _records(file: Path, problems: Problems) -> Iterator[Any]:
-    """The records of an annotation file. Raises ValueError where a Parquet file is damaged or of another kind."""
+    """Yield the records of an annotation file. Raises ValueError if a Parquet file is damaged or lacks a column."""
     if file.suffix == ".json":
         yield from (entry for _, entry in elements(file, problems))
         return
@@ -98,14 +98,14 @@ def _records(file: Path, problems: Problems) -> Iterator[Any]:
         missing = [name for name in COLUMNS if name not in columns]
         rows = [] if missing else pq.read_table(file, columns=list(COLUMNS)).to_pylist()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(file)!r} is damaged or no Parquet file: {error}") from error
+        raise ValueError(f"{str(file)!r} is damaged or not a Parquet file: {error}") from error
     if missing:
         raise ValueError(f"{str(file)!r} lacks the column {missing[0]!r}; Ref-L4's files have {', '.join(COLUMNS)}")
     yield from rows
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """METEOR, CIDEr, BLEU-4 and ROUGE-L, as of all captions."""
+    """Compute METEOR, CIDEr, BLEU-4 and ROUGE-L, as for the other captioning benchmarks."""
     scores = captions.score(items, predictions, config)
     return replace(scores, notes=[*scores.notes, NOT_PUBLISHED])
 

@@ -15,7 +15,7 @@ from gpt4roi_nb.evaluate.benchmarks.vcr import VCR
 from gpt4roi_nb.evaluate.benchmarks.visual7w import VISUAL7W
 from gpt4roi_nb.evaluate.benchmarks.vstar import VSTAR
 
-# A new benchmark is an object in a file of its own, and stands here.
+# To add a benchmark, define a `Benchmark` in a file of its own, and list it here.
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
     for one in (VCR, VG, REFCOCOG, CITYSCAPES, ADE20K, LVIS, PACO, COCO, VISUAL7W, GAR_BENCH, VSTAR, REF_L4)
@@ -23,14 +23,23 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark of a name. Raises ValueError for a name that is not in `BENCHMARKS`."""
+    """Return a benchmark by name. Raises ValueError if it is not in `BENCHMARKS`."""
     if name not in BENCHMARKS:
         raise ValueError(f"there is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
 
 
 def check_files(name: str, root: Path, split: str) -> None:
-    """Raises FileNotFoundError that names all that is missing, before anything takes long."""
+    """Check that a benchmark's data is there, before anything takes long.
+
+    Args:
+        name: of the benchmark.
+        root: folder of the data.
+        split: of the dataset.
+
+    Raises:
+        FileNotFoundError: data is missing; the message names each file and folder.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {str(root)!r}; give the folder of the data")
     missing = [(what, path) for what, path in benchmark(name).files(root, split).items() if not path.exists()]

@@ -1,8 +1,8 @@
-"""VCR: which of four answers is right, and which of four reasons; val with labels, test for the leaderboard.
+"""VCR: choose one of four answers, and one of four rationales; val has labels, test is for the leaderboard.
 
-Q→A asks with the four answers, QA→R with the right answer and four rationales. Q→AR counts an annotation only when both
-are right. The test split tells no right ones: the rationale is asked for after each answer, and the probabilities are
-written into the file that the leaderboard takes.
+Q→A offers the four answers, QA→R the right answer with four rationales. Q→AR counts an annotation only if both are
+right. The test split has no labels: the rationale is asked for after each of the answers, and the probabilities are
+written to the file for the leaderboard.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _KINDS = {"Q→A": "qa", "QA→R": "qar"}
 
 
 def files(root: Path, split: str) -> dict[str, Path]:
-    """The annotations, and the folder of the pictures with their metadata."""
+    """Return the annotations, and the folder of images with their metadata."""
     folder = part(root, "vcr")
-    return {"annotations": folder / f"{split}.jsonl", "pictures and metadata": folder / "vcr1images"}
+    return {"annotations": folder / f"{split}.jsonl", "images and metadata": folder / "vcr1images"}
 
 
 def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    """Two questions an annotation; of the test split, five."""
+    """Yield two questions per annotation; five in the test split."""
     found = files(config.root, config.split)
     if config.split == "test" and config.scorer != "likelihood":
         raise ValueError("the leaderboard takes probabilities: VCR's test split needs scorer='likelihood'")
     if config.split == "test" and not config.keep:
-        raise ValueError(f"VCR's test split has no figures, only {SUBMISSION}: give the folder to write it into")
-    images = found["pictures and metadata"]
+        raise ValueError(f"VCR's test split has no metrics, only {SUBMISSION}: give the folder to write it into")
+    images = found["images and metadata"]
     rendering = UNLABELLED if config.split == "test" else "choice"
     for annotation in read_vcr(found["annotations"], problems, images, rendering=rendering):
         yield _item(annotation, images)
@@ -57,7 +57,7 @@ def _item(annotation: Annotation, images: Path) -> Item:
     answer = None if first else rest.pop(0)
     cited = references(question)
     kind = "qa" if first else "qar"
-    suffix = kind if first or asked == "rationale" else asked  # "rationale2": after answer 2, of the test split
+    suffix = kind if first or asked == "rationale" else asked  # "rationale2": after answer 2, in the test split
     return Item(
         id=f"vcr/{group}/{suffix}",
         image=str(images / annotation.image),
@@ -73,7 +73,7 @@ def _item(annotation: Annotation, images: Path) -> Item:
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """Q→A, QA→R and, on annotations that have both, Q→AR. For the test split the submission is written instead."""
+    """Compute Q→A, QA→R and, on annotations with both, Q→AR. For the test split, write the submission instead."""
     if config.split == "test":
         return _submitted(items, predictions, config)
     right = chosen_rightly(items, predictions)
@@ -89,7 +89,7 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], config: Eval
 
 
 def _submitted(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """Writes a row for each annotation of the file, so that the leaderboard takes it; guesses where none was asked."""
+    """Write a row for each annotation of the file, as the leaderboard demands, with guesses for those not asked."""
     rows: dict[str, dict[str, tuple[float, ...]]] = {}
     for item, one in zip(items, predictions, strict=True):
         name = "answer" if item.kind == "qa" else f"rationale_conditioned_on_a{item.facts['part'][-1]}"
@@ -113,26 +113,31 @@ def _submitted(items: Sequence[Item], predictions: Sequence[Prediction], config:
 
 
 def _annotations(file: Path) -> list[str]:
-    """The names of all annotations of a file, those that cannot be asked about too."""
+    """Return the ids of all annotations of a file, including those that cannot be asked about."""
     entries = (entry for _, entry in lines(file, Problems()))
     names = (entry.get("annot_id") for entry in entries if isinstance(entry, dict))
     return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
 def check_submission(file: Path, annotations: Iterable[str]) -> None:
-    """Checks a leaderboard file: its head, one row an annotation, and probabilities that sum to 1 in every group.
+    """Check a leaderboard file: its header, one row per annotation, and probabilities that sum to 1 in every group.
 
-    Raises ValueError, which names the first row that is wrong.
+    Args:
+        file: the CSV file.
+        annotations: ids that it must have.
+
+    Raises:
+        ValueError: the file is wrong; the message names the first wrong row.
     """
     with file.open(newline="", encoding="utf-8") as stream:
         head, *rows = list(csv.reader(stream))
     if tuple(head) != HEAD:
-        raise ValueError(f"{file.name}: the head must be {', '.join(HEAD)}, but is {', '.join(head)}")
+        raise ValueError(f"{file.name}: the header must be {', '.join(HEAD)}, but is {', '.join(head)}")
     expected = list(annotations)
     names = [row[0] for row in rows if row]
     if sorted(names) != sorted(expected):
         odd = sorted({*names} ^ {*expected}) or sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"{file.name}: there must be one row an annotation; see {odd[0]!r}")
+        raise ValueError(f"{file.name}: there must be one row per annotation; see {odd[0]!r}")
     for row in rows:
         values = [float(cell) for cell in row[1:]]
         if len(values) != len(HEAD) - 1 or not all(0 <= value <= 1 for value in values):

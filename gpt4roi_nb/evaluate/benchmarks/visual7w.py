@@ -1,6 +1,6 @@
-"""Visual-7W: pointing, where four boxes are offered, and telling, where four texts are; a letter is the answer.
+"""Visual-7W: pointing offers four boxes, telling four texts; the answer is a letter.
 
-`answer` is the right choice and `multiple_choices` are the three wrong ones; their order as options is drawn by seed.
+`answer` is the right choice and `multiple_choices` are the three wrong ones; the seed draws the order of the options.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _KINDS = ("pointing", "telling")
 
 
 def files(root: Path, split: str) -> dict[str, Path]:
-    """Both question files, or the one that is there, and the pictures."""
+    """Return both question files, or the one that exists, and the folder of images."""
     folder = part(root, "visual7w")
     found = {f"{kind} questions": folder / f"dataset_v7w_{kind}.json" for kind in _KINDS}
     there = {name: path for name, path in found.items() if path.exists()}
-    return (there or found) | {"pictures": folder / "images"}
+    return (there or found) | {"images": folder / "images"}
 
 
 def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    """A question a pair of the split."""
+    """Yield one item per question of the split."""
     found = files(config.root, config.split)
     for kind in _KINDS:
         if file := found.get(f"{kind} questions"):
-            yield from _questions(file, kind, found["pictures"], config, problems)
+            yield from _questions(file, kind, found["images"], config, problems)
 
 
 def _questions(file: Path, kind: str, images: Path, config: EvalConfig, problems: Problems) -> Iterator[Item]:
@@ -85,7 +85,7 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) ->
     wrong = field(pair, "multiple_choices", list)
     if len(wrong) != len(LETTERS) - 1:
         raise BadRecord(
-            WRONG_TYPE, f"'multiple_choices' must hold {len(LETTERS) - 1} wrong ones, but holds {shown(wrong)}"
+            WRONG_TYPE, f"'multiple_choices' must hold {len(LETTERS) - 1} wrong choices, but holds {shown(wrong)}"
         )
     if "answer" not in pair:
         raise BadRecord(MISSING, "there is no 'answer'")
@@ -96,7 +96,7 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) ->
     if kind == "pointing":
         for box_id in offered:
             if type(box_id) is not int or box_id not in boxes:
-                raise BadRecord(OUT_OF_RANGE, f"the file holds no usable box {shown(box_id)}")
+                raise BadRecord(OUT_OF_RANGE, f"the file has no usable box {shown(box_id)}")
         placed = [boxes[offered[k]] for k in order]
         texts = [region(number) for number in range(1, len(order) + 1)]
     else:
@@ -118,7 +118,7 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) ->
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """Accuracy of pointing, of telling, and of each question that there is."""
+    """Compute the accuracy of pointing and of telling, if asked."""
     right = chosen_rightly(items, predictions)
     asked = {item.kind for item in items}
     metrics = {kind: accuracy(items, right, kind) for kind in _KINDS if kind in asked}

@@ -1,13 +1,13 @@
-"""V*Bench: questions about small things in large images; asked of the image alone, and again with the things' boxes.
+"""V*Bench: questions about small things in large images, asked without and with the boxes of these things.
 
     vstar_bench/    test_questions.jsonl; direct_attributes/ and relative_position/ with an image and a JSON file of the
                     same name for each question
 
-191 questions (V*, arXiv 2312.14135): 115 about an attribute, with four options, 76 about where one thing is from
-another, with two. `test_questions.jsonl` holds the question with its lettered options and the letter of the right one;
-the JSON file names the things asked about and gives their boxes (x, y, width, height). The protocol shows the image
-alone, so a model has to find the things. With the boxes given, in the words in which V*'s own model is told what its
-search has found, nothing is left to find: these figures stand apart.
+191 questions (V*, arXiv 2312.14135): 115 about an attribute, with four options, and 76 about the position of one thing
+relative to another, with two. `test_questions.jsonl` holds each question with its lettered options and the letter of
+the right one; the JSON file names the things asked about and gives their boxes (x, y, width, height). The protocol
+shows only the image, so a model has to find the things. With the boxes given, in the words that tell V*'s own model
+what its search has found, nothing is left to find: these metrics are reported separately.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ from gpt4roi_nb.prompt import region
 
 NAME = "vstar_bench"
 FILE = "test_questions.jsonl"
-CATEGORIES = {"direct_attributes": "attribute", "relative_position": "spatial"}  # and what their figures are called
+CATEGORIES = {"direct_attributes": "attribute", "relative_position": "spatial"}  # → name of the metric
 WITH_BOXES = ", boxes given"
 FOCUS = "Additional visual information to focus on: {things}."  # V*'s own words (vstar_bench_eval.py)
 APART = (
-    "Without boxes the image is all that the model sees, at its own resolution, as in the published protocol; there "
-    "the letter is asked for, or, by V*'s own code, the options' texts are compared. Figures with boxes are those of a "
-    "search already done, and compare with none of these."
+    "Without boxes the model sees only the image, at the model's resolution. Published protocols do the same, and ask "
+    "for the letter or, as V*'s own code, compare the options' texts. Metrics with boxes assume that the search is "
+    "already done, and are not comparable with these."
 )
-GUESSING = "Guessing gives 25 (attribute) and 50 (spatial). No figure is published for GPT4RoI."
+GUESSING = "Guessing gives 25 (attribute) and 50 (spatial). No figures are published for GPT4RoI."
 _OPTION = re.compile(r"^\(([A-Z])\) ?\S", re.MULTILINE)
 
 
 def files(root: Path, split: str) -> dict[str, Path]:
-    """The questions, and the folders of images with their boxes."""
+    """Return the questions, and the folders of images with their boxes."""
     base = part(root, NAME)
     return {"questions": base / FILE} | {f"images and boxes of {name}": base / name for name in CATEGORIES}
 
 
 def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
-    """Two items for each question: without boxes, and, where the JSON file has usable ones, with them."""
+    """Yield two items per question: without boxes and, if the JSON file has usable ones, with boxes."""
     file = files(config.root, config.split)["questions"]
     folder = Folder(file.parent, [file.parent / name for name in CATEGORIES])
     for number, entry in lines(file, problems):
@@ -111,7 +111,7 @@ def _with_boxes(item: Item, image: str, folder: Folder) -> Item:
 
 
 def _things(name: str, folder: Folder) -> tuple[tuple[Box, ...], list[str]]:
-    """(boxes, names) of the things that a question is about. Raises BadRecord where its JSON file has none."""
+    """Return (boxes, names) of the things that a question is about. Raises BadRecord if its JSON file has none."""
     file = folder.file(name)
     try:
         content = read_json(file, "the folder of the image")
@@ -126,7 +126,7 @@ def _things(name: str, folder: Folder) -> tuple[tuple[Box, ...], list[str]]:
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
-    """Accuracy of either category and of both, without boxes; the same again with boxes."""
+    """Compute accuracy for each category and overall, without boxes and with boxes."""
     right = chosen_rightly(items, predictions)
     metrics = {}
     for label, ending in (("", ""), (" (boxes given)", WITH_BOXES)):
@@ -143,7 +143,7 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], config: Eval
 VSTAR = lettered(
     name=NAME,
     title="V*Bench, without and with the boxes of what is asked about",
-    splits=("test",),  # it has only one
+    splits=("test",),  # the only one
     prompt="…?\n(A) …\n(B) …\n(C) …\n(D) …\nAnswer with the option's letter from the given choices directly."
     f'\n(with boxes: "{FOCUS.format(things="… <region1>")}" before it)',
     files=files,

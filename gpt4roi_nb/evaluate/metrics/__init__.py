@@ -1,1 +1,1 @@
-"""Scores of answers: captions, panoptic segmentation, the mapping to class names, and statistics."""
+"""Score answers: captions, panoptic segmentation, the mapping to class names, and statistics."""

@@ -1,13 +1,12 @@
-"""METEOR, CIDEr, BLEU-4 and ROUGE-L of region captions, by pycocoevalcap 1.2 behind the PTB tokenizer.
+"""METEOR, CIDEr, BLEU-4 and ROUGE-L of region captions, computed by pycocoevalcap 1.2 after the PTB tokenizer.
 
-In the units of the papers: METEOR, BLEU-4 and ROUGE-L from 0 to 100; CIDEr is 100 for a score of 1, and what repeats
-its reference gets up to 1000. CIDEr weighs words by how rare they are among the references at hand, so that a score of
-few images is none of many; a reference of fewer than four words cannot reach 1000.
+Units are those of the papers: METEOR, BLEU-4 and ROUGE-L from 0 to 100; CIDEr is 100 for a score of 1, and a caption
+equal to its reference gets up to 1000. CIDEr weights words by how rare they are among the references at hand, so scores
+of few and of many images are not comparable; a reference of fewer than four words cannot reach 1000.
 
 The tokenizer and METEOR are Java programs, started here so that they end and leave nothing behind. The package's own
-wrapper of the tokenizer writes into the folder that it is installed in, which may be read-only, and its wrapper of
-METEOR leaves a process to the garbage collector. The jars, what they are called with, and what becomes of their output
-are the package's.
+wrapper of the tokenizer writes into its installation folder, which may be read-only, and its wrapper of METEOR leaves a
+process to the garbage collector. The jars, their arguments, and the processing of their output are the package's.
 """
 
 from __future__ import annotations
@@ -29,20 +28,16 @@ from gpt4roi_nb.evaluate.metrics.tools import tool
 
 METRICS = ("METEOR", "CIDEr", "BLEU-4", "ROUGE-L")
 GRAMS = 4
-CLOSEST = "closest"  # which of several references gives BLEU its length
-MEMORY = "-Xmx2G"  # of METEOR, as the package gives it
-# Java before 18 reads and writes in the language of the shell; captions are Unicode.
+CLOSEST = "closest"  # which of several references determines BLEU's reference length
+MEMORY = "-Xmx2G"  # for METEOR, as in the package
+# Before version 18, Java reads and writes in the shell's encoding; captions are Unicode.
 UNICODE = "-Dfile.encoding=UTF-8"
-# Within `one_meteor`: what ends it, and itself once it runs.
+# Within `one_meteor`: the stack that ends METEOR, and METEOR itself once it runs.
 _kept: ContextVar[tuple[ExitStack, list[Meteor]] | None] = ContextVar("_kept", default=None)
 
 
 def java() -> str:
-    """The path of Java.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """Return the path of Java. Raises FileNotFoundError if there is none."""
     path = shutil.which("java")
     if path is None:
         raise FileNotFoundError(
@@ -53,7 +48,7 @@ def java() -> str:
 
 
 def tokenized(texts: Sequence[str]) -> list[str]:
-    """Texts in lower case, their words and signs apart by one blank, without punctuation: by the PTB tokenizer.
+    """Tokenise texts with the PTB tokenizer: lower case, tokens separated by one blank, no punctuation.
 
     Raises:
         FileNotFoundError: there is no Java.
@@ -66,7 +61,7 @@ def tokenized(texts: Sequence[str]) -> list[str]:
     folder = Path(module.__file__).parent
     command = [java(), "-cp", module.STANFORD_CORENLP_3_4_1_JAR, "edu.stanford.nlp.process.PTBTokenizer"]
     command += ["-preserveLines", "-lowerCase"]
-    # One line a text: every sign that could end a line becomes a blank. A last word shows that none went astray.
+    # One line per text: every character that could end a line becomes a blank. A last word shows that no line is lost.
     lines = "\n".join([*(" ".join(text.split()) for text in texts), "end"]) + "\n"
     done = subprocess.run(command, cwd=folder, input=lines.encode(), capture_output=True, check=False)
     found = done.stdout.decode().split("\n")
@@ -82,18 +77,18 @@ def tokenized(texts: Sequence[str]) -> list[str]:
 
 
 class Meteor:
-    """A running METEOR 1.5. Use as `with meteor() as scorer`."""
+    """A running METEOR 1.5. Use `with meteor() as scorer`."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     def statistics(self, answer: str, references: Sequence[str]) -> np.ndarray:
-        """(23,) counts of one answer against its references, all tokenised: lengths, matches, chunks."""
+        """Return the (23,) counts of an answer against its references, all tokenised: lengths, matches, chunks."""
         sides = [side.replace("|||", " ") for side in (*references, answer)]
         return np.array(self._ask(" ||| ".join(("SCORE", *sides))).split(), np.float64)
 
     def scores(self, statistics: np.ndarray) -> tuple[float, np.ndarray]:
-        """METEOR of all, and of each, (N,), from 0 to 1, of (N, 23) statistics."""
+        """Return METEOR of all, and of each, (N,), from 0 to 1, for (N, 23) statistics."""
         rows = (" ".join(map(repr, row)) for row in statistics.tolist())
         first = self._ask(" ||| ".join(("EVAL", *rows)))
         each = [first, *(self._read() for _ in range(len(statistics)))]
@@ -122,9 +117,9 @@ class Meteor:
 
 @contextmanager
 def one_meteor() -> Iterator[None]:
-    """Within the block all captions are scored by one METEOR, which the first of them starts.
+    """Use one METEOR for all captions scored within the block; the first of them starts it.
 
-    Its paraphrases take some 10 seconds of processor time to load.
+    Loading its paraphrases takes about 10 seconds of processor time.
     """
     with ExitStack() as stack:
         token = _kept.set((stack, []))
@@ -136,10 +131,10 @@ def one_meteor() -> Iterator[None]:
 
 @contextmanager
 def meteor(*, paraphrases: bool = True) -> Iterator[Meteor]:
-    """METEOR as pycocoevalcap runs it, ended with the block, or with `one_meteor`'s.
+    """Run METEOR as pycocoevalcap does. It ends with the block, or with that of `one_meteor`.
 
     Args:
-        paraphrases: whether to load their table, which takes seconds; `scores` does without.
+        paraphrases: whether to load the paraphrase table, which takes seconds; `scores` does not need it.
 
     Raises:
         FileNotFoundError: there is no Java.
@@ -170,7 +165,7 @@ def _started(paraphrases: bool) -> Iterator[Meteor]:
         process.kill()
         process.wait()
         for stream in (process.stdin, process.stdout):
-            with suppress(BrokenPipeError):  # what it could not be told before it died
+            with suppress(BrokenPipeError):  # unsent input of a process that died
                 if stream is not None:
                     stream.close()
 
@@ -181,11 +176,13 @@ def _coco(name: str) -> Any:
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """What captions score.
+    """The scores of captions.
 
-    corpus: metric to its value. items: metric to (N,), of each caption; the values of METEOR and BLEU-4 are not their
-    means, since both add up counts over all captions first.
-    meteor_counts, bleu_counts: (N, 23) and (N, 10), which these two add up.
+    Attributes:
+        corpus: metric → value.
+        items: metric → (N,), one value per caption. The corpus values of METEOR and BLEU-4 are not the means of these,
+            since both sum counts over all captions first.
+        meteor_counts, bleu_counts: (N, 23) and (N, 10), the counts that these two sum.
     """
 
     corpus: dict[str, float]
@@ -194,9 +191,12 @@ class CaptionScores:
     bleu_counts: np.ndarray
 
     def metrics(self, units: Sequence[str]) -> dict[str, Metric]:
-        """The metrics, with what their intervals are made of. units: (N,) the image of each caption.
+        """Return the metrics with all that their intervals need.
 
-        In a sample of images CIDEr's weights of words stay those of all references.
+        In a sample of images, CIDEr's word weights remain those of all references.
+
+        Args:
+            units: (N,) the image of each caption.
         """
         names = tuple(dict.fromkeys(units))
         place = {name: k for k, name in enumerate(names)}
@@ -226,11 +226,11 @@ class CaptionScores:
 
 
 def score_captions(answers: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
-    """Scores captions against what people wrote.
+    """Score captions against references.
 
     Args:
-        answers: (N,), one a region. An empty one scores 0.
-        references: (N,) one or more of each region.
+        answers: (N,), one per region. An empty one scores 0.
+        references: (N,), one or more texts per region.
 
     Raises:
         ValueError: there is nothing to score, or an answer has no reference.
@@ -239,8 +239,8 @@ def score_captions(answers: Sequence[str], references: Sequence[Sequence[str]]) 
     """
     if not answers or len(answers) != len(references):
         raise ValueError(
-            f"each caption needs its references, and at least one must be there: {len(answers)} captions and "
-            f"{len(references)} lists of references came"
+            f"expected at least one caption, and a list of references for each, but got {len(answers)} captions and "
+            f"{len(references)} lists of references"
         )
     if not all(references):
         raise ValueError(f"caption {next(k for k, one in enumerate(references) if not one)} has no reference")
@@ -268,7 +268,7 @@ def score_captions(answers: Sequence[str], references: Sequence[Sequence[str]]) 
 
 
 def without_chunks_of_perfect(statistics: np.ndarray) -> np.ndarray:
-    """(N, 23) statistics as METEOR adds them up: a text that is its reference has no fragments."""
+    """Return (N, 23) statistics as METEOR sums them: a text equal to its reference has no fragments."""
     length, reference, chunks = statistics[:, 0], statistics[:, 1], statistics[:, 20]
     perfect = (statistics[:, 21] == length) & (statistics[:, 22] == reference) & (chunks == 1)
     added = statistics.copy()
@@ -277,14 +277,14 @@ def without_chunks_of_perfect(statistics: np.ndarray) -> np.ndarray:
 
 
 def _bleu_counts(bleu: Any, entry: dict[str, Any]) -> list[int]:
-    """(10,) counts that BLEU adds up, of one caption."""
+    """Return the (10,) counts of a caption that BLEU sums."""
     length = entry["testlen"]
     closest = bleu._single_reflen(entry["reflen"], CLOSEST, length)
     return [length, closest, *entry["guess"], *entry["correct"]]
 
 
 def _bleu(counts: np.ndarray) -> np.ndarray:
-    """(M,) BLEU-4 from 0 to 1 of sums (M, 10) of `_bleu_counts`, each taken for one long caption."""
+    """Return (M,) BLEU-4 from 0 to 1 of sums (M, 10) of `_bleu_counts`, each treated as one long caption."""
     bleu = _coco("bleu.bleu_scorer").BleuScorer(n=GRAMS)
     bleu.ctest = [
         {"testlen": length, "reflen": [closest], "guess": parts[:GRAMS], "correct": parts[GRAMS:]}

@@ -1,8 +1,8 @@
 """AP of Cityscapes by cityscapesscripts.
 
-It reads a PNG a prediction, a hundred of an image, and of its two steps the first (which pixels meet which) no longer
-runs with NumPy 2.4. That step is done here, on arrays; the second, from there to AP, is its own. It takes seconds, so
-for a sample of images only the ranking is done anew, as it does it.
+cityscapesscripts reads one PNG per prediction, a hundred per image, and the first of its two steps (which pixels
+overlap) no longer runs with NumPy 2.4. That step is done here, on arrays. The second, from there to AP, calls its code.
+That takes seconds, so for samples of images only the ranking is repeated, by the same rules.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from gpt4roi_nb.evaluate.metrics.outputs import Instances
 from gpt4roi_nb.evaluate.metrics.statistics import Counts, Metric
 from gpt4roi_nb.evaluate.metrics.tools import tool
 
-DRAWS = 200  # of an interval: each is a ranking of all predictions
-GROUP = 1000  # of Cityscapes' instance ids: below it, a group of things
+DRAWS = 200  # samples per interval: each ranks all predictions
+GROUP = 1000  # Cityscapes' instance ids below this are groups of things
 
 
 class Ranked(NamedTuple):
-    """Of an image and a class: instances, predictions, instances missed; (M,) of those that count: right, and score."""
+    """The predictions of a class in an image, as ranked.
+
+    Attributes:
+        instances, predictions, missed: numbers of instances, predictions and missed instances.
+        right, scores: (M,) of the predictions that count.
+    """
 
     instances: int
     predictions: int
@@ -31,21 +36,22 @@ class Ranked(NamedTuple):
 
 
 class CityscapesAP:
-    """Cityscapes' AP. Classes are its own label ids."""
+    """Computes Cityscapes' AP. Classes are Cityscapes' label ids."""
 
     def __init__(self) -> None:
         module = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
         self._tool = tool(module, "Cityscapes' AP is computed")
-        self._args = copy(self._tool.args)  # the module's own would be shared by whoever else uses it
+        self._args = copy(self._tool.args)  # other users of the module share its own
         self._tool.setInstanceLabels(self._args)
         self._names = {label.id: label.name for label in self._tool.labels if label.name in self._args.instLabels}
         self._void = [label.id for label in self._tool.labels if label.ignoreInEval]
         self.matches: dict[str, dict[str, Any]] = {}
 
     def add(self, image_id: str, truth: np.ndarray, masks: np.ndarray, found: Instances) -> None:
-        """Notes which predictions meet which true instances.
+        """Record which predictions overlap which true instances of an image.
 
         Args:
+            image_id: id of the image.
             truth: (H, W) int of instance ids.
             masks: (N, H, W) bool.
             found: predictions; their categories are label ids.
@@ -88,9 +94,9 @@ class CityscapesAP:
         self.matches[image_id] = {"groundTruth": true, "prediction": predicted}
 
     def metrics(self) -> dict[str, Metric]:
-        """AP and AP50; nan without a true instance. Their units are the images, as they were added."""
+        """Return AP and AP50; nan without a true instance. Units are the images, in the order added."""
         labels, overlaps = self._args.instLabels, self._args.overlaps
-        # by class and overlap: each image's right and wrong predictions and how many instances it misses
+        # By class and overlap: the right and wrong predictions and the missed instances of each image.
         table = [
             [[self._outcome(image, label, overlap) for image in self.matches.values()] for overlap in overlaps]
             for label in labels
@@ -99,7 +105,7 @@ class CityscapesAP:
         for k, j in np.ndindex(*precisions.shape[1:]):
             outcomes = table[k][j]
             if any(one.instances for one in outcomes):
-                # The official code breaks where all predictions of a class are ignored; nothing is found then.
+                # The official code fails if all predictions of a class are ignored; nothing is found then.
                 counted = any(len(one.scores) for one in outcomes)
                 precisions[0, k, j] = self._official(labels[k], overlaps[j]) if counted else 0.0
         average, at_half = float("nan"), float("nan")
@@ -122,8 +128,7 @@ class CityscapesAP:
         return float(self._tool.evaluateMatches(self.matches, args)[0, 0, 0])
 
     def _outcome(self, image: dict[str, Any], label: str, overlap: float) -> Ranked:
-        """What cityscapesscripts makes of an image's instances and predictions of a class, its rules of what to ignore
-        included."""
+        """Rank an image's predictions of a class as cityscapesscripts does, including its rules on what to ignore."""
         smallest = self._args.minRegionSizes[0]
         true = [one for one in image["groundTruth"][label] if one["instID"] >= GROUP and one["pixelCount"] >= smallest]
         right: list[bool] = []
@@ -132,7 +137,7 @@ class CityscapesAP:
         for one in true:
             found = sorted((p["confidence"] for p in one["matchedPred"] if _iou(one, p) > overlap), reverse=True)
             missed += not found
-            right += [k == 0 for k in range(len(found))]  # the best counts, and others of the same are wrong
+            right += [k == 0 for k in range(len(found))]  # the best counts; others of the same instance are wrong
             scores += found
         for one in image["prediction"][label]:
             if any(_iou(one, met) > overlap for met in one["matchedGt"]):
@@ -147,7 +152,7 @@ class CityscapesAP:
 
 
 def _of_sample(table: list[list[list[Ranked]]], counts: np.ndarray, overlaps: int) -> float:
-    """AP in % of a sample, by class, overlap and image; only the first `overlaps` count."""
+    """Compute AP in % of a sample. table: by class, overlap and image; only the first `overlaps` count."""
     drawn = np.repeat(np.arange(len(counts)), counts).tolist()
     with_truth = [row for row in table if any(row[0][k].instances for k in drawn)]
     values = [_stepwise([cell[k] for k in drawn]) for row in with_truth for cell in row[:overlaps]]
@@ -155,13 +160,13 @@ def _of_sample(table: list[list[list[Ranked]]], counts: np.ndarray, overlaps: in
 
 
 def _iou(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Intersection over union of an instance and a prediction, either of which knows the pixels that they share."""
+    """Compute the IoU of an instance and a prediction. other: has the number of pixels that they share."""
     shared = float(other["intersection"])
     return shared / (one["pixelCount"] + other["pixelCount"] - shared)
 
 
 def _stepwise(outcomes: list[Ranked]) -> float:
-    """The area under the curve of precision over recall, as cityscapesscripts integrates it."""
+    """Compute the area under the precision-recall curve as cityscapesscripts integrates it."""
     if not any(one.predictions for one in outcomes):
         return 0.0
     scores = np.concatenate([one.scores for one in outcomes])
@@ -172,7 +177,7 @@ def _stepwise(outcomes: list[Ranked]) -> float:
     _, first = np.unique(scores[order], return_index=True)
     if not len(first) or not right.sum() + missed:
         return 0.0
-    below = hits[first - 1]  # right ones with a lower score; index -1 is the 0 at the end
+    below = hits[first - 1]  # right predictions with a lower score; index -1 is the 0 at the end
     true_positives = right.sum() - below
     precision = np.append(true_positives / (len(scores) - first), 1.0)
     recall = np.append(true_positives / (right.sum() + missed), 0.0)

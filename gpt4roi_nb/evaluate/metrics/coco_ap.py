@@ -1,4 +1,4 @@
-"""AP of COCO by pycocotools, of boxes and of masks."""
+"""COCO's AP of boxes and masks, by pycocotools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpt4roi_nb.evaluate.metrics.outputs import Instances
 from gpt4roi_nb.evaluate.metrics.statistics import Metric
 from gpt4roi_nb.evaluate.metrics.tools import tool
 
-DRAWS = 200  # of an interval: each is a ranking of all predictions
+DRAWS = 200  # samples per interval: each ranks all predictions
 
 
 def coco_ap(
@@ -27,13 +27,13 @@ def coco_ap(
     kind: str,
     draws: int = DRAWS,
 ) -> dict[str, Metric]:
-    """AP and AP50 by pycocotools, at IoU 0.50:0.95 and 0.50; nan without a true instance.
+    """Compute AP and AP50 by pycocotools, at IoU 0.50:0.95 and 0.50; nan without a true instance.
 
     Args:
-        images, categories, true: as COCO's files hold them; an image's `name` is its unit.
-        predicted: the same with a `score`.
+        images, categories, true: as in COCO's files; an image's `name` is its unit.
+        predicted: like `true`, with a `score`.
         kind: "bbox" or "segm".
-        draws: samples of an interval, each of which accumulates all categories anew.
+        draws: samples per interval; each accumulates all categories again.
     """
     coco_class = tool("pycocotools.coco", "AP is computed").COCO
     evaluate = tool("pycocotools.cocoeval", "AP is computed").COCOeval
@@ -54,18 +54,18 @@ def coco_ap(
         evaluation.summarize()
     names = {image["id"]: str(image["name"]) for image in images}
     units = tuple(names[image] for image in evaluation.params.imgIds)
-    # What it found of each category, range of areas and image; the first range is all of them.
+    # Matches by category, range of areas and image; the first range is all areas.
     shape = len(evaluation.params.catIds), len(evaluation.params.areaRng), len(units)
     cells = np.array(evaluation.evalImgs, dtype=object).reshape(shape)[:, 0]
     again = copy(evaluation)
     again.params = again._paramsEval = copy(evaluation.params)
     again.params.areaRng, again.params.maxDets = again.params.areaRng[:1], again.params.maxDets[-1:]
 
-    @lru_cache(maxsize=1)  # AP50 is asked for with the samples of AP
+    @lru_cache(maxsize=1)  # AP50 uses the samples of AP
     def of_samples(counts: bytes) -> np.ndarray:
         values = []
         for row in np.frombuffer(counts, np.int64).reshape(-1, len(units)):
-            drawn = np.repeat(np.arange(len(units)), row)  # one that was drawn twice stands there twice
+            drawn = np.repeat(np.arange(len(units)), row)  # an image drawn twice is there twice
             again.evalImgs = cells[:, drawn].ravel().tolist()
             again.params.imgIds = list(range(len(drawn)))
             with redirect_stdout(io.StringIO()):
@@ -84,7 +84,7 @@ def coco_ap(
 
 
 class CocoAP:
-    """COCO's AP of masks, over the things among `classes`."""
+    """Computes COCO's AP of masks over the things among `classes`."""
 
     def __init__(self, classes: tuple[ClassName, ...]) -> None:
         self._things = [{"id": entry.id, "name": entry.name} for entry in classes if entry.is_thing]
@@ -95,9 +95,11 @@ class CocoAP:
     def add(
         self, image_id: str, truth: Truth, annotation: Mapping[str, Any], masks: np.ndarray, found: Instances
     ) -> None:
-        """Adds an image. What is true is `truth.things`; where that is None, the segments of things.
+        """Add an image. True instances are `truth.things` or, if that is None, the segments of things.
 
         Args:
+            image_id: id of the image.
+            truth: its ground truth.
             annotation: the image's entry of the panoptic file.
             masks: (N, H, W) bool.
             found: predictions; their categories are category ids.
@@ -122,25 +124,28 @@ class CocoAP:
             self._predicted.append(entry | shapes[region] | {"iscrowd": 0})
 
     def metrics(self) -> dict[str, Metric]:
-        """AP and AP50; nan without a true instance. Their units are the images, as they were added."""
+        """Return AP and AP50; nan without a true instance. Units are the images, in the order added."""
         return coco_ap(self._images, self._things, self._true, self._predicted, "segm")
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """A mask (H, W) bool as pycocotools holds it: `size`, and `counts` in bytes."""
+    """Encode a mask (H, W) bool for pycocotools: `size`, and `counts` in bytes."""
     coco_mask = tool("pycocotools.mask", "masks are held")
     return dict(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
 
 
 def mask_of(lengths: Mapping[str, Any]) -> np.ndarray:
-    """The mask (H, W) bool of pycocotools' run lengths, `counts` a text.
+    """Decode pycocotools' run lengths to a mask (H, W) bool.
+
+    Args:
+        lengths: `size`, and `counts` as text.
 
     Raises:
-        ValueError: they are no run lengths of a mask of their size.
+        ValueError: the run lengths do not fit the size.
     """
     decoded: np.ndarray = tool("pycocotools.mask", "masks are held").decode(dict(lengths))
     mask = decoded.astype(bool)
-    if run_lengths(mask)["counts"] != lengths["counts"].encode():  # where runs are lacking, the tool says nothing
+    if run_lengths(mask)["counts"] != lengths["counts"].encode():  # the tool does not report missing runs
         raise ValueError("its runs do not add up to its size")
     return mask
 

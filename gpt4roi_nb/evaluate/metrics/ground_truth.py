@@ -1,4 +1,4 @@
-"""What region classification is scored against: the classes of a data set, its images, and their segments."""
+"""Ground truth of region classification: the classes of a dataset, its images and their segments."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
-    """A class of a data set.
+    """A class of a dataset.
 
-    id: as the data set's files number it. names: its own name, then further words for it, all lower-case.
-    is_thing: whether it is counted (a car) or not (sky).
+    Attributes:
+        id: number in the dataset's files.
+        names: the class's own name, then further words for it, all lower-case.
+        is_thing: whether it is countable (a car) or stuff (sky).
     """
 
     id: int
@@ -24,7 +26,7 @@ class ClassName:
 
     @property
     def name(self) -> str:
-        """What the data set calls it."""
+        """Name in the dataset."""
         return self.names[0]
 
 
@@ -32,12 +34,17 @@ class ClassName:
 class PanopticImage:
     """An image and the files of its ground truth.
 
-    panoptic: PNG of segment ids, R + 256·G + 65536·B, 0 for void. semantic: PNG of class numbers. instances:
-    Cityscapes' 16-bit PNG; None for ADE20K. annotation: the image's entry of the panoptic JSON file.
+    Attributes:
+        id: of the image.
+        path: the image file.
+        panoptic: PNG of segment ids, R + 256·G + 65536·B, 0 for void.
+        semantic: PNG of class numbers.
+        instances: Cityscapes' 16-bit PNG; None for ADE20K.
+        annotation: the image's entry in the panoptic JSON file.
     """
 
     id: str
-    picture: Path
+    path: Path
     panoptic: Path
     semantic: Path
     instances: Path | None
@@ -57,16 +64,19 @@ class PanopticData:
 
     @property
     def things(self) -> list[bool]:
-        """(C,) whether a class is counted."""
+        """(C,) whether a class is countable."""
         return [entry.is_thing for entry in self.classes]
 
 
 class Truth(NamedTuple):
-    """The ground truth of an image, of one size.
+    """The ground truth of an image, all arrays of one size.
 
-    segments: (H, W) int32 segment ids. classes: (H, W) int16 class indices, -1 where nothing is scored. instances:
-    (H, W) int of Cityscapes' instance ids; None for ADE20K. things: ADE20K's instances as AP is computed against them,
-    where the data has them apart from the segments: category id and mask (H, W) bool of each.
+    Attributes:
+        segments: (H, W) int32 segment ids.
+        classes: (H, W) int16 class indices, -1 where nothing is scored.
+        instances: (H, W) int of Cityscapes' instance ids; None for ADE20K.
+        things: ADE20K's instances for AP, as category id and mask (H, W) bool of each, if the data has them apart from
+            the segments; else None.
     """
 
     segments: np.ndarray

@@ -1,6 +1,6 @@
-"""Region masks with class probabilities to semantic, panoptic and instance outputs, as Mask2Former and its kin do it.
+"""Turn region masks with class probabilities into semantic, panoptic and instance outputs, as Mask2Former does.
 
-Throughout: masks (N, H, W) bool, which may overlap; probabilities (N, C + 1), the last column void.
+In all functions, masks are (N, H, W) bool and may overlap; probabilities are (N, C + 1), the last column void.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-OVERLAP = 0.8  # share of a mask that must be its own pixels, or it is dropped
-TOP = 100  # (region, class) pairs of an image
+OVERLAP = 0.8  # a mask with a smaller share of pixels of its own is dropped
+TOP = 100  # (region, class) pairs per image
 NONE = -1
-_CELLS = 2**24  # of (class, pixel) that are summed at a time
+_CELLS = 2**24  # (class, pixel) cells that are summed at a time
 
 
 class Segment(NamedTuple):
-    """A segment of a panoptic output. regions: indices of the masks that it is made of, several for merged stuff."""
+    """A segment of a panoptic output. regions: indices of its masks, several for merged stuff."""
 
     id: int
     category: int
@@ -25,7 +25,7 @@ class Segment(NamedTuple):
 
 
 class Instances(NamedTuple):
-    """(K,) each, best first: index of the region, index of the class, score."""
+    """Instances, best first: (K,) each of region index, class index and score."""
 
     regions: np.ndarray
     categories: np.ndarray
@@ -33,10 +33,11 @@ class Instances(NamedTuple):
 
 
 def semantic(masks: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(H, W) int16: the class with the largest sum of probability × mask; -1 where no region lies, or only void ones.
+    """Choose, for each pixel, the class with the largest sum of probability × mask.
 
-    (The reference gives such pixels the first class. In the ground truth they are void and not counted, unless an
-    image has more regions than are asked about.)
+    Returns:
+        (H, W) int16; -1 where there is no region, or only void ones. (The reference gives such pixels the first class.
+        In the ground truth they are void and not counted, unless an image has more regions than are asked about.)
     """
     _check(masks, probabilities)
     kept = ~_is_void(probabilities)
@@ -55,14 +56,18 @@ def semantic(masks: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def panoptic(
     masks: np.ndarray, probabilities: np.ndarray, things: Sequence[bool], overlap: float = OVERLAP
 ) -> tuple[np.ndarray, list[Segment]]:
-    """Segment ids (H, W) int32, 0 for none, and the segments.
+    """Assign pixels to segments.
 
-    Each region takes its best class; void ones are dropped. A pixel goes to the region whose best probability is the
-    largest, the first of equals; a region of which less than `overlap` remains is dropped; stuff of one class is one
-    segment.
+    Each region takes its best class; void regions are dropped. A pixel goes to the region with the largest best
+    probability, the first if equal. A region of which less than `overlap` remains is dropped. Stuff of one class forms
+    one segment.
 
     Args:
-        things: (C,) whether a class is counted.
+        things: (C,) whether a class is countable.
+        overlap: share of a mask, from 0 to 1.
+
+    Returns:
+        Segment ids (H, W) int32, 0 for none, and the segments.
     """
     _check(masks, probabilities)
     classes, scores = probabilities.argmax(1), probabilities.max(1)
@@ -74,7 +79,7 @@ def panoptic(
         owner[wins], best[wins] = k, scores[k]
     ids = np.zeros(masks.shape[1:], np.int32)
     segments: list[Segment] = []
-    merged: dict[int, int] = {}  # class of stuff to its place among the segments
+    merged: dict[int, int] = {}  # class of stuff → index of its segment
     for k in kept:
         own = owner == k
         area = int(masks[k].sum())
@@ -92,10 +97,14 @@ def panoptic(
 
 
 def instances(probabilities: np.ndarray, things: Sequence[bool], top: int = TOP) -> Instances:
-    """The `top` likeliest (region, class) pairs of an image, of all classes; of these, the things.
+    """Choose the `top` likeliest (region, class) pairs of an image over all classes, and return the things among them.
 
-    So a region may appear under several classes, and with nearly flat scores it does. Equal ones keep their order.
-    Void regions and classes of probability 0, which a mapping that chooses gives, make no pair.
+    A region may appear with several classes, and does with nearly flat scores. Equal pairs keep their order. Void
+    regions and classes of probability 0, as a mapping that chooses gives, form no pair.
+
+    Args:
+        things: (C,) whether a class is countable.
+        top: number of pairs.
     """
     if not len(probabilities):
         return Instances(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
@@ -113,9 +122,9 @@ def _is_void(probabilities: np.ndarray) -> np.ndarray:
 
 def _check(masks: np.ndarray, probabilities: np.ndarray) -> None:
     if masks.ndim != 3 or masks.dtype != bool:
-        raise ValueError(f"masks must be (N, H, W) bool, but they are {masks.shape} {masks.dtype}")
+        raise ValueError(f"masks must be (N, H, W) bool, but are {masks.shape} {masks.dtype}")
     if probabilities.ndim != 2 or len(probabilities) != len(masks):
         raise ValueError(
-            f"probabilities must be (N, C + 1), a row a mask: there are {len(masks)} masks, but their shape is "
+            f"probabilities must be (N, C + 1), one row per mask: there are {len(masks)} masks, but their shape is "
             f"{probabilities.shape}"
         )

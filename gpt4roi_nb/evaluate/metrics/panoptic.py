@@ -1,10 +1,10 @@
-"""PQ, AP and mIoU of region classification, by the field's own tools.
+"""PQ, AP and mIoU of region classification, by the standard tools.
 
-PQ is cityscapesscripts' `evalPanopticSemanticLabeling`, which is panopticapi's computation, for both data sets. AP of
-Cityscapes is cityscapesscripts' too, AP of ADE20K is pycocotools'. mIoU comes from a confusion matrix.
+cityscapesscripts' `evalPanopticSemanticLabeling`, which does the same as panopticapi, computes PQ of both datasets.
+cityscapesscripts also computes AP of Cityscapes, pycocotools that of ADE20K. mIoU comes from a confusion matrix.
 
-Since the masks are the true ones, only what they are called is wrong or right. With the Sentence-BERT mapping the
-scores are nearly flat, so that AP, which ranks by them, says little.
+Since the masks are the true ones, only their classes can be wrong. With the Sentence-BERT mapping the scores are nearly
+flat, so that AP, which ranks by them, says little.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ IOU_FIELDS = ("hits", "true", "predicted")  # pixels
 
 
 class SegmentationEvaluator:
-    """Takes in the images of a data set with the class probabilities of their regions, then gives the metrics.
+    """Collects the images of a dataset with the class probabilities of their regions, and computes the metrics.
 
     Args:
-        data: the data set and its classes.
+        data: the dataset and its classes.
 
     Raises:
         ImportError: cityscapesscripts or pycocotools is missing.
@@ -47,15 +47,20 @@ class SegmentationEvaluator:
         self._ap: CityscapesAP | CocoAP
         self._ap = CityscapesAP() if data.dataset == "cityscapes" else CocoAP(data.classes)
         self._ids: list[str] = []
-        self._pq: list[np.ndarray] = []  # (C, 4) an image, as `PQ_FIELDS`
-        self._pixels: list[np.ndarray] = []  # (C, 3) an image, as `IOU_FIELDS`
+        self._pq: list[np.ndarray] = []  # (C, 4) per image, as `PQ_FIELDS`
+        self._pixels: list[np.ndarray] = []  # (C, 3) per image, as `IOU_FIELDS`
 
     def add(self, image: PanopticImage, masks: np.ndarray, probabilities: np.ndarray, truth: Truth) -> None:
-        """Scores an image.
+        """Score an image.
 
         Args:
+            image: of the dataset.
             masks: (N, H, W) bool, of its regions.
-            probabilities: (N, C + 1), the last column void, of `region_probabilities` or `one_hot`.
+            probabilities: (N, C + 1), the last column void, from `region_probabilities` or `one_hot`.
+            truth: its ground truth.
+
+        Raises:
+            ValueError: shapes do not fit, or Cityscapes' instance ids are missing.
         """
         classes, things = self.data.classes, self.data.things
         if probabilities.shape[1] != len(classes) + 1:
@@ -87,7 +92,7 @@ class SegmentationEvaluator:
                 "file_name": "predicted.png",
                 "segments_info": [{"id": one.id, "category_id": classes[one.category].id} for one in segments],
             }
-            # The tool reads the area of each true segment, which not every file tells.
+            # The tool reads the area of each true segment, which not every file has.
             listed = [
                 {**one} if "area" in one else {**one, "area": np.count_nonzero(true_ids == one["id"])}
                 for one in image.annotation["segments_info"]
@@ -100,9 +105,9 @@ class SegmentationEvaluator:
         return np.array([[getattr(stat[entry.id], name) for name in PQ_FIELDS] for entry in classes], np.float64)
 
     def metrics(self) -> dict[str, Metric]:
-        """PQ, AP, mIoU, then SQ, RQ, PQ of things and of stuff, AP50; nan where nothing could be scored.
+        """Return PQ, AP, mIoU, then SQ, RQ, PQ of things and of stuff, AP50; nan if nothing could be scored.
 
-        Their units are the images.
+        Units are the images.
         """
         size = len(self.data.classes)
         units = tuple(self._ids)
@@ -133,7 +138,7 @@ class SegmentationEvaluator:
         }
 
     def _average(self, rows: np.ndarray, things: bool | None = None) -> tuple[dict[str, float], dict[int, Any]]:
-        """The tool's averages of (C, 4) `PQ_FIELDS`, and its values of each class; none where there is no segment."""
+        """Return the tool's averages of (C, 4) `PQ_FIELDS`, and its values per class; empty without segments."""
         stat = self._tool.PQStat()
         for entry, row in zip(self.data.classes, rows.tolist(), strict=True):
             for name, value in zip(PQ_FIELDS, row, strict=True):
@@ -145,7 +150,7 @@ class SegmentationEvaluator:
         return average, by_class
 
     def per_class(self) -> dict[str, dict[str, float]]:
-        """PQ and IoU in % of each class by name; nan for a class that neither appears nor is predicted."""
+        """Return class name → PQ and IoU in %; nan for a class that neither occurs nor is predicted."""
         size = len(self.data.classes)
         quality = np.sum([np.zeros((size, 4)), *self._pq], axis=0)
         by_class = self._average(quality)[1]
@@ -161,17 +166,25 @@ class SegmentationEvaluator:
 
 def _instances(image: PanopticImage, truth: Truth) -> np.ndarray:
     if truth.instances is None:
-        raise ValueError(f"{image.id} has no file of instance ids, which Cityscapes' AP is computed of")
+        raise ValueError(f"{image.id} has no file of instance ids, which Cityscapes' AP needs")
     return truth.instances
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """(C, C + 1) int64 of pixels, true by predicted; the last column is "no class". Pixels without truth do not count.
+    """Count pixels by true and predicted class. Pixels without a true class do not count.
 
-    truth, predicted: (H, W) int, -1 for none.
+    Args:
+        truth, predicted: (H, W) int, -1 for none.
+        classes: number of classes, C.
+
+    Returns:
+        (C, C + 1) int64, true × predicted; the last column is "no class".
+
+    Raises:
+        ValueError: the sizes differ.
     """
     if truth.shape != predicted.shape:
-        raise ValueError(f"truth and prediction must be of one size, but are {truth.shape} and {predicted.shape}")
+        raise ValueError(f"truth and prediction must have one size, but are {truth.shape} and {predicted.shape}")
     counted = truth != NONE
     columns = np.where(predicted == NONE, classes, predicted)[counted].astype(np.int64)
     cells = np.bincount(truth[counted].astype(np.int64) * (classes + 1) + columns, minlength=classes * (classes + 1))
@@ -179,7 +192,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
 
 
 def _ious(pixels: np.ndarray) -> np.ndarray:
-    """(C,) intersection over union of (C, 3) `IOU_FIELDS`; nan for a class that neither appears nor is predicted."""
+    """Compute (C,) IoU from (C, 3) `IOU_FIELDS`; nan for a class that neither occurs nor is predicted."""
     hits, true, predicted = pixels.T.astype(np.float64)
     union = true + predicted - hits
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)

@@ -1,4 +1,4 @@
-"""The field's tools that score answers: looked for before anything is asked, and named on the card."""
+"""The external tools that score answers: checked before anything is asked, and named on the card."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CAPTIONS = "pycocoevalcap"
 CITYSCAPES_SCRIPTS = "cityscapesscripts"
 PYCOCOTOOLS = "pycocotools"
 SENTENCES = "sentence-transformers"
-EMBEDDER = "{embedder}"  # stands in a mapping for the name of the sentence embedder
+EMBEDDER = "{embedder}"  # placeholder in a mapping for the name of the sentence embedder
 
-# What scoring imports of each package; sentence-transformers is tried by loading the embedder.
+# What scoring imports from each package; sentence-transformers is checked by loading the embedder.
 _MODULES = {
     CAPTIONS: (
         *("pycocoevalcap.tokenizer.ptbtokenizer", "pycocoevalcap.meteor.meteor", "pycocoevalcap.cider.cider"),
@@ -32,13 +32,15 @@ _MODULES = {
 
 
 def check_scorers(scorers: Sequence[str], mapping_model: str | Path | None = None) -> None:
-    """Tries all that scoring will need, so that no answer is lost for want of it.
+    """Check that everything is installed that scoring will need, before anything is asked.
 
-    scorers: a benchmark's `scorers`. mapping_model: as `evaluate` takes it.
+    Args:
+        scorers: a benchmark's `scorers`.
+        mapping_model: as for `evaluate`.
 
     Raises:
         ImportError: a package is missing.
-        FileNotFoundError: there is no Java for captions, or no such sentence embedder.
+        FileNotFoundError: Java (for captions) or the sentence embedder is missing.
     """
     for name in scorers:
         try:
@@ -56,5 +58,5 @@ def check_scorers(scorers: Sequence[str], mapping_model: str | Path | None = Non
 
 
 def mapping_of(mapping: str, mapping_model: str | Path | None = None) -> str:
-    """A benchmark's `mapping` with the name of the sentence embedder in it."""
+    """Return a benchmark's `mapping` with the name of the sentence embedder filled in."""
     return mapping.replace(EMBEDDER, embedder(mapping_model).name) if EMBEDDER in mapping else mapping

