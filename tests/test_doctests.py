@@ -33,6 +33,11 @@ def public_objects() -> dict[str, object]:
     return found
 
 
+# Examples that need FiftyOne and its database.
+DATABASE = "gpt4roi_nb.failures."
+WITHOUT_DATABASE = (f"{DATABASE}error_kinds.error_kinds", f"{DATABASE}rows.field_of")
+
+
 def has_example(thing: object) -> bool:
     """Whether its docstring has an example, or that of one of its own methods."""
     tests = doctest.DocTestFinder(exclude_empty=True).find(thing, getattr(thing, "__qualname__", ""))
@@ -40,13 +45,25 @@ def has_example(thing: object) -> bool:
 
 
 PUBLIC = public_objects()
+STORED = [name for name in PUBLIC if name.startswith(DATABASE) and name not in WITHOUT_DATABASE]
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in STORED])
 def test_every_public_function_and_class_shows_an_example_that_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where an example writes its files
+    run_examples(name)
+
+
+@pytest.mark.slow  # the first import of FiftyOne takes its time
+@pytest.mark.parametrize("name", STORED)
+def test_examples_that_need_a_database_run(name, fiftyone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_examples(name)
+
+
+def run_examples(name: str) -> None:
     thing = PUBLIC[name]
     assert has_example(thing), f"{name} has no >>> example"
-    monkeypatch.chdir(tmp_path)  # where an example writes its files
     runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
     said: list[str] = []
     for test in doctest.DocTestFinder().find(thing, name, globs={}):

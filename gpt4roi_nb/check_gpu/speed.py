@@ -126,7 +126,7 @@ class Speed:
         from gpt4roi_nb.data.scenes.scene import make_scene
         from gpt4roi_nb.demo.choices import draw_pairs
         from gpt4roi_nb.evaluate.benchmarks.item import Item
-        from gpt4roi_nb.evaluate.predict import BatchedPredictor, Picture
+        from gpt4roi_nb.evaluate.predict import BatchedPredictor, LoadedImage
 
         scene = make_scene(seed=5)
         (pair,) = draw_pairs(scene, 1, np.random.default_rng(0))
@@ -136,9 +136,9 @@ class Speed:
             for question in pair
         ]
         height, width = scene.image.shape[:2]
-        picture = Picture(self.gpt4roi.processor.image_processor(scene.image)["pixel_values"][0], (width, height))
+        image = LoadedImage(self.gpt4roi.processor.image_processor(scene.image)["pixel_values"][0], (width, height))
         predictor = BatchedPredictor(self.gpt4roi, "likelihood", len(items), 1)
-        seconds = self.setting.seconds(lambda: list(predictor.answer([items], {"scene": picture})))
+        seconds = self.setting.seconds(lambda: list(predictor.answer([items], {"scene": image})))
         return Figure(f"{milliseconds(seconds)}, question and rationale, the image's encoding included")
 
     def attention(self) -> Figure:

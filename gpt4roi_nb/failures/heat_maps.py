@@ -1,4 +1,4 @@
-"""Attention of some predictions as heat maps on their images in FiftyOne, computed when asked for."""
+"""Attention of chosen predictions as heat maps on their images in FiftyOne."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def heat_map_field(field: str) -> str:
-    """Where the heat maps of a checkpoint's field of predictions are."""
+    """Return the name of the field that holds the heat maps of a field of predictions."""
     return f"attention_{field}"
 
 
@@ -30,28 +30,43 @@ def add_attention(
     field: str | None = None,
     database_folder: str | os.PathLike[str] | None = None,
 ) -> int:
-    """Shows where the answers to some predictions' questions attended: field `attention_predictions_…` of their images.
+    """Add heat maps of where the answers to some questions attend: field `attention_predictions_…` of their images.
 
-    The question is asked again. The map is the attention to the image's tokens, mean over layers, heads and tokens of
-    the answer; an image has one map a checkpoint, of the last of its items. Beside it stand `item`, `answer`, `region`,
-    and as `mass_image` and `mass_regions` the shares of all attention that went to the image and to the region tokens,
-    and as `fell_without_region` how far the answer's mean log-probability a token falls when the region that the
-    prediction is about (`region`) is removed: a map's brightest spot may hold a hundredth of the whole and mean
-    nothing. Where a prediction is about the whole image, `region` and `fell_without_region` are None.
-    `AttentionInspector` tells more.
+    Each question is asked again. The map is the attention to the image's tokens, averaged over layers, heads and tokens
+    of the answer. An image has one map per checkpoint, that of its last item. The map's attributes are:
+
+    - `item`, `answer`, `region`: of the prediction;
+    - `mass_image`, `mass_regions`: the shares of all attention that went to the image and to the region tokens;
+    - `fell_without_region`: by how much the answer's mean log-probability per token falls when the region that the
+      prediction is about (`region`) is removed. A map's brightest spot may hold a hundredth of all attention and mean
+      nothing.
+
+    For a prediction about the whole image, `region` and `fell_without_region` are None. `AttentionInspector` shows
+    more.
 
     Args:
-        result: as it was given to `to_fiftyone`.
+        result: as given to `to_fiftyone`.
         model: the checkpoint that gave the answers.
         items: ids of predictions.
-        name, field, database_folder: as in `to_fiftyone`.
+        name, field, database_folder: as for `to_fiftyone`.
 
     Returns:
-        How many maps were made.
+        The number of maps.
 
     Raises:
-        ValueError: an item that the result does not have.
-        DatasetGone, NoDatabase: as they say.
+        ValueError: the result does not have an item.
+        DatasetGone: the dataset does not exist.
+        NoDatabase: no MongoDB answers.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import evaluate
+    >>> from gpt4roi_nb.failures import add_attention, to_fiftyone
+    >>> gpt4roi, world = GPT4RoI.from_pretrained(), write_world("world", 2, progress=False)
+    >>> result = evaluate("vcr", gpt4roi, world, progress=False)
+    >>> dataset = to_fiftyone(result, progress=False)
+    >>> add_attention(result, gpt4roi, result.predictions["id"][:1])
+    1
     """
     dataset = open_dataset(name or result.benchmark, database_folder)
     place = heat_map_field(field or field_of(result))
@@ -61,7 +76,7 @@ def add_attention(
     maps: dict[str, Any] = {}
     for item in items:
         if item not in rows:
-            raise ValueError(f"the result has no prediction {item!r}; its ids are those of the table's column `id`")
+            raise ValueError(f"the result has no prediction {item!r}; see the column `id` of its table")
         row = rows[item]
         answer = model.session(row["image"]).ask(row["question"], row["boxes"])
         if not answer.tokens:

@@ -1,4 +1,4 @@
-"""Rows of a `Result`'s table as FiftyOne's detections."""
+"""Convert rows of a `Result`'s table to FiftyOne's detections."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PREDICTED = {
     "mappings_agree": ("mappings_agree", "BooleanField"),
     "error_kind": ("error_kind", "StringField"),
 }
-# A label names what it shows on the image; the whole text is an attribute.
+# The label is shown on the image; the whole text is an attribute.
 MAX_LABEL = 60
 
 
 def attributes(row: dict[str, Any], columns: dict[str, tuple[str, str]]) -> Iterator[tuple[str, Any]]:
-    """The attributes of a row that have a value, as plain Python values."""
+    """Yield (name, value) of a row's attributes that have a value, as plain Python values."""
     for name, (column, field) in columns.items():
         value = row.get(column)
         if value is None or (isinstance(value, float) and math.isnan(value)) or value == "":
@@ -51,7 +51,7 @@ def attributes(row: dict[str, Any], columns: dict[str, tuple[str, str]]) -> Iter
 
 
 def relative_box(row: dict[str, Any]) -> list[float]:
-    """[x, y, width, height] in [0, 1] of the region that a row is about; the whole image without one."""
+    """Return [x, y, width, height] in [0, 1] of the region that a row is about; without one, of the whole image."""
     number, boxes = int(row["region"] or 0), row["boxes"]
     if not 0 < number <= len(boxes):
         return [0.0, 0.0, 1.0, 1.0]
@@ -63,18 +63,27 @@ def relative_box(row: dict[str, Any]) -> list[float]:
 
 
 def short_label(text: Any) -> str:
+    """Cut a text to `MAX_LABEL` characters; "(nothing)" for an empty one."""
     text = str(text or "").strip() or "(nothing)"
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1].rstrip() + "…"
 
 
 def decode_mask(counts: str, width: int, height: int) -> np.ndarray:
-    """(height, width) bool of COCO's compressed run lengths.
+    """Decode COCO's compressed run lengths.
 
-    Each run is a signed number in groups of five bits, lowest first, each group one character from "0" on with the bit
-    32 set where another follows; from the fourth run on it is the difference to the run before the last.
+    Each run is a signed number in groups of five bits, lowest first. A group is one character, counted from "0", with
+    the bit 32 set if another group follows. From the fourth run on, the number is the difference to the run before the
+    last.
+
+    Args:
+        counts: the run lengths.
+        width, height: of the mask in pixels.
+
+    Returns:
+        (height, width) bool.
 
     Raises:
-        ValueError: the runs do not fill the mask.
+        ValueError: the runs do not add up to the size.
     """
     runs: list[int] = []
     value = shift = 0
@@ -89,14 +98,14 @@ def decode_mask(counts: str, width: int, height: int) -> np.ndarray:
             value = shift = 0
     if sum(runs) != width * height or min(runs, default=0) < 0:
         raise ValueError(
-            f"a mask of {width} × {height} pixels needs runs that add up to {width * height}, not {sum(runs)}"
+            f"the runs of a mask of {width} × {height} pixels must add up to {width * height}, but give {sum(runs)}"
         )
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T
 
 
 def mask_in_box(counts: str, row: dict[str, Any]) -> np.ndarray | None:
-    """The part of the mask inside the row's box, which is how FiftyOne keeps it."""
+    """Return the part of a mask inside the row's box, as FiftyOne stores it; None if it is empty."""
     width, height = int(row["width"]), int(row["height"])
     x, y, w, h = relative_box(row)
     left, top = round(x * width), round(y * height)

@@ -1,4 +1,4 @@
-"""The table of a `Result` as plain rows, with what browsing adds: kinds of error, and whether the mappings agree."""
+"""The table of a `Result` as plain rows, with the kind of error and whether the mappings agree."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gpt4roi_nb.failures.error_kinds import error_kinds
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# Without these columns there is nothing to show; others may be missing.
+# Required columns; others may be missing.
 COLUMNS = ("id", "image", "width", "height", "question", "answer", "target", "correct", "boxes", "region")
 MAX_NAME = 40
 HASH_LENGTH = 6
 
 
 class ResultLike(Protocol):
-    """What is read of a `Result`."""
+    """The parts of a `Result` that this room reads."""
 
     @property
     def benchmark(self) -> str: ...
@@ -32,12 +32,18 @@ class ResultLike(Protocol):
 
 
 def rows_of(result: ResultLike) -> list[dict[str, Any]]:
-    """One dictionary a prediction, in the table's order; missing values are None.
+    """Convert the table of a result to one dictionary per prediction, in the table's order.
 
-    Adds `error_kind` (see `error_kinds`) and, where both mappings chose a class, `mappings_agree`.
+    Adds `error_kind` (see `error_kinds`) and `mappings_agree`, which is None unless both mappings chose a class.
+
+    Args:
+        result: a `Result`.
+
+    Returns:
+        Column → value for each row; missing values are None.
 
     Raises:
-        ValueError: a column is missing, two rows have one id, or an image or a box has no width or height.
+        ValueError: a column is missing, two rows share an id, or an image or a box has no width or height.
     """
     table = result.predictions
     missing = [column for column in COLUMNS if column not in table.columns]
@@ -74,21 +80,33 @@ def _check_sizes(row: dict[str, Any]) -> None:
 
 
 def _is_missing(value: Any) -> bool:
-    """None, NaN or pandas' NA; a list or array is none of them."""
+    """Return whether a value is None, NaN or pandas' NA; a list or array is not."""
     if value is None or type(value).__name__ == "NAType":
         return True
     return isinstance(value, float) and value != value
 
 
 def field_of(result: ResultLike) -> str:
-    """The name of the field that holds the predictions of a result's checkpoint: letters, digits and underscores."""
+    """Return the name of the field for the predictions of a result's checkpoint: letters, digits and underscores.
+
+    Args:
+        result: a `Result`.
+
+    >>> from gpt4roi_nb import GPT4RoI
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> from gpt4roi_nb.evaluate import evaluate
+    >>> from gpt4roi_nb.failures import field_of
+    >>> world = write_world("world", 2, progress=False)
+    >>> field_of(evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False))  # ends in a hash of the weights
+    'predictions_demo_...'
+    """
     name = re.sub(r"[^a-z0-9]+", "_", Path(result.card.checkpoint_name).name.lower()).strip("_")
     # Names repeat ("checkpoint-500"); the hash of the weights does not.
     return f"predictions_{name[:MAX_NAME]}_{result.card.checkpoint[:HASH_LENGTH]}"
 
 
 def fingerprint(rows: list[dict[str, Any]]) -> str:
-    """Tells one result of a checkpoint from another."""
+    """Hash the rows, to tell one result of a checkpoint from another."""
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: str(row["id"])):
         digest.update(repr((row["id"], row["question"], row["answer"], row["target"], row["correct"])).encode())

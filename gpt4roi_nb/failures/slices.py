@@ -1,4 +1,4 @@
-"""Counts of a result's predictions by slice, each under the filters of the others."""
+"""Count a result's predictions by slice, each dimension under the filters of the others."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ DIMENSIONS = {
     "target": "Right answer",
     TAG: "Tag",
 }
-# Bars a chart: more are not read. Those with the most wrong answers are shown.
+# Bars per chart, which shows those with the most wrong answers.
 MAX_BARS = 12
 _ORDERS: dict[str, Sequence[str]] = {"size_bin": ("small", "medium", "large"), "error_kind": (*ERROR_KINDS, NOT_JUDGED)}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """value: of the dimension. total, wrong: predictions that have it, and of them the wrong ones."""
+    """A bar of a chart.
+
+    Attributes:
+        value: of the dimension.
+        total: number of predictions with this value.
+        wrong: number of wrong ones among them.
+    """
 
     value: str
     total: int
@@ -32,7 +38,11 @@ class Bar:
 
 
 class Slices:
-    """Rows of a result (see `rows_of`), filtered by the values of their dimensions."""
+    """Filters rows of a result by the values of their dimensions.
+
+    Args:
+        rows: of `rows_of`.
+    """
 
     def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
         self.rows = list(rows)
@@ -40,7 +50,7 @@ class Slices:
         self._tags: dict[str, list[str]] = {}
 
     def set_tags(self, tags: Mapping[str, Iterable[str]]) -> None:
-        """tags: name → ids of the predictions that have it."""
+        """Set the tags. tags: name → ids of the predictions that have it."""
         self._tags = {}
         for name, items in tags.items():
             for item in items:
@@ -50,27 +60,35 @@ class Slices:
             self.filters[TAG] &= known
 
     def toggle(self, dimension: str, value: str) -> None:
-        """Filters by one value more of a dimension, or no longer by it. A dimension without values filters nothing."""
+        """Add a value to the filter of a dimension, or remove it. A dimension without values filters nothing.
+
+        Args:
+            dimension: one of `DIMENSIONS`.
+            value: of that dimension.
+
+        Raises:
+            ValueError: there is no such dimension.
+        """
         if dimension not in DIMENSIONS:
-            raise ValueError(f"expected a dimension ({', '.join(DIMENSIONS)}), but {dimension!r} came")
+            raise ValueError(f"expected a dimension ({', '.join(DIMENSIONS)}), but got {dimension!r}")
         self.filters[dimension] = self.filters.get(dimension, set()) ^ {value}
 
     def selected(self, but: str | None = None) -> list[dict[str, Any]]:
-        """The rows that pass the filters of every dimension, `but` one."""
+        """Return the rows that pass the filters of all dimensions, except those of dimension `but`."""
         active = [(name, values) for name, values in self.filters.items() if values and name != but]
         return [
             row for row in self.rows if all(values.intersection(self._values(row, name)) for name, values in active)
         ]
 
     def bars(self, dimension: str) -> list[Bar]:
-        """The values of a dimension, counted under the filters of the others: at most `MAX_BARS`."""
+        """Count the values of a dimension under the filters of the others, and return at most `MAX_BARS`."""
         total: dict[str, int] = {}
         wrong: dict[str, int] = {}
         for row in self.selected(but=dimension):
             for value in self._values(row, dimension):
                 total[value] = total.get(value, 0) + 1
                 wrong[value] = wrong.get(value, 0) + (row["correct"] is False)
-        for value in self.filters.get(dimension, ()):  # one that is chosen stays, so that it can be let go
+        for value in self.filters.get(dimension, ()):  # a chosen value stays, so that it can be deselected
             total.setdefault(value, 0)
         found = [Bar(value, total[value], wrong.get(value, 0)) for value in total]
         if dimension == "error_kind":
@@ -86,10 +104,10 @@ class Slices:
         return shown
 
     def charts(self) -> dict[str, list[Bar]]:
-        """Dimension → bars, where there is something to choose."""
+        """Return dimension → bars, for dimensions with something to choose."""
         found = {name: self.bars(name) for name in DIMENSIONS}
         if all(row.get("target") == row.get("kind") for row in self.rows) and not self.filters.get("target"):
-            del found["target"]  # slices are what is right: one chart tells both
+            del found["target"]  # slices are the right answers: one chart suffices
         return {
             name: bars
             for name, bars in found.items()

@@ -1,4 +1,4 @@
-"""The saved views of a dataset of failures: what one looks at first, named alike for each checkpoint."""
+"""The saved views of a dataset of failures, with the same names for each checkpoint."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from gpt4roi_nb.failures.error_kinds import WRONG_REGION
 
-# So many of the failures that the model was surest of; a screenful or two, to be read one by one.
+# Number of failures that the model was surest of: a screenful or two, to be read one by one.
 MOST_CONFIDENT = 100
-# A view a slice, the most frequent first: more do not fit a menu.
+# One view per slice, the most frequent first; more do not fit a menu.
 MAX_SLICES = 100
 
 
@@ -19,25 +19,31 @@ FAILURES = "failures"
 
 
 def view_name(whose: str, title: str) -> str:
-    """What a saved view is called. whose: see `label_for`."""
+    """Return the name of a saved view. whose: see `label_for`."""
     return f"{whose}: {title}"
 
 
 def label_for(checkpoint_name: str, field: str, taken: Iterable[str]) -> str:
-    """What the saved views of a field begin with: the checkpoint's name, or the field's where that is taken."""
+    """Return the prefix of a field's saved views: the checkpoint's name or, if that is taken, the field's."""
     name = Path(checkpoint_name).name
     return field.removeprefix("predictions_") if _slug(name) in map(_slug, taken) else name
 
 
 def _slug(name: str) -> str:
-    """FiftyOne tells views apart by letters and digits alone."""
+    """Reduce a name to what FiftyOne distinguishes views by: letters and digits."""
     return re.sub(r"[\W_]+", "-", name.lower())
 
 
 def make_views(fo: Any, dataset: Any, field: str, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """(name, view) for each saved view of one checkpoint's field; none that would be empty.
+    """Yield (name, view) for each saved view of one checkpoint's field, except empty ones.
 
-    Each shows the images that hold such a label, and of the labels only these; the ground truth stays.
+    A view shows the images with matching labels, and in this field only these labels; the ground truth stays.
+
+    Args:
+        fo: the module `fiftyone`.
+        dataset: of `to_fiftyone`.
+        field: of predictions.
+        rows: of `rows_of`.
     """
     F = fo.ViewField
     wrong = F("correct") == False  # noqa: E712  # an expression, not a comparison
@@ -62,7 +68,7 @@ def make_views(fo: Any, dataset: Any, field: str, rows: list[dict[str, Any]]) ->
 
 
 def slices(rows: list[dict[str, Any]]) -> list[str]:
-    """The values of `kind`, the most frequent first, at most `MAX_SLICES`."""
+    """Return the values of `kind`, the most frequent first, at most `MAX_SLICES`."""
     counts: dict[str, int] = {}
     for row in rows:
         if kind := str(row.get("kind") or ""):

@@ -1,4 +1,4 @@
-"""Labels written to FiftyOne's database in bulk."""
+"""Write labels to FiftyOne's database in bulk."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 
 class DetectionWriter:
-    """Rows as the documents that FiftyOne keeps of detections in its database.
+    """Builds the documents that FiftyOne stores for detections.
 
-    FiftyOne's own objects cost two milliseconds a detection, most of it checks of values that are known to be right; so
-    one of them is made, and its document filled in for each row. A test holds the two alike.
+    FiftyOne's own objects cost two milliseconds per detection, mostly for checks of values that are known to be right.
+    So one of them is made, and its document is filled in for each row. A test compares the two.
+
+    Args:
+        fo: the module `fiftyone`.
     """
 
     def __init__(self, fo: Any) -> None:
@@ -36,7 +39,7 @@ class DetectionWriter:
         }
 
     def ground_truth(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The right answer of a row, with its mask where there is one."""
+        """Return the document of a row's right answer, with its mask if there is one."""
         document = self._document(row["target"], row, SHARED)
         counts = row.get("mask")
         if isinstance(counts, str) and counts and (mask := mask_in_box(counts, row)) is not None:
@@ -44,7 +47,7 @@ class DetectionWriter:
         return document
 
     def prediction(self, row: dict[str, Any]) -> dict[str, Any]:
-        """What the model said; `confidence` is the probability of a token of it, by its mean log-probability."""
+        """Return the document of a row's answer; `confidence` is exp of its mean log-probability per token."""
         document = self._document(row["answer"], row, PREDICTED)
         logprob = row.get("logprob")
         if logprob is not None:
@@ -53,16 +56,18 @@ class DetectionWriter:
 
 
 def get_collection(dataset: Any) -> Any:
-    """The collection of the database that holds a dataset's samples."""
+    """Return the database collection that holds a dataset's samples."""
     from fiftyone.core.odm import get_db_conn
 
     return get_db_conn()[dataset._sample_collection_name]
 
 
 def added_labels(sample: str, changes: dict[str, tuple[bool, list[dict[str, Any]]]]) -> UpdateOne:
-    """The write that adds detections to a sample: all of its fields at once, or none.
+    """Build the write that adds detections to a sample, atomically for all fields. Existing detections stay.
 
-    changes: field → (whether the sample has nothing there yet, documents of detections). Those that it has stay.
+    Args:
+        sample: its id.
+        changes: field → (whether the sample has nothing there yet, documents of detections).
     """
     from bson import ObjectId
     from pymongo import UpdateOne

@@ -22,7 +22,7 @@ from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction
 from gpt4roi_nb.evaluate.benchmarks.vcr import VCR
 from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.evaluate.predict import BatchedPredictor, Picture
+from gpt4roi_nb.evaluate.predict import BatchedPredictor, LoadedImage
 from gpt4roi_nb.images import load_image
 
 PICTURES = 40  # of which 4 are for validation
@@ -36,7 +36,7 @@ Answers = dict[str, tuple[float, ...]]
 def plain(
     gpt4roi: GPT4RoI,
     asked: list[Item],
-    pictures: dict[str, Picture],
+    pictures: dict[str, LoadedImage],
     *,
     share_image: bool = False,
     all_letters: bool = False,
@@ -68,7 +68,7 @@ def plain(
     return found
 
 
-def shared(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, Picture], batch_size: int) -> Answers:
+def shared(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, LoadedImage], batch_size: int) -> Answers:
     """As `evaluate` asks."""
     predictor = BatchedPredictor(gpt4roi, "likelihood", batch_size, 16)
     found: Answers = {}
@@ -87,7 +87,7 @@ def run() -> list[dict[str, object]]:
         asked = list(VCR.items(EvalConfig(world, "val", scorer="likelihood"), Problems()))
         images = {path: load_image(path) for path in dict.fromkeys(item.image for item in asked)}
     transform = gpt4roi.processor.image_processor.picture
-    pictures = {path: Picture(transform(image), image.size) for path, image in images.items()}
+    pictures = {path: LoadedImage(transform(image), image.size) for path, image in images.items()}
     ways: dict[str, Callable[[], Answers]] = {
         "plain": lambda: plain(gpt4roi, asked, pictures),
         "letters": lambda: plain(gpt4roi, asked, pictures, all_letters=True),

@@ -117,7 +117,7 @@ def test_an_interrupt_keeps_what_was_answered_and_the_same_call_goes_on(
     assert run(photos, table, tiny) == 130
     first = read(tmp_path / "answers.csv")
     assert [row["problem"] for row in first].count(NOT_ASKED) == 3 and len(first) == 5
-    assert "the same call goes on" in capsys.readouterr().err
+    assert "the same call continues" in capsys.readouterr().err
 
     def counted(self, questions, shared):
         asked.append(len(questions))

@@ -14,8 +14,8 @@ from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.evaluate.asking import QuestionCost
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.evaluate.pictures import read_ahead, windows
-from gpt4roi_nb.evaluate.predict import TOO_LONG, BatchedPredictor, Picture
+from gpt4roi_nb.evaluate.predict import TOO_LONG, BatchedPredictor, LoadedImage
+from gpt4roi_nb.evaluate.read_ahead import read_ahead, windows
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 
@@ -40,7 +40,8 @@ def images() -> dict[str, object]:
 
 def answers(gpt4roi, asked, scorer, batch_size=8, given=None) -> dict[str, object]:
     loaded = {
-        name: Picture(gpt4roi.processor.image_processor.picture(image), image.size) for name, image in images().items()
+        name: LoadedImage(gpt4roi.processor.image_processor.picture(image), image.size)
+        for name, image in images().items()
     }
     predictor = BatchedPredictor(gpt4roi, scorer, batch_size, 12)
     found = {}

@@ -269,7 +269,7 @@ def test_the_card_names_the_embedder_and_the_judges(world, gpt4roi):
     assert set(plain.versions) - set(usual.versions) == {"pycocotools"}
 
 
-def test_false_names_are_not_in_the_picture_and_come_first_half_the_time(world):
+def test_false_names_are_not_in_the_image_and_come_first_half_the_time(world):
     items, _ = listed("lvis", world, split="train")
     shown: dict[str, set[str]] = {}
     for item in items:
@@ -402,7 +402,7 @@ def test_the_command_says_all_that_is_missing(world, tmp_path, capsys):
     (tmp_path / "coco" / "val2017").mkdir(parents=True)
     assert main(["coco", "--root", str(tmp_path)]) == 1
     told = capsys.readouterr().err
-    assert "lacks what coco (val) needs" in told and "instances_val2017.json" in told and "pictures" not in told
+    assert "lacks what coco (val) needs" in told and "instances_val2017.json" in told and "images: " not in told
     assert main(["coco", "--root", str(tmp_path / "nowhere")]) == 1
     assert "there is no folder" in capsys.readouterr().err
     for name in ("coco/val2017", "paco"):

@@ -267,7 +267,7 @@ def test_visual_genome_asks_once_a_caption(tmp_path: Path) -> None:
     assert problems.counts() == {"box without area": 1}
     # the data set's own folder will do as well
     assert [item.id for item in VG.items(EvalConfig(root / "vg", "val"), Problems())] == [item.id for item in items]
-    assert set(VG.files(root, "all")) == {"regions", "sizes of images", "pictures in VG_100K"}
+    assert set(VG.files(root, "all")) == {"regions", "sizes of images", "images in VG_100K"}
     asked = VG.items(EvalConfig(root, "val", question="Caption <region1>."), Problems())
     assert {item.question for item in asked} == {"Caption <region1>."}
 

@@ -109,7 +109,7 @@ def test_a_damaged_line_is_asked_again_and_the_others_stay(journal, damaged, pla
     assert plain([read(journal.folder).done().values()]) == plain(left)
     # Where the process that wrote the file does not run any more, too.
     mended = Journal(journal.folder, process=place)
-    with pytest.warns(UserWarning, match=r"1 damaged line.* out of '.*answers-0.jsonl'; .* asked again"):
+    with pytest.warns(UserWarning, match=r"1 damaged line.* from '.*answers-0.jsonl'; .* asked again"):
         mended.mend()
     assert plain([mended.done().values()]) == plain(left)
     with warnings.catch_warnings():
@@ -149,5 +149,7 @@ def test_answers_about_images_that_have_changed_are_refused(journal):
     stamps = {"a": "10 20", "b": "1 1", "c": "30 40", "d": "5 6"}
     journal.check_images(stamps.__getitem__)  # of `d` it is not known, and `b` has no answer
     journal.check_images(lambda name: "")  # gone: what was answered stays
-    with pytest.raises(ValueError, match=r"1 answers? about images that have changed since, such as that of 'c'; name"):
+    with pytest.raises(
+        ValueError, match=r"1 answers? about images that have changed since, such as the answer to 'c'; name"
+    ):
         journal.check_images({**stamps, "c": "30 41"}.__getitem__)

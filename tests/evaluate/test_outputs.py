@@ -9,7 +9,7 @@ THINGS = (True, False, False)  # of classes 0, 1, 2; column 3 is void
 
 
 def masks(*rows: str) -> np.ndarray:
-    """One mask a string: "##.." of a picture one pixel high."""
+    """One mask per string: "##.." in an image one pixel high."""
     return np.array([[[sign == "#" for sign in row]] for row in rows], bool)
 
 
@@ -31,7 +31,7 @@ def test_pixels_without_a_region_or_in_a_void_one_have_no_class() -> None:
 
 
 @pytest.mark.slow
-def test_semantic_bands_of_a_large_picture_fit_together() -> None:
+def test_semantic_bands_of_a_large_image_fit_together() -> None:
     rng = np.random.default_rng(0)
     regions = rng.random((3, 300, 400)) < 0.4
     probabilities = rng.dirichlet(np.ones(150), 3)
@@ -82,5 +82,5 @@ def test_no_regions_give_empty_outputs() -> None:
 def test_wrong_shapes_are_told() -> None:
     with pytest.raises(ValueError, match=r"masks must be \(N, H, W\) bool"):
         semantic(np.zeros((1, 2, 3)), np.zeros((1, 4)))
-    with pytest.raises(ValueError, match="a row a mask: there are 2 masks"):
+    with pytest.raises(ValueError, match="one row per mask: there are 2 masks"):
         panoptic(np.zeros((2, 2, 3), bool), np.zeros((1, 4)), THINGS)

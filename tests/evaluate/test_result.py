@@ -159,11 +159,13 @@ def test_the_gallery_pages_filters_and_sorts(result):
     gallery = result.gallery(page_size=5, columns=3)
     assert isinstance(gallery, Gallery) and gallery.pages == 3 and len(gallery.rows) == 12
     assert gallery.rows["logprob"].is_monotonic_decreasing
-    first = bytes(gallery._picture.value)
+    first = bytes(gallery._page_image.value)
     assert first.startswith(b"\x89PNG") and gallery._back.disabled and not gallery._forth.disabled
     gallery._forth.click()
     assert (
-        gallery.page == 1 and bytes(gallery._picture.value) != first and gallery._told.value.startswith("6–10 of 12;")
+        gallery.page == 1
+        and bytes(gallery._page_image.value) != first
+        and gallery._told.value.startswith("6–10 of 12;")
     )
     gallery._verdict.value = "wrong"
     assert gallery.page == 0 and not gallery.rows["correct"].any()
@@ -176,11 +178,11 @@ def test_the_gallery_pages_filters_and_sorts(result):
     assert gallery.page == gallery.pages - 1 and gallery._forth.disabled
 
 
-def test_the_gallery_survives_a_picture_that_is_gone_and_no_rows_at_all(result):
+def test_the_gallery_survives_an_image_that_is_gone_and_no_rows_at_all(result):
     gone = result.predictions.assign(image="/nowhere/at/all.jpg")
-    assert bytes(Gallery(gone)._picture.value).startswith(b"\x89PNG")
+    assert bytes(Gallery(gone)._page_image.value).startswith(b"\x89PNG")
     empty = result.gallery("kind == 'none'")
-    assert empty._told.value == "nothing fits these filters" and bytes(empty._picture.value) == b""
+    assert empty._told.value == "no prediction fits these filters" and bytes(empty._page_image.value) == b""
     for arguments in ({"sort": "best"}, {"verdict": "maybe"}, {"page_size": 0}):
         with pytest.raises(ValueError, match="must be"):
             result.gallery(**arguments)
@@ -188,12 +190,12 @@ def test_the_gallery_survives_a_picture_that_is_gone_and_no_rows_at_all(result):
 
 def test_the_gallery_draws_regions_in_their_colours(result, tmp_path: Path):
     from gpt4roi_nb.draw import region_color
-    from gpt4roi_nb.evaluate.gallery import _picture
+    from gpt4roi_nb.evaluate.gallery import _image
 
     Image.new("RGB", (100, 80), "white").save(tmp_path / "white.png")
     row = result.predictions.iloc[0].copy()
     row["image"], row["boxes"] = str(tmp_path / "white.png"), [[10.0, 10.0, 50.0, 50.0], [60.0, 20.0, 90.0, 70.0]]
-    colors = {color for _, color in _picture(row).getcolors(2**20)}
+    colors = {color for _, color in _image(row).getcolors(2**20)}
     for number in (1, 2):
         wanted = region_color(number).lstrip("#")
         assert tuple(int(wanted[k : k + 2], 16) for k in (0, 2, 4)) in colors

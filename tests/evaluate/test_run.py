@@ -105,7 +105,7 @@ def test_an_interrupt_keeps_what_was_answered(world, gpt4roi, whole, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "add", interrupts)
-        with pytest.warns(UserWarning, match="the same call goes on from there"):
+        with pytest.warns(UserWarning, match="the same call continues from there"):
             part = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
     assert not part.card.complete and "NOT COMPLETE" in str(part.table())
     assert 0 < len(part.predictions) < len(whole.predictions)
@@ -284,7 +284,7 @@ def test_a_stop_ends_it_early(world, gpt4roi):
     with pytest.warns(UserWarning, match="stopped after"):
         part = evaluate("coco", gpt4roi, world, stop=stop, batch_size=8, progress=False)
     assert not part.card.complete and len(part.predictions)
-    with pytest.raises(RuntimeError, match="too few for figures"):
+    with pytest.raises(RuntimeError, match="too few for any metric"):
         evaluate("coco", gpt4roi, world, stop=stop, batch_size=1, progress=False)
 
 
@@ -314,13 +314,13 @@ def test_bad_data_is_counted_by_reason_and_the_rest_is_measured(own, gpt4roi, wh
     entries = [json.loads(line) for line in lines]
     images = sorted({entry["img_fn"] for entry in entries})
     (own / "vcr" / "vcr1images" / images[0]).unlink()
-    (own / "vcr" / "vcr1images" / images[1]).write_bytes(b"no picture")
+    (own / "vcr" / "vcr1images" / images[1]).write_bytes(b"no image")
     victim = next(k for k, entry in enumerate(entries) if entry["img_fn"] == images[2])
     entries[victim]["answer_label"] = 7
     lines = [json.dumps(entry) for entry in entries]
     lines.append('{"img_fn": "half a li')
     file.write_text("\n".join(lines) + "\n")
-    with pytest.warns(UserWarning, match=r"1 of 4 pictures are not there, such as /.*are left out"):
+    with pytest.warns(UserWarning, match=r"1 of 4 images are missing, such as /.*are left out"):
         result = evaluate("vcr", gpt4roi, own, **SMALL)
     gone = {name: 2 * sum(entry["img_fn"] == name for entry in entries) for name in images[:2]}
     assert result.card.left_out == {
@@ -335,13 +335,13 @@ def test_bad_data_is_counted_by_reason_and_the_rest_is_measured(own, gpt4roi, wh
     assert list(result.predictions["answer"]) == list(expected["answer"])
 
 
-def test_pictures_that_come_later_are_asked_about(own, world, gpt4roi, whole, tmp_path, monkeypatch):
+def test_images_that_come_later_are_asked_about(own, world, gpt4roi, whole, tmp_path, monkeypatch):
     folder = tmp_path / "kept"
     first, second = sorted(own / Path(path).relative_to(world) for path in {*whole.predictions["image"]})[:2]
     first.rename(tmp_path / "gone.jpg")
     good = second.read_bytes()
-    second.write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match="1 of 4 pictures are not there"):
+    second.write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="1 of 4 images are missing"):
         part = evaluate("vcr", gpt4roi, own, folder=folder, **SMALL)
     assert set(part.card.left_out) == {"no such image", "image cannot be read"}
     (tmp_path / "gone.jpg").rename(first)
@@ -369,14 +369,14 @@ def test_images_that_were_replaced_since_are_not_mixed_with_the_old(own, gpt4roi
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "add", stops)
-        with pytest.warns(UserWarning, match="goes on from there"):
+        with pytest.warns(UserWarning, match="continues from there"):
             evaluate("vcr", gpt4roi, own, folder=folder, **SMALL)
     asked = {row.id for row in written}
     image = next(row.image for row in whole.predictions.itertuples() if row.id in asked)
     replaced = own / Path(image).relative_to(Path(image).parents[3])
     facts = replaced.stat()
     os.utime(replaced, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
-    with pytest.raises(ValueError, match=r"answers about images that have changed since, such as that of 'vcr/"):
+    with pytest.raises(ValueError, match=r"answers about images that have changed since, such as the answer to 'vcr/"):
         evaluate("vcr", gpt4roi, own, folder=folder, **SMALL)
     os.utime(replaced, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert evaluate("vcr", gpt4roi, own, folder=folder, **SMALL).metrics == whole.metrics
@@ -418,7 +418,7 @@ def test_data_sets_may_be_linked_into_one_root(name, world, tmp_path):
         for path in (whole / "coco").iterdir():
             path.rename(tmp_path / path.name)
             (root / "coco" / path.name).symlink_to(tmp_path / path.name)
-    if name == "lvis":  # pictures of val lie in train2017 too
+    if name == "lvis":  # images of val lie in train2017 too
         file = root / "lvis" / "lvis_v1_val.json"
         content = json.loads(file.read_text())
         moved = content["images"][0]["coco_url"].rsplit("/", 1)[1]
@@ -465,7 +465,7 @@ def test_nothing_that_can_be_asked_is_said_in_words(own, gpt4roi):
     shutil.rmtree(own / "coco" / "val2017")
     (own / "coco" / "val2017").mkdir()
     with (
-        pytest.warns(UserWarning, match="4 of 4 pictures are not there"),
+        pytest.warns(UserWarning, match="4 of 4 images are missing"),
         pytest.raises(ValueError, match=r"none of the \d+ questions could be asked: \d+ × no such image"),
     ):
         evaluate("coco", gpt4roi, own, **SMALL)
@@ -576,7 +576,7 @@ def test_the_leaderboards_file_has_a_row_for_what_could_not_be_asked(test_split,
     (test_split / "vcr" / "vcr1images" / entries[-1]["img_fn"]).unlink()
     file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     lost = {names[0], *(entry["annot_id"] for entry in entries if entry["img_fn"] == entries[-1]["img_fn"])}
-    with pytest.warns(UserWarning, match="1 of 4 pictures are not there"):
+    with pytest.warns(UserWarning, match="1 of 4 images are missing"):
         result = evaluate("vcr", gpt4roi, test_split, split="test", folder=tmp_path / "kept", **SMALL)
     check_submission(tmp_path / "kept" / SUBMISSION, names)
     submitted = pd.read_csv(tmp_path / "kept" / SUBMISSION).set_index("annot_id")
@@ -592,9 +592,9 @@ def test_the_leaderboards_file_has_a_row_for_what_could_not_be_asked(test_split,
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda rows: rows[0].__setitem__(1, "answer0"), "the head must be"),
-        (lambda rows: rows.pop(), "one row an annotation; see 'b'"),
-        (lambda rows: rows.append(rows[1]), "one row an annotation; see 'a'"),
+        (lambda rows: rows[0].__setitem__(1, "answer0"), "the header must be"),
+        (lambda rows: rows.pop(), "one row per annotation; see 'b'"),
+        (lambda rows: rows.append(rows[1]), "one row per annotation; see 'a'"),
         (lambda rows: rows[1].__setitem__(4, "0.9"), "row 'a': answer must sum to 1, but sums to 1.65"),
         (lambda rows: rows[2].__setitem__(20, "-1"), "row 'b' must hold 20 probabilities"),
     ],

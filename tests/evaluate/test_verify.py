@@ -77,10 +77,10 @@ class Answers:
         self.vcr, self.exact, self.near = vcr, exact, near
         self.asked = 0
 
-    def __call__(self, predictor, batches, pictures):
+    def __call__(self, predictor, batches, images):
         for batch in batches:
             self.asked += len(batch)
-            yield [Prediction(item.id, self.answer(item), -0.1, None, 0.0, 16, 16, pictures[item.image].stamp)
+            yield [Prediction(item.id, self.answer(item), -0.1, None, 0.0, 16, 16, images[item.image].stamp)
                    for item in batch]  # fmt: skip
 
     def answer(self, item: Item) -> str:
@@ -190,7 +190,7 @@ def test_an_early_end_is_no_verdict_unless_the_figures_differ_already():
     exact = published(MODEL, VCR).metrics
     part = result(exact, 3, complete=False)
     found = Verification(MODEL, list(judge(MODEL, VCR, part)), {"vcr": part}, [])
-    assert found.behaves_as_published is None and "ended early; the same call goes on" in found.sentence
+    assert found.behaves_as_published is None and "ended early; the same call continues" in found.sentence
     nothing = replace(part, metrics={}, intervals={})
     said = Verification(MODEL, list(judge(MODEL, VCR, nothing)), {"vcr": nothing}, []).as_json()
     assert said["findings"][0]["measured"] is None and said["behaves_as_published"] is None

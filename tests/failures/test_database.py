@@ -73,7 +73,7 @@ def test_a_database_that_does_not_answer_is_named_with_the_three_ways_out() -> N
     ("secret", "words"),
     [
         ("s3cret", SILENT),
-        ("s3c@ret", "FIFTYONE_DATABASE_URI is no address of a MongoDB"),  # not escaped, as it has to be
+        ("s3c@ret", "FIFTYONE_DATABASE_URI is not an address of a MongoDB"),  # not escaped, as it has to be
         (
             "12/s3cret",
             SILENT,
@@ -89,7 +89,7 @@ def test_a_password_in_the_uri_is_not_shown(secret: str, words: str) -> None:
 @pytest.mark.slow
 def test_no_mongod_is_said_in_words() -> None:
     said = connect("", "without")
-    assert said.startswith("NONE FiftyOne keeps what it shows in a MongoDB, and there is none here. Three ways out")
+    assert said.startswith("NONE FiftyOne keeps its data in a MongoDB, and there is none here. Three ways out")
 
 
 # FiftyOne's own database is one for a user, and one that runs is taken: the notebook must not run beside this.

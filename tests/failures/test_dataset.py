@@ -270,7 +270,7 @@ def test_a_dataset_that_was_made_and_not_marked_is_taken(fiftyone, result) -> No
 
 def test_bad_input_is_refused_in_words(fiftyone, result, images) -> None:
     fiftyone.Dataset("mine").add_sample(fiftyone.Sample(filepath=str(images[0])))
-    with pytest.raises(ValueError, match="was not made here"):
+    with pytest.raises(ValueError, match="was not made by this package"):
         imported(result, name="mine")
     moved = result.predictions.assign(image="/nowhere/0.png")
     with pytest.raises(FileNotFoundError, match=r"/nowhere/0\.png"):
@@ -317,7 +317,7 @@ def test_a_field_that_holds_something_else_stays_as_it_is(fiftyone, result, fiel
     dataset.add_sample_field("weather", fiftyone.StringField)
     before = dataset.first().to_dict()
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="holds something else, and is left as it is"):
+        with pytest.raises(ValueError, match="holds something else, and is left unchanged"):
             imported(result, field=field, overwrite=overwrite)
     dataset.reload()
     assert dataset.first().to_dict() == before
@@ -328,7 +328,7 @@ def test_a_field_that_holds_something_else_stays_as_it_is(fiftyone, result, fiel
 
 def test_an_import_goes_on_after_the_database_was_killed(fiftyone, mongo: Mongo, images, monkeypatch) -> None:
     result = make_predictions(images)
-    monkeypatch.setattr(dataset_module, "IMAGES_A_BATCH", 3)
+    monkeypatch.setattr(dataset_module, "IMAGES_PER_BATCH", 3)
     written = []
     plain = dataset_module.added_labels
 
@@ -340,7 +340,7 @@ def test_an_import_goes_on_after_the_database_was_killed(fiftyone, mongo: Mongo,
 
     monkeypatch.setattr(dataset_module, "added_labels", kill_at_the_eighth)
     try:
-        with pytest.raises(NoDatabase, match=r"went away after 6 of 12 images.*nothing is doubled"):
+        with pytest.raises(NoDatabase, match=r"went away after 6 of 12 images.*without duplicates"):
             imported(result)
         with pytest.raises(NoDatabase, match=r"does not answer.*Three ways out"):
             imported(result)
