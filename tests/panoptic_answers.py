@@ -1,4 +1,4 @@
-"""Answers to the hand-made pictures, right but for some; what they are worth, and as files of the official tools."""
+"""Answers to the hand-made images, right but for some; what they are worth, and as files of the official tools."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cityscapes and ADE20K folders of a few hand-made pictures, small enough to work every figure out by hand."""
+"""Cityscapes and ADE20K folders of a few hand-made images, small enough to work every figure out by hand."""
 
 import json
 from collections.abc import Sequence
@@ -37,10 +37,10 @@ STREET = cut(
 YARD = cut((SKY, slice(0, 20), slice(0, 100)), (24000, slice(20, 40), slice(0, 25)))
 
 
-def write_cityscapes(root: Path, pictures: Sequence[np.ndarray] = (STREET, YARD), split: str = "val") -> Path:
-    """The folder `root`, whose pictures are `city_000000_000000` and so on."""
+def write_cityscapes(root: Path, images: Sequence[np.ndarray] = (STREET, YARD), split: str = "val") -> Path:
+    """The folder `root`, whose images are `city_000000_000000` and so on."""
     annotations = []
-    for number, ids in enumerate(pictures):
+    for number, ids in enumerate(images):
         stem = f"city_{number:06d}_000000"
         truth = root / "gtFine" / split / "city"
         panoptic = root / "gtFine" / f"cityscapes_panoptic_{split}"
@@ -74,10 +74,10 @@ ROOM = cut(
 YARD_ROOM = cut((1, slice(0, 20), slice(0, 100)), (7000, slice(20, 40), slice(0, 20)))
 
 
-def write_ade20k(root: Path, pictures: Sequence[np.ndarray] = (ROOM,)) -> Path:
-    """The folder `root` with ADEChallengeData2016, whose pictures are `ADE_val_00000001` and so on."""
+def write_ade20k(root: Path, images: Sequence[np.ndarray] = (ROOM,)) -> Path:
+    """The folder `root` with ADEChallengeData2016, whose images are `ADE_val_00000001` and so on."""
     base, annotations = root / "ADEChallengeData2016", []
-    for number, ids in enumerate(pictures, start=1):
+    for number, ids in enumerate(images, start=1):
         stem = f"ADE_val_{number:08d}"
         truth, panoptic = base / "annotations" / "validation", base / "ade20k_panoptic_val"
         photos = base / "images" / "validation"

@@ -25,7 +25,7 @@ from gpt4roi_nb.evaluate.options import choice
 from gpt4roi_nb.evaluate.predict import BatchedPredictor, LoadedImage
 from gpt4roi_nb.images import load_image
 
-PICTURES = 40  # of which 4 are for validation
+IMAGES = 40  # of which 4 are for validation
 BATCH = 16
 REPEATS = 3
 CLOSE = 1e-3  # between log-probabilities
@@ -36,7 +36,7 @@ Answers = dict[str, tuple[float, ...]]
 def plain(
     gpt4roi: GPT4RoI,
     asked: list[Item],
-    pictures: dict[str, LoadedImage],
+    images: dict[str, LoadedImage],
     *,
     share_image: bool = False,
     all_letters: bool = False,
@@ -44,12 +44,10 @@ def plain(
     """One full forward per option, or per question; with `share_image` the image is encoded once."""
     model = gpt4roi.model
     found: Answers = {}
-    encodings = {
-        path: model.encode_image(picture.pixel_values[None]) for path, picture in pictures.items() if share_image
-    }
+    encodings = {path: model.encode_image(image.pixel_values[None]) for path, image in images.items() if share_image}
     for item in asked:
-        picture = pictures[item.image]
-        boxes = torch.from_numpy(normalise(item.boxes, *picture.size))
+        image = images[item.image]
+        boxes = torch.from_numpy(normalise(item.boxes, *image.size))
         offered = choice(gpt4roi.processor, item.question, item.options)
         ordered = boxes[[number - 1 for number in offered.prompt.regions]]
         letters = [letter for (letter,) in offered.continuations]
@@ -61,18 +59,18 @@ def plain(
                 vectors = model.encode_regions(encoding.fused_maps, [ordered])
                 features = {"image_features": encoding.image_features, "region_features": vectors}
             else:
-                features = {"pixel_values": picture.pixel_values[None], "boxes": [ordered]}
+                features = {"pixel_values": image.pixel_values[None], "boxes": [ordered]}
             logits = model(input_ids=ids, logits_to_keep=2, **features).logits[0, 0]
             likely += list(logits.log_softmax(-1)[letters if all_letters else [letter]])
         found[item.id] = tuple(torch.stack(likely).log_softmax(0).tolist())
     return found
 
 
-def shared(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, LoadedImage], batch_size: int) -> Answers:
+def shared(gpt4roi: GPT4RoI, asked: list[Item], images: dict[str, LoadedImage], batch_size: int) -> Answers:
     """As `evaluate` asks."""
     predictor = BatchedPredictor(gpt4roi, "likelihood", batch_size, 16)
     found: Answers = {}
-    for outcomes in predictor.answer(predictor.batches(asked), pictures):  # type: ignore[arg-type]
+    for outcomes in predictor.answer(predictor.batches(asked), images):  # type: ignore[arg-type]
         for outcome in outcomes:
             if not isinstance(outcome, Prediction):
                 raise RuntimeError(f"a question of the world could not be asked: {outcome}")
@@ -83,17 +81,17 @@ def shared(gpt4roi: GPT4RoI, asked: list[Item], pictures: dict[str, LoadedImage]
 def run() -> list[dict[str, object]]:
     gpt4roi = GPT4RoI.from_pretrained()
     with tempfile.TemporaryDirectory() as folder:
-        world = write_world(Path(folder) / "world", PICTURES, seed=606, progress=False)
+        world = write_world(Path(folder) / "world", IMAGES, seed=606, progress=False)
         asked = list(VCR.items(EvalConfig(world, "val", scorer="likelihood"), Problems()))
-        images = {path: load_image(path) for path in dict.fromkeys(item.image for item in asked)}
+        opened = {path: load_image(path) for path in dict.fromkeys(item.image for item in asked)}
     transform = gpt4roi.processor.image_processor.picture
-    pictures = {path: LoadedImage(transform(image), image.size) for path, image in images.items()}
+    images = {path: LoadedImage(transform(image), image.size) for path, image in opened.items()}
     ways: dict[str, Callable[[], Answers]] = {
-        "plain": lambda: plain(gpt4roi, asked, pictures),
-        "letters": lambda: plain(gpt4roi, asked, pictures, all_letters=True),
-        "encoding": lambda: plain(gpt4roi, asked, pictures, share_image=True),
-        "prefix": lambda: shared(gpt4roi, asked, pictures, 1),
-        "batches": lambda: shared(gpt4roi, asked, pictures, BATCH),
+        "plain": lambda: plain(gpt4roi, asked, images),
+        "letters": lambda: plain(gpt4roi, asked, images, all_letters=True),
+        "encoding": lambda: plain(gpt4roi, asked, images, share_image=True),
+        "prefix": lambda: shared(gpt4roi, asked, images, 1),
+        "batches": lambda: shared(gpt4roi, asked, images, BATCH),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     wall: dict[str, list[float]] = {name: [] for name in ways}

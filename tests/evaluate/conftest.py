@@ -15,12 +15,12 @@ from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.evaluate.metrics import captions
 from gpt4roi_nb.evaluate.metrics.captions import Meteor, meteor
 
-IMAGES = 32  # pictures 1, 11, 21 and 31 are for validation
+IMAGES = 32  # images 1, 11, 21 and 31 are for validation
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a world of `IMAGES` pictures."""
+    """The folder of a world of `IMAGES` images."""
     folder = tmp_path_factory.mktemp("worlds") / "world"
     return write_world(folder, IMAGES, seed=11, size=96, n_objects=(4, 5), workers=0, progress=False)
 

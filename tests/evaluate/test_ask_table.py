@@ -34,7 +34,7 @@ ROWS = [
 PROBLEMS = {
     4: "there is no image 'absent.png'",
     5: "add a box",
-    6: "boxes are four numbers each",
+    6: "each box must be four numbers",
     7: "lies wholly outside the image",
     8: "is not an image that can be read",
     10: "a path below the folder",
@@ -142,7 +142,7 @@ def test_an_interrupt_keeps_what_was_answered_and_the_same_call_goes_on(
     [
         ("image,boxes", "has no column question; its first line has 'image', 'boxes'"),
         ("image,question", "has no column boxes (or x1, y1, x2, y2)"),
-        ("image,question,boxes,answer", "has a column 'answer' already"),
+        ("image,question,boxes,answer", "already has a column 'answer'"),
         ("image,question,boxes,image", "has two columns 'image'"),
         ("", "has no column image"),
     ],
@@ -160,7 +160,7 @@ def test_where_no_row_can_be_asked_no_model_is_loaded(photos, tmp_path, no_model
     table = write(tmp_path / "questions.csv", [ROWS[4], ROWS[5], [*ROWS[0], "a fifth cell"]])
     assert run(photos, table, "absent") == 1
     problems = [row["problem"] for row in read(tmp_path / "answers.csv")]
-    assert len(problems) == 3 and "this row has 5 cells and the header 4" in problems[2]
+    assert len(problems) == 3 and "this row has 5 cells, but the header 4" in problems[2]
 
 
 def test_other_spreadsheets_write_semicolons_and_four_columns(photos, tmp_path) -> None:
@@ -180,6 +180,6 @@ def test_nothing_of_anybody_elses_is_written_over(photos, tmp_path, no_model, ca
     table = write(tmp_path / "questions.csv", ROWS)
     (tmp_path / "answers.csv").write_text("mine")
     assert run(photos, table, "absent") == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert ask_table.main([str(tmp_path / "no"), str(table), str(tmp_path / "new.csv")]) == 2
     assert "there is no folder" in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_a_resample_is_what_the_jar_and_bleu_make_of_the_captions_drawn(scores: 
         assert metric.of_samples is not None
         assert metric.of_samples(np.ones((1, 4), np.int64)) == pytest.approx(scores.corpus[name], abs=1e-9), name
         assert metric.value == pytest.approx(scores.corpus[name], abs=1e-9)
-    drawn = [0, 2, 0, 2, 3]  # picture p twice, r once
+    drawn = [0, 2, 0, 2, 3]  # image p twice, r once
     again = score_captions([ANSWERS[k] for k in drawn], [REFERENCES[k] for k in drawn])
     counts = np.array([[2, 0, 1, 0], [1, 1, 1, 1]])
     for name in ("METEOR", "BLEU-4", "ROUGE-L"):
@@ -330,5 +330,5 @@ def test_refcocog_asks_once_a_region_and_knows_all_its_sentences(tmp_path: Path)
     assert list(found.metrics) == list(METRICS)
     assert found.columns["score"] == [pytest.approx(1), 0]
     assert found.counts == {"empty answers": 1}
-    assert "1.5 references a region" in found.notes[0]
+    assert "1.5 references per region" in found.notes[0]
     assert score([], [], EvalConfig(tmp_path, "val")).metrics == {}

@@ -357,9 +357,9 @@ def test_ref_l4_tells_what_is_wrong_with_an_annotation(own: Path, changes: dict,
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda data: data[: len(data) // 2], "is damaged or no Parquet file"),
-        (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "is damaged or no Parquet file"),
-        (lambda data: b"", "is damaged or no Parquet file"),
+        (lambda data: data[: len(data) // 2], "is damaged or not a Parquet file"),
+        (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "is damaged or not a Parquet file"),
+        (lambda data: b"", "is damaged or not a Parquet file"),
     ],
 )
 def test_a_damaged_parquet_file_is_said_to_be_one(own: Path, damage: Callable[[bytes], bytes], words: str) -> None:

@@ -128,8 +128,8 @@ def test_torchmetrics_gives_the_same_panoptic_quality(tmp_path: Path, wrong: Wro
 
 @pytest.mark.slow
 @pytest.mark.samples
-def test_the_genuine_cityscapes_picture_is_read_and_scored(samples: Path, tmp_path: Path) -> None:
-    """The picture of cityscapesscripts' own tests: perfect answers give 100, and the official command agrees."""
+def test_the_genuine_cityscapes_image_is_read_and_scored(samples: Path, tmp_path: Path) -> None:
+    """The image of cityscapesscripts' own tests: perfect answers give 100, and the official command agrees."""
     source = samples / "cityscapes" / "dummy_panoptic"
     content = json.loads((source / "cityscapes_panoptic_dummy_trainId.json").read_text())
     png = source / "cityscapes_panoptic_dummy_trainId" / content["annotations"][0]["file_name"]

@@ -31,7 +31,7 @@ def test_regions_are_the_listed_ids_with_tight_boxes(city: PanopticData) -> None
 def test_broken_records_are_counted_by_reason(tmp_path: Path) -> None:
     root = write_cityscapes(tmp_path, [STREET, YARD, YARD])
     (root / "leftImg8bit/val/city/city_000001_000000_leftImg8bit.png").unlink()
-    (root / "gtFine/cityscapes_panoptic_val/city_000002_000000_gtFine_panoptic.png").write_bytes(b"no picture")
+    (root / "gtFine/cityscapes_panoptic_val/city_000002_000000_gtFine_panoptic.png").write_bytes(b"no image")
     problems = Problems()
     data = read_panoptic(root, "cityscapes", problems=problems)
     assert [image.id[:11] for image in data.images] == ["city_000000", "city_000002"]

@@ -98,13 +98,11 @@ def test_flat_sentence_scores_leave_the_classes_as_they_are(city: PanopticData) 
 def test_a_resample_is_what_the_official_tools_make_of_the_images_drawn(
     tmp_path: Path, dataset: str, wrong: Wrong
 ) -> None:
-    """Each picture twice and once, by counts, and the same pictures written out as a data set of their own."""
-    write, pictures = (
-        (write_cityscapes, [STREET, YARD]) if dataset == "cityscapes" else (write_ade20k, [ROOM, YARD_ROOM])
-    )
-    small = read_panoptic(write(tmp_path / "small", pictures), dataset)
+    """Each image twice and once, by counts, and the same images written out as a dataset of their own."""
+    write, drawn = (write_cityscapes, [STREET, YARD]) if dataset == "cityscapes" else (write_ade20k, [ROOM, YARD_ROOM])
+    small = read_panoptic(write(tmp_path / "small", drawn), dataset)
     found = evaluated(small, wrong).metrics()
-    large = read_panoptic(write(tmp_path / "large", [pictures[0], pictures[1], pictures[0]]), dataset)
+    large = read_panoptic(write(tmp_path / "large", [drawn[0], drawn[1], drawn[0]]), dataset)
     again = {(large.images[2].id, number): index for (_, number), index in wrong.items()}
     expected = metrics(evaluated(large, {**wrong, **again}))
     for name, metric in found.items():
@@ -116,11 +114,11 @@ def test_a_resample_is_what_the_official_tools_make_of_the_images_drawn(
 
 def test_resampled_ap_is_the_official_one_on_random_scores(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    for dataset, write, pictures in (
+    for dataset, write, drawn in (
         ("cityscapes", write_cityscapes, [STREET, YARD, STREET, STREET]),
         ("ade20k", write_ade20k, [ROOM, YARD_ROOM, ROOM, ROOM]),
     ):
-        data = read_panoptic(write(tmp_path / dataset, pictures), dataset)
+        data = read_panoptic(write(tmp_path / dataset, drawn), dataset)
         evaluator = SegmentationEvaluator(data)
         for image in data.images:
             regions = regions_of(image, data.classes)

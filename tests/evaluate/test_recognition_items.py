@@ -85,8 +85,8 @@ def test_masks_of_the_regions_come_back_as_run_lengths(tmp_path: Path) -> None:
     found, items = scored(CITYSCAPES, write_cityscapes(tmp_path), tmp_path)
     for item, counts in zip(items, found.columns["mask"], strict=True):
         mask = coco_mask.decode({"size": [40, 100], "counts": counts.encode()}).astype(bool)
-        picture = STREET if item.facts["image_id"] == "city_000000_000000" else YARD
-        assert np.array_equal(mask, picture == item.facts["segment_id"])
+        shown = STREET if item.facts["image_id"] == "city_000000_000000" else YARD
+        assert np.array_equal(mask, shown == item.facts["segment_id"])
 
 
 def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_ospreys_words_are_taken_where_the_data_has_them_and_the_card_says_so(tm
         root = write(tmp_path / chosen.name)
         said = {item.id: "a zeppelin" for item in scored(chosen, root, tmp_path)[1] if item.target in ("car", "bed")}
         before, _ = scored(chosen, root, tmp_path, said)
-        assert "do not compare with published ones" in before.notes[2]
+        assert "not comparable with published ones" in before.notes[2]
         (root / file).write_text(osprey_words(table, first, car="airship,zeppelin", bed="airship,zeppelin"))
         after, items = scored(chosen, root, tmp_path, said)
         assert after.counts == {f"classes with the words of {file}": 4}
@@ -142,7 +142,7 @@ def test_ospreys_words_are_taken_where_the_data_has_them_and_the_card_says_so(tm
 def test_ade20ks_ap_is_against_its_instances_where_the_data_has_them(tmp_path: Path) -> None:
     root = write_ade20k(tmp_path)
     segments, _ = scored(ADE20K, root, tmp_path)
-    assert any("AP is against the panoptic segments" in note for note in segments.notes)
+    assert any("AP is computed against the panoptic segments" in note for note in segments.notes)
     # The panoptic file has two beds. The file of instances takes them for one, half of which each covers: one is right
     # at the first of ten thresholds, at none further. The window is found.
     mask = np.isin(ROOM, (7000, 7001))
@@ -160,7 +160,7 @@ def test_ade20ks_ap_is_against_its_instances_where_the_data_has_them(tmp_path: P
     }
     assert found.metrics["AP (lexical)"].value == pytest.approx(100 * (1 / 10 + 1) / 2)
     assert found.metrics["PQ"].value == 100  # which is of the panoptic file
-    assert not any("AP is against the panoptic" in note for note in found.notes)
+    assert not any("AP is computed against the panoptic" in note for note in found.notes)
     whole = entries[0]["segmentation"]["counts"]
     for counts in (whole[:-2], "", "é"):
         entries[0]["segmentation"]["counts"] = counts
@@ -204,11 +204,11 @@ def test_a_broken_ground_truth_is_counted_and_no_crash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["labelIds", "instanceIds"])
-@pytest.mark.parametrize("content", ["no picture", "another size"])
+@pytest.mark.parametrize("content", ["no image", "another size"])
 def test_a_truth_that_cannot_be_read_counts_for_neither_mapping(tmp_path: Path, file: str, content: str) -> None:
     root = write_cityscapes(tmp_path)
     png = root / f"gtFine/val/city/city_000000_000000_gtFine_{file}.png"
-    if content == "no picture":
+    if content == "no image":
         png.write_bytes(b"?")
     else:
         Image.fromarray(np.zeros((20, 50), np.uint8)).save(png)
