@@ -50,7 +50,7 @@ class ProtocolCard:
     >>> gpt4roi, world = GPT4RoI.from_pretrained(), write_world("world", 2, progress=False)
     >>> cards = [evaluate("vcr", gpt4roi, world, seed=seed, progress=False).card for seed in (0, 1)]
     >>> cards[0].questions, cards[0].images, cards[0].scorer
-    (4, 1, 'likelihood')
+    (6, 1, 'likelihood')
     >>> cards[0].differences(cards[1])
     {'seed': (0, 1)}
     """

@@ -40,7 +40,7 @@ class Comparison:
     ... )
     >>> comparison = compare(likely, written)
     >>> comparison.common, comparison.differences["scorer"]
-    (4, ('likelihood', 'generate'))
+    (6, ('likelihood', 'generate'))
     """
 
     common: int
@@ -94,7 +94,7 @@ def compare(first: Result, second: Result) -> Comparison:
     >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
     >>> same = compare(result, result)
     >>> same.common, len(same.changed), same.p_value
-    (4, 0, 1.0)
+    (6, 0, 1.0)
     """
     if first.benchmark != second.benchmark:
         raise ValueError(f"results must be of one benchmark, but got {first.benchmark!r} and {second.benchmark!r}")

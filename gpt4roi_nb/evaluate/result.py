@@ -42,7 +42,7 @@ class Result:
     >>> world = write_world("world", 2, progress=False)
     >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
     >>> result.slices("kind")["questions"].to_dict()  # answers and rationales
-    {'qa': 2, 'qar': 2}
+    {'qa': 3, 'qar': 3}
     >>> Result.load(result.save("kept")).metrics == result.metrics
     True
     """

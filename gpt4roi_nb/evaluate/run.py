@@ -104,7 +104,7 @@ def evaluate(
     >>> world = write_world("world", 2, progress=False)  # two images with the files of all datasets
     >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
     >>> list(result.metrics), len(result.predictions)
-    (['Q→A', 'QA→R', 'Q→AR'], 4)
+    (['Q→A', 'QA→R', 'Q→AR'], 6)
     """
     chosen = benchmark(name)
     mapping_model = None if mapping_model is None else os.fspath(mapping_model)

@@ -70,7 +70,7 @@ def to_fiftyone(
     >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
     >>> dataset = to_fiftyone(result, progress=False)
     >>> dataset.name, len(dataset), dataset.count("ground_truth.detections")
-    ('vcr', 1, 4)
+    ('vcr', 1, 6)
     """
     rows = rows_of(result)
     _check_images(rows)

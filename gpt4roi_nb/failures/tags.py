@@ -178,9 +178,9 @@ def read_tags(dataset: Any, field: str) -> dict[str, list[str]]:
     >>> result = evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False)
     >>> dataset, field = to_fiftyone(result, progress=False), field_of(result)
     >>> tag(dataset, field, result.predictions["id"], "seen")
-    4
+    6
     >>> len(read_tags(dataset, field)["seen"])
-    4
+    6
     """
     found: dict[str, list[str]] = {}
     for tags, item in _tags(dataset, field):

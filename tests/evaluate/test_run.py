@@ -260,7 +260,7 @@ def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, m
             running_out(patch, [error] * 9, whole=0)
             assert run_command().startswith("memory ran out with the questions one at a time: ")
     monkeypatch.setattr(run, "checkpoint_hash", lambda _: _raise(ERRORS[2]))
-    assert run_command().startswith("memory ran out; what was answered is kept")
+    assert run_command().startswith("memory ran out; finished answers are kept")
 
 
 def _raise(error: Exception) -> None:
