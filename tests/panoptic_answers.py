@@ -1,4 +1,4 @@
-"""Answers to the hand-made images, right but for some; what they are worth, and as files of the official tools."""
+"""Answers for the hand-made images, with chosen errors; their scores, and their files for the official tools."""
 
 import json
 from pathlib import Path

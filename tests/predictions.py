@@ -60,7 +60,7 @@ def make_predictions(
     benchmark: str = "toys",
     classes: bool = False,
 ) -> Result:
-    """`regions` questions an image; each image's regions are different things, so that answers can fit another.
+    """`regions` questions per image; each image's regions are different things, so that answers can fit another region.
 
     classes: the target is a class, and two mappings chose one for the answer.
     """

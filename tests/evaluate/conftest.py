@@ -34,7 +34,7 @@ def gpt4roi() -> GPT4RoI:
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[Meteor]:
-    """A METEOR with its paraphrases, which take some 12 seconds of processor time to load."""
+    """A METEOR with its paraphrases, which take about 12 seconds of processor time to load."""
     if shutil.which("java") is None:
         pytest.skip("no Java: `make test` as root installs it, else `sudo apt install default-jre-headless`")
     with meteor() as scorer:

@@ -1,4 +1,4 @@
-"""`ask-table`: a table of answers with the rows of the table of questions, whatever is wrong with some of them."""
+"""`ask-table` answers a table of questions row by row, and says what is wrong with rows that it cannot ask."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_interrupt_keeps_what_was_answered_and_the_same_call_goes_on(
     assert all(row["problem"] == "" for row in second)
     assert all(new["answer"] == old["answer"] for new, old in zip(second, first, strict=True) if not old["problem"])
 
-    # A row more: only it is asked.
+    # One more row: only that one is asked.
     write(table, [*rows, ["b.png", NAMED, "1 1 9 9", ""]])
     assert run(photos, table, tiny) == 0 and sum(asked) == 6
     assert run(photos, table, tiny, "--max-new-tokens", "2") == 2

@@ -1,4 +1,4 @@
-"""What is shared changes no answer: against a session that asks one question, and one full pass an option."""
+"""Sharing changes no answer: compared with a session that asks one question, and with one full pass per option."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def answers(gpt4roi, asked, scorer, batch_size=8, given=None) -> dict[str, objec
 
 @torch.inference_mode()
 def plainly(gpt4roi, item: Item) -> list[float]:
-    """Log-probability of each option by a full pass of its own: image, prompt and option, no cache."""
+    """Log-probability of each option by its own full pass: image, prompt and option, no cache."""
     image = images()[item.image]
     offered = choice(gpt4roi.processor, item.question, item.options)
     boxes = torch.from_numpy(normalise(item.boxes, *image.size)) if item.boxes else torch.zeros(0, 4)

@@ -1,4 +1,4 @@
-"""Each benchmark by cases that were worked by hand, and all of them from their files to a table."""
+"""Each benchmark on cases worked out by hand, and all of them from their files to a table."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from gpt4roi_nb.evaluate.benchmarks.vcr import VCR
 from gpt4roi_nb.evaluate.metrics.similarity import packaged_model
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
 
-ONE_WORKER = pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once a process
-# Those whose captions METEOR scores run where it runs already, and import no embedder.
+ONE_WORKER = pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once per process
+# Captioning benchmarks run in the worker where METEOR runs already, and import no embedder.
 CAPTIONS = pytest.mark.xdist_group("captions")
 CAPTIONED = ("vg", "refcocog", "ref_l4")
 WRONG = {"(A)": "(B)", "(B)": "(C)", "(C)": "(D)", "(D)": "(A)"}
@@ -282,7 +282,7 @@ def test_false_names_are_not_in_the_image_and_come_first_half_the_time(world):
 
 @pytest.fixture
 def perfect(monkeypatch):
-    """A model that says what is right."""
+    """A model that gives the right answers."""
     monkeypatch.setattr(
         BatchedPredictor,
         "_write",
@@ -335,7 +335,7 @@ def test_every_scorer_is_in_between_where_every_second_answer_is_wrong(name, wor
     answers = [(WRONG.get(item.target, "zzz") if k in wrong else item.target) for k, item in enumerate(items)]
     figures = values(name, items, answers, world)
     assert 0 < len(wrong) < len(items)
-    if name == "vcr":  # two questions an annotation, of which the second is always wrong
+    if name == "vcr":  # two questions per annotation, the second always wrong
         assert figures == {"Q→A": 100, "QA→R": 0, "Q→AR": 0}
     elif name == "visual7w":
         kinds = {kind: [k for k, item in enumerate(items) if item.kind == kind] for kind in figures}
@@ -345,7 +345,7 @@ def test_every_scorer_is_in_between_where_every_second_answer_is_wrong(name, wor
         kinds = sorted({item.kind for item in items})
         places = {kind: [k for k, item in enumerate(items) if item.kind == kind] for kind in kinds}
         recall = {kind: half(len(wrong & set(of)), len(of)) for kind, of in places.items()}
-        if name == "coco":  # nothing is called wrongly, so that each category has precision 1 up to its recall
+        if name == "coco":  # no name is wrong, so each category has precision 1 up to its recall
             points = [101 if value == 100 else int(value + 1e-9) + 1 if value else 0 for value in recall.values()]
             assert figures["mAP"] == pytest.approx(sum(100 * one / 101 for one in points) / len(points))
         else:  # a segment is found whole or missed, and none is found that is not there: RQ is TP / (TP + FN / 2)

@@ -265,7 +265,7 @@ def test_visual_genome_asks_once_a_caption(tmp_path: Path) -> None:
     assert items[0].image == str(root / "vg" / "VG_100K" / "1.jpg")
     assert "<region1>" in items[0].question
     assert problems.counts() == {"box without area": 1}
-    # the data set's own folder will do as well
+    # the dataset's own folder works, too
     assert [item.id for item in VG.items(EvalConfig(root / "vg", "val"), Problems())] == [item.id for item in items]
     assert set(VG.files(root, "all")) == {"regions", "sizes of images", "images in VG_100K"}
     asked = VG.items(EvalConfig(root, "val", question="Caption <region1>."), Problems())

@@ -1,4 +1,4 @@
-"""Every benchmark asks a model on a pretended GPU, or spread over two, and gets the answers of the CPU."""
+"""Every benchmark gets the CPU's answers from a model on a simulated GPU, or spread over two."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gpus() -> Iterator[None]:
 
 
 def evaluated(gpt4roi: GPT4RoI, world: Path) -> Evaluated:
-    """With the score of those that take no tool of others; the rest score words, of which no device knows."""
+    """Include the scores that need no external tool; the others score words, which do not depend on the device."""
 
     def run(name: str, scorer: str) -> Result:
         with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def expected(gpt4roi: GPT4RoI, world: Path) -> Evaluated:
 
 @pytest.fixture(scope="module")
 def placed(request: pytest.FixtureRequest) -> GPT4RoI:
-    """As the fixture `gpt4roi`, which others use, too."""
+    """Like the fixture `gpt4roi`, which other tests share."""
     text_config = {**tiny_config().to_dict()["text_config"], "max_position_embeddings": 2048}
     return PLACES[request.param](tiny_gpt4roi(text_config=text_config))
 
@@ -73,7 +73,7 @@ def test_failure_features(placed: GPT4RoI, expected: Evaluated, gpt4roi: GPT4RoI
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once a process
+@pytest.mark.xdist_group("sentences")  # importing the sentence embedder takes long: once per process
 def test_sentences() -> None:
     texts = ["a red cup", "a mug", "the sky"]
     assert Sentences(device="cuda").cosines(texts, texts) == pytest.approx(Sentences().cosines(texts, texts), abs=1e-5)

@@ -1,4 +1,4 @@
-"""What an evaluation reads, damaged: it ends in questions and a count, or in an error in words."""
+"""Damaged input files: an evaluation ends with questions and a count of problems, or with a clear error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILES = {
     "vstar_bench": "vstar_bench/test_questions.jsonl",
     "ref_l4": "ref_l4/ref-l4-val.json",  # its Parquet file as a list
 }
-FEW = 3  # of a list of a file, so that a change is likely to matter
+FEW = 3  # entries per list of a file, so that a change is likely to matter
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_damaged_files_of_questions(subset: Subset, world: Path, tmp_path: Path)
 
 
 def _own(world: Path, copy: Path, name: str) -> Path:
-    """A file that may be written, in a copy of a world as links."""
+    """A writable file in a copy of a world made of links."""
     copy.mkdir()
     for path in world.iterdir():
         (copy / path.name).symlink_to(path)
@@ -135,7 +135,7 @@ def test_damaged_boxes_of_vstar(world: Path, tmp_path: Path) -> None:
 
 
 def _links(real: Path, folder: Path, apart: Path) -> None:
-    """A copy of a folder as links, but for the folders above the file `apart`, and its like in Parquet."""
+    """Copy a folder as links, except the folders above the file `apart`, and its counterpart in Parquet."""
     folder.mkdir()
     for path in real.iterdir():
         copy = folder / path.name

@@ -1,4 +1,4 @@
-"""A journal that was damaged loses the damaged lines alone, and answers about other images are not taken over."""
+"""A damaged journal loses only its damaged lines, and answers about changed images are not reused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def plain(batches):
-    """Outcomes by id that can be compared: exceptions are equal to themselves alone."""
+    """Outcomes by id in a form that can be compared; an exception equals only itself."""
     return {
         outcome_id(row): row if isinstance(row, Prediction) else (row[0], str(row[1]))
         for batch in batches
@@ -55,7 +55,7 @@ def test_what_was_added_comes_back(journal):
 def test_an_image_that_came_later_counts_whatever_the_order(journal):
     there = Prediction("b", "dog", -0.5, None, 0.25, 64, 48, "50 60")
     gone = ("d", BadRecord(NO_IMAGE, "there is none"))
-    # Files are read in the order of their names; the second process' holds what came first.
+    # Files are read in the order of their names; that of the second process holds earlier answers.
     (journal.folder / "answers-0.jsonl").rename(journal.folder / "answers-1.jsonl")
     journal.add([there, gone], 2)
     for found in (journal, read(journal.folder)):
@@ -107,7 +107,7 @@ def test_a_damaged_line_is_asked_again_and_the_others_stay(journal, damaged, pla
     file.write_text("".join(line + "\n" for line in lines))
     left = BATCHES[:place] + BATCHES[place + 1 :]
     assert plain([read(journal.folder).done().values()]) == plain(left)
-    # Where the process that wrote the file does not run any more, too.
+    # Also if the process that wrote the file no longer runs.
     mended = Journal(journal.folder, process=place)
     with pytest.warns(UserWarning, match=r"1 damaged line.* from '.*answers-0.jsonl'; .* asked again"):
         mended.mend()
@@ -147,8 +147,8 @@ def test_a_pipe_in_the_folder_does_not_hang(tmp_path):
 
 def test_answers_about_images_that_have_changed_are_refused(journal):
     stamps = {"a": "10 20", "b": "1 1", "c": "30 40", "d": "5 6"}
-    journal.check_images(stamps.__getitem__)  # of `d` it is not known, and `b` has no answer
-    journal.check_images(lambda name: "")  # gone: what was answered stays
+    journal.check_images(stamps.__getitem__)  # the stamp of `d` is unknown, and `b` has no answer
+    journal.check_images(lambda name: "")  # missing images: answers are kept
     with pytest.raises(
         ValueError, match=r"1 answers? about images that have changed since, such as the answer to 'c'; name"
     ):

@@ -1,4 +1,4 @@
-"""Answers to classes: what the protocol says, worked out by hand, and both mappings side by side."""
+"""Mapping answers to classes: the protocol, worked out by hand, and both mappings side by side."""
 
 import json
 import sys

@@ -1,5 +1,7 @@
-"""The files of questions behind the published figures of LVIS and PACO, in the layouts that their authors' loaders
-read: Osprey's `lvis_paco_eval.py`, Ferret's `model_lvis.py` and `eval_lvis.py`, ControlMLLM's `task/ROC`."""
+"""The files of questions behind the published figures of LVIS and PACO, in the layouts of their authors' loaders.
+
+These are Osprey's `lvis_paco_eval.py`, Ferret's `model_lvis.py` and `eval_lvis.py`, and ControlMLLM's `task/ROC`.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,7 @@ def test_ferrets_questions_name_the_true_one_first_in_turn(tmp_path: Path) -> No
     problems = Problems()
     items = list(LVIS.items(EvalConfig(root, "lvis_eval"), problems))
     ask = "Is the object <region1> of the image a {} or a {}?"
-    # by the line's number, whatever became of those before it
+    # by the line's number, even if earlier lines are left out
     assert [item.question for item in items] == [ask.format(*pair) for pair in (
         ("mug", "bowl"), ("bowl", "mug"), ("mug", "bowl"))
     ]  # fmt: skip

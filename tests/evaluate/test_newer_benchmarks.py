@@ -1,4 +1,4 @@
-"""GAR-Bench-VQA, V*Bench and Ref-L4: what is asked, cases worked by hand, and what is wrong with a file."""
+"""GAR-Bench-VQA, V*Bench and Ref-L4: questions, cases worked out by hand, and broken files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The official tools on whole files say what is said here, to the last digit."""
+"""The official tools give the same metrics on whole files, to the last digit."""
 
 import io
 import json
@@ -61,7 +61,9 @@ def test_cityscapes_own_files_give_the_same_matches_and_ap(
 ) -> None:
     from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as tool
 
-    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # gone from NumPy 2.4; why matches are not its own here
+    monkeypatch.setattr(
+        np, "in1d", np.isin, raising=False
+    )  # gone from NumPy 2.4, which is why matches are computed here
     written(city, wrong, tmp_path / "predicted")
     args = copy(tool.args)
     args.quiet, args.predictionPath = True, str(tmp_path / "predicted")

@@ -1,4 +1,4 @@
-"""PQ, AP and mIoU: perfect answers, figures worked out by hand, and samples of images."""
+"""PQ, AP and mIoU: perfect answers, values worked out by hand, and samples of images."""
 
 from pathlib import Path
 

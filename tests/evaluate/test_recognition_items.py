@@ -1,5 +1,4 @@
-"""Cityscapes and ADE20K from folder to figures: what is asked, what answers are worth by both mappings, and what is
-counted."""
+"""Cityscapes and ADE20K from folder to metrics: questions, scores by both mappings, and counts."""
 
 import json
 from pathlib import Path
@@ -34,7 +33,7 @@ def predictions(items: list[Item], answers: list[str]) -> list[Prediction]:
 def scored(
     chosen: Benchmark, root: Path, folder: Path, answers: dict[str, str] | None = None
 ) -> tuple[Scores, list[Item]]:
-    """What the true names are worth, with `answers` by item in place of some."""
+    """Score the true names, with some of them replaced by `answers`, by item."""
     config = EvalConfig(root, "val", folder=folder, keep=True)
     items = list(chosen.items(config, Problems(strict=True)))
     texts = [(answers or {}).get(item.id, f"a {item.target}") for item in items]
@@ -95,7 +94,7 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
     found, items = scored(CITYSCAPES, write_cityscapes(tmp_path), tmp_path, said)
     by_id = {item.id: k for k, item in enumerate(items)}
     sbert, lexical = found.columns["mapped_sbert"], found.columns["mapped_lexical"]
-    # pedestrian is a synonym, but only of the class that the real data set calls person, which this one does too
+    # pedestrian is a synonym, but only of the class that the real dataset calls person, which this one does too
     assert (sbert[by_id[f"{street}/26000"]], lexical[by_id[f"{street}/26000"]]) == ("person", "person")
     assert (sbert[by_id[f"{street}/7"]], lexical[by_id[f"{street}/7"]]) == (None, None)
     assert (sbert[by_id[f"{street}/26001"]], lexical[by_id[f"{street}/26001"]]) == ("car", None)
@@ -115,7 +114,7 @@ def test_wrong_empty_and_unknown_answers_are_scored_counted_and_listed(tmp_path:
 
 
 def osprey_words(table: dict[int, tuple[str, ...]], first: int, **changed: str) -> str:
-    """The file as Osprey's repository has it: a number and words a line, 0 of ADE20K's for no class."""
+    """The file as in Osprey's repository: a number and words per line; 0 of ADE20K is no class."""
     lines = ["0:invalid_class_id"] * first
     lines += [f"{k}:{changed.get(names[0], names[0])}" for k, names in enumerate(table.values(), first)]
     return "\n".join(lines)
@@ -135,7 +134,7 @@ def test_ospreys_words_are_taken_where_the_data_has_them_and_the_card_says_so(tm
         assert after.counts == {f"classes with the words of {file}": 4}
         assert not any("synonyms" in note for note in after.notes)
         assert before.metrics["accuracy (lexical)"].value < after.metrics["accuracy (lexical)"].value == 100
-        assert after.columns["mapped_sbert"] == [item.target for item in items]  # by the data set's own name
+        assert after.columns["mapped_sbert"] == [item.target for item in items]  # by the dataset's own name
         assert items[0].question == "What is in <region1>? Using a short phrase."
 
 

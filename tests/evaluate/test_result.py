@@ -1,4 +1,4 @@
-"""A result is saved, read, tabulated, compared and paged through without losing what its figures are of."""
+"""A result is saved, loaded, tabulated, compared and paged through, and always keeps its protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed, split over processes or given bad data ends in the table of one in one go."""
+"""A run that is killed, split over processes or given bad data ends with the table of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = {"batch_size": 4, "progress": False}
 
 
 def same(one: Result, other: Result) -> None:
-    """The two results agree in all but the time that they took."""
+    """The two results agree except for the time that they took."""
     pd.testing.assert_frame_equal(
         one.predictions.drop(columns="seconds"), other.predictions.drop(columns="seconds"), check_exact=True
     )
@@ -60,7 +60,7 @@ def whole(world: Path, gpt4roi) -> Result:
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_run_that_was_killed_goes_on_to_the_same_table(world, gpt4roi, whole, tmp_path, monkeypatch, after):
     class Killed(BaseException):
-        """As a kill: nothing of the program sees it coming."""
+        """Like a kill, which the program cannot notice."""
 
     written = []
     add = Journal.add
@@ -109,7 +109,7 @@ def test_an_interrupt_keeps_what_was_answered(world, gpt4roi, whole, tmp_path, m
             part = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
     assert not part.card.complete and "NOT COMPLETE" in str(part.table())
     assert 0 < len(part.predictions) < len(whole.predictions)
-    assert set(part.predictions["id"].str.rpartition("/")[0].value_counts()) == {2}  # no half an annotation
+    assert set(part.predictions["id"].str.rpartition("/")[0].value_counts()) == {2}  # no half annotations
     same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
 
 
@@ -121,8 +121,10 @@ ERRORS = [
 
 
 def running_out(monkeypatch, errors, most=0, whole=2) -> list[int]:
-    """Memory runs out, once for each of `errors`, after so many `whole` batches, where a batch has more than `most`
-    questions. The list that is given back grows by the size of each batch that is read."""
+    """Let memory run out, once for each of `errors`, after `whole` batches, in a batch of more than `most` questions.
+
+    Returns a list that grows by the size of each batch that is read.
+    """
     read, rest, sizes = BatchedPredictor._read, list(errors), []
 
     def runs_out(predictor, questions, shared):
@@ -136,7 +138,7 @@ def running_out(monkeypatch, errors, most=0, whole=2) -> list[int]:
 
 
 def close(one: Result, other: Result) -> None:
-    """The two results agree but for the last digits of log-probabilities."""
+    """The two results agree except for the last digits of log-probabilities."""
     numbers = ["logprob", "margin", "option_logprobs", "score"]
     pd.testing.assert_frame_equal(
         one.predictions.drop(columns=["seconds", *numbers]), other.predictions.drop(columns=["seconds", *numbers])
@@ -537,7 +539,7 @@ def test_drawing_does_not_depend_on_the_order():
 
 @pytest.fixture
 def test_split(own: Path) -> Path:
-    """The validation split without its labels, as the test split of VCR is handed out."""
+    """The validation split without its labels, like the published test split of VCR."""
     lines = []
     for line in (own / "vcr" / "val.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -632,7 +634,7 @@ def test_two_processes_give_the_same_table(world, tmp_path, gpt4roi, whole):
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=850, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("kept in") == 1  # one of them speaks
+    assert done.stdout.count("kept in") == 1  # only one of them prints
     folder = tmp_path / "out" / "vcr"
     assert {file.name for file in folder.glob("answers-*.jsonl")} == {"answers-0.jsonl", "answers-1.jsonl"}
     two = Result.load(folder)

@@ -1,4 +1,4 @@
-"""SS, S-IoU and the binary choice: each rule of the protocol, by examples."""
+"""SS, S-IoU and the binary choice: an example for each rule of the protocol."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Intervals and McNemar's test, by cases that were worked by hand."""
+"""Intervals and McNemar's test, on cases worked out by hand."""
 
 from __future__ import annotations
 

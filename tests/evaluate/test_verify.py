@@ -1,4 +1,4 @@
-"""`verify` tells a checkpoint that behaves as published from others: by answers of a chosen level."""
+"""`verify` distinguishes a checkpoint that behaves as published from others, by answers of a chosen accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Without a database a plain sentence says what to do; with one, its folder is where it was asked to be."""
+"""Without a database, the error says what to do; with one, its folder is where the user wants it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_no_mongod_is_said_in_words() -> None:
     assert said.startswith("NONE FiftyOne keeps its data in a MongoDB, and there is none here. Three ways out")
 
 
-# FiftyOne's own database is one for a user, and one that runs is taken: the notebook must not run beside this.
+# FiftyOne has one database per user, and uses one that already runs: the notebook must not run at the same time.
 @pytest.mark.slow
 @pytest.mark.xdist_group("07_browse_failures")
 def test_fiftyones_own_mongod_lies_where_asked_and_comes_back_after_a_kill(tmp_path: Path, mongo) -> None:

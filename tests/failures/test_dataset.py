@@ -159,7 +159,7 @@ def test_each_saved_view_holds_what_its_name_says(fiftyone, images) -> None:
 
 
 def test_views_have_the_checkpoints_name_and_none_is_empty(fiftyone, images) -> None:
-    """Two checkpoints of one name are told apart by their fields."""
+    """Two checkpoints with the same name have different fields."""
     right = make_predictions(images, 1)
     right.predictions["answer"], right.predictions["correct"] = right.predictions["target"], True
     other = make_predictions(images, 1, seed=1, checkpoint="tiny ffee0123")
@@ -191,7 +191,7 @@ def test_another_checkpoint_is_a_field_beside_the_first(fiftyone, result, images
     assert sorted(read_tags(dataset, field_of(result))["seen"]) == ["toys/0/0", "toys/3/1"]
     ids = dataset.values(f"{field_of(result)}.detections.id", unwind=True)
     again = imported(result)
-    assert again.values(f"{field_of(result)}.detections.id", unwind=True) == ids  # nothing was written anew
+    assert again.values(f"{field_of(result)}.detections.id", unwind=True) == ids  # nothing was written again
 
 
 def test_a_larger_run_of_the_same_images_adds_what_is_missing(fiftyone, images) -> None:

@@ -1,4 +1,4 @@
-"""Kinds of error are told apart by the rules that the module lists, each by an example a person would agree with."""
+"""The rules for kinds of error, each with an example that a person would agree with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FiftyOne's internals that `gpt4roi_nb.failures` uses: what is gone or changed is noticed here, not in the App."""
+"""FiftyOne's internals that `gpt4roi_nb.failures` uses: changes are noticed here, not in the App."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow  # the first import of FiftyOne takes its time
 
 
 def test_a_version_that_nobody_tested_is_not_installed(root: Path) -> None:
-    """The internals may change with any minor version: the one after that of constraints.txt is not let in."""
+    """Internals may change with any minor version, so versions after that of constraints.txt are excluded."""
     requirements = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
     (fiftyone,) = (Requirement(line) for line in requirements if line.startswith("fiftyone"))
     tested = re.search(r"^fiftyone==(\d+)\.(\d+)", (root / "constraints.txt").read_text(), re.MULTILINE)
