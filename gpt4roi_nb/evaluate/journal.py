@@ -59,7 +59,10 @@ class Journal:
         file = self.folder / RUN
         if not file.is_file():
             if any(self.folder.glob(PATTERN)):
-                raise ValueError(f"{str(self.folder)!r} holds answers, but no {RUN} to tell of which run; name another")
+                raise ValueError(
+                    f"{str(self.folder)!r} holds answers, but no {RUN} that says which run they belong to; name another "
+                    "folder"
+                )
             write_json(file, run)
             return
         try:

@@ -196,7 +196,7 @@ class Result:
                 folder,
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{str(folder / RESULT)!r} is of another version: {error}") from error
+            raise ValueError(f"{str(folder / RESULT)!r} was written by another version: {error}") from error
 
     def __str__(self) -> str:
         return str(self.table())
