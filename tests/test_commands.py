@@ -81,15 +81,15 @@ def test_what_is_written_out_is_what_the_modules_say() -> None:
     assert (commands.BATCH_SIZE, commands.VERIFY_ITEMS, commands.SCENE_SIZE) == (BATCH_SIZE, ITEMS, SIZE)
 
 
-def readme_commands(root: Path) -> list[list[str]]:
-    """The lines of the README's shell blocks, as words; a backslash continues a line."""
-    blocks = re.findall(r"```bash\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+def documented_commands(root: Path) -> list[list[str]]:
+    """The Python commands in the shell blocks of docs/command_line.md, as words; a backslash continues a line."""
+    blocks = re.findall(r"```bash\n(.*?)```", (root / "docs" / "command_line.md").read_text(), re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.startswith(".venv/bin/python ")]
 
 
-def test_the_readmes_commands_are_taken(root: Path) -> None:
-    asked = [words for words in readme_commands(root) if words[1] == "-m"]
+def test_the_documented_commands_are_taken(root: Path) -> None:
+    asked = [words for words in documented_commands(root) if words[1] == "-m"]
     assert len(asked) >= 6
     for _, _, module, *words in asked:
         if module != "gpt4roi_nb":  # a module by its own name
@@ -99,13 +99,13 @@ def test_the_readmes_commands_are_taken(root: Path) -> None:
             assert commands.parse(words[0], words[1:])
 
 
-def test_the_readmes_questions_can_be_asked_as_they_stand(root: Path, tmp_path, monkeypatch, capsys) -> None:
+def test_the_documented_questions_can_be_asked_as_they_stand(root: Path, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"^(printf .*)$", (root / "README.md").read_text(), re.MULTILINE)
+    (block,) = re.findall(r"^(printf .*)$", (root / "docs" / "command_line.md").read_text(), re.MULTILINE)
     subprocess.run(["bash", "-c", block], check=True)
-    (code,) = (words[2] for words in readme_commands(root) if words[1] == "-c")
+    (code,) = (words[2] for words in documented_commands(root) if words[1] == "-c")
     exec(code, {})
-    asked = [words[3:] for words in readme_commands(root) if words[1] == "-m"]
+    asked = [words[3:] for words in documented_commands(root) if words[1] == "-m"]
     ask, ask_table = (words for words in asked if words[0].startswith("ask"))
     assert main(ask) == 0
     assert capsys.readouterr().out == "a small red wooden star\n" and (tmp_path / "numbered.png").is_file()

@@ -244,9 +244,9 @@ def test_one_extra_is_all_that_users_need() -> None:
         assert "[all]'" in (ROOT / page).read_text()
 
 
-def documented_tree() -> dict[str, str]:
-    """Path → description of the tree in docs/how_it_works.md: the code block whose first line is the package."""
-    blocks = re.findall(r"```[a-z]*\n(.*?)```", (ROOT / "docs/how_it_works.md").read_text(), flags=re.DOTALL)
+def documented_tree(page: str = "docs/how_it_works.md") -> dict[str, str]:
+    """Path → description of the tree in a page: the code block whose first line is the package."""
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     (block,) = [text for text in blocks if text.startswith("gpt4roi_nb/")]
     tree: dict[str, str] = {}
     folders: list[str] = []
@@ -261,8 +261,9 @@ def documented_tree() -> dict[str, str]:
     return tree
 
 
-def test_the_documented_tree_names_what_is_there() -> None:
-    tree = documented_tree()
+@pytest.mark.parametrize("page", ["README.md", "docs/how_it_works.md"])
+def test_the_documented_tree_names_what_is_there(page: str) -> None:
+    tree = documented_tree(page)
     for path, description in tree.items():
         assert (ROOT / path).exists(), f"the documented tree names {path}, which does not exist"
         assert (ROOT / path).is_dir() == path.endswith("/"), f"a folder ends with a slash, a file does not: {path}"
