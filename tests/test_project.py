@@ -323,11 +323,23 @@ def test_notebooks_use_the_public_interface_only(path: Path) -> None:
                 assert {alias.name for alias in node.names} <= set(gpt4roi_nb.__all__), f"cell {number}"
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = (heading.lower() for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "gpt4roi_nb/demo/checkpoint/README.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs", "gpt4roi_nb/demo/checkpoint/README.md"],
 )
 def test_links_lead_somewhere(root: Path, page: str) -> None:
     pages = sorted((root / page).glob("*.md")) if (root / page).is_dir() else [root / page]
     for file in pages:
         links = [link for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text()) if not link.startswith("http")]
-        assert [link for link in links if not (file.parent / link.partition("#")[0]).exists()] == []
+        for link in links:
+            name, _, anchor = link.partition("#")
+            target = file.parent / name if name else file
+            assert target.exists(), f"{file.name} links to {link}"
+            assert not anchor or anchor in anchors(target), f"{file.name} links to {link}, which has no such heading"
