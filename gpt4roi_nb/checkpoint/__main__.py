@@ -1,4 +1,4 @@
-"""`python -m gpt4roi_nb.checkpoint`."""
+"""The command line of checkpoints: `python -m gpt4roi_nb.checkpoint`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpt4roi_nb.checkpoint.start import start_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m gpt4roi_nb.checkpoint`; returns the exit status."""
+    """Run `python -m gpt4roi_nb.checkpoint` and return the exit status."""
     options = commands.checkpoint().parse_args(arguments)
     try:
         (_convert if options.command == "convert" else _start)(options)
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpt4roi_nb.checkpoint: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("gpt4roi_nb.checkpoint: stopped; run the same command again to go on", file=sys.stderr)
+        print("gpt4roi_nb.checkpoint: stopped; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -53,7 +53,7 @@ def _start(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         seed=options.seed,
     )
-    print(f"{str(folder)!r} is written; its region encoder is fresh, and training begins with it")
+    print(f"wrote {str(folder)!r}; its region encoder is untrained, so train stage 1 from it")
 
 
 if __name__ == "__main__":

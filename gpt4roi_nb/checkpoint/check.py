@@ -1,4 +1,4 @@
-"""What a checkpoint's files must be, which is found before its weights are read, or fetched from a hub."""
+"""Checks of a checkpoint's files, made before its weights are read or downloaded from a hub."""
 
 from __future__ import annotations
 
@@ -19,48 +19,65 @@ from gpt4roi_nb.memory import skeleton
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 LAYOUT = (INDEX_FILE, WEIGHTS_FILE)
-# Each with entries that it has whenever `GPT4RoIProcessor.save_pretrained` wrote it; none may be guessed.
+# Each with the entries that `GPT4RoIProcessor.save_pretrained` always writes; none of them has a default.
 PROCESSOR_FILES = {
     "processor_config.json": ("image_processor", "chat_format", "closing", "num_image_tokens", "system"),
     "tokenizer.json": ("added_tokens",),
     "tokenizer_config.json": ("tokenizer_class",),
 }
-# What transformers reads as well, where it is there.
+# transformers reads these too, if they exist.
 OPTIONAL_FILES = ("generation_config.json", "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
 ADAPTER_FILE = "adapter_config.json"
-FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that weights may have
-# What transformers raises for a configuration that it cannot build a model of, found by trying.
+FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names for the dtypes that weights may have
+# What transformers raises for a configuration that it cannot build a model from (found by trying).
 _UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a file. dtype: safetensors' name of it."""
+    """A tensor in a file. dtype: safetensors' name for it, such as "F16"."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Stored]:
-    """Looks at the files of a folder without reading the weights; returns what is known of its tensors by name.
+    """Check the files of a checkpoint without reading its weights.
+
+    Args:
+        path: the checkpoint's folder.
+
+    Returns:
+        Shape and dtype of each tensor, by name.
 
     Raises:
-        FileNotFoundError: a file is missing (says which).
-        ValueError: a file is truncated or foreign (says which), or lies outside, or the folder holds another model.
+        FileNotFoundError: a file is missing; the message names it.
+        ValueError: a file is truncated or not of this package (the message names it), a file is a link out of the
+            folder, or the folder holds another kind of model.
+
+    Example:
+        >>> from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT, check_checkpoint
+        >>> stored = check_checkpoint(DEMO_CHECKPOINT)
+        >>> len(stored["multi_modal_projector.weight"].shape)
+        2
+        >>> check_checkpoint("no-such-folder")
+        Traceback (most recent call last):
+        ...
+        ValueError: 'no-such-folder' is not a folder; expected a checkpoint's, with config.json in it
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is a file; expected the folder of a checkpoint, with {CONFIG_FILE} in it")
+        raise ValueError(f"{str(folder)!r} is not a folder; expected a checkpoint's, with {CONFIG_FILE} in it")
     check_small_files(folder)
     return check_weights(folder)
 
 
 def check_small_files(folder: Path) -> dict[str, Any]:
-    """Looks at what is beside the weights; returns what config.json holds. Raises as `check_checkpoint`."""
+    """Check the files beside the weights, as `check_checkpoint` does, and return the content of config.json."""
     values = _read_json(folder / CONFIG_FILE)
     if (kind := values.get("model_type", "unknown")) != GPT4RoIConfig.model_type:
         raise ValueError(
-            f"{str(folder)!r} holds a model of the type {kind!r}, not {GPT4RoIConfig.model_type!r}; expected a "
+            f"{str(folder)!r} holds a model of type {kind!r}, not {GPT4RoIConfig.model_type!r}; expected a "
             "checkpoint that this package saved"
         )
     for name, entries in PROCESSOR_FILES.items():
@@ -72,28 +89,28 @@ def check_small_files(folder: Path) -> dict[str, Any]:
 
 
 def check_what_is_loaded(folder: Path, names: Iterable[str]) -> None:
-    """Looks at those JSON files that are there, and at what would make transformers load other weights in silence.
+    """Check those of some JSON files that exist, and anything that would make transformers load other weights silently.
 
     Raises:
-        ValueError: a file cannot be read, config.json names a weights file, or an adapter lies beside the weights.
+        ValueError: a file cannot be read, config.json names a weights file, or there is an adapter beside the weights.
     """
     for name in names:
         if (folder / name).exists():
             _read_json(folder / name)
     if "transformers_weights" in _read_json(folder / CONFIG_FILE):
         raise ValueError(
-            f"{str(folder / CONFIG_FILE)!r} names a weights file of its own (transformers_weights); take the entry "
-            f"out, and call the file {WEIGHTS_FILE}"
+            f"{str(folder / CONFIG_FILE)!r} names its own weights file (transformers_weights); remove the entry, "
+            f"and rename the file to {WEIGHTS_FILE}"
         )
     if (folder / ADAPTER_FILE).exists():
         raise ValueError(
             f"{str(folder)!r} holds an adapter ({ADAPTER_FILE}), which would change the weights beside it; merge it "
-            "into them and save the whole model (peft: merge_and_unload), or take the adapter's files out of the folder"
+            "into them and save the whole model (peft: merge_and_unload), or move the adapter's files out of the folder"
         )
 
 
 def check_weights(folder: Path) -> dict[str, Stored]:
-    """Looks at the weights files without reading the weights; returns and raises as `check_checkpoint`."""
+    """Check the weights files without reading the weights; returns and raises as `check_checkpoint`."""
     stored: dict[str, Stored] = {}
     for name in _weight_files(folder):
         check_inside(folder, name)
@@ -108,13 +125,13 @@ def check_weights(folder: Path) -> dict[str, Stored]:
                 )
         except SafetensorError as error:
             raise ValueError(
-                f"the weights file {str(file)!r} is truncated or no safetensors file ({error}); copy it again"
+                f"the weights file {str(file)!r} is truncated or not a safetensors file ({error}); copy it again"
             ) from error
     return stored
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """The files that transformers reads: of a whole file and an index, the whole file."""
+    """The files that transformers reads: where there are both a single file and an index, the single file."""
     if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).is_file():
         return [WEIGHTS_FILE]
     return sorted(set(weight_map(folder / INDEX_FILE).values()))
@@ -125,8 +142,17 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *, quantised: bool) -> None:
-    """Raises ValueError where a config.json belongs to other weights, or to none, before memory is taken for what it
-    describes. stored: what lies in the files, empty while they are on a hub. quantised: whether it was saved so."""
+    """Compare config.json with the weights, before any memory is allocated for the model that it describes.
+
+    Args:
+        path: how messages name the checkpoint.
+        config: the content of config.json.
+        stored: the tensors in the files; empty while they are on a hub.
+        quantised: whether the checkpoint was saved quantised.
+
+    Raises:
+        ValueError: config.json belongs to other weights, or describes no model.
+    """
     misfit = f"the weights of {path!r} do not fit their config.json"
     layers = sum(part.num_hidden_layers for part in (config.text_config, config.vision_config))
     if stored and layers > len(stored):  # the cheapest first: layers take time to build
@@ -135,7 +161,7 @@ def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *,
         expected = skeleton(config).state_dict()
     except _UNBUILDABLE as error:
         raise ValueError(
-            f"{CONFIG_FILE} of {path!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
+            f"{CONFIG_FILE} of {path!r} does not describe a GPT4RoI ({type(error).__name__}: {error}); copy it again"
         ) from error
     if quantised:
         return  # quantised weights have shapes and dtypes of their own
@@ -144,13 +170,13 @@ def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *,
     if wrong:
         raise ValueError(
             f"{misfit}: {len(wrong)} tensors have another shape than it says, first {wrong[0]}: expected "
-            f"{tuple(expected[wrong[0]].shape)}, came {known[wrong[0]].shape}"
+            f"{tuple(expected[wrong[0]].shape)}, got {known[wrong[0]].shape}"
         )
     floats = (name for name, tensor in expected.items() if tensor.is_floating_point())
     whole = [name for name in floats if name in known and known[name].dtype not in FLOATS]
     if whole:
         raise ValueError(
-            f"{len(whole)} weights of {path!r} are no floating-point numbers, first {whole[0]}, kept as "
+            f"{len(whole)} weights of {path!r} are not floating-point numbers, first {whole[0]}, stored as "
             f"{known[whole[0]].dtype}; expected one of {', '.join(FLOATS)}: they were not saved as weights, copy them "
             "again"
         )

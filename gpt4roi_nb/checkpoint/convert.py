@@ -1,4 +1,4 @@
-"""The whole conversion. Memory holds one tensor and the file that is being filled, whatever the model's size."""
+"""The whole conversion. Memory holds one tensor and the output file being filled, whatever the model's size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
-PARTIAL = ".partial"  # what the target's name ends in until it is whole
+PARTIAL = ".partial"  # the suffix of the target's name until it is complete
 REPORT_FILE = "conversion.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DEFAULT_TOWER = "openai/clip-vit-large-patch14"
@@ -50,40 +50,48 @@ def convert_original(
     force: bool = False,
     progress: bool = True,
 ) -> ConversionReport:
-    """The authors' checkpoint, or their delta and its base, to this package's layout. Needs little memory.
+    """Convert the authors' checkpoint, or their delta and its base, to this package's layout, in little memory.
 
-    A conversion that was stopped, by whatever, is continued by the same call; until it is whole its folder is called
+    If a conversion was interrupted, the same call continues it. Until it is complete, its folder is called
     `target` + ".partial".
 
     Args:
         source: the authors' files, a folder or a hub id: config.json, the weights as `pytorch_model*.bin` or
             safetensors, in shards or not, and tokenizer.model or tokenizer.json.
-        target: the folder to be written; it must not exist, or be empty.
-        base: where the source is a delta, LLaMA-7B's first version: a folder or a hub id.
-        vision: the vision tower, which the authors' files do not hold: a folder or a hub id. None takes the folder
+        target: the folder to write; it must not exist, or be empty.
+        base: if the source is a delta, the first version of LLaMA-7B: a folder or a hub id.
+        vision: the vision tower, which the authors' files do not contain: a folder or a hub id. None takes the folder
             that their config.json names.
-        dtype: "float16", "bfloat16" or "float32"; None keeps the source's, and float16 with a base.
-        verify: load the result and let it give one greedy answer.
-        force: add a base that does not look like the delta's all the same, with a `WrongBaseWarning`; the report says
+        dtype: "float16", "bfloat16" or "float32"; None keeps the source's, or takes float16 with a base.
+        verify: load the result and generate one greedy answer.
+        force: add the base even if it does not look like the delta's, with a `WrongBaseWarning`; the report says
             so. Shapes must fit even then, and sums must be finite.
         progress: show a progress bar.
 
     Returns:
-        What became of every tensor; also written to `target`/conversion.json.
+        What happened to every tensor; also written to `target`/conversion.json.
 
     Raises:
-        FileNotFoundError: a folder, a file or a shard is missing (says which).
+        FileNotFoundError: a folder, a file or a shard is missing; the message names it.
         FileExistsError: the target exists.
-        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's, and that is not
-            forced; values are NaN or infinite; a file is truncated, or could run code when it is read.
+        ValueError: tensors are missing, unknown or of another shape; the base is not the delta's, without `force`;
+            values are NaN or infinite; a file is truncated, or could run code when it is read.
         OSError: the disk is too small, or full.
+        RuntimeError: `verify` failed; the conversion itself is complete.
+
+    Example:
+        >>> from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT, convert_original
+        >>> clip = "openai/clip-vit-large-patch14"
+        >>> convert_original("GPT4RoI-7B-delta", "GPT4RoI-7B", base="llama-7b", vision=clip)  # doctest: +SKIP
+        >>> convert_original("GPT4RoI-7B-delta", DEMO_CHECKPOINT)
+        Traceback (most recent call last):
+        ...
+        FileExistsError: '...' exists already; remove it, or choose another target
     """
     started = time.perf_counter()
     goal = Path(target).expanduser().resolve()
     if goal.is_mount():
-        raise ValueError(
-            f"{str(goal)!r} is where a disk is mounted; choose a folder on it, such as {str(goal / 'GPT4RoI')!r}"
-        )
+        raise ValueError(f"{str(goal)!r} is a mount point; choose a folder in it, such as {str(goal / 'GPT4RoI')!r}")
     if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
         if verify and (goal / REPORT_FILE).is_file():
             return _verify(goal, _read_report(goal))
@@ -154,30 +162,30 @@ def _read_report(folder: Path) -> ConversionReport:
 
 
 def _verify(folder: Path, report: ConversionReport) -> ConversionReport:
-    """Lets a converted checkpoint answer, and puts that into its report.
+    """Generate an answer with a converted checkpoint, and add it to the report.
 
     Raises:
-        RuntimeError: it does not load, or does not answer; the conversion itself is whole.
+        RuntimeError: it does not load, or does not answer; the conversion itself is complete.
     """
     try:
         report.verified = greedy_answer(folder, DTYPES[report.dtype])
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         raise RuntimeError(
-            f"{str(folder)!r} is converted, but could not be verified: {error}. The same command verifies it again"
+            f"{str(folder)!r} is converted, but could not be verified: {error}. To verify it again, repeat the command"
         ) from error
     write_json(folder / REPORT_FILE, asdict(report))
     return report
 
 
 def folder_of(name: str | os.PathLike[str], what: str) -> Path:
-    """A folder as it is; a hub id is got from the hub, or from its cache where HF_HUB_OFFLINE is set."""
+    """The folder itself, or a hub id's files downloaded from the hub (from its cache if HF_HUB_OFFLINE is set)."""
     source = locate(name, what)
     source.get_weights()
     return source.folder
 
 
 def dtype_of(given: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
-    """The dtype to write. Raises ValueError for one that a checkpoint is not kept in."""
+    """The dtype to write; raises ValueError if it is not one of `DTYPES`."""
     dtype = default if given is None else DTYPES.get(given) if isinstance(given, str) else given
     if dtype is None or dtype not in DTYPES.values():
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, but is {given if given is not None else default}")
@@ -189,7 +197,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def _tower(vision: str | os.PathLike[str] | None, source_folder: Path, source: Shards) -> tuple[Path | None, Shards]:
-    """The vision tower's folder (None where it lies in the source) and its tensors."""
+    """The vision tower's folder (None if the source contains the tower) and its tensors."""
     if vision is not None:
         folder = folder_of(vision, "vision tower")
         return folder, Shards(folder)
@@ -199,25 +207,25 @@ def _tower(vision: str | os.PathLike[str] | None, source_folder: Path, source: S
     folder = Path(named).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            f"the authors' files do not hold the vision tower; their config.json names {named!r}, which is no folder "
-            "here, and nothing is fetched unasked. Say where it is with `vision` (--vision): a folder, or "
-            f"{DEFAULT_TOWER} to get it from the hub"
+            f"the authors' files do not contain the vision tower; their config.json names {named!r}, which is not a "
+            "folder here, and nothing is downloaded unasked. Say where it is with `vision` (--vision): a folder, or "
+            f"{DEFAULT_TOWER} to download it from the hub"
         )
     return folder, Shards(folder)
 
 
 def greedy_answer(folder: Path, dtype: torch.dtype) -> str:
-    """What a converted model, which is kept in `dtype`, says of a region of a drawn picture, greedily.
+    """The greedy answer of a converted model, stored in `dtype`, about a region of a drawn image.
 
     Raises:
         ValueError: its logits are not finite.
     """
-    # On a CPU float16 is unusably slow, and float32 would need twice the memory.
+    # On a CPU float16 is too slow to use, and float32 would need twice the memory.
     slow = dtype == torch.float16 and not torch.cuda.is_available()
     model, processor = load_checkpoint(folder, dtype=torch.bfloat16 if slow else dtype)
-    picture = Image.new("RGB", (224, 224), "white")
-    ImageDraw.Draw(picture).ellipse((60, 60, 160, 160), fill="red")
-    inputs = processor(picture, DEFAULT_QUESTION, [(50, 50, 170, 170)])
+    image = Image.new("RGB", (224, 224), "white")
+    ImageDraw.Draw(image).ellipse((60, 60, 160, 160), fill="red")
+    inputs = processor(image, DEFAULT_QUESTION, [(50, 50, 170, 170)])
     boxes = [image_boxes.to(model.device) for image_boxes in inputs.pop("boxes")]
     inputs.pop("labels")
     prompt = inputs["input_ids"].shape[1]

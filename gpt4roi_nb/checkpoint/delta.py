@@ -1,16 +1,16 @@
-"""Adding a delta to its base, and noticing a base that is not its own.
+"""Adding a delta to its base, and detecting a wrong base.
 
-target = delta + base, in float16, as the delta was taken. A wrong base of the right shapes gives garbage without a
-word, so two things are looked at in every matrix that is added:
+target = delta + base, in float16, in which the delta was computed. A wrong base of the right shapes silently gives
+garbage, so two properties of every added matrix are checked:
 
-- *Rounding.* A delta is the difference of two float16 numbers. Where it is small beside the base, that difference is
-  exact, so it is a whole number of the base's rounding steps (or of half of one, where the target lies in the next
-  binade). With another base the steps are others, and some differences lie between them: a share of 1.0 becomes 0.75
-  to 0.93, and 0.9999 to 0.993 with a base that was trained on for a while. Differences that were taken in float32 use
+- *Rounding.* A delta is the difference of two float16 numbers. Where it is small compared with the base, that
+  difference is exact, so it is a multiple of the base's rounding step (or of half of it, where the target lies in the
+  next binade). Another base has other steps, and some differences fall between them: the share on the steps drops from
+  1.0 to 0.75–0.93, and to 0.993–0.9999 for a base that was fine-tuned for a while. Differences computed in float32 use
   all their bits and say nothing.
-- *Norm.* A trained model's matrix is what the base was, moved a little, or what the delta says, with the base taken out
-  again: norms of target, base and delta are tied to each other. For a base that has nothing to do with the delta they
-  are those of unrelated matrices, |target|² = |delta|² + |base|².
+- *Norm.* A trained model's matrix is either the base's, moved a little, or the delta's, with the base subtracted again:
+  the norms of target, base and delta depend on each other. If the base has nothing to do with the delta, they are those
+  of unrelated matrices: |target|² = |delta|² + |base|².
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ import torch
 from torch import Tensor
 
 PIECE = 10_000_000  # elements that are checked at a time
-SAMPLE = 1_000_000  # elements of a tensor that are looked at
+SAMPLE = 1_000_000  # elements of a tensor that are sampled
 MANTISSA_BITS = 10  # of float16
-SMALLEST_EXPONENT = -14  # of float16's normal numbers; below, steps stay as they are
+SMALLEST_EXPONENT = -14  # of float16's normal numbers; below it, the step stays the same
 MIN_ON_STEPS = 0.99995  # share of differences on the base's steps: exactly 1 with the right base
 MAX_ODD = 0.35  # share of odd mantissas: 0 to 0.26 in differences of float16 numbers, 0.5 in those of float32 ones
-UNRELATED = 0.02  # how near, relatively, |target|² must be to |delta|² + |base|² to count as unrelated
+UNRELATED = 0.02  # |target|² within this relative distance of |delta|² + |base|² counts as that of unrelated matrices
 LARGE = 0.3  # |delta| / |base| from which the norms say something
 MIN_LOOKED_AT = 1000  # a share of fewer elements says little
 
 
-# What a refusal of a base ends in.
-HOW_TO_FORCE = "; to add it all the same, which most likely gives a model that writes nonsense: --force (force=True)"
+# The end of the error about a wrong base.
+HOW_TO_FORCE = "; to add it anyway, which most likely gives a model that writes nonsense: --force (force=True)"
 
 
 class WrongBaseWarning(UserWarning):
-    """A base that does not look like the delta's is added because somebody insists."""
+    """A base that does not look like the delta's is added because of `force`."""
 
 
 class Adder:
-    """Adds the tensors of a delta to those of its base, and refuses a base that is not the delta's.
+    """Adds the tensors of a delta to those of its base, and raises ValueError for a base that is not the delta's.
 
     Attributes:
-        force: warn once of such a base, and add it.
+        force: warn once about such a base, and add it.
         checked: names of the tensors whose rounding showed that the base is right.
-        doubts: what spoke against the base, where it was added all the same.
+        doubts: the evidence against the base, if it was added anyway.
     """
 
     def __init__(self, force: bool = False) -> None:
@@ -57,17 +57,16 @@ class Adder:
         self._on_steps = 0.0
 
     def add(self, delta: Tensor, base: Tensor, name: str) -> Tensor:
-        """delta + base in float16; where the base has fewer rows, the delta's further rows are kept.
+        """Compute delta + base in float16; if the base has fewer rows, the delta's remaining rows are kept.
 
         Raises:
-            ValueError: the base cannot be what the delta was taken from, and that is not forced; or the sum is not
-                finite.
+            ValueError: the base cannot be the delta's, without `force`; or the sum is not finite.
         """
         difference, foundation = delta.half(), base.half()
         if base.dtype == torch.bfloat16 or not _same(foundation, base):
             self.doubt(
-                f"{name}: the base is kept as {str(base.dtype).removeprefix('torch.')}, with other values than "
-                "float16's, which the delta was taken from; get LLaMA-7B in float16"
+                f"{name}: the base is stored as {str(base.dtype).removeprefix('torch.')}, with values that float16, "
+                "from which the delta was computed, cannot hold; get LLaMA-7B in float16"
             )
         rows = len(foundation)
         target = difference.clone()
@@ -82,20 +81,20 @@ class Adder:
         return target
 
     def doubt(self, why: str) -> None:
-        """Raises ValueError with what speaks against the base; notes it, and warns of the first, where it is forced."""
+        """Raise ValueError with the evidence against the base; with `force`, note it, and warn about the first."""
         if not self.force:
             raise ValueError(why + HOW_TO_FORCE)
         if not self.doubts:
             warnings.warn(
                 f"THE BASE DOES NOT LOOK LIKE THIS DELTA'S, and is added because of --force (force=True): {why}. "
-                "Expect a model that writes nonsense; further doubts are counted in the report",
+                "Expect a model that writes nonsense; the report counts further doubts",
                 WrongBaseWarning,
                 stacklevel=2,
             )
         self.doubts.append(why)
 
     def _check_rounding(self, difference: Tensor, base: Tensor, name: str) -> bool:
-        """Of this tensor; small ones, which say little by themselves, are judged together. Whether it told anything."""
+        """Check a tensor's rounding; small tensors are judged together. Returns whether that showed anything."""
         share, count = share_on_steps(difference, base)
         if count < MIN_LOOKED_AT:
             self._looked_at += count
@@ -107,20 +106,20 @@ class Adder:
         if share < MIN_ON_STEPS:
             self.doubt(
                 f"{name}: only {share:.2%} of the delta's values are differences from this base (expected all of "
-                "them); the delta was taken from another base. Expected LLaMA-7B's first version, in float16"
+                "them); the delta was computed from another base. Expected the first version of LLaMA-7B, in float16"
             )
-            return True  # the doubt is noted, and need not be noted of the norm as well
+            return True  # the doubt is noted, so the norm need not be checked
         self.checked.append(name)
         return True
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same values, whatever their dtypes; on a sample."""
+    """Whether two tensors have the same values in a sample, whatever their dtypes."""
     return bool((_spread(one).double() == _spread(other).double()).all())
 
 
 def check_finite(tensor: Tensor, name: str, folder: Path, as_what: str = "") -> None:
-    """Raises ValueError for NaN or infinity; says where the first is."""
+    """Raise ValueError for NaN or infinity, naming the position of the first."""
     if tensor.is_floating_point() and not is_finite(tensor):
         bad = ~torch.isfinite(tensor)
         first = torch.nonzero(bad)[0].tolist()
@@ -136,7 +135,7 @@ def check_finite(tensor: Tensor, name: str, folder: Path, as_what: str = "") -> 
 
 
 def share_on_steps(difference: Tensor, base: Tensor) -> tuple[float, int]:
-    """Of the differences that are smaller than half the base, the share on its rounding steps, and their number.
+    """Share of the differences smaller than half the base that are on its rounding steps, and their number.
 
     difference, base: float16, of the same shape.
     """
@@ -152,32 +151,32 @@ def share_on_steps(difference: Tensor, base: Tensor) -> tuple[float, int]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite; piece by piece, since the check of a whole needs several times its memory."""
+    """Whether all values are finite; checked in pieces, since checking a whole tensor takes several times its memory."""
     return all(bool(torch.isfinite(piece).all()) for piece in tensor.reshape(-1).split(PIECE))
 
 
 def odd_share(difference: Tensor) -> float:
-    """Of the values that are not 0, the share whose float16 mantissa is odd."""
+    """Share of the nonzero values whose float16 mantissa is odd."""
     flat = _spread(difference)
     flat = flat[flat != 0]
     return float((flat.view(torch.int16) & 1).double().mean()) if len(flat) else 0.0
 
 
 def _wrong_norm(difference: Tensor, base: Tensor, target: Tensor) -> str:
-    """What is wrong with the norm of a sum; "" where nothing is."""
+    """What is wrong with the norm of a sum; "" if nothing is."""
     d, b, t = (_sample(tensor).square().sum().item() for tensor in (difference, base, target))
     if t == 0:
-        return "delta + base is zero everywhere; no trained model's is"
+        return "delta + base is zero everywhere, which no trained model's is"
     if d > LARGE**2 * b and abs(t / (d + b) - 1) < UNRELATED:
         return (
             f"after adding, the norm is that of two unrelated matrices ({t**0.5:.3g}, from {d**0.5:.3g} and "
-            f"{b**0.5:.3g}), not that of a trained model's; the delta was taken from another base"
+            f"{b**0.5:.3g}), not that of a trained model's; the delta was computed from another base"
         )
     return ""
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    """At most `SAMPLE` elements, spread evenly, in float64: the same places for tensors of the same shape."""
+    """At most `SAMPLE` elements, evenly spaced, in float64: the same positions for tensors of the same shape."""
     return _spread(tensor).double()
 
 

@@ -1,4 +1,4 @@
-"""Which device a model goes to, and why an NVIDIA device that is there cannot be used."""
+"""Which device a model goes to, and why PyTorch cannot use an NVIDIA device of this machine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-DEVICES = Path("/dev")  # each NVIDIA device is a nvidia0, nvidia1, … there, also within a container that may use it
+DEVICES = Path("/dev")  # each NVIDIA device is nvidia0, nvidia1, … here, also in a container that may use it
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 NVIDIA_SMI = "nvidia-smi"
-SMI_SECONDS = 10.0  # it takes about one; with a device that has failed it may hang
-# With these a device_map leaves it to accelerate where each part goes.
+SMI_SECONDS = 10.0  # it takes about one; if a device has failed, it may hang
+# With these values of device_map, accelerate decides where each part goes.
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
-HIDDEN = ("", "-1")  # values of CUDA_VISIBLE_DEVICES with which somebody wants no GPU to be seen
+HIDDEN = ("", "-1")  # values of CUDA_VISIBLE_DEVICES that hide all GPUs on purpose
 
 
 class UnusedGPUWarning(UserWarning):
@@ -27,12 +27,12 @@ class UnusedGPUWarning(UserWarning):
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device that is asked for, or a GPU where there is one, else the CPU.
+    """Choose the device: the given one; for None a GPU if there is one, else the CPU.
 
-    Warns with an `UnusedGPUWarning` where it is the CPU because PyTorch cannot use the NVIDIA device that is there.
+    Warns with an `UnusedGPUWarning` if it is the CPU because PyTorch cannot use this machine's NVIDIA device.
 
     Raises:
-        ValueError: a GPU is asked for, and PyTorch can use none.
+        ValueError: the given device is a GPU that PyTorch cannot use.
     """
     if device is None:
         warn_of_unused_gpu()
@@ -43,24 +43,24 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         raise ValueError(f'device={str(target)!r} needs a GPU that PyTorch can use, and {why}; take device="cpu"')
     if target.type == "cuda" and target.index is not None and target.index >= torch.cuda.device_count():
         raise ValueError(
-            f"device={str(target)!r} is not there: PyTorch can use {torch.cuda.device_count()} GPU(s), from 0 on"
+            f"there is no {str(target)!r}: PyTorch can use {torch.cuda.device_count()} GPU(s), numbered from 0"
         )
     return target
 
 
 def check_device_map(device_map: str | dict[str, Any], options: Mapping[str, Any]) -> dict[torch.device, int] | None:
-    """Checks where `from_pretrained` is to put the parts of a model, as transformers and accelerate take it.
+    """Check where `from_pretrained` is to put the parts of a model, in the form that transformers and accelerate take.
 
     Args:
-        device_map: one of `SPREADING`, a device, or places by the names of parts.
-        options: the other keywords; `max_memory` and `offload_folder` are looked at.
+        device_map: one of `SPREADING`, a device, or devices by the names of parts.
+        options: the other keywords; only `max_memory` and `offload_folder` are used.
 
     Returns:
-        The bytes that `max_memory` allows per device; None where it is not given.
+        The bytes that `max_memory` allows per device; None if it is not given.
 
     Raises:
-        ValueError: a place that is none, a GPU that PyTorch cannot use, a disk without `offload_folder`, or a
-            `max_memory` that gives no size per device.
+        ValueError: an unknown device, a GPU that PyTorch cannot use, "disk" without `offload_folder`, or a
+            `max_memory` that does not give a size per device.
     """
     if not (isinstance(device_map, str) and device_map in SPREADING):
         places = set(device_map.values()) if isinstance(device_map, dict) else {device_map}
@@ -95,12 +95,12 @@ def _device(place: object, argument: str) -> torch.device:
         known = ", ".join(f'"{name}"' for name in SPREADING)
         also = f", or device_map as a whole {known}" if argument == "device_map" else ""
         raise ValueError(
-            f'{argument}: a place is a GPU\'s number, "cuda:0", "cpu" or "disk"{also}, but {place!r} came'
+            f'{argument} takes a GPU\'s number, "cuda:0", "cpu" or "disk"{also}, but got {place!r}'
         ) from error
 
 
 def warn_of_unused_gpu() -> None:
-    """Say in a sentence why an NVIDIA device is not used; nothing where it is, or where there is none."""
+    """Warn, and say why, if this machine has an NVIDIA device that PyTorch cannot use."""
     if not torch.cuda.is_available() and (why := unused_gpu()) is not None:
         warnings.warn(
             f"the model is loaded on the CPU, in float32 unless dtype says otherwise, because {why}",
@@ -110,12 +110,12 @@ def warn_of_unused_gpu() -> None:
 
 
 def unused_gpu() -> str | None:
-    """Half a sentence on why PyTorch cannot use this machine's NVIDIA device; None where there is none."""
+    """Why PyTorch cannot use this machine's NVIDIA device, as a clause; None if there is none."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
         return None
     has_node = any(re.fullmatch(r"nvidia\d+", name) for name in _names(DEVICES))
     driver, supports = _asked_smi()
-    if driver is None and not has_node:  # a container sees its host's DRIVER_FILE also where it may not use the device
+    if driver is None and not has_node:  # a container sees its host's DRIVER_FILE even if it may not use the device
         return None
     driver = driver or _driver_of_kernel()
     major = supports.split(".")[0] if supports else ""
@@ -132,7 +132,7 @@ def unused_gpu() -> str | None:
 
 
 def driver_version() -> str | None:
-    """The NVIDIA driver's version, as nvidia-smi or the kernel says; None where neither does."""
+    """The NVIDIA driver's version, from nvidia-smi or the kernel; None if neither reports it."""
     return _asked_smi()[0] or _driver_of_kernel()
 
 
@@ -144,7 +144,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _asked_smi() -> tuple[str | None, str | None]:
-    """The driver's version and the newest CUDA that it supports, as nvidia-smi says; None each where it does not."""
+    """The driver's version and the newest CUDA that it supports, from nvidia-smi; None for what it does not report."""
     if (program := shutil.which(NVIDIA_SMI)) is None:
         return None, None
     try:
@@ -159,7 +159,7 @@ def _asked_smi() -> tuple[str | None, str | None]:
 
 
 def _driver_of_kernel() -> str | None:
-    """The driver's version, as its kernel module says."""
+    """The driver's version, from its kernel module."""
     try:
         said = DRIVER_FILE.read_text(encoding="utf-8", errors="replace")
     except OSError:

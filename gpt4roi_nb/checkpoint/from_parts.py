@@ -1,4 +1,4 @@
-"""A GPT4RoI to be trained, from a pretrained language model and a pretrained vision tower of any kind."""
+"""A GPT4RoI to train, from a pretrained language model and a pretrained vision tower of any kind."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def assemble_from_parts(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> tuple[GPT4RoIForConditionalGeneration, GPT4RoIProcessor]:
-    """Model and processor; the arguments are those of `GPT4RoI.from_parts`."""
+    """Make the model and its processor; the arguments and errors are those of `GPT4RoI.from_parts`."""
     language_source, tower_source = (locate(path, "model", one_word=True) for path in (language_model, vision_tower))
     target = choose_device(device)
-    # What can be refused without the weights comes first: they may be gigabytes.
+    # Everything that can be checked without the weights comes first: they may be gigabytes.
     for source in (language_source, tower_source):
         check_what_is_loaded(source.folder, (*PROCESSOR_FILES, *OPTIONAL_FILES))
     text_config, vision_config = _config(language_source), _vision_config(tower_source)
@@ -107,34 +107,34 @@ def assemble_from_parts(
 
 
 def _check_weights(part: Source) -> None:
-    """Raises ValueError where the weights of a part lie elsewhere, cannot be read or are none."""
+    """Raise ValueError if a part's weights are links out of its folder, unreadable or not floating-point numbers."""
     for name, tensor in Shards(part.folder).tensors.items():
-        # Positions are kept as whole numbers; quantised weights, as U8, are what bitsandbytes makes.
+        # Position ids are integers; weights stored as U8 were quantised by bitsandbytes.
         if name.endswith((".weight", ".bias")) and tensor.dtype in (torch.bool, torch.int16, torch.int32, torch.int64):
             raise ValueError(
-                f"{name} in {str(tensor.file)!r} is kept as {tensor.dtype}; expected floating-point numbers: it "
+                f"{name} in {str(tensor.file)!r} is stored as {tensor.dtype}; expected floating-point numbers: it "
                 "was not saved as weights, copy it again"
             )
 
 
 def _config(part: Source) -> PreTrainedConfig:
-    """A part's config.json; raises ValueError where transformers cannot make a configuration of it."""
+    """A part's config.json; raises ValueError if transformers cannot make a configuration from it."""
     try:
         return AutoConfig.from_pretrained(part.folder)
     except (ArithmeticError, LookupError, StrictDataclassError, TypeError) as error:
-        raise ValueError(f"config.json of {part.name!r} gives sizes that are none ({error}); copy it again") from error
+        raise ValueError(f"config.json of {part.name!r} gives invalid sizes ({error}); copy it again") from error
 
 
 def _vision_config(part: Source) -> PreTrainedConfig:
-    """The tower's configuration, also of a whole model that has a tower, such as CLIP."""
+    """The tower's configuration, also from that of a whole model with a tower, such as CLIP."""
     config = _config(part)
     config = getattr(config, "vision_config", config)
     for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
         if not isinstance(value := getattr(config, name, None), int):
             raise ValueError(
                 f"{part.name!r} cannot be the vision tower: its configuration ({config.model_type}) must give {name} "
-                f"as one whole number, but gives {value}; take a tower with a square grid of patches, such as CLIP, "
-                "SigLIP, DINOv2 or ViT"
+                f"as one integer, but gives {value}; take a tower with a square grid of patches, such as CLIP, SigLIP, "
+                "DINOv2 or ViT"
             )
     return config
 
@@ -142,29 +142,29 @@ def _vision_config(part: Source) -> PreTrainedConfig:
 def _mean_and_std(
     part: Source, config: PreTrainedConfig, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Of the channels, as given, or as the tower's preprocessor_config.json says."""
+    """Mean and standard deviation of each channel, as given or from the tower's preprocessor_config.json."""
     if mean is not None and std is not None:
         return mean, std
     try:
         said, _ = BaseImageProcessor.get_image_processor_dict(part.folder)
     except OSError:
-        # Every CLIP has been trained with the same; of others it cannot be guessed.
+        # Every CLIP has been trained with the same; those of other towers cannot be guessed.
         said = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD} if config.model_type.startswith("clip") else {}
     mean, std = mean or said.get("image_mean"), std or said.get("image_std")
     if mean is None or std is None:
         raise ValueError(
-            f"{part.name!r} must say in its preprocessor_config.json how pictures are normalised, but there is no "
-            "image_mean and image_std; give them, such as image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]"
+            f"the preprocessor_config.json of {part.name!r} must say how images are normalised, but has no image_mean "
+            "and image_std; give them, such as image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]"
         )
     return mean, std
 
 
 def _tokenizer(part: Source) -> PreTrainedTokenizerBase:
-    # Prompts are padded on the left, so that a batch of them can be continued.
+    # Prompts are padded on the left, so that the model can continue a batch of them.
     tokenizer = AutoTokenizer.from_pretrained(part.folder, padding_side="left")
     if not tokenizer.is_fast:
         raise ValueError(
-            f"{part.name!r} must have a fast tokenizer (tokenizer.json), which knows where in a text each token lies, "
+            f"{part.name!r} must have a fast tokenizer (tokenizer.json), which gives each token's position in a text, "
             f"but has a {type(tokenizer).__name__}; convert it"
         )
     return tokenizer
@@ -173,11 +173,14 @@ def _tokenizer(part: Source) -> PreTrainedTokenizerBase:
 def _canonical(
     part: Source, config: PreTrainedConfig, chat_format: str | None
 ) -> tuple[PreTrainedTokenizerBase, set[str]] | None:
-    """A LLaMA's tokenizer with SentencePiece's own ids, which GPT4RoI was trained with, and the tokens that have a row
-    already; None where there is no tokenizer.model, the chat has a template, or there are tokens of another order.
+    """A LLaMA's tokenizer with SentencePiece's own ids, which GPT4RoI was trained with.
+
+    Returns:
+        The tokenizer, and the tokens that already have a row; None if there is no tokenizer.model, the chat has a
+        template, or the files give tokens other ids.
 
     Raises:
-        ValueError: tokenizer.model is no SentencePiece model.
+        ValueError: tokenizer.model is not a SentencePiece model.
     """
     file, added = part.folder / "tokenizer.model", part.folder / "added_tokens.json"
     if config.model_type != "llama" or not file.is_file():
@@ -196,16 +199,16 @@ def _canonical(
 
 
 def _name_ends(language: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The ids of special tokens are the tokenizer's: early conversions of LLaMA wrote wrong ones."""
+    """Take the ids of special tokens from the tokenizer: early conversions of LLaMA wrote wrong ones."""
     for config in (language.config, language.generation_config):
         config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
         config.pad_token_id = tokenizer.pad_token_id
 
 
 def _loaded(auto: Any, part: Source, **kwargs: Any) -> PreTrainedModel:
-    """A model all of whose tensors are in its checkpoint; there may be others in it, such as CLIP's text tower."""
+    """Load a model, all of whose tensors must be in its checkpoint; others in it, such as CLIP's text tower, may be."""
     said = logging.get_verbosity()
-    logging.set_verbosity_error()  # or the tensors that are not used would fill a page
+    logging.set_verbosity_error()  # otherwise the list of unused tensors would fill a page
     try:
         model, info = auto.from_pretrained(part.folder, output_loading_info=True, **kwargs)
     finally:
@@ -213,19 +216,19 @@ def _loaded(auto: Any, part: Source, **kwargs: Any) -> PreTrainedModel:
     if absent := sorted(info["missing_keys"]):
         shown = ", ".join(absent[:_SHOWN_NAMES]) + (" …" if len(absent) > _SHOWN_NAMES else "")
         raise ValueError(
-            f"{part.name!r} must hold all weights of a {type(model).__name__}, but {len(absent)} tensors are missing: "
-            f"{shown}; take a complete checkpoint"
+            f"{part.name!r} must contain all weights of a {type(model).__name__}, but {len(absent)} tensors are "
+            f"missing: {shown}; take a complete checkpoint"
         )
-    if part.is_remote:  # what a LoRA and a configuration say that they belong to: no folder of this machine
+    if part.is_remote:  # what a LoRA and a configuration give as their base model: not a folder of this machine
         model.name_or_path = model.config.name_or_path = part.name
     return model
 
 
 @torch.no_grad()
 def _make_rows(language: PreTrainedModel, new: Sequence[int]) -> None:
-    """Rows of the embeddings for new ids: the mean of those before them, so that they stand out in nothing.
+    """Make embedding rows for new ids: the mean of the rows before them, so that they do not stand out.
 
-    A model may have more rows than its tokenizer had tokens; the new ids then lie among those.
+    A model may have more rows than its tokenizer had tokens; the new ids are then among those.
     """
     if not new:
         return
@@ -237,7 +240,7 @@ def _make_rows(language: PreTrainedModel, new: Sequence[int]) -> None:
 
 
 def _assembled(config: GPT4RoIConfig, tower: PreTrainedModel, language: PreTrainedModel) -> Any:
-    """The whole, without making a second language model to be thrown away."""
+    """The whole model, without allocating a second language model first."""
     with torch.device("meta"):
         model = GPT4RoIForConditionalGeneration(config)
     model.vision_tower, model.language_model = tower, language
@@ -248,7 +251,7 @@ def _assembled(config: GPT4RoIConfig, tower: PreTrainedModel, language: PreTrain
 
 
 def _generation_config(language: PreTrainedModel, processor: GPT4RoIProcessor) -> Any:
-    """The language model's own, which also ends where the template's turn does."""
+    """The language model's generation config, with the end of the template's turn as another end."""
     tokenizer = processor.tokenizer
     config = copy.deepcopy(language.generation_config)
     own = config.eos_token_id

@@ -1,4 +1,4 @@
-"""Where a model's files lie: in a folder, or on a hub, from which what is small comes first and the weights last."""
+"""Where a model's files are: in a folder, or on a hub, from which the small files come first and the weights last."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from huggingface_hub.errors import (
 from gpt4roi_nb.checkpoint.shards import LAYOUTS, weight_map
 
 CONFIG_FILE = "config.json"
-# Configurations and tokenizers of any year.
+# Configurations and tokenizers in every format that was ever used.
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
-# What says which files of a hub are meant, and how they are got.
+# Keywords that choose which files of a hub are meant, and how they are downloaded.
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HOW_TO_RESUME = (
-    "a download that broke off goes on with the same call, or with `hf download {}`: files that are whole are not "
-    "fetched again"
+    "to resume an interrupted download, repeat the call or use `hf download {}`: complete files are not downloaded "
+    "again"
 )
 
 
@@ -39,10 +39,10 @@ class Source:
     """A model's files.
 
     Attributes:
-        name: as it was given.
-        folder: where they lie, or will: for a hub id a snapshot in the hub's cache.
-        what: how messages call it.
-        is_remote: whether it is a hub id, of which only the small files are in the folder before `get_weights`.
+        name: the folder or hub id, as the caller gave it.
+        folder: where they are, or will be: for a hub id, a snapshot in the hub's cache.
+        what: what messages call it, such as "checkpoint".
+        is_remote: whether it is a hub id; before `get_weights`, only its small files are in the folder.
     """
 
     name: str
@@ -53,16 +53,16 @@ class Source:
     _options: Mapping[str, Any] = field(default_factory=dict)
 
     def get_weights(self, layouts: Sequence[tuple[str, str]] = LAYOUTS) -> None:
-        """Have the weights of a hub id in the folder: of several layouts the first that is whole, as `Shards` reads.
+        """Download the weights of a hub id: of several layouts the first that is complete, as `Shards` reads.
 
-        Nothing is done for a folder. What a hub lacks is missing afterwards, as from a folder.
+        For a folder this does nothing. Files that the hub lacks are missing afterwards, as they would be in a folder.
 
         Args:
-            layouts: names of the index of the shards, and of the one file that takes their place.
+            layouts: pairs of names: the index of the shards, and the single file that replaces them.
 
         Raises:
-            ValueError: an index has no map, or names what is no file of its own folder.
-            FileNotFoundError: the hub cannot be reached, and its cache has nothing of it.
+            ValueError: an index has no map, or names a file outside its own folder.
+            FileNotFoundError: the hub cannot be reached, and its cache has none of the files.
             OSError: the disk of its cache is full, or access to it is denied (`PermissionError`).
         """
         if not self.is_remote:
@@ -74,8 +74,8 @@ class Source:
                 return
 
     def _get(self, names: list[str]) -> bool:
-        """Gets files of these names, of the same revision as the small ones. Returns whether all are there."""
-        # With config.json, which every model has, or the hub's library would warn where there is none of the names.
+        """Download these files, of the same revision as the small ones. Returns whether all of them exist."""
+        # With config.json, which every model has: otherwise huggingface_hub warns if none of the names exists.
         patterns = [_pattern(self._subfolder, name) for name in (CONFIG_FILE, *names)]
         _snapshot(self.name, self.what, patterns, self._options)
         return all((self.folder / name).is_file() for name in names)
@@ -84,16 +84,19 @@ class Source:
 def locate(
     name: str | os.PathLike[str], what: str, options: Mapping[str, Any] | None = None, *, one_word: bool = False
 ) -> Source:
-    """A folder as it is; of a hub id the small files, from the hub, or from its cache where HF_HUB_OFFLINE is set.
+    """Find a model's files; a hub id's small files are downloaded, or come from the cache if HF_HUB_OFFLINE is set.
 
     Args:
-        name: a folder, which comes first, or a hub id.
-        what: how messages call it.
-        options: of `HUB_OPTIONS`.
-        one_word: whether a hub id may be one word, as those of the hub's first models are.
+        name: a folder or a hub id; an existing folder takes precedence.
+        what: what messages call it, such as "checkpoint".
+        options: keywords of `HUB_OPTIONS`.
+        one_word: whether a hub id may be one word, as for the hub's first models.
+
+    Returns:
+        Where the files are; weights of a hub id come with `Source.get_weights`.
 
     Raises:
-        FileNotFoundError: there is neither.
+        FileNotFoundError: there is no such folder and no such hub id.
         OSError: the disk of the hub's cache is full, or access to it is denied (`PermissionError`).
         ValueError: it is a file.
     """
@@ -109,7 +112,7 @@ def locate(
     if not given or path.is_absolute() or given.startswith((".", "~")) or given.count("/") not in slashes:
         raise FileNotFoundError(f"no {what} at {given!r}; expected a folder, or a hub id such as name/model")
     snapshot = _snapshot(given, what, [os.path.join(glob.escape(subfolder), name) for name in SMALL_FILES], options)
-    # The weights are those of the same commit, by whose hash the snapshot is called, whatever is published meanwhile.
+    # The snapshot's name is its commit's hash: the weights come from that commit, whatever is published meanwhile.
     return Source(given, snapshot / subfolder, what, True, subfolder, {**options, "revision": snapshot.name})
 
 
@@ -118,26 +121,26 @@ def _pattern(subfolder: str, name: str) -> str:
 
 
 def _snapshot(repository: str, what: str, patterns: list[str], options: Mapping[str, Any]) -> Path:
-    """The folder of a hub id in the hub's cache, with those files that match in it, as far as there are any."""
-    if is_offline_mode():  # huggingface_hub 1.31 asks the hub for the list of a commit's files even so
+    """The folder of a hub id in the hub's cache, with those matching files that exist."""
+    if is_offline_mode():  # huggingface_hub 1.31 otherwise asks the hub for a commit's list of files, even offline
         options = {**options, "local_files_only": True}
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns, **options))
     except IncompleteSnapshotError as error:
-        return Path(error.snapshot_path)  # offline: what is needed of it and missing is named by the checks
+        return Path(error.snapshot_path)  # offline: later checks name the files that are needed and missing
     except (HTTPError, OSError, ValueError) as error:
         number = getattr(error, "errno", None)
         if number in (*FULL, *DENIED):
             problem = "its disk is full" if number in FULL else "access to it is denied"
-            remedy = "free some room there" if number in FULL else "have it made readable and writable"
+            remedy = "free some space there" if number in FULL else "make it readable and writable"
             raise OSError(
                 number,
-                f"the {what} {repository!r} could not be put into the hub's cache, "
+                f"the {what} {repository!r} could not be downloaded to the hub's cache, "
                 f"{os.fspath(options.get('cache_dir') or constants.HF_HUB_CACHE)!r}: {problem} ({error}); {remedy}, or "
                 f"set HF_HUB_CACHE to another folder and start again; {HOW_TO_RESUME.format(repository)}",
             ) from error
-        refused = isinstance(error, HfHubHTTPError | HFValidationError)  # and nothing broke off
+        refused = isinstance(error, HfHubHTTPError | HFValidationError)  # so no download was interrupted
         raise FileNotFoundError(
-            f"no {what} at {repository!r}: there is no such folder, and it could not be got as a hub id ({error})"
+            f"no {what} at {repository!r}: there is no such folder, and downloading it as a hub id failed ({error})"
             + ("" if refused else f"; {HOW_TO_RESUME.format(repository)}")
         ) from error

@@ -1,4 +1,4 @@
-"""Names of a GPT4RoI's tensors: ours and those of the authors' state dict (commit 00273ad)."""
+"""Names of a GPT4RoI's tensors: ours and those in the authors' state dict (commit 00273ad)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 FUSION = "model.spi_module.mlvl_fuse"
 HEAD = "model.spi_module.roi_align"
 
-# Ours and theirs, as prefixes; the first that fits is taken.
+# Our prefixes and theirs; the first that matches is used.
 _PREFIXES = (
     ("region_encoder.fusion.input_convs.", f"{FUSION}.input_conv."),
     ("region_encoder.fusion.rounds.", f"{FUSION}.fuse_convs."),
@@ -24,7 +24,7 @@ _OUR_NORM = re.compile(r"^(region_encoder\.fusion\.rounds\.\d+)\.norm\.")
 
 
 def to_original(name: str) -> str:
-    """The authors' name of a tensor. The tower's tensors, which they do not store, keep their names."""
+    """The authors' name for a tensor, given ours. The tower's tensors, which they do not store, keep CLIP's names."""
     name = _OUR_NORM.sub(r"\1.gn.", name)
     for ours, theirs in _PREFIXES:
         if name.startswith(ours):

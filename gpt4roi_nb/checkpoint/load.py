@@ -1,4 +1,4 @@
-"""Loading a checkpoint, and saying which file or tensor is wrong when it is not one."""
+"""Loading a checkpoint; if it is damaged, the error names the file or tensor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gpt4roi_nb.tokenizer import IMAGE_TOKEN, REGION_TOKEN
 
 DEMO_CHECKPOINT = Path(__file__).parents[1] / "demo" / "checkpoint"
 
-# Options with which transformers would read other weights than those that were checked.
+# Options that would make transformers read other weights than those that were checked.
 OTHER_WEIGHTS = ("variant", "gguf_file", "use_safetensors", "transformers_weights")
 _SHOWN_NAMES = 5
 
@@ -42,12 +42,32 @@ def load_checkpoint(
     compiled: bool = False,
     **kwargs: Any,
 ) -> tuple[GPT4RoIForConditionalGeneration, GPT4RoIProcessor]:
-    """Model and processor of a checkpoint; the arguments are those of `GPT4RoI.from_pretrained`.
+    """Load the model and the processor of a checkpoint.
 
-    compiled: whether it is to write by compiled steps, for which the comparison with free memory counts a cache more.
+    Args:
+        path: a folder or a hub id.
+        compiled: whether the model will decode with compiled steps; then the comparison with free memory counts one
+            more cache.
+        device, dtype, quantization, attn_implementation, device_map, check_free_memory, kwargs: as in
+            `GPT4RoI.from_pretrained`.
+
+    Returns:
+        The model, in evaluation mode, and its processor.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or it lacks a file.
+        ValueError: an argument is wrong, or a file is damaged or of another model; the message names it.
+        ImportError: `quantization` or `attn_implementation` needs a package that is not installed.
+        MemoryError: too little memory is free.
+
+    Example:
+        >>> from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT, load_checkpoint
+        >>> model, processor = load_checkpoint(DEMO_CHECKPOINT, device="cpu")
+        >>> processor.num_image_tokens == model.config.num_image_tokens
+        True
     """
     if device is not None and device_map is not None:
-        raise ValueError("give either device or device_map, and not both")
+        raise ValueError("give either device or device_map, not both")
     if unchecked := [name for name in OTHER_WEIGHTS if kwargs.get(name) not in (None, True)]:
         raise ValueError(
             f"{unchecked[0]}={kwargs[unchecked[0]]!r} would load other weights than the checkpoint's "
@@ -65,7 +85,7 @@ def load_checkpoint(
     check_stored(given, config, {} if source.is_remote else check_weights(folder), quantised=saved_as is not None)
     if device_map is None:
         target = choose_device(device)
-        # Each tensor goes straight to its place: the model need not fit into this machine's memory before.
+        # Each tensor goes straight to its device: the model need not fit into this machine's own memory first.
         device_map = None if target.type == "cpu" else {"": target}
     elif isinstance(device_map, str) and device_map in SPREADING:
         warn_of_unused_gpu()
@@ -76,7 +96,7 @@ def load_checkpoint(
     _check_attention(attn_implementation, dtype, _devices(device_map, stored, kwargs))
     if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
         check_memory(config, devices, dtype, stored, given, limits=limits, compiled=compiled)
-    if source.is_remote:  # what would not fit into memory has not been fetched
+    if source.is_remote:  # only now: weights that would not fit into memory are not downloaded
         source.get_weights([LAYOUT])
         check_stored(given, config, check_weights(folder), quantised=saved_as is not None)
     with no_progress_bar(_weight_bytes(folder)):
@@ -88,15 +108,15 @@ def load_checkpoint(
                 attn_implementation=attn_implementation,
                 device_map=device_map,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # _check_tensors says which they are, and raises
+                ignore_mismatched_sizes=True,  # _check_tensors raises, and names them
                 **kwargs,
             )
         except (MemoryError, torch.OutOfMemoryError) as error:
-            clear_frames(error)  # of what was loaded so far
+            clear_frames(error)  # they hold what was loaded so far
             raise
     model, info = loaded
     if source.is_remote:
-        model.name_or_path = model.config.name_or_path = given  # what a LoRA says that it belongs to
+        model.name_or_path = model.config.name_or_path = given  # what a LoRA gives as its base model
     _check_tensors(given, info)
     check_finite(model, f"the weights of {given!r}")
     try:
@@ -104,7 +124,7 @@ def load_checkpoint(
     except Exception as error:  # the tokenizers library raises nothing narrower
         names = ", ".join(PROCESSOR_FILES)
         raise ValueError(
-            f"the processor of {given!r} cannot be read ({error}); one of {names} is damaged or another model's: copy "
+            f"the processor of {given!r} cannot be read ({error}); one of {names} is damaged or of another model: copy "
             "them again"
         ) from error
     _check_processor(given, processor, model.config)
@@ -112,7 +132,7 @@ def load_checkpoint(
 
 
 def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization: str | None) -> torch.dtype:
-    """What the weights are loaded as: what was asked for, else the checkpoint's own, as `dtype="auto"` says too."""
+    """The dtype to load the weights in: the given one, or the checkpoint's own for None and "auto"."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype is not None and dtype != "auto":
@@ -120,14 +140,14 @@ def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization:
         if not isinstance(named, torch.dtype):
             raise ValueError(f'dtype must be "auto", "float32", "bfloat16" or "float16", but is {dtype!r}')
         return named
-    own = getattr(config, "dtype", None) or torch.float32  # whatever transformers saved says it
+    own = getattr(config, "dtype", None) or torch.float32  # transformers saves it in every config.json
     if dtype is None and quantization is not None and own == torch.float32:
         return torch.float16
     return own
 
 
 def _check_attention(implementation: str | None, dtype: torch.dtype, devices: Sequence[torch.device]) -> None:
-    """Raises ImportError or ValueError where flash attention is asked for and cannot be had: transformers would fetch a
+    """Raise ImportError or ValueError if flash attention is wanted and cannot be used: transformers would download a
     kernel, or fail at the first question."""
     if implementation is None or not implementation.startswith("flash_attention"):
         return
@@ -144,14 +164,14 @@ def _check_attention(implementation: str | None, dtype: torch.dtype, devices: Se
 def _devices(
     device_map: str | dict[str, Any] | None, quantization: str | None, options: dict[str, Any]
 ) -> list[torch.device]:
-    """The devices that a model may be spread over; none where a disk is one of them, on which there is room."""
+    """The devices that a model may be spread over; none if the disk is one of them, since it has room for any model."""
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     if device_map is None:
         return [torch.device("cpu")]
     if isinstance(device_map, str) and device_map in SPREADING:
         if options.get("offload_folder") is not None:
             return []
-        # bitsandbytes does not leave a part of a quantised model on the CPU.
+        # bitsandbytes does not put part of a quantised model on the CPU.
         return gpus if gpus and quantization is not None else [*gpus, torch.device("cpu")]
     places = set(device_map.values()) if isinstance(device_map, dict) else {device_map}
     if "disk" in places:
@@ -160,24 +180,24 @@ def _devices(
 
 
 def _read_config(given: str, folder: Path) -> GPT4RoIConfig:
-    """config.json alone."""
+    """Read config.json; raises ValueError if it does not describe a GPT4RoI."""
     values, _ = GPT4RoIConfig.get_config_dict(folder)
     try:
         return GPT4RoIConfig.from_dict(values)
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
         raise ValueError(
-            f"{CONFIG_FILE} of {given!r} describes no GPT4RoI ({type(error).__name__}: {error}); copy it again"
+            f"{CONFIG_FILE} of {given!r} does not describe a GPT4RoI ({type(error).__name__}: {error}); copy it again"
         ) from error
 
 
 def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:
-    """Raises ValueError where tensors are missing, unknown or of another shape: a model must not run on guesses."""
+    """Raise ValueError if tensors are missing, unknown or of another shape: a model must not run on guessed weights."""
     complaints = []
     if mismatched := info["mismatched_keys"]:
         name, came, expected = sorted(mismatched)[0]
         complaints.append(
             f"{len(mismatched)} tensors have another shape than config.json says, first {name}: "
-            f"expected {tuple(expected)}, came {tuple(came)}"
+            f"expected {tuple(expected)}, got {tuple(came)}"
         )
     for kind, what in (("missing_keys", "missing"), ("unexpected_keys", "unknown to this model")):
         if names := sorted(info[kind]):
@@ -188,12 +208,12 @@ def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:
 
 
 def _weight_bytes(folder: str | os.PathLike[str]) -> int:
-    """Of the files of weights in a folder."""
+    """Size of the weights files in a folder."""
     return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in Path(folder).glob(kind))
 
 
 def _check_processor(path: str | os.PathLike[str], processor: GPT4RoIProcessor, config: GPT4RoIConfig) -> None:
-    """Raises ValueError where the tokenizer or the image processor belongs to another model."""
+    """Raise ValueError if the tokenizer or the image processor belongs to another model."""
     id_of = processor.tokenizer.convert_tokens_to_ids
     for what, came, expected in (
         (f"the id of {IMAGE_TOKEN}", id_of(IMAGE_TOKEN), config.image_token_id),

@@ -1,4 +1,4 @@
-"""What the authors' files say about their model: its sizes, its tokens, and what a base must be (commit 00273ad)."""
+"""What the authors' files say about their model: its sizes, its tokens, and its base (commit 00273ad)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLIP_LARGE_WIDTH, PUBLISHED_TOKENS = 1024, 256
 FINAL_NORM = "model.norm.weight"
 SMALLEST_NORM = 0.1
 ROWS_PER_TOKEN = (EMBEDDINGS, "lm_head.weight")
-# What a language model's config.json of any year may say; the ids of special tokens come from the tokenizer, since
+# The entries of a language model's config.json that are used. The ids of special tokens come from the tokenizer, since
 # early conversions of LLaMA wrote wrong ones.
 TEXT_KEYS = (
     "hidden_size",
@@ -47,36 +47,36 @@ BASE_KEYS = (
     "rms_norm_eps",
     "max_position_embeddings",
 )
-OLD_NAME_OF_CONTEXT = "max_sequence_length"  # what the first conversions of LLaMA call max_position_embeddings
+OLD_NAME_OF_CONTEXT = "max_sequence_length"  # the name of max_position_embeddings in the first conversions of LLaMA
 
 
 def language_sizes(folder: Path) -> dict[str, Any]:
-    """What a language model's or the authors' config.json says of its sizes."""
+    """The sizes in a language model's or the authors' config.json."""
     content = read_json(folder / "config.json")
     content.setdefault("max_position_embeddings", content.get(OLD_NAME_OF_CONTEXT, 2048))
     return {name: content[name] for name in TEXT_KEYS if content.get(name) is not None}
 
 
 def vision_config_of(folder: Path) -> PreTrainedConfig:
-    """The configuration of a vision tower, of its own or inside that of a whole CLIP."""
+    """The configuration of a vision tower, from its own config.json or that of a whole CLIP."""
     read_json(folder / "config.json", "the vision tower")
     try:
         config = AutoConfig.from_pretrained(folder)
         config = getattr(config, "vision_config", config)
         check_values("vision_config", config)
     except (ArithmeticError, StrictDataclassError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(folder / 'config.json')!r} describes no vision tower ({error})") from error
+        raise ValueError(f"{str(folder / 'config.json')!r} does not describe a vision tower ({error})") from error
     tokens = (config.image_size // config.patch_size) ** 2
     if config.hidden_size == CLIP_LARGE_WIDTH and tokens != PUBLISHED_TOKENS:
         raise ValueError(
-            f"the vision tower in {str(folder)!r} makes {tokens} image tokens of a picture, but GPT4RoI was trained "
-            f"with {PUBLISHED_TOKENS}; take openai/clip-vit-large-patch14, not a version for larger pictures"
+            f"the vision tower in {str(folder)!r} makes {tokens} tokens per image, but GPT4RoI was trained with "
+            f"{PUBLISHED_TOKENS}; take openai/clip-vit-large-patch14, not a version for larger images"
         )
     return config
 
 
 def tokenizer_of(folder: Path, source: Shards) -> PreTrainedTokenizerFast:
-    """The canonical tokenizer of the authors' files, whose ids must be those of their embedding rows."""
+    """The canonical tokenizer of the authors' files; raises ValueError if its ids do not fit the embedding rows."""
     tokenizer = canonical_tokenizer(folder)
     recorded = folder / "added_tokens.json"
     if recorded.is_file():
@@ -88,9 +88,7 @@ def tokenizer_of(folder: Path, source: Shards) -> PreTrainedTokenizerFast:
                     "the tokenizer's files belong to different models"
                 )
     if EMBEDDINGS not in source.tensors:
-        raise ValueError(
-            f"{str(source.folder)!r} has no {EMBEDDINGS}; expected the weights of a GPT4RoI of the authors"
-        )
+        raise ValueError(f"{str(source.folder)!r} has no {EMBEDDINGS}; expected the weights of the authors' GPT4RoI")
     rows = source.tensors[EMBEDDINGS].shape[0]
     if rows < len(tokenizer):
         raise ValueError(
@@ -107,21 +105,19 @@ def config_of(
     vision_config: PreTrainedConfig,
     dtype: torch.dtype,
 ) -> GPT4RoIConfig:
-    """Our configuration of the authors' model. The region encoder's sizes are those of its tensors."""
+    """Our configuration for the authors' model. The region encoder's sizes are read from its tensors."""
     theirs = read_json(folder / "config.json")
     if not theirs.get("mm_use_im_start_end", True):
         raise ValueError(
-            f"{str(folder / 'config.json')!r} has mm_use_im_start_end off; the prompt of GPT4RoI needs its image "
-            "between <im_start> and <im_end>"
+            f"{str(folder / 'config.json')!r} turns mm_use_im_start_end off; GPT4RoI's prompt needs the image between "
+            "<im_start> and <im_end>"
         )
     shapes = {name: info.shape for name, info in source.tensors.items()}
     regions = _region_sizes(shapes)
     try:
         return _config(theirs, folder, shapes, regions, tokenizer, vision_config, dtype)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{str(folder / 'config.json')!r} gives sizes that are none ({error}); copy it again"
-        ) from error
+        raise ValueError(f"{str(folder / 'config.json')!r} gives invalid sizes ({error}); copy it again") from error
 
 
 def _config(
@@ -175,7 +171,7 @@ def _region_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
 def processor_of(
     config: GPT4RoIConfig, tokenizer: PreTrainedTokenizerFast, vision_folder: Path | None
 ) -> GPT4RoIProcessor:
-    """With the mean and standard deviation that the tower's own folder gives, else CLIP's."""
+    """The processor, with the mean and standard deviation in the tower's own folder, or CLIP's if it has none."""
     file = None if vision_folder is None else vision_folder / "preprocessor_config.json"
     given = read_json(file) if file is not None and file.is_file() else {}
     options = {name: given[name] for name in ("image_mean", "image_std") if name in given}
@@ -186,24 +182,24 @@ def processor_of(
 
 
 def generation_config_of(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """Greedy, as the authors' figures were made."""
+    """Greedy decoding, with which the authors' results were produced."""
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
 
 
 def check_whole(source: Shards) -> None:
-    """Raises ValueError for a delta that came without its base: its norms are near 0, a model's are not."""
+    """Raise ValueError for a delta without its base: its norm weights are near 0, a model's are not."""
     norm = source.read(FINAL_NORM).float().abs().mean().item()
     if norm < SMALLEST_NORM:
         raise ValueError(
             f"{str(source.folder)!r} is a delta: the weights of its last norm are {norm:.3f} on average, a model's are "
-            "about 1; say what it was taken from with `base` (--base): LLaMA-7B's first version"
+            "about 1; give its base with `base` (--base): the first version of LLaMA-7B"
         )
 
 
 def check_base(base: Path, source: Path, base_shards: Shards, vocabulary: int, doubt: Callable[[str], None]) -> None:
-    """Calls `doubt` unless the base can be what the delta was taken from; all that differs is told at once."""
+    """Call `doubt` if the base cannot be the one the delta was computed from, with all differences in one message."""
     theirs, wanted = language_sizes(base), language_sizes(source)
     complaints = [
         f"{name} is {theirs.get(name)}, expected {wanted[name]}"
@@ -221,6 +217,6 @@ def check_base(base: Path, source: Path, base_shards: Shards, vocabulary: int, d
         if theirs.get("max_position_embeddings") == 4096 or theirs.get("rms_norm_eps") == 1e-5:
             hint = " (this looks like Llama 2)"
         doubt(
-            f"{str(base)!r} is not the base of this delta{hint}: {'; '.join(complaints)}. Expected LLaMA-7B's first "
-            "version, in transformers' format, without added tokens"
+            f"{str(base)!r} is not the base of this delta{hint}: {'; '.join(complaints)}. Expected the first version "
+            "of LLaMA-7B, in transformers' format, without added tokens"
         )

@@ -1,4 +1,4 @@
-"""Which tensor comes from where, before any of them is read."""
+"""Where each tensor comes from, decided before any of them is read."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
-TOWER = "vision_tower."  # what our names of the tower's tensors begin with
+TOWER = "vision_tower."  # the prefix of our names for the tower's tensors
 
-# Tensors that are rightly left out, with the reason.
+# Tensors that are left out on purpose, with the reason.
 _BUFFERS = (
     (re.compile(r"rotary_emb\.inv_freq$"), "a buffer of old checkpoints; computed anew from the configuration"),
     (re.compile(r"embeddings\.position_ids$"), "a buffer of old checkpoints that only counts"),
 )
 _TEXT_HALF = re.compile(r"text_model\.|text_projection\.|visual_projection\.|logit_scale$")
-# The tower's tensors where the weights file of a GPT4RoI or a later LLaVA holds them, and in a folder of their own.
+# The tower's tensors in the weights file of a GPT4RoI or a later LLaVA, and in a folder of their own.
 _TOWER_IN_SOURCE = re.compile(r"(model\.)?vision_tower\.")
 _TOWER_PREFIX = re.compile(r"^((model\.)?vision_tower\.)*(vision_model\.)?")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One tensor to be made: its fate, the shards that it is read from, and those of the base that is added."""
+    """One tensor to make: its fate, the shards to read it from, and those of the base to add."""
 
     fate: Fate
     source: Shards
@@ -49,7 +49,7 @@ class Step:
             check_finite(base, name, self.base.folder)
             tensor = adder.add(tensor, base, name)
         if not tensor.is_floating_point():
-            raise ValueError(f"{name} holds {tensor.dtype}, whole numbers; expected weights that are not quantised")
+            raise ValueError(f"{name} is stored as integers ({tensor.dtype}); expected weights that are not quantised")
         converted = tensor.to(dtype).contiguous()
         if dtype != tensor.dtype:
             check_finite(converted, name, self.source.folder, f" in {dtype!s}")
@@ -62,10 +62,20 @@ class Step:
 def make_plan(
     config: GPT4RoIConfig, source: Shards, tower: Shards, base: Shards | None
 ) -> tuple[list[Step], list[Fate]]:
-    """A step for every tensor of our model, and the tensors that are left out.
+    """Plan a step for every tensor of our model, and list the tensors that are left out.
+
+    Args:
+        config: of the converted model.
+        source: the authors' tensors.
+        tower: the vision tower's; may be the same as `source`.
+        base: the base's, if the source is a delta.
+
+    Returns:
+        The steps, and the fates of the tensors that are left out.
 
     Raises:
-        ValueError: tensors are missing, unknown, or of another shape; the first of each is named, with both shapes.
+        ValueError: tensors are missing, unknown, or of another shape; the message names the first of each kind, and
+            both shapes.
     """
     with torch.device("meta"), no_init_weights():
         expected = GPT4RoIForConditionalGeneration(config).state_dict()
@@ -88,7 +98,7 @@ def make_plan(
             continue
         came = step.source.tensors[theirs].shape
         if came != wanted:
-            mismatched.append(f"{theirs}: expected {list(wanted)} by config.json, came {list(came)}")
+            mismatched.append(f"{theirs}: expected {list(wanted)} by config.json, got {list(came)}")
         elif base is not None and not name.startswith(TOWER):
             step = _with_base(step, base, missing, mismatched)
         steps.append(step)
@@ -116,7 +126,7 @@ def make_plan(
 
 
 def _with_base(step: Step, base: Shards, missing: list[str], mismatched: list[str]) -> Step:
-    """The step with its base, where the tensor has one: language model yes, projector and region module no."""
+    """The step with its base, if it has one: the language model's tensors do, the projector's and region module's not."""
     fate = step.fate
     if not fate.name.startswith("language_model."):
         return replace(step, fate=replace(fate, why="not in the base"))
@@ -130,12 +140,12 @@ def _with_base(step: Step, base: Shards, missing: list[str], mismatched: list[st
         return replace(step, base=base, fate=replace(fate, what="rows added", why=why))
     if (rows, *width) != fate.shape:
         wanted = [vocabulary, *fate.shape[1:]] if fate.original in ROWS_PER_TOKEN else list(fate.shape)
-        mismatched.append(f"{fate.original}: expected {wanted} by the delta, the base has {[rows, *width]}")
+        mismatched.append(f"{fate.original}: the delta has {wanted}, the base has {[rows, *width]}")
     return replace(step, base=base, fate=replace(fate, what="added"))
 
 
 def holds_tower(name: str) -> bool:
-    """Whether a tensor of the authors' own files, or of a later LLaVA's, is the vision tower's."""
+    """Whether a tensor of the authors' files, or of a later LLaVA's, belongs to the vision tower."""
     return _TOWER_IN_SOURCE.match(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""What became of every tensor."""
+"""What a conversion did with every tensor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one tensor.
+    """What a conversion did with one tensor.
 
     Attributes:
-        name: ours; empty where it was ignored.
+        name: our name; empty if the tensor was ignored.
         original: its name in the file that it came from.
-        folder: where that file lies.
+        folder: the folder of that file.
         what: "copied", "added", "rows added" or "ignored".
-        shape: in the result; of an ignored tensor, in its file.
+        shape: in the result; for an ignored tensor, in its file.
         why: a few words.
     """
 
@@ -29,7 +29,7 @@ class Fate:
 
 @dataclass
 class ConversionReport:
-    """What became of every tensor. `print(report)` gives the summary, `report.table()` a line a tensor."""
+    """What a conversion did with every tensor: `print(report)` for a summary, `report.table()` for a line per tensor."""
 
     source: str
     target: str
@@ -49,23 +49,23 @@ class ConversionReport:
         lines += [f"{count:6} {what}" + (f": {why}" if why else "") for (what, why), count in counts.items()]
         if self.doubts:
             lines.append(
-                f"FORCED: the base does NOT look like the delta's; {len(self.doubts)} things speak against it, first "
+                f"FORCED: the base does NOT look like the delta's, for {len(self.doubts)} reasons; the first: "
                 f"{self.doubts[0]}"
             )
         if self.base and (self.base_checked or not self.doubts):
             lines.append(
-                f"the base was found to be the delta's in {self.base_checked} tensors"
+                f"{self.base_checked} tensors show that the base is the delta's"
                 if self.base_checked
-                else "the base could NOT be checked: the delta does not hold differences of float16 numbers"
+                else "the base could NOT be checked: the delta does not contain differences of float16 numbers"
             )
         if self.resumed_files:
-            lines.append(f"{self.resumed_files} files were finished by an earlier run")
+            lines.append(f"an earlier run had finished {self.resumed_files} of the files")
         if self.verified is not None:
-            lines.append(f"verified: it loads, and says of a region of a test picture: {self.verified!r}")
+            lines.append(f"verified: it loads, and its answer about a region of a test image is {self.verified!r}")
         return "\n".join(lines)
 
     def table(self) -> str:
-        """One line a tensor: what happened, our name, the authors' name, the shape."""
+        """One line per tensor: what happened, our name, the authors' name, the shape."""
         width = max(len(fate.name) for fate in self.fates)
         return "\n".join(
             f"{fate.what:10}  {fate.name:{width}}  {fate.original}  {list(fate.shape)}  {fate.why}"

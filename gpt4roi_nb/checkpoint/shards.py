@@ -21,13 +21,13 @@ LAYOUTS = (
 )
 
 
-# What helps where a file is not there.
-HOW_TO_DOWNLOAD = "from a hub it comes with `hf download NAME`, which does not fetch again what is there already"
+# The remedy for a missing file.
+HOW_TO_DOWNLOAD = "`hf download NAME` gets it from a hub, and does not download again what is already there"
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies, and what is known of it without reading its values."""
+    """A tensor's file, shape and dtype, known without reading its values."""
 
     file: Path
     shape: tuple[int, ...]
@@ -35,16 +35,16 @@ class TensorInfo:
 
 
 class Shards:
-    """All tensors of a folder by name. Only `read` touches their values, and nothing of them is kept.
+    """All tensors of a folder by name. Only `read` reads their values, and does not keep them.
 
     Attributes:
         files: the weights files.
-        tensors: what lies in them, in the files' order.
+        tensors: the tensors in them, in the files' order.
 
     Raises:
         FileNotFoundError: the folder has no weights, or lacks a shard that its index names.
-        ValueError: a file is truncated, is no weights file, or could run code when it is read; or the shards do not
-            hold what their index says.
+        ValueError: a file is truncated, is not a weights file, or could run code when it is read; or the shards do not
+            contain what their index says.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,30 +57,30 @@ class Shards:
             if not file.is_file():
                 names = [name for name, shard in promised.items() if shard == file.name]
                 raise FileNotFoundError(
-                    f"{str(folder)!r} lacks its weights file {file.name}, which holds {len(names)} tensors, such as "
+                    f"{str(folder)!r} lacks its weights file {file.name}, which contains {len(names)} tensors, such as "
                     f"{names[0]}; copy it as well ({HOW_TO_DOWNLOAD})"
                 )
         self.tensors: dict[str, TensorInfo] = {}
         for file in self.files:
             for name, info in _contents(file):
                 if name in self.tensors:
-                    raise ValueError(f"{name} lies in both {self.tensors[name].file.name} and {file.name}")
+                    raise ValueError(f"{name} is in both {self.tensors[name].file.name} and {file.name}")
                 self.tensors[name] = info
         for name, shard in promised.items():
             if name not in self.tensors:
-                raise ValueError(f"{str(folder / shard)!r} lacks {name}, which the index says it holds; copy it again")
+                raise ValueError(f"{str(folder / shard)!r} lacks {name}, which its index lists; copy it again")
 
     def read(self, name: str) -> Tensor:
-        """A tensor in memory of its own."""
-        # Opened anew each time: pages of a mapped file would otherwise count as memory of this process for as long
-        # as the file is open, up to the size of all shards.
+        """Read a tensor into its own memory."""
+        # The file is reopened each time: while it is open, its mapped pages count as memory of this process, up to
+        # the size of all shards.
         file = self.tensors[name].file
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as opened:
                 tensor: Tensor = opened.get_tensor(name)
         elif zipfile.is_zipfile(file):
             tensor = load_bin(file)[name]
-        else:  # an old file cannot be mapped, so it is kept until another is needed
+        else:  # an old file cannot be mapped, so it stays in memory until another is needed
             if self._held is None or self._held[0] != file:
                 self._held = None
                 self._held = file, load_bin(file)
@@ -88,7 +88,7 @@ class Shards:
         return tensor.clone()
 
     def _promised(self) -> dict[str, str]:
-        """Tensor → file name, as the index says; empty without an index."""
+        """Tensor → file name, from the index; empty without one."""
         incomplete: dict[str, str] = {}
         for index, single in LAYOUTS:
             if (self.folder / index).is_file():
@@ -105,29 +105,32 @@ class Shards:
             if (self.folder / name).is_file():
                 return self.folder / name
         expected = " or ".join(name for layout in LAYOUTS for name in layout)
-        raise FileNotFoundError(f"{str(self.folder)!r} holds no weights; expected {expected} ({HOW_TO_DOWNLOAD})")
+        raise FileNotFoundError(f"{str(self.folder)!r} has no weights; expected {expected} ({HOW_TO_DOWNLOAD})")
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Tensor → file name, as the index of a folder's shards says.
+    """Read which file each tensor is in from the index of a folder's shards.
+
+    Returns:
+        Tensor → file name.
 
     Raises:
-        ValueError: it has no map, or names what is no file of its own folder.
+        ValueError: the index has no map, or names a file outside its own folder.
     """
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{str(index)!r} has no weight_map; copy it again")
     for name in names.values():
         if not isinstance(name, str) or Path(name).name != name or name == "..":
-            raise ValueError(f"{str(index)!r} names {name!r}; expected files of the folder itself")
+            raise ValueError(f"{str(index)!r} names {name!r}; expected files in its own folder")
     return names
 
 
 def check_inside(folder: Path, name: str) -> None:
-    """Raises ValueError where a file of a folder is a link that leads out of it.
+    """Raise ValueError if a file of a folder is a link to a place outside it.
 
-    In the hub's cache every file is a link, from `models--NAME/snapshots/REVISION` to `models--NAME/blobs`; older
-    downloads into a folder link to there as well. Those may.
+    Links into the hub's cache are allowed: there every file is a link, from `models--NAME/snapshots/REVISION` to
+    `models--NAME/blobs`, and older downloads into a folder link to it as well.
     """
     home, file = folder.resolve(), (folder / name).resolve()
     is_blob = file.parent.name == "blobs" and file.parent.parent.name.startswith("models--")
@@ -135,7 +138,7 @@ def check_inside(folder: Path, name: str) -> None:
     if not is_blob and not any(file.is_relative_to(place) for place in allowed):
         raise ValueError(
             f"{name} in {str(folder)!r} is a link out of the folder, to {str(file)!r}; put the file itself there, or "
-            "name the folder that it lies in"
+            "name the folder that it is in"
         )
 
 
@@ -148,30 +151,36 @@ def _contents(file: Path) -> Iterator[tuple[str, TensorInfo]]:
                     dtype = _DTYPES.get(piece.get_dtype())
                     if dtype is None:
                         raise ValueError(
-                            f"{name} in {str(file)!r} is kept as {piece.get_dtype()}; expected plain floats"
+                            f"{name} in {str(file)!r} is stored as {piece.get_dtype()}; expected plain floats"
                         )
                     yield name, TensorInfo(file, tuple(piece.get_shape()), dtype)
         except SafetensorError as error:
-            raise ValueError(f"{str(file)!r} is truncated or no safetensors file ({error}); copy it again") from error
+            raise ValueError(
+                f"{str(file)!r} is truncated or not a safetensors file ({error}); copy it again"
+            ) from error
     else:
         for name, tensor in load_bin(file).items():
             yield name, TensorInfo(file, tuple(tensor.shape), tensor.dtype)
 
 
 def load_bin(file: Path) -> dict[str, Tensor]:
-    """Never runs code from the file; of a newer one the values stay on disk until they are touched."""
-    # PyTorch's format before version 1.6 is no zip archive and cannot be mapped: all of it comes into memory.
+    """Load a PyTorch weights file without ever running code from it; values stay on disk until they are used.
+
+    Raises:
+        ValueError: the file is truncated, is not a plain state dict, or could run code.
+    """
+    # PyTorch's format before version 1.6 is not a zip archive and cannot be mapped: all of it is read into memory.
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{str(file)!r} holds more than tensors, or is no weights file: reading it could run code, so it is "
-            "refused; get the weights as safetensors, or as a plain state dict"
+            f"{str(file)!r} contains more than tensors, or is not a weights file; it is not loaded, since reading it "
+            "could run code: get the weights as safetensors, or as a plain state dict"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{str(file)!r} is truncated or no PyTorch file ({error}); copy it again") from error
+        raise ValueError(f"{str(file)!r} is truncated or not a PyTorch file ({error}); copy it again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{str(file)!r} is no plain state dict; expected one dictionary of names and tensors")
+        raise ValueError(f"{str(file)!r} is not a plain state dict; expected one dictionary of names and tensors")
     return content
 
 

@@ -1,4 +1,4 @@
-"""The published start of training: Vicuna, CLIP's tower, and LLaVA's projector with its rows for the image's marks."""
+"""The published start of training: Vicuna, CLIP's tower, LLaVA's projector, and its rows for the image's markers."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def start_checkpoint(
     seed: int = 0,
     region_config: GPT4RoIRegionConfig | dict[str, Any] | None = None,
 ) -> Path:
-    """Write the checkpoint that the first stage of training begins with; the region encoder is fresh.
+    """Write the checkpoint that the first stage of training begins with; its region encoder is untrained.
 
     Args:
         language: Vicuna-7B-v0, a folder or a hub id, with its tokenizer.model.
         vision: the vision tower, openai/clip-vit-large-patch14.
         projector: LLaVA's file, such as LLaVA-7b-pretrain-projector-v0-CC3M-595K-original_caption.bin.
-        target: the folder to be written; it must not exist, or be empty.
+        target: the folder to write; it must not exist, or be empty.
         dtype: of all weights; None keeps the language model's.
-        seed: of the region encoder's weights.
+        seed: for the region encoder's weights.
         region_config: sizes of the region encoder; None takes GPT4RoI-7B's.
 
     Returns:
@@ -73,7 +73,13 @@ def start_checkpoint(
         OSError: the disk is too small.
 
     Example:
-        >>> start_checkpoint("vicuna-7b-v0", "clip-vit-large-patch14", "projector.bin", "begun")  # doctest: +SKIP
+        >>> from gpt4roi_nb.checkpoint import start_checkpoint
+        >>> clip = "openai/clip-vit-large-patch14"
+        >>> start_checkpoint("vicuna-7b-v0", clip, "LLaVA-7b-projector.bin", "begun")  # doctest: +SKIP
+        >>> start_checkpoint("vicuna-7b-v0", clip, "no-such-file.bin", "begun")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: there is no projector file 'no-such-file.bin'; docs/training.md says which one to get
     """
     goal = Path(target).expanduser().resolve()
     if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
@@ -99,11 +105,13 @@ def start_checkpoint(
 
 
 def read_projector(file: Path) -> Projector:
-    """LLaVA's projector and rows, as its trainer stores them: `model.mm_projector.*` and `model.embed_tokens.weight`,
-    of which the last two rows are those of the marks (LLaVA, llava/model/llava.py, initialize_vision_tokenizer).
+    """Read LLaVA's projector and the embeddings of the image's markers.
+
+    LLaVA's trainer stores them as `model.mm_projector.*` and `model.embed_tokens.weight`, whose last two rows are the
+    markers' (LLaVA, llava/model/llava.py, initialize_vision_tokenizer).
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: there is no such file.
         ValueError: it is damaged, lacks a tensor, or has one of a shape that does not fit.
     """
     if not file.is_file():
@@ -112,7 +120,9 @@ def read_projector(file: Path) -> Projector:
         try:
             tensors = load_file(file)
         except SafetensorError as error:
-            raise ValueError(f"{str(file)!r} is truncated or no safetensors file ({error}); copy it again") from error
+            raise ValueError(
+                f"{str(file)!r} is truncated or not a safetensors file ({error}); copy it again"
+            ) from error
     else:
         tensors = load_bin(file)
     weight, bias, rows = (_one(tensors, name, file) for name in (WEIGHT, BIAS, ROWS))
@@ -120,7 +130,7 @@ def read_projector(file: Path) -> Projector:
     if not is_linear or rows.dim() != 2 or rows.shape[1:] != bias.shape or len(rows) < len(MARKS):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (weight, bias, rows))
         raise ValueError(
-            f"{str(file)!r} must hold a linear layer (D, C) with bias (D,) and embeddings (2 or more, D), but the "
+            f"{str(file)!r} must contain a linear layer (D, C) with bias (D,) and embeddings (2 or more, D), but the "
             f"shapes are {shapes}"
         )
     return Projector(weight, bias, rows[-len(MARKS) :].clone())
@@ -136,21 +146,21 @@ def _one(tensors: dict[str, Tensor], name: str, file: Path) -> Tensor:
         else ""
     )
     held = ", ".join(sorted(tensors)) or "nothing"
-    raise ValueError(f"{str(file)!r} must hold one {name}, but holds {held}{hint}")
+    raise ValueError(f"{str(file)!r} must contain one {name}, but contains {held}{hint}")
 
 
 @torch.no_grad()
 def put_projector(model: GPT4RoIForConditionalGeneration, stored: Projector, marks: list[int]) -> None:
-    """Put LLaVA's projector, and its rows for the tokens `marks`, into a model.
+    """Copy LLaVA's projector into a model, and its rows to the embeddings of the token ids `marks`.
 
     Raises:
-        ValueError: it is of another width, or has NaN or infinite values.
+        ValueError: the projector has another width, or NaN or infinite values.
     """
     layer: Any = model.multi_modal_projector
     if stored.weight.shape != layer.weight.shape:
         raise ValueError(
-            f"the projector leads from {stored.weight.shape[1]} to {stored.weight.shape[0]} channels, but the tower "
-            f"has {layer.weight.shape[1]} and the language model {layer.weight.shape[0]}; take the file for this size"
+            f"the projector maps {stored.weight.shape[1]} to {stored.weight.shape[0]} channels, but the tower has "
+            f"{layer.weight.shape[1]} and the language model {layer.weight.shape[0]}; take the file for this size"
         )
     layer.weight.copy_(stored.weight)
     layer.bias.copy_(stored.bias)

@@ -1,4 +1,4 @@
-"""Carrying a plan out: file by file into a folder beside the target, so that it can be stopped and continued."""
+"""Executing a plan: file by file into a folder beside the target, so that it can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROGRESS_FILE = "progress.json"
 
 
 def assign(steps: Sequence[Step], dtype: torch.dtype) -> dict[str, list[Step]]:
-    """File name → the tensors that go into it, in order, up to `MAX_SHARD_BYTES` a file."""
+    """Divide the tensors among files, in order, up to `MAX_SHARD_BYTES` per file: file name → its tensors."""
     groups: list[list[Step]] = [[]]
     size = 0
     for step in steps:
@@ -40,26 +40,26 @@ def assign(steps: Sequence[Step], dtype: torch.dtype) -> dict[str, list[Step]]:
 
 
 def fingerprint(dtype: torch.dtype, *several: Shards | None) -> list[Any]:
-    """What an unfinished conversion must have in common with this one to be continued."""
+    """What an unfinished conversion must have in common with this one, so that it can be continued."""
     states = [(file, file.stat()) for shards in several if shards is not None for file in shards.files]
     return [str(dtype), *([str(file.resolve()), state.st_size, state.st_mtime_ns] for file, state in states)]
 
 
 def finished_files(partial: Path, plan: dict[str, Any]) -> dict[str, int]:
-    """The files that an interrupted run of the same conversion has finished, with their sizes.
+    """The files that an interrupted run of the same conversion has finished, with their sizes in bytes.
 
     Raises:
-        FileExistsError: what lies there is no unfinished conversion.
+        FileExistsError: `partial` exists and is not an unfinished conversion.
     """
     progress = partial / PROGRESS_FILE
     if not progress.is_file():
         left = [] if not partial.exists() else [path.name for path in partial.iterdir()] if partial.is_dir() else ["."]
         if [name for name in left if name != f"{PROGRESS_FILE}.part"]:
-            raise FileExistsError(f"{str(partial)!r} is in the way and is no unfinished conversion; move it away")
+            raise FileExistsError(f"{str(partial)!r} exists and is not an unfinished conversion; move it away")
         return {}
     written = read_json(progress)
     if written.get("plan") != plan:
-        return {}  # of other files, or to another dtype: nothing of it can be used
+        return {}  # from other files, or to another dtype: nothing can be reused
     finished: dict[str, int] = written["finished"]
     return {
         file: size
@@ -69,9 +69,9 @@ def finished_files(partial: Path, plan: dict[str, Any]) -> dict[str, int]:
 
 
 def check_disk(folder: Path, partial: Path, finished: dict[str, int], needed: int) -> None:
-    """Raises OSError where a folder's disk has not room for so many bytes more.
+    """Raise OSError if a folder's disk has no room for `needed` more bytes.
 
-    What an earlier run has left unfinished in `partial` is given up, so it counts as free.
+    Unfinished files of an earlier run in `partial` will be deleted, so they count as free.
     """
     old = [path for path in partial.iterdir() if path.name not in finished] if partial.is_dir() else []
     left = sum(path.stat().st_size for path in old)
@@ -79,19 +79,19 @@ def check_disk(folder: Path, partial: Path, finished: dict[str, int], needed: in
     if free < needed + MARGIN_BYTES:
         raise OSError(
             errno.ENOSPC,
-            f"the conversion needs {(needed + MARGIN_BYTES) / 1e9:.2f} GB more in {str(folder)!r}, but "
-            f"{free / 1e9:.2f} GB are free; free some, or choose another target",
+            f"the conversion needs {(needed + MARGIN_BYTES) / 1e9:.2f} GB more in {str(folder)!r}, but only "
+            f"{free / 1e9:.2f} GB are free; free some space, or choose another target",
         )
 
 
 @contextmanager
 def begun(partial: Path, plan: dict[str, Any], finished: dict[str, int]) -> Iterator[None]:
-    """The folder of the work, with what is finished in it and nothing else, while it belongs to this process alone."""
+    """Hold the work's folder for this process alone, with only the finished files in it."""
     with alone_in(partial, "conversion"):
         for path in partial.iterdir():
             if path.name not in finished and path.name != PROGRESS_FILE:
-                path.unlink()  # half a file of a run that was killed
-        known = read_json(partial / PROGRESS_FILE) if finished else {}  # and then of this plan
+                path.unlink()  # a partial file of a run that was killed
+        known = read_json(partial / PROGRESS_FILE) if finished else {}  # if so, of this same plan
         write_json(partial / PROGRESS_FILE, {"checked": [], "doubts": [], **known, "plan": plan, "finished": finished})
         yield
 
@@ -104,7 +104,7 @@ def write_tensors(
     progress: bool,
     adder: Adder,
 ) -> None:
-    """Makes the files that are not finished. The adder knows afterwards what was found of the base in all of them."""
+    """Write the files that are not finished. Afterwards the adder has the findings about the base from all files."""
     state = read_json(partial / PROGRESS_FILE)
     adder.checked = [*dict.fromkeys([*state["checked"], *adder.checked])]
     adder.doubts = [*dict.fromkeys([*state["doubts"], *adder.doubts])]
@@ -124,16 +124,16 @@ def write_tensors(
 
 
 def _write_file(file: Path, tensors: dict[str, Tensor]) -> int:
-    """Write a file as a whole or not at all. Returns its size."""
+    """Write a whole file or none. Returns its size in bytes."""
     try:
         with replacing(file) as partial:
             save_file(tensors, partial, metadata={"format": "pt"})
             with partial.open("rb") as written:
-                os.fsync(written.fileno())  # on the disk before it has its name
+                os.fsync(written.fileno())  # on disk before it gets its name
     except (OSError, SafetensorError) as error:
         raise OSError(
             errno.EIO,
-            f"{file.name} could not be written ({error}); see that the disk has room, and run the same command again: "
-            f"what is finished stays in {str(file.parent)!r}",
+            f"{file.name} could not be written ({error}); make sure that the disk has room, and run the same command "
+            f"again: the finished files stay in {str(file.parent)!r}",
         ) from error
     return file.stat().st_size
