@@ -151,7 +151,7 @@ def share_on_steps(difference: Tensor, base: Tensor) -> tuple[float, int]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite; checked in pieces, since checking a whole tensor takes several times its memory."""
+    """Whether all values are finite; checked in pieces, since checking it as a whole takes several times its memory."""
     return all(bool(torch.isfinite(piece).all()) for piece in tensor.reshape(-1).split(PIECE))
 
 

@@ -126,7 +126,7 @@ def make_plan(
 
 
 def _with_base(step: Step, base: Shards, missing: list[str], mismatched: list[str]) -> Step:
-    """The step with its base, if it has one: the language model's tensors do, the projector's and region module's not."""
+    """The step with its base, if it has one: language model yes, projector and region module no."""
     fate = step.fate
     if not fate.name.startswith("language_model."):
         return replace(step, fate=replace(fate, why="not in the base"))

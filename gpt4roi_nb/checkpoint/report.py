@@ -29,7 +29,7 @@ class Fate:
 
 @dataclass
 class ConversionReport:
-    """What a conversion did with every tensor: `print(report)` for a summary, `report.table()` for a line per tensor."""
+    """What a conversion did with every tensor: `print(report)` is a summary, `report.table()` has a line per tensor."""
 
     source: str
     target: str

@@ -34,7 +34,7 @@ def test_another_base_is_noticed(moved, apart):
     base = drawn(0).half()
     other = (base.float() + apart * drawn(2)).half()
     delta = (base.float() + moved * drawn(1)).half() - base
-    with pytest.raises(ValueError, match="was taken from another base"):
+    with pytest.raises(ValueError, match="was computed from another base"):
         Adder().add(delta, other, "x")
 
 
@@ -64,7 +64,7 @@ def test_norms_are_looked_at_as_well():
     base = drawn(0, (4096,), mean=1.0, std=0.1).half()
     delta = (base.float() + drawn(1, (4096,), std=0.003)).half() - base
     Adder().add(delta, base, "norm")
-    with pytest.raises(ValueError, match=r"norm: only .* was taken from another base"):
+    with pytest.raises(ValueError, match=r"norm: only .* was computed from another base"):
         Adder().add(delta, (base.float() * 7).half(), "norm")
 
 

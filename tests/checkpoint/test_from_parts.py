@@ -249,7 +249,7 @@ def test_a_missing_part_is_named(language_model, vision_tower, path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_attention_heads": 0}, "sizes that are none|must be a whole number from 1 to"),
+        ({"num_attention_heads": 0}, "invalid sizes|must be a whole number from 1 to"),
         ({"num_hidden_layers": 100_000}, "num_hidden_layers must be a whole number from 1 to 1000, but is 100000"),
         ({"hidden_act": "wobble"}, "hidden_act must be an activation"),
         ({"num_attention_heads": int("9" * 200)}, "holds a whole number of 200 digits"),
@@ -302,7 +302,7 @@ def test_a_tower_that_is_not_deep_enough_is_refused(language_model, tmp_path):
 
 def test_unknown_statistics_of_pictures_are_asked_for(language_model, tmp_path):
     SiglipVisionModel(SiglipVisionConfig(**TOWER)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"must say in its preprocessor_config\.json how pictures are normalised"):
+    with pytest.raises(ValueError, match=r"the preprocessor_config\.json of .* must say how images are normalised"):
         assemble(language_model, tmp_path)
 
 
@@ -312,7 +312,9 @@ def test_an_incomplete_checkpoint_is_refused(language_model, vision_tower, tmp_p
     for file in vision_tower.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"must hold all weights of a SiglipVisionModel, but \d+ tensors are missing"):
+    with pytest.raises(
+        ValueError, match=r"must contain all weights of a SiglipVisionModel, but \d+ tensors are missing"
+    ):
         assemble(language_model, tmp_path)
 
 

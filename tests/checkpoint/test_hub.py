@@ -155,25 +155,25 @@ ALL_MODELS = {
     "digits": (with_text("config.json", "9" * 5000), ValueError, r"config\.json' holds a whole number of 5000 digits"),
     "nesting": (with_text("config.json", NESTED), ValueError, r"config\.json' nests lists or objects more than"),
     "a link out": (linked_out, ValueError, r"model\.safetensors in .* is a link out of the folder, to .*elsewhere"),
-    "an index out": (index_out, ValueError, r"names '\.\./\.\./other.*expected files of the folder itself"),
-    "cut short": (cut_short, ValueError, r"model\.safetensors' is truncated or no safetensors file"),
+    "an index out": (index_out, ValueError, r"names '\.\./\.\./other.*expected files in its own folder"),
+    "cut short": (cut_short, ValueError, r"model\.safetensors' is truncated or not a safetensors file"),
     "whole numbers": (with_tensor(torch.Tensor.long), ValueError, r"expected (floating-point numbers|one of F64)"),
     "nan": (with_tensor(with_nan), ValueError, "hold NaN or infinity in 1 tensors"),
     "no config": (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, r"lacks config\.json"),
     "other weights": (
         with_json("config.json", transformers_weights="../other.safetensors"),
         ValueError,
-        "names a weights file of its own",
+        "names its own weights file",
     ),
 }
 OURS = {
-    "bytes": (with_tensor(lambda tensor: tensor.to(torch.int8)), ValueError, "first .*, kept as I8; expected one of"),
-    "a shape": (with_tensor(lambda tensor: torch.zeros(3, 5)), ValueError, r"do not fit .* came \(3, 5\)"),
+    "bytes": (with_tensor(lambda tensor: tensor.to(torch.int8)), ValueError, "first .*, stored as I8; expected one of"),
+    "a shape": (with_tensor(lambda tensor: torch.zeros(3, 5)), ValueError, r"do not fit .* got \(3, 5\)"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), FileNotFoundError, "lacks its weights file"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), FileNotFoundError, r"lacks tokenizer\.json"),
     "no closing": (with_json("processor_config.json", closing=None), ValueError, "has no 'closing'"),
     "tokenizer digits": (with_text("tokenizer.json", "9" * 5000), ValueError, r"tokenizer\.json' holds a whole number"),
-    "another model": (with_json("config.json", model_type="llava"), ValueError, "a model of the type 'llava'"),
+    "another model": (with_json("config.json", model_type="llava"), ValueError, "a model of type 'llava'"),
     "a foreign id": (with_json("config.json", region_token_id=7), ValueError, "the id of <bbox> is 7"),
 }
 
@@ -266,7 +266,7 @@ def test_revision_cache_and_subfolder_are_as_given(saved, copied, tmp_path):
     assert load(tmp_path / "above", subfolder="sub[1]").about == "earlier"
     with pytest.raises(FileNotFoundError, match=r"lacks config\.json"):
         load(NAME, revision="v1", **where)
-    with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{NAME}'.*could not be got as a hub id"):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{NAME}'.*downloading it as a hub id failed"):
         load(NAME, revision="v2", **where)
 
 
@@ -353,10 +353,10 @@ def test_weights_that_were_not_checked_are_not_loaded(saved, option, value):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "its disk is full .*; free some room there"),
-        (errno.EDQUOT, "its disk is full .*; free some room there"),
-        (errno.EACCES, "access to it is denied .*; have it made readable and writable"),
-        (errno.EROFS, "access to it is denied .*; have it made readable and writable"),
+        (errno.ENOSPC, "its disk is full .*; free some space there"),
+        (errno.EDQUOT, "its disk is full .*; free some space there"),
+        (errno.EACCES, "access to it is denied .*; make it readable and writable"),
+        (errno.EROFS, "access to it is denied .*; make it readable and writable"),
     ],
 )
 def test_a_cache_that_is_full_or_denied_is_not_called_a_missing_checkpoint(cache, tmp_path, monkeypatch, number, words):
@@ -365,7 +365,7 @@ def test_a_cache_that_is_full_or_denied_is_not_called_a_missing_checkpoint(cache
 
     monkeypatch.setattr(hub, "snapshot_download", fails)
     for folder, options in ((cache, {}), (tmp_path / "own", {"cache_dir": tmp_path / "own"})):
-        expected = f"the checkpoint '{NAME}' could not be put into the hub's cache, '{folder}': {words}"
+        expected = f"the checkpoint '{NAME}' could not be downloaded to the hub's cache, '{folder}': {words}"
         with pytest.raises(OSError, match=expected) as raised:
             load(NAME, **options)
         assert raised.value.errno == number and not isinstance(raised.value, FileNotFoundError)

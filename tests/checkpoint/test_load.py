@@ -152,13 +152,13 @@ def test_a_foreign_json_file_is_named(copied, name):
 @pytest.mark.parametrize("kept", [0, 4, 5000, -100])
 def test_truncated_weights_are_named(copied, kept):
     (copied / WEIGHTS).write_bytes((copied / WEIGHTS).read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"{WEIGHTS}' is truncated or no safetensors file .*; copy it again"):
+    with pytest.raises(ValueError, match=rf"{WEIGHTS}' is truncated or not a safetensors file .*; copy it again"):
         load(copied)
 
 
 def test_foreign_weights_are_named(copied):
     (copied / WEIGHTS).write_bytes(b"\x89PNG\r\n\x1a\n" * 100)
-    with pytest.raises(ValueError, match="is truncated or no safetensors file"):
+    with pytest.raises(ValueError, match="is truncated or not a safetensors file"):
         load(copied)
 
 
@@ -184,7 +184,7 @@ def test_an_unknown_tensor_is_named(copied):
 def test_a_tensor_of_another_shape_is_named(copied):
     name = "multi_modal_projector.weight"
     with_tensors(copied, lambda tensors: tensors.update({name: torch.zeros(3, 5)}))
-    with pytest.raises(ValueError, match=rf"first {name}: expected \(32, 16\), came \(3, 5\)"):
+    with pytest.raises(ValueError, match=rf"first {name}: expected \(32, 16\), got \(3, 5\)"):
         load(copied)
 
 
@@ -207,14 +207,14 @@ def test_a_config_of_a_larger_model_is_noticed_before_memory_is_taken(copied):
     config = json.loads((copied / "config.json").read_text())
     del config["text_config"], config["region_config"]  # then it is that of the 7B
     (copied / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"do not fit their config\.json: \d+ tensors .* came \("):
+    with pytest.raises(ValueError, match=r"do not fit their config\.json: \d+ tensors .* got \("):
         load(copied)
 
 
 @pytest.mark.parametrize("change", [{"text_config": 5}, {"vision_config": {"model_type": "unknown"}}])
 def test_a_config_that_describes_nothing_is_named(copied, change):
     with_config(copied, **change)
-    with pytest.raises(ValueError, match=r"config\.json of .* describes no GPT4RoI"):
+    with pytest.raises(ValueError, match=r"config\.json of .* does not describe a GPT4RoI"):
         load(copied)
 
 
@@ -222,7 +222,7 @@ def test_a_config_that_transformers_cannot_build_is_named(copied):
     config = json.loads((copied / "config.json").read_text())
     config["text_config"]["rope_parameters"] = {"rope_type": "wobble", "rope_theta": 10_000.0}
     (copied / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config\.json of .* describes no GPT4RoI \(KeyError: 'wobble'\)"):
+    with pytest.raises(ValueError, match=r"config\.json of .* does not describe a GPT4RoI \(KeyError: 'wobble'\)"):
         load(copied)
 
 
@@ -289,7 +289,7 @@ def test_a_config_of_impossible_values_names_the_value(copied, nothing_built, na
         with pytest.raises(AssertionError, match="the model was built"):  # a long text is no number
             load(copied)
         return
-    with pytest.raises(ValueError, match=rf"(?s)config\.json of .* describes no GPT4RoI .*{words}"):
+    with pytest.raises(ValueError, match=rf"(?s)config\.json of .* does not describe a GPT4RoI .*{words}"):
         load(copied)
 
 
@@ -365,7 +365,7 @@ def test_an_index_without_a_map_is_named(copied):
 def test_an_index_that_leads_out_of_its_folder_is_refused(copied, name):
     (copied / WEIGHTS).unlink()
     (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
-    with pytest.raises(ValueError, match=r"index\.json' names .*; expected files of the folder itself"):
+    with pytest.raises(ValueError, match=r"index\.json' names .*; expected files in its own folder"):
         load(copied)
 
 
@@ -378,7 +378,7 @@ def test_an_index_beside_the_whole_file_is_not_read(copied):
 def test_a_weights_file_that_the_configuration_names_is_refused(copied):
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"transformers_weights": "../other.safetensors"}))
-    with pytest.raises(ValueError, match="names a weights file of its own"):
+    with pytest.raises(ValueError, match="names its own weights file"):
         load(copied)
 
 
@@ -425,7 +425,7 @@ def test_an_adapter_beside_the_weights_is_not_applied_in_silence(copied):
 def test_whole_numbers_are_no_weights(copied, dtype):
     name = "multi_modal_projector.weight"
     with_tensors(copied, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
-    with pytest.raises(ValueError, match=rf"1 weights of .* are no floating-point numbers, first {name}, kept as"):
+    with pytest.raises(ValueError, match=rf"1 weights of .* are not floating-point numbers, first {name}, stored as"):
         load(copied)
 
 
@@ -452,7 +452,7 @@ def test_weights_that_are_too_large_for_float16_are_told_so(copied):
 
 def test_another_model_is_named(copied):
     with_config(copied, model_type="llava")
-    with pytest.raises(ValueError, match="holds a model of the type 'llava', not 'gpt4roi'"):
+    with pytest.raises(ValueError, match="holds a model of type 'llava', not 'gpt4roi'"):
         load(copied)
 
 
@@ -504,13 +504,13 @@ def test_device_and_device_map_exclude_each_other(saved):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"device_map": "autoo"}, "device_map: a place is a GPU.*as a whole \"auto\".*'autoo' came"),
-        ({"device_map": {"": 1.5}}, "a place is a GPU's number.* but 1.5 came"),
+        ({"device_map": "autoo"}, "device_map takes a GPU.*as a whole \"auto\".*got 'autoo'"),
+        ({"device_map": {"": 1.5}}, "device_map takes a GPU's number.* but got 1.5"),
         ({"device_map": {"": "disk"}}, "say in which folder, by offload_folder="),
         ({"device_map": "auto", "max_memory": "lots"}, "max_memory must be sizes by device, such as .* but is 'lots'"),
         ({"device_map": "auto", "max_memory": {"cpu": "lots"}}, "must be bytes or a size.* but is 'lots'"),
         ({"device_map": "auto", "max_memory": {"cpu": None}}, "max_memory\\['cpu'\\] must be bytes or .* but is None"),
-        ({"device_map": "auto", "max_memory": {"ram": "1GB"}}, "max_memory: a place is a GPU's number.*'ram' came"),
+        ({"device_map": "auto", "max_memory": {"ram": "1GB"}}, "max_memory takes a GPU's number.*got 'ram'"),
     ],
 )  # fmt: skip
 def test_what_is_no_device_map_is_said(saved, options, words):

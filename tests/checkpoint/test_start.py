@@ -101,10 +101,10 @@ def test_the_region_encoder_follows_from_the_seed(vicuna, clip, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model.embed_tokens.weight": None}, "must hold one embed_tokens.weight.*no_im_token"),
-        ({"model.mm_projector.bias": None}, r"must hold one mm_projector\.bias"),
+        ({"model.embed_tokens.weight": None}, "must contain one embed_tokens.weight.*no_im_token"),
+        ({"model.mm_projector.bias": None}, r"must contain one mm_projector\.bias"),
         ({"model.embed_tokens.weight": torch.zeros(1, WIDTH)}, "2 or more, D"),
-        ({"model.mm_projector.weight": torch.zeros(WIDTH, 8)}, "leads from 8 to 32 channels, but the tower has 16"),
+        ({"model.mm_projector.weight": torch.zeros(WIDTH, 8)}, "maps 8 to 32 channels, but the tower has 16"),
         ({"model.mm_projector.bias": torch.full((WIDTH,), torch.nan)}, "the projector's weights"),
         ({"model.embed_tokens.weight": torch.full((2, WIDTH), torch.inf)}, "the projector's rows"),
     ],
