@@ -60,8 +60,8 @@ class Journal:
         if not file.is_file():
             if any(self.folder.glob(PATTERN)):
                 raise ValueError(
-                    f"{str(self.folder)!r} holds answers, but no {RUN} that says which run they belong to; name another "
-                    "folder"
+                    f"{str(self.folder)!r} holds answers, but no {RUN} that says which run they belong to; name "
+                    "another folder"
                 )
             write_json(file, run)
             return

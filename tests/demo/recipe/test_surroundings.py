@@ -1,4 +1,4 @@
-"""What the throw-away heads of the recipe's further part are taught agrees with the answers of the world's questions."""
+"""What the recipe's image heads are taught agrees with the answers of the world's questions."""
 
 import numpy as np
 import pytest
