@@ -1,8 +1,8 @@
-"""Training: `train` runs the two published stages, or any choice of parts; `Probes` are asked while it learns."""
+"""Training: `train` runs the two published stages, or trains any parts; `Probes` are questions asked meanwhile."""
 
 from gpt4roi_nb.quantization import without_advice
 
-with without_advice():  # the trainer imports bitsandbytes, where it is installed
+with without_advice():  # the trainer imports bitsandbytes if it is installed
     import transformers.trainer  # noqa: F401
 
 from gpt4roi_nb.train.loop import PUBLISHED, train

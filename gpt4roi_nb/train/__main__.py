@@ -1,4 +1,4 @@
-"""The command line of training: `python -m gpt4roi_nb.train config.yaml`, or `accelerate launch -m` the same."""
+"""The command line of training: `python -m gpt4roi_nb.train config.yaml`, also under `accelerate launch -m`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpt4roi_nb.train.sharding import is_sharded, reads_weights, without_weights
 
 
 class Loader(yaml.SafeLoader):
-    """Takes 1e-4 and 2e5 for numbers, which YAML 1.1 asks to be written 1.0e-4 and 200000."""
+    """Reads 1e-4 and 2e5 as numbers, which YAML 1.1 requires to be written 1.0e-4 and 200000."""
 
 
 def _number(loader: Loader, node: yaml.ScalarNode) -> float:
@@ -32,11 +32,14 @@ Loader.add_constructor("!exponent", _number)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the file that the command line names says.
+    """Train as configured in a YAML file.
 
-    The file names `checkpoint` (absent: the demo checkpoint), `dtype` (in which it is loaded; absent: as
-    `GPT4RoI.from_pretrained` does), `data` (a list of what `gpt4roi_nb.data.load` takes, each with an optional
+    The file gives `checkpoint` (default: the demo checkpoint), `dtype` (in which to load it; default: as
+    `GPT4RoI.from_pretrained` does), `data` (a list of keywords for `gpt4roi_nb.data.load`, each with an optional
     `weight`: how often each of its records is drawn, 1 by default), and any keyword of `train`.
+
+    Args:
+        arguments: of the command line: the path of the file.
     """
     parser = commands.train()
     file = parser.parse_args(arguments).config
@@ -58,22 +61,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train(gpt4roi, data, **config, on_start=begun.append)
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
         if begun:
-            traceback.print_exc()  # after hours of training, where it happened may be all there is to go by
+            traceback.print_exc()  # after hours of training, the traceback may be the only evidence
             parser.exit(1, f"{parser.prog}: {error}\n")
         parser.error(str(error))
 
 
 def mixed(entries: Sequence[Mapping[str, Any]], seed: int) -> Mixture:
-    """The data sets that a file lists, as one."""
+    """Load the data sets that a file lists, as one mixture.
+
+    Args:
+        entries: keywords of `gpt4roi_nb.data.load` for each, with an optional `weight`.
+        seed: for the order of the records.
+
+    Raises:
+        ValueError: an entry is not a mapping, or its weight is not a number; and what `load` raises.
+    """
     datasets: dict[str, RegionDataset] = {}
     weights = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
-            raise ValueError(f"an entry of data must name what load takes, as {{format: coco, …}}, but is {entry!r}")
+            raise ValueError(f"an entry of data must give keywords of load, as {{format: coco, …}}, but is {entry!r}")
         options = dict(entry)
         weight = options.pop("weight", 1)
         if type(weight) not in (int, float):
-            raise ValueError(f"weight must be a number, how often each record is drawn, but is {weight!r}")
+            raise ValueError(f"weight, how often each record is drawn, must be a number, but is {weight!r}")
         dataset = load(**options)
         name = f"{dataset.name} {number}"
         datasets[name], weights[name] = dataset, weight * len(dataset)
@@ -81,10 +92,10 @@ def mixed(entries: Sequence[Mapping[str, Any]], seed: int) -> Mixture:
 
 
 def placement(environment: Mapping[str, str], dtype: str | None) -> tuple[str | None, str | None]:
-    """The device that the model is loaded to, and its dtype, in a process that a launcher started or not.
+    """The device and dtype to load the model with, in a process that a launcher may have started.
 
-    One of several processes loads into its own memory, and leaves it to the launcher what goes where. What does not
-    train then keeps the checkpoint's dtype on a GPU; weights that are sharded (FSDP) are all of one, float32.
+    One of several processes loads the model into main memory; the launcher then moves it. On a GPU, parts that do not
+    train keep the checkpoint's dtype; sharded weights (FSDP) all have the same dtype, float32.
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         return None, dtype

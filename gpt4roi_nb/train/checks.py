@@ -1,4 +1,4 @@
-"""What cannot be trained, said before anything is changed."""
+"""Checks of what `train` is given, before it changes anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt4roi_nb.data.collate import ImageFolders
 from gpt4roi_nb.data.mixture import Pictured
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
-# The least of each whole number that `train` takes.
+# The smallest value of each integer that `train` takes.
 LEAST = {
     "max_steps": -1,
     "batch_size": 1,
@@ -31,19 +31,19 @@ LEAST = {
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises TypeError for a keyword by its former name, which transformers would not know either."""
+    """Raise TypeError for a keyword's former name, which transformers does not know either."""
     if "warmup" in options:
         raise TypeError(
             f"train has no keyword warmup; give warmup_steps={options['warmup']!r}: "
-            "a number of steps, or below 1 a share of all steps"
+            "a number of steps, or, if below 1, a share of all steps"
         )
 
 
 def check_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a training by name, as Python's; None stays None.
+    """Convert a training's numbers to Python's, and check them; None stays None.
 
     Raises:
-        TypeError: one is no number, or not whole where it has to be.
+        TypeError: one is not a number, or not an integer where it has to be.
         ValueError: one is too small, NaN or infinite.
     """
     numbers: dict[str, Any] = {}
@@ -57,23 +57,25 @@ def check_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
             if not 0 <= numbers[name] < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, but is {value}")
     if numbers["epochs"] == 0 or numbers["max_steps"] == 0:
-        raise ValueError("a training of 0 epochs or 0 steps teaches nothing; give epochs, or max_steps (-1: by epochs)")
+        raise ValueError(
+            "epochs and max_steps must not be 0, since that trains nothing; give epochs, or max_steps (-1: by epochs)"
+        )
     return numbers
 
 
 def check_data(data: Sized, images: ImageFolders | None) -> None:
-    """Raises ValueError for data that are empty, or do not know where their images lie."""
+    """Raise ValueError if the data are empty, or do not know their images' folder and `images` is not given."""
     if not len(data):
-        raise ValueError("there is no data to train on: its length is 0")
+        raise ValueError("there are no data to train on: their length is 0")
     if images is None and not isinstance(data, Pictured):
-        raise ValueError("the data do not know where their pictures lie; name their folder: train(…, images=folder)")
+        raise ValueError("the data do not know which folder their images are in; name it: train(…, images=folder)")
 
 
 def check_augment(augment: Any) -> str | dict[str, str] | None:
-    """How each source's images are augmented, as `Collator` takes it; None for none.
+    """Convert `train`'s `augment` to what `Collator` takes: a name, or one per source; None for no augmentation.
 
     Raises:
-        ValueError: no augmentation is called so.
+        ValueError: there is no augmentation of that name.
         TypeError: it is neither a name nor a mapping from sources to names.
     """
     if augment is None or augment is False or augment == {}:
@@ -81,37 +83,35 @@ def check_augment(augment: Any) -> str | dict[str, str] | None:
     if augment is True:
         return "mild"
     if not isinstance(augment, str | Mapping):
-        raise TypeError(
-            f"augment must be a name, or a name for each source, as {{'coco': 'published'}}, but is {augment!r}"
-        )
+        raise TypeError(f"augment must be a name, or one per source, as {{'coco': 'published'}}, but is {augment!r}")
     for variant in [augment] if isinstance(augment, str) else augment.values():
         if variant not in AUGMENTATIONS:
             raise ValueError(
-                f"augment must be one of {', '.join(AUGMENTATIONS)}, for all sources or each, but is {augment!r}"
+                f"augment must be one of {', '.join(AUGMENTATIONS)}, for all sources or per source, but is {augment!r}"
             )
     return augment if isinstance(augment, str) else dict(augment)
 
 
 def check_tower_cache(trainable: Sequence[str], augment: str | Mapping[str, str] | None) -> None:
-    """Raises ValueError where the tower's hidden states of every image differ from step to step."""
+    """Raise ValueError if the tower's hidden states for every image change from step to step."""
     if isinstance(augment, str) or "vision_tower" in trainable:
         raise ValueError(
-            "a tower cache fits a frozen tower and unchanged images: leave out tower_cache, or augment; with augment "
-            "for single sources, as {'coco': 'published'}, the images of the others are kept"
+            "a tower cache needs a frozen tower and unchanged images: leave out tower_cache, or augment; with augment "
+            "for some sources only, as {'coco': 'published'}, the images of the others are cached"
         )
 
 
 def computes_in_half(asked: bool) -> bool:
-    """Whether a training computes in half precision (autocast): it is asked to, or its launcher is."""
+    """Whether a training computes in half precision (autocast), by its own or its launcher's setting."""
     return asked or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
 
 
 def check_gradients(model: GPT4RoIForConditionalGeneration, autocast: bool) -> None:
-    """Raises ValueError where gradients vanish on their way through a frozen language model."""
+    """Raise ValueError if gradients would vanish on their way through a frozen language model."""
     if not computes_in_half(autocast) and any(
         weight.dtype == torch.float16 for weight in model.language_model.parameters()
     ):
         raise ValueError(
-            "a frozen language model in float16 passes gradients on only under autocast, else they vanish: give "
-            'bf16=True or fp16=True, or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
+            "without autocast, gradients vanish in a frozen language model in float16: give bf16=True or fp16=True, "
+            'or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
         )

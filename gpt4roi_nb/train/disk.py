@@ -1,4 +1,4 @@
-"""A disk that is full, in words: before the first step, before a checkpoint is written, or while it is."""
+"""Clear errors for a full disk: before the first step, before a checkpoint is written, or while it is written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gpt4roi_nb.memory import in_words
 
 SPARE_BYTES = 1_000_000  # for the small files
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What PyTorch and safetensors say of a file that could not be written whole; neither keeps the system's error number.
+# Parts of PyTorch's and safetensors' errors for a file that could not be written; neither keeps the system's errno.
 FULL_WORDS = ("inline_container", "PytorchStreamWriter", "os error 28", "os error 122", "os error 27")
 
 
 def tensor_bytes(values: Iterable[Any]) -> int:
-    """Bytes of the tensors among some values, also within dictionaries, as an optimizer keeps its state."""
+    """Count the bytes of all tensors among some values, also in dictionaries such as an optimizer's state."""
     total = 0
     for value in values:
         if isinstance(value, Tensor):
@@ -34,12 +34,15 @@ def tensor_bytes(values: Iterable[Any]) -> int:
 
 @dataclass(frozen=True)
 class DiskUse:
-    """What a training writes, in bytes and numbers of files.
+    """What a training writes, in bytes and numbers of checkpoints.
 
-    checkpoint: bytes of one. model: bytes of the trained model, which is written at the end.
-    keep: how many checkpoints are kept; while the next one is written, there is one more.
-    writes: how many are yet to be written. present: how many are there. continued: whether it goes on from those;
-    otherwise its first checkpoint takes their place.
+    Attributes:
+        checkpoint: bytes of one checkpoint.
+        model: bytes of the trained model, which is written at the end.
+        keep: how many checkpoints are kept; while the next one is written, there is one more.
+        writes: how many are yet to be written.
+        present: how many exist already.
+        continued: whether training continues from those; otherwise its first checkpoint replaces them.
     """
 
     checkpoint: int
@@ -51,52 +54,56 @@ class DiskUse:
 
     @property
     def most(self) -> int:
-        """The most checkpoints that there are at a time, the one that is being written included."""
+        """The largest number of checkpoints that exist at a time, including the one being written."""
         kept = self.writes + (self.present if self.continued else 0)
         return max(min(self.keep + 1, kept), self.present + min(1, self.writes))
 
     @property
     def needed(self) -> int:
-        """Bytes beside those of the checkpoints that are there."""
+        """Bytes needed in addition to those of the existing checkpoints."""
         kept = min(self.keep, self.writes + (self.present if self.continued else 0))
         at_the_end = self.checkpoint * (kept - self.present) + self.model
         return max(self.checkpoint * (self.most - self.present), at_the_end)
 
 
 def check_disk(folder: Path, use: DiskUse) -> None:
-    """Compare what a training writes with what is free. folder: it exists.
+    """Compare what a training writes with the free space.
+
+    Args:
+        folder: an existing folder on the disk.
+        use: what the training writes.
 
     Raises:
-        OSError: too little is free.
+        OSError: too little space is free.
     """
     free = shutil.disk_usage(folder).free
     if free < use.needed + SPARE_BYTES:
         raise OSError(
             errno.ENOSPC,
-            f"this training does not fit into {str(folder)!r}: it writes checkpoints of {in_words(use.checkpoint)}, of "
-            f"which {use.most} are there at a time (keep={use.keep}, and one that is being written), and a model of "
-            f"{in_words(use.model)}. That needs {in_words(use.needed + SPARE_BYTES)}, but {in_words(free)} are free: "
-            "free some room, name an output_dir on another disk, or lower keep",
+            f"this training does not fit into {str(folder)!r}: it writes checkpoints of {in_words(use.checkpoint)}, up "
+            f"to {use.most} at a time (keep={use.keep}, and the one being written), and a model of "
+            f"{in_words(use.model)}. That needs {in_words(use.needed + SPARE_BYTES)}, but only {in_words(free)} are "
+            "free: free some space, give an output_dir on another disk, or lower keep",
         )
 
 
 @contextmanager
 def room_for(folder: Path, needed: int, what: str) -> Iterator[None]:
-    """Write something into a folder.
+    """Check that there is room before the block writes something, and explain the error if it runs out meanwhile.
 
     Args:
-        folder: it exists.
-        needed: bytes that it takes, about.
-        what: how messages call it.
+        folder: an existing folder, into which the block writes.
+        needed: about how many bytes it writes.
+        what: what messages call it, such as "the trained model".
 
     Raises:
-        OSError: its disk has less room, or turns out to while the block writes.
+        OSError: the folder's disk has less room, or runs full while the block writes.
     """
     needed += SPARE_BYTES
     free = shutil.disk_usage(folder).free
     advice = (
-        f"it needs {in_words(needed)}, and {in_words(free)} were free. What was written before is untouched: free some "
-        "room, and run the same call again, or name an output_dir on another disk"
+        f"it needs {in_words(needed)}, but only {in_words(free)} were free. Everything written before is intact: free "
+        "some space and repeat the call, or give an output_dir on another disk"
     )
     if free < needed:
         raise OSError(errno.ENOSPC, f"{what} does not fit into {str(folder)!r}: {advice}")
@@ -104,5 +111,5 @@ def room_for(folder: Path, needed: int, what: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         if getattr(error, "errno", None) in FULL or any(words in str(error) for words in FULL_WORDS):
-            raise OSError(errno.ENOSPC, f"{what} could not be written whole to {str(folder)!r}: {advice}") from error
+            raise OSError(errno.ENOSPC, f"{what} could not be written to {str(folder)!r}: {advice}") from error
         raise

@@ -1,4 +1,4 @@
-"""Data as the Trainer reads it: by number, with the words of the present epoch; and the images of all of it."""
+"""Data as the Trainer reads them: by index, with the wording of the current epoch; and the paths of their images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ from gpt4roi_nb.train.tower_cache import TowerCache, cache_for, fill
 from gpt4roi_nb.train.trainer import RegionTrainer
 
 logger = logging.getLogger(__name__)
-SAMPLED = 16  # records that are looked at before training begins
+SAMPLED = 16  # records that are read before training begins
 
 
 class EpochDataset(Dataset[Record]):
-    """Records by number. Data that word a record anew each epoch (`record(number, epoch)`) are asked to.
+    """Records by index; data that word a record differently each epoch do so through `record(number, epoch)`.
 
-    The epoch is the collator's, which loaders' workers share. located: ask the data for their images' whole paths.
+    The epoch is the collator's, which the loader's workers share.
+
+    Args:
+        data: `Record`s by index, with a length.
+        collator: turns records into batches.
+        located: ask the data for records with whole image paths.
     """
 
     def __init__(self, data: Any, collator: Collator, *, located: bool = False) -> None:
@@ -38,7 +43,7 @@ class EpochDataset(Dataset[Record]):
         return len(self.data)
 
     def order(self) -> dict[str, Any]:
-        """What decides which record stands where."""
+        """Everything that determines the order of the records."""
         state = self.data.state_dict() if isinstance(self.data, Mixture) else {}
         return {"records": len(self), **{name: value for name, value in state.items() if name != "position"}}
 
@@ -52,13 +57,13 @@ class EpochDataset(Dataset[Record]):
         return record
 
     def check_readable(self) -> int:
-        """Read some records, drawn evenly from all.
+        """Read a few records, evenly spaced.
 
         Returns:
-            The tokens of the longest.
+            The number of tokens of the longest.
 
         Raises:
-            ValueError: none of them can be used, as with a wrong folder: training would learn nothing.
+            ValueError: none of them can be used, for example because the folder is wrong: training would learn nothing.
         """
         numbers = sorted({round(k * (len(self) - 1) / (SAMPLED - 1)) for k in range(SAMPLED)})
         collator = self.collator
@@ -76,18 +81,20 @@ class EpochDataset(Dataset[Record]):
                 longest = max(longest, 0 if example is None else len(example.prompt.input_ids))
         if isinstance(collator.augment, dict) and (absent := sorted(collator.augment.keys() - sources)):
             logger.warning(
-                "augment names %s, but of %d records, drawn evenly from all, none is of that source; they are of %s",
+                "augment names %s, but none of %d evenly spaced records is of that source; they are of %s",
                 ", ".join(absent),
                 len(numbers),
                 ", ".join(sorted(sources)),
             )
         if longest:
             return longest
-        raise ValueError(f"none of {len(numbers)} records, drawn evenly from all, can be used; the first: {first}")
+        raise ValueError(f"none of {len(numbers)} evenly spaced records can be used; the first: {first}")
 
     def image_paths(self, epochs: int) -> Iterator[Path]:
-        """The images of all records of so many epochs that are not augmented, any of them more than once; none that
-        leaves its folder."""
+        """Paths of the images that are not augmented, of all records of so many epochs.
+
+        A path may come more than once. Images outside their folder are left out.
+        """
         before = self.collator.epoch
         try:
             for epoch in range(epochs):
@@ -95,17 +102,17 @@ class EpochDataset(Dataset[Record]):
                 for number in range(len(self)):
                     record = self[number]
                     if self.collator.variant_of(record) is None:
-                        with suppress(BadRecord):  # training notes it
+                        with suppress(BadRecord):  # training reports it
                             yield self.collator.path_of(record)
         finally:
             self.collator.epoch = before
 
 
 def cache_tower_states(trainer: RegionTrainer, dataset: EpochDataset, folder: Path, progress: bool) -> TowerCache:
-    """A cache of the tower's hidden states of all images of a training, as training would compute them."""
+    """Fill a cache with the tower's hidden states for all images of a training, as training would compute them."""
     arguments, accelerator, loaded = trainer.args, trainer.accelerator, trainer.loaded
     dtype = next(loaded.model.vision_tower.parameters()).dtype
-    if dtype == torch.float32:  # half precision is left as it is by autocast
+    if dtype == torch.float32:  # autocast leaves half precision as it is
         dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else dtype
     cache = cache_for(folder, loaded, dtype)
     steps_per_epoch = max(1, len(trainer.get_train_dataloader()) // arguments.gradient_accumulation_steps)

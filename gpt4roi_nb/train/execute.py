@@ -1,4 +1,4 @@
-"""The work of a training that is set up: where it goes on from, the steps, and the model that it writes."""
+"""The work of a prepared training: the checkpoint it continues from, the steps, and the model that it writes."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from gpt4roi_nb.train.parts import merge_adapters
 from gpt4roi_nb.train.run import TrainingRun, read_answers
 from gpt4roi_nb.train.trainer import RegionTrainer, checkpoints, last_checkpoint, read_history
 
-MODEL_FOLDER = "model"  # in the output folder: the trained model, whole
+MODEL_FOLDER = "model"  # in the output folder: the whole trained model
 OUT_OF_MEMORY = (
     "training ran out of memory; lower batch_size (and raise gradient_accumulation_steps by as much), or max_length, "
-    "set gradient_checkpointing=True, or train the language model by lora={}. The last checkpoint is untouched"
+    "set gradient_checkpointing=True, or train the language model with lora={}. The last checkpoint is intact"
 )
 
 
 def prepare_output(trainer: RegionTrainer, run: TrainingRun, resume: bool) -> Path | None:
-    """The checkpoint that training goes on from, whose history the run takes over; None where it begins anew.
+    """Find the checkpoint to continue from, and copy its history to the run; None if training starts from scratch.
 
-    Raises ValueError where there are checkpoints, but none is whole.
+    Raises:
+        ValueError: there are checkpoints, but all are damaged.
     """
     output = run.output_dir
     checkpoint = last_checkpoint(output) if resume else None
     if resume and checkpoint is None and checkpoints(output):
         raise ValueError(
-            f"none of the checkpoints in {str(output)!r} is whole, as the warnings say; mend one, name another "
-            "output_dir, or begin anew with resume=False, which removes them in time"
+            f"all checkpoints in {str(output)!r} are damaged, as the warnings say; repair one, give another "
+            "output_dir, or start over with resume=False, which replaces them"
         )
     if checkpoint is not None:
-        print(f"goes on from {str(checkpoint)!r}; resume=False begins anew")  # noqa: T201
+        print(f"continuing from {str(checkpoint)!r}; resume=False starts over")  # noqa: T201
         run.history.extend(read_history(checkpoint))
         run.answers.extend(read_answers(output, run.probes))
     elif trainer.args.should_save:
@@ -53,20 +54,28 @@ def execute(
     adapted: bool,
     progress: bool,
 ) -> None:
-    """Train to the end, or until the run is stopped, and write the model. adapted: it learns by adapters.
+    """Train to the end, or until the run is stopped, and write the model.
 
-    Raises MemoryError where memory runs out, with what to lower.
+    Args:
+        gpt4roi, trainer, dataset, run: set up by `train`.
+        checkpoint: the one to continue from; None starts from scratch.
+        tower_cache: a folder for the tower's hidden states; None computes them in each step.
+        adapted: whether the language model trains by adapters.
+        progress: show progress bars.
+
+    Raises:
+        MemoryError: memory ran out; the message says what to lower.
     """
     try:
         if tower_cache is not None:
             dataset.collator.kept = cache_tower_states(trainer, dataset, tower_cache, progress)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except (RuntimeError, MemoryError) as error:  # a CPU that has none left raises a plain RuntimeError
+    except (RuntimeError, MemoryError) as error:  # a CPU out of memory raises a plain RuntimeError
         if not is_out_of_memory(error):
             raise
         raise MemoryError(OUT_OF_MEMORY) from error
     finally:
-        with gpt4roi.forward_lock.one_pass():  # a pass sets the mode and puts it back
+        with gpt4roi.forward_lock.one_pass():  # a pass changes the model's mode and restores it
             gpt4roi.model.eval()
     if run.stopping:
         return
@@ -77,7 +86,7 @@ def execute(
 
 
 def save_model(gpt4roi: GPT4RoI, trainer: RegionTrainer, folder: Path) -> None:
-    """Write the whole model, under another name first; it may be asked meanwhile, but not changed."""
+    """Write the whole model, under a temporary name first; it can answer meanwhile, but its weights do not change."""
     with gpt4roi.hold_weights():
         state_dict = trainer.full_state_dict()
         if trainer.args.should_save:

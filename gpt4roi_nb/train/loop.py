@@ -1,4 +1,4 @@
-"""Training: the two published stages, or any choice of parts, with transformers' Trainer underneath."""
+"""Training: the two published stages, or any parts, on top of transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from gpt4roi_nb.train.run import RunCallback, TrainingRun
 from gpt4roi_nb.train.sharding import is_sharded
 from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for
 
-# accelerate keeps one state per process, which each Trainer makes anew: a training that runs would lose its own.
+# accelerate keeps one state per process, and each new Trainer replaces it: a running training would lose its own.
 _TRAINING = threading.Lock()
 SKIPPED_FILE = "skipped.jsonl"  # in the output folder: records that could not be used
 
@@ -48,7 +48,7 @@ class Stage:
     """The published settings of a stage (arXiv 2307.03601 and its code, commit 00273ad).
 
     batch_size: records per device.
-    warmup_steps: a number of steps, or below 1 a share of all steps.
+    warmup_steps: a number of steps, or, if below 1, a share of all steps.
     """
 
     parts: tuple[str, ...]
@@ -102,67 +102,87 @@ def train(
     report: Callable[[dict[str, float]], None] | None = None,
     **options: Any,
 ) -> TrainingRun:
-    """Trains a model, in place; the defaults are the published settings, but for augmentation, gradient checkpointing
-    and how often it saves and logs: `stage1.yaml` and `stage2.yaml` have these as well.
+    """Train a model in place.
 
-    An interrupted training is continued by the same call: from the last checkpoint that is whole, with optimiser,
-    schedule, place in the data and random state.
+    The defaults are the published settings, except augmentation, gradient checkpointing, and how often it saves and
+    logs: `stage1.yaml` and `stage2.yaml` set these too. If a training was interrupted, the same call continues it from
+    the last undamaged checkpoint, with its optimizer, schedule, position in the data and random state.
 
     Args:
-        gpt4roi: the model. After training with adapters it is an ordinary model again, which has learnt. One that was
-            stopped or failed leaves its adapters on the model; the next call takes them off, and goes on with those of
-            the last checkpoint.
+        gpt4roi: the model. After training with adapters, they are merged into it, and it is an ordinary model again. A
+            training that was stopped or failed leaves its adapters on the model; the next call removes them, and
+            continues with those of the last checkpoint.
         data: `Record`s by index, with a length.
-        images: the folder of the records' pictures, or one for each source. None asks the data, which know it if
-            `load` or a `Mixture` made them.
-        also: folders that links in `images` may lead to, or one; links that lead elsewhere are not followed.
+        images: the folder of the records' images, or one per source. None asks the data, which know it if `load` or a
+            `Mixture` made them.
+        also: another folder, or several, that links in `images` may lead to; other links out of `images` are not
+            followed.
         output_dir: for checkpoints, logs, and at the end the whole model in the folder `model`; None is
             `runs/stage1` or `runs/stage2`.
-        stage: 1 trains the region encoder; 2 the region encoder, the projector and the language model.
-        trainable: other parts than the stage's, of `training.parts.PARTS`.
-        lora: adapters in place of the language model's own weights: options of peft's `LoraConfig`, {} for defaults.
-        weight_decay, batch_size, warmup_steps: None takes the stage's. batch_size is a device's; warmup_steps is a
-            number of steps, or below 1 a share of all steps.
-        decay_biases_and_norms: weight decay applies to every tensor that trains, as published; False leaves biases and
-            norms out of it, as is usual elsewhere.
-        max_length: tokens; a longer conversation loses its last questions.
-        bf16: compute in bfloat16; None does where there is a GPU that can.
+        stage: 1 trains the region encoder; 2 trains the region encoder, the projector and the language model.
+        trainable: train these parts instead of the stage's; names in `gpt4roi_nb.train.parts.PARTS`.
+        lora: train adapters instead of the language model's own weights: options of peft's `LoraConfig`, {} for
+            defaults.
+        weight_decay, batch_size, warmup_steps: None takes the stage's. batch_size is per device; warmup_steps is a
+            number of steps, or, if below 1, a share of all steps.
+        decay_biases_and_norms: apply weight decay to every tensor that trains, as published; False leaves out biases
+            and norms, as is usual elsewhere.
+        max_length: in tokens; a longer conversation loses its last questions.
+        bf16: compute in bfloat16; None does so if the GPU supports it.
         save_steps, keep: how often a checkpoint is written, and how many are kept. While one is written, there is one
-            more: `keep` + 1 times 12 bytes for each parameter that trains.
-        workers: processes that read pictures.
-        strict: stop at the first record that cannot be used, such as one whose picture is damaged. Otherwise nothing is
-            learnt of it, and it is counted and listed: `TrainingRun.report`, and `skipped.jsonl` in `output_dir`.
-        augment: mirror and shift images by chance: "published", as the authors did with COCO's, or "mild", where that
-            leaves what is said of them true; for all sources, or for those that are named, `{"coco": "published"}` as
-            in the published first stage. True is "mild" for all.
-        tower_cache: a folder for the frozen tower's hidden states, so that each picture goes through it once. How large
-            it gets is said beforehand; too large for the disk is an error. Not of sources that are augmented.
-        resume: continue from the last whole checkpoint in `output_dir`, if there is one. Where a training begins anew,
-            its first checkpoint takes the place of those of later steps.
-        block: wait for the end; else return at once, and train in a thread. The model may be asked meanwhile: each
+            more: allow (`keep` + 1) × 12 bytes per parameter that trains.
+        workers: processes that read images.
+        strict: stop at the first record that cannot be used, for example because its image is damaged. Otherwise such
+            records are skipped, counted and listed: `TrainingRun.report`, and `skipped.jsonl` in `output_dir`.
+        augment: mirror and shift images at random: "published", as the authors did with COCO's, or "mild", only where
+            the texts stay true; for all sources, or for the named ones, as `{"coco": "published"}` in the published
+            first stage. True is "mild" for all.
+        tower_cache: a folder for the frozen tower's hidden states, so that each image passes through it only once. Its
+            size is printed beforehand; OSError if it does not fit on the disk. Augmented sources are not cached.
+        resume: continue from the last undamaged checkpoint in `output_dir`, if there is one. If False, the first new
+            checkpoint replaces those of later steps.
+        block: wait for the end; False returns at once and trains in a thread. The model can be asked meanwhile: each
             answer comes from one state of the weights, and the next step waits for it.
         progress: show a progress bar.
-        check_free_memory: compare what the training needs at least with what is free on its device, before anything is
-            changed.
-        probes: regions that the model is asked about before the first step, every `probe_steps` (None: as often as a
+        check_free_memory: compare the least memory that the training needs with what is free on its device, before
+            anything is changed.
+        probes: regions that the model is asked about before the first step, every `probe_steps` steps (None: whenever a
             line is logged) and after the last; the answers are in `TrainingRun.answers`.
         on_start: called with the run before it begins, as `lambda run: display(TrainingMonitor(run))`.
         report: called with each logged line.
         options: passed on to transformers' `TrainingArguments`.
 
+    Returns:
+        The run: its history, answers and skipped records, and `stop` and `wait`.
+
     Raises:
-        TypeError: for `warmup`, the former name of `warmup_steps`, and for what is no number, or not whole.
-        ValueError: for numbers that are too small, NaN or infinite, an unknown stage or part, data that are empty,
-            cannot be read at all or do not know where their pictures lie, a checkpoint of other parts or data, a frozen
-            language model in float16 without autocast, a tower cache where pixels or tower change, or lora, probes or
-            a tower cache in a sharded training.
-        BadRecord: if strict.
+        TypeError: for `warmup`, the former name of `warmup_steps`, and for an argument that is not a number or not an
+            integer.
+        ValueError: for numbers that are too small, NaN or infinite; an unknown stage or part; data that are empty,
+            unreadable or do not know their images' folder; a checkpoint of other parts or data; a frozen language model
+            in float16 without autocast; a tower cache although pixels or tower change; lora, probes or a tower cache in
+            a sharded training.
+        BadRecord: a record cannot be used, with `strict`.
         RuntimeError: another training runs in this process.
         FileExistsError: another training is writing to `output_dir`.
-        OSError: too little disk for the tower cache, a checkpoint or the model. What all checkpoints and the model need
-            is compared with what is free before the first step.
+        OSError: too little disk space for the tower cache, a checkpoint or the model. The space for all checkpoints and
+            the model is checked before the first step.
         FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
-        MemoryError: too little memory is free for it, or it ran out; says what to lower.
+        MemoryError: too little memory is free, or it ran out; the message says what to lower.
+
+    Example:
+        >>> from PIL import Image
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data import Record
+        >>> from gpt4roi_nb.train import train
+        >>> Image.new("RGB", (64, 64), "red").save("cup.png")
+        >>> turns = [("user", "What colour is <region1>?"), ("assistant", "red")]
+        >>> data = [Record("cup.png", [[8, 8, 56, 56]], turns, source="mine", id="1")]
+        >>> gpt4roi = GPT4RoI.from_pretrained(device="cpu")
+        >>> run = train(gpt4roi, data, images=".", output_dir="run", max_steps=1, progress=False)
+        module ... parameters ... trained ... learning rate ...
+        >>> run.state, run.step, sorted(path.name for path in run.output_dir.glob("*1"))
+        ('done', 1, ['checkpoint-1'])
     """
     check_options(options)
     if stage not in PUBLISHED:
@@ -231,7 +251,7 @@ def train(
             disable_tqdm=not progress,
             dataloader_pin_memory=torch.cuda.is_available(),
             logging_nan_inf_filter=False,
-            # Of the name that both transformers 5.17 and later ones know; those warn of it, whatever its value.
+            # transformers 5.17 and later versions all take this name; later ones warn about it, whatever its value.
             **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
             **{"report_to": _loggers(), **options},
         )
@@ -249,9 +269,9 @@ def train(
             )
             accumulation = numbers["gradient_accumulation_steps"]
             check_training_memory(gpt4roi.model, settings, arguments.device, accumulation)
-        if arguments.should_save:  # of several processes the one that writes
+        if arguments.should_save:  # true in the one of several processes that writes
             claims.enter_context(alone_in(output, "training"))
-        transformers.set_seed(seed)  # of the adapters' first weights, too
+        transformers.set_seed(seed)  # also for the adapters' initial weights
         with gpt4roi.training_step():
             parts = choose_parts(gpt4roi.model, trainable, None if lora is None else dict(lora))
         run = TrainingRun(output, parts, problems, probes, _data=data)
@@ -268,9 +288,9 @@ def train(
         given = {"lora": lora, "probes": probes, "tower_cache": tower_cache}
         if trainer.is_fsdp_enabled and (unfit := [name for name, value in given.items() if value is not None]):
             raise ValueError(
-                f"a sharded training (FSDP) goes without {', '.join(unfit)}: leave it out, or train unsharded"
+                f"a sharded training (FSDP) does not support {', '.join(unfit)}: leave it out, or train unsharded"
             )
-        # It stands in for the progress bar, and says the same as `history`.
+        # It replaces the progress bar, and prints the same as `history`.
         trainer.remove_callback(transformers.PrinterCallback)
 
         checkpoint = prepare_output(trainer, run, resume)
@@ -289,10 +309,10 @@ def train(
         )
         if on_start is not None:
             on_start(run)
-        held = claims.pop_all()  # until the work is done, in whatever thread
+        held = claims.pop_all()  # kept until the work is done, in whichever thread
     try:
         run.start(partial(_within, held, work), block=block)
-    except BaseException:  # the thread could not be started; else it has closed them
+    except BaseException:  # the thread could not be started; otherwise it has closed them
         held.close()
         raise
     return run
@@ -300,7 +320,7 @@ def train(
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Raises RuntimeError while another training runs in this process, of this model or another."""
+    """Raise RuntimeError while another training runs in this process, of this model or another."""
     if not _TRAINING.acquire(blocking=False):
         raise RuntimeError(
             "another training runs in this process, and a second one would break it; wait for it (TrainingRun.wait), "
@@ -313,11 +333,11 @@ def _alone() -> Iterator[None]:
 
 
 def _within(claims: ExitStack, work: Callable[[], None]) -> None:
-    """Do the work, and give back what it has claimed."""
+    """Do the work, and release what it has claimed."""
     with claims:
         work()
 
 
 def _loggers() -> str:
-    """TensorBoard, where it is installed."""
+    """The Trainer's logger: TensorBoard if it is installed."""
     return "tensorboard" if importlib.util.find_spec("tensorboard") else "none"

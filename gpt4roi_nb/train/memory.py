@@ -1,9 +1,9 @@
-"""How much memory a training needs, whether it is free, and what would fit where it is not.
+"""How much memory a training needs, whether it is free, and which smaller training would fit if it is not.
 
-Weights, gradients and the optimizer's state are computed. Activations are what the language model's layers, its logits
-and the region encoder's fusion keep from the forward to the backward pass, by figures that were measured. A training
-takes somewhat more: buffers of several processes and what a layer needs for a moment are left out, so that nothing is
-refused that could fit.
+The sizes of weights, gradients and the optimizer's state are computed. Those of activations, which the language model's
+layers, its logits and the region encoder's fusion keep from the forward to the backward pass, come from measured
+constants. A training takes somewhat more: buffers of several processes and temporary tensors within a layer are left
+out, so that nothing that could fit is rejected.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gpt4roi_nb.memory import free_bytes, in_words
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.train.parts import LORA_DEFAULTS, LORA_MARK
 
-FLOAT32 = torch.float32.itemsize  # of what trains, its gradients and its moments
+FLOAT32 = torch.float32.itemsize  # of trained weights, their gradients and moments
 ADAM = ("adamw_torch", "adamw_torch_fused")
 ADAM_MOMENTS = 2
-# Bytes that a layer of a language model keeps for the backward pass, for each token: per number of its width, and of
-# its feed-forward width. By how it trains, and whether it computes in half precision. Measured with LLaMA's layers,
+# Bytes per token that a layer of a language model keeps for the backward pass: per unit of its width, and per unit of
+# its feed-forward width. Keys: how it trains, and whether it computes in half precision. Measured with LLaMA's layers,
 # whose attention keeps no map (SDPA); tests/train/test_memory.py measures them again.
 LAYER_BYTES = {
     ("whole", True): (37, 8),
@@ -33,27 +33,28 @@ LAYER_BYTES = {
     ("frozen", True): (18, 6),
     ("frozen", False): (18, 6),
 }
-# Of the region encoder's fusion: for each round, channel and place of its maps.
+# Bytes that the region encoder's fusion keeps, per round, channel and position of its maps. Key: half precision.
 FUSION_BYTES = {True: 6.8, False: 11.6}
-# Of the logits, for each token and word: themselves, in float32, their logarithms, and the gradient of these.
+# Bytes per token and word, for the logits: themselves, in float32, their logarithms, and the gradient of these.
 LOGIT_BYTES = 14
 SHARDS = (2, 4, 8, 16, 32, 64)  # numbers of GPUs that are tried
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the memory of a training depends on, beside the model.
+    """What the memory of a training depends on, besides the model.
 
     Attributes:
         trainable: parts, as `choose_parts` takes them.
-        rank: of the language model's adapters; None where its own weights train.
-        adapters: numbers of the adapters, as `adapter_numbers` counts them; None: of all matrices but the last.
+        rank: of the language model's adapters; None if its own weights train.
+        adapters: how many parameters the adapters have, as `adapter_numbers` counts them; None counts adapters for all
+            matrices but the last.
         batch_size: records per device.
-        tokens: of a record.
+        tokens: per record.
         checkpointing: whether layers are computed again in the backward pass.
         half: whether it computes in half precision (autocast).
-        optim: transformers' name of the optimizer. Of others than AdamW the state is not counted.
-        shards: devices that weights, gradients and the optimizer's state are divided among.
+        optim: transformers' name for the optimizer. Only AdamW's state is counted.
+        shards: how many devices weights, gradients and the optimizer's state are divided among.
     """
 
     trainable: Sequence[str]
@@ -69,7 +70,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes on one device. weights: with their copies in half precision, where they are computed in it."""
+    """Bytes on one device. weights: includes their copies in half precision, if training computes in it."""
 
     weights: int
     gradients: int
@@ -82,15 +83,16 @@ class TrainingMemory:
 
 
 def optimizer_bytes(optim: str) -> int:
-    """Bytes that an optimizer keeps for a float32 weight; 0 where that is not known."""
+    """Bytes that an optimizer keeps per float32 weight; 0 if that is not known."""
     return FLOAT32 * ADAM_MOMENTS if optim in ADAM else 0
 
 
 def training_memory(model: GPT4RoIForConditionalGeneration, settings: Settings) -> TrainingMemory:
-    """What a training needs at least.
+    """Compute the least memory that a training needs.
 
     Args:
         model: as it is loaded, or a `skeleton` in the dtype that it will be loaded in.
+        settings: of the training.
     """
     adapted = settings.rank is not None
     most = _adapter_numbers(model, settings.rank) if settings.rank is not None else 0
@@ -100,7 +102,7 @@ def training_memory(model: GPT4RoIForConditionalGeneration, settings: Settings) 
     for part, module in model.named_children():
         trains = part in settings.trainable and not (adapted and part == "language_model")
         for name, weight in module.named_parameters():
-            if LORA_MARK in name:  # left on the model by a training before, which are taken off
+            if LORA_MARK in name:  # adapters that an earlier training left on the model; they will be removed
                 continue
             if trains:
                 trained += weight.numel()
@@ -118,7 +120,7 @@ def training_memory(model: GPT4RoIForConditionalGeneration, settings: Settings) 
 
 
 def _adapter_numbers(model: GPT4RoIForConditionalGeneration, rank: int) -> int:
-    """Numbers of the adapters of all matrices of the language model but its last."""
+    """Number of parameters of adapters for all matrices of the language model but its last."""
     output = model.get_output_embeddings()
     linears = [
         layer
@@ -129,14 +131,15 @@ def _adapter_numbers(model: GPT4RoIForConditionalGeneration, rank: int) -> int:
 
 
 def _activations(config: GPT4RoIConfig, settings: Settings, some_adapted: bool) -> float:
-    """some_adapted: whether some matrices alone have adapters; their layers keep at least what those without do."""
+    """Bytes of activations. some_adapted: whether only some matrices have adapters; then layers count as without
+    adapters, which keep no more than those with some."""
     text, region, half = config.text_config, config.region_config, settings.half
     tokens = settings.batch_size * settings.tokens
     frozen = "language_model" not in settings.trainable or some_adapted
     way = "frozen" if frozen else "whole" if settings.rank is None else "adapters"
     width, feed_forward = LAYER_BYTES[way, half]
     layer = tokens * (width * text.hidden_size + feed_forward * (getattr(text, "intermediate_size", None) or 0))
-    inputs = tokens * FLOAT32 * text.hidden_size  # all that a layer keeps that is computed again
+    inputs = tokens * FLOAT32 * text.hidden_size  # all that a layer keeps if it is computed again
     layers = text.num_hidden_layers
     total = layer + layers * inputs if settings.checkpointing else layers * layer
     total += tokens * LOGIT_BYTES * text.vocab_size
@@ -150,18 +153,20 @@ def _activations(config: GPT4RoIConfig, settings: Settings, some_adapted: bool) 
 def check_training_memory(
     model: GPT4RoIForConditionalGeneration, settings: Settings, device: torch.device, accumulation: int = 1
 ) -> None:
-    """Compare what a training needs with what is free on its device.
+    """Compare the memory that a training needs with what is free on its device.
 
     Args:
-        model: as it is loaded. What it takes on the device already is not needed again.
-        accumulation: `gradient_accumulation_steps`, which makes up for a smaller batch.
+        model: as it is loaded. The memory that it already takes on the device is not counted again.
+        settings: of the training.
+        device: the one that it trains on.
+        accumulation: `gradient_accumulation_steps`, which can make up for a smaller batch.
 
     Raises:
-        MemoryError: it does not fit; the message names the smallest change that would.
+        MemoryError: it does not fit; the message names the smallest change that would make it fit.
     """
     there = [weight for weight in model.parameters() if weight.device.type != "meta"]
     if len({weight.device for weight in there}) > 1:
-        return  # spread over several devices, which share what is needed
+        return  # spread over several devices, which share the load
     free = free_bytes(device)
     needed = training_memory(model, settings)
     if free is None:
@@ -173,12 +178,12 @@ def check_training_memory(
         f"this training needs at least {in_words(needed.total)} on {device} ({in_words(needed.weights)} for weights, "
         f"{in_words(needed.gradients)} for gradients, {in_words(needed.optimizer)} for the optimizer and "
         f"{in_words(needed.activations)} for activations of {settings.batch_size} × {settings.tokens} tokens), but "
-        f"{in_words(free)} are free for it; {_advice(model, settings, device, free, accumulation)}"
+        f"only {in_words(free)} are free for it; {_advice(model, settings, device, free, accumulation)}"
     )
 
 
 def _same_device(one: torch.device, other: torch.device) -> bool:
-    """Whether two devices are one. Without an index, the current GPU is meant, or the only device of its type."""
+    """Whether two devices are the same. Without an index, it is the current GPU, or the only device of its type."""
     if one.type != other.type or one.index == other.index:
         return one == other
     current = torch.cuda.current_device() if one.type == "cuda" else 0
@@ -188,7 +193,7 @@ def _same_device(one: torch.device, other: torch.device) -> bool:
 def _advice(
     model: GPT4RoIForConditionalGeneration, settings: Settings, device: torch.device, free: int, accumulation: int
 ) -> str:
-    """The first change that would fit, from the smallest to the largest; and on GPUs, how many of them would."""
+    """The smallest change with which the training fits, and on GPUs, how many of them it would need."""
     fitting = []
     changes = list(_changes(settings, accumulation))
     sizes = [(words, training_memory(model, changed).total) for words, changed in changes]
@@ -205,13 +210,13 @@ def _advice(
         return "the smallest change that fits: " + "; or ".join(fitting)
     least = f" ({sizes[-1][0]} needs {in_words(sizes[-1][1])})" if sizes else ""
     return (
-        f"nothing smaller fits either{least}: give memory back (gpt4roi.unload(), other notebooks), train fewer parts, "
+        f"nothing smaller fits either{least}: free some memory (gpt4roi.unload(), other notebooks), train fewer parts, "
         "or take a smaller model or a larger machine"
     )
 
 
 def _changes(settings: Settings, accumulation: int) -> Iterator[tuple[str, Settings]]:
-    """Smaller settings and how they are written, the smallest change first."""
+    """Smaller settings, each with the keywords that give it, the smallest change first."""
     adapters: list[tuple[str, Settings]] = [("", settings)]
     if "language_model" in settings.trainable and settings.rank is None and settings.shards == 1:
         adapters.append(("lora={}, ", replace(settings, rank=int(LORA_DEFAULTS["r"]))))

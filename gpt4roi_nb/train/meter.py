@@ -1,4 +1,4 @@
-"""How fast a training goes, what it waits for, how long it will take, and its memory."""
+"""A training's speed, its waiting time, its remaining time, and its memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Meter:
-    """Counts what the steps take, and says what it was since it was read last."""
+    """Measures steps, and reports their averages since the last reading."""
 
     def __init__(self) -> None:
         self._began: tuple[float, int] | None = None  # the time before the first step, and its number
@@ -20,13 +20,13 @@ class Meter:
         self._waited = 0.0
 
     def add(self, tokens: int, images: int) -> None:
-        """A batch that the model gets. tokens: with the padding, which costs as much."""
+        """Count a batch that the model gets. tokens: including padding, which costs as much."""
         self._tokens += tokens
         self._images += images
 
     @contextmanager
     def waiting(self, step: int) -> Iterator[None]:
-        """The time in here is spent waiting for data. step: how many were made before."""
+        """Count the time of the block as waiting for data. step: how many steps were made before."""
         started = time.perf_counter()
         if self._began is None:
             self._began, self._since = (started, step), started
@@ -36,9 +36,16 @@ class Meter:
             self._waited += time.perf_counter() - started
 
     def read(self, step: int, steps: int, processes: int) -> dict[str, float]:
-        """Since the last reading: tokens and images a second, of all processes, the share of the time in which data was
-        waited for; and the seconds left, from all steps so far, and the memory in bytes: the GPU's peak, or what the
-        process has.
+        """Report the figures since the last reading.
+
+        Args:
+            step: how many steps were made.
+            steps: of the whole training.
+            processes: how many train together.
+
+        Returns:
+            Tokens and images per second, of all processes; the share of the time spent waiting for data; the seconds
+            left, estimated from all steps so far; and the memory in bytes: the GPU's peak, or the process's.
         """
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)

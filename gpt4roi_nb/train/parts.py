@@ -15,15 +15,15 @@ from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 PARTS = ("vision_tower", "multi_modal_projector", "region_encoder", "language_model")
 ADDED = ("region_encoder", "multi_modal_projector")
-# As published (arXiv 2307.03601, section 4): first the region module alone, then all but the tower.
+# As published (arXiv 2307.03601, section 4): first the region module alone, then everything but the tower.
 STAGES = {1: ("region_encoder",), 2: ("region_encoder", "multi_modal_projector", "language_model")}
-LORA_MARK = "lora_"  # what peft puts into the names of what it adds
+LORA_MARK = "lora_"  # part of the names of all tensors that peft adds
 LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module in the table of what trains. parameters, trained: numbers of them; tensors: names of what trains."""
+    """A row of the table of modules. parameters, trained: how many; tensors: names of the tensors that train."""
 
     name: str
     parameters: int
@@ -34,24 +34,28 @@ class Part:
 def choose_parts(
     model: GPT4RoIForConditionalGeneration, trainable: Sequence[str], lora: dict[str, Any] | None = None
 ) -> list[Part]:
-    """Sets `requires_grad` everywhere, and says what became of each part.
+    """Set `requires_grad` of all parameters.
 
-    What trains is kept in float32, since small steps are lost in half precision; the rest keeps its dtype. Adapters
-    that a stopped or failed training left on the model are taken off: its checkpoint holds what they have learnt.
+    Parts that train are converted to float32, since small steps are lost in half precision; the others keep their
+    dtype. Adapters that a stopped or failed training left on the model are removed: its checkpoint contains them.
 
     Args:
-        trainable: of `PARTS`.
-        lora: for the language model, low-rank adapters instead of its own weights: options of peft's `LoraConfig`.
+        model: changed in place.
+        trainable: names in `PARTS`.
+        lora: train low-rank adapters instead of the language model's own weights: options of peft's `LoraConfig`.
+
+    Returns:
+        How many parameters each part has, and how many of them train.
 
     Raises:
-        ValueError: for an unknown part, or adapters for a language model that does not train.
+        ValueError: an unknown part, or adapters for a language model that does not train.
         ImportError: adapters without peft.
     """
     unknown = [name for name in trainable if name not in PARTS]
     if unknown or not trainable:
         raise ValueError(f"trainable must name some of {', '.join(PARTS)}, but is {list(trainable)}")
     if lora is not None and "language_model" not in trainable:
-        raise ValueError("lora adapts the language model, but trainable does not name it")
+        raise ValueError("lora adapts the language model, but trainable does not name language_model")
     _take_off_adapters(model)
     if lora is not None:
         _add_adapters(model, lora)
@@ -66,10 +70,13 @@ def choose_parts(
 
 
 def table(parts: Sequence[Part], learning_rate: float, weight_decay: float, decayed: Collection[str]) -> str:
-    """What trains, one line per module.
+    """Format what trains, one line per module.
 
-    decayed: names of the tensors that weight decay applies to; where it applies to a part of a module's, the line says
-    to how many.
+    Args:
+        parts: from `choose_parts`.
+        learning_rate, weight_decay: of the training.
+        decayed: names of the tensors that weight decay applies to; if these are only some of a module's, the line says
+            how many.
     """
     lines = [
         f"{'module':24}{'parameters':>15}{'trained':>15}{'learning rate':>15}{'weight decay':>14}{'of tensors':>12}"
@@ -85,15 +92,24 @@ def table(parts: Sequence[Part], learning_rate: float, weight_decay: float, deca
 def begin_anew(
     model: LoadedModel | GPT4RoIForConditionalGeneration, parts: Sequence[str] = ADDED, *, seed: int = 0
 ) -> None:
-    """Give parts fresh weights, so that what they have learnt must be learnt again.
+    """Reinitialise parts of a model in place, to train them from scratch.
 
     Args:
-        model: a `GPT4RoI`, whose answers that are being written are finished first; or its model, if nobody asks it.
-        parts: of `ADDED`, what GPT4RoI adds to a language model and a tower; these two are trained elsewhere.
-        seed: of the weights.
+        model: a `GPT4RoI`, which first finishes the answers that it is writing; or its model, if nobody asks it.
+        parts: names in `ADDED`, the parts that GPT4RoI adds to a pretrained language model and tower.
+        seed: for the new weights.
 
     Raises:
-        ValueError: for another part.
+        ValueError: an unknown part.
+
+    Example:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.train import begin_anew
+        >>> gpt4roi = GPT4RoI.from_pretrained(device="cpu")
+        >>> learnt = gpt4roi.model.multi_modal_projector.weight.clone()
+        >>> begin_anew(gpt4roi, ["multi_modal_projector"])
+        >>> gpt4roi.model.multi_modal_projector.weight.equal(learnt)
+        False
     """
     unknown = [name for name in parts if name not in ADDED]
     if unknown or not parts:
@@ -113,36 +129,36 @@ def begin_anew(
 
 
 def adapter_numbers(model: GPT4RoIForConditionalGeneration, options: dict[str, Any]) -> int:
-    """Count what the adapters of a model's language model would have, whatever matrices the options choose.
+    """Count the parameters of adapters for a model's language model, for whichever matrices the options choose.
 
     Args:
-        model: is left as it is; a copy of its shapes is adapted.
+        model: not changed; the adapters are added to a copy without weights.
         options: of peft's `LoraConfig`, as `choose_parts` takes them.
 
     Raises:
         ValueError: peft finds none of the matrices.
-        ImportError: without peft.
+        ImportError: peft is not installed.
     """
     config: Any = model.config  # transformers declares its base class
     shapes = skeleton(config)
-    with torch.device("meta"):  # without first weights, some of which are computed from the model's
+    with torch.device("meta"):  # without initial weights, some of which are computed from the model's
         _add_adapters(shapes, {**options, "init_lora_weights": False})
     return sum(weight.numel() for name, weight in shapes.language_model.named_parameters() if LORA_MARK in name)
 
 
 def merge_adapters(model: GPT4RoIForConditionalGeneration) -> None:
-    """Adds what the adapters have learnt to the weights, and takes them away: an ordinary model again."""
+    """Merge the adapters into the weights and remove them: the model is an ordinary one again."""
     for _, _, layer in _adapted_layers(model):
         layer.merge()
     _take_off_adapters(model)
 
 
 def _take_off_adapters(model: GPT4RoIForConditionalGeneration) -> None:
-    """Takes adapters away with what they have learnt, unless that was merged; where there are none, does nothing."""
+    """Remove adapters; what they have learnt is lost unless it was merged. Without adapters this does nothing."""
     if any(LORA_MARK in name for name, _ in model.language_model.named_parameters()):
         for parent, name, layer in _adapted_layers(model):
             setattr(parent, name, layer.get_base_layer())
-        vars(model.language_model).pop("peft_config", None)  # peft would warn of adapters that are gone
+        vars(model.language_model).pop("peft_config", None)  # otherwise peft warns about adapters that are gone
 
 
 def _adapted_layers(model: GPT4RoIForConditionalGeneration) -> Iterator[tuple[nn.Module, str, Any]]:

@@ -1,4 +1,4 @@
-"""A few regions of one image that a model is asked about while it learns, to see its answers change."""
+"""A few regions of one image that a model is asked about while it trains, to see its answers change."""
 
 from __future__ import annotations
 
@@ -19,17 +19,29 @@ MAX_NEW_TOKENS = 32
 
 
 class Probes:
-    """The regions, and what is asked about each by itself.
+    """Regions of an image, and one question that is asked about each of them by itself.
 
     Args:
         image: as `GPT4RoI.session` takes it.
-        boxes: (N, 4) pixel xyxy in the original image; four are seen at a glance, ten at most.
-        truths: what is right, one text a box; shown beside the answers.
-        question: names `<region1>` and no other.
+        boxes: (N, 4) pixel xyxy in the original image; at most ten, and four are easy to follow.
+        truths: the right answers, one text per box; shown beside the model's.
+        question: names `<region1>` and no other region.
         max_new_tokens: of an answer.
 
     Raises:
-        ValueError: bad boxes, none or too many, or not one truth a box.
+        ValueError: bad boxes, none or too many, or not one truth per box.
+
+    Example:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> from gpt4roi_nb.train import Probes
+        >>> scene = make_scene(5)
+        >>> boxes = [thing.box for thing in scene.objects[:2]]
+        >>> probes = Probes(scene.image, boxes, ["a red cube", "a blue ball"], max_new_tokens=4)
+        >>> len(probes.ask(GPT4RoI.from_pretrained(device="cpu")))
+        2
+        >>> probes.share(["red cube", "blue"])  # 3 of 6 words
+        0.5
     """
 
     def __init__(
@@ -44,29 +56,37 @@ class Probes:
         self.image = load_image(image)
         self.boxes = check_boxes(boxes, *self.image.size)
         if not 1 <= len(self.boxes) <= len(REGION_COLORS):
-            raise ValueError(f"probes need 1 to {len(REGION_COLORS)} boxes, but {len(self.boxes)} came")
+            raise ValueError(f"probes take 1 to {len(REGION_COLORS)} boxes, but got {len(self.boxes)}")
         if truths and len(truths) != len(self.boxes):
-            raise ValueError(f"give one truth a box, or none: there are {len(self.boxes)} boxes, {len(truths)} truths")
+            raise ValueError(f"give one truth per box, or none: got {len(truths)} truths for {len(self.boxes)} boxes")
         self.truths = tuple(truths)
         self.question = question
         self.max_new_tokens = max_new_tokens
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the answers are about, as JSON has it."""
-        picture = hashlib.sha256(f"{self.image.size}".encode() + self.image.tobytes()).hexdigest()[:16]
-        return {"question": self.question, "boxes": self.boxes.tolist(), "picture": picture}
+        """What the answers are about, as JSON: question, boxes, and a hash of the image."""
+        digest = hashlib.sha256(f"{self.image.size}".encode() + self.image.tobytes()).hexdigest()[:16]
+        return {"question": self.question, "boxes": self.boxes.tolist(), "picture": digest}
 
     def ask(self, gpt4roi: GPT4RoI) -> list[str]:
-        """The model's present answers, greedy; it goes on training as it was."""
+        """Ask the model about each region; its training mode is not changed.
+
+        Returns:
+            Its greedy answers, one per box.
+        """
         session = gpt4roi.session(self.image)
         answers = session.describe(self.boxes, self.question, max_new_tokens=self.max_new_tokens, progress=False)
         return [answer.text for answer in answers]
 
     def share(self, answers: Sequence[str]) -> float:
-        """How much of the truths the answers say: the share of their words. Raises ValueError without truths."""
+        """Compute the share of all words of the truths that are in the answers to them.
+
+        Raises:
+            ValueError: there are no truths, or not one answer per truth.
+        """
         if not self.truths or len(answers) != len(self.truths):
-            raise ValueError(f"expected one answer for each of {len(self.truths)} truths, but {len(answers)} came")
+            raise ValueError(f"expected one answer for each of {len(self.truths)} truths, but got {len(answers)}")
         words = [truth.lower().split() for truth in self.truths]
         said = [set(answer.lower().replace(",", " ").replace(".", " ").split()) for answer in answers]
         found = sum(word in those for truth, those in zip(words, said, strict=True) for word in truth)

@@ -1,4 +1,4 @@
-"""A training as its caller sees it: what was logged, what was answered, what was left out, and a way to stop it."""
+"""A training as its caller sees it: its log, its probes' answers, its skipped records, and a way to stop it."""
 
 from __future__ import annotations
 
@@ -29,18 +29,28 @@ Listener = Callable[["TrainingRun"], None]
 
 @dataclass
 class TrainingRun:
-    """A training that runs, or has run.
+    """A training that runs, or has run. `train` makes it.
 
     Attributes:
-        output_dir: checkpoints, logs, and at the end the model.
-        parts: what trains.
+        output_dir: the folder for checkpoints, logs, and at the end the model.
+        parts: which parts train.
         problems: records that could not be used, counted and listed.
-        probes: regions that the model is asked about while it learns.
-        history: what was logged, oldest first: "step", "loss", "loss/SOURCE", "learning_rate", "grad_norm", "epoch",
+        probes: regions that the model is asked about while it trains.
+        history: the logged lines, oldest first: "step", "loss", "loss/SOURCE", "learning_rate", "grad_norm", "epoch",
             "tokens_per_second", "images_per_second", "seconds_left", "memory" (bytes), and "waiting", the share of the
-            time in which the next batch was waited for.
+            time spent waiting for the next batch.
         answers: (step, the probes' answers), oldest first.
-        step, max_steps: how far it is.
+        step, max_steps: steps made so far, and of the whole training.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gpt4roi_nb.train import TrainingRun
+        >>> run = TrainingRun(Path("run"), parts=[])
+        >>> run.state
+        'running'
+        >>> run.start(lambda: run.stop(), block=False)  # `train` gives its own work
+        >>> run.wait().state
+        'stopped'
     """
 
     output_dir: Path
@@ -59,7 +69,12 @@ class TrainingRun:
     _error: BaseException | None = field(default=None, repr=False)
 
     def start(self, work: Callable[[], None], *, block: bool) -> None:
-        """Does the training's work in this thread, or in one of its own, and says when it is over."""
+        """Do the training's work, and tell the listeners when it is over.
+
+        Args:
+            work: called without arguments.
+            block: do it in this thread; otherwise in a new one.
+        """
         if block:
             self._work(work)
         else:
@@ -79,11 +94,15 @@ class TrainingRun:
             self._work(work)
 
     def stop(self) -> None:
-        """Ends it after the present step, with a checkpoint."""
+        """End the training after the current step, with a checkpoint."""
         self._stop.set()
 
     def wait(self, timeout: float | None = None) -> TrainingRun:
-        """Waits for the end, at most `timeout` seconds. Raises what made it fail."""
+        """Wait for the end, for at most `timeout` seconds; if the training failed, raise its exception.
+
+        Returns:
+            The run itself.
+        """
         if self._thread is not None:
             self._thread.join(timeout)
         if self._error is not None:
@@ -101,7 +120,7 @@ class TrainingRun:
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` ended it."""
+        """Whether `stop` was called and the training has ended."""
         return self.stopping and not self.running
 
     @property
@@ -113,34 +132,34 @@ class TrainingRun:
 
     @property
     def error(self) -> BaseException | None:
-        """What made it fail."""
+        """The exception that made it fail, or None."""
         return self._error
 
     def report(self) -> str:
-        """Records that could not be used and why, in training and when the data were loaded, as tables."""
+        """Tables of records that could not be used, and why: in training, and when the data were loaded."""
         said = [self.problems.table("records that training could not use")]
         if hasattr(self._data, "report"):
             said.append(self._data.report())
         return "\n".join(said)
 
     def listen(self, listener: Listener) -> None:
-        """Has a function called with the run, in the training's thread, after each step and at the end."""
+        """Call a function with the run, in the training's thread, after each step and at the end."""
         self._listeners.append(listener)
 
     def changed(self) -> None:
-        """Tells the listeners."""
+        """Call the listeners."""
         for listener in self._listeners:
             listener(self)
 
     def ended(self, error: BaseException | None = None) -> None:
-        """Says that it is over, and why where it failed."""
+        """Mark the training as over. error: why it failed; None if it did not."""
         self._error = error
         self._ended.set()
         self.changed()
 
 
 class RunCallback(TrainerCallback):
-    """Passes what happens on to a run, the run's stop to the Trainer, and the epoch to the data."""
+    """Passes the Trainer's events on to a run, the run's stop to the Trainer, and the epoch to the data."""
 
     def __init__(
         self,
@@ -203,7 +222,7 @@ class RunCallback(TrainerCallback):
 
 
 def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, list[str]]]:
-    """What these probes were answered before an interruption; nothing of others."""
+    """The answers to these probes before an interruption; those to other probes are left out."""
     if probes is None:
         return []
     entries = [entry for entry in _entries(output_dir) if _is_about(entry, probes.about)]
@@ -212,7 +231,9 @@ def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, lis
 
 def _entries(output_dir: Path) -> list[dict[str, Any]]:
     file = output_dir / ANSWERS_FILE
-    return read_json_lines(file)[0] if file.is_file() else []  # a damaged line was cut short by an interruption
+    return (
+        read_json_lines(file)[0] if file.is_file() else []
+    )  # a damaged line is left out: an interruption cut it short
 
 
 def _is_about(entry: Mapping[str, Any], about: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A training whose weights are divided among processes (FSDP 2): they are read once, divided, and written once."""
+"""Training with weights divided among processes (FSDP 2): they are read once, divided, and written once."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 
 def is_sharded(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher asks for FSDP, in the words of `accelerate launch`.
+    """Whether a launcher asks for FSDP, by the environment variable that `accelerate launch` sets.
 
     Raises:
-        ValueError: it asks in other words, such as 1. transformers takes them, but accelerate, which divides the
-            weights, does not: the training would not be divided.
+        ValueError: the variable has another value, such as 1. transformers accepts it, but accelerate, which divides
+            the weights, does not: the training would not be divided.
     """
     asked = environment.get("ACCELERATE_USE_FSDP") or "false"
     if asked.lower() == "true":
         return True
     if str_to_bool(asked):
         raise ValueError(
-            f"ACCELERATE_USE_FSDP is {asked!r}, by which accelerate does not divide the weights; set it to true, or "
+            f"ACCELERATE_USE_FSDP is {asked!r}, with which accelerate does not divide the weights; set it to true, or "
             "start with accelerate launch --config_file (docs/training.md)"
         )
     return False
 
 
 def reads_weights(environment: Mapping[str, str]) -> bool:
-    """Whether this process reads the checkpoint's weights; False where it gets its share from the first process."""
+    """Whether this process reads the checkpoint's weights; False if it gets its share from the first process."""
     efficient = str_to_bool(environment.get("FSDP_CPU_RAM_EFFICIENT_LOADING") or "false")
     return not (is_sharded(environment) and efficient and int(environment.get("RANK", "0")) > 0)
 
 
 def without_weights(checkpoint: str | os.PathLike[str] | None) -> GPT4RoI:
-    """A checkpoint's model with parameters that have shapes but no numbers; only its small files are read.
+    """Make a checkpoint's model with parameters that have shapes but no values; only its small files are read.
 
-    Buffers that no checkpoint holds, such as the frequencies of rotary embeddings, have their numbers, which `divide`
-    would not bring.
+    Buffers that are in no checkpoint, such as the frequencies of rotary embeddings, do have values, since `divide`
+    would not bring them.
 
     Args:
         checkpoint: a folder or a hub id; None is the demo checkpoint.
 
     Returns:
-        A model that can be divided, and can compute nothing before that.
+        A model that can be divided; before that, it cannot compute anything.
 
     Raises:
         FileNotFoundError: there is no such checkpoint, or it lacks a file.
-        ValueError: a file is damaged, or another model's.
+        ValueError: a file is damaged, or of another model.
     """
     source = locate(DEMO_CHECKPOINT if checkpoint is None else checkpoint, "checkpoint")
     check_small_files(source.folder)
@@ -76,11 +76,12 @@ def without_weights(checkpoint: str | os.PathLike[str] | None) -> GPT4RoI:
 def divide(accelerator: Accelerator, model: nn.Module) -> None:
     """Divide a model's parameters among the processes, in place.
 
-    Must come before the optimizer is made: accelerate finds the divided parameters of an optimizer by their addresses,
-    and parameters without numbers have none.
+    Call it before the optimizer is made: accelerate finds the divided parameters of an optimizer by their addresses,
+    and parameters without values have none.
 
     Args:
-        model: whole in the first process. In the others whole as well, or `without_weights`.
+        accelerator: of the Trainer.
+        model: with its weights in the first process; in the others with them, or from `without_weights`.
 
     Raises:
         ValueError: the processes have models of different shapes.
@@ -102,7 +103,7 @@ def divide(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def load_trained(model: nn.Module, file: Path) -> None:
-    """Put the weights of a checkpoint into a divided model; the first process reads them, and gives all their share."""
+    """Load trained weights into a divided model; the first process reads them, and gives each process its share."""
     rank = torch.distributed.get_rank()
     whole: dict[str, Any] = dict(load_file(file)) if rank == 0 else {}
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
@@ -110,6 +111,6 @@ def load_trained(model: nn.Module, file: Path) -> None:
 
 
 def stored_names(file: Path) -> set[str]:
-    """The names of a file's tensors, without reading them."""
+    """Names of the tensors in a file, without reading them."""
     with safe_open(file, framework="pt") as opened:
         return set(opened.keys())

@@ -1,7 +1,7 @@
-"""Hidden states of a frozen vision tower on disk, so that each image goes through the tower once and not each epoch.
+"""Hidden states of a frozen vision tower on disk, so that each image passes through it once and not once per epoch.
 
-An image's file is found by the image's path, and holds its size and time of change: of an image that has changed since,
-nothing is kept. What another tower, other layers or other pixels would give lies in another folder.
+A cache file is found by its image's path, and stores the image file's size and modification time: if the image has
+changed since, it does not count. Another tower, other layers or other pixels have another folder.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import in_words
 from gpt4roi_nb.processor import GPT4RoIImageProcessor
 
-BATCH_SIZE = 16  # images that go through the tower together
-SPARE = 1.05  # of free disk over what will be written
-HEADER = 512  # bytes of a file beside its numbers
+BATCH_SIZE = 16  # images that pass through the tower together
+SPARE = 1.05  # free disk space required, relative to what will be written
+HEADER = 512  # bytes of a file besides its values
 STATES = "states"
 
 
 @dataclass(frozen=True)
 class TowerCache:
-    """What is kept of images. It can be handed to any number of workers.
+    """Cached hidden states of images. Any number of workers can use it.
 
-    folder: of this tower, these layers and this way of making pixels.
-    shape: (L, grid², C) of an image's hidden states. dtype: theirs.
+    Attributes:
+        folder: for this tower, these layers and this way of making pixels.
+        shape: (L, grid², C), of an image's hidden states.
+        dtype: of the hidden states.
     """
 
     folder: Path
@@ -54,17 +56,21 @@ class TowerCache:
         return math.prod(self.shape) * self.dtype.itemsize + HEADER
 
     def get(self, image: Path) -> tuple[Tensor, tuple[int, int]] | None:
-        """(L, grid², C), and the image's width and height; None where there is nothing of the image as it is."""
+        """Read an image's hidden states.
+
+        Returns:
+            The states, (L, grid², C), and the image's width and height; None if the image, as it is now, is not cached.
+        """
         with self._opened(image) as (file, size):
             return None if file is None else (file.get_tensor(STATES), size)
 
     def has(self, image: Path) -> bool:
-        """Whether something is kept of the image as it is."""
+        """Whether the image, as it is now, is cached."""
         with self._opened(image) as (file, _):
             return file is not None
 
     def put(self, image: Path, states: Tensor, size: tuple[int, int]) -> None:
-        """Keep an image's hidden states, in a file that is whole or absent."""
+        """Write an image's hidden states, as a whole file or none. size: the image's width and height."""
         target = self._file(image)
         target.parent.mkdir(parents=True, exist_ok=True)
         facts = {"image": str(image), "stamp": stamp_of(image), "size": json.dumps(size)}
@@ -81,7 +87,7 @@ class TowerCache:
         try:
             stamp = stamp_of(image)
             opened = safe_open(self._file(image), framework="pt")
-        except (OSError, SafetensorError):  # not there, or cut short
+        except (OSError, SafetensorError):  # missing, or cut short
             yield absent
             return
         with opened as file:
@@ -95,9 +101,9 @@ class TowerCache:
 
 
 def cache_for(folder: Path, loaded: LoadedModel, dtype: torch.dtype) -> TowerCache:
-    """The cache of a model's tower below `folder`.
+    """The cache for a model's tower, in a subfolder of `folder`.
 
-    dtype: that the tower computes in; it is kept in the same, so that nothing is lost.
+    dtype: the one that the tower computes in; the cache stores the same, so that nothing is lost.
     """
     model, pixels = loaded.model, loaded.processor.image_processor
     config = model.config
@@ -128,33 +134,36 @@ def fill(
     process_index: int = 0,
     num_processes: int = 1,
 ) -> None:
-    """Run the tower on those images of which nothing is kept. Damaged ones are passed over.
+    """Run the tower on the images that are not cached, and cache them. Damaged images are skipped.
 
     Args:
-        images: paths; any of them more than once.
-        report: told beforehand how many there are, and how large it will be.
+        cache: to fill.
+        loaded: the model with the tower.
+        images: paths; they may repeat.
+        report: called beforehand with a sentence that says how many images there are and how large the cache will be.
         autocast: the context in which training computes.
         workers: processes that read images.
-        process_index, num_processes: this process's share, where several fill a cache.
+        progress: show a progress bar.
+        process_index, num_processes: this process's share, if several fill a cache.
 
     Raises:
-        OSError: too little free disk; before anything is written.
+        OSError: too little disk space is free; raised before anything is written.
     """
     distinct = sorted(set(images))
     absent = [image for image in distinct if not cache.has(image)]
     cache.folder.mkdir(parents=True, exist_ok=True)
     needed, free = len(absent) * cache.bytes_per_image, shutil.disk_usage(cache.folder).free
-    missing = f"{len(absent):,} are still to be encoded, {in_words(needed)}" if absent else "all are there"
+    missing = f"{len(absent):,} are still to be encoded, {in_words(needed)}" if absent else "all are cached"
     report(
         f"tower cache: {len(distinct):,} images take {in_words(len(distinct) * cache.bytes_per_image)}; {missing}. "
         f"{in_words(free)} are free for {str(cache.folder)!r}"
     )
     if needed * SPARE > free:
         raise OSError(
-            f"the tower cache needs {in_words(needed)}, but {str(cache.folder)!r} has {in_words(free)} free; "
-            "name a folder on another disk, or train without tower_cache"
+            f"the tower cache needs {in_words(needed)}, but {str(cache.folder)!r} has only {in_words(free)} free; "
+            "give a folder on another disk, or train without tower_cache"
         )
-    # Shares of all images: another process may have begun to write, and see others absent.
+    # Each process takes its share of all images, not of the missing ones: another process may have begun to write.
     mine = sorted(set(distinct[process_index::num_processes]) & set(absent))
     if not mine:
         return
@@ -184,6 +193,6 @@ class ImagePixels(Dataset[tuple[Path, Tensor, tuple[int, int]] | None]):
     def __getitem__(self, number: int) -> tuple[Path, Tensor, tuple[int, int]] | None:
         try:
             image = load_image(self.images[number])
-        except (OSError, ValueError, BadRecord):  # training notes it, with the record that names it
+        except (OSError, ValueError, BadRecord):  # training reports it, with the record that names it
             return None
         return self.images[number], self.processor.picture(image), image.size

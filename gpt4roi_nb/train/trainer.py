@@ -1,4 +1,4 @@
-"""transformers' Trainer with a loss for each source, checkpoints that are whole or absent, and a stop at NaN."""
+"""transformers' Trainer with a loss per source, checkpoints that are written whole or not at all, and a stop at NaN."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRAINED_FILE = "trained.safetensors"
 ORDER_FILE = "order.json"
 BAD_BATCH_FILE = "bad_batch.json"
 UNFINISHED = ".unfinished"
-# What a checkpoint must hold to be continued from; the state, which is written last, says that the others are whole.
+# What a checkpoint must contain to be continued; the state is written last, so it shows that the others are complete.
 STATE_FILE = "trainer_state.json"
 RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
@@ -43,7 +43,7 @@ CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, SCHEDULER_FILE, STATE_FILE)
 
 
 class AfterOptimizerStep(TrainerCallback):
-    """Calls a function when the optimizer has changed the weights."""
+    """Calls a function after the optimizer has changed the weights."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self.call = call
@@ -53,11 +53,14 @@ class AfterOptimizerStep(TrainerCallback):
 
 
 class RegionTrainer(Trainer):
-    """Trains a loaded model, which may be asked meanwhile.
+    """Trains a loaded model, which can be asked meanwhile.
 
-    Stores only what trains; the frozen parts of a checkpoint are those that training began with.
+    Checkpoints contain only the parts that train; the frozen parts are those that training began with.
 
-    decay_all: weight decay applies to biases and norms as well.
+    Args:
+        loaded: the model.
+        decay_all: apply weight decay to biases and norms as well.
+        kwargs: of transformers' Trainer.
     """
 
     def __init__(self, loaded: LoadedModel, *, decay_all: bool = True, **kwargs: Any) -> None:
@@ -73,22 +76,25 @@ class RegionTrainer(Trainer):
         self._meter = Meter()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with self._changing:  # given back after an error within a step too
+        with self._changing:  # also released after an error within a step
             return super().train(*args, **kwargs)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """The tensors that weight decay applies to: all, as the authors' gpt4roi/train/llava_trainer.py groups those of
-        the region module in stage 1, or the usual ones, without biases and norms."""
+        """Names of the tensors that weight decay applies to.
+
+        These are all, as in the authors' grouping of the region module in stage 1 (gpt4roi/train/llava_trainer.py), or
+        without `decay_all` the usual ones, without biases and norms.
+        """
         if self.decay_all:
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Alone from the forward pass to the optimizer's step, so that no answer is written with two states of weights.
+        """Run one batch alone until the optimizer's step, so that no answer is computed with two states of the weights.
 
-        Of accumulated batches only the last changes weights; between the others the model may be asked. This method is
-        the Trainer's documented place to change a step, and puts the model into training mode; the optimizer's step
-        follows outside of it, and its end is known from the callback `on_optimizer_step`.
+        Of accumulated batches only the last changes the weights; between the others the model can be asked. This method
+        is the Trainer's documented place to change a step, and sets the model to training mode; the optimizer's step
+        follows outside of it, and the callback `on_optimizer_step` marks its end.
         """
         if self.accelerator.sync_gradients:
             self._changing.enter_context(self.loaded.training_step())
@@ -107,7 +113,7 @@ class RegionTrainer(Trainer):
         return loss
 
     def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """The mean over all labelled tokens of the step, on every device and in every accumulated batch."""
+        """The mean over all labelled tokens of the step, over all devices and accumulated batches."""
         logits, targets = outputs.logits[:, :-1].float(), labels[:, 1:].to(outputs.logits.device)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none")
         sums = losses.view(targets.shape).sum(dim=1)
@@ -119,20 +125,20 @@ class RegionTrainer(Trainer):
         return sums.sum() / torch.as_tensor(items, device=sums.device).clamp(min=1)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        if self.state.global_step >= self.state.max_steps:  # it was finished within an epoch, and is called again
+        if self.state.global_step >= self.state.max_steps:  # finished within an epoch, and called again
             return [], None
         with self._meter.waiting(self.state.global_step):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """With the mean loss of each source since the last line, and how fast it goes."""
+        """Log a line, with the mean loss of each source since the last line, and the speed."""
         if "loss" in logs:
             logs |= self._loss_of_each_source()
             logs |= self._meter.read(self.state.global_step, self.state.max_steps, self.accelerator.num_processes)
         super().log(logs, *args, **kwargs)
 
     def _loss_of_each_source(self) -> dict[str, float]:
-        """Since the last line, on all processes."""
+        """Mean loss of each source since the last line, over all processes."""
         whole: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for losses in gather_object([dict(self._losses)]):  # type: ignore[no-untyped-call]
             for source, (total, tokens) in losses.items():
@@ -148,8 +154,8 @@ class RegionTrainer(Trainer):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"step": step, "loss": str(loss.item()), "records": records})
         raise FloatingPointError(
-            f"the loss of step {step} is {loss.item()}; the records of its batch are listed in {str(file)!r}. Look at "
-            "them, lower the learning rate, or train in float32; the last checkpoint is untouched"
+            f"the loss of step {step} is {loss.item()}; the records of its batch are listed in {str(file)!r}. Inspect "
+            "them, lower the learning rate, or train in float32; the last checkpoint is intact"
         )
 
     # ------------------------------------------------------------------------------------------- sharded (FSDP 2)
@@ -160,7 +166,7 @@ class RegionTrainer(Trainer):
         return super().create_optimizer(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Without the whole model, which the Trainer would write beside what trains where weights are sharded."""
+        """Save them without the whole model, which the Trainer would also write if weights are sharded."""
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -176,7 +182,7 @@ class RegionTrainer(Trainer):
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)  # type: ignore[no-untyped-call]
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Into a folder of another name, which is renamed when all of it is written."""
+        """Write it to a folder with a temporary name, which is renamed when everything is written."""
         folder = Path(str(self.args.output_dir))
         name = f"checkpoint-{self.state.global_step}"
         self._staging = folder / UNFINISHED
@@ -195,7 +201,7 @@ class RegionTrainer(Trainer):
                 shutil.rmtree(folder / name, ignore_errors=True)
                 (self._staging / name).replace(folder / name)
                 found = checkpoints(folder)
-                ours = found[: found.index(folder / name) + 1]  # later ones are of a training that was given up
+                ours = found[: found.index(folder / name) + 1]  # later ones are of a training that was abandoned
                 for other in set(found) - set(ours[-(self.args.save_total_limit or len(ours)) :]):
                     shutil.rmtree(other)
         finally:
@@ -205,13 +211,13 @@ class RegionTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def disk_use(self, checkpoint: Path | None) -> DiskUse:
-        """What a training that goes on from a checkpoint, or begins anew, will write."""
+        """What training will write. checkpoint: the one that it continues from; None if it starts from scratch."""
         args, weights = self.args, list(cast(nn.Module, self.model).parameters())
         trained = [weight for weight in weights if weight.requires_grad]
         state = 0 if args.save_only_model else optimizer_bytes(args.optim) * sum(w.numel() for w in trained)
         done = 0 if checkpoint is None else _step(checkpoint)
         left = max(0, planned_steps(args, len(cast(Sized, self.train_dataset))) - done)
-        # At most one a step; by default one in save_steps, and the last.
+        # At most one per step; by default one every save_steps, and one at the end.
         writes = left
         if args.save_strategy == "no":
             writes = 0
@@ -228,7 +234,7 @@ class RegionTrainer(Trainer):
         )
 
     def _optimizer_state(self) -> list[Any]:
-        """What the optimizer keeps for each weight."""
+        """The optimizer's state of each weight."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's wrapper
         return [] if optimizer is None else list(optimizer.state.values())
 
@@ -245,11 +251,11 @@ class RegionTrainer(Trainer):
         write_json(target / ORDER_FILE, self._order())
 
     def _order(self) -> dict[str, Any]:
-        """What the place in the data, of which a checkpoint holds only the step, means something in."""
+        """Everything that gives a step its position in the data: a checkpoint stores only the step."""
         args, data = self.args, cast(Any, self.train_dataset)
         a_step = args.train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
         order = {"records a step": a_step, "training's seeds": [args.seed, args.data_seed], **data.order()}
-        # It decides which tensors the optimiser's stored groups hold.
+        # It determines which tensors are in the optimizer's stored groups.
         return {**order, "weight decay of biases and norms": True} if self.decay_all else order
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -267,9 +273,9 @@ class RegionTrainer(Trainer):
         for name in sorted(order.keys() | known.keys()):
             if order.get(name) != known.get(name):
                 raise ValueError(
-                    f"{resume_from_checkpoint!r} was written on the way through other data or with other settings: "
-                    f"{name} was {known.get(name)}, but is {order.get(name)}. Go on with the data and settings that it "
-                    "had, begin anew with resume=False, or name another output_dir"
+                    f"{resume_from_checkpoint!r} was written in a training with other data or settings: {name} was "
+                    f"{known.get(name)}, but is {order.get(name)}. Continue with the data and settings that it had, "
+                    "start over with resume=False, or give another output_dir"
                 )
         with self.loaded.training_step():
             if self.is_fsdp_enabled:
@@ -278,12 +284,12 @@ class RegionTrainer(Trainer):
                 model.load_state_dict(load_file(file), strict=False)
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
-        """All weights, gathered from all processes, where they are sharded (FSDP); else None."""
+        """All weights, gathered from all processes, if they are sharded (FSDP); otherwise None."""
         return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Folders `checkpoint-N`, lowest step first."""
+    """Folders named `checkpoint-N`, lowest step first."""
     found = [
         path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name[len("checkpoint-") :].isdigit()
     ]
@@ -303,17 +309,17 @@ def planned_steps(args: TrainingArguments, records: int) -> int:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; says which newer ones are not."""
+    """The newest undamaged checkpoint; warns about each newer one that is damaged. None if there is none."""
     for path in reversed(checkpoints(folder)):
         problem = _damage(path)
         if problem is None:
             return path
-        warnings.warn(f"{str(path)!r} is left out: {problem}; going back to the one before it", stacklevel=2)
+        warnings.warn(f"{str(path)!r} is skipped: {problem}; trying the one before it", stacklevel=2)
     return None
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None where nothing is."""
+    """What is wrong with a checkpoint; None if nothing is."""
     for name in CHECKPOINT_FILES:
         if not (checkpoint / name).is_file():
             return f"it lacks {name}"
@@ -328,7 +334,7 @@ def _damage(checkpoint: Path) -> str | None:
             pass
         for name in (*optimizers, SCHEDULER_FILE):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
-        with safe_globals():  # of numpy, whose random state is among them
+        with safe_globals():  # of NumPy, whose random state is in these files
             for name in random_states:
                 torch.load(checkpoint / name, map_location="cpu", weights_only=True)
         for name in (ORDER_FILE, STATE_FILE):
@@ -339,8 +345,11 @@ def _damage(checkpoint: Path) -> str | None:
 
 
 class SingleDeviceArguments(TrainingArguments):
-    """transformers' arguments, with one GPU per process. Its Trainer would copy the model to all GPUs that it sees and
-    split each batch among them, which a batch with boxes does not bear; a launcher starts one process per GPU."""
+    """transformers' arguments, with one GPU per process.
+
+    Its Trainer would copy the model to all GPUs that it sees and split each batch among them, which does not work for a
+    batch with boxes; a launcher starts one process per GPU.
+    """
 
     @property
     def n_gpu(self) -> int:
@@ -348,7 +357,7 @@ class SingleDeviceArguments(TrainingArguments):
 
 
 def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> TrainingArguments:
-    """transformers' arguments, with what this package's batches need."""
+    """Make transformers' arguments, with the settings that this package's batches need."""
     return SingleDeviceArguments(
         output_dir=os.fspath(output_dir),
         remove_unused_columns=False,  # a batch is more than the model's arguments
@@ -358,6 +367,6 @@ def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> Trainin
 
 
 def read_history(checkpoint: Path) -> list[dict[str, float]]:
-    """The logged lines of a checkpoint."""
+    """Read the logged lines in a checkpoint."""
     history: list[dict[str, float]] = read_json(checkpoint / STATE_FILE)["log_history"]
     return [line for line in history if "loss" in line]

@@ -518,7 +518,7 @@ def test_a_tower_of_impossible_sizes_is_refused(source, clip, tmp_path, change):
         convert(source, tmp_path / "target", tower)
 
 
-def test_a_tower_for_larger_pictures_is_refused(source, clip, tmp_path):
+def test_a_tower_for_larger_images_is_refused(source, clip, tmp_path):
     large = shutil.copytree(clip, tmp_path / "large")
     vision = {
         "model_type": "clip_vision_model",
