@@ -1,1 +1,1 @@
-"""One report on what this package does on a GPU, or, smaller, on a CPU: `python -m gpt4roi_nb.check_gpu`."""
+"""One report on this package on a GPU, or, with smaller shapes, on a CPU: `python -m gpt4roi_nb.check_gpu`."""

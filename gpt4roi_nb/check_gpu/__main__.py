@@ -1,8 +1,8 @@
-"""One report on what this package does on a GPU: its numbers, its speed and its memory.
+"""One report on this package on a GPU: its numbers, its speed and its memory.
 
-`python -m gpt4roi_nb.check_gpu` takes at most 8 minutes or so on an H100 or H200, downloads nothing, and writes each
-row as it is measured. Without a GPU it measures small shapes on the CPU. Ends with 1 where a demand was missed or a row
-failed.
+`python -m gpt4roi_nb.check_gpu` takes at most about 8 minutes on an H100 or H200, downloads nothing, and writes each
+row as it is measured. Without a GPU it measures small shapes on the CPU. The exit code is 1 if a requirement was missed
+or a row failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpt4roi_nb.checkpoint.device import choose_device
 
 
 def sections(setting: Setting, model: RandomModel) -> list[Section]:
-    """All of the report, what may take longest at its end."""
+    """All sections of the report; those that may take longest come last."""
     parts, compiled = speed.sections(setting, model)
     return [
         machine.section(setting),
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--minutes must be above 0, but is {given.minutes}")
     try:
         device = choose_device(given.device)
-    except (ValueError, RuntimeError) as error:  # a GPU that is not there; what torch knows as no device
+    except (ValueError, RuntimeError) as error:  # a GPU that does not exist; a name that torch does not know
         parser.error(str(error))
     setting = Setting(device, small=given.small or device.type == "cpu")
     report = Report(given.out, given.minutes, f"gpt4roi_nb on {setting.name}, {date.today()}")

@@ -1,4 +1,4 @@
-"""Whether the demo checkpoint says the same on this device as on the CPU in float32."""
+"""Whether the demo checkpoint's answers on this device are those on the CPU in float32."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DemoAnswers:
             return model_answerer(gpt4roi)(self._asked)
 
     def same(self, dtype: torch.dtype) -> Figure:
-        """How many of the answers are the same."""
+        """Count the answers that are the same in this dtype."""
         if not self._setting.on_gpu and dtype == torch.float16:
             raise NotThisTime("float16 takes minutes on a CPU")
         with exact_float32():

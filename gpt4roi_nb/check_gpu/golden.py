@@ -1,4 +1,4 @@
-"""The numbers recorded from the authors' code, on this device, and how far half precision is from them."""
+"""Comparison with the numbers recorded from the authors' code, on this device and in half precision."""
 
 from __future__ import annotations
 
@@ -46,14 +46,16 @@ VISION_SIZES = (
 
 
 def recorded(name: str) -> Path:
-    """A file of the recorded numbers."""
+    """The path of a file of the recorded numbers; raises NotThisTime if it does not exist."""
     if not (GOLDEN / name).is_file():
-        raise NotThisTime("the recorded numbers are in the repository (tests/golden), which this is not run from")
+        raise NotThisTime(
+            "the recorded numbers (tests/golden) are only in the repository, and this is an installed copy"
+        )
     return GOLDEN / name
 
 
 def recipe() -> ModuleType:
-    """The file beside the numbers that makes the weights from their names."""
+    """The module, stored beside the numbers, that makes the weights from their names."""
     file = recorded("recipe.py")
     spec = importlib.util.spec_from_file_location("golden_recipe_of_check_gpu", file)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
@@ -63,7 +65,7 @@ def recipe() -> ModuleType:
 
 @torch.no_grad()
 def fill(module: nn.Module, prefix: str = "", strip: str = "") -> set[str]:
-    """Set every parameter as the recipe says for the authors' name of it; returns these names."""
+    """Set every parameter from the recipe, by the authors' name for it; returns these names."""
     made, names = recipe(), set()
     for name, parameter in module.named_parameters():
         original = to_original(prefix + name).removeprefix(strip)
@@ -73,7 +75,7 @@ def fill(module: nn.Module, prefix: str = "", strip: str = "") -> set[str]:
 
 
 def recorded_config() -> GPT4RoIConfig:
-    """The real widths, two language layers, and the authors' ids of the tokens."""
+    """The model's configuration: the real widths, two language layers, and the authors' token ids."""
     sizes = json.loads(recorded("e2e_config.json").read_text(encoding="utf-8"))
     text, vision = sizes["model_config"], sizes["vision_config"]
     return GPT4RoIConfig(
@@ -85,18 +87,18 @@ def recorded_config() -> GPT4RoIConfig:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """Copies on the CPU."""
+    """Copies of a module's parameters, on the CPU."""
     return {name: weight.detach().cpu().clone() for name, weight in module.named_parameters()}
 
 
 def set_weights(module: nn.Module, weights: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
-    """From float32 each time, and without the buffers: the angles of positions stay float32."""
+    """Set a module's parameters, from float32 each time; buffers such as the rotary frequencies stay float32."""
     for name, parameter in module.named_parameters():
         parameter.data = weights[name].to(device, dtype)
 
 
 class SmallEncoder:
-    """The region encoder with 64 channels, and what the authors' code made of two images' features and boxes."""
+    """The region encoder with 64 channels, and the authors' region vectors for two images' features and boxes."""
 
     def __init__(self, setting: Setting) -> None:
         vision = {"hidden_size": CHANNELS, "intermediate_size": 64, "num_hidden_layers": 12, "num_attention_heads": 4}
@@ -117,14 +119,14 @@ class SmallEncoder:
 
     @torch.inference_mode()
     def deviation(self, dtype: torch.dtype) -> float:
-        """Largest of all numbers of all region vectors."""
+        """The largest deviation among all numbers of all region vectors."""
         set_weights(self._encoder, self._weights, self._device, dtype)
         vectors = self._encoder([features.to(dtype) for features in self._features], self._boxes)
         return largest(vectors, self._expected)
 
 
 class RealWidths:
-    """The model at its real widths (two language layers), and what the authors' code made of an image and a prompt."""
+    """The model at its real widths (two language layers), and the authors' results for an image and a prompt."""
 
     def __init__(self, setting: Setting) -> None:
         if setting.small:
@@ -139,7 +141,7 @@ class RealWidths:
 
     @torch.inference_mode()
     def figure(self, dtype: torch.dtype, demanded: bool = False) -> Figure:
-        """Deviations of one pass."""
+        """The deviations of one forward pass. demanded: whether they must be within the limits."""
         set_weights(self._model, self._weights, self._device, dtype)
         golden = {name: torch.from_numpy(self._golden[f"A.{name}"]) for name in ("input_ids", "labels", "boxes")}
         outputs: Any = self._model(
@@ -154,14 +156,14 @@ class RealWidths:
         same = float((outputs.logits[0].argmax(-1).cpu().numpy() == self._golden["A.argmax"]).mean())
         met = region <= REGION_DEMAND and logits <= LOGITS_DEMAND and loss <= LOSS_DEMAND and same == 1
         return Figure(
-            f"region vector {region:.1e}, logits {logits:.1e}, loss {loss:.1e}, likeliest token the same at {same:.1%}",
+            f"region vector {region:.1e}, logits {logits:.1e}, loss {loss:.1e}, same likeliest token at {same:.1%}",
             f"{REGION_DEMAND:g}, {LOGITS_DEMAND:g}, {LOSS_DEMAND:g}, 100%" if demanded else "",
             met if demanded else None,
         )
 
 
 def largest(computed: Tensor, expected: Tensor) -> float:
-    """The largest absolute deviation; raises FloatingPointError where something is not finite."""
+    """The largest absolute deviation; raises FloatingPointError if some numbers are not finite."""
     found = float((computed.float().cpu() - expected.float()).abs().max())
     if not np.isfinite(found):
         raise FloatingPointError("some of the numbers are NaN or infinite")

@@ -1,4 +1,4 @@
-"""Which machine and which versions the figures are of."""
+"""The machine and the versions that the figures belong to."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def section(setting: Setting) -> Section:
             why = "the CPU was asked for" if torch.cuda.is_available() else unused_gpu()
             raise NotThisTime(why or "there is no GPU")
         if (version := driver_version()) is None:
-            raise NotThisTime("neither nvidia-smi nor the kernel says it")
+            raise NotThisTime("neither nvidia-smi nor the kernel reports it")
         return Figure(version)
 
     def products(dtype: torch.dtype) -> Figure:
         sheet = setting.datasheet_flops if dtype == torch.bfloat16 else None
-        beside = "" if sheet is None else f"{sheet / 1e12:.0f} TFLOP/s by the data sheet"
+        beside = "" if sheet is None else f"{sheet / 1e12:.0f} TFLOP/s on the data sheet"
         return Figure(f"{setting.product_flops(dtype) / 1e12:.3g} TFLOP/s", beside)
 
     rows: list[tuple[str, Measure]] = [("device", lambda _: card()), ("driver", lambda _: driver())]

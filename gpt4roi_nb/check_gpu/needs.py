@@ -1,4 +1,4 @@
-"""What memory a model and its training take, beside what docs/memory.md computes, and what a training step takes."""
+"""The memory that a model and its training take, compared with docs/memory.md, and the time of a training step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEARNING_RATE = 2e-5
 
 
 def held_bytes(model: nn.Module) -> int:
-    """Of all weights, with the scales of quantised ones."""
+    """Bytes of all weights, including the scales of quantised ones."""
     total = sum(parameter.nbytes for parameter in model.parameters())
     for module in model.modules():
         weight: Any = getattr(module, "weight", None)
@@ -33,7 +33,7 @@ def held_bytes(model: nn.Module) -> int:
 
 
 def weights(setting: Setting, gpt4roi: GPT4RoI, dtype: torch.dtype, quantization: str | None = None) -> Figure:
-    """The tensors' bytes, and the allocator's where there is one."""
+    """The bytes of the tensors, and on a GPU those that its allocator counts."""
     computed = weight_bytes(skeleton(gpt4roi.model.config), dtype, quantization)  # type: ignore[arg-type]
     held = held_bytes(gpt4roi.model)
     allocated = f", allocated {in_words(torch.cuda.memory_allocated(setting.device))}" if setting.on_gpu else ""
@@ -41,9 +41,9 @@ def weights(setting: Setting, gpt4roi: GPT4RoI, dtype: torch.dtype, quantization
 
 
 def session(setting: Setting, gpt4roi: GPT4RoI, dtype: torch.dtype, regions: int) -> Figure:
-    """The most that a question about so many regions takes beside the weights."""
+    """The peak memory of a question about so many regions, besides the weights."""
     if not setting.on_gpu:
-        raise NotThisTime("only a GPU's allocator counts what a pass takes")
+        raise NotThisTime("only a GPU's allocator measures the memory of a forward pass")
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(setting.device)
     torch.cuda.reset_peak_memory_stats(setting.device)
@@ -56,7 +56,7 @@ def session(setting: Setting, gpt4roi: GPT4RoI, dtype: torch.dtype, regions: int
 
 
 def quantised(setting: Setting, dtype: torch.dtype, quantization: str) -> Figure:
-    """A fresh model whose matrices are quantised as `from_pretrained` would."""
+    """The memory of a new model whose matrices are quantised as `from_pretrained` does it."""
     check_quantization(quantization)
     import bitsandbytes  # type: ignore[import-untyped]
 
@@ -64,7 +64,7 @@ def quantised(setting: Setting, dtype: torch.dtype, quantization: str) -> Figure
     model: Any = gpt4roi.model
     for name, linear in quantised_linears(model).items():
         sizes = (linear.in_features, linear.out_features, linear.bias is not None)
-        kept = linear.weight.data.cpu()  # it is quantised on its way to the device
+        kept = linear.weight.data.cpu()  # bitsandbytes quantises it while moving it to the device
         new: Any
         if quantization == "8bit":
             new = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False, device="meta")
@@ -85,7 +85,7 @@ def quantised(setting: Setting, dtype: torch.dtype, quantization: str) -> Figure
 
 
 def training_step(setting: Setting, gpt4roi: GPT4RoI, stage: int, lora: dict[str, Any] | None) -> Figure:
-    """Forward, backward and AdamW on one record, in bfloat16 as `train` does it."""
+    """Time and memory of forward, backward and AdamW on one record, in bfloat16 as in `train`."""
     from gpt4roi_nb.train.parts import STAGES, choose_parts
 
     model, device = gpt4roi.model, setting.device
@@ -114,7 +114,7 @@ def training_step(setting: Setting, gpt4roi: GPT4RoI, stage: int, lora: dict[str
                 times.append(time.perf_counter() - started)
         finally:
             model.eval()
-    peak = f", at most {in_words(torch.cuda.max_memory_allocated(device))}" if setting.on_gpu else ""
+    peak = f", peak memory {in_words(torch.cuda.max_memory_allocated(device))}" if setting.on_gpu else ""
     count = sum(part.trained for part in parts)
     said = f"{milliseconds(min(times[1:]))}{peak}, {count:,} weights trained, loss {losses[0]:.3g} → {losses[-1]:.3g}"
     return Figure(said, "finite losses", all(map(math.isfinite, losses)))
@@ -127,7 +127,7 @@ def memory_section(setting: Setting, model: RandomModel) -> Section:
         ("weights in half precision", lambda gpt4roi: weights(setting, gpt4roi, dtype)),
         (f"a session with {regions} regions", lambda gpt4roi: session(setting, gpt4roi, dtype, regions)),
     ]
-    return Section("Memory, beside docs/memory.md", rows, share=0.6, prepare=model.get)
+    return Section("Memory, compared with docs/memory.md", rows, share=0.6, prepare=model.get)
 
 
 def training_section(setting: Setting, model: RandomModel) -> Section:

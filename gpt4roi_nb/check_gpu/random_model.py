@@ -1,4 +1,4 @@
-"""A model of GPT4RoI-7B's shapes with random weights, made on the device itself."""
+"""A model of GPT4RoI-7B's shapes with random weights, created directly on the device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 
 
 
 class Endless(StreamingDetokenizer):
-    """Goes on whatever comes: random weights have no end of an answer."""
+    """Never ends an answer, whatever tokens come, since random weights give no sensible end."""
 
     def push(self, token_id: int, logprob: float) -> str:
         piece = super().push(token_id, logprob)
@@ -40,12 +40,12 @@ def image() -> np.ndarray:
 
 
 def boxes(count: int) -> list[Box]:
-    """So many differing boxes, pixel xyxy."""
+    """This many different boxes, pixel xyxy."""
     return [(10.0 + 4 * (k % 64), 20.0 + k // 4, 200.0 + 5 * (k % 64), 240.0 + k // 2) for k in range(count)]
 
 
 class RandomModel:
-    """Made with its first use, once for all sections that need it."""
+    """The model, created at its first use and shared by all sections that need it."""
 
     def __init__(self, setting: Setting, dtype: torch.dtype) -> None:
         self.setting, self.dtype = setting, dtype
@@ -57,15 +57,17 @@ class RandomModel:
         return self._made
 
     def drop(self) -> None:
-        """Give its memory back."""
+        """Free its memory."""
         if self._made is not None:
             self._made.unload()
         self._made = None
 
 
 def make(setting: Setting, dtype: torch.dtype) -> GPT4RoI:
-    """The model with a processor. Its tokenizer is the demo checkpoint's, since LLaMA's cannot be shipped: prompts are
-    about as long."""
+    """Create the model with a processor.
+
+    Its tokenizer is the demo checkpoint's, since LLaMA's cannot be shipped: prompts are about as long.
+    """
     demo = GPT4RoIProcessor.from_pretrained(DEMO_CHECKPOINT)
     id_of = demo.tokenizer.convert_tokens_to_ids
     sizes: dict[str, Any] = {}
@@ -92,7 +94,7 @@ def make(setting: Setting, dtype: torch.dtype) -> GPT4RoI:
 
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Weights of the scale that networks begin with: normal by their number of inputs, norms 1, biases 0."""
+    """Set weights of a usual initial scale: normal, scaled by the number of inputs; norms 1, biases 0."""
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     for name, weight in model.named_parameters():
         if weight.dim() < 2:

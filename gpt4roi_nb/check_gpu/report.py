@@ -1,6 +1,6 @@
 """A report that is written row by row, so that an early end keeps what was measured.
 
-A row has a figure, a reason why there is none, or the error that its code ended with.
+A row has a figure, the reason why there is none, or the error that its code raised.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ _LONGEST_REASON = 240
 
 @dataclass(frozen=True)
 class Figure:
-    """What a row says. measured: with its unit. beside: what is demanded or computed. met: whether a demand is met;
-    None where nothing is demanded."""
+    """The content of a row.
+
+    Attributes:
+        measured: with its unit.
+        beside: what is demanded or computed.
+        met: whether the demand is met; None if there is none.
+    """
 
     measured: str
     beside: str = ""
@@ -34,8 +39,14 @@ Measure = Callable[[Any], Figure]  # takes what its section has prepared
 
 @dataclass(frozen=True)
 class Section:
-    """Rows of one subject. prepare: makes what the rows measure; without it none is measured. share: of the whole time
-    that has passed when no further row of it begins."""
+    """Rows of one subject.
+
+    Attributes:
+        title: of the section.
+        rows: (name, measure) for each.
+        share: of the total time; no row of this section begins after it.
+        prepare: makes what the rows measure; if it fails, none of them is measured.
+    """
 
     title: str
     rows: Sequence[tuple[str, Measure]]
@@ -44,10 +55,10 @@ class Section:
 
 
 class Report:
-    """The file that is written, which demands were missed, and which rows failed."""
+    """The file being written, and the names of the rows that missed a demand or failed."""
 
     def __init__(self, path: Path, minutes: float, title: str) -> None:
-        """Begins the file anew. minutes: that all sections may take; rows that would begin later are not measured."""
+        """Start an empty file. minutes: for all sections; rows that would begin later are not measured."""
         self._path, self._minutes, self._started = path, minutes, time.perf_counter()
         self.missed: list[str] = []
         self.failed: list[str] = []
@@ -65,7 +76,7 @@ class Report:
             self._row(name, self._figure(section, measure, prepared, reason))
 
     def end(self) -> None:
-        """Say how long it took, what was missed, and what failed."""
+        """Write how long it took, what was missed, and what failed."""
         seconds = time.perf_counter() - self._started
         missed, failed = (", ".join(names) or "none" for names in (self.missed, self.failed))
         self._write(f"\n{seconds:.0f} s. Demands missed: {missed}. Failed: {failed}.")
@@ -79,10 +90,10 @@ class Report:
         return Figure(reason)
 
     def _tried(self, work: Callable[[], Any]) -> tuple[Any, str | None]:
-        """What some work gives, or what to write in the row instead."""
+        """The result of some work, or what to write in the row instead."""
         try:
             return work(), None
-        except Exception as error:  # noqa: BLE001  # swallows nothing: the row and the end say it, the command ends with 1
+        except Exception as error:  # noqa: BLE001  # not swallowed: the row and the last line say it, and the exit code is 1
             expected = isinstance(error, NotThisTime | ImportError) or is_out_of_memory(error)
             reason = (NOT_MEASURED if expected else FAILED) + in_words(error)
             clear_frames(error)  # they hold tensors
@@ -108,7 +119,7 @@ class Report:
 
 
 def in_words(error: BaseException) -> str:
-    """Why there is no figure: one line."""
+    """Why there is no figure, on one line."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name} is not installed"
     if isinstance(error, NotThisTime):
@@ -118,4 +129,4 @@ def in_words(error: BaseException) -> str:
 
 
 class NotThisTime(RuntimeError):
-    """A row that this device or size leaves out; its text says why."""
+    """This device or size leaves a row out; the message says why."""

@@ -1,4 +1,4 @@
-"""Where and how large the check is, and how time is taken there."""
+"""The device and the size of the check, and how time is measured."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden"  # in the repository, not in the wheel
-# Dense bfloat16 products per second of the vendors' data sheets.
+# Dense bfloat16 operations per second, from the vendor's data sheets.
 DATASHEET_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """device: that is measured. small: little models and few repeats, for a CPU."""
+    """device: the one that is measured. small: small models and few repeats, for a CPU."""
 
     device: torch.device
     small: bool
@@ -36,12 +36,12 @@ class Setting:
         return 3 if self.small else 15
 
     def synchronise(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, work: Callable[[], object], repeats: int | None = None) -> float:
-        """Median time of some work, after one round that is not counted."""
+        """Median time of some work in seconds, after one round that is not counted."""
         work()
         times = []
         for _ in range(repeats or self.repeats):
@@ -53,30 +53,30 @@ class Setting:
         return statistics.median(times)
 
     def product_flops(self, dtype: torch.dtype) -> float:
-        """Operations per second that a large matrix product reaches here."""
+        """Operations per second of a large matrix product on this device."""
         side = 512 if self.small else 8192
         one, other = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(2))
         return 2 * side**3 / self.seconds(lambda: one @ other)
 
     @property
     def datasheet_flops(self) -> float | None:
-        """Of bfloat16, where this card is known."""
+        """The data sheet's operations per second in bfloat16; None if this GPU is not listed."""
         return next((flops for card, flops in DATASHEET_FLOPS.items() if card in self.name), None)
 
 
 def milliseconds(seconds: float) -> str:
-    """Time as a person reads it."""
+    """A time with its unit, such as "12 ms"."""
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """Such as "bfloat16"."""
+    """A dtype's short name, such as "bfloat16"."""
     return str(dtype).removeprefix("torch.")
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Within it float32 is float32: by default a GPU's convolutions round their inputs to TF32."""
+    """Compute in true float32: by default, a GPU's convolutions round their inputs to TF32."""
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

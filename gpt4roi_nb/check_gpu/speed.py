@@ -1,4 +1,4 @@
-"""How long each part of an answer takes at GPT4RoI-7B's shapes, and what of the card the fusion uses."""
+"""How long each part of an answer takes at GPT4RoI-7B's shapes, and what share of the GPU's peak the fusion reaches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DESCRIBED = 16
 
 
 class Speed:
-    """The parts of an answer, each measured by itself."""
+    """The parts of an answer, each measured separately."""
 
     def __init__(self, setting: Setting, gpt4roi: GPT4RoI) -> None:
         self.setting, self.gpt4roi = setting, gpt4roi
@@ -37,7 +37,7 @@ class Speed:
         self._fusion: tuple[float, float] | None = None  # seconds, operations
 
     def _goal(self, seconds: float, goal: float) -> tuple[str, bool | None]:
-        """What is demanded, and whether it is met, where this is the card that it is demanded of."""
+        """The demand, and whether it is met; None on another GPU than the one that it is for."""
         met = seconds <= goal if GOAL_CARD in self.setting.name else None
         return f"at most {milliseconds(goal)} on an {GOAL_CARD}", met
 
@@ -47,7 +47,7 @@ class Speed:
 
     @torch.inference_mode()
     def fusion(self) -> tuple[float, float]:
-        """Median seconds, and how many operations are computed, of which those of products and convolutions count."""
+        """Median seconds, and the number of operations, counting those of matrix products and convolutions."""
         if self._fusion is None:
             fuse = self.gpt4roi.model.region_encoder.fusion
             levels = self.gpt4roi.model.encode_image(self.pixels).levels
@@ -157,7 +157,7 @@ def sections(setting: Setting, model: RandomModel) -> list[Section]:
     rows = [
         ("an image's encoding: tower, projector, fusion", lambda speed: speed.encoding()),
         ("… of it the fusion", lambda speed: speed.fusion_seconds()),
-        ("… share of the card's peak", lambda speed: speed.fusion_share()),
+        ("… share of the GPU's peak", lambda speed: speed.fusion_share()),
         ("a new box", lambda speed: speed.new_box()),
         ("first answer token after a new box", lambda speed: speed.first_token()),
         ("tokens of one answer", lambda speed: speed.tokens_per_second()),
@@ -171,7 +171,7 @@ def sections(setting: Setting, model: RandomModel) -> list[Section]:
     ]
 
     def fresh() -> Speed:
-        model.drop()  # others have trained it
+        model.drop()  # earlier sections have trained it
         return prepare()
 
     about = f"{size}, random weights, {HEIGHT} × {WIDTH} pixels"

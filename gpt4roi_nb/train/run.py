@@ -231,9 +231,7 @@ def read_answers(output_dir: Path, probes: Probes | None) -> list[tuple[int, lis
 
 def _entries(output_dir: Path) -> list[dict[str, Any]]:
     file = output_dir / ANSWERS_FILE
-    return (
-        read_json_lines(file)[0] if file.is_file() else []
-    )  # a damaged line is left out: an interruption cut it short
+    return read_json_lines(file)[0] if file.is_file() else []  # without a damaged line, which an interruption cut short
 
 
 def _is_about(entry: Mapping[str, Any], about: Mapping[str, Any]) -> bool:

@@ -127,8 +127,8 @@ def test_each_data_set_of_a_file_has_its_own_folder_in_either_stage(tmp_path, st
     coco = annotation_files.coco(tmp_path / "one")
     other = annotation_files.coco(tmp_path / "two")
     other.annotations.write_text(other.annotations.read_text().replace("0000000000", "1111111111"))
-    for picture_file in list(other.images.iterdir()):
-        picture_file.rename(picture_file.with_name(picture_file.name.replace("0000000000", "1111111111")))
+    for image_file in list(other.images.iterdir()):
+        image_file.rename(image_file.with_name(image_file.name.replace("0000000000", "1111111111")))
     given = (coco, annotation_files.refcoco(tmp_path / "three"), other)
     tiny_gpt4roi(seed=1).save_pretrained(tmp_path / "tiny")
     before = copy_of(GPT4RoI.from_pretrained(tmp_path / "tiny", device="cpu"))
@@ -163,9 +163,9 @@ def test_a_weight_says_how_often_each_record_is_drawn(tmp_path):
     share = sizes[0] / (sizes[0] + 3 * sizes[1])
     assert list(mixture.weights.values()) == pytest.approx([share, 1 - share])
     for entries, words in (
-        ([entry(one, tmp_path / "cache", weight="2")], "weight must be a number"),
+        ([entry(one, tmp_path / "cache", weight="2")], "weight, how often each record is drawn, must be a number"),
         ([entry(one, tmp_path / "cache", weight=0)], "weights must be positive numbers"),
-        (["coco"], "an entry of data must name what load takes"),
+        (["coco"], "an entry of data must give keywords of load"),
     ):
         with pytest.raises(ValueError, match=words):
             mixed(entries, seed=0)
@@ -196,10 +196,10 @@ def test_two_data_sets_that_tell_one_source_are_read_each_from_its_folder(tmp_pa
         sets[name] = load(given.format, given.annotations, given.images, cache=tmp_path / "cache")
     mixture = Mixture(sets, length=20)
     for position in range(20):
-        picture, record = mixture.read(position)
+        image, record = mixture.read(position)
         located = mixture.located(position)
         assert Path(located.image).parts[-3] == mixture.place(position).name and Path(located.image).is_file()
-        assert located.turns == record.turns and picture.size == (annotation_files.WIDTH, annotation_files.HEIGHT)
+        assert located.turns == record.turns and image.size == (annotation_files.WIDTH, annotation_files.HEIGHT)
     with pytest.raises(ValueError, match="'one' does not know where its images are"):
         Mixture({"one": [1, 2]}).located(0)
 

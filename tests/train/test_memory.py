@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_changed(tmp_path, monke
     before = copy_of(gpt4roi)
     there = sum(weight.numel() * weight.element_size() for weight in gpt4roi.model.parameters())
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
-    with pytest.raises(MemoryError, match=r"needs at least .* MB on cpu .*, but 2\d\d kB are free for it; nothing"):
+    with pytest.raises(MemoryError, match=r"needs at least .* on cpu .*, but only 2\d\d kB are free for it; nothing"):
         train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **OPTIONS)
     assert there + 1000 < 300_000 and not (tmp_path / "out").exists()
     assert all(
@@ -157,7 +157,7 @@ def test_weights_are_room_for_a_training_on_their_own_device(monkeypatch, there,
     if counts:
         check_training_memory(model, Settings(STAGES[1]), torch.device(device))
     else:
-        with pytest.raises(MemoryError, match=r"but 0\.10 kB are free for it"):
+        with pytest.raises(MemoryError, match=r"but only 0\.10 kB are free for it"):
             check_training_memory(model, Settings(STAGES[1]), torch.device(device))
 
 

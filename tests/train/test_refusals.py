@@ -27,17 +27,17 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("option", "value", "error", "words"),
     [
-        ("augment", "publish", ValueError, "augment must be one of published, mild, for all sources or each"),
+        ("augment", "publish", ValueError, "augment must be one of published, mild, for all sources or per source"),
         ("augment", {"coco": True}, ValueError, "augment must be one of published, mild"),
-        ("augment", 1, TypeError, "augment must be a name, or a name for each source"),
+        ("augment", 1, TypeError, "augment must be a name, or one per source"),
         ("batch_size", 0, ValueError, "batch_size must be at least 1, but is 0"),
         ("batch_size", 2.0, TypeError, "batch_size must be a whole number, but is 2.0"),
         ("batch_size", True, TypeError, "batch_size must be a whole number, but is True"),
         ("gradient_accumulation_steps", 0, ValueError, "gradient_accumulation_steps must be at least 1"),
         ("max_length", 0, ValueError, "max_length must be at least 1"),
-        ("max_steps", 0, ValueError, "0 epochs or 0 steps teaches nothing"),
+        ("max_steps", 0, ValueError, "epochs and max_steps must not be 0"),
         ("max_steps", -2, ValueError, "max_steps must be at least -1"),
-        ("epochs", 0, ValueError, "0 epochs or 0 steps teaches nothing"),
+        ("epochs", 0, ValueError, "epochs and max_steps must not be 0"),
         ("epochs", NAN, ValueError, "epochs must be a finite number of at least 0, but is nan"),
         ("epochs", "2", TypeError, "epochs must be a number, but is '2'"),
         ("learning_rate", INFINITY, ValueError, "learning_rate must be a finite number of at least 0"),
@@ -200,7 +200,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(tmp_path, monkey
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
 
     with_free(needed - 1)
-    with pytest.raises(OSError, match=r"does not fit into .*out': .* of which 3 are there at a time \(keep=2, and one"):
+    with pytest.raises(OSError, match=r"does not fit into .*out': .* up to 3 at a time \(keep=2, and the one"):
         run(tmp_path, tmp_path / "out", report=done.append)
     assert not done and not list((tmp_path / "out").glob("checkpoint-*"))
     with_free(needed)
@@ -216,7 +216,7 @@ def test_a_disk_that_has_become_too_small_is_told_before_a_checkpoint_is_written
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_200_000))
 
     with pytest.raises(
-        OSError, match=r"checkpoint of step 3 does not fit into .*out': it needs 2\.\d+ MB, and 1\.20 MB"
+        OSError, match=r"checkpoint of step 3 does not fit into .*out': it needs 2\.\d+ MB, but only 1\.20 MB"
     ):
         run(tmp_path, tmp_path / "out", report=fill)
     assert not list((tmp_path / "out").glob("checkpoint-*")) and not (tmp_path / "out" / ".unfinished").exists()
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_meanwhile_is_told_in_words(tmp_path, monkeypatch, wha
         monkeypatch.setattr(RegionTrainer, "full_state_dict", fill_at_the_end)
     report = fill if what != "the trained model" else None
     try:
-        with pytest.raises(OSError, match=rf"{what} could not be written whole to .*out': it needs .* were free"):
+        with pytest.raises(OSError, match=rf"{what} could not be written to .*out': it needs .* were free"):
             run(tmp_path, tmp_path / "out", report=report)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -94,7 +94,7 @@ def test_a_sharded_training_reads_its_weights_once_and_goes_on_after_a_kill(tmp_
         assert seen["meta after"] == 0 and seen["divided"] and seen["as in the file"]
         assert seen["own numbers"] == pytest.approx(seen["numbers"] / 2, rel=0.05)
 
-    assert "goes on from" not in said[0] + said[1] and "checkpoint-2" in said[2]
+    assert "continuing from" not in said[0] + said[1] and "checkpoint-2" in said[2]
     assert len(losses(tmp_path / "whole")) == 6
     assert losses(tmp_path / "out") == losses(tmp_path / "whole")
     ours, theirs = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("out", "whole"))
