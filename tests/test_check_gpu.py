@@ -241,5 +241,5 @@ def test_bad_minutes_are_explained(minutes: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("made_of", [golden.recipe, golden.recorded_config])
 def test_without_a_checkout_the_authors_numbers_are_left_out_and_nothing_fails(made_of, tmp_path, monkeypatch):
     monkeypatch.setattr(golden, "GOLDEN", tmp_path)
-    with pytest.raises(NotThisTime, match=r"the recorded numbers are in the repository \(tests/golden\)"):
+    with pytest.raises(NotThisTime, match=r"the recorded numbers \(tests/golden\) are only in the repository"):
         made_of()
