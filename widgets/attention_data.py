@@ -1,7 +1,7 @@
 """An answer's attention as the numbers that an `AttentionInspector` sends to the browser: no widget, no browser.
 
-The first two axes of everything here are layers and heads with their mean in front: index 0 is the mean, index i the
-i-th of `Attention.layers` or `Attention.heads`.
+The first two axes of all arrays here are layers and heads, with their mean in front: index 0 is the mean, index i is
+the i-th of `Attention.layers` or `Attention.heads`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from gpt4roi_nb.widgets.wire import float32_bytes, region_rows
 Floats = NDArray[np.float32]
 
 METHODS = ("raw", "relevancy", "rollout")
-# Maps up to this size all go to the browser when an inspector opens; of larger ones the means go, the rest on demand.
+# Up to this size, all maps go to the browser when an inspector opens; above it, only the means, the rest on demand.
 EAGER_BYTES = 8 * 2**20
 ANSWER_SO_FAR = "answer so far"
-# Regions have the colours of the palette; the other parts of a prompt are told apart by their labels as well.
+# Regions have the colours of the palette; the other parts of a prompt can also be told apart by their labels.
 SPAN_COLORS = {
     "image": "#12a594",
     "question": "#7d8597",
@@ -38,10 +38,13 @@ _OTHER_SPAN = "#9aa0a6"
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of some answer tokens, and what share of the whole each part of the prompt has.
+    """Maps of some answer tokens, and the share of each part of the prompt.
 
-    maps: (tokens, grid, grid). mass, on_sinks: (tokens, spans), the latter being what of the former lies on sinks.
-    totals: (tokens,) what the shares are of.
+    Attributes:
+        maps: (tokens, grid, grid).
+        mass: (tokens, spans), the share of each part.
+        on_sinks: (tokens, spans), how much of that share is on sinks.
+        totals: (tokens,), the sums that the shares refer to.
     """
 
     maps: Floats
@@ -51,10 +54,12 @@ class Maps:
 
 
 class AttentionData:
-    """What is shown of one `Attention`.
+    """The content of one `Attention` for the browser.
 
-    spans: names of the parts of the prompt in their order, then "answer so far".
-    sinks: [{"position", "span", "token", "cell": place in the flattened grid, or -1 outside the image}].
+    Attributes:
+        attention: the source.
+        spans: names of the parts of the prompt in their order, then "answer so far".
+        sinks: [{"position", "span", "token", "cell": index in the flattened grid, or -1 outside the image}].
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -80,14 +85,14 @@ class AttentionData:
         self._sink_member = self._member * is_sink
 
     def masses(self) -> tuple[Floats, Floats]:
-        """Two (layers + 1, heads + 1, tokens, spans): shares of the attention, and what of them lies on sinks."""
+        """Two (layers + 1, heads + 1, tokens, spans): shares of the attention, and how much of them is on sinks."""
         weights = _numpy(self.attention.weights)
         mass = weights @ self._member
         mass[..., -1] += _numpy(self.attention.to_answer).sum(-1)
         return _with_means(mass), _with_means(weights @ self._sink_member)
 
     def peaks(self) -> Floats:
-        """(layers + 1, heads + 1, tokens, 2): the largest cell of each map, and the largest that is no sink."""
+        """(layers + 1, heads + 1, tokens, 2): the largest cell of each map, and the largest that is not a sink."""
         hidden = [sink["cell"] for sink in self.sinks if sink["cell"] >= 0]
         rows = []
         for layer in (None, *self.attention.layers):
@@ -98,31 +103,31 @@ class AttentionData:
         return np.stack(rows)
 
     def _layer(self, layer: int | None) -> Floats:
-        """(heads + 1, tokens, prompt tokens) of a layer, None being their mean; the heads' mean in front."""
+        """(heads + 1, tokens, prompt tokens) of a layer, or of the layers' mean for None; the heads' mean in front."""
         weights = self.attention.weights
         chosen = weights.float().mean(0) if layer is None else weights[self.attention.layers.index(layer)]
         heads = _numpy(chosen)
         return np.concatenate([heads.mean(0, keepdims=True), heads])
 
     def raw(self, layer: int | None, head: int | None) -> Floats:
-        """(tokens, grid, grid) of one layer and head, by their numbers in the model; None is the mean."""
+        """(tokens, grid, grid) of one layer and head, given by their numbers in the model; None is the mean."""
         count = len(self.attention.tokens)
         return np.stack([_numpy(self.attention.to_image(token, layer, head)) for token in range(count)])
 
     def rollout(self) -> Maps:
-        """Attention followed through the layers, for every token. What a row lacks to 1 went to the answer so far."""
+        """Attention rolled out through all layers, for every token. The rest of each row, up to 1, is the answer's."""
         rows = _numpy(self.attention.rollout())
         maps = self._maps(rows, np.ones(len(rows), np.float32))
         maps.mass[:, -1] += np.clip(1 - rows.sum(-1), 0, 1)
         return maps
 
     def relevancy(self, token: int) -> Maps:
-        """Gradient-weighted relevancy of one token, as shares of its sum."""
+        """Gradient-weighted relevancy for one token, as shares of its sum."""
         row = _numpy(self.attention.relevancy(token))[None]
         return self._maps(row, row.sum(-1))
 
     def _maps(self, rows: Floats, totals: Floats) -> Maps:
-        """rows: (tokens, prompt tokens), none negative; made shares of their totals."""
+        """Divide rows, (tokens, prompt tokens), none negative, by their totals."""
         shares: Floats = rows / np.where(totals > 0, totals, 1).astype(np.float32)[:, None]
         grid = self.attention.grid
         return Maps(
@@ -133,7 +138,7 @@ class AttentionData:
         )
 
     def payload(self) -> dict[str, Any]:
-        """All that the browser needs to begin; arrays as float32 bytes."""
+        """Everything that the browser needs at the start; arrays as float32 bytes."""
         attention = self.attention
         mass, on_sinks = self.masses()
         axes = (len(attention.layers) + 1, len(attention.heads) + 1)
@@ -162,7 +167,7 @@ class AttentionData:
         }
 
     def _packed(self, numbers: list[tuple[int | None, int | None]]) -> bytes:
-        """The maps of these layers and heads, one after the other, as float32 bytes."""
+        """The maps of these layers and heads, concatenated, as float32 bytes."""
         layers: dict[int | None, Floats] = {}
         for layer, _ in numbers:
             if layer not in layers:
@@ -172,7 +177,7 @@ class AttentionData:
 
 
 def span_color(name: str) -> str:
-    """Hex colour of a part of the prompt; a region's is the palette's."""
+    """Hex colour of a part of the prompt; a region's comes from the palette."""
     number = name.removeprefix("region")
     return region_color(int(number)) if number.isdigit() else SPAN_COLORS.get(name, _OTHER_SPAN)
 

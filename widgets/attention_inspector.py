@@ -21,21 +21,21 @@ from gpt4roi_nb.widgets.wire import float32_bytes
 from gpt4roi_nb.widgets.worker import Worker, WorkingView, problems_shown
 
 _HERE = Path(__file__).parent
-MEAN = -1  # the number of a layer or head that stands for the mean of all of them
+MEAN = -1  # as the number of a layer or head: the mean over all of them
 SCALES = ("absolute", "relative")
-# Each costs a pass; those of more regions are made when somebody asks for them.
+# Each costs a forward pass; with more regions, ablations are computed on request.
 ABLATIONS_AT_OPENING = 4
 
 
 class AttentionView(WorkingView):
-    """The inspector's page. Holds numbers and choices; what is computed is `AttentionInspector`'s business.
+    """The inspector's page. It holds numbers and choices; `AttentionInspector` computes them.
 
     answers: one or two of `AttentionData.payload()`. colors: 256 × RGB.
-    token, second: which token is looked at on either side. compare: whether there are two sides.
+    token, second: the token shown on the first and on the second side. compare: whether there are two sides.
     layer, head: numbers in the model, -1 for the mean. method: of METHODS. scale: of SCALES.
-    hide_sinks: leave sinks out of maps and shares. span: which part of the prompt the matrix is about.
+    hide_sinks: leave sinks out of maps and shares. span: the part of the prompt that the matrix shows.
     how: of ABLATIONS. ablations: [{"side", "how", "region", "change" and "verdicts": one per token, "generated":
-    whether the model was asked what it says then, "said", "problem"}]. busy, problem: in words.
+    whether the model was asked for its answer to it, "said", "problem"}]. busy, problem: texts, "" for none.
 
     Messages from the browser: {"type": "map", "side", "method", "layer", "head", "token"},
     {"type": "ablate", "side", "how"}. The reply to the first is the same with "spans", "on_sinks" and "total" for each
@@ -62,20 +62,35 @@ class AttentionView(WorkingView):
 
 
 class AttentionInspector:
-    """Where an answer looks. Show it as the last line of a cell; hover over the answer's tokens.
+    """Where an answer looks. Show it as the last line of a cell, and hover over the answer's tokens.
 
-    A map is never alone: beside it stand its share of the whole attention, the sinks, and the ablation that tests it.
-    The attention is recorded at once; what tests it is computed in the background, and shown as it comes.
+    Each map comes with its share of the whole attention, the sinks, and the ablation that tests it. The attention is
+    recorded immediately; the tests are computed in the background, and shown when they are ready.
 
     Args:
-        answer: an `Answer`, or an `Attention` (which may come from a file; nothing can be ablated then).
-        other: a second one, to be compared with the first side by side.
-        token: index of the token to begin with; negative counts from the end. None takes the one that needs a region
-            most, by the ablation.
+        answer: an `Answer`, or an `Attention`, for example from a file, which cannot be tested by ablation.
+        other: a second one, to compare with the first side by side.
+        token: index of the token to begin with; negative counts from the end. None takes the token that loses most
+            in the ablation of a region.
 
     Raises:
-        RuntimeError: for an answer that was loaded from a file, or when the model has been unloaded.
-        ValueError: for an answer without tokens.
+        RuntimeError: the answer was loaded from a file, or the model has been unloaded.
+        TypeError: it is neither an `Answer` nor an `Attention`.
+        ValueError: the answer has no tokens.
+        IndexError: there is no such token.
+
+    Example:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> from gpt4roi_nb.widgets import AttentionInspector
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained().session(scene.image)
+        >>> answer = session.ask("What colour is <region1>?", [scene.objects[0].box], max_new_tokens=3)
+        >>> inspector = AttentionInspector(answer)  # as the last line of a cell: the view
+        >>> inspector.show(-1, method="rollout", span="region1")
+        >>> inspector.view.method, inspector.view.span
+        ('rollout', 'region1')
+        >>> inspector.close()
     """
 
     def __init__(
@@ -90,7 +105,7 @@ class AttentionInspector:
         )
         self.view.span = "region1" if "region1" in self._data[0].spans else "image"
         self._worker = Worker(self.view)
-        self._undecided: set[str] = set()  # which tokens nobody chose yet
+        self._undecided: set[str] = set()  # the sides whose token nobody has chosen yet
         self.show(token or 0)
         for side in range(len(self._sources)):
             if len(self.attentions[side].regions) <= ABLATIONS_AT_OPENING:
@@ -105,7 +120,7 @@ class AttentionInspector:
 
     @property
     def attentions(self) -> list[Attention]:
-        """What is shown: one, or two."""
+        """The attentions that are shown, one or two."""
         return [data.attention for data in self._data]
 
     def show(
@@ -120,16 +135,20 @@ class AttentionInspector:
         hide_sinks: bool | None = None,
         span: str | None = None,
     ) -> None:
-        """Chooses what is looked at, as clicks do; what is not given stays, but layer and head return to the mean.
+        """Choose what is shown, as clicks do. Arguments that are not given stay; layer and head return to the mean.
 
         Args:
-            token: index of an answer token; negative counts from the end. second: the one to compare it with.
+            token: index of an answer token; negative counts from the end.
+            second: index of the token to compare it with.
             layer, head: their numbers in the model; None or -1 for the mean.
-            method: "raw", "relevancy" or "rollout". scale: "absolute" or "relative".
-            span: the part of the prompt that the layer × head matrix is about.
+            method: "raw", "relevancy" or "rollout".
+            scale: "absolute" or "relative".
+            hide_sinks: leave sinks out of maps and shares.
+            span: the part of the prompt that the layer × head matrix shows.
 
         Raises:
-            IndexError, ValueError: for what there is not; nothing has changed then.
+            IndexError: there is no such token; nothing has changed then.
+            ValueError: there is no such layer, head, method, scale or span; nothing has changed then.
         """
         last = self.attentions[-1]
         changes: dict[str, Any] = {
@@ -153,11 +172,11 @@ class AttentionInspector:
                 setattr(self.view, name, value)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the (first) attention with all that is needed to show it again: `Attention.save`."""
+        """Write the (first) attention, with everything needed to show it again, as `Attention.save` does."""
         self.attentions[0].save(path)
 
     def close(self) -> None:
-        """Takes the inspector off the page; what is being computed is not shown any more."""
+        """Remove the inspector from the page; results of running computations are discarded."""
         self._worker.close()
         self.view.close()
 
@@ -176,9 +195,9 @@ class AttentionInspector:
                 self._ablate(side, how, generate=True, topic=_topic(side, how))
 
     def _send_map(self, wanted: dict[str, Any]) -> None:
-        """Answers a request for maps that the browser does not have."""
+        """Answer a request for maps that the browser does not have."""
         data = self._data[int(wanted["side"])]
-        if wanted["method"] == "raw":  # it is recorded, and need not wait for what is being computed
+        if wanted["method"] == "raw":  # recorded already, so it need not wait for running computations
             layer, head = (None if wanted[axis] == MEAN else int(wanted[axis]) for axis in ("layer", "head"))
             self.view.send(wanted, [float32_bytes(data.raw(layer, head))])
             return
@@ -191,12 +210,12 @@ class AttentionInspector:
         )
 
     def _ablate(self, side: int, how: str, *, generate: bool, topic: str = "") -> None:
-        """Tests every region of an answer, unless that was done before. generate: with what the model says then."""
+        """Test every region of an answer, unless that was done before. generate: also get the model's new answer."""
         source = self._sources[side]
         for region in sorted(self.attentions[side].regions):
             key = (side, how, region)
             if isinstance(source, Attention):
-                problem = "Nothing can be tested on an attention by itself; open the answer instead."
+                problem = "An Attention by itself cannot be tested; open the Answer instead."
                 self._keep(_test(key, problem=problem))
                 continue
             self._worker.submit(
@@ -208,7 +227,7 @@ class AttentionInspector:
             )
 
     def _tested(self, source: Answer, key: tuple[int, str, int], generate: bool) -> dict[str, Any] | None:
-        """One ablation in numbers and words; None where it was made before."""
+        """One ablation in numbers and words; None if it was made before."""
         if self._tests().get(key, {}).get("generated"):
             return None
         _, how, region = key
@@ -231,18 +250,18 @@ class AttentionInspector:
                 self.view.ablations = list({**self._tests(), key: test}.values())
 
     def _keep_failure(self, key: tuple[int, str, int], error: Exception) -> None:
-        """A map can still be looked at; the reason stands beside it."""
+        """Show the reason beside the map, which stays usable."""
         self._keep(_test(key, problem=in_words(error)))
 
     def _decide(self) -> None:
-        """Shows the tokens that lose most without one of the regions, where nobody chose others."""
+        """Show the tokens that lose most without one of the regions, on sides where nobody chose one."""
         for name, side in (("token", 0), ("second", len(self._data) - 1)):
             if name in self._undecided:
                 setattr(self.view, name, self._neediest(side))
         self._undecided = set()
 
     def _neediest(self, side: int) -> int:
-        """The token that loses most without one of the regions; the first where that is not known."""
+        """The token that loses most without one of the regions; the first if that is not known."""
         changes = [entry["change"] for entry in self.view.ablations if entry["side"] == side and entry["change"]]
         return int(np.argmin(np.min(changes, axis=0))) if changes else 0
 
@@ -261,7 +280,7 @@ def _topic(side: int, how: str) -> str:
 def _attention(source: Answer | Attention) -> Attention:
     attention = source.attention() if isinstance(source, Answer) else source
     if not isinstance(attention, Attention):
-        raise TypeError(f"expected an Answer or an Attention, but a {type(source).__name__} came")
+        raise TypeError(f"expected an Answer or an Attention, but got a {type(source).__name__}")
     if not attention.tokens:
         raise ValueError("the answer has no tokens, so there is nothing to look at; ask again")
     return attention

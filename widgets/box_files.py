@@ -1,4 +1,4 @@
-"""Boxes out of a file that a detector or another tool wrote: CSV, or JSON as COCO has it. No widget, no browser."""
+"""Boxes from a file that a detector or another tool wrote: CSV, or COCO's JSON. No widget, no browser."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.session.references import MENTION
 from gpt4roi_nb.widgets.regions import MAX_NAME
 
-# More boxes than this are not told apart on an image; of a detector's, the surest are taken.
+# More boxes than this cannot be told apart on an image; of a detector's boxes, the highest scores are taken.
 MAX_BOXES = 40
 _CORNERS, _SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "width", "height")
 _NAMES = ("name", "label", "class", "category")
 _EXPECTED = (
-    "expected CSV with the columns x1, y1, x2, y2 or x, y, width, height (and perhaps name and score), or COCO's JSON, "
-    "in pixels of the original image"
+    "expected CSV with the columns x1, y1, x2, y2 or x, y, width, height (and optionally name and score), or COCO's "
+    "JSON, in pixels of the original image"
 )
 
 
 @dataclass(frozen=True)
 class FileBoxes:
-    """boxes: pixel xyxy inside the image. names: one for each, no two alike, "" for none. left_out: how many boxes of
-    the file are not among them, as they do not lie in the image, or as there are too many."""
+    """Boxes from a file.
+
+    Attributes:
+        boxes: pixel xyxy, inside the image.
+        names: one per box, no two alike; "" for none.
+        left_out: how many boxes of the file are left out, because they are outside the image or there are too many.
+    """
 
     boxes: tuple[Box, ...]
     names: tuple[str, ...]
@@ -44,18 +49,19 @@ class _Row:
 
 
 def read_boxes(text: str, width: int, height: int) -> FileBoxes:
-    """The boxes of a CSV or COCO file for an image of this size.
+    """Read the boxes of a CSV or COCO file, for an image of this size.
 
     Args:
-        text: the file's content. CSV has a header, or four numbers x1, y1, x2, y2 in each row. COCO's JSON is a whole
-            annotation file, of which the only image or the only one of this size is taken, or a list of results.
+        text: the file's content. CSV has a header, or four numbers x1, y1, x2, y2 in each row. COCO's JSON is a list of
+            results, or a whole annotation file, from which the only image, or the only one of this size, is taken.
         width, height: of the image, in pixels.
 
     Returns:
-        At most `MAX_BOXES` boxes; where there are scores, those with the highest.
+        At most `MAX_BOXES` boxes; if there are scores, those with the highest.
 
     Raises:
-        ValueError: neither of the two, several images that may be meant, or no box that lies in the image.
+        ValueError: the file is neither of the two, it has several images that may be meant, or no box is inside the
+            image.
 
     >>> read_boxes("x,y,width,height,name\\n10,20,30,40,kettle", 640, 480)
     FileBoxes(boxes=((10.0, 20.0, 40.0, 60.0),), names=('kettle',), left_out=0)
@@ -70,7 +76,7 @@ def read_boxes(text: str, width: int, height: int) -> FileBoxes:
         except BadRecord as error:
             problem = str(error)
     if not kept:
-        raise ValueError(f"no box of the file lies in this image of {width} × {height} pixels: {problem}; {_EXPECTED}")
+        raise ValueError(f"no box of the file is in this image of {width} × {height} pixels: {problem}; {_EXPECTED}")
     kept = kept[:MAX_BOXES]
     boxes = tuple((float(x1), float(y1), float(x2), float(y2)) for (x1, y1, x2, y2), _ in kept)
     return FileBoxes(boxes, _told_apart(name for _, name in kept), len(rows) - len(kept))
@@ -107,7 +113,7 @@ def _coco(text: str, width: int, height: int) -> Iterable[_Row]:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{_EXPECTED}, but it is no JSON: {error}") from error
+        raise ValueError(f"{_EXPECTED}, but it is not JSON: {error}") from error
     whole = content if isinstance(content, dict) else {"annotations": content}
     annotations, images, categories = (
         [entry for entry in whole.get(table) or [] if isinstance(entry, dict)]
@@ -134,14 +140,14 @@ def _image_of(annotations: Sequence[dict[str, Any]], images: Sequence[dict[str, 
         ids = [known for known in ids if known in of_this_size] if of_this_size else ids
     if len(ids) != 1:
         raise ValueError(
-            f"the file has boxes of {len(ids)} images that may be this one ({width} × {height} pixels); leave only "
+            f"the file has boxes of {len(ids)} images that may be this one ({width} × {height} pixels); keep only "
             "those of this image in it, or give them from Python: chat.set_boxes(boxes, names)"
         )
     return ids[0]
 
 
 def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
-    """Names that regions can have: of several that are alike, all but the first are numbered."""
+    """Make the names different: of several that are alike, all but the first get a number."""
     seen: Counter[str] = Counter()
     taken: list[str] = []
     for given in names:

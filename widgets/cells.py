@@ -1,4 +1,4 @@
-"""What to do after each cell of the notebook."""
+"""Callbacks after each cell of the notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from IPython import get_ipython
 
 
 def after_each_cell(method: Callable[[], bool]) -> None:
-    """Call a bound method after each cell, until it returns False or its object is gone; never outside a notebook."""
+    """Call a bound method after each cell, until it returns False or its object is gone; only in a notebook."""
     shell = get_ipython()
     if shell is None:
         return

@@ -1,4 +1,4 @@
-"""Colour maps that people with the common colour deficiencies can read, and in grey too: Matplotlib's own."""
+"""Matplotlib's colour maps that people with the common colour deficiencies can read, and that also work in grey."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 
 SHARES = "viridis"  # from nothing to much
-SIGNED = "cividis"  # from unlike to like
+SIGNED = "cividis"  # from dissimilar to similar
 STEPS = 256
 
 

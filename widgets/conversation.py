@@ -1,4 +1,4 @@
-"""The conversation beside the image, as a widget of its own: turns, chips, question line, buttons."""
+"""The widget beside the image: the conversation with its turns, chips, question line and buttons."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MAX_NEW_TOKENS = 256
 
 
 class Conversation(WorkingView):
-    """What is said about an image. Holds text and colors only; what to do about it is `RegionChat`'s business.
+    """A conversation about an image. It holds only text and colors; `RegionChat` acts on its messages.
 
     turns: [{"question", "answer", "stopped", "regions": how many regions the conversation had then}], oldest first.
-    pending: the question that is being answered, "" when none. streaming: its answer so far.
-    regions: [{"number", "color"}]: what can be put into a question.
-    busy: what is going on, in words; "" when a question can be asked.
-    problem: what went wrong, in words. notice: something worth knowing.
-    draft: the question line, which the browser keeps to itself until it asks; `put_line` changes it.
-    examples: questions to begin with. about: what the checkpoint is.
+    pending: the question that is being answered, "" for none. streaming: its answer so far.
+    regions: [{"number", "color"}]: the regions that can be put into a question.
+    busy: a text about the running work; "" when a question can be asked.
+    problem: what went wrong, as a text. notice: a text that is good to know.
+    draft: the question line, which the browser does not send until it asks; `put_line` changes it.
+    examples: example questions. about: a text about the checkpoint.
     colors: region colors, of which region n has number (n - 1) modulo their count.
     ratio: of the image, width by height.
     temperature, max_new_tokens, seed: how answers are written, as `RegionSession.ask` takes them.
@@ -60,7 +60,7 @@ class Conversation(WorkingView):
         self._put = ""  # what `put_line` put into the line last
 
     def set_history(self, history: Iterable[Turn]) -> None:
-        """Shows these turns, oldest first."""
+        """Show these turns, oldest first."""
         turns: list[dict[str, Any]] = []
         regions = 0
         for turn in history:
@@ -71,22 +71,21 @@ class Conversation(WorkingView):
             )
         self.turns = turns
 
-    # Messages and no trait: what a person types reaches the kernel late, and would come back as an old state.
+    # Messages and not a trait: typed text reaches the kernel late, and a trait would send an old state back.
 
     def put_line(self, text: str) -> None:
-        """Puts a text into the question line, unless somebody is typing there."""
+        """Put a text into the question line, unless somebody is typing there."""
         self.send({"type": "line", "text": text, "instead_of": ["", self._put.strip()]})
         self._put = text
 
     def take(self) -> None:
-        """The question that was typed is being answered."""
+        """Tell the browser that the typed question is being answered."""
         self.send({"type": "taken"})
 
     def put_back(self, text: str) -> None:
-        """The question that was typed is not asked, or was not answered: it returns to its line, before what is typed
-        there by now."""
+        """Return a typed question that was not asked or not answered to its line, before any text typed since."""
         self.send({"type": "back", "text": text})
 
     def hand_out(self, name: str, mime: str, data: bytes) -> None:
-        """Gives a file to the browser to keep."""
+        """Have the browser download a file."""
         self.send({"type": "file", "name": name, "mime": mime}, [data])

@@ -1,4 +1,4 @@
-"""An image as the browser gets it: upright, of a bearable size, as PNG or JPEG bytes."""
+"""An image for the browser: upright, of a limited size, as PNG or JPEG bytes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-# More is not seen in a notebook's half column, even on a screen with two pixels a point.
+# Half a notebook's width shows no more, even on a screen with two pixels per point.
 MAX_SIDE = 1280
-# A tiny picture is magnified, or its pixels would be too coarse a grid to draw boxes on.
+# A tiny image is magnified: its pixels would be too coarse a grid to draw boxes on.
 MIN_SIDE = 320
-# Up to here PNG stays small; it shows rendered pictures without JPEG's halos.
+# Up to this size PNG files stay small; they show rendered images without JPEG's halos.
 PNG_PIXELS = 512 * 512
 JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
 class DisplayImage:
-    """data: a PNG or JPEG file. width, height: of that picture. scale: its pixels for one of the original."""
+    """The image that is shown.
+
+    Attributes:
+        data: a PNG or JPEG file.
+        width, height: of the shown image.
+        scale: pixels of the shown image per pixel of the original.
+    """
 
     data: bytes
     width: int
@@ -28,7 +34,7 @@ class DisplayImage:
 
 
 def display_image(image: Image.Image) -> DisplayImage:
-    """The picture that is shown for an upright RGB image; the image itself stays as it is."""
+    """Make the image to show for an upright RGB image, which is not changed."""
     longest = max(image.size)
     scale = 1.0
     if longest > MAX_SIDE:
@@ -43,10 +49,10 @@ def display_image(image: Image.Image) -> DisplayImage:
 
 
 def drawing_url(image: Image.Image, shown: DisplayImage) -> tuple[str, int]:
-    """The picture for the box widget, which counts in whole pixels of what it shows: an SVG of the original's size.
+    """Make an SVG of the original's size, for the box widget, which counts in whole pixels of what it shows.
 
     Returns:
-        A `data:` URL, and how many of its pixels there are for one of the original: 1, or more for a tiny image.
+        A `data:` URL, and its pixels per pixel of the original: 1, or more for a tiny image.
     """
     scale = max(round(shown.scale), 1)
     size = f'width="{image.width * scale}" height="{image.height * scale}"'
@@ -60,7 +66,7 @@ def drawing_url(image: Image.Image, shown: DisplayImage) -> tuple[str, int]:
 
 
 def encode(image: Image.Image) -> bytes:
-    """A PNG file of a small picture, a JPEG file of a larger one."""
+    """Encode a small image as a PNG file, a larger one as a JPEG file."""
     stream = io.BytesIO()
     if image.width * image.height <= PNG_PIXELS:
         image.save(stream, "PNG")

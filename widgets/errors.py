@@ -1,4 +1,4 @@
-"""Failures in words, so that nothing is lost silently, and without the memory that they hold on to."""
+"""Failures as messages to the user, so that nothing is lost silently, and without the memory that they hold."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from gpt4roi_nb.memory import is_out_of_memory
 _log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = (
-    "There was not enough memory for this. The memory has been given back: undo turns or begin a new conversation, "
-    "take a smaller image, or close other notebooks that use the same GPU."
+    "There was not enough memory for this. The memory has been freed: undo turns or start a new conversation, use a "
+    "smaller image, or close other notebooks that use the same GPU."
 )
-# What bad input raises, here and in the session; these messages are written for the user.
+# The exceptions for bad input, here and in the session; their messages are written for the user.
 _TEACHING = (ValueError, RuntimeError, OSError)
 
 
 def in_words(error: Exception, *, expected: bool = True) -> str:
-    """What to tell the user about a failure. An unexpected one is logged with its traceback.
+    """Make the message to the user about a failure. An unexpected one is logged with its traceback.
 
-    expected: whether it may come of bad input. Once input has been checked, nothing does.
+    Args:
+        error: the failure.
+        expected: whether bad input may have caused it; False once the input has been checked.
     """
-    if is_out_of_memory(error):  # what this package raises before it begins says what would help
+    if is_out_of_memory(error):  # this package's own MemoryErrors already say what would help
         return _sentence(str(error)) if type(error) is MemoryError and str(error) else OUT_OF_MEMORY
     if expected and isinstance(error, _TEACHING) and str(error):
         return _sentence(str(error))
@@ -33,9 +35,9 @@ def in_words(error: Exception, *, expected: bool = True) -> str:
 
 
 def strip_traceback(error: Exception) -> Exception:
-    """The exception without its traceback, whose frames would keep the tensors of the failed computation alive.
+    """Return the exception without its traceback, whose frames would keep the failed computation's tensors alive.
 
-    An exception for want of memory also empties the caches that hold memory back.
+    For an out-of-memory exception, also empty the caches that hold memory.
     """
     error.__cause__ = error.__context__ = None
     error = error.with_traceback(None)

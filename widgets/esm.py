@@ -1,4 +1,4 @@
-"""The ES modules of the widgets: anywidget knows modules of one file only, so what several share is put in front."""
+"""The ES modules of the widgets: anywidget takes modules of one file only, so shared code is put in front of each."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _HERE = Path(__file__).parent
 
 
 def module(*files: str) -> str:
-    """One ES module out of `page.js` and several files beside this one."""
+    """Concatenate `page.js` and several files of this folder to one ES module."""
     return "\n".join((_HERE / name).read_text() for name in ("page.js", *files))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# In the words that the demo checkpoint was taught; a large model answers them as well. The first two that are offered
-# come from GOOD. About regions these are kinds of question that the checkpoint's card has at 0.97 and more; about the
-# whole image, where it is less sure, the two that it answered best: 0.94 and 0.93 on 150 fresh scenes. "Which objects
-# do you see?" is not offered: of 40 answers 3 were right.
+# Worded as in the demo checkpoint's training; a large model answers them as well. The first two examples come from
+# GOOD: about regions, kinds of questions with 0.97 or more on the checkpoint's card; about the whole image, where it is
+# weaker, the two that it answered best: 0.94 and 0.93 on 150 fresh scenes. "Which objects do you see?" is not offered:
+# 3 of 40 answers were right.
 GOOD_OF_IMAGE = ("How many large objects are there?", "How many metal objects are there?")
 MORE_OF_IMAGE = ("How many things are on the table?", "Count the objects.", "How many objects are there?")
 GOOD_OF_ONE = (
@@ -28,10 +28,14 @@ MORE_OF_TWO = ("Which is larger, {a} or {b}?", "Is {a} in front of or behind {b}
 
 
 def example_questions(asked: Sequence[int], new: Sequence[int], turn: int = 0) -> list[str]:
-    """Three questions that name each new region, as a session requires, up to two; else the regions asked about before.
+    """Make three example questions.
 
-    asked, new: numbers of the regions that the conversation has, and of those that were drawn since. turn: another
-    number brings other questions.
+    They name each new region, as a session requires, up to two; without new regions, those that were asked about.
+
+    Args:
+        asked: numbers of the regions in the conversation.
+        new: numbers of the regions drawn since.
+        turn: another number gives other questions.
     """
     subjects = list(new[:2]) or list(asked[-2:])
     if len(new) == 1 and asked:

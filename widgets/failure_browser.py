@@ -1,4 +1,4 @@
-"""`FailureBrowser`: where a model fails, counted, looked at in FiftyOne, and taken back into the conversation."""
+"""`FailureBrowser`: count where a model fails, view the failures in FiftyOne, and load them into a conversation."""
 
 from __future__ import annotations
 
@@ -28,29 +28,46 @@ from gpt4roi_nb.widgets.worker import Worker, problems_shown
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# So many are loaded at a time: they are gone through one by one.
+# The most predictions loaded at a time, since people look at them one by one.
 MAX_LOADED = 50
-# What can be opened about a loaded failure: name → title.
+# The inspectors that can be opened for a loaded failure: name → title.
 INSPECTORS = {"attention": "Attention", "regions": "Region features"}
 
 
 class FailureBrowser:
-    """Counts of a result's predictions by slice, the FiftyOne App, and the conversation. Show it as a cell's last line.
+    """Counts of a result's predictions by slice, the FiftyOne App, and a conversation. Show it as a cell's last line.
 
-    A click on a bar filters; the App shows what the filters leave; "Load selection" brings what is selected there, or
-    else the failures that the filters leave, into a `RegionChat`: same image, same boxes, the question in its line.
-    What is learned goes back as a tag. All of it works from Python as well: `where`, `open_app`, `load_selection`,
-    `load`, `show`, `ask`, `inspect`, `tag`, `tags`. Without a MongoDB the counts, `load` and the conversation work all
-    the same.
+    A click on a bar filters, and the App shows the filtered predictions. "Load selection" loads the App's selection, or
+    without one the filtered failures, into a `RegionChat`: same image, same boxes, and the question in its line.
+    Findings can be saved as tags. Everything works from Python as well: `where`, `open_app`, `load_selection`, `load`,
+    `show`, `ask`, `inspect`, `tag`, `tags`. The counts, `load` and the conversation work without MongoDB.
 
-    - `result`; `table`: its predictions that the filters leave, with `error_kind`; `loaded`: ids of the loaded ones;
-      `current`: the one that is shown, or None.
+    - `result`; `table`: its filtered predictions, with `error_kind`; `loaded`: ids of the loaded ones; `current`: the
+      one that is shown, or None.
     - `chat`: the `RegionChat`, once something is loaded; `app`: the running App, or None.
 
     Args:
         result: a `Result` of `gpt4roi_nb.evaluate`.
-        model: a loaded `GPT4RoI`; without one, loaded failures are shown and cannot be asked about.
+        model: a loaded `GPT4RoI`; without one, loaded failures are shown, but cannot be asked about.
         name, field, database_folder: as in `gpt4roi_nb.failures.to_fiftyone`, which is called when the App is opened.
+
+    Raises:
+        TypeError: the first argument is not a `Result`.
+
+    Example:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+        >>> from gpt4roi_nb.evaluate import evaluate
+        >>> from gpt4roi_nb.widgets import FailureBrowser
+        >>> gpt4roi = GPT4RoI.from_pretrained()
+        >>> result = evaluate("vcr", gpt4roi, write_world("world", 2, progress=False), progress=False)
+        >>> browser = FailureBrowser(result, gpt4roi)  # as the last line of a cell: the view
+        >>> list(browser.where(kind="qa").table["kind"])
+        ['qa', 'qa']
+        >>> ids = browser.load(browser.table["id"][:1])
+        >>> browser.current == ids[0], len(browser.chat.regions) > 0
+        (True, True)
+        >>> browser.close()
     """
 
     def __init__(
@@ -63,7 +80,7 @@ class FailureBrowser:
         database_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         if not hasattr(result, "predictions"):
-            raise TypeError(f"expected a Result first, then the model, but a {type(result).__name__} came first")
+            raise TypeError(f"expected a Result first, then the model, but got a {type(result).__name__} first")
         self.result = result
         self.model = model
         self.name = name or result.benchmark
@@ -91,14 +108,14 @@ class FailureBrowser:
 
     @property
     def table(self) -> DataFrame:
-        """The predictions that the filters leave: `result.predictions` with `error_kind` and `mappings_agree`."""
+        """The filtered predictions: rows of `result.predictions`, with `error_kind` and `mappings_agree`."""
         import pandas as pd
 
         return pd.DataFrame(self._slices.selected())
 
     @property
     def current(self) -> str | None:
-        """Id of the prediction that is shown."""
+        """Id of the prediction that is shown, or None."""
         index = self.panel.current
         return self._loaded[index] if 0 <= index < len(self._loaded) else None
 
@@ -108,13 +125,20 @@ class FailureBrowser:
         return list(self._loaded)
 
     def where(self, **values: str | Iterable[str]) -> FailureBrowser:
-        """Filters, as clicks on bars do, instead of the filters so far: `browser.where(kind="qa", size_bin="small")`.
+        """Set the filters, as clicks on bars do, replacing the old ones: `browser.where(kind="qa", size_bin="small")`.
 
-        values: dimension → a value or several, any of which fits. Dimensions: kind, error_kind, size_bin, target, tag.
+        Args:
+            values: by dimension, a value or several alternatives. Dimensions: kind, error_kind, size_bin, target, tag.
+
+        Returns:
+            The browser itself.
+
+        Raises:
+            ValueError: there is no such dimension.
         """
         unknown = set(values) - set(DIMENSIONS)
         if unknown:
-            raise ValueError(f"expected dimensions among {', '.join(DIMENSIONS)}, but {min(unknown)!r} came")
+            raise ValueError(f"expected dimensions among {', '.join(DIMENSIONS)}, but got {min(unknown)!r}")
         self._slices.filters = {
             name: {given} if isinstance(given, str) else {str(value) for value in given}
             for name, given in values.items()
@@ -141,9 +165,15 @@ class FailureBrowser:
     # ------------------------------------------------------------------------------------------------- the App
 
     def open_app(self, port: int | None = None) -> App:
-        """Imports the result into FiftyOne where that is not done yet, and opens the App; or shows the filtered in it.
+        """Open the App with the filtered predictions; import the result into FiftyOne first if that is not done yet.
 
-        Without a filter the App shows the failures, by the saved view of their name.
+        Without a filter the App shows the failures, as the saved view of that name.
+
+        Args:
+            port: of the App's server; None chooses one.
+
+        Returns:
+            The running App.
 
         Raises:
             NoDatabase: no MongoDB answers.
@@ -167,7 +197,7 @@ class FailureBrowser:
         return labels_of(dataset, self.field, [row["id"] for row in self._slices.selected()])
 
     def close_app(self) -> None:
-        """Ends the App's server; the dataset stays."""
+        """Stop the App's server; the dataset stays."""
         if self.app is not None:
             self.app.close()
         self.app, self.frame.url, self.panel.app_open, self.panel.notice = None, "", False, ""
@@ -175,10 +205,13 @@ class FailureBrowser:
     # ------------------------------------------------------------------------------------ into the conversation
 
     def load_selection(self) -> list[str]:
-        """Loads what is selected in the App: labels, patches, or the failures on images. Returns the ids.
+        """Load what is selected in the App: labels, patches, or the failures on images.
 
-        Without the App or a selection: the failures that the filters leave, those that the model was surest of first.
-        At most `MAX_LOADED`; the panel says so where there are more.
+        Without the App or a selection, the filtered failures are loaded, starting with those of which the model was
+        most certain. At most `MAX_LOADED` are loaded; the panel says so if there are more.
+
+        Returns:
+            Their ids.
 
         Raises:
             DatasetGone: the dataset was deleted.
@@ -187,7 +220,7 @@ class FailureBrowser:
         return self._load_first(self._selection())
 
     def _selection(self) -> list[str]:
-        """Ids of what is selected in the App, or else of the failures that the filters leave."""
+        """Ids of what is selected in the App, or without a selection, of the filtered failures."""
         ids: list[str] = []
         if self.app is not None:
             dataset = self._dataset()
@@ -199,28 +232,35 @@ class FailureBrowser:
                 ids = [item for item in found if item in shown and self._rows[item]["correct"] is not True]
             ids = [item for item in ids if item in self._rows]
             if (labels or samples) and not ids:
-                raise ValueError("what is selected in the App holds no failure of this result; select others")
+                raise ValueError("the selection in the App contains no failure of this result; select others")
         if not ids:
             wrong = [row for row in self._slices.selected() if row["correct"] is False]
             wrong.sort(key=lambda row: -(row["logprob"] if row.get("logprob") is not None else float("-inf")))
             ids = [row["id"] for row in wrong]
         if not ids:
-            raise ValueError("the filters leave no failure to load")
+            raise ValueError("no failure passes the filters, so there is nothing to load")
         return ids
 
     def _load_first(self, ids: list[str]) -> list[str]:
         loaded = self.load(ids[:MAX_LOADED])
-        left_out = f"{len(loaded)} of {len(ids)} are loaded; filter, or select fewer, to get at the others."
+        left_out = f"{len(loaded)} of {len(ids)} are loaded; to get the others, filter, or select fewer."
         note = self.app.note if self.app is not None else ""
         self.panel.notice = left_out if len(loaded) < len(ids) else note
         return loaded
 
     def load(self, ids: Iterable[str]) -> list[str]:
-        """Loads predictions by their ids, and shows the first. Returns the ids."""
+        """Load predictions by their ids, and show the first.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            ValueError: an id is not in the result's table, or there is none.
+        """
         wanted = list(dict.fromkeys(ids))
         unknown = [item for item in wanted if item not in self._rows]
         if unknown or not wanted:
-            what = f"{unknown[0]!r} is none of them" if unknown else "none came"
+            what = f"{unknown[0]!r} is none of them" if unknown else "got none"
             raise ValueError(f"expected ids of this result's predictions (column `id` of its table), but {what}")
         self._bring(self._rows[wanted[0]])
         self._loaded = wanted
@@ -229,9 +269,16 @@ class FailureBrowser:
         return self.loaded
 
     def show(self, index: int) -> None:
-        """Brings one of the loaded into the conversation. index: from 0."""
+        """Load one of the loaded predictions into the conversation.
+
+        Args:
+            index: its position among `loaded`, from 0.
+
+        Raises:
+            ValueError: there is no such position.
+        """
         if not 0 <= index < len(self._loaded):
-            raise ValueError(f"{len(self._loaded)} are loaded, counted from 0; there is no number {index}")
+            raise ValueError(f"{len(self._loaded)} are loaded, numbered from 0; there is no number {index}")
         self._bring(self._rows[self._loaded[index]])
         self.panel.current = index
 
@@ -251,11 +298,18 @@ class FailureBrowser:
         else:
             self.chat.set_image(row["image"])
         self.chat.set_boxes([list(box) for box in row["boxes"]])
-        self.chat.conversation.draft = ""  # what was typed in the browser is not known here, and would stay
+        self.chat.conversation.draft = ""  # text typed in the browser is not known here, and would otherwise stay
         self.chat.conversation.draft = row["question"]
 
     def ask(self) -> Answer | None:
-        """Asks the question that is ready about the loaded failure, as Enter in the question line does."""
+        """Ask the loaded failure's question, as Enter in the question line does.
+
+        Returns:
+            The answer; None if it was stopped before its first word.
+
+        Raises:
+            RuntimeError: nothing is loaded, or there is no model.
+        """
         if self.chat is None or self.current is None:
             raise RuntimeError("nothing is loaded to ask about; call load_selection() or load(ids) first")
         answer = self.chat.ask(self._rows[self.current]["question"])
@@ -265,11 +319,19 @@ class FailureBrowser:
     # ----------------------------------------------------------------------------------------- what is inside
 
     def inspect(self, name: str) -> AttentionInspector | RoIInspector:
-        """Opens below the picture "attention" (of the last answer; asks where there is none), or "regions"."""
+        """Open an inspector below the image.
+
+        Args:
+            name: "attention", of the last answer (asks the question if there is none), or "regions".
+
+        Raises:
+            ValueError: there is no such inspector.
+            RuntimeError: nothing is loaded.
+        """
         if name not in INSPECTORS:
-            raise ValueError(f"expected one of {', '.join(INSPECTORS)}, but {name!r} came")
+            raise ValueError(f"expected one of {', '.join(INSPECTORS)}, but got {name!r}")
         if self.chat is None or self.current is None:
-            raise RuntimeError("nothing is loaded to look into; call load_selection() or load(ids) first")
+            raise RuntimeError("nothing is loaded to inspect; call load_selection() or load(ids) first")
         if name == "regions":
             about = int(self._rows[self.current]["region"] or 0)
             return self.chat.inspect_region(max(about, 1))  # 0: about the whole image
@@ -280,14 +342,23 @@ class FailureBrowser:
     # -------------------------------------------------------------------------------------------------- tags
 
     def tag(self, name: str, ids: Iterable[str] | None = None) -> int:
-        """Tags predictions in the dataset: the loaded ones by default. Returns how many have the tag now.
+        """Tag predictions in the dataset.
+
+        Args:
+            name: the tag.
+            ids: of the predictions; None takes the loaded ones.
+
+        Returns:
+            How many predictions have the tag now.
 
         Raises:
-            DatasetGone: the dataset was deleted. NoDatabase: no MongoDB answers. ValueError: nothing to tag, no name.
+            DatasetGone: the dataset was deleted.
+            NoDatabase: no MongoDB answers.
+            ValueError: there is nothing to tag, or no name.
         """
         wanted = self._loaded if ids is None else list(ids)
         if not wanted:
-            raise ValueError("nothing is loaded to be tagged; call load_selection() or load(ids) first, or give ids")
+            raise ValueError("nothing is loaded to tag; call load_selection() or load(ids) first, or give ids")
         if self.app is None:
             to_fiftyone(self.result, self.name, field=self.field, database_folder=self._database_folder, progress=False)
         dataset = self._dataset()
@@ -298,7 +369,7 @@ class FailureBrowser:
 
     @property
     def tags(self) -> dict[str, int]:
-        """Tag → how many of the predictions have it, whoever tagged them."""
+        """Count the predictions that have each tag, whoever tagged them: tag → number."""
         return {name: len(items) for name, items in self._read_tags(self._dataset()).items()}
 
     def _dataset(self) -> Any:
@@ -311,7 +382,7 @@ class FailureBrowser:
         return tags
 
     def close(self) -> None:
-        """Ends the App and takes the widget off the page."""
+        """Stop the App and remove the widget from the page."""
         self._worker.close()
         self.close_app()
         if self.chat is not None:
@@ -349,7 +420,7 @@ class FailureBrowser:
             action()
 
     def _in_background(self, words: str, action: Callable[[], object]) -> None:
-        """Runs what the model computes in the worker; nothing happens while something else does."""
+        """Run an action with the model in the worker; ignored while another one runs."""
         with self._worker.lock:
             if not self._worker.working:
                 self.panel.problem = ""
@@ -361,4 +432,4 @@ class FailureBrowser:
 
     def _tag_clicked(self, name: str, all_loaded: bool) -> None:
         ids = self._loaded if all_loaded else [item for item in (self.current,) if item]
-        self.panel.notice = f"{self.tag(name, ids)} predictions are tagged {name.strip()!r} now."
+        self.panel.notice = f"{self.tag(name, ids)} predictions now have the tag {name.strip()!r}."

@@ -1,4 +1,4 @@
-"""What a `FailureBrowser` says of one prediction, and the words of its head."""
+"""The texts of a `FailureBrowser` about one prediction, and its summary line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def card(row: dict[str, Any]) -> dict[str, Any]:
-    """A prediction as the panel shows it. row: see `gpt4roi_nb.failures.rows.rows_of`."""
+    """Make the panel's card for a prediction. row: see `gpt4roi_nb.failures.rows.rows_of`."""
     return {
         "id": row["id"],
         "question": row["question"],
@@ -24,7 +24,7 @@ def _facts(row: dict[str, Any]) -> list[str]:
     if row.get("size_bin"):
         facts.append(f"{row['size_bin']} box")
     if row.get("logprob") is not None:
-        facts.append(f"log-probability a token {row['logprob']:.2f}")
+        facts.append(f"log-probability per token {row['logprob']:.2f}")
     if row.get("margin") is not None:
         facts.append(f"margin {row['margin']:.2f}")
     if row.get("mappings_agree") is False:
@@ -33,7 +33,7 @@ def _facts(row: dict[str, Any]) -> list[str]:
 
 
 def summary(rows: Sequence[dict[str, Any]], total: int) -> str:
-    """How many of the rows that the filters leave are wrong."""
+    """Say how many of the filtered rows are wrong. total: the number of all predictions."""
     judged = [row for row in rows if row["correct"] is not None]
     wrong = sum(row["correct"] is False for row in judged)
     share = f" ({100 * wrong / len(judged):.1f}%)" if judged else ""

@@ -1,4 +1,4 @@
-"""The charts, buttons and words of a `FailureBrowser`, and the frame that the FiftyOne App is shown in."""
+"""The charts, buttons and texts of a `FailureBrowser`, and the frame for the FiftyOne App."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _HERE = Path(__file__).parent
 
 
 class FailurePanel(WorkingView):
-    """Counts by slice that filter, and what to do with the selected. Holds values only; `FailureBrowser` acts.
+    """Counts by slice, which filter, and buttons for the selection. It holds only values; `FailureBrowser` acts.
 
-    title: of the result. summary: how many are wrong of those that the filters leave.
+    title: of the result. summary: how many of the filtered predictions are wrong.
     charts: [{"name", "title", "bars": [{"value", "total", "wrong", "chosen"}]}].
     filtered: whether a filter is on. app_open: whether the App is open.
     loaded: [{"id", "question", "answer", "target", "wrong", "verdict", "facts"}] of the loaded predictions; current:
     which one is in the conversation, from 0; -1 for none. inspectors: [{"name", "title"}] that can be opened now.
-    busy, problem, notice: in words, "" when none.
+    busy, problem, notice: texts, "" for none.
 
     Messages from the browser: {"type": "toggle", "dimension", "value"}, {"type": "clear"}, {"type": "open"},
     {"type": "close"}, {"type": "load"}, {"type": "show", "index"}, {"type": "tag", "name", "all"},
@@ -44,7 +44,7 @@ class FailurePanel(WorkingView):
 
 
 class AppFrame(anywidget.AnyWidget):
-    """A frame in the notebook that shows a page of `url`; nothing where that is "". height: in pixels."""
+    """A frame in the notebook that shows the page at `url`; hidden if that is "". height: in pixels."""
 
     _esm = module("app_frame.js")
     _css = _HERE / "failure_panel.css"

@@ -1,4 +1,4 @@
-"""The inspector that was opened from a chat, below it: one at a time, with a button to close it."""
+"""The inspector below a chat that was opened from it: one at a time, with a button to close it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ipywidgets import Button, HBox, Label, VBox, Widget
 
 
 class Closable(Protocol):
-    """What can be opened here."""
+    """An inspector that can be opened here."""
 
     def close(self) -> None:
-        """Gives the widgets back."""
+        """Release the widgets."""
 
 
 class Inspections:
-    """`widget` is what a notebook shows: nothing, until something is opened."""
+    """`widget` is what the notebook shows; it is empty until an inspector is opened."""
 
     def __init__(self) -> None:
         self.widget = VBox([])
@@ -23,7 +23,7 @@ class Inspections:
         self.inspector: Closable | None = None
 
     def open(self, title: str, inspector: Closable, view: Widget) -> None:
-        """Shows an inspector in the place of the one before. view: its widget."""
+        """Show an inspector instead of the previous one. view: its widget."""
         before, self.inspector = self.inspector, inspector
         button = Button(description="Close", tooltip=f"Close: {title}")
         button.on_click(lambda _: self.close())
@@ -32,7 +32,7 @@ class Inspections:
             before.close()
 
     def close(self) -> None:
-        """Takes the inspector off the page, if there is one."""
+        """Remove the inspector from the page, if there is one."""
         before, self.inspector = self.inspector, None
         self.widget.children = ()
         if before is not None:

@@ -1,4 +1,4 @@
-"""What stands in the way of a question that was typed under an image, in words for who typed it."""
+"""Messages about a question that was typed under an image and cannot be asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from gpt4roi_nb.widgets.regions import mentions
 
 
 def check_named(text: str, count: int) -> None:
-    """Raises ValueError where a question names a region that is not on the image. count: of those that are."""
+    """Raise ValueError if a question names a region that is not on the image. count: the number of those that are."""
     missing = [number for number in mentions(text) if number > count]
     if not missing:
         return
@@ -16,5 +16,5 @@ def check_named(text: str, count: int) -> None:
         raise ValueError(f"the question names {names}, but there is no box yet; draw one on the image, then ask")
     there = "is only region 1" if count == 1 else f"are only regions 1 to {count}"
     raise ValueError(
-        f"the question names {names}, but there {there}; draw a box around what you mean, or name one that is there"
+        f"the question names {names}, but there {there}; draw a box around what you mean, or name an existing region"
     )

@@ -1,7 +1,7 @@
-"""The image with its regions, to draw on: jupyter-bbox-widget, with its misbehaviour kept from the model and the user.
+"""The image to draw regions on: jupyter-bbox-widget, with corrections for its misbehaviour.
 
-The box widget sends whatever the mouse did: 0×0 boxes of plain clicks, boxes outside the image, relabelled ones. Here
-they become numbered regions inside the image, and the regions that were asked about stay where they are.
+The box widget sends whatever the mouse did: 0×0 boxes from plain clicks, boxes outside the image, relabelled boxes.
+Here they become numbered regions inside the image, and regions that were asked about stay where they are.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ from gpt4roi_nb.widgets.regions import DrawnRegion, RegionBook
 from gpt4roi_nb.widgets.wire import MAX_UPLOAD_BYTES
 
 _HERE = Path(__file__).parent
-# The box widget colors a box by the place of its label in this list, and forgets its label when the list changes. So
-# it gets a fixed list that nobody will exhaust by hand; beyond it boxes are drawn in the first color.
+# The box widget colors a box by the index of its label in this list, and forgets its label when the list changes. So
+# it gets a fixed list, longer than anybody draws by hand; further boxes are drawn in the first color.
 _LABELS = [f"region{number}" for number in range(1, 201)]
-# A tall picture is not shown taller than this, so that picture and question line fit a laptop's screen together.
+# The largest height of a shown image, so that image and question line fit on a laptop's screen together.
 MAX_SHOWN_HEIGHT = 560
 MAX_SHOWN_WIDTH = 680
 MIN_SHOWN_WIDTH = 160
-# Of the image's sides: the region that "Add a region" puts in the middle for people who do not draw.
+# The region that "Add a region" puts in the middle, for people who do not draw, as shares of the image's sides.
 ADDED_SHARE = 0.25
 
 _FIXED = (
-    "Region {0} has been asked about, so it stays as it is: “region {0}” keeps its meaning. Draw a new one instead."
+    "Region {0} has been asked about and cannot change, so that “region {0}” keeps its meaning. Draw a new one instead."
 )
 
 
 class RegionTable(anywidget.AnyWidget):
-    """What stands below the image: zoom, and the regions as names and numbers. In the browser also the keeper of the
-    box widget's manners, and of the labels.
+    """The controls below the image: zoom, and the regions as names and numbers. In the browser it also corrects the box
+    widget's behaviour, and draws the labels.
 
     regions: [{"number", "color", "box": [x1, y1, x2, y2] whole pixels of the original image, "asked", "key", "name"}].
-    notice: a sentence for the user. width, height: of the original image, in pixels. fineness: pixels of the picture
-        that was sent for one of the original, along a side. inspectable: whether each region has a button to look
-        inside it. max_bytes: of a file with boxes.
-    box_widget: the box widget above the table, as the browser names it. heard: when the latest release of the mouse of
-        which the kernel knows was told, in the browser's own time; the boxes that it sends afterwards are up to date.
+    notice: a sentence for the user. width, height: of the original image, in pixels. fineness: pixels of the image that
+        was sent per pixel of the original, along a side. inspectable: whether each region has a button to look inside
+        it. max_bytes: of a file with boxes.
+    box_widget: the box widget above the table, by its name in the browser. heard: the browser's time of the latest
+        mouse release that the kernel knows of; boxes that the kernel sends afterwards are up to date.
 
     Messages from the browser: {"type": "pressed"}, {"type": "released", "at", "boxes"}, {"type": "add"},
     {"type": "box", "key", "box"}, {"type": "name", "key", "name"}, {"type": "remove", "key"}, {"type": "clear"},
     {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect", "key"}, and
-    {"type": "view", "box"}: what is seen, answered with {"type": "detail", "box"} and an image file as a buffer.
+    {"type": "view", "box"}: the visible part, answered with {"type": "detail", "box"} and an image file as a buffer.
     """
 
     _esm = module("zoom.js", "box_labels.js", "box_manners.js", "region_canvas.js")
@@ -76,10 +76,11 @@ class RegionTable(anywidget.AnyWidget):
 
 
 class RegionCanvas:
-    """The image and its regions. `widget` is what a notebook shows.
+    """The image and its regions. `widget` is what the notebook shows.
 
-    on_change: called without arguments whenever the regions are others than before.
-    on_inspect: called with a region's number when somebody wants to look inside it; None offers no button for it.
+    Args:
+        on_change: called without arguments whenever the regions have changed.
+        on_inspect: called with a region's number when somebody wants to look inside it; None shows no button for it.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class RegionCanvas:
         self._on_inspect = on_inspect
         self._image: tuple[int, int] = (1, 1)
         self._pixels: Image.Image | None = None
-        self._scale = 1  # pixels of the box widget for one of the original
+        self._scale = 1  # pixels of the box widget per pixel of the original
         self._sent: dict[int, dict[str, Any]] = {}
         self._dragging = False
         self._pushing = False
@@ -109,7 +110,7 @@ class RegionCanvas:
         return self.book.regions
 
     def set_image(self, image: Image.Image) -> None:
-        """Shows another image (upright RGB), without regions."""
+        """Show another image (upright RGB), without regions."""
         with self._lock:
             self.book.clear()
             self._image = image.size
@@ -128,14 +129,14 @@ class RegionCanvas:
             self._changed()
 
     def set_boxes(self, boxes: ArrayLike, names: Sequence[str] | None = None) -> None:
-        """Replaces the regions that were not asked about.
+        """Replace the regions that were not asked about.
 
         Args:
             boxes: (N, 4) pixel xyxy in the original image.
-            names: N names that questions may use, "" for none.
+            names: N names that questions can use, "" for none.
 
         Raises:
-            ValueError: for boxes that `gpt4roi_nb.boxes.check_boxes` refuses, and names that `RegionBook.rename` does.
+            ValueError: bad boxes (see `gpt4roi_nb.boxes.check_boxes`) or names (see `RegionBook.rename`).
         """
         checked = check_boxes(boxes, *self._image).tolist()
         with self._lock:
@@ -144,14 +145,14 @@ class RegionCanvas:
             self._changed()
 
     def set_asked(self, boxes: Sequence[Box]) -> None:
-        """The conversation has these regions now; they are locked."""
+        """Lock these regions, which are those of the conversation now."""
         with self._lock:
             self.book.set_asked(boxes)
             self._push()
             self._changed()
 
     def reorder(self, keys: Sequence[int]) -> None:
-        """Numbers the regions that were not asked about in this order of their keys."""
+        """Number the regions that were not asked about in this order of their keys."""
         with self._lock:
             self.book.reorder(keys)
             self._push()
@@ -164,7 +165,7 @@ class RegionCanvas:
     # ------------------------------------------------------------------------------------- to the browser
 
     def _push(self) -> None:
-        """Shows the regions. While the mouse draws a box nothing is sent: that would tear it out of the hand."""
+        """Show the regions. Nothing is sent while the mouse draws a box, which would interrupt the drawing."""
         regions = self.regions
         dicts = to_bbox_widget(
             [region.box for region in regions], [f"region{region.number}" for region in regions], self._scale
@@ -187,19 +188,19 @@ class RegionCanvas:
         self._pushing = True
         try:
             self.bbox.bboxes = dicts
-            self.bbox.label = f"region{len(dicts) + 1}"  # what the next box is called while it is being drawn
+            self.bbox.label = f"region{len(dicts) + 1}"  # the label of the next box while it is being drawn
         finally:
             self._pushing = False
 
     # ----------------------------------------------------------------------------------- from the browser
 
     def _on_bboxes(self, change: dict[str, Any]) -> None:
-        """The box widget's raw state came in; none of it is taken at its word."""
+        """Handle the box widget's raw state, without trusting any of it."""
         with self._lock:
             if self._pushing:
                 return
             if self._dragging and any(self._is_empty(entry) for entry in _entries(change["new"])):
-                return  # the 0×0 with which every drag begins, or one that a click has just left: see "released"
+                return  # the 0×0 box with which every drag begins, or one that a click has just left: see "released"
             self._dragging = False
             self._take(_entries(change["new"]))
 
@@ -208,7 +209,7 @@ class RegionCanvas:
 
     def _take(self, entries: list[dict[str, Any]]) -> None:
         before = self.regions
-        # What is at a region's very place is that region, as it was sent before it had a key.
+        # An entry at exactly a region's place is that region, sent before it had a key.
         keys = {_place(entry): key for key, entry in self._sent.items()}
         entries = [{"key": keys[_place(e)], **e} if _place(e) in keys else e for e in entries]
         by_key = {entry.get("key"): entry for entry in entries if entry.get("key") is not None}
@@ -232,7 +233,7 @@ class RegionCanvas:
             self._changed()
 
     def _read(self, entry: dict[str, Any], before: dict[str, Any] | None = None) -> Box | None:
-        """The box of a raw entry in the original image, or None where there is none."""
+        """The box of a raw entry in the original image, or None if there is none."""
         if before is not None and _size(entry) == _size(before):
             # Pushed over the edge as a whole: it comes back as a whole.
             entry = {
@@ -244,7 +245,7 @@ class RegionCanvas:
         return tuple(boxes[0].tolist()) if len(boxes) else None
 
     def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
-        """A message of the table: fields, buttons, and when the mouse goes down and up."""
+        """Handle a message of the table: fields, buttons, mouse presses and releases."""
         if content.get("type") == "inspect":
             number = next((region.number for region in self.regions if region.key == content["key"]), None)
             if number is not None and self._on_inspect is not None:
@@ -260,14 +261,14 @@ class RegionCanvas:
                 entries = _entries(content.get("boxes", self.bbox.bboxes))
                 if entries != list(self._sent.values()):
                     self._take(entries)
-                # Said once more even if nothing changed: while the mouse was down, the browser did not listen.
+                # Sent again even if nothing changed: while the mouse was down, the browser did not listen.
                 self.bbox.send_state("bboxes")
             elif kind == "add":
                 width, height = self._image
                 left, top = width * (1 - ADDED_SHARE) / 2, height * (1 - ADDED_SHARE) / 2
                 self._edit(None, {"x": left, "y": top, "width": width - 2 * left, "height": height - 2 * top})
             elif kind == "box" and None in content["box"]:
-                self._refuse("A region needs all four numbers; they were put back.")
+                self._refuse("A region needs all four numbers; the old ones were restored.")
             elif kind == "box":
                 x1, y1, x2, y2 = content["box"]
                 self._edit(content["key"], {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1})
@@ -286,7 +287,7 @@ class RegionCanvas:
                 self._send_detail(content["box"])
 
     def _edit(self, key: int | None, entry: dict[str, Any] | None) -> None:
-        """A change by number fields, in pixels of the original image; None for the entry removes the region."""
+        """Apply a change in the number fields, in pixels of the original image; entry=None removes the region."""
         region = next((region for region in self.book.new if region.key == key), None)
         if key is not None and region is None:
             return  # it was asked about, or removed, in the meantime
@@ -298,14 +299,14 @@ class RegionCanvas:
         elif region is not None and len(boxes):
             self.book.change(region.key, tuple(boxes[0].tolist()))
         else:
-            self._refuse("A region covers at least one pixel of the image; the numbers were put back.")
+            self._refuse("A region must cover at least one pixel of the image; the old numbers were restored.")
             return
         self.table.notice = ""
         self._push()
         self._changed()
 
     def _refuse(self, words: str) -> None:
-        """Says why something was not done, and has the fields show what is true."""
+        """Say why something was not done, and reset the fields to the true values."""
         self.table.notice = words
         self.table.send({"type": "refresh"})
 
@@ -316,11 +317,11 @@ class RegionCanvas:
             self._refuse(in_words(error))
             return
         given = next((region.name for region in self.regions if region.key == key), "")
-        self.table.notice = f"A question may call it “{given}” now." if given else ""
+        self.table.notice = f"Questions can now call it “{given}”." if given else ""
         self._push()
 
     def _load(self, file: str, text: str) -> None:
-        """Replaces the regions that were not asked about by the boxes of a file."""
+        """Replace the regions that were not asked about with the boxes of a file."""
         try:
             found = read_boxes(text, *self._image)
             self.set_boxes(found.boxes, found.names)
@@ -333,7 +334,7 @@ class RegionCanvas:
         self.table.notice = f"{count} from {file}{left_out}."
 
     def _send_detail(self, view: Sequence[float]) -> None:
-        """The part of the image that is seen, as fine as a screen can show it. view: pixel xyxy in the original."""
+        """Send the visible part of the image, as fine as a screen can show it. view: pixel xyxy in the original."""
         if self._pixels is None:
             return
         width, height = self._image

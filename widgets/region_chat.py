@@ -36,10 +36,10 @@ from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 from gpt4roi_nb.widgets.static_copy import StaticCopy
 from gpt4roi_nb.widgets.worker import Worker, problems_shown
 
-# As often a second new words are shown: more is not read, and each is a message to the browser.
+# How often per second new words are shown: people read no faster, and each update is a message to the browser.
 UPDATES_PER_SECOND = 20
 _OPENING = "Looking at the image…"
-_RENDERING = "Setting scenes up…"
+_RENDERING = "Rendering scenes…"
 _SAVED_AS = "conversation"  # name of the files that the browser's buttons make
 _MIME = {"md": "text/markdown", "html": "text/html"}
 
@@ -47,21 +47,36 @@ _MIME = {"md": "text/markdown", "html": "text/html"}
 class RegionChat:
     """An image to draw boxes on, and beside it the conversation about them. Show it as the last line of a cell.
 
-    Boxes number themselves region1, region2, … A question names them `<region1>` or "region 1". A region that was
-    asked about stays as it is, so that its number keeps its meaning; a new one can be moved, resized and removed. A
-    conversation numbers regions in the order in which they are asked about: if a question names region 3 and region 2
-    was never asked about, the two change places, and the image says so.
+    Boxes are numbered region1, region2, … A question names them `<region1>` or "region 1". A region that was asked
+    about cannot change, so that its number keeps its meaning; a new one can be moved, resized and removed. A
+    conversation numbers regions in the order in which they are asked about: if a question names region 3, and region 2
+    was never asked about, the two swap numbers, and a message says so.
 
-    All of it works from Python as well, and what Python does shows in the notebook:
+    Everything works from Python as well, and what Python does shows in the notebook:
 
     - `session`: the `RegionSession` behind the image; `answers`: its answers so far; `regions`: those on the image.
     - `ask`, `stop`, `undo`, `new_conversation`, `set_boxes`, `set_image`, `inspect_answer`, `inspect_region`, `save`.
 
-    A notebook that is saved keeps image, boxes and conversation as HTML, to be read without a kernel.
+    A saved notebook contains image, boxes and conversation as HTML, readable without a kernel.
 
     Args:
-        gpt4roi: a loaded model; or a `RegionSession`, for instance a loaded one, whose conversation goes on.
-        image: whatever `GPT4RoI.session` takes; None begins with a generated scene. A session has its own.
+        gpt4roi: a loaded model; or a `RegionSession`, for example from a file, whose conversation continues.
+        image: whatever `GPT4RoI.session` takes; None begins with a generated scene. A session has its own image.
+
+    Raises:
+        TypeError: the first argument is neither, or an image came with a session.
+
+    Example:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> from gpt4roi_nb.widgets import RegionChat
+        >>> scene = make_scene(5)
+        >>> chat = RegionChat(GPT4RoI.from_pretrained(), scene.image)  # as the last line of a cell: the view
+        >>> chat.set_boxes([thing.box for thing in scene.objects[:2]], names=["first thing", ""])
+        >>> answer = chat.ask("What colour is the first thing?", max_new_tokens=4)
+        >>> len(chat.answers), [region.asked for region in chat.regions]
+        (1, [True, False])
+        >>> chat.close()
     """
 
     def __init__(self, gpt4roi: GPT4RoI | RegionSession, image: ImageLike | None = None) -> None:
@@ -72,7 +87,7 @@ class RegionChat:
                 raise TypeError("a RegionSession has its own image; leave the image out")
             session, model = gpt4roi, gpt4roi.loaded
         if not hasattr(model, "session"):
-            raise TypeError(f"expected a GPT4RoI first, then the image, but a {type(model).__name__} came first")
+            raise TypeError(f"expected a GPT4RoI first, then the image, but got a {type(model).__name__} first")
         self.gpt4roi: GPT4RoI = model
         self.canvas = RegionCanvas(self._regions_changed, on_inspect=self._on_inspect_region)
         self.conversation = Conversation(about=self.gpt4roi.about, colors=list(REGION_COLORS))
@@ -87,9 +102,9 @@ class RegionChat:
         self.widget.add_class("gpt4roi-chat")
         self._stop = threading.Event()
         self._worker = Worker(self.conversation)
-        self._warned: tuple[int, ...] = ()  # keys of the regions that the user knows to be unnamed
+        self._warned: tuple[int, ...] = ()  # keys of the unnamed regions that the user was told about
         self._copy = StaticCopy("gpt4roi-chat", self._to_read)
-        self._opened = 0  # images so far
+        self._opened = 0  # number of images so far
         self._show(session or self.gpt4roi.session(gallery_scene() if image is None else image))
         self.conversation.on_msg(self._on_conversation_message)
         self.picker.on_msg(self._on_picker_message)
@@ -97,7 +112,7 @@ class RegionChat:
 
     def _ipython_display_(self) -> None:
         bundle = self.widget._repr_mimebundle_()
-        display({**bundle, "text/plain": "A RegionChat; run this cell again to go on."}, raw=True)
+        display({**bundle, "text/plain": "A RegionChat; run this cell again to continue."}, raw=True)
         self._copy.show()
 
     # ------------------------------------------------------------------------------------------- from Python
@@ -114,7 +129,7 @@ class RegionChat:
 
     @property
     def regions(self) -> tuple[DrawnRegion, ...]:
-        """The regions on the image by number: `number`, `box` (pixel xyxy in the original image), `asked`."""
+        """The regions on the image by number, with `number`, `box` (pixel xyxy in the original image) and `asked`."""
         return self.canvas.regions
 
     def ask(
@@ -127,17 +142,20 @@ class RegionChat:
         temperature: float | None = None,
         seed: int | None = None,
     ) -> Answer | None:
-        """Asks as if it had been typed; the answer streams into the notebook.
+        """Ask a question as if it had been typed; the answer streams into the notebook.
 
         Args:
-            text: the question. A region that is on the image and new is taken along when the text names it.
+            text: the question. New regions on the image become part of the conversation if the text names them.
             boxes: (N, 4) pixel xyxy of new regions, which the text must name; they come before those drawn by hand.
-            wait: wait for the answer and return it; else return None at once.
-            max_new_tokens, temperature, seed: as in `RegionSession.ask`; None takes what the settings say.
+            wait: wait for the answer and return it; False returns None at once.
+            max_new_tokens, temperature, seed: as in `RegionSession.ask`; None takes the values in the settings.
+
+        Returns:
+            The answer; None without `wait`, or if it was stopped before its first word.
 
         Raises:
-            ValueError: for bad boxes, an empty text, or references that do not fit; nothing has changed then.
-            RuntimeError: while another answer is being written, or after `unload()`.
+            ValueError: bad boxes, an empty text, or references that do not fit; nothing has changed then.
+            RuntimeError: another answer is being written, or the model was unloaded.
         """
         drawn = [region.box for region in self.canvas.book.new]
         given = 0
@@ -156,12 +174,14 @@ class RegionChat:
         return self._wait(answering) if wait else None
 
     def stop(self) -> None:
-        """Ends the answer that is being written; what there is of it stays."""
+        """Stop the answer that is being written; the text so far stays."""
         self._stop.set()
 
     def undo(self) -> None:
-        """Takes the last question back; its regions can be changed again, and it returns to the question line, unless
-        somebody is typing there."""
+        """Remove the last question and its answer.
+
+        Its regions can be changed again, and the question returns to its line, unless somebody is typing there.
+        """
         self._check_idle()
         turn = self._session.undo()
         self.conversation.problem = self.conversation.notice = ""
@@ -169,7 +189,7 @@ class RegionChat:
         self.refresh()
 
     def new_conversation(self) -> None:
-        """Forgets what was said, and the regions. The image stays, and stays encoded."""
+        """Forget the conversation and its regions. The image stays, and stays encoded."""
         self._check_idle()
         self._session.reset()
         self.conversation.problem = self.conversation.notice = ""
@@ -177,28 +197,33 @@ class RegionChat:
         self.canvas.set_boxes([])
 
     def set_boxes(self, boxes: ArrayLike, names: Sequence[str] | None = None) -> None:
-        """Replaces the regions that were not asked about, for instance by what a detector found.
+        """Replace the regions that were not asked about, for example with a detector's boxes.
 
         Args:
             boxes: (N, 4) pixel xyxy in the original image.
-            names: N names that questions may use instead of "region 1", "" for none.
+            names: N names that questions can use instead of "region 1", "" for none.
 
         Raises:
-            ValueError: for bad boxes, and for names that two regions would share or that read like numbers of regions.
+            ValueError: bad boxes, or names that two regions would share or that read like numbers of regions.
         """
         self.canvas.set_boxes(boxes, names)
 
     def set_image(self, image: ImageLike) -> None:
-        """Begins a conversation about another image."""
+        """Start a conversation about another image, whatever `GPT4RoI.session` takes."""
         with self._worker.lock:
             self._check_idle()
             opening = self._worker.submit(_OPENING, lambda: self._open(image))
         opening.result()
 
     def inspect_answer(self, number: int = -1) -> AttentionInspector:
-        """Shows below the image where an answer looked. number: index into `answers`; the last one by default.
+        """Show where an answer looked, below the image.
 
-        Raises IndexError where there is no such answer, and what `AttentionInspector` raises.
+        Args:
+            number: index into `answers`; the last one by default.
+
+        Raises:
+            IndexError: there is no such answer.
+            RuntimeError, ValueError: as `AttentionInspector` raises them.
         """
         answers = self.answers
         if not -len(answers) <= number < len(answers):
@@ -208,31 +233,40 @@ class RegionChat:
         return inspector
 
     def inspect_region(self, number: int) -> RoIInspector:
-        """Shows below the image what a region on the image holds. number: of the region, from 1.
+        """Show what a region is made of, below the image.
 
-        Raises ValueError where there is no such region.
+        Args:
+            number: of the region, from 1.
+
+        Raises:
+            ValueError: there is no such region.
         """
         inspector = RoIInspector(self._session, [region.box for region in self.regions], region=number)
         self._show_inspector(f"Inside region {number}", inspector, inspector.widget)
         return inspector
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Saves the conversation as `RegionSession.save` does, and returns where.
+        """Save the conversation as `RegionSession.save` does.
 
-        path: of a JSON file; None takes a new name in the working folder, beside the notebook.
         `RegionChat(RegionSession.load(path, gpt4roi))` opens it again. `session.export` writes Markdown or HTML.
+
+        Args:
+            path: of a JSON file; None takes a new name in the working folder, beside the notebook.
+
+        Returns:
+            The path of the file.
         """
         file = _new_file() if path is None else Path(path)
         self._session.save(file)
         return file
 
     def refresh(self) -> None:
-        """Shows the session as it is, for instance after `chat.session.ask(...)`. Happens by itself after a cell."""
+        """Show the session's current state, for example after `chat.session.ask(...)`. Automatic after each cell."""
         self.canvas.set_asked([region.box for region in self._session.regions])
         self.conversation.set_history(self._session.history)
 
     def close(self) -> None:
-        """Takes the widget off the page and ends its thread; an answer that is being written ends there."""
+        """Remove the widget from the page and end its thread; an answer that is being written stops there."""
         self.stop()
         self._copy.close()
         self._worker.close()
@@ -246,7 +280,7 @@ class RegionChat:
             raise RuntimeError("an answer is being written; wait for it, or stop it first")
 
     def _start(self, text: str, given: int = 0, *, typed: bool = False, **options: Any) -> Future[Answer | None]:
-        """options: of `RegionSession.stream`; those that are None, and others, are as the settings say."""
+        """Start an answer. options: of `RegionSession.stream`; those that are None or absent come from the settings."""
         talk = self.conversation
         settings: dict[str, Any] = {"max_new_tokens": talk.max_new_tokens, "temperature": talk.temperature}
         settings["seed"] = talk.seed
@@ -268,12 +302,12 @@ class RegionChat:
             )
             talk.streaming, talk.pending, talk.stoppable = "", question.text, True
             if typed:
-                talk.take()  # before the worker begins: a failure puts the question back
+                talk.take()  # before the worker begins: a failure returns the question to its line
             written = partial(self._written, question.text, len(self._session.history))
             return self._worker.submit("Answering…", lambda: self._write(pieces), written, failed=written)
 
     def _write(self, pieces: Iterator[str]) -> Answer | None:
-        """In the worker: streams the answer. Returns None where it was stopped before its first word."""
+        """Stream the answer, in the worker. Returns None if it was stopped before its first word."""
         before = len(self._session.history)
         text, shown = "", 0.0
         for piece in pieces:
@@ -284,7 +318,7 @@ class RegionChat:
         return self._session.history[-1].answer if len(self._session.history) > before else None
 
     def _written(self, question: str, before: int, outcome: Answer | Exception | None) -> None:
-        """Shows how the answer ended. before: how many turns there were when it was asked."""
+        """Show how the answer ended. before: how many turns there were when it was asked."""
         talk = self.conversation
         if isinstance(outcome, Exception):
             talk.problem = in_words(outcome, expected=False)
@@ -301,7 +335,7 @@ class RegionChat:
             return answering.result()
         except KeyboardInterrupt:
             self.stop()
-            answering.exception()  # what was written is kept before the cell ends
+            answering.exception()  # the text so far is kept before the cell ends
             raise
 
     # ----------------------------------------------------------------------------------- from the browser
@@ -345,15 +379,16 @@ class RegionChat:
         self._in_background("Looking inside the region…", lambda: self.inspect_region(number))
 
     def _at_once(self, action: Callable[[], object]) -> None:
-        """Runs what is quick; what goes wrong is shown in words."""
+        """Run a quick action; failures are shown as messages."""
         self.conversation.notice = ""
         with problems_shown(self.conversation):
             action()
 
     def _in_background(self, words: str, action: Callable[[], object], *, waits: bool = False) -> None:
-        """Runs an action in the worker, with words for what is going on; nothing happens while something else does.
+        """Run an action in the worker, with a text about it; ignored while another one runs.
 
-        waits: the action is run afterwards instead, as a file that was chosen while the first scenes are drawn.
+        waits: instead of being ignored, run it afterwards, such as opening a file that was chosen while the first
+        scenes are rendered.
         """
         with self._worker.lock:
             if waits or not self._worker.working:
@@ -361,7 +396,7 @@ class RegionChat:
                 self._worker.submit(words, action)
 
     def _ask_typed(self, text: str) -> None:
-        """Asks what was typed. On any error, and where there is something to ask first, it goes back into its line."""
+        """Ask a typed question. On any error, or if the user should be told something first, it returns to its line."""
         self.conversation.notice = ""
         taken = False
         with problems_shown(self.conversation):
@@ -378,17 +413,17 @@ class RegionChat:
         named = self.canvas.book.mentions(spelled(text))
         told = not unnamed or unnamed == self._warned
         names_one = any(region.number in named for region in new)
-        unknown = any(number > len(self.regions) for number in named)  # which is refused in its own words
+        unknown = any(number > len(self.regions) for number in named)  # another error says so
         if told or names_one or unknown or not text.strip():
             return False
-        # Neither silently about something else, nor silently about the box.
+        # The question must neither silently ignore the new box nor silently include it.
         self._warned = unnamed
         self.conversation.problem = ""
         self.conversation.notice = unnamed_notice([region.number for region in new])
         return True
 
     def _hand_out(self, format: str) -> None:
-        """Gives the browser the conversation as a Markdown or HTML file."""
+        """Have the browser download the conversation as a Markdown or HTML file."""
         parts = (self._session.image, [region.box for region in self._session.regions], self._session.history)
         make = as_markdown if format == "md" else as_html
         page = make(*parts, self.conversation.about)
@@ -398,16 +433,16 @@ class RegionChat:
     def _save_beside(self) -> None:
         name = str(self.save())
         opens = f'RegionChat(RegionSession.load("{name}", gpt4roi))'
-        self.conversation.send({"type": "saved", "text": f"Saved as {name}. In a cell, {opens} opens it again."})
+        self.conversation.send({"type": "saved", "text": f"Saved as {name}. To open it again, run in a cell: {opens}"})
 
     # --------------------------------------------------------------------------------------------- what shows
 
     def _open(self, image: ImageLike) -> None:
-        """Encodes an image and begins a conversation about it."""
+        """Encode an image and start a conversation about it."""
         self._show(self.gpt4roi.session(image))
 
     def _show(self, session: RegionSession) -> None:
-        """Shows a session from now on."""
+        """Show another session from now on."""
         self._session = session
         self._opened += 1
         self.canvas.set_image(session.image)
@@ -418,7 +453,7 @@ class RegionChat:
         self.refresh()
 
     def _open_file(self, content: dict[str, Any], data: bytes) -> None:
-        """Opens what the picker sent; what is wrong with it is said there."""
+        """Open the file that the picker sent; the picker shows what is wrong with it."""
         name = str(content["name"])
         try:
             image = open_upload(name, data)
@@ -428,10 +463,10 @@ class RegionChat:
         self._open(image)
         if content.get("shrunk"):
             was, now = ("{} × {}".format(*content["shrunk"][i : i + 2]) for i in (0, 2))
-            self.canvas.table.notice = f"{name} of {was} pixels came at {now}, in whose pixels boxes are counted."
+            self.canvas.table.notice = f"{name} was shrunk from {was} to {now} pixels; boxes are in the smaller image's."
 
     def _show_inspector(self, title: str, inspector: AttentionInspector | RoIInspector, view: Widget) -> None:
-        if self._worker.closed:  # while it was being made
+        if self._worker.closed:  # closed while the inspector was being made
             inspector.close()
         else:
             self.inspections.open(title, inspector, view)
@@ -455,13 +490,13 @@ class RegionChat:
         return page, as_text(self._session.history)
 
     def _follow_cell(self) -> bool:
-        """Shows what a cell did with the session, once it has run. Returns whether to go on."""
+        """Show what a cell did with the session, once it has run. Returns whether to be called again."""
         if not (self._worker.working or self._worker.closed):
             self.refresh()
         return not self._worker.closed
 
 
 def _new_file() -> Path:
-    """A name in the working folder that no file has."""
+    """An unused file name in the working folder."""
     names = (f"{_SAVED_AS}{number}.json" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
     return next(file for file in map(Path, names) if not file.exists())

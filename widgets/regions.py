@@ -1,4 +1,4 @@
-"""The regions on the image: numbered, locked once asked about, and what a question means by their names.
+"""The regions on the image: numbered, locked once they were asked about, and named in questions.
 
 Plain Python: no widget, no browser, no model. Boxes are pixel xyxy in the original (EXIF-oriented) image.
 """
@@ -13,16 +13,19 @@ from itertools import count
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.session.references import MENTION, mentioned
 
-MAX_NAME = 40  # characters; more does not fit beside a box
+MAX_NAME = 40  # characters; a longer name does not fit beside a box
 
 
 @dataclass(frozen=True)
 class DrawnRegion:
     """A region on the image.
 
-    number: as in `<regionN>`, from 1. box: pixel xyxy in the original image. asked: it is part of the conversation,
-    so that its box stays. key: the same as long as the region lives, whatever its number. name: what the person calls
-    it, "" for nothing but its number; a question may use it.
+    Attributes:
+        number: as in `<regionN>`, from 1.
+        box: pixel xyxy in the original image.
+        asked: whether it is part of the conversation, so that its box cannot change.
+        key: stays the same as long as the region exists, whatever its number.
+        name: the user's name for it, which questions can use; "" for none.
     """
 
     number: int
@@ -36,8 +39,11 @@ class DrawnRegion:
 class Question:
     """A question, ready for the session.
 
-    text: the new regions are named `<regionN>`. boxes: those of the new regions, in the order of their numbers.
-    order: keys of the new regions that stay behind, after those. moved: (old, new) numbers that had to change.
+    Attributes:
+        text: names the new regions as `<regionN>`.
+        boxes: of the new regions that it asks about, in the order of their numbers.
+        order: keys of all new regions in their new order: those that it asks about first.
+        moved: (old, new) numbers that had to change.
     """
 
     text: str
@@ -47,7 +53,7 @@ class Question:
 
 
 class RegionBook:
-    """The asked regions of a conversation, followed by those that were drawn and not asked about yet."""
+    """The regions of a conversation, followed by new ones that were drawn and not asked about yet."""
 
     def __init__(self) -> None:
         self._asked: list[DrawnRegion] = []
@@ -56,24 +62,24 @@ class RegionBook:
 
     @property
     def regions(self) -> tuple[DrawnRegion, ...]:
-        """All of them, by number."""
+        """All regions, by number."""
         return tuple(self._asked + self._new)
 
     @property
     def asked(self) -> tuple[DrawnRegion, ...]:
-        """Those that the conversation has."""
+        """The regions of the conversation."""
         return tuple(self._asked)
 
     @property
     def new(self) -> tuple[DrawnRegion, ...]:
-        """Those that no question named yet."""
+        """The regions that no question has named yet."""
         return tuple(self._new)
 
     def set_asked(self, boxes: Iterable[Box]) -> None:
-        """The conversation has these regions now. Each takes over the new region with the same box, if there is one.
+        """Set the conversation's regions. Each replaces the new region with the same box, if there is one.
 
-        A region that leaves the conversation (undo, new conversation) becomes a new one again, in front: the person
-        drew it and may want to ask anew.
+        A region that leaves the conversation (undo, new conversation) becomes a new one again, in front of the others:
+        the user drew it, and may want to ask about it again.
         """
         asked: list[DrawnRegion] = []
         pool = self._asked + self._new
@@ -88,13 +94,14 @@ class RegionBook:
         self._set_new(pool)
 
     def set_new(self, boxes: Iterable[Box], names: Sequence[str] | None = None) -> None:
-        """Replaces the new regions. names: one for each box, "" for none.
+        """Replace the new regions. names: one per box, "" for none.
 
-        Raises ValueError for another count of names than of boxes, and for one that `rename` refuses.
+        Raises:
+            ValueError: there is not one name per box, or `rename` raises it for a name.
         """
         before, boxes = self._new, list(boxes)
         if names is not None and len(names) != len(boxes):
-            raise ValueError(f"expected one name per box, but {len(names)} names came with {len(boxes)} boxes")
+            raise ValueError(f"expected one name per box, but got {len(names)} names for {len(boxes)} boxes")
         self._set_new([DrawnRegion(0, box, False, next(self._keys)) for box in boxes])
         try:
             for region, name in zip(self._new, names or [""] * len(boxes), strict=True):
@@ -104,39 +111,40 @@ class RegionBook:
             raise
 
     def add(self, box: Box) -> DrawnRegion:
-        """A new region, behind the others."""
+        """Add a new region after the others, and return it."""
         self._set_new([*self._new, DrawnRegion(0, box, False, next(self._keys))])
         return self._new[-1]
 
     def change(self, key: int, box: Box) -> None:
-        """Gives a new region another box."""
+        """Give a new region another box."""
         self._set_new([replace(region, box=box) if region.key == key else region for region in self._new])
 
     def rename(self, key: int, name: str) -> None:
-        """Gives a region another name, "" for none; those that were asked about, too.
+        """Give a region another name, "" for none; also one that was asked about.
 
-        Raises ValueError for a name that another region has, that reads like a region's number, or that has fewer than
-        two characters, more than `MAX_NAME`, or no letter.
+        Raises:
+            ValueError: another region has the name, it reads like a region's number, or it has fewer than two
+                characters, more than `MAX_NAME`, or no letter.
         """
         name = " ".join(name.split())
         if name and not (2 <= len(name) <= MAX_NAME and any(character.isalpha() for character in name)):
-            raise ValueError(f"expected a name of 2 to {MAX_NAME} characters, with a letter, but “{name}” came")
+            raise ValueError(f"expected a name of 2 to {MAX_NAME} characters, with a letter, but got “{name}”")
         if MENTION.search(name):
             raise ValueError(f"“{name}” reads like the number of a region; choose another name")
         taken = next((r for r in self.regions if name and r.key != key and r.name.casefold() == name.casefold()), None)
         if taken is not None:
-            raise ValueError(f"region {taken.number} is called “{taken.name}” already; choose another name")
+            raise ValueError(f"region {taken.number} is already called “{taken.name}”; choose another name")
         self._asked, self._new = (
             [replace(region, name=name) if region.key == key else region for region in regions]
             for regions in (self._asked, self._new)
         )
 
     def remove(self, key: int) -> None:
-        """Takes a new region away; those behind it move up."""
+        """Remove a new region; those after it move up."""
         self._set_new([region for region in self._new if region.key != key])
 
     def clear(self) -> None:
-        """No regions at all."""
+        """Remove all regions."""
         self._asked, self._new = [], []
 
     def _set_new(self, regions: Sequence[DrawnRegion]) -> None:
@@ -144,7 +152,7 @@ class RegionBook:
         self._new = [replace(region, number=first + i, asked=False) for i, region in enumerate(regions)]
 
     def by_number(self, text: str) -> str:
-        """The text with `<regionN>` in the place of each name, with or without "the"."""
+        """Replace each name in a text, with or without "the" before it, by `<regionN>`."""
         named = {region.name.casefold(): region.number for region in self.regions if region.name}
         if not named:
             return text
@@ -153,17 +161,19 @@ class RegionBook:
         return names.sub(lambda match: f"<region{named[match[1].casefold()]}>", text)
 
     def mentions(self, text: str) -> list[int]:
-        """As `mentions`, by number or by name."""
+        """Numbers of the regions that a text names, as `mentions` finds them, or by their names."""
         return mentions(self.by_number(text))
 
     def question(self, text: str, given: int = 0) -> Question:
-        """What a question asks: which of the new regions it names, and under which numbers.
+        """Resolve a question: which of the new regions it names, and which numbers they get.
 
-        The first `given` of the new regions belong to it whether it names them or not.
+        "region 2" means `<region2>` if region 2 is new, and so does its name. A conversation numbers its regions in the
+        order in which they are asked about: if a question names region 3 and not region 2, which was never asked about,
+        the two swap numbers.
 
-        "region 2" means `<region2>` where region 2 is new, and so does its name. A conversation numbers its regions in
-        the order in which they are asked about; so when a question names region 3 and leaves region 2 unasked, the two
-        change places.
+        Args:
+            text: as the user wrote it.
+            given: this many of the first new regions belong to the question, whether it names them or not.
         """
         text = self.by_number(text)
         by_number = {region.number: region for region in self._new}
@@ -184,18 +194,18 @@ class RegionBook:
         )
 
     def reorder(self, keys: Sequence[int]) -> None:
-        """Numbers the new regions in this order of their keys."""
+        """Number the new regions in this order of their keys."""
         by_key = {region.key: region for region in self._new}
         self._set_new([by_key[key] for key in keys if key in by_key])
 
 
 def mentions(text: str) -> list[int]:
-    """Numbers of the regions that a text names, as `<region1>` or "region 1", in order, each once."""
+    """Numbers of the regions that a text names, as `<region1>` or "region 1", in order of appearance, each once."""
     return list(dict.fromkeys(mentioned(match) for match in MENTION.finditer(text)))
 
 
 def unnamed_notice(numbers: Sequence[int]) -> str:
-    """What to tell somebody who drew new regions, and asks without naming any. numbers: of the regions."""
+    """The message to a user who drew new regions, and asks without naming any. numbers: of these regions."""
     if len(numbers) == 1:
         drawn, it = f"region {numbers[0]}", "it"
     else:

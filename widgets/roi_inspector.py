@@ -21,8 +21,8 @@ from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, s
 from gpt4roi_nb.widgets.wire import float32_bytes, region_rows
 from gpt4roi_nb.widgets.worker import Worker, WorkingView, problems_shown
 
-HINT = "Draw a box, or move one, and see what it is made of."
-# What a region token is cut down to, and how that is called.
+HINT = "Draw a box, or move one, to see what it is made of."
+# The ways to reduce a region token, and their names.
 CONTROLS: dict[How, str] = {"position_only": "its position alone", "feature_only": "its features alone"}
 # Topics of the worker's jobs.
 _FEATURES, _CONTROL = "features", "control"
@@ -30,18 +30,19 @@ _FEATURES, _CONTROL = "features", "control"
 _NOTHING: dict[str, Any] = {
     "box_rows": [], "bars": [], "similarity": [], "summary": "Draw a box to see what it is made of.",
 }  # fmt: skip
-# Traits of the view, the features behind them, and what the picture's maps depend on.
+# Traits of the view, the features behind them, and what the image's maps depend on.
 _Inside = tuple[dict[str, Any], RoIFeatures | None, tuple[Any, ...]]
 
 
 class RoIView(WorkingView):
-    """The inspector's page beside the picture. Holds numbers; what is computed is `RoIInspector`'s business.
+    """The inspector's page beside the image. It holds numbers; `RoIInspector` computes them.
 
-    image, size: picture, and size of the original in pixels. regions: [{"number", "color", "box"}].
-    region: the number of the one that is looked at; 0 without any. coloring: of `roi_data.COLORINGS`.
-    rows: in the picture's frame. box_rows: in the box's. bars: [{"name", "share"}]. similarity: cosine of the token
-    with that of each region. controls: [{"name", "said"}], what the model says of the region, and of parts of it.
-    shares, signed: 256 × RGB. summary: what is seen. busy, problem: in words.
+    image, size: the shown image, and the size of the original in pixels. regions: [{"number", "color", "box"}].
+    region: the number of the chosen one; 0 for none. coloring: of `roi_data.COLORINGS`.
+    rows: in the frame of the image. box_rows: in the frame of the box. bars: [{"name", "share"}]. similarity: cosine of
+    the token with that of each region. controls: [{"name", "said"}], the model's answers about the region, with its
+    whole token and with parts of it. shares, signed: 256 × RGB. summary: a description. busy, problem: texts, "" for
+    none.
 
     Messages from the browser: {"type": "region", "number"}, {"type": "coloring", "name"}, {"type": "control"},
     {"type": "similarity", "stage", "level", "row", "column"}: answered with the same and a float32 buffer (S, S).
@@ -68,19 +69,30 @@ class RoIView(WorkingView):
 
 
 class RoIInspector:
-    """What a region holds. Show it as the last line of a cell; move the box, and everything follows.
+    """What a region is made of. Show it as the last line of a cell; move the box, and everything follows.
 
-    It is computed in the background, and shown as it comes; `features` waits for it.
-    The session's conversation stays as it is: boxes here are for looking only.
+    The features are computed in the background, and shown when they are ready; `features` waits for them. The session's
+    conversation does not change: boxes here are only for inspection.
 
     Args:
         session: a `RegionSession`.
-        boxes: (N, 4) pixel xyxy in the original image; None takes the session's regions, or one in the middle.
-        region: number of the one to begin with, from 1.
-        question: what the model is asked for the position-only control; it names <region1>.
+        boxes: (N, 4) pixel xyxy in the original image; None takes the session's regions, or a box in the middle.
+        region: number of the region to begin with, from 1.
+        question: asked for the position-only control; it names <region1>.
 
     Raises:
-        ValueError: for bad boxes, or a region that there is not.
+        ValueError: bad boxes, or there is no such region.
+
+    Example:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> from gpt4roi_nb.widgets import RoIInspector
+        >>> scene = make_scene(5)
+        >>> session = GPT4RoI.from_pretrained().session(scene.image)
+        >>> inspector = RoIInspector(session, [scene.objects[0].box])  # as the last line of a cell: the view
+        >>> len(inspector.features.boxes), len(inspector.features.fused_maps) == len(inspector.features.levels)
+        (1, True)
+        >>> inspector.close()
     """
 
     def __init__(
@@ -92,16 +104,16 @@ class RoIInspector:
         question: str = DEFAULT_QUESTION,
     ) -> None:
         self.session = session
-        picture = display_image(session.image)
+        shown = display_image(session.image)
         self.view = RoIView(
-            image=picture.data,
+            image=shown.data,
             size=list(session.image.size),
             question=question,
             shares=color_table(SHARES),
             signed=color_table(SIGNED),
         )
         self._features: RoIFeatures | None = None
-        self._shown: tuple[Any, ...] = ()  # what the picture's maps depend on, as they are shown
+        self._shown: tuple[Any, ...] = ()  # what the shown maps of the image depend on
         self._controlled: Box | None = None  # the box that the model was asked about
         self._worker = Worker(self.view)
         self._places: dict[int, Box] = {}  # of the regions that were seen last, by key
@@ -132,16 +144,24 @@ class RoIInspector:
 
     @property
     def features(self) -> RoIFeatures | None:
-        """What the boxes hold, when it has been computed; None where there was no box yet."""
+        """The features of the boxes, after waiting for their computation; None if there was no box yet."""
         self._worker.wait()
         return self._features
 
     def set_boxes(self, boxes: ArrayLike) -> None:
-        """Moves the boxes: (N, 4) pixel xyxy in the original image."""
+        """Replace the boxes: (N, 4) pixel xyxy in the original image. Raises ValueError for bad boxes."""
         self.canvas.set_boxes(boxes)
 
     def show(self, region: int | None = None, coloring: str | None = None) -> None:
-        """Chooses a region by its number, or one of `COLORINGS`, as clicks do."""
+        """Choose a region or a coloring, as clicks do.
+
+        Args:
+            region: its number, from 1.
+            coloring: a key of `roi_data.COLORINGS`.
+
+        Raises:
+            ValueError: there is no such region or coloring.
+        """
         if region is not None and region not in [known.number for known in self.canvas.regions]:
             raise ValueError(f"there is no region {region}; there are {len(self.canvas.regions)}, numbered from 1")
         if coloring is not None and coloring not in COLORINGS:
@@ -151,7 +171,7 @@ class RoIInspector:
         self._update()
 
     def close(self) -> None:
-        """Takes the inspector off the page; what is being computed is not shown any more."""
+        """Remove the inspector from the page; results of running computations are discarded."""
         self._worker.close()
         self.widget.close()
 
@@ -161,7 +181,7 @@ class RoIInspector:
         self.canvas.table.notice = self.canvas.table.notice or HINT
 
     def _follow(self) -> None:
-        """Looks into the region that was drawn or moved; else on into the same, whatever its number is now."""
+        """Show the region that was drawn or moved; otherwise the same one as before, whatever its number is now."""
         regions, before = self.canvas.regions, self._places
         moved = [region.key for region in regions if before.get(region.key) != region.box]
         looked_at = [*before][self.view.region - 1] if 0 < self.view.region <= len(before) else None
@@ -169,7 +189,7 @@ class RoIInspector:
         self._update()
 
     def _select(self) -> None:
-        """Looks into the region that was clicked on."""
+        """Show the region that was clicked on."""
         boxes, index = self.canvas.bbox.bboxes, self.canvas.bbox.selected_index
         number = self.view.region
         if 0 <= index < len(boxes):
@@ -178,12 +198,12 @@ class RoIInspector:
             self._update()
 
     def _look_into(self, key: int | None) -> None:
-        """Chooses the region with a key, where there is one."""
+        """Choose the region with this key, if there is one."""
         numbers = {region.key: region.number for region in self.canvas.regions}
         self.view.region = numbers.get(key, self.view.region) if key is not None else self.view.region
 
     def _update(self) -> None:
-        """Shows what the boxes, the chosen region and the coloring ask for; what stays the same is not sent."""
+        """Show the features for the boxes, the chosen region and the coloring; unchanged parts are not sent."""
         view, regions = self.view, self.canvas.regions
         boxes = [region.box for region in regions]
         with self._worker.lock, view.hold_sync():
@@ -204,8 +224,8 @@ class RoIInspector:
         )
 
     def _inside(self, boxes: list[Box], index: int, coloring: str) -> _Inside:
-        """In the worker: what there is to see of the region with this index."""
-        with self.session.hold_weights():  # the parts of a region token are of the weights that made it
+        """Compute everything to show about the region with this index, in the worker."""
+        with self.session.hold_weights():  # the parts of a region token must come from the weights that made it
             features = self.session.roi_features(boxes, rounds=True)
             parts = bars(features, index)
         traits: dict[str, Any] = {
@@ -214,7 +234,7 @@ class RoIInspector:
             "similarity": [round(float(value), 4) for value in features.similarity()[index]],
             "summary": _words(index + 1, boxes[index], parts, features),
         }
-        # The picture's maps depend on a box only where they are coloured by similarity to it.
+        # The image's maps depend on a box only if they are coloured by similarity to it.
         shown = (coloring, boxes[index] if coloring == "similarity" else None, features.weights_version)
         if shown != self._shown:
             traits["rows"] = image_rows(features, index, coloring)
@@ -242,7 +262,7 @@ class RoIInspector:
                 self.view.send(content, [float32_bytes(similarity_to_place(self._features, *place))])
 
     def _control(self) -> None:
-        """Asks the model about the region as it is, and with its position or its features alone."""
+        """Ask the model about the region with its whole token, its position alone, and its features alone."""
         with self._worker.lock:
             box = self.canvas.regions[self.view.region - 1].box
             self.view.problem, self.view.controls, self._controlled = "", [], box
@@ -250,7 +270,7 @@ class RoIInspector:
             self._worker.submit("Asking the model…", lambda: self._ask(box), self._show_controls, topic=_CONTROL)
 
     def _ask(self, box: Box) -> list[dict[str, str | None]]:
-        """In the worker: the answers, as far as the box stays where it is."""
+        """Ask the model, in the worker; stops early if the box moves."""
         (answer,) = self.session.describe([box], self.view.question, progress=False)
         said: list[dict[str, str | None]] = [{"name": "the whole region token", "said": answer.text}]
         for how, name in CONTROLS.items():

@@ -1,4 +1,4 @@
-"""A copy of a view that needs no kernel: what a saved notebook shows the next day, and what exports of it print."""
+"""A copy of a view that needs no kernel: what a saved notebook shows later, and what exports of it print."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from uuid import uuid4
 
 from IPython.display import display
 
-DELAY = 0.3  # seconds: what changes several times in a row is copied once
-# Of the two outputs one shows: the live view where it is there, else the copy, without "model not found" above it.
+DELAY = 0.3  # seconds: several changes in a row are copied once
+# Only one of the two outputs shows: the live view if it exists, else the copy, without "model not found" above it.
 _STYLE = """<style>
 .jp-OutputArea-child:has(.{live}) + .jp-OutputArea-child:has(.gpt4roi-saved),
 .jp-OutputArea-child:not(:has(.{live})):has(+ .jp-OutputArea-child .gpt4roi-saved) {{ display: none }}
@@ -17,9 +17,9 @@ _STYLE = """<style>
 
 
 class StaticCopy:
-    """An output below a view's own, which the notebook stores, and which hides while the view is alive.
+    """An output below a view's own, which the notebook stores, and which is hidden while the view is alive.
 
-    The view's own output cannot hold it: to change an output is to make its view anew, under the hand that uses it.
+    The view's own output cannot contain it: changing an output recreates its view while somebody uses it.
 
     Args:
         live: class of the view's element.
@@ -36,12 +36,12 @@ class StaticCopy:
         self._lock = threading.Lock()
 
     def show(self) -> None:
-        """Puts the copy out, below what the cell has shown so far."""
+        """Display the copy, below what the cell has displayed so far."""
         self._shown = True
         display(self._bundle(), raw=True, display_id=self._id)
 
     def changed(self, state: Hashable) -> None:
-        """The view may look otherwise now. state: equal where it does not."""
+        """Update the copy if the view's appearance has changed. state: equal values mean that it has not."""
         with self._lock:
             same, self._state = state == self._state, state
             if self._shown and not same and self._timer is None:
@@ -50,7 +50,7 @@ class StaticCopy:
                 self._timer.start()
 
     def close(self) -> None:
-        """Leaves the copy as it is."""
+        """Leave the copy as it is from now on."""
         with self._lock:
             self._shown = False
             if self._timer is not None:
@@ -63,7 +63,7 @@ class StaticCopy:
 
     def _bundle(self) -> dict[str, str]:
         page, text = self._render()
-        note = '<p style="margin:0 0 10px;font-size:85%">As it was saved. Run this cell again to go on.</p>'
+        note = '<p style="margin:0 0 10px;font-size:85%">This is a saved copy. Run this cell again to continue.</p>'
         return {
             "text/html": f'{self._style}\n<div class="gpt4roi-saved">\n{note}\n{page}\n</div>',
             "text/plain": text,

@@ -1,4 +1,4 @@
-"""`TrainingMonitor`: a training as it goes: losses, speed, what the model answers by now, and a button to stop it."""
+"""`TrainingMonitor`: a running training: losses, speed, the model's answers so far, and a button to stop it."""
 
 from __future__ import annotations
 
@@ -20,32 +20,46 @@ from gpt4roi_nb.widgets.esm import module
 _HERE = Path(__file__).parent
 UPDATES_PER_SECOND = 2
 MAX_POINTS = 300  # of a curve; more cannot be told apart
-MAX_SIDE = 480  # pixels of the picture as shown
+MAX_SIDE = 480  # pixels of the shown image
 SOURCE = "loss/"
 
 
 class TrainingMonitor(anywidget.AnyWidget):
-    """A training as it goes. Show it as the last line of a cell:
+    """A running training. Show it as the last line of a cell:
 
-        run = train(…, block=False, probes=Probes(picture, boxes))
+        run = train(…, block=False, probes=Probes(image, boxes))
         TrainingMonitor(run)
 
-    Its button ends the training after the present step, with a checkpoint; the same call of `train` goes on from there.
-    A training that blocks the cell shows it with `train(…, on_start=lambda run: display(TrainingMonitor(run)))`; there
-    the button waits as long as the cell does, and the notebook's own interrupt ends it.
+    Its button stops the training after the current step, with a checkpoint; the same call of `train` continues from
+    there. For a training that blocks the cell, use `train(…, on_start=lambda run: display(TrainingMonitor(run)))`; its
+    button takes effect only after the cell, and the notebook's own interrupt ends the training.
 
     Args:
         run: what `train` returned, or gives to `on_start`.
 
     Traits, for reading:
-        state: "running", "stopped", "failed" or "done". step, max_steps.
+        state: "running", "stopped", "failed" or "done".
+        step, max_steps: steps made so far, and of the whole training.
         lines: [{"step", "loss", "learning_rate", "sources": {name: loss}}], oldest first; thinned out.
-        sources: [{"name", "color"}]. facts: {name: text}, the latest figures.
-        probes: [{"number", "color", "truth", "answers": [{"step", "text", "right"}]}]; an answer is listed where it
-            differs from the one before it; right is None where no truth is known.
-        problem: what went wrong, in words. notice: something worth knowing.
+        sources: [{"name", "color"}].
+        facts: {name: text}, the latest figures.
+        probes: [{"number", "color", "truth", "answers": [{"step", "text", "right"}]}]; an answer is listed if it
+            differs from the one before it; right is None if no truth is known.
+        problem: what went wrong, as a text.
+        notice: a text that is good to know.
 
     Messages from the browser: {"type": "stop"}.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gpt4roi_nb.train import TrainingRun
+        >>> from gpt4roi_nb.widgets import TrainingMonitor
+        >>> run = TrainingRun(Path("run"), parts=[])  # as `train(…, block=False)` returns it
+        >>> monitor = TrainingMonitor(run)
+        >>> run.start(lambda: None, block=True)
+        >>> monitor.state
+        'done'
+        >>> monitor.close()
     """
 
     _esm = module("training_monitor.js")
@@ -77,17 +91,17 @@ class TrainingMonitor(anywidget.AnyWidget):
         run.listen(self._follow)
 
     def _stop(self) -> None:
-        """Ends the training after the present step, with a checkpoint."""
+        """Stop the training after the current step, with a checkpoint."""
         self.stopping = True
         self.run.stop()
 
     def _refresh(self) -> None:
-        """Shows the run as it is. Happens by itself twice a second."""
+        """Show the run's current state; called automatically, at most twice per second."""
         run = self.run
         with self._lock, self.hold_sync():
             lines = [line for line in run.history if "loss" in line]
             names = sorted({key for line in lines for key in line if key.startswith(SOURCE)})
-            # The probes have the first colours; a curve has another than any of them, as long as there are some.
+            # The probes have the first colours; curves have others than the probes, as long as there are enough.
             taken = 0 if run.probes is None else len(run.probes.boxes)
             self.sources = [
                 {"name": name.removeprefix(SOURCE), "color": region_color(taken + number)}
@@ -105,11 +119,11 @@ class TrainingMonitor(anywidget.AnyWidget):
     def _words(self) -> str:
         run = self.run
         if self.state == "stopped":
-            return f"Stopped, with a checkpoint in {run.output_dir}; the same call of train goes on from there."
+            return f"Stopped, with a checkpoint in {run.output_dir}; the same call of train continues from there."
         if self.state == "done":
             return f"The trained model is in {run.output_dir / 'model'}."
         if self.stopping:
-            return "It ends after the present step, and keeps a checkpoint."
+            return "Stopping after the current step, with a checkpoint."
         return ""
 
     def _follow(self, run: TrainingRun) -> None:
@@ -126,14 +140,14 @@ class TrainingMonitor(anywidget.AnyWidget):
 
 
 def _drawn(probes: Probes) -> str:
-    """The probes' picture with its numbered regions, as an address that holds the data."""
+    """The probes' image with its numbered regions, as a `data:` URL."""
     drawn = draw_regions(probes.image, probes.boxes)
     drawn.thumbnail((MAX_SIDE, MAX_SIDE))
     return "data:image/png;base64," + base64.b64encode(encode(drawn)).decode()
 
 
 def _thinned(lines: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Evenly, with the last."""
+    """Thin out lines evenly, keeping the last."""
     every = -(-len(lines) // MAX_POINTS) or 1
     return lines[::every] + (lines[-1:] if (len(lines) - 1) % every else [])
 
@@ -151,20 +165,20 @@ def _line(line: dict[str, float]) -> dict[str, Any]:
 def _facts(line: dict[str, float], run: TrainingRun) -> dict[str, str]:
     facts = {"loss": f"{line['loss']:.3f}", "learning rate": f"{line.get('learning_rate', 0):.2g}"}
     if "tokens_per_second" in line:
-        facts["tokens a second"] = f"{line['tokens_per_second']:,.0f}"
-        facts["images a second"] = f"{line['images_per_second']:,.1f}"
+        facts["tokens per second"] = f"{line['tokens_per_second']:,.0f}"
+        facts["images per second"] = f"{line['images_per_second']:,.1f}"
         facts["memory"] = in_words(line["memory"])
         facts["waiting for data"] = f"{line['waiting']:.0%}"
     if run.running and "seconds_left" in line:
         facts["time left"] = _duration(line["seconds_left"])
     if skipped := sum(run.problems.counts().values()):
-        facts["records left out"] = f"{skipped:,}"
+        facts["records skipped"] = f"{skipped:,}"
     return facts
 
 
 def _problem(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted. The same call of train goes on from the last checkpoint."
+        return "Interrupted. The same call of train continues from the last checkpoint."
     text = str(error) or type(error).__name__
     return text[0].upper() + text[1:]
 

@@ -1,4 +1,4 @@
-"""Numbers and regions as the browser gets them."""
+"""Numbers and regions in the form that is sent to the browser."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from numpy.typing import ArrayLike
 
 from gpt4roi_nb.draw import region_color
 
-# The notebook server closes a connection on which a message of more than 10 MiB comes in.
+# The notebook server closes a connection that sends it a message of more than 10 MiB.
 MAX_UPLOAD_BYTES = 9 * 2**20
 
 
 def float32_bytes(values: ArrayLike) -> bytes:
-    """Numbers as little-endian float32, row by row; `floats` of map_canvas.js reads them."""
+    """Encode numbers as little-endian float32, row by row; `floats` in map_canvas.js reads them."""
     return np.ascontiguousarray(values, dtype="<f4").tobytes()
 
 
 def region_rows(regions: Iterable[tuple[int, Sequence[float]]]) -> list[dict[str, Any]]:
-    """Regions with their colours: [{"number", "color", "box": pixel xyxy in the original image}].
-
-    regions: (number, box).
-    """
+    """Describe regions, given as (number, box): [{"number", "color", "box": pixel xyxy in the original image}]."""
     return [
         {"number": number, "color": region_color(number), "box": [float(edge) for edge in box]}
         for number, box in regions

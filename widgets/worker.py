@@ -1,4 +1,4 @@
-"""Work off the kernel's main thread, so that a click never keeps the notebook waiting."""
+"""Work outside the kernel's main thread, so that a click never blocks the notebook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class WorkingView(anywidget.AnyWidget):
-    """A widget that says what is going on, and what went wrong; "" when nothing is, and nothing did."""
+    """A widget with texts about the running work and about what went wrong; "" for none."""
 
     busy = traitlets.Unicode().tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)
@@ -26,7 +26,7 @@ class WorkingView(anywidget.AnyWidget):
 
 @contextmanager
 def problems_shown(view: WorkingView) -> Iterator[None]:
-    """Show an exception of the block in the view, in words: nobody else would see what a click led to."""
+    """Show an exception of the block in the view, as a message: otherwise nobody would see what a click led to."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  # whatever it is, the user is told
@@ -36,7 +36,7 @@ def problems_shown(view: WorkingView) -> Iterator[None]:
 
 @dataclass(eq=False)
 class _Job:
-    """words: for the view. topic: what `drop` knows it by."""
+    """words: the text for the view. topic: by which `drop` finds it."""
 
     words: str
     topic: str = ""
@@ -44,10 +44,11 @@ class _Job:
 
 
 class Worker:
-    """Runs jobs one after the other in a thread of its own, and says in a view what is going on and what went wrong.
+    """Runs jobs one after the other in its own thread, and shows in a view what is running and what went wrong.
 
     Attributes:
-        lock: held while a result is shown; reentrant. Hold it to change what results change, too.
+        lock: held while a result is shown; reentrant. Hold it to change anything that results change, too.
+        closed: whether `close` was called.
     """
 
     def __init__(self, view: WorkingView) -> None:
@@ -55,7 +56,7 @@ class Worker:
         self.lock = threading.RLock()
         self.closed = False
         self._jobs: list[_Job] = []
-        # One thread that stays: each new one would start the threads of torch's own pool anew.
+        # One thread that stays: each new one would restart the threads of torch's own pool.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt4roi-widget")
 
     @property
@@ -75,14 +76,14 @@ class Worker:
         """Run a job when those before it are done.
 
         Args:
-            words: what is going on, for the view's `busy`.
+            words: the text for the view's `busy`.
             compute: runs in the thread.
-            show: takes the result to the view; not called for a job that was dropped, nor after `close`.
-            failed: takes an exception of the two to the view; by default it goes into `problem`, in words.
-            topic: under which `drop` finds the job.
+            show: called with the result, to show it in the view; not for a dropped job, nor after `close`.
+            failed: called with an exception of the two; by default its message goes into `problem`.
+            topic: by which `drop` finds the job.
 
         Returns:
-            The future of the result, or of the exception without its traceback; None where the job was dropped first.
+            The future of the result, or of the exception without its traceback; None if the job was dropped first.
 
         Raises:
             RuntimeError: after `close`.
@@ -94,15 +95,14 @@ class Worker:
             return self._executor.submit(self._run, job, compute, show, failed)
 
     def drop(self, topic: str) -> None:
-        """Forget the jobs of a topic, as newer ones take their place: those that wait do not run, and one that runs is
-        not shown."""
+        """Drop the jobs of a topic, since newer ones replace them: waiting jobs do not run, a running one is not shown."""
         with self.lock:
             for job in self._jobs:
                 job.dropped |= job.topic == topic
 
     @contextmanager
     def occupied(self, words: str) -> Iterator[None]:
-        """Count the block as a job, though it runs in the caller's thread."""
+        """Count the block as a job, although it runs in the caller's thread."""
         job = self._begin(words)
         try:
             yield
@@ -115,7 +115,7 @@ class Worker:
             self._executor.submit(lambda: None).result()
 
     def close(self) -> None:
-        """Show nothing more, and end the thread: now, or after the job that runs, for which nobody waits."""
+        """Show nothing more, and end the thread: now, or after the running job, without waiting for it."""
         with self.lock:
             self.closed = True
         self._executor.shutdown(wait=not self.working)
@@ -135,7 +135,7 @@ class Worker:
                 if show is not None and self._is_wanted(job):
                     show(result)
             return result
-        except Exception as error:  # noqa: BLE001  # whatever it is, the user is told, and the future raises it
+        except Exception as error:  # noqa: BLE001  # the user sees it, whatever it is, and the future raises it
             with self.lock:
                 if not self._is_wanted(job):
                     pass
