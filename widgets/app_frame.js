@@ -1,15 +1,15 @@
-// The FiftyOne App in a frame, with a way into a tab of its own.
+// The FiftyOne App in a frame, with a link to a new tab.
 
 function render({ model, el }) {
-  const link = node("a", { textContent: "Open in a tab of its own ↗", target: "_blank", rel: "noopener" });
+  const link = node("a", { textContent: "Open in a new tab ↗", target: "_blank", rel: "noopener" });
   const frame = node("iframe", { title: "FiftyOne App" });
   frame.setAttribute("allow", "clipboard-read; clipboard-write");
   const head = node("div", { className: "head" }, node("strong", { textContent: "FiftyOne App" }), link);
   const hint = node("p", {
     className: "hint",
     textContent:
-      "FiftyOne may begin with a notice of its makers over everything: close it by its ×. Buttons that a narrow page has no "
-      + "room for, the patches button among them, are behind the arrow at the end of its bar.",
+      "FiftyOne may first show a notice that covers everything: close it with its ×. On a narrow page some buttons, "
+      + "including the patches button, are behind the arrow at the end of its toolbar.",
   });
   const root = node("div", { className: "gpt4roi-app" }, head, hint, frame);
 
@@ -20,7 +20,7 @@ function render({ model, el }) {
     if (!url) {
       frame.removeAttribute("src");
     } else if (frame.getAttribute("src") !== url) {
-      // Behind a hub the App is of the notebook's own origin, so that its notice can be marked as seen.
+      // Behind a hub the App has the notebook's own origin, so that its notice can be marked as seen.
       if (new URL(url, location.href).origin === location.origin) localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
       frame.src = url;
       link.href = url;

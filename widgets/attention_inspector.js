@@ -1,4 +1,4 @@
-// The attention inspector: controls on top, one or two sides below. What was asked of the kernel is kept in the page.
+// The attention inspector: controls on top, one or two sides below. Results from the kernel are kept in the page.
 
 function makeSide(model, side, data, table, talk) {
   const url = URL.createObjectURL(new Blob([data.image]));
@@ -20,9 +20,9 @@ function makeSide(model, side, data, table, talk) {
   const summary = node("p", { className: "summary" });
   summary.setAttribute("aria-live", "polite");
   const problem = node("div", { className: "problem", role: "alert", hidden: true });
-  const pictures = node("div", { className: "picture" }, stage.element, bar.element, mass);
+  const visuals = node("div", { className: "picture" }, stage.element, bar.element, mass);
   const details = node("div", { className: "details" }, verdicts, shares, matrix);
-  const root = node("section", { className: "side" }, tokens, problem, node("div", { className: "body" }, pictures, details), summary);
+  const root = node("section", { className: "side" }, tokens, problem, node("div", { className: "body" }, visuals, details), summary);
   root.dataset.side = side;
 
   const show = ({ wanted, hovered, chosen, high, problemWords }) => {
@@ -71,7 +71,7 @@ function makeSide(model, side, data, table, talk) {
     const high = Number(stage.canvas.dataset.high);
     const map = [...found.values].map((value, cell) => (hidden.includes(cell) ? null : colorOf(table, step(value, 0, high))));
     const words = describe(data, wanted, found, hidden);
-    const caption = [words.what, words.mass, `Colours: 0 to ${percent(high)} a cell (${model.get("scale")} scale)`];
+    const caption = [words.what, words.mass, `Colours: 0 to ${percent(high)} per cell (${model.get("scale")} scale)`];
     talk.ablations(side).forEach(({ verdicts: all, how }) => all.length && caption.push(`${how}: ${all[wanted.token]}`));
     const svg = stageSvg({
       url: dataUrl(data.image), size: data.size, map, columns: data.grid, opacity: talk.opacity(), regions: data.regions, caption,
@@ -95,7 +95,7 @@ function peak(values, hidden) {
   return { cell, value: Math.max(value, 0) };
 }
 
-/** The map in words, for people who do not see it, and with the numbers for those who do. */
+/** A description of the map, for people who cannot see it, with its numbers for those who can. */
 function describe(data, wanted, found, hidden) {
   const { cell, value } = peak(found.values, hidden);
   const [row, column] = [Math.floor(cell / data.grid), cell % data.grid];
@@ -112,7 +112,7 @@ function describe(data, wanted, found, hidden) {
   };
   const what = `${kinds[wanted.method]}, of ${data.name(wanted.token)}.`;
   const whole = wanted.method === "raw" ? "attention" : wanted.method;
-  const mass = `${percent(share("image"))} of this token’s ${whole} lies on the image`;
+  const mass = `${percent(share("image"))} of this token’s ${whole} is on the image`;
   const regions = data.regions.map(({ number }) => `${percent(share(`region${number}`))} on the token of region ${number}`);
   const where = `The strongest cell is in row ${row + 1}, column ${column + 1} of ${data.grid}, ${inside.length ? `inside ${inside.join(" and ")}` : "outside every region"}: ${percent(value)}.`;
   return { what, mass, all: [what, `${[mass, ...regions].join(", ")}.`, where].join(" ") };
@@ -135,7 +135,7 @@ function makeControls(model, layers, heads, talk) {
     field.addEventListener("change", () => talk.set({ [name]: field.checked }));
     return [field, node("label", { title }, field, ` ${text}`)];
   };
-  const [sinks, sinksLabel] = check("hide_sinks", "hide sinks", "Leave out tokens that draw attention whatever they hold");
+  const [sinks, sinksLabel] = check("hide_sinks", "hide sinks", "Leave out tokens that attract attention whatever their content");
   const [compare, compareLabel] = check("compare", "compare", "Two tokens, or two answers, side by side");
   const opacity = node("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0.65, ariaLabel: "Opacity of the map" });
   opacity.addEventListener("input", () => talk.setOpacity(opacity.value));
@@ -167,9 +167,9 @@ function render({ model, el }) {
   const table = bytes(model.get("colors"));
   const answers = model.get("answers").map((payload) => new AnswerData(payload));
   const dataOf = (side) => answers[Math.min(side, answers.length - 1)];
-  let awaited = null; // the request for maps that the kernel is at, as JSON: a hand is quicker than a kernel
+  let awaited = null; // the request for maps that the kernel works on, as JSON: one at a time, since hovering is faster
   const failed = new Map(); // such a request → why
-  const tested = {}; // side of an answer → the test that was asked for last
+  const tested = {}; // side of an answer → the test that was requested last
   let hovered = null; // {side, token}
 
   const talk = {
@@ -204,12 +204,13 @@ function render({ model, el }) {
   const note = node("p", {
     className: "hint",
     textContent:
-      "Attention says where a token was read from, not why it was chosen: believe a map only as far as the test beside it goes.",
+      "Attention shows where a token was read from, not why it was chosen: "
+      + "trust a map only as far as the test beside it supports it.",
   });
   const [problem, status, wordListeners] = makeWords(model);
   controls.append(status);
   const root = node("div", { className: "gpt4roi-attention" }, controls, node("div", { className: "sides" }, ...sides.map(({ root: side }) => side)), problem, note);
-  // What failed is asked for again once somebody chooses something: memory may have been short for the moment.
+  // Failed requests are repeated once somebody chooses something: memory may have been short only briefly.
   const forgetFailures = (changes) => {
     failed.clear();
     if (!("how" in changes)) return;
@@ -222,7 +223,7 @@ function render({ model, el }) {
       awaited = request;
       model.send(JSON.parse(request));
     }
-    // The tests made at opening do not say yet what the model would answer.
+    // The tests made at opening do not include the model's new answer.
     const done = talk.ablations(side).filter(({ generated }) => generated).length;
     const how = model.get("how");
     if (done < dataOf(side).regions.length && tested[answerOf(side)] !== how) {
@@ -277,7 +278,7 @@ function mapRequest(side, wanted) {
   return JSON.stringify({ type: "map", side, ...plain(wanted) });
 }
 
-/** What a request is about: parts that its kind of map does not depend on are left open. */
+/** The content of a request: parts that its kind of map does not depend on are left out. */
 function plain({ method, layer, head, token }) {
   if (method === "raw") return { method, layer, head, token: MEAN };
   return method === "rollout" ? { method, layer: MEAN, head: MEAN, token: MEAN } : { method, layer: MEAN, head: MEAN, token };

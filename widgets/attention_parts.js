@@ -31,7 +31,7 @@ class AnswerData {
     return (index(layer, this.layers) * (this.heads.length + 1) + index(head, this.heads)) * this.tokens.length + token;
   }
 
-  /** {values, shares: one a span, onSinks, total}, or null where it has to be asked for. */
+  /** {values, shares: one per span, onSinks, total}, or null if it must be requested. */
   look(wanted) {
     const found = this.known.get(this.key(wanted));
     if (!found) return null;
@@ -50,8 +50,8 @@ class AnswerData {
     return { shares: this.mass.subarray(start, start + count), onSinks: this.on_sinks.subarray(start, start + count) };
   }
 
-  /** The end of the absolute scale: the largest cell of all maps of this kind, so that their colors compare.
-   * Relevancy comes a token at a time, so of it the largest of the maps that have come. */
+  /** The end of the absolute scale: the largest cell of all maps of this kind, so that their colors can be compared.
+   * Relevancy comes one token at a time, so there it is the largest of the maps that have come. */
   largest({ method, layer, head }, hide) {
     let largest = 0;
     if (method !== "raw") {
@@ -71,7 +71,7 @@ class AnswerData {
     return largest;
   }
 
-  /** "the second of 2": repeated words are told apart. */
+  /** "the second of 2", to tell repeated words apart. */
   nth(token) {
     const same = this.tokens.flatMap((text, i) => (text.trim() === this.tokens[token].trim() ? [i] : []));
     return same.length > 1 ? `occurrence ${same.indexOf(token) + 1} of ${same.length}` : "";
@@ -130,7 +130,7 @@ function makeTokens(data, { hover, choose }) {
 }
 
 function makeShares(data, choose) {
-  const list = node("div", { className: "shares", role: "group", ariaLabel: "Share of the attention a part of the prompt" });
+  const list = node("div", { className: "shares", role: "group", ariaLabel: "Share of the attention per part of the prompt" });
   const rows = data.spans.map(({ name, color }) => {
     const bar = node("span", { className: "fill" });
     bar.style.background = color;
@@ -161,7 +161,7 @@ function sinkWords(data, share, hide) {
   if (!data.sinks.length) return "No sinks were found in this prompt.";
   const names = data.sinks.slice(0, 3).map(({ span, token }) => (span === "image" ? "an image cell" : `“${token.trim() || token}” (${span})`));
   const more = data.sinks.length > 3 ? ` and ${data.sinks.length - 3} more` : "";
-  return `Sinks, which draw attention whatever they hold: ${names.join(", ")}${more}; ${percent(share)} ${hide ? "hidden" : "in all"}.`;
+  return `Sinks, which attract attention whatever their content: ${names.join(", ")}${more}; ${percent(share)} ${hide ? "hidden" : "in all"}.`;
 }
 
 function makeMatrix(data, table, choose) {
@@ -214,7 +214,7 @@ function makeVerdicts(data, hows, chooseHow) {
   const show = ({ token, chosen, ablations }) => {
     how.value = chosen;
     if (!data.regions.length) {
-      list.replaceChildren(node("li", { textContent: "The conversation has no region that could be taken away." }));
+      list.replaceChildren(node("li", { textContent: "The conversation has no region to remove." }));
       return;
     }
     list.replaceChildren(

@@ -1,4 +1,4 @@
-// The labels of the regions on the image. The box widget's own would cover one another, its × and what is beside it.
+// The labels of the regions on the image. The box widget's own labels would cover one another, its ×, and other boxes.
 
 const LABEL_GAP = 2; // pixels between a label and its box
 const CROSS = { left: 13, top: 16, right: 2, bottom: 1 }; // where the × lies, from a box's upper right corner
@@ -10,7 +10,7 @@ function overlap(one, other) {
   return Math.max(width, 0) * Math.max(height, 0);
 }
 
-/** Where a label of this size goes: the first place beside its box that covers nothing, or that which covers least. */
+/** The position of a label of this size: the first one beside its box that covers nothing, or that covers least. */
 function labelPlace({ x, y, width, height, asked }, size, room, taken) {
   const above = y - size.height - LABEL_GAP;
   const below = y + height + LABEL_GAP;
@@ -30,7 +30,7 @@ function labelPlace({ x, y, width, height, asked }, size, room, taken) {
   return places[covered.indexOf(Math.min(...covered))];
 }
 
-/** Marks each drawn box as asked about or new, so that the style sheet can tell them apart, and labels it. */
+/** Marks each drawn box as asked about or new, for the style sheet, and labels it. */
 function label(canvas, model) {
   const image = canvas.querySelector(".image");
   if (!image) return;
@@ -73,12 +73,12 @@ function label(canvas, model) {
   });
 }
 
-/** Keeps the labels with their boxes; returns how to stop. */
+/** Keeps the labels with their boxes; returns a function that stops this. */
 function keepLabels(canvas, model) {
   const watch = new MutationObserver(() => update());
   const update = () => {
     label(canvas, model);
-    watch.takeRecords(); // what the labels themselves changed
+    watch.takeRecords(); // ignore the changes that the labels themselves made
   };
   watch.observe(canvas.querySelector(".image"), {
     childList: true,

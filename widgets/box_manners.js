@@ -1,14 +1,14 @@
-// Manners for the box widget: it hears of a mouse that never leaves the image, never loses a release and never selects
-// text, whatever the real mouse, a finger or a pen does. All of theirs is kept from it and told anew.
+// Corrects the box widget's input: it gets events of a mouse that never leaves the image, never loses a release and
+// never selects text, whatever the real mouse, a finger or a pen does. Their own events are intercepted and replaced.
 
 const LEFT_BUTTON = 0;
 const MIDDLE_BUTTON = 1;
 const LEFT_HELD = 1; // of `event.buttons`
 const MIDDLE_HELD = 4;
-const DRAG_PIXELS = 4; // on the screen: less is a click that slipped
+const DRAG_PIXELS = 4; // on the screen: a shorter movement counts as a click
 const SETTLED_MS = 200; // twice what the box widget takes to fade a box
 
-/** Tells the box widget of a mouse at a place inside the image. */
+/** Sends the box widget an event of a mouse at a place inside the image. */
 function relay(type, target, { clientX, clientY }) {
   const frame = target.closest("svg").getBoundingClientRect();
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -24,10 +24,10 @@ function relay(type, target, { clientX, clientY }) {
 }
 
 /**
- * What the kernel says of the boxes reaches the box widget only while it is `current`: a box that is being drawn would
- * be torn out of the hand, one that the kernel has not heard of would vanish, and the kernel says it again after every
- * release. And not in quick succession: the box widget fades boxes in and out, and stands still for good when one
- * returns while it fades. Returns how to take this away again.
+ * Passes the kernel's boxes on to the box widget only while they are `current`: otherwise a box that is being drawn
+ * would be interrupted, and one that the kernel does not know yet would vanish; the kernel sends them again after every
+ * release. And not in quick succession: the box widget fades boxes in and out, and hangs for good if one returns while
+ * it fades. Returns a function that undoes this.
  */
 function shield(boxes, current) {
   const setState = boxes.set_state;
@@ -44,31 +44,31 @@ function shield(boxes, current) {
   };
 }
 
-/** Gives the box widget in `canvas` its manners; returns how to take them away again. */
+/** Corrects the input of the box widget in `canvas`; returns a function that undoes this. */
 function attend(canvas, model, zoom) {
   const ends = new AbortController();
   const on = (target, type, listener) =>
     target.addEventListener(type, listener, { capture: true, signal: ends.signal, passive: false });
   const viewport = canvas.querySelector(".wrapper");
   let press = null; // { svg, target, clientX, clientY, moved, begun }: the button or a finger is down
-  let released = 0; // when the last release was told to the kernel
+  let released = 0; // when the kernel was told about the last release
   let boxes = null; // the box widget's model, a moment later
   let unshield = () => {};
-  let panned = null; // where the middle button was when it last moved
+  let panned = null; // where the mouse was at the last movement with the middle button
   model.widget_manager.get_model(model.get("box_widget").replace("IPY_MODEL_", "")).then((found) => {
     if (ends.signal.aborted) return;
     boxes = found;
     boxes.on("change:image_url", zoom.reset);
     unshield = shield(boxes, () => !press?.begun && model.get("heard") >= released);
   });
-  // After the box widget's own message; and with what it holds, since its message may wait for an answer to one before.
+  // After the box widget's own message, and with its boxes, since that message may wait for the answer to another one.
   const sendReleased = () => {
     released = Date.now();
     const message = { type: "released", at: released };
     setTimeout(() => model.send(boxes ? { ...message, boxes: boxes.get("bboxes") } : message));
   };
 
-  /** A press begins with a box that is there, or with the first movement beside all of them: a click draws nothing. */
+  /** A press takes effect at once on an existing box, or with the first movement elsewhere: a click draws nothing. */
   const begin = () => {
     press.begun = true;
     press.before = boxes?.get("bboxes");
@@ -115,7 +115,7 @@ function attend(canvas, model, zoom) {
     sendReleased();
   };
 
-  /** Whether an event belongs to the image, or to the narrow edge round it, from where one draws as well. */
+  /** Whether an event belongs to the image, or to the narrow edge around it, where drawing can also begin. */
   const concerns = (event) => {
     if (!viewport.contains(event.target)) return false;
     const onBar = event.target === viewport && viewport.classList.contains("gpt4roi-zoomed");
@@ -124,12 +124,12 @@ function attend(canvas, model, zoom) {
   on(canvas, "mousedown", (event) => {
     if (!event.isTrusted || !concerns(event)) return;
     if (event.button === MIDDLE_BUTTON) {
-      event.preventDefault(); // no scrolling by itself
+      event.preventDefault(); // no automatic scrolling
       panned = event;
     }
     if (event.button !== LEFT_BUTTON) return;
-    // No selection of text and no dragging of the picture: either would end in a mouse that nobody hears of. What was
-    // selected elsewhere goes, as with every press.
+    // No selection of text and no dragging of the image: after either, mouse events would not arrive. A selection
+    // elsewhere is removed, as with every press.
     event.preventDefault();
     event.stopImmediatePropagation();
     document.getSelection()?.removeAllRanges();
@@ -156,7 +156,7 @@ function attend(canvas, model, zoom) {
     if (concerns(event)) event.stopImmediatePropagation();
     if (press && !press.finger) finish(event);
   });
-  on(window, "blur", (event) => event.target === window && finish()); // an element's loss of focus passes by here, too
+  on(window, "blur", (event) => event.target === window && finish()); // an element's blur event arrives here, too
 
   // Fingers and pens: one draws, two zoom and pan.
   const fingers = new Map();
@@ -171,7 +171,7 @@ function attend(canvas, model, zoom) {
   let pinch = null;
   on(canvas, "pointerdown", (event) => {
     if (event.pointerType === "mouse" || !concerns(event)) return;
-    event.preventDefault(); // no mouse events of the browser's own on top
+    event.preventDefault(); // no additional mouse events from the browser
     fingers.set(event.pointerId, event);
     if (fingers.size === 1) {
       start(event);
@@ -198,7 +198,7 @@ function attend(canvas, model, zoom) {
     });
   }
 
-  // The focused box widget swallows every key. Tab must lead on, and the notebook keeps its own shortcuts.
+  // The focused box widget swallows every key. Tab must move on, and the notebook keeps its own shortcuts.
   on(canvas, "keydown", (event) => {
     if (!viewport.contains(event.target)) return;
     if (event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return event.stopImmediatePropagation();
@@ -211,7 +211,7 @@ function attend(canvas, model, zoom) {
   viewport.setAttribute("role", "application");
   viewport.ariaLabel =
     "The image. Draw a box with the mouse, or add a region by numbers below. Plus, minus and 0 zoom, arrow keys move.";
-  model.send({ type: "released" }); // a page that was closed while the mouse was down never said so
+  model.send({ type: "released" }); // in case a page was closed while the mouse was down
 
   return () => {
     ends.abort();

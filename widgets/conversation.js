@@ -77,7 +77,7 @@ function makeLog(model) {
     showEmpty();
     follow();
   };
-  let sent = ""; // asked in this page, while the kernel has not said so yet
+  let sent = ""; // asked in this page, and not yet confirmed by the kernel
   const showPending = () => {
     const question = model.get("pending") || sent;
     live.replaceChildren();
@@ -123,12 +123,12 @@ function makeLog(model) {
 
 const MAX_LINES = 6;
 const LATE_MS = 1000;
-const LATE = "The kernel is busy with a cell; the question is asked when that is done.";
+const LATE = "The kernel is busy with a cell; the question will be asked when it is done.";
 const DOUBLE_CLICK_MS = 500;
 
 function makeQuestionLine(model, showSent) {
   const field = node("textarea", { rows: 1, placeholder: "Ask about the image…", dir: "auto" });
-  field.setAttribute("aria-label", "Question. Enter asks, Shift and Enter begins a new line.");
+  field.setAttribute("aria-label", "Question. Press Enter to ask, Shift and Enter for a new line.");
   field.value = model.get("draft");
   const grow = () => {
     field.style.height = "auto";
@@ -136,7 +136,7 @@ function makeQuestionLine(model, showSent) {
     field.style.height = `${Math.min(field.scrollHeight + 2, line * MAX_LINES)}px`;
   };
   const keep = () => {
-    model.set("draft", field.value); // for other views in this page; the kernel hears of it with the question
+    model.set("draft", field.value); // for other views in this page; the kernel gets it with the question
     grow();
   };
   const write = (text) => {
@@ -144,7 +144,7 @@ function makeQuestionLine(model, showSent) {
     keep();
   };
 
-  // From Enter on the line is empty for the next question, and nothing else is asked until the kernel has answered.
+  // After Enter the line is empty for the next question, and nothing else is asked until the kernel has answered.
   let waiting = false;
   let askedAt = -Infinity;
   let patience;
@@ -197,8 +197,8 @@ function makeQuestionLine(model, showSent) {
     ask();
   });
   askButton.classList.add("primary");
-  const stopButton = button("stop", "Stop", "Stop the answer; what is written stays", () => {
-    // It stands where Ask stood: the second click of a double click on Ask is none on Stop.
+  const stopButton = button("stop", "Stop", "Stop the answer; the text so far stays", () => {
+    // It replaces the Ask button: the second click of a double click on Ask must not count as one on Stop.
     if (performance.now() - askedAt > DOUBLE_CLICK_MS) model.send({ type: "stop" });
   });
 
@@ -274,9 +274,9 @@ function makeHelpers(model, { insert, fill }) {
 
 // --------------------------------------------------------------------------------------------------- all of it
 
-const LOST = "The kernel was restarted: run this cell again. What was said stays readable until then.";
+const LOST = "The kernel was restarted: run this cell again. The conversation stays readable until then.";
 
-/** Nothing here can work any more: says so, and disables it, the image and what was opened below it too. */
+/** Says that nothing here can work any more, and disables it, including the image and an open inspector. */
 function showLost(root, words, kept, lock) {
   if (!words.hidden) return;
   words.hidden = false;

@@ -1,4 +1,4 @@
-// What stands below the question line: undo, a new conversation, another image, settings, and what keeps a conversation.
+// The tools below the question line: undo, a new conversation, another image, settings, copying and saving.
 
 /** A button that opens and closes a panel. */
 function disclosure(name, text, title, ...content) {
@@ -7,7 +7,7 @@ function disclosure(name, text, title, ...content) {
   const opener = button(name, text, title, () => {
     panel.hidden = !panel.hidden;
     opener.setAttribute("aria-expanded", String(!panel.hidden));
-    panel.scrollIntoView({ block: "nearest" }); // what opens below the fold is not seen to open
+    panel.scrollIntoView({ block: "nearest" }); // otherwise nobody sees a panel that opens below the fold
   });
   opener.setAttribute("aria-expanded", "false");
   return [opener, panel];
@@ -18,12 +18,12 @@ function disclosure(name, text, title, ...content) {
 const SETTINGS = [
   {
     name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.1,
-    hint: "0 takes the likeliest word each time; more is more varied.",
+    hint: "0 always takes the likeliest word; higher values vary more.",
   },
-  { name: "max_new_tokens", label: "Longest answer", min: 1, max: 4096, step: 1, hint: "in tokens, pieces of words" },
+  { name: "max_new_tokens", label: "Longest answer", min: 1, max: 4096, step: 1, hint: "in tokens (pieces of words)" },
   {
     name: "seed", label: "Seed", min: 0, max: 4294967295, step: 1, optional: true,
-    hint: "makes a varied answer repeatable; empty takes another one each time",
+    hint: "makes a varied answer repeatable; empty: a new one each time",
   },
 ];
 
@@ -41,7 +41,7 @@ function makeSetting(model, { name, label, min, max, step, hint, optional = fals
     const wrong = value !== null && (Number.isNaN(value) || value < min || value > max || whole);
     problem.hidden = !wrong;
     problem.textContent = wrong
-      ? `${label} is a ${step === 1 ? "whole " : ""}number from ${min} to ${max}; it was put back.`
+      ? `${label} must be a ${step === 1 ? "whole " : ""}number from ${min} to ${max}; the old value was restored.`
       : "";
     if (!wrong) {
       model.set(name, value);
@@ -57,14 +57,14 @@ function makeSetting(model, { name, label, min, max, step, hint, optional = fals
 
 // ------------------------------------------------------------------------------------------- to keep and to share
 
-/** What was said, as plain text. */
+/** The conversation as plain text. */
 function asText(turns) {
   const named = (text) => text.replace(MENTION, (_, bracketed, plain) => `region ${bracketed ?? plain}`);
   const said = ({ question, answer, stopped }) => `You: ${named(question)}\nModel: ${named(answer)}${stopped ? " (stopped)" : ""}`;
   return turns.map(said).join("\n\n");
 }
 
-/** Puts a text on the clipboard; a page that is not served securely has the older way only. */
+/** Puts a text on the clipboard; a page that is not served securely only has the older way. */
 async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {
     try {
@@ -92,12 +92,12 @@ function makeKeeping(model) {
   const say = (text) => {
     said.textContent = text;
   };
-  const copyButton = button("copy", "Copy", "Copy what was said, as text", async () => {
+  const copyButton = button("copy", "Copy", "Copy the conversation as text", async () => {
     try {
       await copy(asText(model.get("turns")));
       say("Copied.");
     } catch {
-      say("The browser did not allow it; select the text and copy it, or take Markdown.");
+      say("The browser did not allow copying; select the text and copy it, or use Markdown.");
     }
   });
   const export_ = (format) => () => {
@@ -106,7 +106,7 @@ function makeKeeping(model) {
   };
   const markdown = button("markdown", "Markdown", "Download as one Markdown file, with the image in it", export_("md"));
   const page = button("html", "HTML", "Download as one HTML page, with the image in it", export_("html"));
-  const save = button("save", "Save", "Save beside the notebook, to be opened and continued later", () => {
+  const save = button("save", "Save", "Save beside the notebook, to open and continue later", () => {
     say("");
     model.send({ type: "save" });
   });
@@ -124,9 +124,9 @@ function makeKeeping(model) {
 
 function makeTools(model) {
   const send = (type) => () => model.send({ type });
-  const undo = button("undo", "Undo", "Take the last question and its answer back", send("undo"));
-  const fresh = button("new", "New conversation", "Forget what was said; the image stays", send("new"));
-  const image = button("image", "Other image…", "A scene from the gallery, or a file of yours", send("image"));
+  const undo = button("undo", "Undo", "Remove the last question and its answer", send("undo"));
+  const fresh = button("new", "New conversation", "Forget the conversation; the image stays", send("new"));
+  const image = button("image", "Other image…", "A scene from the gallery, or your own file", send("image"));
   const settings = SETTINGS.map((setting) => makeSetting(model, setting));
   const [openSettings, settingsPanel] = disclosure(
     "settings", "Settings", "Temperature, length and seed of the answers", ...settings.map(([row]) => row),

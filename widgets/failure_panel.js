@@ -11,7 +11,7 @@ function barView({ value, total, wrong, chosen }, widest, dimension, model) {
   track.append(whole, failed);
   const count = node("span", { className: "count", textContent: `${wrong} / ${total}` });
   const bar = node("button", { type: "button", className: "bar" }, node("span", { className: "value", textContent: value, dir: "auto" }), track, count);
-  bar.title = `${value}: ${wrong} of ${total} wrong. Click to ${chosen ? "let go" : "filter"}.`;
+  bar.title = `${value}: ${wrong} of ${total} wrong. Click to ${chosen ? "remove the filter" : "filter"}.`;
   bar.setAttribute("aria-pressed", String(chosen));
   bar.dataset.value = value;
   bar.addEventListener("click", () => model.send({ type: "toggle", dimension, value }));
@@ -21,7 +21,7 @@ function barView({ value, total, wrong, chosen }, widest, dimension, model) {
 function makeCharts(model) {
   const charts = node("div", { className: "charts" });
   const show = () => {
-    // A chart that is drawn anew keeps the keyboard where it was.
+    // A redrawn chart keeps the keyboard focus where it was.
     const held = charts.contains(document.activeElement) ? document.activeElement : null;
     const place = held && [held.closest(".chart").dataset.dimension, held.dataset.value];
     charts.replaceChildren(
@@ -53,16 +53,16 @@ function makeToolbar(model) {
   open.classList.add("primary");
   const load = button("load", "Load selection", "", send("load"));
   const clear = button("clear", "Clear filters", "Show all predictions again", send("clear"));
-  const close = button("close", "Close the App", "End the App's server", send("close"));
+  const close = button("close", "Close the App", "Stop the App's server", send("close"));
   const show = () => {
     const busy = Boolean(model.get("busy"));
     const opened = model.get("app_open");
     const filtered = model.get("filtered");
     open.textContent = opened ? "Show these in the App" : "Open the App";
-    open.title = `${opened ? "The App shows" : "FiftyOne, with"} what the filters leave; without a filter, the failures`;
+    open.title = `${opened ? "Show" : "Open FiftyOne with"} the filtered predictions; without a filter, the failures`;
     load.title = opened
-      ? "Bring what is selected in the App into the conversation; without a selection, the failures that the filters leave"
-      : "Bring the failures that the filters leave into the conversation";
+      ? "Load what is selected in the App into the conversation; without a selection, the filtered failures"
+      : "Load the filtered failures into the conversation";
     close.hidden = !opened;
     clear.disabled = busy || !filtered;
     for (const one of [open, load, close]) one.disabled = busy;
@@ -73,16 +73,16 @@ function makeToolbar(model) {
 }
 
 function makeCard(model) {
-  const previous = button("previous", "‹", "The one before", () => step(-1));
-  const next = button("next", "›", "The next one", () => step(1));
+  const previous = button("previous", "‹", "Previous", () => step(-1));
+  const next = button("next", "›", "Next", () => step(1));
   const place = node("span", { className: "place" });
   const facts = node("dl", { className: "facts" });
   const name = node("input", { type: "text", placeholder: "What do they have in common?" });
   name.setAttribute("aria-label", "Name of the tag");
   const all = node("input", { type: "checkbox", checked: true });
-  const every = node("label", {}, all, " all that are loaded");
+  const every = node("label", {}, all, " all loaded");
   const tag = () => model.send({ type: "tag", name: name.value, all: all.checked });
-  const tagButton = button("tag", "Tag", "Write the tag into the dataset", tag);
+  const tagButton = button("tag", "Tag", "Save the tag in the dataset", tag);
   name.addEventListener("keydown", (event) => event.key === "Enter" && !event.isComposing && tag());
   const inspectors = node("span", { className: "inspectors" });
   const card = node(
@@ -112,9 +112,9 @@ function makeCard(model) {
     ];
     facts.replaceChildren(
       ...row("asked", one.question),
-      ...row("right", one.target),
-      ...row("said", one.answer || "(nothing)", one.wrong ? "wrong" : ""),
-      ...row("is", [one.verdict, one.facts].filter(Boolean).join(" · ")),
+      ...row("expected", one.target),
+      ...row("answered", one.answer || "(nothing)", one.wrong ? "wrong" : ""),
+      ...row("details", [one.verdict, one.facts].filter(Boolean).join(" · ")),
     );
     inspectors.replaceChildren(
       ...model

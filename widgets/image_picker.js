@@ -1,9 +1,9 @@
-// Another image: scenes of the generated world, or a file from the user's computer.
+// Choosing another image: scenes of the generated world, or a file from the user's computer.
 
 const HEAD_BYTES = 4096; // enough to tell a file's format
 const MAX_SENT_SIDE = 4096; // pixels, of an image that is shrunk
 const SENT_QUALITY = 0.92;
-const SHRINK = 0.8; // a side, until the file is small enough
+const SHRINK = 0.8; // per side, repeated until the file is small enough
 
 /** An image file as a smaller JPEG of at most `limit` bytes; null where this browser cannot read it. */
 async function shrunk(file, limit) {
@@ -39,7 +39,7 @@ function render({ model, el }) {
   });
   const words = node("div", { className: "words", role: "alert" });
   const file = node("input", { type: "file", accept: "image/*" });
-  const drop = node("label", { className: "drop" }, "Choose a file of yours, or drop one here ", file);
+  const drop = node("label", { className: "drop" }, "Choose a file, or drop one here ", file);
   const root = node(
     "div",
     { className: "gpt4roi-picker" },
@@ -78,7 +78,7 @@ function render({ model, el }) {
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
-    event.stopPropagation(); // the notebook has plans of its own for dropped files
+    event.stopPropagation(); // the notebook would handle dropped files itself
     drop.classList.remove("over");
     upload(event.dataTransfer.files[0]);
   });
@@ -91,13 +91,13 @@ function render({ model, el }) {
     const views = model.get("thumbnails").map(({ seed, data }, index) => {
       const address = URL.createObjectURL(new Blob([data]));
       addresses.push(address);
-      const picture = node("img", { src: address, alt: `scene ${index + 1}` });
-      const choose = node("button", { type: "button", title: `Scene ${seed}` }, picture);
+      const image = node("img", { src: address, alt: `scene ${index + 1}` });
+      const choose = node("button", { type: "button", title: `Scene ${seed}` }, image);
       choose.dataset.seed = seed;
       choose.addEventListener("click", () => model.send({ type: "scene", seed }));
       return choose;
     });
-    scenes.replaceChildren(...(views.length ? views : [node("span", { textContent: "Setting scenes up…" })]));
+    scenes.replaceChildren(...(views.length ? views : [node("span", { textContent: "Rendering scenes…" })]));
   };
   const showOpened = () => {
     root.hidden = !model.get("opened");

@@ -16,7 +16,7 @@ from gpt4roi_nb.widgets.esm import module
 from gpt4roi_nb.widgets.wire import MAX_UPLOAD_BYTES
 
 _HERE = Path(__file__).parent
-SCENE_SIZE = 336  # pixels per side, as in the demo checkpoint's training
+SCENE_SIZE = 336  # pixels per side, as in the world that the demo checkpoint knows
 THUMBNAIL_SIZE = 96
 SCENES_A_PAGE = 8
 # Scenes of the gallery. Training and its checks draw from series, whose seeds `scene_seed` scatters elsewhere.

@@ -1,4 +1,4 @@
-// Maps over a picture: colors, canvas, boxes, colour bar, downloads. Put in front of the inspectors' own.
+// Maps over an image: colors, canvas, boxes, colour bar, downloads. Put in front of the inspectors' own modules.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -10,7 +10,7 @@ function choices(name, words, options, change) {
   return field;
 }
 
-/** The kernel's bytes as float32, wherever they lie in their message. */
+/** The kernel's bytes as float32, at any offset in their message. */
 function floats(view) {
   return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
@@ -19,7 +19,7 @@ function bytes(view) {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
-/** A share in percent, with as many digits as say something. */
+/** A share in percent, with as many digits as are meaningful. */
 function percent(share) {
   const value = 100 * share;
   if (value === 0) return "0 %";
@@ -27,7 +27,7 @@ function percent(share) {
   return `${value >= 9.995 ? value.toFixed(0) : value >= 0.9995 ? value.toFixed(1) : value.toFixed(2)} %`;
 }
 
-/** Step of the color table for a value between low and high. */
+/** Index into the color table for a value between low and high. */
 function step(value, low, high) {
   const place = high > low ? (value - low) / (high - low) : 0;
   return Math.round(255 * Math.min(Math.max(place, 0), 1));
@@ -37,7 +37,7 @@ function colorOf(table, index) {
   return `rgb(${table[3 * index]}, ${table[3 * index + 1]}, ${table[3 * index + 2]})`;
 }
 
-/** One canvas pixel a cell, opaque, so that what is read back is what was drawn. `hidden` cells stay empty. */
+/** One opaque canvas pixel per cell, so that reading a pixel gives what was drawn. `hidden` cells stay empty. */
 function paint(canvas, values, columns, low, high, table, hidden = []) {
   const rows = values.length / columns;
   if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
@@ -68,7 +68,7 @@ function paintColors(canvas, rgb, columns) {
   context.putImageData(pixels, 0, 0);
 }
 
-/** The regions' boxes and numbers, to lie over a picture. size: of the image that the boxes are in, in pixels. */
+/** The regions' boxes and numbers, to put over an image. size: of the image that the boxes are in, in pixels. */
 function drawBoxes(layer, size, regions) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${size[0]} ${size[1]}`);
@@ -95,17 +95,17 @@ function drawBoxes(layer, size, regions) {
   layer.replaceChildren(svg, ...chips);
 }
 
-/** A picture, a map over it and boxes over both. */
+/** An image, a map over it and boxes over both. */
 function makeStage(url, size) {
-  const picture = node("img", { src: url, alt: "" });
+  const image = node("img", { src: url, alt: "" });
   const canvas = node("canvas", { role: "img" });
   const boxes = node("div", { className: "boxes" });
-  const element = node("div", { className: "stage" }, picture, canvas, boxes);
+  const element = node("div", { className: "stage" }, image, canvas, boxes);
   element.style.aspectRatio = `${size[0]} / ${size[1]}`;
-  return { element, picture, canvas, boxes };
+  return { element, image, canvas, boxes };
 }
 
-/** A colour bar with its ends in words. */
+/** A colour bar with labels at its ends. */
 function makeBar(table) {
   const canvas = node("canvas", { width: 256, height: 1, ariaHidden: "true" });
   paint(canvas, Float32Array.from({ length: 256 }, (_, i) => i), 256, 0, 255, table);
@@ -142,7 +142,7 @@ function wrapped(text, length) {
   return lines;
 }
 
-/** What a stage shows, with a caption, as an SVG document that needs nothing else. */
+/** What a stage shows, with a caption, as a self-contained SVG document. */
 function stageSvg({ url, size, map, columns, opacity, regions, caption }) {
   const [width, height] = size;
   const line = Math.max(Math.sqrt(width * height) / 180, 1);
@@ -176,13 +176,13 @@ function stageSvg({ url, size, map, columns, opacity, regions, caption }) {
   );
 }
 
-/** The same as PNG, twice as fine. */
+/** The same as PNG, at twice the resolution. */
 async function svgToPng(svg) {
-  const picture = new Image();
-  picture.src = `data:image/svg+xml;base64,${btoa(unescape(encodeURIComponent(svg)))}`;
-  await picture.decode();
-  const canvas = node("canvas", { width: 2 * picture.width, height: 2 * picture.height });
-  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const image = new Image();
+  image.src = `data:image/svg+xml;base64,${btoa(unescape(encodeURIComponent(svg)))}`;
+  await image.decode();
+  const canvas = node("canvas", { width: 2 * image.width, height: 2 * image.height });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 

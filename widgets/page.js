@@ -1,4 +1,4 @@
-// What several widgets build their page of. Put in front of their modules: anywidget knows modules of one file only.
+// Parts that several widgets share. Put in front of their modules: anywidget takes modules of one file only.
 
 function node(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -13,7 +13,7 @@ function button(name, text, title, click) {
   return element;
 }
 
-/** What goes wrong, and what is going on, in words: two elements and the listeners that keep them true. */
+/** Two elements with texts about what went wrong and what is going on, and the listeners that update them. */
 function makeWords(model) {
   const problem = node("div", { className: "problem", role: "alert" });
   const status = node("div", { className: "status", role: "status" });
@@ -29,18 +29,18 @@ function makeWords(model) {
   return [problem, status, { "change:problem": show, "change:busy": show, "change:notice": show }];
 }
 
-/** Buttons that open an inspector have a name that begins so. */
+/** The prefix of the names of buttons that open an inspector. */
 const OPENS = "[data-action^='inspect']";
 
-/** The widgets that an element lies in, inner ones first: a chat, a browser of failures. */
+/** The widgets that contain an element, inner ones first: a chat, a failure browser. */
 function widgetsAround(element) {
   return [".gpt4roi-chat", ".gpt4roi-browser"].map((name) => element.closest(name)).filter(Boolean);
 }
 
-/** Brings an inspector that a click has opened to the reader: it may lie below what the window shows.
+/** Scrolls to an inspector that a click has opened: it may be below what the window shows.
  *
- * One that a cell has opened stays where it is: whoever runs all cells would be moved about.
- * name: what it is called, for people who hear the page. Returns what ends the wait for the page.
+ * One that a cell has opened stays where it is: otherwise running all cells would scroll the page.
+ * name: for people who hear the page. Returns a function that ends the wait for the page.
  */
 function arrive(root, name) {
   Object.assign(root, { tabIndex: -1, role: "region", ariaLabel: name });
@@ -61,15 +61,15 @@ function arrive(root, name) {
   return () => watch.disconnect();
 }
 
-/** Calls `lost` when the kernel that a widget belongs to is restarted, dies or is shut down. Returns what ends this. */
+/** Calls `lost` when a widget's kernel is restarted, dies or is shut down. Returns a function that ends this. */
 function watchKernel(model, lost) {
   const hear = (_, status) => {
     if (["restarting", "autorestarting", "terminating", "dead"].includes(status)) lost();
   };
-  const kernel = model.widget_manager?.kernel; // where the front end is JupyterLab or Notebook
+  const kernel = model.widget_manager?.kernel; // in JupyterLab and Notebook
   kernel?.statusChanged?.connect(hear);
   kernel?.disposed?.connect(lost);
-  model.on("comm_live_update", lost); // in a page's life a connection is only ever lost
+  model.on("comm_live_update", lost); // during a page's life, a connection can only be lost
   return () => {
     kernel?.statusChanged?.disconnect(hear);
     kernel?.disposed?.disconnect(lost);
@@ -77,7 +77,7 @@ function watchKernel(model, lost) {
   };
 }
 
-/** Keeps JupyterLab's one-letter shortcuts away from a widget, and lets its "save" through. */
+/** Keeps JupyterLab's one-letter shortcuts away from a widget, but lets its "save" through. */
 function keepKeys(root) {
   root.dataset.lmSuppressShortcuts = "true";
   root.addEventListener("keydown", (event) => {
@@ -90,7 +90,7 @@ function keepKeys(root) {
   });
 }
 
-/** Puts a widget's page into the notebook. listeners: [event, listener] of the model. Returns what takes them off. */
+/** Puts a widget's page into the notebook, with [event, listener] of the model; returns a function that removes them. */
 function mount(model, el, root, listeners) {
   keepKeys(root);
   root.addEventListener("click", (event) => {

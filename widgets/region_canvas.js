@@ -1,18 +1,18 @@
-// What stands below the image: zoom, a word to the user, and the regions as names and numbers. The box widget is found
-// by its place in the page: both are children of one `.gpt4roi-canvas`.
+// The controls below the image: zoom, a message to the user, and the regions as names and numbers. The box widget is
+// found by its place in the page: both are children of one `.gpt4roi-canvas`.
 
 const EDGES = ["x1", "y1", "x2", "y2"];
 const MEGABYTE = 2 ** 20;
 
 // ------------------------------------------------------------------------------------------- the table of numbers
 
-/** A region's row. It stays in the page as long as the region lives, so that the focus stays where it is. */
+/** A region's row. It stays in the page as long as the region exists, so that the focus stays where it is. */
 function makeRow(model, key) {
   const chip = node("span", { className: "chip" });
   const name = node("input", { type: "text", className: "name", placeholder: "name", maxLength: 40 });
-  name.title = "What you call it; questions may use it";
+  name.title = "Your name for it, which questions can use";
   name.addEventListener("change", () => model.send({ type: "name", key, name: name.value }));
-  // An emptied field comes out as null.
+  // An empty field gives null.
   const send = () => model.send({ type: "box", key, box: fields.map((field) => field.valueAsNumber) });
   const fields = EDGES.map((edge, i) => {
     const field = node("input", { type: "number", min: 0, max: model.get(i % 2 ? "height" : "width"), step: 1 });
@@ -20,7 +20,7 @@ function makeRow(model, key) {
     field.addEventListener("change", send);
     return field;
   });
-  const fixed = node("span", { className: "fixed", textContent: "fixed", title: "It has been asked about" });
+  const fixed = node("span", { className: "fixed", textContent: "fixed", title: "Already asked about" });
   const remove = node("button", { type: "button", textContent: "Remove" });
   remove.addEventListener("click", () => {
     const next = row.nextElementSibling ?? row.previousElementSibling;
@@ -29,13 +29,13 @@ function makeRow(model, key) {
   });
   const labels = fields.map((field, i) => node("label", {}, `${EDGES[i]} `, field));
   const row = node("div", { className: "row", role: "group" }, chip, name, ...labels, fixed, remove);
-  const look = node("button", { type: "button", textContent: "Look inside", title: "What the model makes of this region" });
+  const look = node("button", { type: "button", textContent: "Look inside", title: "What the model computes from it" });
   look.dataset.action = "inspect";
   look.addEventListener("click", () => model.send({ type: "inspect", key }));
   if (model.get("inspectable")) row.append(look);
 
   let shown = null;
-  /** again: also where the region is as before, since a field holds what was refused. */
+  /** again: update even if the region has not changed, since a field may contain a rejected value. */
   const show = (region, again) => {
     chip.textContent = `region ${region.number}`;
     chip.style.background = region.color;
@@ -90,8 +90,8 @@ function makeTools(model, zoomBar, say) {
     if (!chosen) return;
     if (chosen.size > model.get("max_bytes")) {
       say(
-        `${chosen.name} has ${(chosen.size / MEGABYTE).toFixed(1)} MB, more than the notebook's connection takes. ` +
-          "Leave only this image's boxes in it, or give them from Python: chat.set_boxes(boxes, names).",
+        `${chosen.name} has ${(chosen.size / MEGABYTE).toFixed(1)} MB, more than the notebook's connection accepts. ` +
+          "Keep only this image's boxes in it, or give them from Python: chat.set_boxes(boxes, names).",
       );
       return;
     }
@@ -130,7 +130,7 @@ function render({ model, el }) {
   ]);
   showNotice();
 
-  // The view is not in the page yet: its parent and the box widget are there a moment later, or seconds later on a busy
+  // The view is not in the page yet: its parent and the box widget come a moment later, or seconds later on a busy
   // machine.
   const leaves = [];
   let handle = requestAnimationFrame(function find() {

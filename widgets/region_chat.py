@@ -463,7 +463,7 @@ class RegionChat:
         self._open(image)
         if content.get("shrunk"):
             was, now = ("{} × {}".format(*content["shrunk"][i : i + 2]) for i in (0, 2))
-            self.canvas.table.notice = f"{name} was shrunk from {was} to {now} pixels; boxes are in the smaller image's."
+            self.canvas.table.notice = f"{name} was shrunk from {was} to {now} pixels; boxes refer to the latter."
 
     def _show_inspector(self, title: str, inspector: AttentionInspector | RoIInspector, view: Widget) -> None:
         if self._worker.closed:  # closed while the inspector was being made

@@ -1,4 +1,4 @@
-// The region inspector's page: small multiples in the picture's and the box's frame, bars, similarity, control.
+// The region inspector's page: small multiples in the frames of the image and of the box, bars, similarity, control.
 
 const RGB = "three components";
 
@@ -31,7 +31,7 @@ function mapView(model, row, map, stage, table, talk) {
   const values = floats(map.values);
   const size = model.get("size");
   const view = makeStage(talk.url, size);
-  view.picture.hidden = stage === null;
+  view.image.hidden = stage === null;
   const draw = () => {
     if (row.coloring === RGB) paintColors(view.canvas, values, map.columns);
     else paint(view.canvas, values, map.columns, row.low, row.high, table);
@@ -64,11 +64,11 @@ function cropView(model) {
   const canvas = node("canvas", { role: "img", ariaLabel: "The pixels under the box" });
   const frame = node("div", { className: "stage" }, canvas);
   frame.style.aspectRatio = `${box[2] - box[0]} / ${box[3] - box[1]}`;
-  createImageBitmap(new Blob([model.get("image")])).then((picture) => {
-    const scale = picture.width / size[0];
+  createImageBitmap(new Blob([model.get("image")])).then((image) => {
+    const scale = image.width / size[0];
     const [x, y, w, h] = [box[0], box[1], box[2] - box[0], box[3] - box[1]].map((value) => value * scale);
     Object.assign(canvas, { width: Math.max(Math.round(w), 1), height: Math.max(Math.round(h), 1) });
-    canvas.getContext("2d").drawImage(picture, x, y, w, h, 0, 0, canvas.width, canvas.height);
+    canvas.getContext("2d").drawImage(image, x, y, w, h, 0, 0, canvas.width, canvas.height);
   });
   return node("figure", {}, frame, node("figcaption", { textContent: "pixels" }));
 }
@@ -91,7 +91,7 @@ function render({ model, el }) {
     waiting = true;
     model.send({ type: "similarity", ...place });
   };
-  // One request at a time, and of those that came meanwhile the last: a hand is quicker than a kernel.
+  // One request at a time, then the latest of those that came meanwhile: pointing is faster than the kernel.
   let last = "";
   talk.hover = (place) => {
     if (JSON.stringify(place) === last) return;
@@ -103,7 +103,7 @@ function render({ model, el }) {
     } else if (waiting) next = place;
     else send(place);
   };
-  const HINT = "Point at a place of a map to see which places are like it.";
+  const HINT = "Point at a place in a map to see which places are similar to it.";
 
   const regions = node("div", { className: "chips", role: "group", ariaLabel: "Regions" });
   const coloring = choices("coloring", "How maps are coloured", model.get("colorings").map(([name, what]) => [name, what]), (name) =>
@@ -124,14 +124,14 @@ function render({ model, el }) {
     "div",
     { className: "gpt4roi-attention gpt4roi-roi" },
     node("div", { className: "controls" }, regions, coloring, status), problem, summary,
-    head("What the token is made of"), parts, head("Is it the place, or what is seen there?"), control,
-    head("In the frame of the box"), inBox, head("In the frame of the picture"), words, inImage,
-    head("How alike the regions’ tokens are"), alike,
+    head("What the token is made of"), parts, head("Is it the position, or what is seen there?"), control,
+    head("In the frame of the box"), inBox, head("In the frame of the image"), words, inImage,
+    head("How similar the regions’ tokens are"), alike,
   );
   const drawRegions = () => {
     regions.replaceChildren(
       ...model.get("regions").map(({ number, color }) => {
-        const chip = button("region", `region ${number}`, `Look into region ${number}`, () => model.send({ type: "region", number }));
+        const chip = button("region", `region ${number}`, `Look inside region ${number}`, () => model.send({ type: "region", number }));
         chip.className = "chip";
         chip.style.background = color;
         chip.dataset.region = number;
@@ -154,7 +154,7 @@ function render({ model, el }) {
   };
   const drawControl = () => {
     const said = model.get("controls").map(({ name, said: text }) => node("li", {}, node("b", { textContent: `${name}: ` }), text));
-    const ask = button("control", "Ask", "Asks the model with the whole token, the position alone, the features alone", () => model.send({ type: "control" }));
+    const ask = button("control", "Ask", "Ask the model with the whole token, the position alone, and the features alone", () => model.send({ type: "control" }));
     ask.disabled = !model.get("regions").length;
     control.replaceChildren(node("span", { textContent: `“${model.get("question")}” ` }), ask, node("ul", {}, ...said));
   };
@@ -189,7 +189,7 @@ function render({ model, el }) {
         const values = floats(buffers[0]);
         paint(found.view.canvas, values, Math.sqrt(values.length), -1, 1, bytes(model.get("signed")));
         found.view.canvas.dataset.similarity = `${content.row} ${content.column}`;
-        words.textContent = `How like the place under the mouse each place is: cosines from −1 to 1 (row ${content.row + 1}, column ${content.column + 1}).`;
+        words.textContent = `Similarity of each place to the one under the mouse: cosines from −1 to 1 (row ${content.row + 1}, column ${content.column + 1}).`;
       }
     }
     const place = next;

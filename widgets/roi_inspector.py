@@ -116,9 +116,9 @@ class RoIInspector:
         self._shown: tuple[Any, ...] = ()  # what the shown maps of the image depend on
         self._controlled: Box | None = None  # the box that the model was asked about
         self._worker = Worker(self.view)
-        self._places: dict[int, Box] = {}  # of the regions that were seen last, by key
+        self._places: dict[int, Box] = {}  # of the regions when they were last seen, by key
         self.canvas = RegionCanvas()
-        # An empty notice is a chat's hint, to draw what one wants to ask about.
+        # An empty notice would show a chat's hint, to draw what one wants to ask about.
         self.canvas.table.observe(lambda change: self._hint(), "notice")
         self._hint()
         self.canvas.set_image(session.image)

@@ -1,9 +1,9 @@
-// A training as it goes: curves, figures, and the answers of the probes. What models write enters the page as text.
+// A running training: curves, figures, and the answers to the probes. What models write enters the page as text.
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEAST_WIDTH = 240, LEFT = 44, RIGHT = 12, TOP = 10; // pixels of the page: letters keep their size
 const LOSS_HEIGHT = 210, RATE_TOP = 250, RATE_HEIGHT = 44, HEIGHT = 324;
-const SHOWN_ANSWERS = 4; // older ones are behind a count
+const SHOWN_ANSWERS = 4; // older ones are only counted
 
 function shape(tag, attributes, text) {
   const element = document.createElementNS(SVG, tag);
@@ -12,7 +12,7 @@ function shape(tag, attributes, text) {
   return element;
 }
 
-/** 1, 2 and 5 times powers of ten from low to high; only the powers where these would be too many. */
+/** 1, 2 and 5 times powers of ten from low to high; only the powers if these would be too many. */
 function logTicks(low, high) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
@@ -79,7 +79,7 @@ function legend(lines, sources) {
     return entry;
   };
   const last = lines.at(-1);
-  if (!last) return [node("span", { className: "quiet", textContent: "Loss: the first figures are on their way…" })];
+  if (!last) return [node("span", { className: "quiet", textContent: "Loss: waiting for the first figures…" })];
   const latest = (name) => lines.findLast((line) => name in line.sources)?.sources[name];
   const each = sources.length > 1 ? sources : [];
   return [
@@ -120,7 +120,7 @@ function render({ model, el }) {
   const where = node("span", { className: "where" });
   const bar = node("progress", { ariaLabel: "Steps" });
   const stop = node("button", {
-    type: "button", textContent: "Stop", title: "Ends it after the present step, and keeps a checkpoint",
+    type: "button", textContent: "Stop", title: "Stop after the current step, with a checkpoint",
   });
   stop.dataset.action = "stop";
   stop.addEventListener("click", () => {
@@ -130,7 +130,7 @@ function render({ model, el }) {
   const facts = node("dl", { className: "facts" });
   const key = node("div", { className: "legend" });
   const curves = node("div", { className: "plot" });
-  const picture = node("img", { alt: "The picture of the probes, with its regions numbered" });
+  const image = node("img", { alt: "The probes' image, with its regions numbered" });
   const asked = node("p", { className: "quiet asked" });
   const list = node("div", { className: "probes" });
   const probeSide = node("section", { className: "probe-side" }, asked, list);
@@ -141,7 +141,7 @@ function render({ model, el }) {
   root.append(
     node("header", {}, badge, where, bar, stop),
     facts,
-    node("div", { className: "sides" }, node("section", { className: "curve-side" }, key, curves), picture),
+    node("div", { className: "sides" }, node("section", { className: "curve-side" }, key, curves), image),
     probeSide, notice, problem,
   );
 
@@ -149,7 +149,7 @@ function render({ model, el }) {
     const state = model.get("state"), steps = model.get("max_steps");
     root.dataset.state = state;
     badge.textContent = WORDS[state] ?? state;
-    where.textContent = steps ? `step ${model.get("step")} of ${steps}` : "getting ready";
+    where.textContent = steps ? `step ${model.get("step")} of ${steps}` : "preparing";
     bar.max = Math.max(steps, 1);
     bar.value = model.get("step");
     stop.hidden = state !== "running";
@@ -172,9 +172,9 @@ function render({ model, el }) {
     );
   };
   const showProbes = () => {
-    probeSide.hidden = picture.hidden = !model.get("picture");
-    if (picture.src !== model.get("picture")) picture.src = model.get("picture");
-    asked.textContent = `“${model.get("question")}”, asked while it learns:`;
+    probeSide.hidden = image.hidden = !model.get("picture");
+    if (image.src !== model.get("picture")) image.src = model.get("picture");
+    asked.textContent = `“${model.get("question")}”, asked during training:`;
     list.replaceChildren(...model.get("probes").map(probeView));
   };
   const showWords = () => {

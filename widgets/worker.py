@@ -29,7 +29,7 @@ def problems_shown(view: WorkingView) -> Iterator[None]:
     """Show an exception of the block in the view, as a message: otherwise nobody would see what a click led to."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # whatever it is, the user is told
+    except Exception as error:  # noqa: BLE001  # the user sees it, whatever it is
         view.problem = in_words(error)
         strip_traceback(error)
 
@@ -95,7 +95,7 @@ class Worker:
             return self._executor.submit(self._run, job, compute, show, failed)
 
     def drop(self, topic: str) -> None:
-        """Drop the jobs of a topic, since newer ones replace them: waiting jobs do not run, a running one is not shown."""
+        """Drop the jobs of a topic, which newer ones replace: waiting ones do not run, a running one is not shown."""
         with self.lock:
             for job in self._jobs:
                 job.dropped |= job.topic == topic

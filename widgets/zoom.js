@@ -2,21 +2,21 @@
 // so the box widget's own arithmetic stays right, and lines, handles and labels keep their size on the screen.
 
 const ZOOM_STEP = 1.5;
-const WHEEL_ZOOM = 0.004; // of the exponent, for a pixel of the wheel's way
-const MOST_SCREEN_PIXELS = 16; // for one pixel of the image…
+const WHEEL_ZOOM = 0.004; // of the exponent, per pixel that the wheel scrolls
+const MOST_SCREEN_PIXELS = 16; // per pixel of the image…
 const LEAST_LIMIT = 4; // …but a small image can be magnified that often, too
 const PAN_PIXELS = 60;
 const DETAIL_MS = 250; // after the last movement
-const COARSE = 1.1; // screen pixels for one of the picture that was sent: beyond it a finer one is asked for
+const COARSE = 1.1; // screen pixels per pixel of the image that was sent: above it, a finer one is requested
 
-/** The viewport of the box widget in `canvas`. changed: called with the zoom, 1 where the whole image is seen. */
+/** The viewport of the box widget in `canvas`. changed: called with the zoom, which is 1 for the whole image. */
 function makeZoom(canvas, model, changed) {
   const viewport = canvas.querySelector(".wrapper");
   const image = canvas.querySelector(".image");
   const detail = node("img", { className: "gpt4roi-detail", alt: "", draggable: false, hidden: true });
   image.append(detail);
   let zoom = 1;
-  let held = null; // the place that stayed at the last zoom, { clientX, clientY, x, y }: x and y as shares of the image
+  let held = null; // the fixed point of the last zoom, { clientX, clientY, x, y }: x and y as shares of the image
   let timer = null;
 
   const padding = () => {
@@ -24,13 +24,13 @@ function makeZoom(canvas, model, changed) {
     const sum = (...sides) => sides.reduce((total, side) => total + parseFloat(style[`padding${side}`]), 0);
     return [sum("Left", "Right"), sum("Top", "Bottom")];
   };
-  /** The image's size on the screen where all of it is seen. Whole pixels: the box widget counts in them. */
+  /** The size on the screen of the whole image. Whole pixels, in which the box widget counts. */
   const fitted = () => {
     const width = Math.max(Math.floor(viewport.offsetWidth - padding()[0]), 1);
     return [width, Math.max(Math.round((width * model.get("height")) / model.get("width")), 1)];
   };
   const layOut = () => {
-    if (!viewport.offsetWidth) return; // on a page that is not shown
+    if (!viewport.offsetWidth) return; // on a hidden page
     const [width, height] = fitted();
     image.style.width = `${Math.round(width * zoom)}px`;
     image.style.height = `${Math.round(height * zoom)}px`;
@@ -72,8 +72,8 @@ function makeZoom(canvas, model, changed) {
   };
 
   /**
-   * at: the place on the screen, { clientX, clientY }, at which the image stays; the viewport's middle by default. from:
-   * where that part of the image was before, if it moves.
+   * at: the point on the screen, { clientX, clientY }, where the image stays fixed; the viewport's middle by default.
+   * from: where that part of the image was before, if it moves.
    */
   const zoomTo = (wanted, at, from = at) => {
     const limit = Math.max(LEAST_LIMIT, (MOST_SCREEN_PIXELS * model.get("width")) / fitted()[0]);
@@ -82,7 +82,7 @@ function makeZoom(canvas, model, changed) {
     const { clientX, clientY } = from ?? to;
     const before = image.getBoundingClientRect();
     let [x, y] = [(clientX - before.left) / before.width, (clientY - before.top) / before.height];
-    // A viewport scrolls by whole pixels, which the next zoom would magnify: under a mouse that rests, the place stays.
+    // A viewport scrolls by whole pixels, an error that the next zoom would magnify: a resting mouse keeps its point.
     const rests = held?.clientX === clientX && held.clientY === clientY;
     if (rests && Math.hypot((held.x - x) * before.width, (held.y - y) * before.height) < 2) ({ x, y } = held);
     held = { clientX: to.clientX, clientY: to.clientY, x, y };
@@ -130,7 +130,7 @@ function makeZoom(canvas, model, changed) {
     fit: () => zoomTo(1),
     pan,
     reset,
-    /** Does what a key stands for; returns whether it stands for anything. */
+    /** Performs a key's action; returns whether it has one. */
     press: (key) => {
       keys[key]?.();
       return key in keys;
@@ -148,7 +148,7 @@ function makeZoom(canvas, model, changed) {
   };
 }
 
-/** The buttons for it. zoom: returns what `makeZoom` made, once there is one. */
+/** The zoom buttons. zoom: returns what `makeZoom` made, once it exists. */
 function makeZoomBar(zoom) {
   const level = node("span", { className: "level", role: "status" });
   const out = button("zoom-out", "−", "Zoom out (key −, or Ctrl and the wheel)", () => zoom()?.by(1 / ZOOM_STEP));

@@ -93,7 +93,7 @@ class Report:
         """The result of some work, or what to write in the row instead."""
         try:
             return work(), None
-        except Exception as error:  # noqa: BLE001  # not swallowed: the row and the last line say it, and the exit code is 1
+        except Exception as error:  # noqa: BLE001  # not swallowed: the row, the last line and the exit code show it
             expected = isinstance(error, NotThisTime | ImportError) or is_out_of_memory(error)
             reason = (NOT_MEASURED if expected else FAILED) + in_words(error)
             clear_frames(error)  # they hold tensors
