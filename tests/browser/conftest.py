@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 _numbers = count(1)
 _PASSED = pytest.StashKey[bool]()
-# A quiet machine needs a tenth of a second for what is expected; a busy one is no failure.
+# An idle machine needs a tenth of a second for what is expected; on a busy one the test must not fail.
 expect.set_options(timeout=30_000)
 FAKES = Path(__file__).resolve().parents[1] / "widgets"
 
@@ -36,13 +36,13 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture()
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go, for people to look at."""
+    """The folder for screenshots, for people to look at."""
     return tmp_path_factory.getbasetemp()
 
 
 @pytest.fixture(scope="session")
 def pages(browser: Browser) -> list[Page]:
-    """Pages on which a JupyterLab has started, without a notebook; whoever takes one and was content puts it back."""
+    """Pages on which a JupyterLab has started, without a notebook; a test that succeeds puts its page back."""
     return []
 
 
@@ -50,9 +50,9 @@ def pages(browser: Browser) -> list[Page]:
 def open_notebook(
     lab: Lab, browser: Browser, pages: list[Page], request: pytest.FixtureRequest
 ) -> Iterator[OpenNotebook]:
-    """Writes cells into a new notebook, opens it and runs it.
+    """Write cells into a new notebook, open it and run it.
 
-    Afterwards the page must have asked nothing of other machines, and have had no error.
+    Afterwards the page must not have contacted other machines, and must have had no error.
     """
     taken: list[Page] = []
     opened: list[Notebook] = []

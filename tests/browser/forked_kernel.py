@@ -1,10 +1,10 @@
-"""Kernels for the browser tests, forked from one process that has imported what their cells import.
+"""Kernels for the browser tests, forked from one process that has already imported what their cells import.
 
-A fresh kernel spends some 9 seconds of processor time on imports; the tests start about 25. Kernels as users have them
-run in the tests of a hub and in `test_notebooks.py`.
+A new kernel spends some 9 seconds of processor time on imports; the tests start about 25. Ordinary kernels run in the
+tests of a hub and in `test_notebooks.py`.
 
     python forked_kernel.py serve SOCKET            the process that forks
-    python forked_kernel.py SOCKET CONNECTION_FILE  what Jupyter starts in a kernel's place, and ends and interrupts
+    python forked_kernel.py SOCKET CONNECTION_FILE  what Jupyter starts, interrupts and ends instead of a kernel
 """
 
 import gc
@@ -17,13 +17,13 @@ import threading
 
 
 def serve(address: str) -> None:
-    """Forks a kernel for each connection, which says where and with what environment, until it is terminated."""
+    """Fork a kernel for each connection, which sends its folder and environment, until the process is terminated."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
-        server.listen()  # who connects from now on waits for the imports
+        server.listen()  # connections from now on wait for the imports
         _import_what_cells_import()
         gc.collect()
-        gc.freeze()  # a kernel's collections of garbage then leave what it shares with this process alone
+        gc.freeze()  # so that a kernel's garbage collections do not touch the memory that it shares with this process
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while True:
             connection, _ = server.accept()
@@ -49,7 +49,7 @@ def _import_what_cells_import() -> None:
 
 
 def _be_a_kernel(connection: socket.socket) -> None:
-    """Never returns. Ends when the other side does."""
+    """Run the kernel; never returns. Ends when the other side does."""
     with connection.makefile("r") as lines:
         told = json.loads(lines.readline())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -76,7 +76,7 @@ def _be_a_kernel(connection: socket.socket) -> None:
 
 
 def stand_for_a_kernel(address: str, file: str) -> None:
-    """Asks for a kernel, passes interrupts on to it, and ends with it."""
+    """Request a kernel, pass interrupts on to it, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is a kernel
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)

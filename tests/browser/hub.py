@@ -1,4 +1,4 @@
-"""A real JupyterHub on 127.0.0.1: its proxy, a password-less login, a server a user."""
+"""A real JupyterHub on 127.0.0.1: its proxy, a login without password, one server per user."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Hub:
         self._end()
 
     def log(self) -> str:
-        """The end of what the hub and its servers said."""
+        """The end of the log of the hub and its servers."""
         return (self._folder / "hub.log").read_text(errors="replace")[-4000:]
 
     def _answers(self) -> bool:
@@ -120,12 +120,12 @@ class Hub:
             self._log.close()
 
     def write(self, name: str, cells: list[str]) -> str:
-        """A notebook of code cells among `files`; returns its name."""
+        """Write a notebook of code cells into `files`; returns its name."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.files / name)
         return name
 
     def address(self, user: str, notebook: str) -> str:
-        """Where the browser finds a notebook, once the user is logged in."""
+        """The URL of a notebook, once the user is logged in."""
         return f"http://{HERE}:{self.port}/user/{user}/lab/tree/{notebook}?reset"

@@ -1,4 +1,4 @@
-"""A JupyterLab of its own on a free port, and a notebook in it as a person sees it: cells, image, question line."""
+"""A separate JupyterLab on a free port, and a notebook in it as a user sees it: cells, image, question line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 HERE = "127.0.0.1"
 FORKED_KERNEL = Path(__file__).with_name("forked_kernel.py")
-START_SECONDS = 180  # a quiet machine takes 3; a busy one is no failure
+START_SECONDS = 180  # an idle machine takes 3; on a busy one the test must not fail
 RUN_SECONDS = 240
 # No question about news, and no debugger, whose requests to a kernel that a test ends count as errors of the page; and
 # the page's own state can be asked (`window.jupyterapp`).
@@ -33,7 +33,7 @@ PAGE_CONFIG = {
     },
     "exposeAppInBrowser": True,
 }
-# Of cells that show their source; a folded one has no number.
+# Prompts of cells that show their source; a folded cell has no number.
 PROMPTS = (
     "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]"
     ".map(prompt => prompt.textContent.trim())"
@@ -41,7 +41,7 @@ PROMPTS = (
 OPEN = "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }); }"
 CLOSE = """async () => {
     for (const widget of [...window.jupyterapp.shell.widgets('main')].filter(widget => widget.context)) {
-        widget.context.model.dirty = false;  // else it would ask whether to save
+        widget.context.model.dirty = false;  // otherwise it would ask whether to save
         await widget.sessionContext.shutdown();
         widget.dispose();
     }
@@ -54,13 +54,13 @@ CHROMIUM_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Whatever is not on this machine cannot even be looked up: a page that works needs nothing from elsewhere.
+    # No other machine can even be looked up: a page that works needs nothing from elsewhere.
     f"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {HERE}",
 )
 
 
 class Lab:
-    """A JupyterLab server that knows nothing of the user's own configuration. A context manager."""
+    """A JupyterLab server without the user's own configuration. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
@@ -77,7 +77,7 @@ class Lab:
         config = self._folder / "config"
         (config / "labconfig").mkdir(parents=True)
         (config / "labconfig" / "page_config.json").write_text(json.dumps(PAGE_CONFIG))
-        # What the tests do not use only costs time to start.
+        # Extensions that the tests do not use only cost time at the start.
         unused = dict.fromkeys(("jupyter_server_terminals", "notebook"), False)
         (config / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": unused}}))
         isolated = {
@@ -113,7 +113,7 @@ class Lab:
         self._end()
 
     def _serve_kernels(self, spec: Path) -> None:
-        """Starts what forks kernels, and tells the server of it as its Python kernel."""
+        """Start the process that forks kernels, and register it as the server's Python kernel."""
         address = str(self._folder / "kernels.socket")
         spec.mkdir(parents=True)
         argv = [sys.executable, "-S", str(FORKED_KERNEL), address, "{connection_file}"]
@@ -147,11 +147,11 @@ class Lab:
                 process.wait()
 
     def address(self, notebook: str) -> str:
-        """Where the browser finds a notebook of `files`."""
+        """The URL of a notebook in `files`."""
         return f"http://{HERE}:{self._port}/lab/tree/{notebook}?reset&token={self._token}"
 
     def write(self, name: str, cells: list[str]) -> str:
-        """A notebook of code cells among `files`; returns its name."""
+        """Write a notebook of code cells into `files`; returns its name."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.files / name)
@@ -164,7 +164,7 @@ class Notebook:
     Args:
         page: a new one, or one of the same server on which a notebook was closed.
         address: of `Lab.address` or `Hub.address`.
-        seconds: the most that all cells may take.
+        seconds: the time limit for all cells.
         in_running_lab: whether the page is one on which a notebook was closed.
     """
 
@@ -181,7 +181,7 @@ class Notebook:
         for event, listener in self._listeners.items():
             page.on(event, listener)
         page.set_default_timeout(START_SECONDS * 1000)
-        if in_running_lab:  # to load and start it takes most of the time of most tests
+        if in_running_lab:  # loading and starting it takes most of the time of most tests
             page.mouse.move(0, 0)
             page.evaluate(OPEN, urlsplit(address).path.split("/lab/tree/")[1])
         else:
@@ -197,13 +197,16 @@ class Notebook:
         self.errors.append(f"{message.text} at {message.location}")
 
     def _wait_for_kernel(self) -> None:
-        """It has answered the notebook. Lab's status bar says `Idle` before there is one; cells run then are lost."""
+        """Wait until the kernel has answered the notebook.
+
+        Lab's status bar says `Idle` even before there is a kernel; cells run then are lost.
+        """
         context = "window.jupyterapp?.shell.currentWidget?.sessionContext"
         self.page.wait_for_function(f"() => {context}?.isReady && {context}.session?.kernel && true")
         self.page.evaluate(f"async () => {{ await {context}.session.kernel.info; }}")
 
     def _wait_for_prompts(self, numbered: str, timeout: float) -> None:
-        """Until a condition on `prompts` holds. A kernel may be `idle` for seconds before it takes what it was sent."""
+        """Wait until a condition on `prompts` holds. A kernel may be `idle` for seconds before it runs."""
         holds = f"() => {{ const prompts = {PROMPTS}; return {numbered}; }}"
         try:
             self.page.wait_for_function(holds, timeout=timeout * 1000)
@@ -212,7 +215,7 @@ class Notebook:
             raise RuntimeError(f"after {timeout:g} s the cells' prompts are {prompts}") from None
 
     def run_all(self, seconds: float = RUN_SECONDS) -> None:
-        """Runs every cell, and waits until each has its number or one has failed."""
+        """Run every cell, and wait until each has its number or one has failed."""
         self.panel.wait_for()
         self._wait_for_kernel()
         self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
@@ -225,18 +228,18 @@ class Notebook:
             raise AssertionError("a cell failed:\n" + self.panel.locator(failed).first.inner_text())
 
     def save(self) -> None:
-        """Writes the notebook with what its cells have shown."""
+        """Save the notebook with its outputs."""
         self.page.locator(".lm-MenuBar-itemLabel", has_text="File").first.click()
         self.page.locator(".lm-Menu-item[data-command='docmanager:save']").click()
         expect(self.page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")).to_have_count(0)
 
     def shut_down(self) -> None:
-        """Ends the kernel, which would hold memory until the last test."""
+        """End the kernel, which would hold memory until the last test."""
         self.page.evaluate(
             """async () => {
                 const lab = JSON.parse(document.getElementById("jupyter-config-data").textContent);
                 const token = new URL(document.location).searchParams.get("token") ?? lab.token;
-                const xsrf = document.cookie.match(/_xsrf=([^;]*)/)?.[1];  // behind a hub a cookie is who we are
+                const xsrf = document.cookie.match(/_xsrf=([^;]*)/)?.[1];  // behind a hub, a cookie identifies the user
                 const headers = { ...(token && { Authorization: `token ${token}` }), "X-XSRFToken": xsrf };
                 const ask = (path, method) => fetch(`${lab.baseUrl}api/sessions${path}`, { method, headers });
                 for (const { id } of await (await ask("", "GET")).json()) await ask(`/${id}`, "DELETE");
@@ -244,19 +247,19 @@ class Notebook:
         )
 
     def close(self) -> None:
-        """Ends the kernel and takes the notebook off the page, on which another can then be opened."""
+        """End the kernel and close the notebook, so that another can be opened on the page."""
         self.page.evaluate(CLOSE)
         for event, listener in self._listeners.items():
             self.page.remove_listener(event, listener)
 
     def hide_files(self) -> None:
-        """Closes the file browser at the side, which may be closed already."""
+        """Close the file browser at the side, if it is open."""
         opened = self.page.locator(".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current")
         if opened.count():
             opened.click()
 
     def run_cell(self, source: str) -> None:
-        """Puts Python into the last cell, which the notebook keeps for this, and runs it."""
+        """Put code into the last cell, which is reserved for this, and run it."""
         before = self.page.evaluate(PROMPTS)[-1]
         cell = self.panel.locator(".jp-CodeCell").last
         cell.locator(".cm-content").click()
@@ -266,7 +269,7 @@ class Notebook:
         self._wait_for_prompts(rf"/\d/.test(prompts.at(-1)) && prompts.at(-1) !== '{before}'", RUN_SECONDS)
 
     def choose_theme(self, name: str) -> None:
-        """By the menu, as a person does."""
+        """Choose a theme in the menu, as a user does."""
         menu = self.page.locator(".lm-Menu-itemLabel")
         self.page.locator(".lm-MenuBar-itemLabel", has_text="Settings").first.click()
         menu.get_by_text("Theme", exact=True).first.hover()
@@ -284,7 +287,7 @@ class Notebook:
 
     @property
     def image(self) -> Locator:
-        """What the mouse draws on, once the picture is there."""
+        """The area where the mouse draws, once the image has loaded."""
         self.page.wait_for_function(
             "() => document.querySelector(\".gpt4roi-chat img[alt='annotate me']\")?.naturalWidth > 0", timeout=20000
         )
@@ -297,13 +300,13 @@ class Notebook:
         return svg
 
     def place(self, x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
-        """Where on the screen pixel (x, y) of an image of that size lies."""
+        """The position on the screen of pixel (x, y) of an image of that size."""
         frame = self.image.bounding_box()
         assert frame is not None
         return frame["x"] + x * frame["width"] / size[0], frame["y"] + y * frame["height"] / size[1]
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """From one place on the screen to another, with the button down, as a hand does."""
+        """Move from one place on the screen to another, with the button down, as a hand does."""
         self.page.mouse.move(*start)
         self.page.mouse.down()
         self.page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, steps=4)
@@ -311,7 +314,7 @@ class Notebook:
         self.page.mouse.up()
 
     def draw(self, box: tuple[float, float, float, float], size: tuple[int, int], number: int) -> None:
-        """Draws region `number`; box in pixels of an image of that size."""
+        """Draw region `number`; box in pixels of an image of that size."""
         self.drag(self.place(*box[:2], size), self.place(*box[2:], size))
         expect(self.row(number)).to_be_attached()
 
@@ -337,7 +340,7 @@ class Notebook:
         return self.chat.locator(f".turn[data-turn='{number}']")
 
     def ask(self, text: str, turn: int) -> str:
-        """Types, presses Enter, waits for the answer; returns it."""
+        """Type a question, press Enter, and wait for the answer; returns it."""
         self.line.click()
         self.page.keyboard.type(text)
         self.page.keyboard.press("Enter")

@@ -25,7 +25,7 @@ HOVER_MS = 50
 
 @pytest.fixture()
 def open_inspector(open_notebook: Open) -> Open:
-    """`arguments` of an inspector over answers that need no model."""
+    """Open an inspector with these `arguments`, answers that need no model."""
 
     def open_(arguments: str = "fake_answer()", before: str = "", **size: int) -> Notebook:
         return open_notebook(
@@ -53,7 +53,7 @@ def canvas(notebook: Notebook, side: int = 0) -> Locator:
 
 
 def pixels(notebook: Notebook, side: int = 0) -> np.ndarray:
-    """(grid, grid, RGBA) as the browser has them."""
+    """The canvas's pixels in the browser, (grid, grid, RGBA)."""
     read = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
     return np.array(canvas(notebook, side).evaluate(read)).reshape(GRID, GRID, 4)
 

@@ -1,4 +1,4 @@
-"""What a person stumbled over in the conversation, with a stand-in for the model: several stumbles a notebook."""
+"""Problems that users had with the conversation, with a stand-in for the model: several per notebook."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     notebook = fake_chat("pause=0.1")
     problem, status = notebook.chat.locator(".problem"), notebook.chat.locator(".status")
 
-    # A double click asks once, and is no click on Stop.
+    # A double click asks once, and does not click Stop.
     notebook.line.fill("First?")
     notebook.button("ask").dblclick()
     expect(notebook.turn(1)).to_be_visible()
@@ -42,7 +42,7 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     expect(notebook.turn(1).locator(".stopped")).to_have_count(0)
     expect(notebook.button("ask")).to_be_enabled()
 
-    # What is typed right after Enter belongs to the next question.
+    # Text typed right after Enter belongs to the next question.
     notebook.line.click()
     notebook.page.keyboard.type("Second?")
     notebook.page.keyboard.press("Enter")
@@ -51,7 +51,7 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     assert question(notebook, 2) == "Second?"
     expect(notebook.line).to_have_value("Third")
 
-    # A region that is not there is not asked about.
+    # A question about a region that does not exist is not asked.
     enter(notebook, "What is region 1?")
     expect(problem).to_have_text(
         "The question names region 1, but there is no box yet; draw one on the image, then ask."
@@ -59,7 +59,7 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     expect(notebook.line).to_have_value("What is region 1?")
     expect(notebook.turn(3)).not_to_be_attached()
 
-    # A spelling whose meaning is plain is taken.
+    # A spelling with a clear meaning is accepted.
     notebook.draw((40, 40, 120, 120), SIZE, 1)
     enter(notebook, "What is <Region 1>?")
     expect(notebook.turn(3).locator(".user .chip")).to_have_text("region 1")
@@ -79,7 +79,7 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     notebook.button("undo").click()
     expect(notebook.line).to_have_value("What is <region1>?")
 
-    # Settings, of which a wrong one is put back in words.
+    # A wrong setting is restored, with a message.
     notebook.button("settings").click()
     fields = {name: notebook.chat.locator(f"input[data-setting='{name}']") for name in ("temperature", "seed")}
     fields["temperature"].fill("0.7")
@@ -88,7 +88,7 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     fields["temperature"].fill("")
     fields["temperature"].press("Tab")
     expect(fields["temperature"]).to_have_value("0.7")
-    expect(notebook.chat.locator(".panel .wrong").first).to_contain_text("from 0 to 2; it was put back")
+    expect(notebook.chat.locator(".panel .wrong").first).to_contain_text("from 0 to 2; the old value was restored")
     notebook.page.screenshot(path=shots / "conversation_settings.png")
     notebook.button("settings").click()
     enter(notebook, "What is <region1>?")
@@ -137,8 +137,8 @@ def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Ope
 
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")  # a kernel that restarts cannot be shut down
 
-    # The next day: no kernel knows of it, and the notebook still shows what was said.
-    notebook.reusable = False  # the page goes on missing the widgets
+    # The next day: no kernel knows of it, and the notebook still shows the conversation.
+    notebook.reusable = False  # the page keeps missing the widgets
     notebook.shut_down()
     page.goto(lab.address(file.name))
     expect(saved).to_be_visible()

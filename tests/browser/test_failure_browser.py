@@ -22,9 +22,9 @@ TESTS = Path(__file__).resolve().parents[1]
 APP_SECONDS = 240  # FiftyOne's server imports all of FiftyOne
 CHAT = ".gpt4roi-chat img[alt='annotate me']"
 SHOWN = dict.fromkeys(RUN_THROUGH_A_HUB, CHAT) | {"06_measure": "img.widget-image"}  # its gallery
-# FiftyOne's own hints would lie over its pictures.
+# FiftyOne's own hints would cover its images.
 NO_HINTS = "localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')"
-# The App asks for its makers' pages and for fonts, which a closed network does not have; it works without them.
+# The App requests its makers' pages and fonts, which a closed network does not have; it works without them.
 MAKERS = re.compile(
     r"^https://([a-z0-9-]+\.)*"
     r"(voxel51\.com|fiftyone\.ai|segment\.io|segment\.com|posthog\.com|gravatar\.com|googleapis\.com|gstatic\.com)/"
@@ -33,8 +33,8 @@ MAKERS = re.compile(
 
 def cells(folder: Path, name: str, mongo: Mongo) -> list[str]:
     return [
-        # Told here: the lab may have been started before the database, and FiftyOne would take the user's own then,
-        # with what earlier runs left in it.
+        # Set here: the lab may have been started before the database, and FiftyOne would then use the user's own, with
+        # the leftovers of earlier runs.
         f"import os, sys\nos.environ['FIFTYONE_DATABASE_URI'] = {mongo.uri!r}\n"
         f"sys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'widgets')!r}]\n"
         "from pathlib import Path\nfrom fakes import FakeGPT4RoI\n"
@@ -65,7 +65,7 @@ class Failures(Notebook):
         return self.page.frame_locator(".gpt4roi-app iframe")
 
     def until(self, expression: str) -> None:
-        """Waits in the kernel until a Python expression holds."""
+        """Wait in the kernel until a Python expression holds."""
         self.run_cell(
             f"import time; [time.sleep(0.2) for _ in range(300) if not ({expression})]; "
             f"print('HELD', {expression}, browser.loaded, browser._slices._tags)"
@@ -78,7 +78,7 @@ class Failures(Notebook):
 
 
 def browse(notebook: Failures, shots: Path) -> None:
-    """Filters, opens the App, clicks a failure there, loads it, asks again, tags it."""
+    """Filter, open the App, click a failure there, load it, ask again, tag it."""
     page = notebook.page
     panel = notebook.browser.locator(".gpt4roi-failures")
     panel.locator(".chart[data-dimension='error_kind'] .bar[data-value='wrong region']").click()
@@ -142,7 +142,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, mongo: Mongo) -> Iterator[Hub]
 
 
 class Visitor:
-    """A page that reaches nothing but the hub, logged in; `refused` and `sockets` are addresses."""
+    """A logged-in page that can reach only the hub; `refused` and `sockets` are addresses."""
 
     def __init__(self, page: Page, hub: Hub, user: str) -> None:
         self.page = page
@@ -168,7 +168,7 @@ class Visitor:
             route.abort()
 
     def check(self) -> None:
-        """Nothing was asked of anybody else, but for what FiftyOne's makers ask of themselves."""
+        """Nothing was requested from anybody else, except FiftyOne's requests to its makers."""
         assert [url for url in self.refused if not MAKERS.match(url)] == []
         assert {urlsplit(url).netloc for url in self.sockets} == {self._own}
 
@@ -180,7 +180,7 @@ def visitor(hub: Hub, browser: Browser) -> Iterator[Visitor]:
         yield Visitor(page, hub, "ada")
     finally:
         page.close()
-        print(hub.log())  # which pytest shows where a test failed
+        print(hub.log())  # which pytest shows if the test fails
 
 
 def test_through_a_hub_nothing_else_is_reached(hub: Hub, mongo: Mongo, visitor: Visitor, tmp_path: Path) -> None:

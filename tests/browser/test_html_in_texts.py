@@ -1,4 +1,4 @@
-"""HTML in texts that come from elsewhere is shown as text: nothing of it becomes part of the page, or runs."""
+"""HTML in texts from elsewhere is shown as text: none of it becomes part of the page, or runs."""
 
 from __future__ import annotations
 

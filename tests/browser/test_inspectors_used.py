@@ -1,4 +1,4 @@
-"""What stopped or misled people who used the inspectors, the failure browser and the lessons, with a real mouse."""
+"""Problems that users had with the inspectors, the failure browser and the lessons, with a real mouse."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Open = Callable[..., Notebook]
 TESTS = Path(__file__).resolve().parents[1]
 SEED = 5
 BOXES = [thing.box for thing in make_scene(SEED).objects[:2]]
-KERNEL_MS = 120_000  # for what a model computes first; a quiet machine needs a second
+KERNEL_MS = 120_000  # for the model's first computations; an idle machine needs a second
 LAPTOP = {"width": 1366, "height": 768}
 LOAD = (
     f"import sys, tempfile\nfrom pathlib import Path\nsys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'widgets')!r}]\n"
@@ -28,7 +28,7 @@ LOAD = (
 
 
 def middle(notebook: Notebook, canvas: Locator, box: tuple[float, ...]) -> tuple[float, float]:
-    """Where the middle of a box of the scene lies on the screen."""
+    """The position on the screen of the middle of a box of the scene."""
     svg = canvas.locator(".image svg")
     svg.scroll_into_view_if_needed()
     notebook.page.wait_for_timeout(300)
@@ -38,7 +38,7 @@ def middle(notebook: Notebook, canvas: Locator, box: tuple[float, ...]) -> tuple
 
 
 def assert_arrived(notebook: Notebook, place: Locator, view: Locator, name: str) -> None:
-    """What was opened is at the top of the page, has the focus, and was announced."""
+    """The opened inspector is at the top of the page, has the focus, and was announced."""
     expect(view).to_be_focused(timeout=KERNEL_MS)
     expect(view).to_have_attribute("aria-label", name)
     expect(view.locator(".gpt4roi-heard[role='status']")).to_have_text(f"{name} is open.")
@@ -51,7 +51,7 @@ def test_the_region_inspector_follows_the_hand_and_keeps_its_image_in_sight(open
     whole = notebook.panel.locator(".gpt4roi-roi-inspector")
     page, canvas = whole.locator(".gpt4roi-roi[data-ready]"), whole.locator(".gpt4roi-canvas")
     expect(page).to_be_visible(timeout=KERNEL_MS)
-    expect(canvas.locator(".notice")).to_have_text("Draw a box, or move one, and see what it is made of.")
+    expect(canvas.locator(".notice")).to_have_text("Draw a box, or move one, to see what it is made of.")
     pressed = page.locator(".chips button[aria-pressed='true']")
     expect(pressed).to_have_text("region 1")
     x, y = middle(notebook, canvas, BOXES[1])
@@ -125,7 +125,7 @@ def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: 
     notebook = open_notebook(LOAD, MONITOR, "TrainingMonitor(bare)", width=1366, height=1600)
     probed, bare = (notebook.panel.locator(".gpt4roi-monitor").nth(index) for index in (0, 1))
     expect(probed.locator(".probe")).to_have_count(len(make_scene(SEED).objects), timeout=KERNEL_MS)
-    notebook.hide_files()  # their list would leave a narrow page no room
+    notebook.hide_files()  # their list would leave no room on a narrow page
     for width in (1366, 820, 390):
         notebook.page.set_viewport_size({"width": width, "height": 1600})
         notebook.page.wait_for_timeout(500)
@@ -145,7 +145,7 @@ def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: 
 
 
 def test_a_lesson_leads_to_the_next_and_keeps_its_answers_folded(lab: Lab, browser: Browser, shots: Path) -> None:
-    """The last words of notebook 06, and one of its checks; what they lead to is a file beside it."""
+    """The last words of notebook 06, and one of its checks; they link to a file beside it."""
     lesson = nbformat.read(NOTEBOOKS["06_measure"], as_version=4)
     checks = [cell for cell in lesson.cells if cell.cell_type == "code" and "not tried yet" in cell.source]
     lesson.cells = [

@@ -10,7 +10,7 @@ from browser.lab import Lab, Notebook
 from lessons import NOTEBOOKS, RUN_IN_LAB, check, solved
 from playwright.sync_api import Browser, expect
 
-SECONDS = 900  # a quiet machine needs 200
+SECONDS = 900  # an idle machine needs 200
 TALL = 16_000  # pixels, so that Lab draws all cells at once
 
 
@@ -29,8 +29,8 @@ def test_a_lesson_runs_in_the_browser(
     notebook = Notebook(page, lab.address(file.name), SECONDS)
     try:
         assert notebook.panel.locator(shown).count() >= least
-        for picture in notebook.panel.locator(".jp-OutputArea img").all():
-            expect(picture).not_to_have_js_property("naturalWidth", 0)
+        for image in notebook.panel.locator(".jp-OutputArea img").all():
+            expect(image).not_to_have_js_property("naturalWidth", 0)
         page.screenshot(path=shots / f"{name}.png")
         notebook.save()
         check(nbformat.read(file, as_version=4))

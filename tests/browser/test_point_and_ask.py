@@ -9,7 +9,7 @@ from browser.lab import Notebook
 
 from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene
 
-# A scene that nothing was trained on or chosen by.
+# A scene that was used neither for training nor for choosing a model.
 SEED = 7_000_000
 SIZE = (336, 336)
 

@@ -1,4 +1,4 @@
-"""The image to draw on, as hands of all kinds use it: slips, selections, zoom, locked boxes, names, files."""
+"""The image to draw on, in real use: slips of the mouse, selections, zoom, locked boxes, names, files."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_drawing_survives_whatever_the_mouse_did_before(fake_chat: Open) -> None
     mouse.move(*middle)
     mouse.down()
     mouse.move(middle[0] + 30, middle[1] + 30, steps=3)
-    notebook.drag(*corners)  # a press without a release before it: the box in the hand ends, and its corner is taken
+    notebook.drag(*corners)  # a press without a release before it: the box being drawn ends, and its corner is grabbed
     wait_for_box(notebook, (168, 168, 280, 290), "a release was lost")
     mouse.move(*notebook.place(300, 310, SIZE), steps=3)
     page.wait_for_timeout(300)
@@ -101,7 +101,7 @@ def wait_for_box(notebook: Notebook, box: tuple[int, ...], after: object) -> Non
 
 
 def pinch(page: Page, at: tuple[float, float], apart: tuple[float, float]) -> None:
-    """Two fingers, from one distance to another, around a place."""
+    """Move two fingers around a place, from one distance to another."""
     touch = page.context.new_cdp_session(page)
 
     def fingers(distance: float) -> list[dict[str, float]]:
@@ -151,7 +151,7 @@ def test_zoom_and_pan_box_what_is_a_few_pixels_large(fake_chat: Open, shots: Pat
     expect(notebook.row(1)).to_be_attached()
     drawn = notebook.box(1)
     assert drawn == pytest.approx([3002, 1003, 3042, 1023], abs=1)
-    page.wait_for_timeout(400)  # until the kernel has said the same
+    page.wait_for_timeout(400)  # until the kernel has confirmed it
     notebook.drag(place(3042, 1023), place(3062, 1063))
     expect(notebook.row(1).locator("input[data-edge='y2']")).not_to_have_value(str(drawn[3]))
     assert notebook.box(1) == pytest.approx([3002, 1003, 3062, 1063], abs=1)
@@ -293,7 +293,7 @@ def test_large_and_unreadable_files(fake_chat: Open, tmp_path: Path, shots: Path
     assert large.stat().st_size > 10 * 2**20
     choose.set_input_files(large)
     expect(picker).to_be_hidden()
-    expect(notice(notebook)).to_contain_text("large.bmp of 5000 × 1000 pixels came at 4096 × 819")
+    expect(notice(notebook)).to_contain_text("large.bmp was shrunk from 5000 × 1000 to 4096 × 819 pixels")
     notebook.run_cell("print(chat.session.image.size)")
     expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("(4096, 819)\n")
     notebook.button("image").click()

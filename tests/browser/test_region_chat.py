@@ -64,7 +64,7 @@ def test_a_slow_kernel_does_not_tear_a_box_out_of_the_hand(fake_chat: Open) -> N
     notebook.page.mouse.move(*corners[2])
     notebook.page.mouse.down()
     notebook.page.mouse.move(*corners[3], steps=4)
-    notebook.page.wait_for_timeout(1500)  # what the kernel says of the first box arrives with the second in the hand
+    notebook.page.wait_for_timeout(1500)  # the kernel's message about the first box arrives while the second is drawn
     notebook.page.mouse.up()
     expect(notebook.row(2)).to_be_attached()
     assert notebook.box(1) == pytest.approx([60, 60, 160, 160], abs=1)
@@ -147,10 +147,10 @@ def test_another_image_from_gallery_and_from_a_file(fake_chat: Open, tmp_path: P
     scenes.nth(3).click()
     expect(notebook.row(1)).not_to_be_attached()
 
-    picture = tmp_path / "red.png"
-    Image.new("RGB", (300, 150), "red").save(picture)
+    file = tmp_path / "red.png"
+    Image.new("RGB", (300, 150), "red").save(file)
     notebook.button("image").click()
-    notebook.chat.locator(".gpt4roi-picker input[type=file]").set_input_files(picture)
+    notebook.chat.locator(".gpt4roi-picker input[type=file]").set_input_files(file)
     expect(notebook.chat.locator(".gpt4roi-picker")).to_be_hidden()
     notebook.run_cell("print(chat.session.image.size)")
     expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("(300, 150)\n")

@@ -16,13 +16,13 @@ from gpt4roi_nb.data.scenes.scene import make_scene
 
 Open = Callable[..., Notebook]
 SEED = 5
-KERNEL_MS = 120_000  # for what a model computes first; a quiet machine needs a second
+KERNEL_MS = 120_000  # for the model's first computations; an idle machine needs a second
 LOAD = (
     "from gpt4roi_nb import GPT4RoI\nfrom gpt4roi_nb.data.scenes import make_scene\n"
     "from gpt4roi_nb.widgets import RegionChat, RoIInspector\n"
     f"gpt4roi = GPT4RoI.from_pretrained()\nscene = make_scene({SEED})"
 )
-# What a canvas holds, as rows of RGBA.
+# The content of a canvas, as rows of RGBA.
 PIXELS = "canvas => [canvas.width, [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]]"
 
 
@@ -59,7 +59,7 @@ def test_maps_are_the_features_and_follow_the_box(open_notebook: Open, demo: GPT
     for name, share in shares.items():
         expect(page.locator(f"[data-part='{name}'] .value")).to_have_text(f"{100 * float(share[0]):.1f} %")
 
-    # The place under the mouse, and what is like it.
+    # The place under the mouse, and the places similar to it.
     grid = levels[0].shape[0]
     canvas = page.locator("canvas[data-of='levels'][data-level='0']")
     frame = canvas.bounding_box()

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from gpt4roi_nb.data.scenes.scene import make_scene
 
 Open = Callable[..., Notebook]
-TRAIN_MS = 240_000  # a quiet machine needs ten seconds
+TRAIN_MS = 240_000  # an idle machine needs ten seconds
 SEED = 5
 OBJECTS = len(make_scene(SEED).objects)
 TRAIN = f"""

@@ -1,4 +1,4 @@
-"""The authors' layout becomes ours with every tensor accounted for; what cannot be right is refused in words."""
+"""The authors' layout is converted to ours with every tensor accounted for; impossible input raises a clear error."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_tower_is_not_fetched_unasked(source, tmp_path):
 
 @pytest.mark.slow
 def test_hub_ids_come_from_the_hubs_cache_when_offline(source, clip, tmp_path):
-    """As huggingface_hub lays its cache out; nothing is asked of the network."""
+    """The cache as huggingface_hub lays it out; nothing is requested from the network."""
     for name, folder in (("some/delta", source), ("some/clip", clip)):
         repository = tmp_path / "cache" / f"models--{name.replace('/', '--')}"
         shutil.copytree(folder, repository / "snapshots" / ("a" * 40))
@@ -322,7 +322,7 @@ def test_a_base_of_the_right_shapes_that_is_another_model_is_refused(delta, size
 
 @pytest.fixture
 def wrong_base(sizes, tmp_path):
-    """Another model's, with what looks like Llama 2 in its configuration."""
+    """Another model's base, with a configuration that looks like Llama 2's."""
     other = cut(parts(tiny_original(seed=9))[0])[1]
     return write_base(tmp_path / "wrong", other, {**sizes, "vocab_size": 1000, "rms_norm_eps": 1e-5})
 
@@ -470,7 +470,7 @@ def test_a_missing_shard_is_named(source, clip, tmp_path):
 
 
 def test_of_several_layouts_the_one_that_is_whole_is_read(source, state, sizes, clip, tmp_path):
-    """As some releases leave behind: indices of shards that are not there, and a file beside an index."""
+    """As in some releases: indices of shards that do not exist, and a file beside an index."""
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         (source / index).write_text(json.dumps({"weight_map": dict.fromkeys(state, "absent.bin")}))
     with pytest.raises(FileNotFoundError, match=r"lacks its weights file absent\.bin"):
@@ -646,7 +646,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_it_begins(source, clip, tmp_
 @pytest.mark.slow
 @pytest.mark.tmpfs
 def test_on_a_real_disk_that_is_full_it_says_so_and_goes_on_later(source, clip, tmp_path):
-    """A tmpfs of 51 MB in a namespace of its own: too small at first, then freed."""
+    """A tmpfs of 51 MB in its own namespace: too small at first, then freed."""
     disk = tmp_path / "disk"
     disk.mkdir()
     convert_it = f"{sys.executable} -m gpt4roi_nb.checkpoint convert {source} {disk}/target --vision {clip}"

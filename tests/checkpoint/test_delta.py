@@ -1,4 +1,4 @@
-"""The sum is float16's, and a base that is not the delta's own is noticed by the rounding of the differences."""
+"""The sum is computed in float16, and a wrong base is detected by the rounding of the differences."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_small_tensors_are_judged_together():
 
 def test_unrelated_matrices_are_told_by_their_norms_where_rounding_says_nothing():
     base, other = drawn(0).half(), drawn(2).half()
-    delta = drawn(1) - base.float()  # taken in float32
+    delta = drawn(1) - base.float()  # computed in float32
     assert odd_share(delta.half()) > MAX_ODD
     Adder().add(delta, base, "x")
     with pytest.raises(ValueError, match="the norm is that of two unrelated matrices"):

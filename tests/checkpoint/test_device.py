@@ -1,4 +1,4 @@
-"""An NVIDIA device that PyTorch cannot use is told of in one sentence with both versions; without one nothing is."""
+"""One sentence with both versions explains why PyTorch cannot use an NVIDIA device; without one there is no warning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_CUDA_SMI = "| NVIDIA-SMI 535.161.07      Driver Version: 535.161.07   CUDA Ve
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Makes a machine of these facts, whatever this one is. smi: what nvidia-smi prints, or (script, of it all)."""
+    """Simulate a machine, whatever this one is. smi: what nvidia-smi prints, or a whole script in its place."""
 
     def make(*, node="", kernel="", smi="", build: str | None = "13.0", version="2.14.1"):
         (tmp_path / "dev").mkdir()

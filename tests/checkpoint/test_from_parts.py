@@ -1,4 +1,4 @@
-"""A GPT4RoI begins from any decoder and tower: it trains, answers, and comes back from a folder."""
+"""A GPT4RoI can start from any decoder and tower: it trains, answers, and survives saving and loading."""
 
 from __future__ import annotations
 
@@ -312,9 +312,7 @@ def test_an_incomplete_checkpoint_is_refused(language_model, vision_tower, tmp_p
     for file in vision_tower.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        ValueError, match=r"must contain all weights of a SiglipVisionModel, but \d+ tensors"
-    ):
+    with pytest.raises(ValueError, match=r"must contain all weights of a SiglipVisionModel, but \d+ tensors"):
         assemble(language_model, tmp_path)
 
 
@@ -324,7 +322,7 @@ def _shapes(gpt4roi):
 
 @pytest.mark.slow
 def test_the_page_on_other_models_runs_as_it_is_written(root, tmp_path, monkeypatch):
-    """Its hub ids are folders here, since a folder comes before a hub id."""
+    """Its hub ids are folders here, since a folder takes precedence over a hub id."""
     blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "other_models.md").read_text(), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     save_language_model(tmp_path / "Qwen" / "Qwen3-0.6B", "qwen3")

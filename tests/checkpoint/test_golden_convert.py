@@ -1,4 +1,4 @@
-"""A checkpoint in the authors' layout at the real widths converts and gives the numbers recorded from their code."""
+"""A checkpoint in the authors' layout, at the real widths, is converted and gives the numbers from their code."""
 
 from __future__ import annotations
 

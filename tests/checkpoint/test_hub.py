@@ -1,4 +1,4 @@
-"""A checkpoint of a hub passes the checks of a folder, and its weights are fetched after all that can be checked."""
+"""A hub's checkpoint gets the same checks as a folder, and its weights are downloaded after all possible checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME = "some/model"
 
 
 def publish(folder: Path, cache: Path, name: str = NAME, commit: str = COMMIT, revision: str = "main", only=None):
-    """Lays a folder out in a hub's cache as huggingface_hub does: links to blobs. Links are taken over as they are."""
+    """Lay a folder out in a hub's cache as huggingface_hub does: links to blobs. Links are copied as they are."""
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot, blobs, refs = repository / "snapshots" / commit, repository / "blobs", repository / "refs"
     for place in (snapshot, blobs, refs):
@@ -48,7 +48,7 @@ def publish(folder: Path, cache: Path, name: str = NAME, commit: str = COMMIT, r
 
 
 class Hub:
-    """In the place of `snapshot_download`: a hub that gives what is asked for, and remembers it."""
+    """A replacement for `snapshot_download`: a hub that gives what is requested, and remembers it."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache = folder, cache
@@ -83,7 +83,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["folder", "hub"])
 def named(request, cache):
-    """What a folder is loaded by: its path, or the hub id under which it lies in the hub's cache."""
+    """The name to load a folder by: its path, or its hub id in the hub's cache."""
 
     def name_of(folder: Path, name: str = NAME):
         if request.param == "folder":
@@ -118,7 +118,7 @@ def with_text(name: str, text: str):
 
 
 def with_tensor(change_of):
-    """Changes the first matrix of the weights in whose name there is "layers.0."."""
+    """Change the first matrix of the weights whose name contains "layers.0."."""
 
     def change(folder: Path) -> None:
         tensors = load_file(folder / WEIGHTS)
@@ -149,7 +149,7 @@ def cut_short(folder: Path) -> None:
 
 
 NESTED = "[" * 5000 + "]" * 5000
-# How a checkpoint is broken, what is raised, and words of the message.
+# How a checkpoint is broken, the exception, and a part of its message.
 ALL_MODELS = {
     "an adapter": (with_json("adapter_config.json", peft_type="LORA"), ValueError, r"holds an adapter \(adapter_con"),
     "digits": (with_text("config.json", "9" * 5000), ValueError, r"config\.json' holds a whole number of 5000 digits"),
@@ -306,7 +306,7 @@ def test_of_several_layouts_the_first_that_is_whole_is_fetched(tmp_path, cache, 
 
 
 def test_a_snapshot_that_is_known_to_be_incomplete_lacks_a_file(saved, cache, monkeypatch):
-    """Offline: huggingface_hub refuses a snapshot that lacks any file that matches, such as another tokenizer's."""
+    """Offline, huggingface_hub rejects a snapshot that lacks any matching file, such as another tokenizer's."""
     only = {file.name for file in saved.iterdir()} - {WEIGHTS}
     snapshot = publish(saved, cache, only=only)
 
@@ -337,7 +337,7 @@ def test_a_download_that_broke_off_is_told_how_to_go_on(saved, cache, monkeypatc
         return given(name, allow_patterns=allow_patterns, **options)
 
     monkeypatch.setattr(hub, "snapshot_download", breaks_off)
-    with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{NAME}'.* as a hub id .{error}") as raised:
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{NAME}'.* as a hub id failed .{error}") as raised:
         load(NAME)
     assert (hub.HOW_TO_RESUME.format(NAME) in str(raised.value)) == goes_on
 

@@ -1,4 +1,4 @@
-"""A checkpoint survives saving and loading, and a broken one is refused with the name of what is wrong."""
+"""A checkpoint survives saving and loading, and a broken one raises an error that names what is wrong."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_a_config_that_transformers_cannot_build_is_named(copied):
 
 @pytest.fixture
 def nothing_built(monkeypatch):
-    """Building the model, which may take hours or all memory, fails the test."""
+    """Make the test fail if it builds the model, which may take hours or all memory."""
 
     def fail(*args, **kwargs):
         raise AssertionError("the model was built")

@@ -1,4 +1,4 @@
-"""The published start: a SentencePiece folder as Vicuna's, and LLaVA's projector with its two rows."""
+"""The published start of training: a SentencePiece folder like Vicuna's, and LLaVA's projector with its two rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH, TOWER_WIDTH, PIECES = 32, 16, 1000
 
 @pytest.fixture(scope="module")
 def vicuna(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As Vicuna-7B-v0's folder: tokenizer.model, `[PAD]` with a row of its own, wrong ids in config.json, float16."""
+    """Like Vicuna-7B-v0's folder: tokenizer.model, `[PAD]` with its own row, wrong ids in config.json, float16."""
     folder = tmp_path_factory.mktemp("start") / "vicuna"
     torch.manual_seed(0)
     sizes = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

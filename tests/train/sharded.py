@@ -1,8 +1,9 @@
-"""A training from a file, divided between processes on CPUs, which accelerate divides among GPUs only.
+"""A training from a file, sharded over processes on CPUs, although accelerate only shards over GPUs.
 
-`sharded.py FOLDER CHECKPOINT` does the trainings of FOLDER/runs.json, one after the other: a file for each process, a
-port for them to meet, and the step whose checkpoint is cut short by a kill, or null. Process N writes what it saw of
-its weights, which are those of CHECKPOINT, to FOLDER/seenN.json. All but accelerate's choice to divide runs as shipped.
+`sharded.py FOLDER CHECKPOINT` runs the trainings in FOLDER/runs.json, one after the other: a file per process, a port
+for them to meet, and the step during whose checkpoint the process is killed, or null. Process N writes what it saw of
+its weights, which are those of CHECKPOINT, to FOLDER/seenN.json. Everything but accelerate's choice to shard is as
+shipped.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def begin_sharded(self, *args, fsdp_plugin=None, **kwargs) -> None:
 
 
 def observed(seen: Path, stored: dict[str, torch.Tensor]):
-    """`divide`, which writes down what it is given and what it makes."""
+    """`divide`, and record its input and its result."""
 
     def divide(accelerator, model) -> None:
         before = [weight.is_meta for weight in model.parameters()]
@@ -68,7 +69,7 @@ def killed_at(step: int):
 
 
 def start(rank: int, config: Path, environment: dict[str, str], seen: Path, checkpoint: Path, kill: int | None) -> int:
-    """A process of its own, which has imported all that this one has; returns its id."""
+    """Start a process that has already imported everything that this one has; returns its id."""
     child = os.fork()
     if child:
         return child
@@ -87,7 +88,7 @@ def start(rank: int, config: Path, environment: dict[str, str], seen: Path, chec
 
 
 def finish(children: list[int]) -> list[int]:
-    """Exit codes in the order in which the processes end; as torchrun does, the first that fails ends the others."""
+    """Exit codes in the order in which the processes end; as in torchrun, the first failure ends the others."""
     codes = []
     while children:
         child, status = os.wait()

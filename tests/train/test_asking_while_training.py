@@ -26,7 +26,7 @@ def learning(tmp_path, gpt4roi, **options):
 
 
 def said(session) -> tuple[list[str], torch.Tensor]:
-    """What is answered in a conversation, and the log-probabilities of its tokens."""
+    """The answers in a conversation, and the log-probabilities of their tokens."""
     session.reset()
     asked = session.ask(QUESTION, boxes=BOX, max_new_tokens=TOKENS)
     return [asked.text], torch.tensor(asked.logprobs)

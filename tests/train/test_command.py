@@ -1,4 +1,4 @@
-"""The command line of training: a file says what is trained on what, by one process or several."""
+"""The command line of training: a file configures model and data, for one process or several."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_number_may_be_written_without_a_dot_and_what_fails_in_training_keeps_
     [(1, {"region_encoder"}), (2, {"region_encoder", "multi_modal_projector", "language_model"})],
 )
 def test_each_data_set_of_a_file_has_its_own_folder_in_either_stage(tmp_path, stage, parts):
-    """Two of COCO's files, which tell the same source, and one that tells another source than its format's name."""
+    """Two of COCO's files, which have the same source, and one with another source than its format's name."""
     coco = annotation_files.coco(tmp_path / "one")
     other = annotation_files.coco(tmp_path / "two")
     other.annotations.write_text(other.annotations.read_text().replace("0000000000", "1111111111"))
@@ -209,7 +209,7 @@ def test_each_of_several_processes_loads_what_its_launcher_can_place(monkeypatch
     assert placement({}, None) == (None, None) and placement({}, "float16") == (None, "float16")
     assert placement(several, None) == ("cpu", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert placement(several, None) == ("cpu", "auto")  # 2 bytes a parameter that does not train, not 4
+    assert placement(several, None) == ("cpu", "auto")  # 2 bytes per parameter that does not train, not 4
     assert placement(divided, None) == ("cpu", None)  # FSDP divides weights of one dtype, in which Adam can step
     assert placement(divided, "bfloat16") == ("cpu", "bfloat16")
 
@@ -228,7 +228,7 @@ def test_two_launched_processes_train_as_one_does(tmp_path):
     for processes in (1, 2):
         output = tmp_path / f"out{processes}"
         file = tmp_path / f"{processes}.yaml"
-        # Of indexes of their own, so that two processes build one at the same time.
+        # With their own indexes, so that two processes build one at the same time.
         data = [{**each, "cache": str(tmp_path / f"cache{processes}")} for each in sets]
         whole = {**config, "data": data, "output_dir": str(output), "batch_size": 2 // processes}
         file.write_text(yaml.safe_dump(whole))

@@ -1,4 +1,4 @@
-"""What a training needs is known before it begins: by hand for GPT4RoI-7B, and as PyTorch keeps it."""
+"""A training's memory is known before it begins: computed by hand for GPT4RoI-7B, and as PyTorch uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ADAPTERS = 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
 
 @pytest.fixture(scope="module")
 def seven():
-    """GPT4RoI-7B in bfloat16, without its numbers."""
+    """GPT4RoI-7B in bfloat16, without its weights' values."""
     return skeleton(GPT4RoIConfig()).to(torch.bfloat16)
 
 
@@ -162,7 +162,7 @@ def test_weights_are_room_for_a_training_on_their_own_device(monkeypatch, there,
 
 
 def kept_bytes(compute, model) -> int:
-    """What autograd keeps of a forward pass, beside the weights."""
+    """The bytes that autograd keeps of a forward pass, besides the weights."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
 

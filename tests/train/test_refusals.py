@@ -1,4 +1,4 @@
-"""What a training cannot be: numbers that are none, a second one beside it, or larger than the disk."""
+"""Trainings that raise an error: wrong numbers, a second one at the same time, or one larger than the disk."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def running(gpt4roi, folder: Path, output: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_a_second_training_in_one_process_is_refused(tmp_path, same):
-    """Of one model they would both move the weights; of two, accelerate's state would fail the first."""
+    """With one model, both would change the weights; with two, accelerate's state would make the first one fail."""
     gpt4roi = tiny_gpt4roi(seed=1)
     other = gpt4roi if same else tiny_gpt4roi(seed=2)
     with running(gpt4roi, tmp_path, tmp_path / "out") as first:

@@ -1,4 +1,4 @@
-"""FSDP 2 in two processes: the weights are read once, and a killed training goes on as if nothing had been."""
+"""FSDP 2 in two processes: the weights are read once, and a killed training continues as if nothing had happened."""
 
 from __future__ import annotations
 

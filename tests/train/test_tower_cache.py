@@ -1,4 +1,4 @@
-"""What is kept of an image, once its file is damaged, is not there: the tower runs again."""
+"""A damaged file in the cache counts as missing: the tower runs again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training trains what it says it does, and goes on where it was, whatever ended it."""
+"""Training trains what it says, and continues where it was, whatever ended it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_loss_is_the_mean_over_the_labelled_tokens(tmp_path):
 
 
 def in_process(folder: Path, output: Path, options: dict, before: str = "") -> subprocess.CompletedProcess[str]:
-    """`learnable.py` as a process of its own, with `before` run first."""
+    """Run `learnable.py` as a separate process, after the code in `before`."""
     script = f"import sys, runpy; sys.path.insert(0, {str(TESTS)!r})\n{before}\n"
     script += f"sys.argv = ['learnable', {str(folder)!r}, {str(output)!r}, {json.dumps(options)!r}]\n"
     script += "runpy.run_module('learnable', run_name='__main__')\n"
@@ -130,8 +130,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mixture_killed_in_its_second_epoch_goes_on_with_the_same_words_and_pictures(tmp_path):
-    """Several data sets, worded anew each epoch, images mirrored and shifted at random, read by a worker."""
+def test_a_mixture_killed_in_its_second_epoch_goes_on_with_the_same_words_and_images(tmp_path):
+    """Several data sets, worded differently each epoch, images mirrored and shifted at random, read by a worker."""
     options = {"mixed": True, "augment": True, "workers": 1, "save_steps": 2}
     whole = losses(run(tmp_path, tmp_path / "whole", **options))
     killed = in_process(tmp_path, tmp_path / "out", options, before=KILL.format(step=10))
@@ -211,7 +211,7 @@ def test_another_choice_of_parts_is_not_continued(tmp_path):
     ],
 )
 def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, mixed, changes, words):
-    """Its place in the data would mean other records; the weights that were given are untouched."""
+    """Its position in the data would mean other records; the given weights are not changed."""
     run(tmp_path, tmp_path / "out", mixed=mixed, epochs=1)
     gpt4roi, options = tiny_gpt4roi(seed=2), {**OPTIONS, **changes}
     given = records(tmp_path, options.pop("count", 12))
@@ -413,11 +413,13 @@ def test_the_named_layers_can_be_divided_and_give_the_same_loss(tmp_path):
 def test_what_makes_no_sense_is_refused(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         run(tmp_path, tmp_path / "out", **options)
-    with pytest.raises(ValueError, match="there is no data"):
+    with pytest.raises(ValueError, match="there are no data"):
         train(tiny_gpt4roi(), [], tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="the data do not know which folder their images are in; name it"):
         train(tiny_gpt4roi(), records(tmp_path), output_dir=tmp_path / "out")
-    with pytest.raises(TypeError, match=r"no keyword warmup; give warmup_steps=0\.03: a number of steps, or below 1"):
+    with pytest.raises(
+        TypeError, match=r"no keyword warmup; give warmup_steps=0\.03: a number of steps, or, if below 1"
+    ):
         run(tmp_path, tmp_path / "out", warmup=0.03)
 
 
@@ -426,7 +428,7 @@ def test_what_makes_no_sense_is_refused(tmp_path, options, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_damaged_picture_is_counted_and_listed_and_nothing_is_learnt_of_it(tmp_path, caplog, batch_size):
+def test_a_damaged_image_is_counted_and_listed_and_nothing_is_learnt_of_it(tmp_path, caplog, batch_size):
     data = records(tmp_path)
     (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:100])  # of records 3 and 9
     options = {**OPTIONS, "stage": 1, "epochs": 1, "batch_size": batch_size, "workers": 1 if batch_size == 3 else 0}
@@ -442,7 +444,7 @@ def test_a_damaged_picture_is_counted_and_listed_and_nothing_is_learnt_of_it(tmp
 
 def test_data_of_which_nothing_can_be_read_are_refused(tmp_path):
     data = records(tmp_path)
-    with pytest.raises(ValueError, match=r"none of 12 records, drawn evenly from all, can be used; the first: no such"):
+    with pytest.raises(ValueError, match=r"none of 12 evenly spaced records can be used; the first: no such"):
         train(tiny_gpt4roi(), data, tmp_path / "elsewhere", tmp_path / "out", **OPTIONS)
 
 
@@ -450,7 +452,7 @@ def test_data_of_which_nothing_can_be_read_are_refused(tmp_path):
 
 
 def tower_calls(gpt4roi) -> list[int]:
-    """Images in each call of the tower from now on."""
+    """The number of images in each call of the tower from now on."""
     calls: list[int] = []
     gpt4roi.model.vision_tower.register_forward_pre_hook(
         lambda module, args, kwargs: calls.append(len(args[0])), with_kwargs=True

@@ -1,4 +1,4 @@
-"""What the widgets' tests share."""
+"""Shared set-up of the widgets' tests."""
 
 from __future__ import annotations
 

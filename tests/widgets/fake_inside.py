@@ -1,4 +1,4 @@
-"""An answer and its attention without a model: random numbers that have the properties of real ones."""
+"""An answer and its attention without a model: random numbers with the properties of real ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SINKS = (0, FIRST_IMAGE + 5)
 
 
 class FakeAttention(Attention):
-    """The public face of `Attention`, of random weights whose rows sum to 1; two sinks."""
+    """The public interface of `Attention`, with random weights whose rows sum to 1, and two sinks."""
 
     def __init__(self, seed: int = 0, regions: int = 1) -> None:
         rng = torch.Generator().manual_seed(seed)
@@ -77,7 +77,7 @@ class FakeAttention(Attention):
 
 @dataclass(frozen=True)
 class FakeAnswer(Answer):
-    """ablated: what was asked to be ablated, as (region, how, generate)."""
+    """ablated: the requested ablations, as (region, how, generate)."""
 
     seed: int = 0
     regions: int = 1

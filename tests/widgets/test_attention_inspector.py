@@ -1,4 +1,4 @@
-"""What the attention inspector sends to the browser, and what it does with what comes back."""
+"""What the attention inspector sends to the browser, and how it handles the replies."""
 
 from __future__ import annotations
 
@@ -100,20 +100,20 @@ def test_half_precision_is_shown_as_well(attention: FakeAttention) -> None:
 
 
 def opened(*arguments: Any, **options: Any) -> AttentionInspector:
-    """An inspector with all that it computes at opening."""
+    """An inspector, after everything that it computes at opening."""
     inspector = AttentionInspector(*arguments, **options)
     inspector._worker.wait()
     return inspector
 
 
 def tell(inspector: AttentionInspector, **content: Any) -> None:
-    """Sends as the browser does, and waits for what it leads to."""
+    """Send a message as the browser does, and wait for its effects."""
     inspector.view._handle_custom_msg(content, [])
     inspector._worker.wait()
 
 
 class Wire:
-    """What an inspector sends, and a way to send to it as the browser does."""
+    """The messages that an inspector sends, and a way to send to it as the browser does."""
 
     def __init__(self, inspector: AttentionInspector, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
@@ -237,7 +237,7 @@ def test_what_there_is_not_cannot_be_chosen(wrong: dict[str, Any], error: type[E
 
 
 class SlowAnswer(FakeAnswer):
-    """One whose ablations wait for `gate`; `started` says that one runs."""
+    """An answer whose ablations wait for `gate`; `started` says that one runs."""
 
     gate, started = threading.Event(), threading.Event()
 
@@ -296,7 +296,7 @@ def test_closing_while_a_test_runs_neither_waits_nor_shows_it(slow_answer: SlowA
 
 
 def test_what_is_no_answer_is_refused() -> None:
-    with pytest.raises(TypeError, match="expected an Answer or an Attention, but a str came"):
+    with pytest.raises(TypeError, match="expected an Answer or an Attention, but got a str"):
         AttentionInspector("a red star")
 
 

@@ -1,4 +1,4 @@
-"""Boxes of a file: CSV with and without a header, COCO's annotations and results, and what is wrong with a file."""
+"""Boxes from a file: CSV with and without a header, COCO's annotations and results, and errors in files."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_boxes_outside_are_left_out_and_the_surest_are_taken() -> None:
     [
         ("", "columns are missing"),
         ("a,b\n1,2", "columns are a, b"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "no annotations"),
-        ("x1,y1,x2,y2\n900,900,950,950", "no box of the file lies in this image of 640 × 480"),
+        ("x1,y1,x2,y2\n900,900,950,950", "no box of the file is in this image of 640 × 480"),
         ('[{"image_id": 1, "bbox": "box"}]', "four numbers"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a failure is called in a widget."""
+"""The messages about failures in a widget."""
 
 from __future__ import annotations
 

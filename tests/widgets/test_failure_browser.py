@@ -1,4 +1,4 @@
-"""The failure browser as a person and as Python use it: without a database, and with a real one and the real App."""
+"""The failure browser, used by clicks and from Python: without a database, and with a real one and the real App."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def browser(result: Result) -> FailureBrowser:
 
 
 def tell(browser: FailureBrowser, **content: Any) -> None:
-    """Sends as the browser does, and waits for what it leads to."""
+    """Send a message as the browser does, and wait for its effects."""
     browser.panel._handle_custom_msg(content, [])
     browser._worker.wait()
 
@@ -130,11 +130,11 @@ def test_bad_ids_and_empty_selections_are_said_in_words(browser) -> None:
         browser.load(["nowhere"])
     with pytest.raises(RuntimeError, match="nothing is loaded"):
         browser.ask()
-    with pytest.raises(ValueError, match="nothing is loaded to be tagged"):
+    with pytest.raises(ValueError, match="nothing is loaded to tag"):
         browser.tag("odd")
     tell(browser, type="toggle", dimension="kind", value="no such kind")
     tell(browser, type="load")
-    assert browser.panel.problem == "The filters leave no failure to load."
+    assert browser.panel.problem == "No failure passes the filters, so there is nothing to load."
     assert browser.panel.busy == ""
     with pytest.raises(TypeError, match="expected a Result first"):
         FailureBrowser(FakeGPT4RoI())
@@ -146,7 +146,7 @@ def test_more_than_are_loaded_at_a_time_are_counted(browser, monkeypatch) -> Non
     monkeypatch.setattr(module, "MAX_LOADED", 3)
     tell(browser, type="load")
     assert len(browser.loaded) == 3
-    assert browser.panel.notice.startswith(f"3 of {wrong} are loaded; filter, or select fewer")
+    assert browser.panel.notice.startswith(f"3 of {wrong} are loaded; to get the others, filter, or select fewer")
     browser.where(kind="ring", size_bin="small")
     tell(browser, type="load")
     assert 0 < len(browser.loaded) <= 3 and browser.panel.notice == ""
@@ -178,8 +178,8 @@ def test_the_databases_folder_is_told_to_whatever_connects(result, monkeypatch, 
 def test_without_a_model_the_regions_are_shown(result) -> None:
     browser = FailureBrowser(result)
     browser.load(["toys/2/1"])
-    (picture,) = browser._talk.children
-    assert picture.value[:4] == b"\x89PNG"
+    (shown,) = browser._talk.children
+    assert shown.value[:4] == b"\x89PNG"
     with pytest.raises(RuntimeError, match="nothing is loaded to ask about"):
         browser.ask()
 
@@ -247,7 +247,7 @@ def test_what_the_model_computes_for_a_click_keeps_nothing_waiting(browser) -> N
     assert begun.wait(PATIENCE) and browser.panel.busy == "Loading…" and browser.loaded == []
     browser.panel._handle_custom_msg({"type": "toggle", "dimension": "kind", "value": "ring"}, [])
     assert set(browser.table["kind"]) == {"ring"} and browser.panel.busy == "Loading…"
-    browser.panel._handle_custom_msg({"type": "load"}, [])  # not while something else goes on
+    browser.panel._handle_custom_msg({"type": "load"}, [])  # ignored while something else runs
     goes_on.set()
     browser._worker.wait()
     assert len({browser._rows[item]["kind"] for item in browser.loaded}) > 1 and browser.panel.busy == ""
@@ -274,7 +274,7 @@ def test_closing_while_something_is_loaded_neither_waits_nor_keeps_it(browser) -
 
 
 class BrokenSession:
-    """FiftyOne's session while its thread has lost the App's server: what is set now is an error, as there."""
+    """FiftyOne's session after its thread has lost the App's server: setting anything raises an error, as there."""
 
     def __init__(self) -> None:
         self._client = SimpleNamespace(_connected=False)
@@ -311,7 +311,7 @@ def test_a_selection_in_the_app_is_loaded_asked_and_tagged(fiftyone, browser, mo
         tell(browser, type="open")
         assert browser.panel.problem == ""
         app = browser.app
-        # As the hub's proxy passes it on, with words on who else reaches the port.
+        # As the hub's proxy passes it on, with a warning about who else can reach the port.
         assert browser.frame.url.startswith(f"/user/ada/proxy/{app.port}/?proxy=/user/ada/proxy/{app.port}/")
         assert browser.panel.notice == NO_LOGIN.format(port=app.port)
         dataset = fiftyone.load_dataset("toys")

@@ -14,7 +14,7 @@ from gpt4roi_nb.capture import Attention
 from gpt4roi_nb.widgets import AttentionInspector, RegionChat, RoIInspector
 
 BOXES = [(4.0, 6.0, 30.0, 40.0), (28.0, 10.0, 60.0, 44.0)]
-PATIENCE = 60  # seconds; a quiet machine needs a tenth of one
+PATIENCE = 60  # seconds; an idle machine needs a tenth of one
 
 
 @pytest.fixture()

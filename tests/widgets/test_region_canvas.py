@@ -64,7 +64,7 @@ def test_the_release_may_be_told_before_the_box_arrives(canvas) -> None:
 
 
 def test_a_box_counts_beside_one_that_a_click_left_a_moment_ago(canvas) -> None:
-    tell(canvas, type="pressed")  # the browser has not heard yet that the click's box is gone
+    tell(canvas, type="pressed")  # the browser does not know yet that the click's box is gone
     send(canvas, [raw(1, 2, 0, 0), raw(10, 20, 0, 0)])
     send(canvas, [raw(1, 2, 0, 0), raw(10, 20, 30, 40)])
     assert canvas.regions == ()  # it may still be in the person's hand

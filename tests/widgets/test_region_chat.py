@@ -1,4 +1,4 @@
-"""The chat as a person and as Python use it, with a stand-in for the model."""
+"""The chat, used by typing and from Python, with a stand-in for the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_chat(reply: Callable[[str], str] | None = None, pause: float = 0.0) -> 
 
 
 def hear(chat: RegionChat, content: dict) -> None:
-    """What the browser does with a message about the question line."""
+    """Do what the browser does with a message about the question line."""
     talk = chat.conversation
     if content["type"] == "back":
         talk.draft = content["text"] + (f"\n{talk.draft}" if talk.draft.strip() else "")
@@ -120,7 +120,7 @@ def test_a_new_box_is_not_overlooked_when_only_an_old_region_is_named(chat) -> N
     type_and_enter(chat, "What is <region1> made of?")
     assert len(chat.answers) == 1 and "You drew region 2" in chat.conversation.notice
     type_and_enter(chat, chat.conversation.draft)  # Enter again
-    type_and_enter(chat, "And what colour is region 1?")  # it was said once for this box
+    type_and_enter(chat, "And what colour is region 1?")  # the notice came once for this box
     assert len(chat.answers) == 3 and not chat.regions[1].asked
 
 
@@ -435,7 +435,7 @@ def test_what_is_wrong_with_a_file_stands_beside_the_picker_until_one_opens(chat
     upload(chat, "large.jpg", stream.getvalue(), shrunk=[60, 40, 30, 20])
     assert chat.session.image.size == (30, 20)
     assert (chat.picker.opened, chat.picker.problem) == (False, "")
-    assert chat.canvas.table.notice.startswith("large.jpg of 60 × 40 pixels came at 30 × 20")
+    assert chat.canvas.table.notice.startswith("large.jpg was shrunk from 60 × 40 to 30 × 20 pixels")
 
 
 def test_a_question_may_call_a_region_by_its_name(chat) -> None:

@@ -1,4 +1,4 @@
-"""Numbers, locks, and what a question means by a region's name."""
+"""Numbers, locks, and names of regions in questions."""
 
 from __future__ import annotations
 

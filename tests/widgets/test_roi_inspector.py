@@ -95,14 +95,14 @@ def test_the_bars_sum_to_the_token(features: Any) -> None:
 
 
 def opened(*arguments: Any, **options: Any) -> RoIInspector:
-    """An inspector with all that it computes at opening."""
+    """An inspector, after everything that it computes at opening."""
     inspector = RoIInspector(*arguments, **options)
     inspector._worker.wait()
     return inspector
 
 
 def tell(inspector: RoIInspector, **content: Any) -> None:
-    """Sends as the browser does, and waits for what it leads to."""
+    """Send a message as the browser does, and wait for its effects."""
     inspector.view._handle_custom_msg(content, [])
     inspector._worker.wait()
 
@@ -130,7 +130,7 @@ def test_after_a_training_in_place_all_maps_are_of_the_new_weights() -> None:
 
 
 def moved(inspector: RoIInspector, region: int, **place: int) -> None:
-    """As the mouse moves a box."""
+    """Move a box as the mouse does."""
     shown = [dict(entry) for entry in inspector.canvas.bbox.bboxes]
     shown[region - 1] |= place
     inspector.canvas.bbox.set_state({"bboxes": shown})
@@ -228,7 +228,7 @@ def test_without_a_box_it_waits_for_one(session: RegionSession) -> None:
 
 
 class SlowSession:
-    """A session whose features wait for `gate`; `asked` holds the boxes that were asked for, and in which thread."""
+    """A session whose features wait for `gate`; `asked` has the requested boxes, and the thread of each request."""
 
     def __init__(self, session: RegionSession) -> None:
         self._session = session

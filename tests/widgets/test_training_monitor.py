@@ -1,4 +1,4 @@
-"""The monitor shows a training as it is, and its button ends it with a checkpoint."""
+"""The monitor shows a training's state, and its button stops it with a checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_it_shows_what_the_run_says(tmp_path: Path) -> None:
     assert [line["loss"] for line in monitor.lines] == list(losses(done).values())
     assert [source["name"] for source in monitor.sources] == ["coco", "vg"]
     assert not {source["color"] for source in monitor.sources} & set(REGION_COLORS[:2])
-    assert {"loss", "learning rate", "tokens a second", "images a second", "memory"} <= set(monitor.facts)
+    assert {"loss", "learning rate", "tokens per second", "images per second", "memory"} <= set(monitor.facts)
     assert monitor.picture.startswith("data:image/png") and "region N" in monitor.question
     assert [probe["color"] for probe in monitor.probes] == list(REGION_COLORS[:2])
     for probe, truth, index in zip(monitor.probes, ("blue cup", "red cone"), (0, 1), strict=True):
@@ -59,7 +59,7 @@ def test_its_button_keeps_a_checkpoint_and_the_rest_follows(tmp_path: Path) -> N
     monitor = TrainingMonitor(going)
     assert two.wait(120) and monitor.state == "running"
     monitor._handle_custom_msg({"type": "stop"}, [])
-    assert monitor.stopping and "keeps a checkpoint" in monitor.notice
+    assert monitor.stopping and "with a checkpoint" in monitor.notice
     pressed.set()
     going.wait(120)
     wait_for(lambda: monitor.state == "stopped")

@@ -1,4 +1,4 @@
-"""Work off the main thread: in order, the latest of a topic only, with words for what goes on and what went wrong."""
+"""Work outside the main thread: in order, only the latest of a topic, with texts about progress and failures."""
 
 from __future__ import annotations
 
