@@ -62,8 +62,8 @@ class FailureBrowser:
         >>> gpt4roi = GPT4RoI.from_pretrained()
         >>> result = evaluate("vcr", gpt4roi, write_world("world", 2, progress=False), progress=False)
         >>> browser = FailureBrowser(result, gpt4roi)  # as the last line of a cell: the view
-        >>> list(browser.where(kind="qa").table["kind"])
-        ['qa', 'qa']
+        >>> set(browser.where(kind="qa").table["kind"])
+        {'qa'}
         >>> ids = browser.load(browser.table["id"][:1])
         >>> browser.current == ids[0], len(browser.chat.regions) > 0
         (True, True)

@@ -171,18 +171,18 @@ def train(
         MemoryError: too little memory is free, or it ran out; the message says what to lower.
 
     Example:
-        >>> from PIL import Image
         >>> from gpt4roi_nb import GPT4RoI
-        >>> from gpt4roi_nb.data import Record
+        >>> from gpt4roi_nb.data.scenes import scene_records
         >>> from gpt4roi_nb.train import train
-        >>> Image.new("RGB", (64, 64), "red").save("cup.png")
-        >>> turns = [("user", "What colour is <region1>?"), ("assistant", "red")]
-        >>> data = [Record("cup.png", [[8, 8, 56, 56]], turns, source="mine", id="1")]
+        >>> data = scene_records("scenes", 2, seed=0)  # writes two images, and makes records about them
         >>> gpt4roi = GPT4RoI.from_pretrained(device="cpu")
-        >>> run = train(gpt4roi, data, images=".", output_dir="run", max_steps=1, progress=False)
-        module ... parameters ... trained ... learning rate ...
-        >>> run.state, run.step, sorted(path.name for path in run.output_dir.glob("*1"))
-        ('done', 1, ['checkpoint-1'])
+        >>> run = train(gpt4roi, data, images="scenes", output_dir="run", max_steps=2, progress=False)
+        module                       parameters        trained  learning rate  weight decay  of tensors
+        ...
+        region_encoder ... 2e-05          0.01 ...
+        ...
+        >>> run.state, run.step
+        ('done', 2)
     """
     check_options(options)
     if stage not in PUBLISHED:
