@@ -115,7 +115,7 @@ class AttentionData:
         return np.stack([_numpy(self.attention.to_image(token, layer, head)) for token in range(count)])
 
     def rollout(self) -> Maps:
-        """Attention rolled out through all layers, for every token. The rest of each row, up to 1, is the answer's."""
+        """Attention rolled out through all layers, for every token. What a row lacks to 1 went to the answer so far."""
         rows = _numpy(self.attention.rollout())
         maps = self._maps(rows, np.ones(len(rows), np.float32))
         maps.mass[:, -1] += np.clip(1 - rows.sum(-1), 0, 1)

@@ -6,7 +6,7 @@ const MIDDLE_BUTTON = 1;
 const LEFT_HELD = 1; // of `event.buttons`
 const MIDDLE_HELD = 4;
 const DRAG_PIXELS = 4; // on the screen: a shorter movement counts as a click
-const SETTLED_MS = 200; // twice what the box widget takes to fade a box
+const SETTLED_MS = 200; // twice the time that the box widget takes to fade a box
 
 /** Sends the box widget an event of a mouse at a place inside the image. */
 function relay(type, target, { clientX, clientY }) {
@@ -104,7 +104,7 @@ function attend(canvas, model, zoom) {
     press = null;
     if (begun) sendReleased();
   };
-  /** Ends what is being drawn or moved as if it had never begun. */
+  /** Cancels the drawing or moving in progress. */
   const cancel = () => {
     const before = press?.before;
     if (press?.begun) relay("mouseup", press.svg, press);

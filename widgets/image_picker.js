@@ -15,7 +15,7 @@ async function shrunk(file, limit) {
     const [width, height] = before.map((side) => Math.max(Math.round(side * scale), 1));
     const canvas = node("canvas", { width, height });
     const pen = canvas.getContext("2d");
-    pen.fillStyle = "#fff"; // below what is transparent, as in Python
+    pen.fillStyle = "#fff"; // behind transparent pixels, as in Python
     pen.fillRect(0, 0, width, height);
     pen.imageSmoothingQuality = "high";
     pen.drawImage(image, 0, 0, width, height);

@@ -4,7 +4,7 @@
 const ZOOM_STEP = 1.5;
 const WHEEL_ZOOM = 0.004; // of the exponent, per pixel that the wheel scrolls
 const MOST_SCREEN_PIXELS = 16; // per pixel of the image…
-const LEAST_LIMIT = 4; // …but a small image can be magnified that often, too
+const LEAST_LIMIT = 4; // …but a small image can always be magnified this much
 const PAN_PIXELS = 60;
 const DETAIL_MS = 250; // after the last movement
 const COARSE = 1.1; // screen pixels per pixel of the image that was sent: above it, a finer one is requested

@@ -23,7 +23,7 @@ TOWER = "vision_tower."  # the prefix of our names for the tower's tensors
 
 # Tensors that are left out on purpose, with the reason.
 _BUFFERS = (
-    (re.compile(r"rotary_emb\.inv_freq$"), "a buffer of old checkpoints; computed anew from the configuration"),
+    (re.compile(r"rotary_emb\.inv_freq$"), "a buffer of old checkpoints; recomputed from the configuration"),
     (re.compile(r"embeddings\.position_ids$"), "a buffer of old checkpoints that only counts"),
 )
 _TEXT_HALF = re.compile(r"text_model\.|text_projection\.|visual_projection\.|logit_scale$")

@@ -267,7 +267,7 @@ def test_another_image_has_no_regions(canvas) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (336, 336), (5000, 100), (100, 5000), (2000, 1500)])
-def test_the_shown_picture_has_a_bearable_size(size) -> None:
+def test_the_shown_image_has_a_limited_size(size) -> None:
     image = Image.new("RGB", size, "red")
     shown = display_image(image)
     decoded = Image.open(io.BytesIO(shown.data))
