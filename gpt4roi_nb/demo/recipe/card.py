@@ -43,8 +43,8 @@ It then went on for {minutes:.0f} minutes:
 
 {phases}
 
-The vocabulary grew from {old_pieces:,} pieces. In "open" and "answers" the parts of the second stage train in the
-recipe's own loop: many questions about an image in a row, with throw-away heads. "last" is the package's own
+The vocabulary grew from {old_pieces:,} pieces. In "open", "answers" and "lists" the parts of the second stage train
+in the recipe's own loop: many questions about an image per row, with throw-away heads. "last" is the package's own
 `gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in float16.
 """
 FIGURES = """

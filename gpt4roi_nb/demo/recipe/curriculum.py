@@ -182,6 +182,19 @@ ANSWER_FAMILIES: Mix = (
     (CHOOSING, 0.04),
     (COMPARING, 0.03),
 )
+# Lists of what is there: among other questions they are hardly learnt, and mostly alone in a few hundred steps. Of many
+# images, since each image has one list.
+LISTING_MANY = Family({"which": 0.45, "describe": 0.35, "extreme": 0.1, "variety": 0.1}, 16, 3, strangers=1)
+LIST_FAMILIES: Mix = (
+    (LISTING_MANY, 0.55),
+    (PLACING, 0.12),
+    (COUNTING_MORE, 0.08),
+    (TALKING_OF_PAIRS, 0.08),
+    (DOUBTING, 0.08),
+    (CHOOSING, 0.04),
+    (NAMING, 0.03),
+    (NAMED_BY_PROTOCOL, 0.02),
+)
 IT_SHARE = 0.3  # of the follow-ups about the one region named before that call it "it"
 CASUAL_SHARE, SLIP_SHARE = 0.5, 0.06  # of the questions of open families that are typed carelessly
 RARE_TRIES = 40  # draws until one has the rare form

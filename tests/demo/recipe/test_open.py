@@ -11,6 +11,7 @@ from gpt4roi_nb.data.scenes.unknown import NOT_MY_SCENE
 from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, load_or_draw, with_strangers
 from gpt4roi_nb.demo.recipe.curriculum import (
     ANSWER_FAMILIES,
+    LIST_FAMILIES,
     OPEN_FAMILIES,
     careless,
     draw_conversation,
@@ -101,7 +102,9 @@ def test_benchmarks_ask_about_the_scene_of_the_bank(recipe, tmp_path):
             assert question.answer in categories
 
 
-@pytest.mark.parametrize("family", [family for mix in (OPEN_FAMILIES, ANSWER_FAMILIES) for family, _ in mix])
+@pytest.mark.parametrize(
+    "family", [family for mix in (OPEN_FAMILIES, ANSWER_FAMILIES, LIST_FAMILIES) for family, _ in mix]
+)
 def test_every_family_makes_rows(family, mixed, processor):
     few = replace(family, rows=2, questions=3)
     rows = draw_rows(
