@@ -199,7 +199,7 @@ def test_a_test_that_failed_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_attention_by_itself_is_shown_without_a_test() -> None:
     (entry,) = opened(FakeAttention()).view.ablations
-    assert entry["verdicts"] == [] and "open the answer" in entry["problem"]
+    assert entry["verdicts"] == [] and "cannot be tested; open the Answer" in entry["problem"]
 
 
 def test_two_answers_stand_side_by_side() -> None:

@@ -89,4 +89,4 @@ def test_what_an_inspector_saves_is_shown_again_without_a_model(chat: RegionChat
     again = AttentionInspector(Attention.load(tmp_path / "attention.npz")).view
     for name in ("mass", "maps", "peaks", "tokens", "regions"):
         assert again.answers[0][name] == inspector.view.answers[0][name]
-    assert "open the answer instead" in again.ablations[0]["problem"]
+    assert "open the Answer instead" in again.ablations[0]["problem"]

@@ -240,7 +240,7 @@ def test_a_name_reaches_the_table_and_a_bad_one_is_put_back(canvas) -> None:
     canvas.table.send = sent.append
     second = canvas.regions[1].key
     tell(canvas, type="name", key=second, name="CUP")
-    assert "region 1 is called “cup” already" in canvas.table.notice.lower()
+    assert "region 1 is already called “cup”" in canvas.table.notice.lower()
     assert sent == [{"type": "refresh"}]
     tell(canvas, type="name", key=second, name="the kettle")
     assert [row["name"] for row in canvas.table.regions] == ["cup", "the kettle"]
