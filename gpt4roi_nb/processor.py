@@ -67,9 +67,9 @@ class GPT4RoIImageProcessor(BaseImageProcessor):
             {"pixel_values": (B, 3, S, S) float32}.
         """
         several: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
-        return BatchFeature({"pixel_values": torch.stack([self.picture(load_image(image)) for image in several])})
+        return BatchFeature({"pixel_values": torch.stack([self.pixels(load_image(image)) for image in several])})
 
-    def picture(self, image: Image.Image) -> Tensor:
+    def pixels(self, image: Image.Image) -> Tensor:
         """Convert one image, as `load_image` returns it, to (3, S, S) float32."""
         return image_to_pixel_values(image, self.image_size, self.image_mean, self.image_std)
 
@@ -199,7 +199,7 @@ class GPT4RoIProcessor(ProcessorMixin):
             prompts.append(prompt)
             ordered.append(self.order_boxes(prompt, image_boxes, image))
         batch = self.pad(prompts)
-        batch["pixel_values"] = torch.stack([self.image_processor.picture(image) for image in loaded])
+        batch["pixel_values"] = torch.stack([self.image_processor.pixels(image) for image in loaded])
         batch["boxes"] = ordered
         return BatchFeature(batch)
 

@@ -20,7 +20,7 @@ function makeSide(model, side, data, table, talk) {
   const summary = node("p", { className: "summary" });
   summary.setAttribute("aria-live", "polite");
   const problem = node("div", { className: "problem", role: "alert", hidden: true });
-  const visuals = node("div", { className: "picture" }, stage.element, bar.element, mass);
+  const visuals = node("div", { className: "visuals" }, stage.element, bar.element, mass);
   const details = node("div", { className: "details" }, verdicts, shares, matrix);
   const root = node("section", { className: "side" }, tokens, problem, node("div", { className: "body" }, visuals, details), summary);
   root.dataset.side = side;

@@ -172,8 +172,8 @@ function render({ model, el }) {
     );
   };
   const showProbes = () => {
-    probeSide.hidden = image.hidden = !model.get("picture");
-    if (image.src !== model.get("picture")) image.src = model.get("picture");
+    probeSide.hidden = image.hidden = !model.get("probe_image");
+    if (image.src !== model.get("probe_image")) image.src = model.get("probe_image");
     asked.textContent = `“${model.get("question")}”, asked during training:`;
     list.replaceChildren(...model.get("probes").map(probeView));
   };
@@ -187,7 +187,7 @@ function render({ model, el }) {
     ["change:state change:step change:max_steps change:stopping", showProgress],
     ["change:lines change:sources change:max_steps", showCurves],
     ["change:facts", showFacts],
-    ["change:probes change:picture change:question", showProbes],
+    ["change:probes change:probe_image change:question", showProbes],
     ["change:notice change:problem", showWords],
   ];
   for (const [names, show] of listeners) {

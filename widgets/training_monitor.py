@@ -72,7 +72,7 @@ class TrainingMonitor(anywidget.AnyWidget):
     lines: traitlets.List[Any] = traitlets.List().tag(sync=True)
     sources: traitlets.List[Any] = traitlets.List().tag(sync=True)
     facts: traitlets.Dict[str, str] = traitlets.Dict().tag(sync=True)
-    picture = traitlets.Unicode().tag(sync=True)
+    probe_image = traitlets.Unicode().tag(sync=True)
     question = traitlets.Unicode().tag(sync=True)
     probes: traitlets.List[Any] = traitlets.List().tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)
@@ -84,7 +84,7 @@ class TrainingMonitor(anywidget.AnyWidget):
         self._shown = 0.0
         self._lock = threading.Lock()
         if run.probes is not None:
-            self.picture = _drawn(run.probes)
+            self.probe_image = _drawn(run.probes)
             self.question = run.probes.question.replace("<region1>", "region N")
         self.on_msg(self._on_message)
         self._refresh()

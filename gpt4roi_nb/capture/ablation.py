@@ -258,7 +258,7 @@ def occlusion_bytes(replay: Replay, batch_size: int) -> int:
 def embed_images(replay: Replay, images: Sequence[Image.Image]) -> Tensor:
     """Embed the prompt about each of B images of the same size: (B, P, D)."""
     processor = replay.loaded.processor.image_processor
-    pixel_values = torch.stack([processor.picture(image) for image in images])
+    pixel_values = torch.stack([processor.pixels(image) for image in images])
     with replay.loaded.inference() as model:
         encoding = model.encode_image(pixel_values)
         regions = None

@@ -137,7 +137,7 @@ class RealWidths:
         fill(self._model)
         self._weights = weights_of(self._model)
         self._golden = np.load(GOLDEN / "e2e_A.npz")
-        self._pixels = GPT4RoIImageProcessor(224).picture(load_image(GOLDEN / "image0.png"))[None]
+        self._pixels = GPT4RoIImageProcessor(224).pixels(load_image(GOLDEN / "image0.png"))[None]
 
     @torch.inference_mode()
     def figure(self, dtype: torch.dtype, demanded: bool = False) -> Figure:

@@ -70,7 +70,7 @@ _EXCHANGED = {"left": "right", "right": "left"}
 
 
 def augment(
-    picture: Image.Image, record: Record, seed: int, *, epoch: int = 0, flip: float = FLIP, max_shift: float = MAX_SHIFT
+    image: Image.Image, record: Record, seed: int, *, epoch: int = 0, flip: float = FLIP, max_shift: float = MAX_SHIFT
 ) -> tuple[Image.Image, Record]:
     """Mirror an image by chance and shift it a little, with its boxes and words: the "mild" variant.
 
@@ -78,7 +78,7 @@ def augment(
     keeps nine tenths of its area. The image's mean colour fills the place that it leaves.
 
     Args:
-        picture: the image, RGB and upright.
+        image: RGB and upright.
         record: its boxes are in pixels of the image.
         seed, epoch: decide, with the record's source and id, and nothing else does.
         flip: probability of mirroring an image that may be mirrored.
@@ -101,8 +101,8 @@ def augment(
     mirrors = rng.random() < flip
     shares = rng.uniform(-max_shift, max_shift), rng.uniform(-max_shift, max_shift)
     if mirrors and may_be_mirrored(record):
-        picture, record = mirror(picture, record)
-    return shift(picture, record, round(shares[0] * picture.width), round(shares[1] * picture.height))
+        image, record = mirror(image, record)
+    return shift(image, record, round(shares[0] * image.width), round(shares[1] * image.height))
 
 
 def augment_as_published(

@@ -152,7 +152,7 @@ class Collator:
             if variant is not None:
                 within = _within(record, image.size)
                 image, record = AUGMENTATIONS[variant](image, within, self.seed, epoch=self.epoch)
-            return self._example(record, image.size, self.processor.image_processor.picture(image))
+            return self._example(record, image.size, self.processor.image_processor.pixels(image))
         except BadRecord as bad:
             self.problems.add(bad, f"{record.source}: record {record.id}, {record.image}")
             return None

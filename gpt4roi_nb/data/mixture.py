@@ -26,7 +26,7 @@ class Records(Protocol):
 
 
 @runtime_checkable
-class Pictured(Records, Protocol):
+class WithImages(Records, Protocol):
     """Data that know where their images are, as `RegionDataset` does: `located(number)` gives the whole path, and
     `read(number)` opens the image and returns None if it is damaged."""
 
@@ -130,7 +130,7 @@ class Mixture:
             ValueError: the data set does not know where its images are.
         """
         place = self._placed(position, epoch)
-        return self._pictured(place.name).located(place.number, place.epoch)
+        return self._with_images(place.name).located(place.number, place.epoch)
 
     def read(self, position: int, epoch: int = 0) -> tuple[Image.Image, Record] | None:
         """Return the image and the record at a position; None if the image is damaged.
@@ -140,7 +140,7 @@ class Mixture:
             ValueError: the data set does not know where its images are.
         """
         place = self._placed(position, epoch)
-        return self._pictured(place.name).read(place.number, place.epoch)
+        return self._with_images(place.name).read(place.number, place.epoch)
 
     def report(self) -> str:
         """Return one table per data set of what was left out and why."""
@@ -201,9 +201,9 @@ class Mixture:
             raise IndexError(f"the mixture has positions 0 to {self.length - 1}; there is no {position}")
         return self.place(position + epoch * self.length)
 
-    def _pictured(self, name: str) -> Pictured:
+    def _with_images(self, name: str) -> WithImages:
         dataset = self.datasets[name]
-        if not isinstance(dataset, Pictured):
+        if not isinstance(dataset, WithImages):
             raise ValueError(f"{name!r} does not know where its images are; load it with images=, or name the folder")
         return dataset
 

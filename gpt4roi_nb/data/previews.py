@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from gpt4roi_nb.data.mixture import Pictured
+from gpt4roi_nb.data.mixture import WithImages
 from gpt4roi_nb.data.record import Record
 from gpt4roi_nb.draw import draw_regions, region_color
 from gpt4roi_nb.prompt import IGNORE
@@ -37,10 +37,10 @@ _STYLE = """<style>
 
 
 class Preview:
-    """Drawn records. `pictures`: RGB images with their boxes; `records`; `html`: what a notebook shows."""
+    """Drawn records. `images`: RGB images with their boxes; `records`; `html`: what a notebook shows."""
 
     def __init__(self, images: Sequence[Image.Image], records: Sequence[Record], html_text: str) -> None:
-        self.pictures = list(images)
+        self.images = list(images)
         self.records = list(records)
         self.html = html_text
 
@@ -49,11 +49,11 @@ class Preview:
 
     def __repr__(self) -> str:
         return (
-            f"Preview of {len(self.records)} records; `.pictures` are the drawn images, a notebook shows their text too"
+            f"Preview of {len(self.records)} records; `.images` are the drawn images, a notebook shows their text too"
         )
 
 
-def preview(dataset: Pictured, n: int = 4, *, seed: int = 0, processor: GPT4RoIProcessor | None = None) -> Preview:
+def preview(dataset: WithImages, n: int = 4, *, seed: int = 0, processor: GPT4RoIProcessor | None = None) -> Preview:
     """Show some random records of a data set, to check it by eye.
 
     Args:
@@ -64,7 +64,7 @@ def preview(dataset: Pictured, n: int = 4, *, seed: int = 0, processor: GPT4RoIP
             without it, the conversation, with the assistant's turns marked, which are what is trained.
 
     Returns:
-        A `Preview`, which a notebook displays. Its `pictures` are the images with boxes, at most 640 pixels wide and
+        A `Preview`, which a notebook displays. Its `images` are the images with boxes, at most 640 pixels wide and
         high.
 
     Raises:
@@ -81,7 +81,7 @@ def preview(dataset: Pictured, n: int = 4, *, seed: int = 0, processor: GPT4RoIP
         >>> entry = {"id": "1", "image": "a.jpg", "boxes": [[10, 20, 50, 60]], "conversations": turns}
         >>> _ = Path("mine.json").write_text(json.dumps([entry]))
         >>> shown = preview(load("conversations", "mine.json", "images", cache="cache"), 4)
-        >>> len(shown.records), shown.pictures[0].size
+        >>> len(shown.records), shown.images[0].size
         (1, (100, 80))
     """
     images: list[Image.Image] = []

@@ -67,7 +67,7 @@ def read_ahead(
             return BadRecord(NO_IMAGE, f"there is no {path!r}")
         except (OSError, ValueError) as error:
             return BadRecord(UNREADABLE_IMAGE, f"{path!r}: {error}")
-        pixel_values = processor.picture(image)
+        pixel_values = processor.pixels(image)
         return LoadedImage(pixel_values.pin_memory() if pinned else pixel_values, image.size, stamp)
 
     with ThreadPoolExecutor(READERS) as pool:

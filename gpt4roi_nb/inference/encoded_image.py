@@ -42,7 +42,7 @@ class EncodedImage:
         with self.loaded.inference() as model, torch.inference_mode():
             self._weights_version = self.loaded.weights_version
             self._known.clear()
-            self._encoding = model.encode_image(self.loaded.processor.image_processor.picture(self.image)[None])
+            self._encoding = model.encode_image(self.loaded.processor.image_processor.pixels(self.image)[None])
         return True
 
     @property

@@ -12,7 +12,7 @@ import torch
 from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.data.augmentation import AUGMENTATIONS
 from gpt4roi_nb.data.collate import ImageFolders
-from gpt4roi_nb.data.mixture import Pictured
+from gpt4roi_nb.data.mixture import WithImages
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 # The smallest value of each integer that `train` takes.
@@ -67,7 +67,7 @@ def check_data(data: Sized, images: ImageFolders | None) -> None:
     """Raise ValueError if the data are empty, or do not know their images' folder and `images` is not given."""
     if not len(data):
         raise ValueError("there are no data to train on: their length is 0")
-    if images is None and not isinstance(data, Pictured):
+    if images is None and not isinstance(data, WithImages):
         raise ValueError("the data do not know which folder their images are in; name it: train(…, images=folder)")
 
 

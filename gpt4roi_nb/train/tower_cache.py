@@ -195,4 +195,4 @@ class ImagePixels(Dataset[tuple[Path, Tensor, tuple[int, int]] | None]):
             image = load_image(self.images[number])
         except (OSError, ValueError, BadRecord):  # training reports it, with the record that names it
             return None
-        return self.images[number], self.processor.picture(image), image.size
+        return self.images[number], self.processor.pixels(image), image.size

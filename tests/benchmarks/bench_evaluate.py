@@ -84,7 +84,7 @@ def run() -> list[dict[str, object]]:
         world = write_world(Path(folder) / "world", IMAGES, seed=606, progress=False)
         asked = list(VCR.items(EvalConfig(world, "val", scorer="likelihood"), Problems()))
         opened = {path: load_image(path) for path in dict.fromkeys(item.image for item in asked)}
-    transform = gpt4roi.processor.image_processor.picture
+    transform = gpt4roi.processor.image_processor.pixels
     images = {path: LoadedImage(transform(image), image.size) for path, image in opened.items()}
     ways: dict[str, Callable[[], Answers]] = {
         "plain": lambda: plain(gpt4roi, asked, images),

@@ -153,7 +153,7 @@ def test_images_are_moved_by_chance_that_the_epoch_decides(processor, folder):
     moved, changed = augment(Image.open(folder / "a.png"), record(SHORT, BOXES[:1]), 3, epoch=1)
     collator.epoch = 1
     other = collator([record(SHORT, BOXES[:1])])
-    assert other["pixel_values"][0].equal(processor.image_processor.picture(moved))
+    assert other["pixel_values"][0].equal(processor.image_processor.pixels(moved))
     assert not other["pixel_values"].equal(one["pixel_values"])
     torch.testing.assert_close(other["boxes"][0][0] * torch.tensor([64, 48, 64, 48]), torch.tensor(changed.boxes[0]))
 
@@ -164,8 +164,8 @@ def test_augmentation_is_a_choice_for_each_source(processor, folder):
     changed = 0
     for collator.epoch in range(6):
         expected, _ = augment_as_published(Image.open(folder / "a.png"), named, 0, epoch=collator.epoch)
-        assert collator([named])["pixel_values"][0].equal(processor.image_processor.picture(expected))
+        assert collator([named])["pixel_values"][0].equal(processor.image_processor.pixels(expected))
         whole = collator([other])["pixel_values"][0]
-        assert whole.equal(processor.image_processor.picture(Image.open(folder / "a.png")))
-        changed += not whole.equal(processor.image_processor.picture(expected))
+        assert whole.equal(processor.image_processor.pixels(Image.open(folder / "a.png")))
+        changed += not whole.equal(processor.image_processor.pixels(expected))
     assert 1 <= changed <= 6

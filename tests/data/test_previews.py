@@ -18,9 +18,9 @@ from gpt4roi_nb.prompt import IGNORE
 def test_a_preview_draws_boxes_in_the_chats_colours_and_marks_answers(tmp_path: Path) -> None:
     given = files.flickr(tmp_path)
     shown = preview(load("flickr30k", given.annotations, given.images, cache=tmp_path / "c"), 4)
-    assert len(shown.records) == len(shown.pictures) == 1
+    assert len(shown.records) == len(shown.images) == 1
     color = [int(region_color(1)[at : at + 2], 16) for at in (1, 3, 5)]
-    assert (np.asarray(shown.pictures[0]) == color).all(axis=2).any()
+    assert (np.asarray(shown.images[0]) == color).all(axis=2).any()
     html = shown._repr_html_()
     (marked,) = re.findall(r"<mark>(.*?)</mark>", html)
     assert "a man (" in marked

@@ -40,7 +40,7 @@ def images() -> dict[str, object]:
 
 def answers(gpt4roi, asked, scorer, batch_size=8, given=None) -> dict[str, object]:
     loaded = {
-        name: LoadedImage(gpt4roi.processor.image_processor.picture(image), image.size)
+        name: LoadedImage(gpt4roi.processor.image_processor.pixels(image), image.size)
         for name, image in images().items()
     }
     predictor = BatchedPredictor(gpt4roi, scorer, batch_size, 12)
@@ -63,7 +63,7 @@ def plainly(gpt4roi, item: Item) -> list[float]:
         ids = torch.tensor([[*offered.prompt.input_ids, *rest]])
         logits = gpt4roi.model(
             input_ids=ids,
-            pixel_values=gpt4roi.processor.image_processor.picture(image)[None],
+            pixel_values=gpt4roi.processor.image_processor.pixels(image)[None],
             boxes=[boxes[[number - 1 for number in offered.prompt.regions]]],
         ).logits[0, len(offered.prompt.input_ids) - 1 : -1]
         likely.append(float(logits.log_softmax(-1).gather(-1, torch.tensor(rest)[:, None]).sum()))

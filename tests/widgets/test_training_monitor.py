@@ -34,7 +34,7 @@ def test_it_shows_what_the_run_says(tmp_path: Path) -> None:
     assert [source["name"] for source in monitor.sources] == ["coco", "vg"]
     assert not {source["color"] for source in monitor.sources} & set(REGION_COLORS[:2])
     assert {"loss", "learning rate", "tokens per second", "images per second", "memory"} <= set(monitor.facts)
-    assert monitor.picture.startswith("data:image/png") and "region N" in monitor.question
+    assert monitor.probe_image.startswith("data:image/png") and "region N" in monitor.question
     assert [probe["color"] for probe in monitor.probes] == list(REGION_COLORS[:2])
     for probe, truth, index in zip(monitor.probes, ("blue cup", "red cone"), (0, 1), strict=True):
         assert probe["truth"] == truth and probe["answers"][0]["step"] == 0

@@ -24,7 +24,7 @@ RIDGE = 1e-4  # as a share of the inputs' mean square
 def align(
     model: GPT4RoIForConditionalGeneration, states: HiddenStates, code: Code, jitter: float, count: int
 ) -> dict[str, float]:
-    """Sets both layers, from the first `count` pictures; returns the share of the code's variance that each writes."""
+    """Sets both layers, from the first `count` images; returns the share of the code's variance that each writes."""
     head = model.region_encoder.head
     rng = np.random.default_rng(0)
     bank = states.bank

@@ -27,7 +27,7 @@ class SceneBank:
     """N scenes at one size.
 
     images: (N, S, S, 3) uint8 RGB. owners: (N, grid, grid) int8, the object that each patch shows, or `NO_OBJECT`.
-    objects: for each scene what is in it; boxes are pixels of the kept picture. series: from which they were drawn.
+    objects: for each scene what is in it; boxes are pixels of the kept image. series: from which they were drawn.
     """
 
     images: np.ndarray
@@ -51,7 +51,7 @@ class SceneBank:
 
 
 def world_fingerprint(size: int) -> str:
-    """Changes whenever the generated world draws other pictures for the same seeds."""
+    """Changes whenever the generated world draws other images for the same seeds."""
     digest = hashlib.sha256()
     for seed in range(4):
         digest.update(make_scene(seed, size=size).image.tobytes())
@@ -73,7 +73,7 @@ def load_or_draw(
 
     Args:
         series, count, n_objects, workers: as `data.scenes.scenes` takes them.
-        size: side of the pictures in pixels. grid: patches along a side.
+        size: side of the images in pixels. grid: patches along a side.
     """
     about = {
         "series": series,

@@ -22,7 +22,7 @@ CARD = """\
 
 What comes before "stage1" gives the tower and the language model something to start from; its halves, vision and the
 lessons after it, do not wait for one another. What comes after "stage2" goes on with it. In the stages train
-the parts that `gpt4roi_nb.train` trains, but in a loop of their own, with many questions about a picture in a row, and
+the parts that `gpt4roi_nb.train` trains, but in a loop of their own, with many questions about an image in a row, and
 with throw-away heads that read off the language model's layers what an answer is made from. The weights are stored in
 float16.
 """

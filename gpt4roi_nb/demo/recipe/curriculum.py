@@ -89,7 +89,7 @@ EVEN_FOLLOWUPS: Shares = {
 TALKING_ON = Family(EVEN_FOLLOWUPS, 8, 7, (3, 3), followups=EVEN_FOLLOWUPS)
 PAIRS: Shares = {"larger": 0.3, "left_right": 0.25, "front_behind": 0.25, "same": 0.2}
 TALKING_OF_PAIRS = Family(PAIRS, 8, 7, (3, 3), followups={**EVEN_FOLLOWUPS, **PAIRS})  # of four regions, mostly
-COUNTING_MORE = Family({"count": 0.95, "which": 0.05}, 12, 8)  # of more pictures
+COUNTING_MORE = Family({"count": 0.95, "which": 0.05}, 12, 8)  # of more images
 ALL_FAMILIES: Mix = ((TALKING, 0.35), (COUNTING, 0.25), (CHOOSING, 0.18), (ORDERING, 0.12), (COMPARING, 0.1))
 # Of the second stage's end, in three parts. Which region is nearer, or further left, is said last; lest all else be
 # lost over that, some of everything again, most of all numbers and third questions; and then comparisons with a fourth

@@ -1,4 +1,4 @@
-"""The language model learns to say what region vectors and image tokens tell, of symbols and then of pictures."""
+"""The language model learns to say what region vectors and image tokens tell, of symbols and then of images."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def symbol_step(
     token_weights: Tensor,
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """Losses of one batch of conversations about scenes that are told in symbols; no picture is looked at."""
+    """Losses of one batch of conversations about scenes that are told in symbols; no image is looked at."""
     family = draw_family(families, rng)
     chosen = rng.integers(len(bank), size=family.rows).tolist()
     scenes = [some_objects(bank.scene(index), recipe.plain_objects, rng) for index in chosen]

@@ -1,11 +1,11 @@
 """Makes the demo checkpoint: `python -m gpt4roi_nb.demo.recipe.make --out FOLDER`.
 
 Stage 0 has two halves that do not wait for one another: tower, projector and region encoder learn to see, with throw-
-away heads; the language model learns to talk about scenes that are told in symbols, with no picture, in the lessons of
+away heads; the language model learns to talk about scenes that are told in symbols, with no image, in the lessons of
 `curriculum`, while throw-away heads read off its layers what a question is answered from (in the stages as well). Least
 squares then brings what the one half writes into the code that the other reads, and the two published stages follow,
 with the hidden states of the tower kept: the region encoder alone, and then region encoder, projector and language
-model. Both choose their parts as `gpt4roi_nb.train` does, but with many conversations about a picture in a row, which
+model. Both choose their parts as `gpt4roi_nb.train` does, but with many conversations about an image in a row, which
 is several times as quick. A run that was broken off goes on from its run folder.
 """
 
@@ -61,7 +61,7 @@ VISION, LANGUAGE = "vision", "language"
 HALVES = (VISION, LANGUAGE)  # of stage 0
 REPORTED_SEED = 123  # of the check whose figures stand beside the weights
 REPORTED_SCENES = 300
-ALIGNED = 1600  # pictures from which the code is brought into line
+ALIGNED = 1600  # images from which the code is brought into line
 GLIMPSE = 60  # validation scenes that are asked about after each stage
 READABLE = 0o644
 

@@ -7,12 +7,12 @@ from functools import lru_cache
 from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.data.scenes.formats import lvis, own_benchmarks, paco, visual7w
 from gpt4roi_nb.data.scenes.formats.files import Added
-from gpt4roi_nb.data.scenes.formats.picture import VAL_EVERY, Picture
+from gpt4roi_nb.data.scenes.formats.world_image import VAL_EVERY, WorldImage
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import make_scene
 
 PROTOCOL_NAMES, PROTOCOL_LETTERS = "protocol names", "protocol letters"  # kinds: answered by words, or by a letter
-NUMBER = VAL_EVERY  # of a picture for training
+NUMBER = VAL_EVERY  # of an image for training
 KEPT = 10_000  # scenes whose questions are kept
 
 
@@ -22,9 +22,9 @@ def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
 
     The scene has as many objects as `make_scene` draws where it is not told.
     """
-    picture, added = Picture(NUMBER, make_scene(seed, size=size)), Added()
+    shown, added = WorldImage(NUMBER, make_scene(seed, size=size)), Added()
     for module in (lvis, paco, visual7w, own_benchmarks):
-        module.add(picture, added)
+        module.add(shown, added)
     found: dict[str, list[Question]] = {PROTOCOL_NAMES: [], PROTOCOL_LETTERS: []}
     for file, _, record in added.rows:
         if file == own_benchmarks.FILES[0].path:

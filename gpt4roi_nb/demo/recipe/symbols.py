@@ -33,7 +33,7 @@ def attribute_indices(thing: SceneObject) -> list[int]:
 
 
 def places(things: Sequence[SceneObject], size: int) -> np.ndarray:
-    """(n, PLACES) float32, each of about mean 0 and standard deviation 1. size: side of the picture in pixels."""
+    """(n, PLACES) float32, each of about mean 0 and standard deviation 1. size: side of the image in pixels."""
     boxes = np.array([thing.box for thing in things], np.float32).reshape(-1, 4) / size
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     table = np.array([thing.position for thing in things], np.float32).reshape(-1, 2)
@@ -129,7 +129,7 @@ def _blurred(symbols: Tensor, rng: np.random.Generator | None) -> Tensor:
 
 
 def some_objects(scene: Scene, number: tuple[int, int], rng: np.random.Generator) -> Scene:
-    """A scene with some of the objects only (its picture still shows all), in another order."""
+    """A scene with some of the objects only (its image still shows all), in another order."""
     least, most = number
     count = min(int(rng.integers(least, most + 1)), len(scene.objects))
     order = rng.permutation(len(scene.objects))[:count].tolist()

@@ -34,14 +34,14 @@ from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.roi import RegionHead
 
 LOOSE_SHARE, LOOSE_MARGIN = 0.2, 0.15  # some people leave a margin all round: how many, and how much at most
-SMALLEST_SIDE = 0.03  # of a jittered box, as a share of the picture's side
+SMALLEST_SIDE = 0.03  # of a jittered box, as a share of the image's side
 PLACE_WEIGHT, PATCH_WEIGHT, CENTRE_WEIGHT, CODE_WEIGHT = 1.0, 0.5, 1.0, 2.0
 CODE_CENTRE_WEIGHT = 10.0  # of a patch in which an object has its centre, in the distance from the code
 
 
 @dataclass(frozen=True)
 class VisionBatch:
-    """Pictures with all their objects, as the model takes them.
+    """Images with all their objects, as the model takes them.
 
     pixel_values: (B, 3, S, S). boxes: one (n_i, 4) an image, in [0, 1], jittered. attributes: (sum n_i, 4) int64,
     indices into `VALUES`. places: (sum n_i, 5), as `symbols.places` has them. patches: (B, grid², 4) int64 attributes
@@ -58,7 +58,7 @@ class VisionBatch:
 
 
 def pixel_values(images: np.ndarray) -> Tensor:
-    """(B, S, S, 3) uint8 → (B, 3, S, S) float32, as the processor makes them of pictures of the tower's own size."""
+    """(B, S, S, 3) uint8 → (B, 3, S, S) float32, as the processor makes them of images of the tower's own size."""
     scaled = torch.from_numpy(np.array(images)).float() / 255
     return rearrange((scaled - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD), "b h w c -> b c h w").contiguous()
 
@@ -98,7 +98,7 @@ def draw_batch(bank: SceneBank, indices: Sequence[int], jitter_amount: float, rn
 
 
 def pool(head: RegionHead, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-    """As `RegionHead.pool`, for boxes inside the picture, by two matrix products a level.
+    """As `RegionHead.pool`, for boxes inside the image, by two matrix products a level.
 
     RoIAlign of an upright box is separable; on a CPU this is several times as fast as the operator, most of all
     backwards.

@@ -5,7 +5,7 @@ import numpy as np
 from gpt4roi_nb.data.scenes.formats.coco import COLOURS, segment_id
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
 from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
+from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 
 NAMES = ("wall", "table", *CATEGORIES)
@@ -27,22 +27,22 @@ FILES = tuple(
 )
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image's two PNGs and its entry. Crowds are split into objects: ADE20K has none."""
-    stem = f"ADE_{picture.split}_{picture.number:08d}"
-    added.links.append(f"{ROOT}/images/{FOLDERS[picture.split]}/{stem}.jpg")
-    segments = (*picture.stuff, *picture.things)
+    stem = f"ADE_{shown.split}_{shown.number:08d}"
+    added.links.append(f"{ROOT}/images/{FOLDERS[shown.split]}/{stem}.jpg")
+    segments = (*shown.stuff, *shown.things)
     numbers = [segment_id(segment.category, index) for index, segment in enumerate(segments)]
     categories = [NAMES.index(segment.category) for segment in segments]
     infos = [s.info(number, category) for s, number, category in zip(segments, numbers, categories, strict=True)]
-    added.pngs[f"{ROOT}/annotations/{FOLDERS[picture.split]}/{stem}.png"] = picture.painted(
+    added.pngs[f"{ROOT}/annotations/{FOLDERS[shown.split]}/{stem}.png"] = shown.painted(
         ((segment, category + 1) for segment, category in zip(segments, categories, strict=True)),
         lambda values: values.astype(np.uint8),
     )
-    added.pngs[f"{ROOT}/ade20k_panoptic_{picture.split}/{stem}.png"] = picture.painted(
+    added.pngs[f"{ROOT}/ade20k_panoptic_{shown.split}/{stem}.png"] = shown.painted(
         zip(segments, numbers, strict=True), rgb_ids
     )
-    file = f"{ROOT}/ade20k_panoptic_{picture.split}.json"
-    image = {"id": stem, "file_name": f"{stem}.jpg", "width": picture.width, "height": picture.height}
+    file = f"{ROOT}/ade20k_panoptic_{shown.split}.json"
+    image = {"id": stem, "file_name": f"{stem}.jpg", "width": shown.width, "height": shown.height}
     added.row(file, "images", image)
     added.row(file, "annotations", {"image_id": stem, "file_name": f"{stem}.png", "segments_info": infos})

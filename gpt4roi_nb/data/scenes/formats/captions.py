@@ -6,8 +6,8 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes.formats.coco import URL
 from gpt4roi_nb.data.scenes.formats.expressions import RELATIONS, reach
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, union, xywh
 from gpt4roi_nb.data.scenes.formats.referring import MDETR_HEAD
+from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage, union, xywh
 from gpt4roi_nb.data.scenes.question_kinds import SIDE_MARGIN, an, pick, plural, stuff
 from gpt4roi_nb.data.scenes.scene import MAX_OBJECTS, SceneObject
 
@@ -56,23 +56,23 @@ ENDINGS = ("on a table .", "in front of a wall .", "on a smooth table .", "under
 CAPTIONS = 2  # per image
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image to Visual Genome's and Flickr30k's files."""
-    _add_genome(picture, added)
-    _add_flickr(picture, added)
+    _add_genome(shown, added)
+    _add_flickr(shown, added)
 
 
-def regions(picture: Picture) -> list[tuple[Box, str]]:
+def regions(shown: WorldImage) -> list[tuple[Box, str]]:
     """Return regions with a phrase that is true of them: two per object, and some of two objects."""
-    rng = picture.rng("visual genome")
+    rng = shown.rng("visual genome")
     found: list[tuple[Box, str]] = []
-    for thing in picture.objects:
+    for thing in shown.objects:
         for wording in rng.choice(len(PHRASES), 2, replace=False):
             found.append((thing.box, _described(thing, PHRASES[wording])))
-    for _ in range(len(picture.objects) // 2):
-        one, other = (picture.objects[k] for k in rng.choice(len(picture.objects), 2, replace=False))
+    for _ in range(len(shown.objects) // 2):
+        one, other = (shown.objects[k] for k in rng.choice(len(shown.objects), 2, replace=False))
         gap = reach(one, "left") - reach(other, "left")
-        if abs(gap) >= SIDE_MARGIN * picture.width:
+        if abs(gap) >= SIDE_MARGIN * shown.width:
             words = pick(rng, RELATIONS["left" if gap > 0 else "right"])
             found.append(
                 (union([one.box, other.box]), f"{one.colour} {one.category} {words} {other.colour} {other.category}")
@@ -91,21 +91,21 @@ def _described(thing: SceneObject, wording: str) -> str:
     return an(text.removeprefix("a ")) if text.startswith("a ") else text
 
 
-def _add_genome(picture: Picture, added: Added) -> None:
-    file_name = f"{picture.number}.jpg"
+def _add_genome(shown: WorldImage, added: Added) -> None:
+    file_name = f"{shown.number}.jpg"
     added.links.append(f"vg/VG_100K/{file_name}")
-    size = {"width": picture.width, "height": picture.height}
-    files = [GENOME_FILES[split] for split in GENOME_SPLITS[picture.split]]
+    size = {"width": shown.width, "height": shown.height}
+    files = [GENOME_FILES[split] for split in GENOME_SPLITS[shown.split]]
     for file in files:
-        added.row(file, "images", {"id": picture.number, "file_name": file_name, **size})
+        added.row(file, "images", {"id": shown.number, "file_name": file_name, **size})
     described = []
-    for k, (box, phrase) in enumerate(regions(picture)):
-        number = picture.number * REGIONS_PER_IMAGE + k
+    for k, (box, phrase) in enumerate(regions(shown)):
+        number = shown.number * REGIONS_PER_IMAGE + k
         x1, y1, x2, y2 = box
         x, y, width, height = x1, y1, x2 - x1, y2 - y1
         annotation = {
             "id": number,
-            "image_id": picture.number,
+            "image_id": shown.number,
             "category_id": 1,
             "bbox": [x, y, width, height],
             "area": width * height,
@@ -114,23 +114,23 @@ def _add_genome(picture: Picture, added: Added) -> None:
         }
         for file in files:
             added.row(file, "annotations", annotation)
-        region = {"region_id": number, "width": width, "height": height, "image_id": picture.number}
+        region = {"region_id": number, "width": width, "height": height, "image_id": shown.number}
         described.append(region | {"phrase": phrase, "y": y, "x": x})
-    added.row(REGIONS, "", {"regions": described, "id": picture.number})
+    added.row(REGIONS, "", {"regions": described, "id": shown.number})
     image = size | {
         "url": f"{URL}/VG_100K/{file_name}",
-        "image_id": picture.number,
-        "coco_id": picture.number,
+        "image_id": shown.number,
+        "coco_id": shown.number,
         "flickr_id": None,
     }
     added.row(IMAGES, "", image)
 
 
-def sentence(picture: Picture, rng: np.random.Generator) -> tuple[str, list[tuple[tuple[int, int], list[int]]]]:
+def sentence(shown: WorldImage, rng: np.random.Generator) -> tuple[str, list[tuple[tuple[int, int], list[int]]]]:
     """Write a caption; for each of its phrases, return characters (start, end) and the indices of the objects meant."""
     by_colour = rng.random() < 0.5
     groups: dict[str, list[int]] = {}
-    for index, thing in enumerate(picture.objects):
+    for index, thing in enumerate(shown.objects):
         groups.setdefault(f"{thing.colour} {thing.category}" if by_colour else thing.category, []).append(index)
     names = [str(name) for name in rng.permutation(sorted(groups))]
     text, phrases = "", []
@@ -144,19 +144,19 @@ def sentence(picture: Picture, rng: np.random.Generator) -> tuple[str, list[tupl
     return f"{text} {pick(rng, ENDINGS)}", phrases
 
 
-def _add_flickr(picture: Picture, added: Added) -> None:
-    rng = picture.rng("flickr30k")
-    file, file_name = FLICKR_FILES[picture.split], f"{picture.number}.jpg"
+def _add_flickr(shown: WorldImage, added: Added) -> None:
+    rng = shown.rng("flickr30k")
+    file, file_name = FLICKR_FILES[shown.split], f"{shown.number}.jpg"
     added.links.append(f"flickr30k/flickr30k-images/{file_name}")
     for k in range(CAPTIONS):
-        text, phrases = sentence(picture, rng)
-        number = picture.number * CAPTIONS + k
+        text, phrases = sentence(shown, rng)
+        number = shown.number * CAPTIONS + k
         image: Record = {
             "file_name": file_name,
-            "height": str(picture.height),  # a string, as in the published files
-            "width": str(picture.width),
+            "height": str(shown.height),  # a string, as in the published files
+            "width": str(shown.width),
             "id": number,
-            "original_img_id": picture.number,
+            "original_img_id": shown.number,
             "sentence_id": k,
             "caption": text,
             "dataset_name": "flickr",
@@ -166,7 +166,7 @@ def _add_flickr(picture: Picture, added: Added) -> None:
         added.row(file, "images", image)
         for span, members in phrases:
             for index in members:
-                thing = picture.objects[index]
+                thing = shown.objects[index]
                 x, y, width, height = xywh(thing.box)
                 annotation = {
                     "area": width * height,

@@ -1,7 +1,7 @@
 """COCO 2017: instances and panoptic segmentation.
 
-A crowd (see `picture.CROWD`) is one annotation with uncompressed run lengths; everything else has polygons. Panoptic
-PNGs hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
+A crowd (see `world_image.CROWD`) is one annotation with uncompressed run lengths; everything else has polygons.
+Panoptic PNGs hold id = R + 256·G + 65536·B; the table's far edge is void, 0.
 """
 
 from functools import lru_cache
@@ -10,7 +10,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, run_lengths
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, sides, xywh
+from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage, sides, xywh
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 
 # With gaps, as COCO's ids have them.
@@ -54,57 +54,57 @@ FILES = (
 )
 
 
-def image_record(picture: Picture, file_name: str) -> Record:
+def image_record(shown: WorldImage, file_name: str) -> Record:
     """Return an entry of a COCO file's `images`."""
     return {
         "license": 1,
         "file_name": file_name,
-        "coco_url": f"{URL}/{picture.split}2017/{picture.stem}.jpg",
-        "height": picture.height,
-        "width": picture.width,
+        "coco_url": f"{URL}/{shown.split}2017/{shown.stem}.jpg",
+        "height": shown.height,
+        "width": shown.width,
         "date_captured": "2017-09-01 00:00:00",
-        "flickr_url": f"{URL}/{picture.stem}.jpg",
-        "id": picture.number,
+        "flickr_url": f"{URL}/{shown.stem}.jpg",
+        "id": shown.number,
     }
 
 
 @lru_cache(maxsize=1)
-def object_records(picture: Picture) -> tuple[Record, ...]:
+def object_records(shown: WorldImage) -> tuple[Record, ...]:
     """Return the entries of a COCO file's `annotations`, one per object, with polygons: the same ones for all files."""
-    return tuple(_object_record(picture, index) for index in range(len(picture.objects)))
+    return tuple(_object_record(shown, index) for index in range(len(shown.objects)))
 
 
-def _object_record(picture: Picture, index: int) -> Record:
-    thing = picture.objects[index]
+def _object_record(shown: WorldImage, index: int) -> Record:
+    thing = shown.objects[index]
     return {
-        "segmentation": picture.polygons[index],
-        "area": float(picture.areas[index]),
+        "segmentation": shown.polygons[index],
+        "area": float(shown.areas[index]),
         "iscrowd": 0,
-        "image_id": picture.number,
+        "image_id": shown.number,
         "bbox": xywh(thing.box),
         "category_id": CATEGORY_IDS[thing.category],
-        "id": picture.object_id(index),
+        "id": shown.object_id(index),
     }
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image to the instances and panoptic files."""
-    file_name = f"{picture.stem}.jpg"
-    added.links.append(f"{FOLDER}/{picture.split}2017/{file_name}")
-    added.row(INSTANCES[picture.split], "images", image_record(picture, file_name))
-    records = object_records(picture)
-    for segment in picture.segments:
+    file_name = f"{shown.stem}.jpg"
+    added.links.append(f"{FOLDER}/{shown.split}2017/{file_name}")
+    added.row(INSTANCES[shown.split], "images", image_record(shown, file_name))
+    records = object_records(shown)
+    for segment in shown.segments:
         record = records[segment.members[0]]
         if segment.is_crowd:
-            mask: np.ndarray = np.any(picture.scene.masks[list(segment.members)], axis=0)
+            mask: np.ndarray = np.any(shown.scene.masks[list(segment.members)], axis=0)
             record = record | {
                 "segmentation": run_lengths(mask),
                 "area": float(segment.area),
                 "iscrowd": 1,
                 "bbox": xywh(segment.box),
             }
-        added.row(INSTANCES[picture.split], "annotations", record)
-    _add_panoptic(picture, added)
+        added.row(INSTANCES[shown.split], "annotations", record)
+    _add_panoptic(shown, added)
 
 
 def segment_id(category: str, index: int) -> int:
@@ -113,8 +113,8 @@ def segment_id(category: str, index: int) -> int:
     return red + 256 * green + 65536 * (blue + index)
 
 
-def _add_panoptic(picture: Picture, added: Added) -> None:
-    segments = (*picture.segments, *picture.stuff)
+def _add_panoptic(shown: WorldImage, added: Added) -> None:
+    segments = (*shown.segments, *shown.stuff)
     numbers = [segment_id(segment.category, index) for index, segment in enumerate(segments)]
     infos = [
         {
@@ -126,10 +126,10 @@ def _add_panoptic(picture: Picture, added: Added) -> None:
         }
         for segment, number in zip(segments, numbers, strict=True)
     ]
-    file_name = f"{picture.stem}.png"
-    added.pngs[f"{FOLDER}/annotations/panoptic_{picture.split}2017/{file_name}"] = picture.painted(
+    file_name = f"{shown.stem}.png"
+    added.pngs[f"{FOLDER}/annotations/panoptic_{shown.split}2017/{file_name}"] = shown.painted(
         zip(segments, numbers, strict=True), rgb_ids
     )
-    added.row(SEGMENTS[picture.split], "images", image_record(picture, f"{picture.stem}.jpg"))
-    annotation = {"segments_info": infos, "file_name": file_name, "image_id": picture.number}
-    added.row(SEGMENTS[picture.split], "annotations", annotation)
+    added.row(SEGMENTS[shown.split], "images", image_record(shown, f"{shown.stem}.jpg"))
+    annotation = {"segments_info": infos, "file_name": file_name, "image_id": shown.number}
+    added.row(SEGMENTS[shown.split], "annotations", annotation)

@@ -1,20 +1,20 @@
 """The facts of every image in this package's own form: `objects.jsonl`, and the objects' masks in `masks/`."""
 
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.formats.world_image import WorldImage
 
 OBJECTS = "objects.jsonl"
 FILES = (JsonFile(OBJECTS, lines=True),)
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image's line and its mask PNG: 0 where no object is seen, k + 1 where object k is."""
-    added.pngs[f"masks/{picture.stem}.png"] = picture.owners
+    added.pngs[f"masks/{shown.stem}.png"] = shown.owners
     record = {
-        "image": f"images/{picture.stem}.jpg",
-        "mask": f"masks/{picture.stem}.png",
-        "split": picture.split,
-        "seed": picture.scene.seed,  # make_scene(seed, …) draws it again
+        "image": f"images/{shown.stem}.jpg",
+        "mask": f"masks/{shown.stem}.png",
+        "split": shown.split,
+        "seed": shown.scene.seed,  # make_scene(seed, …) draws it again
         "objects": [
             {
                 "category": thing.category,
@@ -25,7 +25,7 @@ def add(picture: Picture, added: Added) -> None:
                 "position": thing.position,
                 "rotation": thing.rotation,
             }
-            for thing in picture.objects
+            for thing in shown.objects
         ],
     }
     added.row(OBJECTS, "", record)

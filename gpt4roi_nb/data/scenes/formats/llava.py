@@ -14,7 +14,7 @@ import numpy as np
 from gpt4roi_nb.data.scenes.formats.expressions import ATTRIBUTES, by_looks, reach
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, Record
 from gpt4roi_nb.data.scenes.formats.lvis import category_id
-from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.formats.world_image import WorldImage
 from gpt4roi_nb.data.scenes.question_kinds import KINDS, an, pick, value_of, value_words
 from gpt4roi_nb.data.scenes.questions import ask
 
@@ -70,62 +70,60 @@ FILES = (
 )
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image's detections and, if it is for training, a conversation and a description."""
-    rng = picture.rng("llava")
-    size = np.array([picture.width, picture.height] * 2)
-    scores = rng.uniform(*SCORES, len(picture.objects)).round(6).tolist()
+    rng = shown.rng("llava")
+    size = np.array([shown.width, shown.height] * 2)
+    scores = rng.uniform(*SCORES, len(shown.objects)).round(6).tolist()
     boxes = [
-        [*(np.array(thing.box) / size).tolist(), score] for thing, score in zip(picture.objects, scores, strict=True)
+        [*(np.array(thing.box) / size).tolist(), score] for thing, score in zip(shown.objects, scores, strict=True)
     ]
-    labels = [
-        category_id(thing) - 1 for thing in picture.objects
-    ]  # the detector's labels count LVIS's categories from 0
-    detection = {"filename": f"{picture.stem}.jpg", "pred_bboxes": boxes, "labels": labels}
+    labels = [category_id(thing) - 1 for thing in shown.objects]  # the detector's labels count LVIS's categories from 0
+    detection = {"filename": f"{shown.stem}.jpg", "pred_bboxes": boxes, "labels": labels}
     added.row(DETECTIONS, "", detection)
-    if picture.split == "train":
-        for turns in (_conversation(picture, rng), [(pick(rng, DESCRIBE), _description(picture))]):
-            added.row(CONVERSATIONS, "", _record(picture, turns, rng))
+    if shown.split == "train":
+        for turns in (_conversation(shown, rng), [(pick(rng, DESCRIBE), _description(shown))]):
+            added.row(CONVERSATIONS, "", _record(shown, turns, rng))
 
 
-def _record(picture: Picture, turns: list[tuple[str, str]], rng: np.random.Generator) -> Record:
+def _record(shown: WorldImage, turns: list[tuple[str, str]], rng: np.random.Generator) -> Record:
     (first, answer), *rest = turns
     first = f"<image>\n{first}" if rng.random() < 0.5 else f"{first}\n<image>"
     values = [text for turn in ((first, answer), *rest) for text in turn]
     speakers = ("human", "gpt")
     return {
-        "id": picture.stem,
-        "image": f"{picture.stem}.jpg",
+        "id": shown.stem,
+        "image": f"{shown.stem}.jpg",
         "conversations": [{"from": speakers[k % 2], "value": value} for k, value in enumerate(values)],
     }
 
 
-def _conversation(picture: Picture, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _conversation(shown: WorldImage, rng: np.random.Generator) -> list[tuple[str, str]]:
     turns: list[tuple[str, str]] = []
     for _ in range(int(rng.integers(ROUNDS[0], ROUNDS[1] + 1))):
-        turn = _about_one(picture, rng) if rng.random() < 0.6 else None
+        turn = _about_one(shown, rng) if rng.random() < 0.6 else None
         if turn is None:
-            question = ask(picture.scene, pick(rng, KINDS[-2:]), rng)
+            question = ask(shown.scene, pick(rng, KINDS[-2:]), rng)
             turn = (question.text, question.answer) if question else None
         if turn is not None and turn[0] not in [text for text, _ in turns]:
             turns.append(turn)
     return turns
 
 
-def _about_one(picture: Picture, rng: np.random.Generator) -> tuple[str, str] | None:
+def _about_one(shown: WorldImage, rng: np.random.Generator) -> tuple[str, str] | None:
     """A question about an attribute of an object that other attributes identify."""
-    index = int(rng.integers(len(picture.objects)))
+    index = int(rng.integers(len(shown.objects)))
     asked = pick(rng, ATTRIBUTES)
-    names = [name for name in by_looks(picture.scene, index) if asked not in dict(name.values)]
+    names = [name for name in by_looks(shown.scene, index) if asked not in dict(name.values)]
     if not names:
         return None
     noun = pick(rng, names).noun()
-    value = value_of(picture.objects[index], asked)
+    value = value_of(shown.objects[index], asked)
     value = value_words(asked, value)
     return pick(rng, ASKED[asked]).format(noun), f"The {noun} is {'made of ' if asked == 'material' else ''}{value}."
 
 
-def _description(picture: Picture) -> str:
-    things = [an(thing.phrase) for thing in sorted(picture.objects, key=lambda thing: reach(thing, "right"))]
+def _description(shown: WorldImage) -> str:
+    things = [an(thing.phrase) for thing in sorted(shown.objects, key=lambda thing: reach(thing, "right"))]
     listed = f"{', '.join(things[:-1])} and {things[-1]}" if len(things) > 1 else things[0]
     return f"On a table in front of a wall there are, from left to right, {listed}."

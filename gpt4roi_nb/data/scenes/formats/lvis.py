@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpt4roi_nb.data.scenes.formats.coco import INFO, LICENSES, image_record, object_records
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
+from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, SceneObject
 
 # Some of LVIS's names contain a space or parentheses, and so do these.
@@ -81,16 +81,16 @@ FILES = tuple(
 )
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image to its split."""
-    file = LVIS_FILES[picture.split]
-    present = {category_id(thing) for thing in picture.objects}
+    file = LVIS_FILES[shown.split]
+    present = {category_id(thing) for thing in shown.objects}
     absent = [record["id"] for record in LVIS_CATEGORIES if record["id"] not in present]
-    image = image_record(picture, "")
+    image = image_record(shown, "")
     del image["file_name"]
-    drawn = picture.rng("lvis").choice(absent, NEGATIVES, replace=False).tolist()
+    drawn = shown.rng("lvis").choice(absent, NEGATIVES, replace=False).tolist()
     added.row(file, "images", image | {"neg_category_ids": sorted(drawn), "not_exhaustive_category_ids": []})
-    for record, thing in zip(object_records(picture), picture.objects, strict=True):
+    for record, thing in zip(object_records(shown), shown.objects, strict=True):
         annotation = record | {"category_id": category_id(thing)}
         del annotation["iscrowd"]
         added.row(file, "annotations", annotation)

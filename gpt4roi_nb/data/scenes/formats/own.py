@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes import open_questions, questions
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
-from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.formats.world_image import WorldImage
 from gpt4roi_nb.data.scenes.question_kinds import KINDS, ONE_REGION, TWO_REGIONS, pick
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.spelling import casual, slip
@@ -36,25 +36,25 @@ STRANGER_EVERY = 4  # one in so many images for training adds an image of anothe
 STRANGER_QUESTIONS = 2
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image's conversations, and sometimes an image of another world, if it is for training."""
-    if picture.split != "train":
+    if shown.split != "train":
         return
-    rng = picture.rng("own")
-    image = f"{picture.stem}.jpg"
+    rng = shown.rng("own")
+    image = f"{shown.stem}.jpg"
     added.links.append(f"{FOLDER}/images/{image}")
     for topic, kinds in TOPICS.items():
         for kind in kinds:
-            question = _asked(picture, kind, rng)
+            question = _asked(shown, kind, rng)
             if question is not None:
-                boxes = _boxes(picture, question, rng)
+                boxes = _boxes(shown, question, rng)
                 row(added, topic, image, boxes, [(written(rng, question.text), question.answer)])
     for _ in range(TALKS_PER_IMAGE):
-        turns, objects = _talk(picture, rng)
-        boxes = _boxes(picture, Question("", "", "", objects, ""), rng)
+        turns, objects = _talk(shown, rng)
+        boxes = _boxes(shown, Question("", "", "", objects, ""), rng)
         row(added, TALKS, image, boxes, [(written(rng, text), answer) for text, answer in turns])
-    if picture.number % STRANGER_EVERY == 0:
-        _add_stranger(picture, added, rng)
+    if shown.number % STRANGER_EVERY == 0:
+        _add_stranger(shown, added, rng)
 
 
 def written(rng: np.random.Generator, text: str) -> str:
@@ -63,31 +63,31 @@ def written(rng: np.random.Generator, text: str) -> str:
     return slip(rng, text) if rng.random() < SLIP_SHARE else text
 
 
-def _asked(picture: Picture, kind: str, rng: np.random.Generator) -> Question | None:
+def _asked(shown: WorldImage, kind: str, rng: np.random.Generator) -> Question | None:
     if kind == "compound":
-        return questions.compound(picture.scene, rng)
-    return open_questions.ask(picture.scene, kind, rng)
+        return questions.compound(shown.scene, rng)
+    return open_questions.ask(shown.scene, kind, rng)
 
 
-def _boxes(picture: Picture, question: Question, rng: np.random.Generator) -> list[list[float]]:
+def _boxes(shown: WorldImage, question: Question, rng: np.random.Generator) -> list[list[float]]:
     """The boxes of a question's regions; those of objects are sometimes a little off, as if drawn by hand."""
-    boxes: list[list[float]] = [[float(side) for side in box] for box in question.regions(picture.scene)]
+    boxes: list[list[float]] = [[float(side) for side in box] for box in question.regions(shown.scene)]
     if question.boxes:
         return boxes
-    return [jittered(box, picture, rng) if rng.random() < JITTER_SHARE else box for box in boxes]
+    return [jittered(box, shown, rng) if rng.random() < JITTER_SHARE else box for box in boxes]
 
 
-def jittered(box: list[float], picture: Picture, rng: np.random.Generator) -> list[float]:
+def jittered(box: list[float], shown: WorldImage, rng: np.random.Generator) -> list[float]:
     """Move a box's edges by up to `JITTER` of its sides, inside the image; round to a tenth of a pixel."""
     x1, y1, x2, y2 = box
     moved = np.array(box) + np.array([x2 - x1, y2 - y1] * 2) * rng.uniform(-JITTER, JITTER, 4)
-    inside: list[float] = moved.clip(0, [picture.width, picture.height] * 2).round(1).tolist()
+    inside: list[float] = moved.clip(0, [shown.width, shown.height] * 2).round(1).tolist()
     return inside
 
 
-def _talk(picture: Picture, rng: np.random.Generator) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
+def _talk(shown: WorldImage, rng: np.random.Generator) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
     """(turns, objects of the regions) of a conversation of `TURNS` questions; fewer if a follow-up is not clear."""
-    scene = picture.scene
+    scene = shown.scene
     question = open_questions.ask(scene, pick(rng, (*ONE_REGION, *open_questions.OF_ONE)), rng)
     while question is None:
         question = open_questions.ask(scene, pick(rng, ONE_REGION), rng)
@@ -105,12 +105,12 @@ def _talk(picture: Picture, rng: np.random.Generator) -> tuple[list[tuple[str, s
     return turns, objects
 
 
-def _add_stranger(picture: Picture, added: Added, rng: np.random.Generator) -> None:
-    size = max(picture.width // 2, 32)  # as much as a small model sees, and faster to draw
-    image = f"stranger_{picture.stem}.jpg"
+def _add_stranger(shown: WorldImage, added: Added, rng: np.random.Generator) -> None:
+    size = max(shown.width // 2, 32)  # as much as a small model sees, and faster to draw
+    image = f"stranger_{shown.stem}.jpg"
     added.images[f"{FOLDER}/images/{image}"] = stranger(rng, size)
     for _ in range(STRANGER_QUESTIONS):
-        question = open_questions.about_stranger(picture.scene, (size, size), rng)
+        question = open_questions.about_stranger(shown.scene, (size, size), rng)
         boxes = [[float(side) for side in box] for box in question.boxes]
         row(added, STRANGERS, image, boxes, [(written(rng, question.text), question.answer)])
 

@@ -19,8 +19,8 @@ from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.lvis import LVIS_CATEGORIES, LVIS_FILES
 from gpt4roi_nb.data.scenes.formats.own import FOLDER, row
 from gpt4roi_nb.data.scenes.formats.paco import NAMES, PACO_FILES
-from gpt4roi_nb.data.scenes.formats.picture import Picture
 from gpt4roi_nb.data.scenes.formats.visual7w import POINTING, TELLING
+from gpt4roi_nb.data.scenes.formats.world_image import WorldImage
 from gpt4roi_nb.data.scenes.question_kinds import an, pick
 
 TOPIC = "benchmarks"
@@ -29,21 +29,21 @@ Say = Callable[[list[list[float]], str, str], None]  # boxes, question, answer
 CHOICES_PER_IMAGE = 2  # per data set
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image's questions, if it is for training. Call this after the data sets' own `add`."""
-    if picture.split != "train":
+    if shown.split != "train":
         return
-    rng = picture.rng("own benchmarks")
-    image = f"{picture.stem}.jpg"
+    rng = shown.rng("own benchmarks")
+    image = f"{shown.stem}.jpg"
 
     def say(boxes: list[list[float]], question: str, answer: str) -> None:
         row(added, TOPIC, image, boxes, [(question, answer)])
 
-    thing = pick(rng, picture.objects)
+    thing = pick(rng, shown.objects)
     say([corners(thing.box)], CATEGORY_PROMPT, thing.category)
-    thing = pick(rng, picture.objects)
+    thing = pick(rng, shown.objects)
     say([corners(thing.box)], SEGMENT_PROMPT, an(thing.phrase))
-    for surface in picture.stuff:
+    for surface in shown.stuff:
         name = surface.category
         say([corners(surface.box)], *pick(rng, ((CATEGORY_PROMPT, name), (SEGMENT_PROMPT, f"the {name}"))))
     for file, names in (
@@ -52,7 +52,7 @@ def add(picture: Picture, added: Added) -> None:
     ):
         found = rows_of(added, file, "annotations")
         parts = [one for one in found if is_part(names[one["category_id"] - 1])]
-        shown = {names[one["category_id"] - 1] for one in found}
+        there = {names[one["category_id"] - 1] for one in found}
         asked = parts if parts else found  # PACO's names for whole objects differ from LVIS's
         if asked:
             one = pick(rng, asked)
@@ -60,7 +60,7 @@ def add(picture: Picture, added: Added) -> None:
         for _ in range(CHOICES_PER_IMAGE if found else 0):
             one = pick(rng, found)
             true = names[one["category_id"] - 1]
-            others = [name for name in names if name not in shown and is_part(name) == is_part(true)]
+            others = [name for name in names if name not in there and is_part(name) == is_part(true)]
             if others:
                 pair = [true, pick(rng, others)]
                 order = rng.permutation(2).tolist()

@@ -5,7 +5,7 @@ import numpy as np
 from gpt4roi_nb.data.scenes.formats.coco import HEAD, image_record
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
 from gpt4roi_nb.data.scenes.formats.masks import bounds, run_lengths
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
+from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
 
 Rectangle = tuple[int, int, int, int]
@@ -36,14 +36,14 @@ def halves(box: Rectangle) -> tuple[Rectangle, Rectangle]:
     return (left, top, right, middle), (left, middle, right, bottom)
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image's objects, each followed by its parts; `obj_ann_id` leads from a part to its object."""
-    file = PACO_FILES[picture.split]
-    name = f"{picture.split}2017/{picture.stem}.jpg"
-    image = image_record(picture, name) | {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    file = PACO_FILES[shown.split]
+    name = f"{shown.split}2017/{shown.stem}.jpg"
+    image = image_record(shown, name) | {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     added.row(file, "images", image)
-    for index, (thing, mask) in enumerate(zip(picture.objects, picture.scene.masks, strict=True)):
-        number = picture.object_id(index) * (1 + len(PARTS))
+    for index, (thing, mask) in enumerate(zip(shown.objects, shown.scene.masks, strict=True)):
+        number = shown.object_id(index) * (1 + len(PARTS))
         names = (thing.category, *(f"{thing.category}:{part}" for part in PARTS))
         for k, (box, label) in enumerate(zip((thing.box, *halves(thing.box)), names, strict=True)):
             left, top, right, bottom = box
@@ -56,7 +56,7 @@ def add(picture: Picture, added: Added) -> None:
                 "bbox": [float(side) for side in (left + x, top + y, width, height)],
                 "area": int(np.count_nonzero(piece)),
                 "category_id": NAMES.index(label) + 1,
-                "image_id": picture.number,
+                "image_id": shown.number,
                 "segmentation": run_lengths(mask, box),
                 "attribute_ids": [COLOURS.index(thing.colour)],
                 "obj_ann_id": number,

@@ -5,8 +5,8 @@ import io
 from gpt4roi_nb.data.scenes.formats.coco import CATEGORY_IDS
 from gpt4roi_nb.data.scenes.formats.expressions import by_looks, by_neighbour, by_place
 from gpt4roi_nb.data.scenes.formats.files import Added, ObjectFile, Record
-from gpt4roi_nb.data.scenes.formats.picture import Picture, xywh
 from gpt4roi_nb.data.scenes.formats.referring import image_name
+from gpt4roi_nb.data.scenes.formats.world_image import WorldImage, xywh
 from gpt4roi_nb.data.scenes.question_kinds import an, pick, stuff
 
 FOLDER = "ref_l4"
@@ -44,17 +44,17 @@ def parquet(records: list[Record]) -> bytes:
 FILES = (ObjectFile(ANNOTATIONS, ANNOTATIONS, parquet),)
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add two expressions for each object that can be told from the others."""
-    if picture.split != SPLIT:
+    if shown.split != SPLIT:
         return
-    rng = picture.rng("ref l4")
-    added.links.append(f"{FOLDER}/images/{image_name(picture)}")
-    for index, thing in enumerate(picture.objects):
+    rng = shown.rng("ref l4")
+    added.links.append(f"{FOLDER}/images/{image_name(shown)}")
+    for index, thing in enumerate(shown.objects):
         pools = (
-            by_neighbour(picture.scene, index, rng),
-            by_place(picture.scene, index),
-            by_looks(picture.scene, index),
+            by_neighbour(shown.scene, index, rng),
+            by_place(shown.scene, index),
+            by_looks(shown.scene, index),
         )
         pool = next((found for found in pools if found), None)
         if pool is None:
@@ -65,7 +65,7 @@ def add(picture: Picture, added: Added) -> None:
             f"On the table there is {an(thing.phrase)}, which is the {words}.",
         )
         x, y, width, height = xywh(thing.box)
-        number = picture.object_id(index)
+        number = shown.object_id(index)
         for k, caption in enumerate(of_two):
             record = {
                 "id": number * EXPRESSIONS + k,
@@ -74,11 +74,11 @@ def add(picture: Picture, added: Added) -> None:
                 "bbox_area": width * height,
                 "bbox_id": f"coco_{number}",
                 "ori_category_id": f"refcoco_{CATEGORY_IDS[thing.category]}",
-                "image_id": f"coco_{picture.number}",
-                "height": picture.height,
-                "width": picture.width,
-                "file_name": image_name(picture),
+                "image_id": f"coco_{shown.number}",
+                "height": shown.height,
+                "width": shown.width,
+                "file_name": image_name(shown),
                 "is_rewrite": bool(k),
-                "split": picture.split,
+                "split": shown.split,
             }
             added.row(ANNOTATIONS, "", record)

@@ -9,7 +9,7 @@ import numpy as np
 from gpt4roi_nb.data.scenes.formats.coco import CATEGORY_IDS, HEAD, THINGS, image_record, object_records
 from gpt4roi_nb.data.scenes.formats.expressions import Expression, by_looks, by_neighbour, by_place
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, Record, pickled
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture, xywh
+from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage, xywh
 from gpt4roi_nb.data.scenes.question_kinds import an, pick
 
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
@@ -43,14 +43,14 @@ FILES = tuple(
 )
 
 
-def image_name(picture: Picture) -> str:
+def image_name(shown: WorldImage) -> str:
     """Return the name of an image's file in `coco/train2014`."""
-    return f"COCO_train2014_{picture.stem}.jpg"
+    return f"COCO_train2014_{shown.stem}.jpg"
 
 
-def expressions(picture: Picture, dataset: str, index: int, rng: np.random.Generator) -> list[tuple[Expression, str]]:
+def expressions(shown: WorldImage, dataset: str, index: int, rng: np.random.Generator) -> list[tuple[Expression, str]]:
     """Draw up to `SENTENCES` expressions for an object, with their words; none if it cannot be told from the others."""
-    scene = picture.scene
+    scene = shown.scene
     looks = by_looks(scene, index)
     if dataset == "refcoco":
         places = by_place(scene, index)
@@ -79,33 +79,33 @@ def _after(words: str, expression: Expression) -> str:
     return words.removeprefix(expression.noun())
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image to the files of all three data sets."""
-    added.links.append(f"coco/train2014/{image_name(picture)}")
-    image, objects = image_record(picture, image_name(picture)), object_records(picture)
+    added.links.append(f"coco/train2014/{image_name(shown)}")
+    image, objects = image_record(shown, image_name(shown)), object_records(shown)
     for dataset in REFS:
-        rng = picture.rng(dataset)
+        rng = shown.rng(dataset)
         added.row(f"{dataset}/instances.json", "images", image)
         for index, record in enumerate(objects):
             added.row(f"{dataset}/instances.json", "annotations", record)
-            worded = expressions(picture, dataset, index, rng)
+            worded = expressions(shown, dataset, index, rng)
             if worded:
-                _add_ref(picture, added, dataset, index, [words for _, words in worded], rng)
+                _add_ref(shown, added, dataset, index, [words for _, words in worded], rng)
 
 
 def _add_ref(
-    picture: Picture, added: Added, dataset: str, index: int, sentences: list[str], rng: np.random.Generator
+    shown: WorldImage, added: Added, dataset: str, index: int, sentences: list[str], rng: np.random.Generator
 ) -> None:
-    number = picture.object_id(index)
+    number = shown.object_id(index)
     sent_ids = [number * SENTENCES + k for k in range(len(sentences))]
     ref = {
         "sent_ids": sent_ids,
         # As in the published files, it contains the annotation's id; no image has this name.
-        "file_name": f"COCO_train2014_{picture.stem}_{number}.jpg",
+        "file_name": f"COCO_train2014_{shown.stem}_{number}.jpg",
         "ann_id": number,
         "ref_id": number,
-        "image_id": picture.number,
-        "split": picture.split,
+        "image_id": shown.number,
+        "split": shown.split,
         "sentences": [
             {
                 "tokens": words.split(),
@@ -115,32 +115,32 @@ def _add_ref(
             }
             for words, sent_id in zip(sentences, sent_ids, strict=True)
         ],
-        "category_id": CATEGORY_IDS[picture.objects[index].category],
+        "category_id": CATEGORY_IDS[shown.objects[index].category],
     }
     added.row(_refs(dataset), "", ref)
-    file = mdetr(dataset, picture.split)
+    file = mdetr(dataset, shown.split)
     for words, sent_id in zip(sentences, sent_ids, strict=True):
         added.row(
             file,
             "images",
             {
-                "file_name": image_name(picture),
-                "height": picture.height,
-                "width": picture.width,
+                "file_name": image_name(shown),
+                "height": shown.height,
+                "width": shown.width,
                 "id": sent_id,
-                "original_id": picture.number,
+                "original_id": shown.number,
                 "caption": words,
                 "dataset_name": dataset,
                 "tokens_negative": [[0, len(words)]],
             },
         )
         annotation = {
-            "area": float(picture.areas[index]),
+            "area": float(shown.areas[index]),
             "iscrowd": 0,
             "image_id": sent_id,
             "category_id": 1,
             "id": sent_id,
-            "bbox": xywh(picture.objects[index].box),
+            "bbox": xywh(shown.objects[index].box),
             "original_id": number,
             "tokens_positive": [[0, len(words)]],
         }

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.claims import CHOICES, Choice, Tokens, items
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
-from gpt4roi_nb.data.scenes.formats.picture import SPLITS, Picture
+from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage
 
 ANNOTATIONS = {split: f"vcr/{split}.jsonl" for split in SPLITS}
 FILES = tuple(JsonFile(path, lines=True) for path in ANNOTATIONS.values())
@@ -30,26 +30,25 @@ def original(tokens: Tokens) -> str:
     return " ".join(words)
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add an image's items to its split, and its metadata."""
-    rng = picture.rng("vcr")
-    movie = f"generated_{picture.number // CLIP:04d}"
-    stem = f"{movie}/{movie}_{picture.stem}@0"
+    rng = shown.rng("vcr")
+    movie = f"generated_{shown.number // CLIP:04d}"
+    stem = f"{movie}/{movie}_{shown.stem}@0"
     added.links.append(f"{IMAGES}/{stem}.jpg")
-    scores = rng.uniform(*SCORES, len(picture.objects)).round(6).tolist()
-    names = [thing.category for thing in picture.objects]
+    scores = rng.uniform(*SCORES, len(shown.objects)).round(6).tolist()
+    names = [thing.category for thing in shown.objects]
     added.texts[f"{IMAGES}/{stem}.json"] = {
-        "boxes": [[*map(float, thing.box), score] for thing, score in zip(picture.objects, scores, strict=True)],
+        "boxes": [[*map(float, thing.box), score] for thing, score in zip(shown.objects, scores, strict=True)],
         "segms": [
-            [list(zip(polygon[::2], polygon[1::2], strict=True)) for polygon in polygons]
-            for polygons in picture.polygons
+            [list(zip(polygon[::2], polygon[1::2], strict=True)) for polygon in polygons] for polygons in shown.polygons
         ],
         "names": names,
-        "width": picture.width,
-        "height": picture.height,
+        "width": shown.width,
+        "height": shown.height,
     }
-    for k, item in enumerate(items(picture.scene, rng, QUESTIONS)):
-        number = picture.number * QUESTIONS + k
+    for k, item in enumerate(items(shown.scene, rng, QUESTIONS)):
+        number = shown.number * QUESTIONS + k
         answers, answer_label = _shuffled(item.answers, rng)
         rationales, rationale_label = _shuffled(item.rationales, rng)
         sources = [number] * CHOICES
@@ -72,13 +71,13 @@ def add(picture: Picture, added: Added) -> None:
             "rationale_sources": sources,
             "rationale_match_iter": [0] * CHOICES,
             "rationale_label": rationale_label,
-            "img_id": f"{picture.split}-{picture.number}",
+            "img_id": f"{shown.split}-{shown.number}",
             "question_number": k,
-            "annot_id": f"{picture.split}-{number}",
-            "match_fold": f"{picture.split}-0",
+            "annot_id": f"{shown.split}-{number}",
+            "match_fold": f"{shown.split}-0",
             "match_index": number,
         }
-        added.row(ANNOTATIONS[picture.split], "", record)
+        added.row(ANNOTATIONS[shown.split], "", record)
 
 
 def _shuffled(choices: tuple[Choice, ...], rng: np.random.Generator) -> tuple[list[list[str | list[int]]], int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt4roi_nb.data.scenes.formats.expressions import Expression, by_looks
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.picture import Picture, xywh
+from gpt4roi_nb.data.scenes.formats.world_image import WorldImage, xywh
 from gpt4roi_nb.data.scenes.question_kinds import VALUES, comparable, pick, value_of, value_words
 
 FOLDER = "vstar_bench"
@@ -22,18 +22,18 @@ SIDES = ("left", "right")
 KINDS = 2  # of questions per image
 
 
-def add(picture: Picture, added: Added) -> None:
+def add(shown: WorldImage, added: Added) -> None:
     """Add a question about an attribute and one about two sides, if the scene has clear ones."""
-    if picture.split != SPLIT:
+    if shown.split != SPLIT:
         return
-    rng = picture.rng("vstar")
-    names = {k: found for k in rng.permutation(len(picture.objects)).tolist() if (found := by_looks(picture.scene, k))}
-    _add_attribute(picture, names, rng, added)
-    _add_sides(picture, names, rng, added)
+    rng = shown.rng("vstar")
+    names = {k: found for k in rng.permutation(len(shown.objects)).tolist() if (found := by_looks(shown.scene, k))}
+    _add_attribute(shown, names, rng, added)
+    _add_sides(shown, names, rng, added)
 
 
 def _add_attribute(
-    picture: Picture, names: dict[int, list[Expression]], rng: np.random.Generator, added: Added
+    shown: WorldImage, names: dict[int, list[Expression]], rng: np.random.Generator, added: Added
 ) -> None:
     asked = pick(rng, tuple(ASKED))
     for index, found in names.items():
@@ -42,32 +42,30 @@ def _add_attribute(
         ]  # otherwise the question gives away the answer
         if silent:
             name = pick(rng, silent).noun()
-            right = value_of(picture.objects[index], asked)
+            right = value_of(shown.objects[index], asked)
             wrong = rng.permutation([value for value in VALUES[asked] if value != right]).tolist()[:WRONG]
             values = [value_words(asked, value) for value in (right, *wrong)]
             sentences = [f"The {ASKED[asked]} of the {name} is {value}." for value in values]
             question = f"What is the {ASKED[asked]} of the {name}?"
-            _add(picture, added, "direct_attributes", {index: name}, question, values, sentences, rng)
+            _add(shown, added, "direct_attributes", {index: name}, question, values, sentences, rng)
             return
 
 
-def _add_sides(picture: Picture, names: dict[int, list[Expression]], rng: np.random.Generator, added: Added) -> None:
+def _add_sides(shown: WorldImage, names: dict[int, list[Expression]], rng: np.random.Generator, added: Added) -> None:
     pairs = ((one, other) for one in names for other in names if one != other)
     for one, other in pairs:
-        if comparable(picture.scene, "left_right", one, other):
+        if comparable(shown.scene, "left_right", one, other):
             first, second = (pick(rng, names[k]).noun() for k in (one, other))
-            middles = [picture.objects[k].box[0] + picture.objects[k].box[2] for k in (one, other)]
+            middles = [shown.objects[k].box[0] + shown.objects[k].box[2] for k in (one, other)]
             sides = SIDES if middles[0] < middles[1] else SIDES[::-1]
             sentences = [f"The {first} is on the {side} side of the {second}." for side in sides]
             question = f"Is the {first} on the left or right side of the {second}?"
-            _add(
-                picture, added, "relative_position", {one: first, other: second}, question, list(sides), sentences, rng
-            )
+            _add(shown, added, "relative_position", {one: first, other: second}, question, list(sides), sentences, rng)
             return
 
 
 def _add(
-    picture: Picture,
+    shown: WorldImage,
     added: Added,
     category: str,
     things: dict[int, str],
@@ -77,11 +75,11 @@ def _add(
     rng: np.random.Generator,
 ) -> None:
     """things: by index, what the question calls its objects. values, sentences: the right one first."""
-    name = f"{category}/sa_{picture.number}"
+    name = f"{category}/sa_{shown.number}"
     added.links.append(f"{FOLDER}/{name}.jpg")
     added.texts[f"{FOLDER}/{name}.json"] = {
         "target_object": list(things.values()),
-        "bbox": [[round(side) for side in xywh(picture.objects[index].box)] for index in things],
+        "bbox": [[round(side) for side in xywh(shown.objects[index].box)] for index in things],
         "question": question,
         "options": sentences,
     }
@@ -92,6 +90,6 @@ def _add(
         "text": "\n".join([question, *options, REQUEST]),
         "category": category,
         "label": "ABCD"[order.index(0)],
-        "question_id": picture.number * KINDS + (category == "relative_position"),
+        "question_id": shown.number * KINDS + (category == "relative_position"),
     }
     added.row(QUESTIONS, "", record)

@@ -44,7 +44,7 @@ from gpt4roi_nb.data.scenes.formats import (
     vstar,
 )
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, dumps, png
-from gpt4roi_nb.data.scenes.formats.picture import Picture
+from gpt4roi_nb.data.scenes.formats.world_image import WorldImage
 from gpt4roi_nb.data.scenes.render import CANVAS, PIXELS_PER_UNIT
 from gpt4roi_nb.data.scenes.scene import SCALES, make_scene, scene_seed
 from gpt4roi_nb.data.scenes.shapes import ANGLES
@@ -85,12 +85,12 @@ class Shard(NamedTuple):
     last: int
 
 
-def picture(seed: int, number: int, size: int = SIZE, n_objects: tuple[int, int] = (3, 7)) -> Picture:
+def shown(seed: int, number: int, size: int = SIZE, n_objects: tuple[int, int] = (3, 7)) -> WorldImage:
     """Draw image `number`, from 1, of the world of a seed: scene `number - 1` of the series `scenes(seed, …)`."""
-    return Picture(number, make_scene(scene_seed(seed, number - 1), size=size, n_objects=n_objects))
+    return WorldImage(number, make_scene(scene_seed(seed, number - 1), size=size, n_objects=n_objects))
 
 
-def added_by(one: Picture) -> Added:
+def added_by(one: WorldImage) -> Added:
     """Return what an image adds to all the files."""
     added = Added()
     for module in FORMATS:
@@ -129,7 +129,7 @@ def _write_shard(shard: Shard, traced: Path | None = None) -> None:
     folder, known = Path(shard.folder), set[Path]()
     lines: dict[Spool, list[bytes]] = defaultdict(list)
     for number in range(shard.first, shard.last + 1):
-        one = picture(shard.seed, number, shard.size, shard.n_objects)
+        one = shown(shard.seed, number, shard.size, shard.n_objects)
         added = added_by(one)
         image = _parent(folder / "images" / f"{one.stem}.jpg", known)
         Image.fromarray(one.scene.image).save(image, "JPEG", **JPEG)

@@ -16,14 +16,14 @@ from gpt4roi_nb.data.scenes.scene import CATEGORIES, MAX_OBJECTS, Scene, SceneOb
 VAL_EVERY = 10  # images 1, 11, 21, … are for validation
 CROWD = 3  # this many things of one category are annotated as one crowd in formats that have crowds
 SPLITS = ("train", "val")
-STUFF = {"wall": 254, "table": 255}  # their values in `Picture.regions`
+STUFF = {"wall": 254, "table": 255}  # their values in `WorldImage.regions`
 
 
 class Segment(NamedTuple):
     """What has one entry in a segmentation file: an object, a crowd of one category, or wall or table.
 
     box: int pixel xyxy, tight. area: in pixels. members: indices of objects. values: of its pixels in
-    `Picture.regions`.
+    `WorldImage.regions`.
     """
 
     category: str
@@ -66,7 +66,7 @@ def xywh(box: Box) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Picture:
+class WorldImage:
     """A scene and its number in the world.
 
     number: from 1. Every id in the annotation files follows from it, so images can be written in any order.
