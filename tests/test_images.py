@@ -362,5 +362,5 @@ def test_an_open_file_is_read(tmp_path):
     sample_image().save(path)
     with path.open("rb") as opened:
         assert load_image(opened).tobytes() == sample_image().tobytes()
-    with pytest.raises(TypeError, match=r"torch\.Tensor came; a torch tensor becomes an array"):
+    with pytest.raises(TypeError, match=r"got a torch\.Tensor; convert a torch tensor to an array"):
         load_image(torch.zeros(3, 4, 4))

@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_control(answers):
     [
         ({"maps": ["guess"]}, "there is no map 'guess'; there are raw attention, rollout, relevancy"),
         ({"maps": {}}, "give at least one map"),
-        ({"maps": {"random": one_at_a_time}}, "another name than 'random'"),
+        ({"maps": {"random": one_at_a_time}}, "none may be called 'random'"),
         (
             {"maps": {"short": lambda *_: torch.zeros(3)}},
             "must give one score for each of .* but gave .* shape \\(3,\\)",
