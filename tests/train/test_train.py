@@ -489,7 +489,7 @@ def test_with_kept_tower_states_the_losses_are_the_same_and_the_tower_rests(tmp_
     damaged.write_bytes(damaged.read_bytes()[:50])
     usage, tower = shutil.disk_usage(tmp_path), tmp_path / "tower"
     monkeypatch.setattr(shutil, "disk_usage", lambda of: usage._replace(free=10) if of.is_relative_to(tower) else usage)
-    with pytest.raises(OSError, match=r"tower cache needs .* has 0\.01 kB free"):
+    with pytest.raises(OSError, match=r"tower cache needs .* has only 0\.01 kB free"):
         trained(tiny_gpt4roi(seed=5), "full", max_steps=1)
     with pytest.raises(ValueError, match="needs a frozen tower and unchanged images"):
         trained(gpt4roi, "fifth", augment=True)
