@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_where_it_stood() -> None:
 def test_a_position_of_another_mixture_is_refused() -> None:
     state = mixture().state_dict()
     for other, what in ((mixture(seed=1), "seed"), (mixture(weights={"a": 1, "b": 1}), "weights")):
-        with pytest.raises(ValueError, match=f"whose {what} are"):
+        with pytest.raises(ValueError, match=f"with {what} = "):
             other.load_state_dict(state)
     turned = Mixture({"b": Numbers("b", 7000), "a": Numbers("a", 100)}, {"b": 1, "a": 3})
     with pytest.raises(ValueError, match="whose datasets are"):
