@@ -1,0 +1,233 @@
+"""What is known of each family of models: the ways of pointing that suit it, and what it can be asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from PIL import Image
+
+from gpt4roi_nb.models.conventions import CONVENTIONS, Convention, Size
+from gpt4roi_nb.models.ways import (
+    WAYS,
+    Pointing,
+    Regions,
+    Way,
+    context,
+    crop,
+    draw,
+    full_crop,
+    marks,
+    native,
+    text,
+)
+from gpt4roi_nb.prompt import DEFAULT_QUESTION
+
+DRAWN: tuple[Way, ...] = ("draw", "marks", "crop", "context")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models, by `model_type`.
+
+    Attributes:
+        way: that which the makers document; what `regions=None` takes.
+        ways: all that suit it.
+        format: how a prompt is built: by the processor's chat template, or as one family alone does.
+        tasks: where there is no free question, with its own way: what can be asked, and how the model is told it, with
+            `{region}` for the box.
+        mention: as `ways.native` takes it.
+        several_images: whether it was made for more than one image.
+        follow_ups: whether it was made for conversations.
+        licence: of the best-known weights.
+        weights: a hub id of them.
+    """
+
+    way: Way
+    ways: tuple[Way, ...]
+    format: Literal["chat", "kosmos-2", "florence2", "paligemma"] = "chat"
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    mention: str = "{box}"
+    several_images: bool = True
+    follow_ups: bool = True
+    licence: str = ""
+    weights: str = ""
+
+
+_CHAT: tuple[Way, ...] = (*DRAWN, "full+crop")
+_QWEN = Family("text", ("text", *_CHAT), licence="Apache 2.0 (some sizes: Qwen's own)", weights="Qwen/Qwen3-VL-2B-Instruct")
+
+FAMILIES: dict[str, Family] = {
+    "qwen2_vl": Family("text", _QWEN.ways, licence=_QWEN.licence, weights="Qwen/Qwen2-VL-2B-Instruct"),
+    "qwen2_5_vl": Family("text", _QWEN.ways, licence=_QWEN.licence, weights="Qwen/Qwen2.5-VL-3B-Instruct"),
+    "qwen3_vl": _QWEN,
+    "qwen3_vl_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3-VL-30B-A3B-Instruct"),
+    "kosmos-2": Family(
+        "native",
+        ("native", *DRAWN),
+        format="kosmos-2",
+        mention="<phrase> the object</phrase>{box}",
+        several_images=False,
+        follow_ups=False,
+        licence="MIT",
+        weights="microsoft/kosmos-2-patch14-224",
+    ),
+    "florence2": Family(
+        "native",
+        ("native",),
+        format="florence2",
+        tasks={
+            "Describe <region1>.": "<REGION_TO_DESCRIPTION>{region}",
+            "What category is <region1>?": "<REGION_TO_CATEGORY>{region}",
+            "What text is in <region1>?": "<REGION_TO_OCR>{region}",
+        },
+        several_images=False,
+        follow_ups=False,
+        licence="MIT",
+        weights="florence-community/Florence-2-base",
+    ),
+    "paligemma": Family(
+        "native",
+        ("native", *DRAWN),
+        format="paligemma",
+        tasks={"Caption <region1>.": "caption {region}"},
+        several_images=False,
+        follow_ups=False,
+        licence="Gemma's own",
+        weights="google/paligemma2-3b-pt-224",
+    ),
+    "perception_lm": Family(
+        "text", ("text", *_CHAT), licence="FAIR Noncommercial Research", weights="facebook/Perception-LM-1B"
+    ),
+    "vipllava": Family(
+        "draw", DRAWN, several_images=False, licence="Llama 2's own", weights="llava-hf/vip-llava-7b-hf"
+    ),
+    "video_llama_3": Family(
+        "text", ("text", *_CHAT), licence="Apache 2.0", weights="lkhl/VideoLLaMA3-2B-Image-HF"
+    ),
+    "internvl": Family(
+        "text", ("text", *_CHAT), licence="MIT (language model: Qwen's)", weights="OpenGVLab/InternVL3-1B-hf"
+    ),
+    "llava": Family(
+        "draw", ("text", *DRAWN), several_images=False, licence="Llama 2's own", weights="llava-hf/llava-1.5-7b-hf"
+    ),
+}
+ANY_OTHER = Family("draw", _CHAT)
+
+
+def family_of(model_type: str) -> Family:
+    """What is known of a model type; of one that is not in the table, that it can be shown images."""
+    return FAMILIES.get(model_type, ANY_OTHER)
+
+
+def way_of(model_type: str, way: str | None) -> Way:
+    """A way that was asked for, or the one that the makers document.
+
+    Raises:
+        ValueError: no such way, or one that does not suit the family.
+    """
+    family = family_of(model_type)
+    if way is None:
+        return family.way
+    if way not in WAYS:
+        raise ValueError(f"regions must be one of {', '.join(WAYS)}, or None, but is {way!r}")
+    if way not in family.ways:
+        raise ValueError(
+            f"regions={way!r} does not suit {model_type}: {_why_not(way, family)}; it takes {', '.join(family.ways)}"
+        )
+    return way
+
+
+def _why_not(way: Way, family: Family) -> str:
+    if way == "full+crop" and not family.several_images:
+        return "it was made for one image at a time"
+    if way in ("text", "native"):
+        return f"no convention is known for boxes as {'text' if way == 'text' else 'tokens of its own'}"
+    return "it answers tasks about a box and takes no question about a drawing"
+
+
+def point(
+    image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None
+) -> Pointing:
+    """Tell regions of an image to a family of models.
+
+    Args:
+        image: RGB, upright.
+        regions: by number, pixel xyxy, checked.
+        way: of `way_of`.
+        model_type: of the model's configuration.
+        resized: (width, height) to which the model's processor resizes the image, where the convention needs it.
+
+    Raises:
+        ValueError: the way takes fewer regions.
+    """
+    family = family_of(model_type)
+    if len(regions) > 1 and way in ("crop", "context") and not family.several_images:
+        raise ValueError(
+            f"{way} shows each region as an image of its own, but {model_type} was made for one image at a time; ask "
+            "about one region, or point in another way"
+        )
+    if way == "text":
+        return text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
+    if way == "native":
+        return native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
+    return {"draw": draw, "marks": marks, "crop": crop, "context": context, "full+crop": full_crop}[way](image, regions)
+
+
+def task_of(question: str, way: Way, model_type: str) -> str | None:
+    """How a task is told to the model, with `{region}` for the box; None where it takes free questions.
+
+    Raises:
+        ValueError: the question is none of the family's tasks.
+    """
+    tasks = family_of(model_type).tasks if way == "native" else {}
+    if not tasks:
+        return None
+    wanted = _plain(question)
+    for asked, told in tasks.items():
+        if _plain(asked) == wanted:
+            return told
+    raise ValueError(
+        f"{model_type} answers tasks about one region and no free question, but was asked {question!r}; write "
+        + " or ".join(repr(asked) for asked in tasks)
+    )
+
+
+def default_question(way: Way, model_type: str) -> str:
+    """What `describe` asks of each region."""
+    tasks = family_of(model_type).tasks if way == "native" else {}
+    return next(iter(tasks), DEFAULT_QUESTION)
+
+
+def _plain(question: str) -> str:
+    return re.sub(r"\s+", " ", question).strip(" .?").casefold()
+
+
+def convention_of(model_type: str, way: Way) -> Convention | None:
+    """The row of the table that a way uses; None for those that draw and crop."""
+    return CONVENTIONS.get(model_type) if way in ("text", "native") else None
+
+
+def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> list[tuple[str, bool]]:
+    """A question as it is told, in pieces (words, whether this package wrote them).
+
+    Raises:
+        ValueError: the family answers tasks alone, and this is none.
+    """
+    task = task_of(question, way, model_type)
+    if task is None:
+        return pointing.pieces(question)
+    return [(task.format(region=pointing.mentions[1]), True)]
+
+
+def check_question(question: str, regions: int, way: Way, model_type: str) -> None:
+    """Raises ValueError for a question that the family cannot take, before anything runs.
+
+    regions: how many the conversation has, those that come with the question included.
+    """
+    if task_of(question, way, model_type) is not None and regions != 1:
+        raise ValueError(
+            f"{model_type} answers tasks about one region, but the conversation has {regions}; give one box at a time"
+        )

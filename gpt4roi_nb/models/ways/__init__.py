@@ -1,0 +1,30 @@
+"""Ways to tell a model a box: pure functions of an image and its regions, one per file."""
+
+from typing import Literal
+
+from gpt4roi_nb.models.ways.context import context
+from gpt4roi_nb.models.ways.crop import crop
+from gpt4roi_nb.models.ways.draw import draw
+from gpt4roi_nb.models.ways.full_crop import full_crop
+from gpt4roi_nb.models.ways.marks import marks
+from gpt4roi_nb.models.ways.native import native
+from gpt4roi_nb.models.ways.pointing import Pointing, Regions, Rendered
+from gpt4roi_nb.models.ways.text import text
+
+Way = Literal["text", "draw", "marks", "crop", "context", "full+crop", "native"]
+WAYS: tuple[Way, ...] = ("text", "draw", "marks", "crop", "context", "full+crop", "native")
+
+__all__ = [
+    "WAYS",
+    "Pointing",
+    "Regions",
+    "Rendered",
+    "Way",
+    "context",
+    "crop",
+    "draw",
+    "full_crop",
+    "marks",
+    "native",
+    "text",
+]

@@ -1,0 +1,52 @@
+"""The region with some of its surroundings, cut out of the image."""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image
+
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.models.ways.crop import MIN_SIDE, cut_out
+from gpt4roi_nb.models.ways.pointing import Pointing, Regions
+
+MARGIN = 0.5  # of the box's side, on each side of it
+
+
+def context(image: Image.Image, regions: Regions, *, margin: float = MARGIN) -> Pointing:
+    """Show each region in the middle of an image of its own.
+
+    The margin is the same on opposite sides, so that the region stays in the middle, and ends where the image does. Of a
+    region that is grown to 28 pixels, as `crop` does, at the edge of the image this is not so.
+
+    Args:
+        image: RGB, upright.
+        regions: by number, pixel xyxy. Without any the whole image is shown.
+        margin: what is added on each side, as a share of the box's side.
+
+    Raises:
+        ValueError: the margin is negative.
+    """
+    if margin < 0:
+        raise ValueError(f"margin must be at least 0, but is {margin}")
+    images = tuple(cut_out(image, _widened(box, image.size, margin)) for box in regions.values()) or (image,)
+    where = "in the middle of the image" if len(images) == 1 else "in the middle of image {}"
+    return Pointing(
+        images,
+        {number: f"the object {where.format(index)}" for index, number in enumerate(regions, 1)},
+        {
+            "way": "context",
+            "margin": margin,
+            "least_side": MIN_SIDE,
+            "source": "arXiv 2504.16072, table 8",
+            "status": UNVERIFIED,
+        },
+    )
+
+
+def _widened(box: Box, size: tuple[int, int], margin: float) -> Box:
+    x1, y1, x2, y2 = box
+    across = min(margin * (x2 - x1), math.floor(x1), size[0] - math.ceil(x2))
+    down = min(margin * (y2 - y1), math.floor(y1), size[1] - math.ceil(y2))
+    return x1 - across, y1 - down, x2 + across, y2 + down

@@ -1,0 +1,52 @@
+"""The region alone, cut out of the image."""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image
+
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.images import MAX_ASPECT_RATIO
+from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.models.ways.pointing import Pointing, Regions
+
+MIN_SIDE = 28  # pixels: two patches of most towers; a processor makes nothing of fewer
+
+
+def crop(image: Image.Image, regions: Regions) -> Pointing:
+    """Show each region as an image of its own, and nothing else.
+
+    A region that is smaller than 28 pixels, or longer than 20 times its width, is shown with as much around it.
+
+    Args:
+        image: RGB, upright.
+        regions: by number, pixel xyxy. Without any the whole image is shown.
+    """
+    images = tuple(cut_out(image, box) for box in regions.values()) or (image,)
+    return Pointing(
+        images,
+        {number: name_of(index, len(images)) for index, number in enumerate(regions, 1)},
+        {"way": "crop", "least_side": MIN_SIDE, "source": "arXiv 2504.16072, table 8", "status": UNVERIFIED},
+    )
+
+
+def name_of(index: int, count: int) -> str:
+    """What the object in image `index`, from 1, of `count` is called."""
+    return "the object in the image" if count == 1 else f"the object in image {index}"
+
+
+def cut_out(image: Image.Image, box: Box) -> Image.Image:
+    """The whole pixels that a box touches, and more where these are too few."""
+    x1, y1, x2, y2 = box
+    least = max(MIN_SIDE, math.ceil(max(x2 - x1, y2 - y1) / MAX_ASPECT_RATIO))
+    left, right = _grown(math.floor(x1), math.ceil(x2), least, image.width)
+    top, bottom = _grown(math.floor(y1), math.ceil(y2), least, image.height)
+    return image.crop((left, top, right, bottom))
+
+
+def _grown(first: int, last: int, least: int, side: int) -> tuple[int, int]:
+    """A stretch of at least `least` pixels, as far as a side has them, around another."""
+    missing = max(least - (last - first), 0)
+    first = min(max(first - missing // 2, 0), max(side - max(least, last - first), 0))
+    return first, min(max(last, first + least), side)

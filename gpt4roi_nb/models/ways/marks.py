@@ -1,0 +1,24 @@
+"""Numbered boxes drawn on the image, as in set-of-mark prompting."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from gpt4roi_nb.draw import draw_regions
+from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.models.ways.pointing import Pointing, Regions
+
+
+def marks(image: Image.Image, regions: Regions) -> Pointing:
+    """Draw each region's box with its number beside it, as `draw_regions` does.
+
+    Args:
+        image: RGB, upright; not changed.
+        regions: by number, pixel xyxy.
+    """
+    drawn = draw_regions(image, list(regions.values()), list(regions)) if regions else image
+    return Pointing(
+        (drawn,),
+        {number: f"the object marked {number}" for number in regions},
+        {"way": "marks", "source": "arXiv 2310.11441 (boxes and numbers of this package)", "status": UNVERIFIED},
+    )

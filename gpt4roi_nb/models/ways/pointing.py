@@ -1,0 +1,67 @@
+"""What a way of pointing makes of an image and its regions, and of a text that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.prompt import REFERENCE
+
+Regions = Mapping[int, Box]  # by number: pixel xyxy in the original image, checked
+Note = dict[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """How regions are told to a model.
+
+    Attributes:
+        images: RGB, in the order in which the model is shown them.
+        mentions: by the number of a region, what stands in the place of `<regionN>`. Special tokens in it are meant.
+        note: what a card says of it: the way, and all that could move a figure.
+        lead: a line that follows a question which names a region; "" for none.
+    """
+
+    images: tuple[Image.Image, ...]
+    mentions: Mapping[int, str]
+    note: Note = field(default_factory=dict)
+    lead: str = ""
+
+    def pieces(self, text: str) -> list[tuple[str, bool]]:
+        """A text in pieces (words, whether the way wrote them), with mentions in the place of `<regionN>`.
+
+        A reference to a region that was not given stays as it is.
+        """
+        found: list[tuple[str, bool]] = []
+        position = 0
+        for reference in REFERENCE.finditer(text):
+            mention = self.mentions.get(int(reference.group(1)))
+            if mention is not None:
+                found += [(text[position : reference.start()], False), (mention, True)]
+                position = reference.end()
+        found.append((text[position:], False))
+        if self.lead and any(own for _, own in found):
+            found.append((f"\n{self.lead}", True))
+        return [piece for piece in found if piece[0]]
+
+    def written(self, text: str) -> str:
+        """A text as the model reads it."""
+        return "".join(words for words, _ in self.pieces(text))
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a model is really told.
+
+    Attributes:
+        images: RGB, as the model's processor gets them.
+        text: with coordinates, colours or numbers in the place of `<regionN>`.
+        note: the way, its convention, and whether real weights have confirmed it.
+    """
+
+    images: tuple[Image.Image, ...]
+    text: str
+    note: Note

@@ -1,0 +1,217 @@
+"""Ways to point: what a model is told, by hand; and an oracle that finds its way back from the words and the pixels."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pointing_oracle import RESIZED, SIZE, World, answer
+
+from gpt4roi_nb.models import ways
+from gpt4roi_nb.models.conventions import CONVENTIONS, UNVERIFIED
+from gpt4roi_nb.models.families import FAMILIES, family_of, pieces_of, point, task_of, way_of
+
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
+ONE = {1: (52.0, 33.0, 210.0, 183.0)}
+TWO = {**ONE, 2: (300.0, 200.0, 400.0, 300.0)}
+QUESTION = "What is <region1>?"
+BOTH = "Is <region2> larger than <region1>?"
+
+# (family, way, question) → what the model reads, worked out by hand for an image of 640 × 480.
+GOLDEN = {
+    ("qwen3_vl", "text", QUESTION): "What is [81, 69, 328, 381]?",
+    ("qwen2_5_vl", "text", QUESTION): "What is [52, 33, 211, 181]?",
+    ("qwen3_vl", "text", BOTH): "Is [469, 417, 625, 625] larger than [81, 69, 328, 381]?",
+    ("kosmos-2", "native", QUESTION): (
+        "What is <phrase> the object</phrase><object><patch_index_0066><patch_index_0394></object>?"
+    ),
+    ("florence2", "native", "Describe <region1>."): "<REGION_TO_DESCRIPTION><loc_81><loc_68><loc_328><loc_381>",
+    ("florence2", "native", "what text is in <region1>"): "<REGION_TO_OCR><loc_81><loc_68><loc_328><loc_381>",
+    ("paligemma", "native", "Caption <region1>."): "caption <loc0070><loc0083><loc0390><loc0336>",
+    ("perception_lm", "text", "Please describe the region (<region1>) in details."): (
+        "Please describe the region ([081,068,328,381]) in details.\n"
+        "The region is in the format of [x1, y1, x2, y2]."
+    ),
+    ("video_llama_3", "text", "What is the license plate number of <region1>?"): (
+        "What is the license plate number of [81, 68, 328, 381]?"
+    ),
+    ("internvl", "text", QUESTION): "What is <box>[[81, 69, 328, 381]]</box>?",
+    ("llava", "text", QUESTION): "What is [0.08, 0.18, 0.33, 0.41]?",
+    ("vipllava", "draw", BOTH): (
+        "Is the object within the lime rectangle larger than the object within the red rectangle?"
+    ),
+    ("qwen3_vl", "marks", BOTH): "Is the object marked 2 larger than the object marked 1?",
+    ("qwen3_vl", "crop", QUESTION): "What is the object in the image?",
+    ("qwen3_vl", "crop", BOTH): "Is the object in image 2 larger than the object in image 1?",
+    ("qwen3_vl", "context", QUESTION): "What is the object in the middle of the image?",
+    ("qwen3_vl", "full+crop", BOTH): "Is the object in image 3 larger than the object in image 2?",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "way", "question"), GOLDEN)
+def test_a_question_is_told_as_the_source_says(family: str, way: ways.Way, question: str) -> None:
+    pointing = point(IMAGE, TWO if "region2" in question else ONE, way, family, resized=(644, 476))
+    told = "".join(words for words, _ in pieces_of(question, pointing, way, family))
+    assert told == GOLDEN[family, way, question]
+
+
+def test_every_documented_way_has_a_golden_text() -> None:
+    told = {(family, way) for family, way, _ in GOLDEN}
+    assert {(name, FAMILIES[name].way) for name in FAMILIES} - told == {
+        ("qwen2_vl", "text"), ("qwen3_vl_moe", "text"), ("llava", "draw")
+    }  # fmt: skip  # which are those of qwen3_vl and vipllava
+
+
+def test_only_what_the_way_wrote_may_hold_special_tokens() -> None:
+    pointing = point(IMAGE, ONE, "native", "kosmos-2")
+    assert pointing.pieces("Is </phrase> <region1>, or <region2>?") == [
+        ("Is </phrase> ", False),
+        ("<phrase> the object</phrase><object><patch_index_0066><patch_index_0394></object>", True),
+        (", or <region2>?", False),
+    ]
+
+
+def test_a_drawn_box_is_a_line_in_its_colour_and_nothing_else() -> None:
+    """Of ViP-LLaVA: 3 pixels where the longest side has 336, so 5 of 640, inside the box."""
+    before = IMAGE.copy()
+    (drawn,) = point(IMAGE, ONE, "draw", "vipllava").images
+    changed = (np.asarray(drawn) != np.asarray(IMAGE)).any(-1)
+    expected = np.zeros((480, 640), dtype=bool)
+    expected[33:183, 52:210] = True
+    expected[38:178, 57:205] = False
+    red = (np.asarray(drawn) == (255, 0, 0)).all(-1)
+    np.testing.assert_array_equal(red, expected)
+    assert not (changed & ~expected).any()
+    np.testing.assert_array_equal(np.asarray(before), np.asarray(IMAGE))
+
+
+def test_crops_are_the_pixels_of_the_box() -> None:
+    pixels = np.asarray(IMAGE)
+    (tight,) = point(IMAGE, ONE, "crop", "llava").images
+    np.testing.assert_array_equal(np.asarray(tight), pixels[33:183, 52:210])
+    (wider,) = point(IMAGE, {1: (200.0, 100.0, 300.0, 180.0)}, "context", "llava").images
+    np.testing.assert_array_equal(np.asarray(wider), pixels[60:220, 150:350])  # half a side more on each
+    (narrow,) = point(IMAGE, ONE, "context", "llava").images
+    np.testing.assert_array_equal(np.asarray(narrow), pixels[0:216, 0:262])  # 33 above, 52 on the left, as much opposite
+    whole, part = point(IMAGE, ONE, "full+crop", "qwen3_vl").images
+    np.testing.assert_array_equal(np.asarray(whole), pixels)
+    np.testing.assert_array_equal(np.asarray(part), pixels[33:183, 52:210])
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.data())
+def test_a_crop_holds_its_box_and_is_never_a_sliver(width: int, height: int, data: st.DataObject) -> None:
+    """Boxes of a pixel and at the border, in images of any shape."""
+    x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[y1:y2, x1:x2] = 255
+    for way in ("crop", "context"):
+        (shown,) = point(Image.fromarray(pixels), {1: (x1, y1, x2, y2)}, way, "llava").images
+        assert (np.asarray(shown)[..., 0] == 255).sum() == (x2 - x1) * (y2 - y1)
+        least = 28 if way == "crop" else 1
+        assert shown.width >= min(least, width) and shown.height >= min(least, height)
+
+
+@pytest.mark.parametrize("way", ways.WAYS)
+def test_a_way_says_for_a_card_what_could_move_a_figure(way: ways.Way) -> None:
+    family = {"native": "kosmos-2", "text": "qwen2_5_vl"}.get(way, "some_new_model" if way != "native" else "")
+    note = point(IMAGE, ONE, way, family, resized=(644, 476)).note
+    assert note["way"] == way and note["status"] == UNVERIFIED and note["source"]
+    if way == "draw":
+        assert note["colours"] == "red" and note["line"] == "5 pixels"
+    if way == "text":
+        assert note["resized"] == "644 × 476" and "pixels" in str(note["coordinates"])
+
+
+def test_ways_are_refused_in_words() -> None:
+    assert way_of("qwen3_vl", None) == "text" and way_of("a_new_model", None) == "draw"
+    for family, way, why in (
+        ("qwen3_vl", "arrows", "must be one of text, draw"),
+        ("a_new_model", "text", "no convention is known for boxes as text"),
+        ("qwen3_vl", "native", "tokens of its own"),
+        ("florence2", "draw", "it answers tasks about a box"),
+        ("vipllava", "full+crop", "one image at a time"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            way_of(family, way)
+    with pytest.raises(ValueError, match="one image at a time; ask about one region"):
+        point(IMAGE, TWO, "crop", "vipllava")
+    many = {number: (number * 20.0, 10.0, number * 20.0 + 15, 40.0) for number in range(1, 11)}
+    with pytest.raises(ValueError, match='has 9 colours, but there are 10 regions.*regions="marks"'):
+        point(IMAGE, many, "draw", "qwen3_vl")
+    with pytest.raises(ValueError, match="margin must be at least 0"):
+        ways.context(IMAGE, ONE, margin=-1)
+
+
+def test_what_is_no_task_is_refused_with_the_tasks() -> None:
+    assert task_of("What is it?", "text", "qwen3_vl") is None
+    with pytest.raises(ValueError, match=r"no free question.*'Describe <region1>\.' or 'What category is <region1>\?'"):
+        task_of("Why is <region1> there?", "native", "florence2")
+
+
+WORLDS = [World.of(seed) for seed in range(4)]
+# Coordinates and tokens of every family; drawings and crops are the same for all.
+POINTING = [
+    *((family, way) for family in FAMILIES for way in FAMILIES[family].ways if way in ("text", "native")),
+    *(("a_new_model", way) for way in family_of("a_new_model").ways),
+    ("vipllava", "crop"),
+]
+
+
+def score(family: str, way: ways.Way) -> float:
+    """The share of things, alone and in pairs, that the oracle finds its way back to."""
+    right = []
+    alone = family_of(family).tasks if way == "native" else {}
+    single = way in ("crop", "context") and not family_of(family).several_images
+    for world in WORLDS:
+        for index, (name, box) in enumerate(world.things):
+            wanted, regions, question = [name], {1: box}, next(iter(alone), QUESTION)
+            if not alone and not single:
+                other, second = world.things[index - 1]
+                wanted, regions, question = [other, name], {1: box, 2: second}, BOTH
+            pointing = point(world.image, regions, way, family, resized=RESIZED)
+            told = "".join(words for words, _ in pieces_of(question, pointing, way, family))
+            right.append(answer(told, pointing.images, world, family) == wanted)
+    return sum(right) / len(right)
+
+
+@pytest.mark.parametrize(("family", "way"), POINTING)
+def test_an_oracle_finds_every_thing_that_is_pointed_at(family: str, way: ways.Way) -> None:
+    assert score(family, way) == 1
+
+
+WRONG = [
+    *((family, {"order": "xyxy" if family == "paligemma" else "yxyx"}) for family in CONVENTIONS),
+    ("qwen2_5_vl", {"frame": "original"}),
+    ("qwen2_5_vl", {"frame": "padded"}),
+    ("qwen2_5_vl", {"frame": "original", "parts": 1000}),
+    ("qwen3_vl", {"parts": None}),
+    ("qwen3_vl", {"frame": "padded"}),
+    ("llava", {"frame": "original"}),
+    ("perception_lm", {"frame": "padded"}),
+    ("paligemma", {"frame": "padded"}),
+    ("kosmos-2", {"frame": "padded"}),
+    ("kosmos-2", {"parts": 24, "cells": 24}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "changes"), WRONG)
+def test_an_oracle_is_led_astray_by_a_wrong_order_or_frame(
+    monkeypatch: pytest.MonkeyPatch, family: str, changes: dict
+) -> None:
+    monkeypatch.setitem(CONVENTIONS, family, dataclasses.replace(CONVENTIONS[family], **changes))
+    assert score(family, FAMILIES[family].ways[0]) < 0.8
+
+
+def test_an_oracle_is_led_astray_by_a_wrong_colour_or_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it is the pixels that it reads."""
+    world = WORLDS[0]
+    regions = {1: world.things[0][1], 2: world.things[1][1]}
+    for way in ("draw", "marks", "full+crop"):
+        pointing = point(world.image, regions, way, "a_new_model")
+        swapped = dataclasses.replace(pointing, mentions={1: pointing.mentions[2], 2: pointing.mentions[1]})
+        assert answer(pointing.written(QUESTION), pointing.images, world, "") == [world.things[0][0]]
+        assert answer(swapped.written(QUESTION), pointing.images, world, "") == [world.things[1][0]]
+    assert WORLDS[0].image.size == SIZE

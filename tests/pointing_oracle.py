@@ -1,0 +1,168 @@
+"""An oracle in a model's place: it reads where a prompt or the pixels point, and answers from the generated world.
+
+Everything here is written from the families' documents, not from the package: what the package writes must be read back
+by somebody else's rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from gpt4roi_nb.data.scenes.scene import make_scene
+from gpt4roi_nb.draw import REGION_COLORS
+
+Box = tuple[float, float, float, float]
+MARGINS = (90, 20)  # grey, left of and above the scene: so that no side, order or frame looks like another
+SIZE = (500, 260)  # (width, height) of a world's image
+RESIZED = (252, 140)  # and of the same as a processor might make it
+
+
+@dataclass(frozen=True)
+class World:
+    """image: RGB; things: (name, box) of all that can be pointed at."""
+
+    image: Image.Image
+    things: tuple[tuple[str, Box], ...]
+
+    @classmethod
+    def of(cls, seed: int) -> World:
+        scene = make_scene(seed, size=224)
+        image = Image.new("RGB", SIZE, (90, 90, 90))
+        image.paste(Image.fromarray(scene.image), MARGINS)
+        dx, dy = MARGINS
+        boxes = [(x1 + dx, y1 + dy, x2 + dx, y2 + dy) for x1, y1, x2, y2 in (thing.box for thing in scene.objects)]
+        return cls(image, tuple((f"{index}: {o.phrase}", box) for index, (o, box) in enumerate(zip(scene.objects, boxes, strict=True))))
+
+    def named(self, box: Box) -> str:
+        """The thing whose box is most like this one."""
+        return max(self.things, key=lambda thing: iou(thing[1], box))[0]
+
+
+def iou(a: Box, b: Box) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+# How each family's numbers are read: pattern of one box, and what it means in pixels of a (width, height) image.
+NUMBER = r"(\d+(?:\.\d+)?)"
+LIST = rf"\[{NUMBER}, ?{NUMBER}, ?{NUMBER}, ?{NUMBER}\]"
+
+
+def _of_a_side(parts: float) -> Callable[[list[float], tuple[int, int]], Box]:
+    def read(values: list[float], size: tuple[int, int]) -> Box:
+        (x1, y1, x2, y2), (width, height) = values, size
+        return x1 * width / parts, y1 * height / parts, x2 * width / parts, y2 * height / parts
+
+    return read
+
+
+def _of_resized(values: list[float], size: tuple[int, int], resized: tuple[int, int] = RESIZED) -> Box:
+    (x1, y1, x2, y2), (width, height) = values, size
+    across, down = width / resized[0], height / resized[1]
+    return x1 * across, y1 * down, x2 * across, y2 * down
+
+
+def _of_square(values: list[float], size: tuple[int, int]) -> Box:
+    (x1, y1, x2, y2), (width, height) = values, size
+    side = max(size)
+    left, top = (side - width) / 2, (side - height) / 2
+    return x1 * side - left, y1 * side - top, x2 * side - left, y2 * side - top
+
+
+def _of_cells(values: list[float], size: tuple[int, int]) -> Box:
+    first, last = map(int, values)
+    across, down = size[0] / 32, size[1] / 32
+    return first % 32 * across, first // 32 * down, (last % 32 + 1) * across, (last // 32 + 1) * down
+
+
+def _y_first(values: list[float], size: tuple[int, int]) -> Box:
+    y1, x1, y2, x2 = values
+    return _of_a_side(1023)([x1, y1, x2, y2], size)
+
+
+READERS: dict[str, tuple[str, Callable[[list[float], tuple[int, int]], Box]]] = {
+    "qwen2_vl": (LIST, _of_a_side(1000)),
+    "qwen2_5_vl": (LIST, _of_resized),
+    "qwen3_vl": (LIST, _of_a_side(1000)),
+    "qwen3_vl_moe": (LIST, _of_a_side(1000)),
+    "kosmos-2": (r"<object><patch_index_(\d{4})><patch_index_(\d{4})></object>", _of_cells),
+    "florence2": (r"<loc_(\d+)><loc_(\d+)><loc_(\d+)><loc_(\d+)>", _of_a_side(1000)),
+    "paligemma": (r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>", _y_first),
+    "perception_lm": (r"\[(\d{3}),(\d{3}),(\d{3}),(\d{3})\]", _of_a_side(1000)),
+    "video_llama_3": (LIST, _of_a_side(1000)),
+    "internvl": (rf"<box>\[{LIST}\]</box>", _of_a_side(1000)),
+    "llava": (LIST, _of_square),
+}
+
+
+def read_boxes(text: str, family: str, size: tuple[int, int]) -> list[Box]:
+    """The boxes that a text names, in its order."""
+    pattern, meaning = READERS[family]
+    return [meaning([float(number) for number in match.groups()], size) for match in re.finditer(pattern, text)]
+
+
+def answer(text: str, images: Sequence[Image.Image], world: World, family: str) -> list[str]:
+    """The things that a prompt points at, in the order of its words."""
+    if named := read_boxes(text, family, world.image.size) if family in READERS else []:
+        return [world.named(box) for box in named]
+    found = []
+    for match in re.finditer(
+        r"within the (?P<colour>\w+) rectangle|marked (?P<mark>\d+)|(?P<middle>in the middle of )?(?:the )?image ?(?P<number>\d+)?",
+        text,
+    ):
+        if match["colour"]:
+            found.append(world.named(_drawn(images[0], match["colour"])))
+        elif match["mark"]:
+            found.append(_marked(images[0], int(match["mark"]), world))
+        else:
+            x1, y1, x2, y2 = _lies_at(images[int(match["number"] or 1) - 1], world.image)
+            across, down = ((x2 - x1) / 4, (y2 - y1) / 4) if match["middle"] else (0, 0)
+            found.append(world.named((x1 + across, y1 + down, x2 - across, y2 - down)))
+    return found
+
+
+COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
+
+
+def _drawn(image: Image.Image, colour: str) -> Box:
+    """The box of a rectangle of a colour."""
+    rows, columns = np.nonzero((np.asarray(image) == COLOURS[colour]).all(-1))
+    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
+
+
+def _marked(image: Image.Image, number: int, world: World) -> str:
+    """The thing that a line in the number's colour runs round."""
+    colour = tuple(bytes.fromhex(REGION_COLORS[(number - 1) % len(REGION_COLORS)][1:]))
+    same = (np.asarray(image) == colour).all(-1)
+
+    def lined(box: Box) -> float:
+        shares = []
+        for out in range(1, 7):
+            left, top = max(int(box[0]) - out, 0), max(int(box[1]) - out, 0)
+            right, bottom = min(int(box[2]) + out, same.shape[1]) - 1, min(int(box[3]) + out, same.shape[0]) - 1
+            edge = [same[top, left : right + 1], same[bottom, left : right + 1], same[top : bottom + 1, left], same[top : bottom + 1, right]]
+            shares.append(float(np.concatenate(edge).mean()))
+        return max(shares)
+
+    return max(world.things, key=lambda thing: lined(thing[1]))[0]
+
+
+def _lies_at(part: Image.Image, image: Image.Image) -> Box:
+    """Where a part of an image was cut out."""
+    wanted, whole = np.asarray(part), np.asarray(image)
+    height, width = wanted.shape[:2]
+    # A pixel that is rare in the image says most.
+    row, column = height // 2, width // 2
+    rows, columns = np.nonzero((whole == wanted[row, column]).all(-1))
+    for y, x in zip((rows - row).tolist(), (columns - column).tolist(), strict=True):
+        if y >= 0 and x >= 0 and np.array_equal(whole[y : y + height, x : x + width], wanted):
+            return float(x), float(y), float(x + width), float(y + height)
+    raise AssertionError("this is no part of the image")
