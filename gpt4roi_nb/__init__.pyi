@@ -1,6 +1,7 @@
 from .config import GPT4RoIConfig as GPT4RoIConfig
 from .draw import draw_regions as draw_regions
 from .model import GPT4RoIForConditionalGeneration as GPT4RoIForConditionalGeneration
+from .models import load_model as load_model
 from .processor import GPT4RoIProcessor as GPT4RoIProcessor
 from .session import Answer as Answer
 from .session import GPT4RoI as GPT4RoI

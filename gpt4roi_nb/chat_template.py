@@ -77,7 +77,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         ValueError: if the tokenizer has no template, or one that does not end the turn with a special token.
     """
     after = _render(["user", "assistant"], tokenizer)[-1]
-    for piece, is_token in _cut_at_tokens(after, tokenizer):
+    for piece, is_token in cut_at_tokens(after, tokenizer):
         if is_token:
             return piece
     raise ValueError(
@@ -166,7 +166,7 @@ def _add_own_text(
     parts: PromptParts, text: str, tokenizer: PreTrainedTokenizerBase, *, ends_answer: bool = False
 ) -> None:
     """Add the template's own text; after an answer, it is in the loss up to the first token, which ends the turn."""
-    pieces = _cut_at_tokens(text, tokenizer)
+    pieces = cut_at_tokens(text, tokenizer)
     in_loss = ends_answer and any(is_token for _, is_token in pieces)
     for piece, is_token in pieces:
         if is_token:
@@ -177,7 +177,7 @@ def _add_own_text(
             parts.add(piece, "marks", in_loss)
 
 
-def _cut_at_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
+def cut_at_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
     """Split the template's own text into (piece, whether it is an added token)."""
     contents = {token.content for token in tokenizer.added_tokens_decoder.values()}
     present = sorted((content for content in contents if content in text), key=len, reverse=True)

@@ -342,7 +342,9 @@ def _continued_encoding(text: str, tokenizer: PreTrainedTokenizerBase) -> list[t
     Some SentencePiece vocabularies begin a whole text with "▁", but not a text that continues after a special token.
     """
     alone = [token_id for token_id, _ in plain_encoding("a", tokenizer)]
-    if tokenizer(f"{IMAGE_TOKEN}a", add_special_tokens=False)["input_ids"][1:] == alone:
+    known = tokenizer.get_added_vocab()
+    token = IMAGE_TOKEN if IMAGE_TOKEN in known else next(iter(known), None)
+    if token is None or tokenizer(f"{token}a", add_special_tokens=False)["input_ids"][1:] == alone:
         return plain_encoding(text, tokenizer)
     front = len(plain_encoding("\n", tokenizer))  # a line break is a byte token there, which merges with nothing
     encoded = plain_encoding(f"\n{text}", tokenizer)[front:]

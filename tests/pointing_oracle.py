@@ -36,7 +36,12 @@ class World:
         image.paste(Image.fromarray(scene.image), MARGINS)
         dx, dy = MARGINS
         boxes = [(x1 + dx, y1 + dy, x2 + dx, y2 + dy) for x1, y1, x2, y2 in (thing.box for thing in scene.objects)]
-        return cls(image, tuple((f"{index}: {o.phrase}", box) for index, (o, box) in enumerate(zip(scene.objects, boxes, strict=True))))
+        return cls(
+            image,
+            tuple(
+                (f"{index}: {o.phrase}", box) for index, (o, box) in enumerate(zip(scene.objects, boxes, strict=True))
+            ),
+        )
 
     def named(self, box: Box) -> str:
         """The thing whose box is most like this one."""
@@ -148,7 +153,12 @@ def _marked(image: Image.Image, number: int, world: World) -> str:
         for out in range(1, 7):
             left, top = max(int(box[0]) - out, 0), max(int(box[1]) - out, 0)
             right, bottom = min(int(box[2]) + out, same.shape[1]) - 1, min(int(box[3]) + out, same.shape[0]) - 1
-            edge = [same[top, left : right + 1], same[bottom, left : right + 1], same[top : bottom + 1, left], same[top : bottom + 1, right]]
+            edge = [
+                same[top, left : right + 1],
+                same[bottom, left : right + 1],
+                same[top : bottom + 1, left],
+                same[top : bottom + 1, right],
+            ]
             shares.append(float(np.concatenate(edge).mean()))
         return max(shares)
 

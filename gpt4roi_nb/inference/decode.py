@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +17,11 @@ from gpt4roi_nb.finite import nan_error, unchecked_log_probabilities
 from gpt4roi_nb.inference.compiled import CompiledWriting
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
-from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 LOWEST_TEMPERATURE = 1e-6  # logits divided by less overflow
 HIGHEST_TEMPERATURE = 1e6  # far below this, all tokens are equally likely already; float32 ends at 3e38
+# How a model that is no GPT4RoI reads: (model, (B, n) token ids, cache) → logits, of which the last are (B, V).
+Read = Callable[[Any, Tensor, Cache], Tensor]
 WEIGHTS_CHANGED = (
     "the model was trained while this answer was being written, so its end would come from other weights than its "
     "beginning; ask again (ask() keeps training waiting until the answer is complete)"
@@ -83,7 +85,7 @@ GREEDY = Sampling()
 def detokenizers(loaded: LoadedModel, count: int) -> list[StreamingDetokenizer]:
     """Make one `StreamingDetokenizer` per row, which ends where the model's answers end."""
     end = loaded.model.generation_config.eos_token_id
-    return [StreamingDetokenizer(loaded.processor, end) for _ in range(count)]
+    return [StreamingDetokenizer(loaded.answer_format, end) for _ in range(count)]
 
 
 def decode(
@@ -98,6 +100,7 @@ def decode(
     attention_mask: Tensor | None = None,
     stop: threading.Event | None = None,
     training_steps: int | None = None,
+    read: Read | None = None,
 ) -> Iterator[list[str]]:
     """Write the answers of B prompts, each until it ends by itself, for at most `max_new_tokens` steps.
 
@@ -117,6 +120,8 @@ def decode(
         attention_mask: (B, cached + T) int64, 0 for padding; None without padding.
         stop: an event that ends the writing early; unfinished rows are marked as `stopped`.
         training_steps: the loaded model's, when the embeddings were computed; None takes the current one.
+        read: how a model that is no GPT4RoI reads tokens; `inputs_embeds` are then the ids, (B, T) int64. None takes
+            GPT4RoI's language model.
 
     Yields:
         The new text of each of the B rows, "" for none.
@@ -126,7 +131,7 @@ def decode(
         WeightsChangedError: if the model was trained between two steps.
         KeyboardInterrupt: passed on; the rows keep what was written, and unfinished ones are marked as `stopped`.
     """
-    forbidden = _forbidden(loaded).to(inputs_embeds.device)
+    forbidden = torch.tensor(loaded.never_written(), dtype=torch.long, device=inputs_embeds.device)
     written = list(range(len(rows)))  # the rows in the batch
     answer = object()  # identifies this answer to the lock
     steps = loaded.training_steps if training_steps is None else training_steps
@@ -140,7 +145,9 @@ def decode(
             with loaded.inference() as model, torch.inference_mode():
                 if loaded.training_steps != steps:
                     raise WeightsChangedError(WEIGHTS_CHANGED)
-                if compiled is not None and step:
+                if read is not None:
+                    computed = read(model, inputs_embeds, cache)
+                elif compiled is not None and step:
                     writing = writing or compiled.begin(cache, max_new_tokens - step)
                     computed = writing.logits(inputs_embeds)
                 else:
@@ -160,14 +167,14 @@ def decode(
                 chosen = likely.gather(-1, tokens[:, None]).squeeze(-1)
                 # float32 holds whole numbers up to 16 million.
                 outcome = torch.stack([tokens.float(), chosen, finite.float()], dim=-1)
-                inputs_embeds = model.get_input_embeddings()(tokens[:, None])
+                inputs_embeds = tokens[:, None] if read else model.get_input_embeddings()(tokens[:, None])
                 if attention_mask is not None:
                     attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
-                read = outcome.tolist()  # the only place in a step that waits for the device
-                if not all(usable for _, _, usable in read):
+                chosen_now = outcome.tolist()  # the only place in a step that waits for the device
+                if not all(usable for _, _, usable in chosen_now):
                     raise nan_error(model)
             pieces = [""] * len(rows)
-            for index, (token, logprob, _) in zip(written, read, strict=True):
+            for index, (token, logprob, _) in zip(written, chosen_now, strict=True):
                 if not rows[index].finished:
                     pieces[index] = rows[index].push(int(token), logprob)
             loaded.forward_lock.reserve(answer)
@@ -196,16 +203,6 @@ def decode(
 def _mark_stopped(rows: Sequence[StreamingDetokenizer]) -> None:
     for row in rows:
         row.stopped = not row.finished
-
-
-def _forbidden(loaded: LoadedModel) -> Tensor:
-    """Return the ids that are never written."""
-    tokenizer = loaded.processor.tokenizer
-    added = tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
-    known = len(tokenizer)
-    return torch.tensor(
-        [*(index for index in added if index is not None), *range(known, loaded.model.config.text_config.vocab_size)]
-    )
 
 
 def takes_whole_masks(config: PreTrainedConfig) -> bool:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import ROLES, TURN_MARK
 
 _UNFINISHED_CHARACTER = "\ufffd"
 # A run of bytes is decoded as a whole: one more byte can change how those before it read.
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ROLE = f"{ROLES['assistant']}:"
+
+
+class AnswerFormat(Protocol):
+    """What decides where an answer ends.
+
+    tokenizer: of the model. end_of_turn: the token that ends an answer in a chat format; None in GPT4RoI's own.
+    """
+
+    tokenizer: Any
+    end_of_turn: str | None
+
 
 EosTokenId = int | Sequence[int] | None  # as a generation_config has it
 
@@ -33,7 +44,7 @@ class StreamingDetokenizer:
         stopped: whether a Stop or an interrupt ended it before.
     """
 
-    processor: GPT4RoIProcessor
+    processor: AnswerFormat
     eos_token_id: EosTokenId = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 import time
@@ -14,9 +15,11 @@ from typing import Protocol
 import torch
 
 from gpt4roi_nb.inference.compiled import CompiledSteps
+from gpt4roi_nb.inference.detokenizer import AnswerFormat
 from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
+from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
 PAUSE = 1.0  # seconds that the reader of a streamed answer may take per piece before training continues
 
@@ -149,6 +152,23 @@ class LoadedModel:
         return stated or f"GPT4RoI from {self.source or 'memory'}"
 
     @property
+    def answer_format(self) -> AnswerFormat:
+        """What decides where an answer ends."""
+        return self.processor
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self.model.config.text_config.max_position_embeddings
+
+    def never_written(self) -> list[int]:
+        """Ids that stand for images and regions, or for no token at all, and that no answer may hold."""
+        tokenizer = self.processor.tokenizer
+        added = tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
+        beyond = range(len(tokenizer), self.model.config.text_config.vocab_size)
+        return [*(index for index in added if index is not None), *beyond]
+
+    @property
     def device(self) -> torch.device:
         """The model's device."""
         return self.model.device
@@ -199,6 +219,16 @@ class LoadedModel:
         # Quantised weights are repacked by their own kernels, without a change of their values.
         floats = (weight for weight in weights if weight is not None and weight.is_floating_point())
         return hash((self.training_steps, *((weight._version, weight.data_ptr()) for weight in floats)))
+
+    @torch.inference_mode()
+    def fingerprint(self) -> str:
+        """A hash of the weights as they are in memory: one changed number changes it."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            flat = tensor.detach().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).cpu().numpy().data)
+        return digest.hexdigest()
 
     def remember(self, holder: Releasable) -> None:
         """Have `unload` free this holder's memory as well."""

@@ -57,7 +57,9 @@ class Family:
 
 
 _CHAT: tuple[Way, ...] = (*DRAWN, "full+crop")
-_QWEN = Family("text", ("text", *_CHAT), licence="Apache 2.0 (some sizes: Qwen's own)", weights="Qwen/Qwen3-VL-2B-Instruct")
+_QWEN = Family(
+    "text", ("text", *_CHAT), licence="Apache 2.0 (some sizes: Qwen's own)", weights="Qwen/Qwen3-VL-2B-Instruct"
+)
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family("text", _QWEN.ways, licence=_QWEN.licence, weights="Qwen/Qwen2-VL-2B-Instruct"),
@@ -104,9 +106,7 @@ FAMILIES: dict[str, Family] = {
     "vipllava": Family(
         "draw", DRAWN, several_images=False, licence="Llama 2's own", weights="llava-hf/vip-llava-7b-hf"
     ),
-    "video_llama_3": Family(
-        "text", ("text", *_CHAT), licence="Apache 2.0", weights="lkhl/VideoLLaMA3-2B-Image-HF"
-    ),
+    "video_llama_3": Family("text", ("text", *_CHAT), licence="Apache 2.0", weights="lkhl/VideoLLaMA3-2B-Image-HF"),
     "internvl": Family(
         "text", ("text", *_CHAT), licence="MIT (language model: Qwen's)", weights="OpenGVLab/InternVL3-1B-hf"
     ),
@@ -148,9 +148,7 @@ def _why_not(way: Way, family: Family) -> str:
     return "it answers tasks about a box and takes no question about a drawing"
 
 
-def point(
-    image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None
-) -> Pointing:
+def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None) -> Pointing:
     """Tell regions of an image to a family of models.
 
     Args:

@@ -49,6 +49,8 @@ class Answer:
         reused_tokens: how many of them had their keys and values in the cache.
         seconds: time from the question to the last token.
         stopped: whether a Stop or an interrupt ended it; False if it ended by itself or reached `max_new_tokens`.
+        told: what the model was told in the last question, if that differs from what was asked; else "".
+        cannot: why the answer cannot be inspected, if its model is the reason; else "".
 
     Examples:
         >>> from gpt4roi_nb import GPT4RoI
@@ -70,6 +72,8 @@ class Answer:
     reused_tokens: int
     seconds: float
     stopped: bool = False
+    told: str = field(default="", repr=False, compare=False)
+    cannot: str = field(default="", repr=False, compare=False)
     replay: Replay | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -229,8 +233,11 @@ class Answer:
             what: the purpose in the message, such as "its attention".
 
         Raises:
-            RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
+            RuntimeError: for an answer that was loaded from a file, if the model cannot show it, or if the model has been
+                unloaded.
         """
+        if self.cannot:
+            raise RuntimeError(f"{self.cannot}, so there is no looking at {what}")
         if self.replay is None:
             raise RuntimeError(f"this answer was loaded from a file; ask again to look at {what}")
         self.replay.loaded.check_loaded()

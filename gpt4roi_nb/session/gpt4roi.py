@@ -8,15 +8,24 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
+from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
-from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.finite import log_probabilities
+from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.memory import clear_frames
+from gpt4roi_nb.prompt import IGNORE
+from gpt4roi_nb.session.region_model import Capabilities, Rendered
 from gpt4roi_nb.session.region_session import RegionSession
+
+
+SAID = ("question", "region")  # spans of a prompt that hold what was asked
 
 
 class GPT4RoI(LoadedModel):
@@ -162,6 +171,50 @@ class GPT4RoI(LoadedModel):
     def is_demo(self) -> bool:
         """Whether this is the embedded demo checkpoint."""
         return self.source == os.fspath(DEMO_CHECKPOINT)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do: all that a session offers."""
+        return Capabilities(True, True, True, True, True, True)
+
+    def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
+        """What the model would really be told: the image, and each region's token where it is first named.
+
+        Raises ValueError for bad boxes, or references that do not fit them.
+        """
+        loaded = load_image(image)
+        prompt = self.processor.prompt([("user", text)])
+        self.processor.order_boxes(prompt, boxes, loaded)
+        places = [place for name, several in prompt.spans.items() if name.startswith(SAID) for place in several]
+        told = self.processor.tokenizer.decode([prompt.input_ids[place] for place in sorted(places)])
+        return Rendered((loaded,), told, {"way": "region tokens", "source": "arXiv 2307.03601", "status": "its own"})
+
+    @torch.inference_mode()
+    def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
+        """Natural log-probabilities of each option as the whole answer, with the marks that open and end it.
+
+        Args:
+            image: as `session` takes it.
+            text: a question with `<regionN>`.
+            boxes: (N, 4) pixel xyxy in the original image.
+            options: answers to compare.
+
+        Raises:
+            ValueError: bad boxes, or references that do not fit them.
+        """
+        encoded = EncodedImage(self, load_image(image))
+        found = []
+        for option in options:
+            prompt = self.processor.prompt([("user", text), ("assistant", option)])
+            self.processor.order_boxes(prompt, boxes, encoded.image)
+            given = check_boxes(boxes, *encoded.size).tolist()
+            embeddings = encoded.embed(prompt, [tuple(given[number - 1]) for number in prompt.regions])
+            with self.inference() as model:
+                logits = model.language_model(inputs_embeds=embeddings).logits[0, :-1]
+            answer = torch.tensor(prompt.labels[1:], device=logits.device)
+            likely = log_probabilities(logits, self.model).gather(-1, answer.clamp(min=0)[:, None])[:, 0]
+            found.append(float(likely[answer != IGNORE].double().sum()))
+        return found
 
     def session(self, image: ImageLike) -> RegionSession:
         """Start a conversation about an image, which is encoded here, once.

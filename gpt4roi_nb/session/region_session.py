@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from numpy.typing import ArrayLike
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import check_stop, whole_number
@@ -18,7 +19,8 @@ from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.capture.roi_features import RoIFeatures, record_roi_features
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.cache import branch, new_cache
-from gpt4roi_nb.inference.decode import Sampling, decode, detokenizers
+from gpt4roi_nb.inference.decode import Read, Sampling, decode, detokenizers
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.prompt import DEFAULT_QUESTION, Prompt, check_references, references
@@ -33,7 +35,7 @@ BUSY = (
     "its close())"
 )
 
-_Key = tuple[int, Box | None]
+_Key = tuple[int, Box | str | None]
 
 
 class RegionSession:
@@ -61,7 +63,7 @@ class RegionSession:
         self._loaded = loaded
         self.source = os.path.abspath(os.path.expanduser(image)) if isinstance(image, str | os.PathLike) else None
         self.image = load_image(image)
-        self._encoded = EncodedImage(loaded, self.image)
+        self._encoded = self._encode()
         self._turns: list[Turn] = []
         self._regions: list[Region] = []
         self._cached_version: int | None = None  # of the weights that the cache was computed with
@@ -69,6 +71,9 @@ class RegionSession:
         self._busy = threading.Lock()
         self._forget()
         loaded.remember(self)
+
+    def _encode(self) -> EncodedImage:
+        return EncodedImage(self._loaded, self.image)
 
     def _forget(self) -> None:
         """Empty the key/value cache."""
@@ -234,7 +239,7 @@ class RegionSession:
     def _room(self, prompt: Prompt, max_new_tokens: int) -> int:
         """Return how many tokens can be written; raise ValueError if the prompt alone fills the model's context."""
         max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
-        context = self._loaded.model.config.text_config.max_position_embeddings
+        context = self._loaded.context_length
         room = context - len(prompt.input_ids)
         if room < 1:
             earlier = any(name.startswith("answer") for name in prompt.spans)
@@ -256,20 +261,12 @@ class RegionSession:
         started: float,
     ) -> Generator[str, None, Answer]:
         regions = [*self._regions, *new]
-        boxes = [regions[number - 1].box for number in prompt.regions]
         (row,) = rows = detokenizers(self._loaded, 1)
-        keys = _keys(prompt, boxes)
+        keys = self._keys(prompt, regions)
         reused = 0
 
         def keep() -> Answer:
-            answer = Answer.of(
-                row,
-                self._encoded,
-                prompt,
-                boxes,
-                reused_tokens=reused,
-                seconds=time.perf_counter() - started,
-            )
+            answer = self._as_answer(row, prompt, regions, reused, time.perf_counter() - started)
             if answer.text or not answer.stopped:
                 self._turns.append(Turn(question, answer, tuple(region.number for region in new)))
                 self._regions = regions
@@ -281,7 +278,7 @@ class RegionSession:
                 self._check_weights()
                 training_steps = self._loaded.training_steps
                 reused = self._cut_back(keys)
-                embeddings = self._encoded.embed(prompt, boxes, reused)
+                embeddings, read = self._begin(prompt, regions, reused)
             generator = sampling.generator(embeddings.device)
             for (piece,) in decode(
                 self._loaded,
@@ -293,6 +290,7 @@ class RegionSession:
                 generator=generator,
                 stop=stop,
                 training_steps=training_steps,
+                read=read,
             ):
                 if piece:
                     yield piece
@@ -308,6 +306,24 @@ class RegionSession:
         finally:
             known = [*keys, *((token_id, None) for token_id in row.ids)]
             self._cached = known[: self._cache.get_seq_length()]
+
+    def _keys(self, prompt: Prompt, regions: Sequence[Region]) -> list[_Key]:
+        """Return what each token's keys and values depend on, besides the tokens before it: its id, and a region's box."""
+        keys: list[_Key] = [(token_id, None) for token_id in prompt.input_ids]
+        for number in prompt.regions:
+            position = prompt.spans[f"region{number}"][0]
+            keys[position] = (prompt.input_ids[position], regions[number - 1].box)
+        return keys
+
+    def _begin(self, prompt: Prompt, regions: Sequence[Region], reused: int) -> tuple[Tensor, Read | None]:
+        """What `decode` takes: the prompt from token `reused` on, and how the model reads."""
+        return self._encoded.embed(prompt, [regions[number - 1].box for number in prompt.regions], reused), None
+
+    def _as_answer(
+        self, row: StreamingDetokenizer, prompt: Prompt, regions: Sequence[Region], reused: int, seconds: float
+    ) -> Answer:
+        boxes = [regions[number - 1].box for number in prompt.regions]
+        return Answer.of(row, self._encoded, prompt, boxes, reused_tokens=reused, seconds=seconds)
 
     def _cut_back(self, keys: list[_Key]) -> int:
         """Cut the cache back to what it has in common with a prompt; return how many tokens that is."""
@@ -506,12 +522,3 @@ class RegionSession:
         """Free the memory; the session cannot be used afterwards. `GPT4RoI.unload` calls this."""
         self._forget()
         self._encoded.release()
-
-
-def _keys(prompt: Prompt, boxes: Sequence[Box]) -> list[_Key]:
-    """Return what each token's keys and values depend on, besides the tokens before it: its id, and a region's box."""
-    keys: list[_Key] = [(token_id, None) for token_id in prompt.input_ids]
-    for number, box in zip(prompt.regions, boxes, strict=True):
-        position = prompt.spans[f"region{number}"][0]
-        keys[position] = (prompt.input_ids[position], box)
-    return keys

@@ -94,7 +94,9 @@ def test_crops_are_the_pixels_of_the_box() -> None:
     (wider,) = point(IMAGE, {1: (200.0, 100.0, 300.0, 180.0)}, "context", "llava").images
     np.testing.assert_array_equal(np.asarray(wider), pixels[60:220, 150:350])  # half a side more on each
     (narrow,) = point(IMAGE, ONE, "context", "llava").images
-    np.testing.assert_array_equal(np.asarray(narrow), pixels[0:216, 0:262])  # 33 above, 52 on the left, as much opposite
+    np.testing.assert_array_equal(
+        np.asarray(narrow), pixels[0:216, 0:262]
+    )  # 33 above, 52 on the left, as much opposite
     whole, part = point(IMAGE, ONE, "full+crop", "qwen3_vl").images
     np.testing.assert_array_equal(np.asarray(whole), pixels)
     np.testing.assert_array_equal(np.asarray(part), pixels[33:183, 52:210])

@@ -8,7 +8,7 @@ from gpt4roi_nb.models.ways.draw import draw
 from gpt4roi_nb.models.ways.full_crop import full_crop
 from gpt4roi_nb.models.ways.marks import marks
 from gpt4roi_nb.models.ways.native import native
-from gpt4roi_nb.models.ways.pointing import Pointing, Regions, Rendered
+from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 from gpt4roi_nb.models.ways.text import text
 
 Way = Literal["text", "draw", "marks", "crop", "context", "full+crop", "native"]
@@ -18,7 +18,6 @@ __all__ = [
     "WAYS",
     "Pointing",
     "Regions",
-    "Rendered",
     "Way",
     "context",
     "crop",

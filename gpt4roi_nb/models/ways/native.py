@@ -18,7 +18,5 @@ def native(image: Image.Image, regions: Regions, *, convention: Convention, ment
         convention: of the model's family.
         mention: what stands in a sentence, with `{box}` for the tokens: Kosmos-2 takes a phrase with them.
     """
-    mentions = {
-        number: mention.format(box=convention.write(box, image.size)) for number, box in regions.items()
-    }
+    mentions = {number: mention.format(box=convention.write(box, image.size)) for number, box in regions.items()}
     return Pointing((image,), mentions, note_of(convention, "native", None), convention.lead)

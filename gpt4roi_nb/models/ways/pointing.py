@@ -50,18 +50,3 @@ class Pointing:
     def written(self, text: str) -> str:
         """A text as the model reads it."""
         return "".join(words for words, _ in self.pieces(text))
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """What a model is really told.
-
-    Attributes:
-        images: RGB, as the model's processor gets them.
-        text: with coordinates, colours or numbers in the place of `<regionN>`.
-        note: the way, its convention, and whether real weights have confirmed it.
-    """
-
-    images: tuple[Image.Image, ...]
-    text: str
-    note: Note

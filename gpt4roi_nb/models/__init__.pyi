@@ -1,0 +1,7 @@
+from .conventions import CONVENTIONS as CONVENTIONS
+from .conventions import Convention as Convention
+from .families import FAMILIES as FAMILIES
+from .load import load_model as load_model
+from .prompted_model import PromptedModel as PromptedModel
+from .prompted_session import PromptedSession as PromptedSession
+from .ways import WAYS as WAYS

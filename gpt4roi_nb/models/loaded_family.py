@@ -1,0 +1,150 @@
+"""A loaded model of transformers: what is known of its family, its prompts and the images that it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.inference.detokenizer import AnswerFormat
+from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.models.families import Family, check_question, convention_of, family_of, pieces_of, point, way_of
+from gpt4roi_nb.models.images import SessionImages, resized_size, takes_features
+from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
+from gpt4roi_nb.models.reading import keeps_prefixes
+from gpt4roi_nb.models.ways import Pointing, Regions, Way
+from gpt4roi_nb.processor import check_references
+from gpt4roi_nb.prompt import check_turns, references
+from gpt4roi_nb.session.region_model import Capabilities
+
+
+@dataclass(frozen=True)
+class _Format:
+    """tokenizer: of the model. end_of_turn: the token that ends an answer."""
+
+    tokenizer: Any
+    end_of_turn: str | None
+
+
+class LoadedFamily(LoadedModel):
+    """A model of transformers with what is known of its family.
+
+    Attributes:
+        model: the model, in evaluation mode.
+        processor: its own.
+        source: where it was loaded from.
+        family: what is known of models of its kind.
+        way: how a box is told to it.
+    """
+
+    def __init__(self, model: Any, processor: Any, way: str | None = None, source: str = "") -> None:
+        """way: of `ways.WAYS`; None takes what the model's makers document. Raises ValueError for one that does not
+        suit the model."""
+        super().__init__(model, processor, source)
+        self.model_type: str = model.config.model_type
+        self.way: Way = way_of(self.model_type, way)
+        self.family: Family = family_of(self.model_type)
+        self._format = _Format(processor.tokenizer, end_of_turn(self.family.format, processor))
+
+    @property
+    def answer_format(self) -> AnswerFormat:
+        return self._format
+
+    @property
+    def context_length(self) -> int:
+        return self.model.config.get_text_config(decoder=True).max_position_embeddings
+
+    def never_written(self) -> list[int]:
+        config: Any = self.model.config
+        of_images = {getattr(config, name, None) for name in ("image_token_id", "video_token_id")} - {None}
+        known = len(self.processor.tokenizer)
+        return sorted({*of_images, *range(known, config.get_text_config(decoder=True).vocab_size)})
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do, told a box in this way."""
+        tasks = bool(self.family.tasks) and self.way == "native"
+        one_image = self.way in ("crop", "context") and not self.family.several_images
+        return Capabilities(
+            free_question=not tasks,
+            several_regions=not (tasks or one_image),
+            follow_ups=self.family.follow_ups,
+            likelihood=True,
+            attention=False,
+            roi_features=False,
+        )
+
+    @property
+    def about(self) -> str:
+        """What this model is, how a box is told to it, and how often an image is encoded."""
+        convention = convention_of(self.model_type, self.way)
+        status = UNVERIFIED if convention is None else convention.status
+        how = f"{self.way} ({convention.summary})" if convention else self.way
+        often = (
+            "each image is encoded once a session"
+            if takes_features(self.model)
+            else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
+        )
+        again = "" if keeps_prefixes(self.model_type) else "; every question is read whole"
+        return f"{self.model_type} from {self.source or 'memory'}, told a region by {how}; {status}; {often}{again}"
+
+    def images(self) -> SessionImages:
+        """A store for a session's images."""
+        return SessionImages(self, self.family.format)
+
+    def point(self, images: SessionImages, whole: Image.Image, regions: Regions) -> Pointing:
+        """How regions, by number, of an image are told to the model."""
+        convention = convention_of(self.model_type, self.way)
+        resized = None
+        if convention is not None and convention.frame == "resized":
+            resized = resized_size(self.processor, images.prepared(whole))
+        return point(whole, regions, self.way, self.model_type, resized=resized)
+
+    def prompt(
+        self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
+    ) -> PromptedPrompt:
+        """A conversation in tokens.
+
+        Args:
+            images: the session's.
+            whole: the session's image.
+            turns: ("user" or "assistant", text) in turn, the user first.
+            regions: by number, pixel xyxy, checked.
+
+        Raises:
+            ValueError: turns out of order, or one that the model cannot take.
+        """
+        check_turns(turns)
+        pointing = self.point(images, whole, regions)
+        pieces = [
+            (role, pieces_of(text, pointing, self.way, self.model_type) if role == "user" else [(text.strip(), False)])
+            for role, text in turns
+        ]
+        shown = tuple(images.prepared(image) for image in pointing.images)
+        prompt = build(self.family.format, self.processor, pieces, [image.ids for image in shown])
+        told = next("".join(words for words, _ in said) for role, said in reversed(pieces) if role == "user")
+        return replace(prompt, shown=shown, told=told)
+
+    def checked_regions(self, whole: Image.Image, text: str, boxes: ArrayLike) -> dict[int, Box]:
+        """The regions of one question by number.
+
+        Raises:
+            ValueError: bad boxes, references that do not fit them, or a question that the model cannot take.
+        """
+        self.check_loaded()
+        check_turns([("user", text)])
+        regions: dict[int, Box] = {
+            number: tuple(box) for number, box in enumerate(check_boxes(boxes, *whole.size).tolist(), 1)
+        }
+        check_references(references(text), list(regions))
+        check_question(text, len(regions), self.way, self.model_type)
+        return regions
+
+    def check_loaded(self) -> None:
+        if not self.is_loaded:
+            raise RuntimeError("this model has been unloaded; load it again with load_model(…) and make a new session")

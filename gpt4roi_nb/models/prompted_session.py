@@ -1,0 +1,194 @@
+"""A conversation about regions of one image with any model of transformers."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from gpt4roi_nb.arguments import check_stop, whole_number
+from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.inference.decode import Read
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
+from gpt4roi_nb.models.families import check_question, default_question
+from gpt4roi_nb.models.images import SessionImages
+from gpt4roi_nb.models.loaded_family import LoadedFamily
+from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
+from gpt4roi_nb.prompt import references, region
+from gpt4roi_nb.session.conversation import Answer, Region
+from gpt4roi_nb.session.region_session import RegionSession
+
+_IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
+
+
+class PromptedSession(RegionSession):
+    """A conversation about one image, made by `PromptedModel.session(image)`.
+
+    It is asked as a `RegionSession` is, with the same grammar, checks and locks. The image is encoded once where the
+    model takes features. Keys and values are kept for a follow-up as long as what the model is shown stays the same: a
+    new region that is drawn or cut out makes another prompt from its first image on.
+    """
+
+    _loaded: LoadedFamily
+
+    def __init__(self, loaded: LoadedFamily, image: ImageLike, images: SessionImages | None = None) -> None:
+        """images: those of another session about the same image, to share what was encoded."""
+        self._images = loaded.images() if images is None else images
+        super().__init__(loaded, image)
+
+    def _encode(self) -> Any:
+        return self._images
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._cache = cache_for(self._loaded.model_type)
+
+    def _prepare(self, text: str, boxes: ArrayLike, max_new_tokens: int) -> tuple[list[Region], Any, int]:
+        self._loaded.check_loaded()
+        new = self._new_regions(text, boxes)
+        self._check_turn(text, len(self._regions) + len(new))
+        turns = [(role, self._in_brackets(said) if role == "user" else said) for role, said in self._spoken()]
+        regions = {one.number: one.box for one in (*self._regions, *new)}
+        prompt = self._loaded.prompt(self._images, self.image, [*turns, ("user", self._in_brackets(text))], regions)
+        return new, prompt, self._room(prompt, max_new_tokens)  # type: ignore[arg-type]  # has what that reads
+
+    def _check_turn(self, text: str, regions: int) -> None:
+        """Raises ValueError for what the model cannot do."""
+        loaded = self._loaded
+        if self._turns and not loaded.capabilities.follow_ups:
+            raise ValueError(
+                f"{loaded.model_type} was made for one question at a time, and this conversation has one; begin a new "
+                "one with reset(), or ask about many regions with describe()"
+            )
+        check_question(text, regions, loaded.way, loaded.model_type)
+
+    def _in_brackets(self, text: str) -> str:
+        """A question in which "region 1", of a region that the conversation has, is the reference that it means."""
+        known = len(self._regions)
+
+        def meant(match: re.Match[str]) -> str:
+            return region(int(match[1])) if match[1] and 1 <= int(match[1]) <= known else match[0]
+
+        return _IN_WORDS.sub(meant, text)
+
+    def _keys(self, prompt: Any, regions: Sequence[Region]) -> list[Any]:
+        """A token's id, and in the place of an image its pixels."""
+        return [
+            (token_id, prompt.shown[image].digest if image >= 0 else None)
+            for token_id, image in zip(prompt.input_ids, prompt.images, strict=True)
+        ]
+
+    def _cut_back(self, keys: list[Any]) -> int:
+        common = self._in_common(keys[:-1])
+        if not keeps_prefixes(self._loaded.model_type) or any(shown for _, shown in keys[common:]):
+            self._forget()  # images are read together, from the beginning
+            return 0
+        return super()._cut_back(keys)
+
+    @torch.inference_mode()
+    def _begin(self, prompt: Any, regions: Sequence[Region], reused: int) -> tuple[Tensor, Read | None]:
+        features = self._images.features(prompt.shown)
+        with self._loaded.inference() as model:
+            reader = reader_of(model, prompt, reused, prompt.shown, features)
+        return reader.begin, reader
+
+    def _as_answer(
+        self, row: StreamingDetokenizer, prompt: Any, regions: Sequence[Region], reused: int, seconds: float
+    ) -> Answer:
+        first, last = row.kept
+        return Answer(
+            text=row.text,
+            tokens=row.tokens,
+            token_ids=row.ids[first:last],
+            logprobs=row.logprobs[first:last],
+            prompt_tokens=len(prompt.input_ids),
+            reused_tokens=reused,
+            seconds=seconds,
+            stopped=row.stopped,
+            told=prompt.told,
+            cannot=f"what {self._loaded.model_type} computes is not recorded",
+        )
+
+    def describe(  # type: ignore[override]  # the question's default is the model's
+        self,
+        boxes: ArrayLike,
+        text: str | None = None,
+        *,
+        batch_size: int = 16,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: threading.Event | None = None,
+        progress: bool | None = None,
+    ) -> list[Answer]:
+        """The same question about each of many boxes, one after another; see `RegionSession.describe`.
+
+        Args:
+            text: a question that names `<region1>` and no other region; None takes "What is <region1>?", or the first
+                of the model's tasks.
+            batch_size: of no effect yet: boxes are asked about one at a time, and share what the model read of the image
+                where it is shown the same.
+        """
+        loaded = self._loaded
+        loaded.check_loaded()
+        text = default_question(loaded.way, loaded.model_type) if text is None else text
+        self._check_text(text)
+        whole_number(batch_size, "batch_size", least=1)
+        check_stop(stop)
+        if references(text) != [1]:
+            raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
+        check_question(text, 1, loaded.way, loaded.model_type)
+        checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
+        one = PromptedSession(loaded, self.image, self._images)
+        answers: list[Answer] = []
+        try:
+            with self._alone(), loaded.hold_weights():
+                for index, box in enumerate(
+                    tqdm(
+                        checked,
+                        disable=not (len(checked) > batch_size if progress is None else progress),
+                        unit="region",
+                    )
+                ):
+                    if stop is not None and stop.is_set():
+                        break
+                    one.reset()
+                    # A seed makes each draw repeatable, and each box draws its own.
+                    drawn = None if seed is None else seed + index
+                    answers.append(
+                        one.ask(
+                            text,
+                            [box],
+                            max_new_tokens=max_new_tokens,
+                            temperature=temperature,
+                            top_p=top_p,
+                            seed=drawn,
+                            stop=stop,
+                        )
+                    )
+        except KeyboardInterrupt:
+            pass  # what is finished is kept, and the warning below says that it is not all
+        unfinished = sum(answer.stopped for answer in answers)
+        if unfinished or len(answers) < len(checked):
+            warnings.warn(
+                f"stopped after {len(answers) - unfinished} of {len(checked)} regions"
+                + (f"; {unfinished} more were begun" if unfinished else ""),
+                stacklevel=2,
+            )
+        return answers
+
+    def roi_features(self, boxes: ArrayLike, *, rounds: bool = False) -> Any:
+        """Raises ValueError: only GPT4RoI pools features of a region."""
+        raise ValueError(f"{self._loaded.model_type} pools no features of a region; only a GPT4RoI does")
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("RegionSession", "PromptedSession", 1)

@@ -1,0 +1,222 @@
+"""A conversation in the tokens of a model of transformers, in the format of its own processor and chat template.
+
+Templates are rendered with placeholders where contents go, and contents are encoded as plain text: only what the
+template and the way of pointing write can become a special token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from gpt4roi_nb.chat_template import cut_at_tokens
+from gpt4roi_nb.models.images import PreparedImage
+from gpt4roi_nb.prompt import HALF_CHARACTER, PromptParts
+
+Pieces = Sequence[tuple[str, bool]]  # words, and whether this package wrote them
+Turns = Sequence[tuple[str, Pieces]]  # ("user" or "assistant", pieces) in turn, the user first
+_PLACEHOLDER = "\ue000{}\ue001"  # characters for private use stand in no template
+
+
+@dataclass(frozen=True)
+class PromptedPrompt:
+    """A conversation in tokens.
+
+    Attributes:
+        input_ids: the ids, with as many in the place of an image as it has features.
+        images: for each id, the index of the image whose place it holds, else -1.
+        spans: token positions by name: "image1", "question1", "answer1", …
+        answer: the answer's ids, with the token that ends it, where the assistant has spoken last.
+        told: the last question as the model reads it.
+        shown: the images, prepared.
+        regions: none: a way of pointing has made words or pixels of them.
+    """
+
+    input_ids: list[int]
+    images: list[int]
+    spans: dict[str, list[int]]
+    answer: tuple[int, ...] = ()
+    told: str = ""
+    shown: tuple[PreparedImage, ...] = ()
+    regions: tuple[int, ...] = ()
+
+
+def build(format: str, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+    """A conversation as a family's processor would write it.
+
+    Args:
+        format: of `families.Family`.
+        processor: the model's own.
+        turns: the user's and the assistant's, the user first.
+        expansions: the ids that stand for each image.
+
+    Raises:
+        ValueError: a text is no valid text, or the template cannot write this conversation.
+    """
+    for index, (_, pieces) in enumerate(turns):
+        if any(HALF_CHARACTER.search(words) for words, _ in pieces):
+            raise ValueError(f"the text of turn {index} is not valid text: it holds a lone surrogate, half a character")
+    parts = PromptParts()
+    return _FORMATS[format](parts, processor, turns, expansions)
+
+
+def _chat(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+    tokenizer = processor.tokenizer
+    written = _rendered(processor, [role for role, _ in turns], len(expansions))
+    if not written[0].startswith(tokenizer.bos_token or "\0") and _begins_with_bos(tokenizer):
+        parts.add_token(str(tokenizer.bos_token), "marks")
+    shown = 0
+    for index, own in enumerate(written):
+        ends_answer = index > 0 and turns[index - 1][0] == "assistant"
+        answer = f"answer{index // 2}"
+        for piece, is_token in cut_at_tokens(own, tokenizer):
+            if piece == processor.image_token:
+                if shown == len(expansions):
+                    raise ValueError(f"the chat template shows more images than the {len(expansions)} that there are")
+                shown += 1
+                for token in tokenizer.convert_ids_to_tokens(list(expansions[shown - 1])):
+                    parts.add_token(token, f"image{shown}")
+            elif is_token:
+                parts.add_token(piece, answer if ends_answer else "marks")
+                ends_answer = False
+            else:
+                parts.add(piece, "marks")
+        if index < len(turns):
+            role, pieces = turns[index]
+            parts.cut() if role == "assistant" else None
+            _add(parts, pieces, f"{'question' if role == 'user' else 'answer'}{index // 2 + 1}", tokenizer)
+    if shown < len(expansions):
+        raise ValueError(f"the chat template shows {shown} images of {len(expansions)}")
+    return _encoded(parts, tokenizer, turns)
+
+
+def _kosmos(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+    """`<s><image>…</image>` and a question, as the card of microsoft/kosmos-2-patch14-224 asks one."""
+    tokenizer = processor.tokenizer
+    for token in tokenizer.convert_ids_to_tokens(list(expansions[0])):
+        parts.add_token(token, "image1")
+    parts.add_token(processor.grd_token, "marks")
+    parts.add(" Question: ", "marks")
+    _add(parts, turns[0][1], "question1", tokenizer)
+    parts.add(" Answer:", "marks")
+    return _with_answer(parts, tokenizer, turns)
+
+
+def _paligemma(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+    """Image, `<s>`, the task and a line break; a free question is the task "answer en"."""
+    tokenizer = processor.tokenizer
+    for token in tokenizer.convert_ids_to_tokens(list(expansions[0])):
+        parts.add_token(token, "image1")
+    parts.add_token(str(tokenizer.bos_token), "marks")
+    if not all(own for _, own in turns[0][1]):
+        parts.add("answer en ", "marks")
+    _add(parts, turns[0][1], "question1", tokenizer)
+    parts.add("\n", "marks")
+    return _with_answer(parts, tokenizer, turns)
+
+
+def _florence(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+    """What the encoder reads: image, `<s>`, the task in words and `</s>`."""
+    tokenizer = processor.tokenizer
+    for token in tokenizer.convert_ids_to_tokens(list(expansions[0])):
+        parts.add_token(token, "image1")
+    parts.add_token(str(tokenizer.bos_token), "marks")
+    told = "".join(words for words, _ in turns[0][1])
+    for task, words in processor.task_prompts_with_input.items():
+        if told.startswith(task):
+            told = words.format(input=told.removeprefix(task).strip())
+            break
+    _add(parts, [(told, True)], "question1", tokenizer)
+    parts.add_token(str(tokenizer.eos_token), "marks")
+    # What is written does not follow the question: the decoder begins a text of its own.
+    question = _encoded(parts, tokenizer, turns[:1])
+    if len(turns) == 1:
+        return question
+    begun = PromptParts()
+    _add(begun, turns[1][1], "answer1", tokenizer)
+    begun.add_token(str(tokenizer.eos_token), "answer1")
+    answer = begun.encode(tokenizer, template=True).input_ids
+    return PromptedPrompt(question.input_ids, question.images, question.spans, tuple(answer))
+
+
+_FORMATS: dict[str, Callable[..., PromptedPrompt]] = {
+    "chat": _chat,
+    "kosmos-2": _kosmos,
+    "paligemma": _paligemma,
+    "florence2": _florence,
+}
+
+
+def _with_answer(parts: PromptParts, tokenizer: PreTrainedTokenizerBase, turns: Turns) -> PromptedPrompt:
+    """A prompt that a text follows directly, ended by the tokenizer's own token."""
+    if len(turns) > 1:
+        parts.cut()
+        _add(parts, turns[1][1], "answer1", tokenizer)
+        parts.add_token(str(tokenizer.eos_token), "answer1")
+    return _encoded(parts, tokenizer, turns)
+
+
+def _add(parts: PromptParts, pieces: Pieces, span: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """What was said: special tokens come out of this package's own words alone."""
+    for words, own in pieces:
+        for piece, is_token in cut_at_tokens(words, tokenizer) if own else [(words, False)]:
+            if is_token:
+                parts.add_token(piece, span)
+            else:
+                parts.add(piece, span, user=not own)
+
+
+def _encoded(parts: PromptParts, tokenizer: PreTrainedTokenizerBase, turns: Turns) -> PromptedPrompt:
+    prompt = parts.encode(tokenizer, template=True)
+    images = [-1] * len(prompt.input_ids)
+    for name, places in prompt.spans.items():
+        if name.startswith("image"):
+            for place in places:
+                images[place] = int(name.removeprefix("image")) - 1
+    answer: tuple[int, ...] = ()
+    if turns[-1][0] == "assistant":
+        answer = tuple(prompt.input_ids[place] for place in prompt.spans[f"answer{len(turns) // 2}"])
+    return PromptedPrompt(prompt.input_ids, images, prompt.spans, answer)
+
+
+def _rendered(processor: Any, roles: Sequence[str], images: int) -> list[str]:
+    """What the template itself writes before, between and after the contents of messages of these roles."""
+    places = [_PLACEHOLDER.format(index) for index in range(len(roles))]
+    messages = [
+        {
+            "role": role,
+            "content": [{"type": "image"}] * (images if index == 0 else 0) + [{"type": "text", "text": place}],
+        }
+        for index, (role, place) in enumerate(zip(roles, places, strict=True))
+    ]
+    try:
+        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=roles[-1] == "user")
+    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"the model's chat template cannot write messages of {', '.join(roles)}: {error}") from error
+    pieces = re.split(f"({'|'.join(places)})", str(text))
+    if pieces[1::2] != places:
+        raise ValueError(
+            "the model's chat template must write every message once, in order, but leaves out, repeats or moves "
+            f"some of {', '.join(roles)}"
+        )
+    return pieces[::2]
+
+
+def end_of_turn(format: str, processor: Any) -> str:
+    """The token that ends an answer."""
+    tokenizer = processor.tokenizer
+    if format == "chat":
+        for piece, is_token in cut_at_tokens(_rendered(processor, ["user", "assistant"], 1)[-1], tokenizer):
+            if is_token:
+                return piece
+    return str(tokenizer.eos_token)
+
+
+def _begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer itself puts its first token in front of a text."""
+    return tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]

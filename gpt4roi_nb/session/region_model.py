@@ -1,0 +1,77 @@
+"""What every region model has, so that a session, a chat or a benchmark can take any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from gpt4roi_nb.images import ImageLike
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model can do. What it cannot is refused in words before anything runs.
+
+    Attributes:
+        free_question: it takes any question, not tasks alone.
+        several_regions: a question may name more than one.
+        follow_ups: a conversation may have more than one question.
+        likelihood: options can be compared by their log-probabilities.
+        attention: an answer's attention can be recorded.
+        roi_features: it pools features of a region, which can be shown.
+    """
+
+    free_question: bool
+    several_regions: bool
+    follow_ups: bool
+    likelihood: bool
+    attention: bool
+    roi_features: bool
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{'' if getattr(self, one.name) else 'no '}{one.name.replace('_', ' ')}" for one in fields(self)
+        )
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a model is really told.
+
+    Attributes:
+        images: RGB, as the model's processor gets them.
+        text: the question, with what stands in the place of `<regionN>`.
+        note: what a card says of it: the way of pointing, its convention, and whether real weights have confirmed it.
+    """
+
+    images: tuple[Image.Image, ...]
+    text: str
+    note: Mapping[str, str | int | float]
+
+
+class RegionModel(Protocol):
+    """A model that can be asked about regions of images."""
+
+    @property
+    def about(self) -> str:
+        """What this model is, and how a box is told to it."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    def fingerprint(self) -> str:
+        """A hash of the weights as they are in memory."""
+
+    def session(self, image: ImageLike) -> Any:
+        """A conversation about an image: `ask`, `stream`, `describe`, `undo`, `reset`, `regions`, `history`, `save`."""
+
+    def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
+        """What the model would really be told."""
+
+    def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
+        """Natural log-probabilities of each option as the whole answer."""

@@ -1,0 +1,279 @@
+"""Models of transformers in miniature behind the session: prompts, features, likelihoods, what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_gpt4roi
+from tiny_families import FAMILIES as TINY
+from tiny_families import tiny_family
+
+from gpt4roi_nb.models import FAMILIES, PromptedModel
+from gpt4roi_nb.models import images as images_module
+from gpt4roi_nb.models.families import default_question, pieces_of, point
+from gpt4roi_nb.models.images import SessionImages, prepare, resized_size
+from gpt4roi_nb.models.prompts import build
+from gpt4roi_nb.models.reading import cache_for, reader_of
+
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8))
+BOX = (20.0, 10.0, 80.0, 60.0)
+OPTIONS = ["a red ball", "a cube", "a red cone of wood"]
+
+
+def loaded(name: str, way: str | None = None) -> PromptedModel:
+    return PromptedModel(*tiny_family(name), way, "tiny")
+
+
+def question_of(model: PromptedModel) -> str:
+    return default_question(model.way, model.model_type)
+
+
+def by_its_processor(name: str, told: str, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+    """What the family's own processor makes of what was told, put together as its documents say."""
+    _, processor = tiny_family(name)
+    if name == "kosmos-2":
+        return processor(images=images[0], text=f"<grounding> Question: {told} Answer:", return_tensors="pt")
+    if name == "florence2":
+        return processor(images=images[0], text=told, return_tensors="pt")
+    if name == "paligemma":
+        made = processor(images=images[0], text=f"<image>{told}", return_tensors="pt")
+        made.pop("labels")
+        made["token_type_ids"] = torch.zeros_like(made["input_ids"])  # 0: the prefix, which sees all of itself
+        return made
+    content = [{"type": "image"}] * len(images) + [{"type": "text", "text": told}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    return processor(images=images, text=[text], return_tensors="pt")
+
+
+EACH_WAY = [
+    (name, way) for name in TINY for way in FAMILIES[name].ways if way in (FAMILIES[name].way, "full+crop", "draw")
+]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("name", "way"), EACH_WAY)
+def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forward(name: str, way: str) -> None:
+    """Token ids equal; and from features that were passed in, the logits of one whole pass from pixels."""
+    model = loaded(name, way)
+    store = model.images()
+    question = question_of(model)
+    prompt = model.prompt(store, IMAGE, [("user", question)], {1: BOX})
+    rendered = model.render(IMAGE, question, [BOX])
+    assert rendered.text == prompt.told and rendered.note["way"] == way
+    own = by_its_processor(
+        name, f"answer en {prompt.told}" if (name, way) == ("paligemma", "draw") else prompt.told, list(rendered.images)
+    )
+    assert prompt.input_ids == own["input_ids"][0].tolist()
+    for key, value in prompt.shown[0].values.items():
+        if len(prompt.shown) == 1:
+            torch.testing.assert_close(value, own[key])
+    reader = reader_of(model.model, prompt, 0, prompt.shown, store.features(prompt.shown))
+    logits = reader(model.model, reader.begin, cache_for(name))
+    torch.testing.assert_close(logits[:, -1], model.model(**own).logits[:, -1], atol=1e-4, rtol=1e-4)
+
+
+# Of an image of 140 × 100, worked out by hand: qwen2_5_vl's processor makes it 140 × 112.
+GOLDEN = {
+    "qwen2_vl": "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>What is [143, 100, 571, 600]?<|im_end|>\n<|im_start|>assistant\n",
+    "qwen2_5_vl": "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>What is [20, 11, 80, 67]?<|im_end|>\n<|im_start|>assistant\n",
+    "qwen3_vl": "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>What is [143, 100, 571, 600]?<|im_end|>\n<|im_start|>assistant\n",
+    "kosmos-2": "IMAGES<grounding> Question: What is<phrase> the object</phrase><object><patch_index_0100><patch_index_0626></object>? Answer:",
+    "florence2": "IMAGES<s>What does the region <loc_142><loc_100><loc_571><loc_600> describe?</s>",
+    "vipllava": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the human's questions.###Human: IMAGES\nWhat is the object within the red rectangle?###Assistant:",
+    "paligemma": "IMAGES<s>caption <loc0102><loc0146><loc0614><loc0585>\n",
+    "perception_lm": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nIMAGESWhat is [142,100,571,600]?\nThe region is in the format of [x1, y1, x2, y2].<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "internvl": "<|im_start|>user\nIMAGES\nWhat is <box>[[143, 100, 571, 600]]</box>?<|im_end|>\n<|im_start|>assistant\n",
+    "video_llama_3": "<|im_start|>user\nIMAGES\nWhat is [142, 100, 571, 600]?<|im_end|>\n<|im_start|>assistant\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_whole_prompt_reads_as_written_by_hand(name: str) -> None:
+    model = loaded(name)
+    prompt = model.prompt(model.images(), IMAGE, [("user", question_of(model))], {1: BOX})
+    text, place = "", None
+    decode = model.processor.tokenizer.decode
+    for part, image in ((range(start, stop), image) for start, stop, image in _runs(prompt.images)):
+        ids = [prompt.input_ids[index] for index in part]
+        text += "IMAGES" if image >= 0 else decode(ids)
+        place = part
+    assert place is not None and text == GOLDEN[name]
+
+
+def _runs(values: list[int]) -> list[tuple[int, int, int]]:
+    """(start, stop, value) of each run of equal values."""
+    edges = [0, *(index for index in range(1, len(values)) if values[index] != values[index - 1]), len(values)]
+    return [(start, stop, values[start]) for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "internvl", "kosmos-2", "vipllava", "perception_lm"])
+def test_what_a_person_types_is_never_a_special_token(name: str) -> None:
+    model = loaded(name)
+    tokenizer = model.processor.tokenizer
+    added = {*tokenizer.get_added_vocab().values()}
+    typed = "".join(token for token in tokenizer.get_added_vocab() if not token.startswith("<patch_index"))
+
+    def special(text: str) -> list[int]:
+        ids = model.prompt(model.images(), IMAGE, [("user", text)], {1: BOX}).input_ids
+        return [one for one in ids if one in added]
+
+    assert special(f"What is <region1>? {typed}") == special("What is <region1>?")
+    letters = model.prompt(model.images(), IMAGE, [("user", f"What is <region1>? {typed}")], {1: BOX}).input_ids
+    assert typed in tokenizer.decode(letters)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", TINY)
+def test_likelihoods_are_those_of_full_passes(name: str) -> None:
+    model = loaded(name)
+    question = question_of(model)
+    found = model.likelihoods(IMAGE, question, [BOX], OPTIONS)
+    prompt = model.prompt(model.images(), IMAGE, [("user", question)], {1: BOX})
+    own = dict(by_its_processor(name, prompt.told, [model.render(IMAGE, question, [BOX]).images[0]]))
+    for option, value in zip(OPTIONS, found, strict=True):
+        end = model.answer_format.end_of_turn
+        answer = model.processor.tokenizer(f"{' ' if name == '' else ''}{option}{end}", add_special_tokens=False)[
+            "input_ids"
+        ]
+        ids = torch.tensor([answer])
+        if name == "florence2":
+            start = torch.tensor([[model.model.config.text_config.decoder_start_token_id]])
+            logits = model.model(**own, decoder_input_ids=torch.cat([start, ids[:, :-1]], dim=1)).logits
+        else:
+            whole = {**own, "input_ids": torch.cat([own["input_ids"], ids], dim=1)}
+            for key in ("attention_mask", "token_type_ids", "mm_token_type_ids", "image_embeds_position_mask"):
+                if key in whole:
+                    filler = 1 if key in ("attention_mask", "token_type_ids") else 0
+                    whole[key] = torch.cat([whole[key], torch.full_like(ids, filler)], dim=1)
+            logits = model.model(**whole).logits[:, own["input_ids"].shape[1] - 1 : -1]
+        expected = logits.log_softmax(-1).gather(-1, ids[..., None]).sum()
+        assert value == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_likelihoods_of_a_gpt4roi_are_those_of_its_labels() -> None:
+    gpt4roi = tiny_gpt4roi()
+    found = gpt4roi.likelihoods(IMAGE, "What is <region1>?", [BOX], OPTIONS)
+    for option, value in zip(OPTIONS, found, strict=True):
+        batch = gpt4roi.processor(IMAGE, [("user", "What is <region1>?"), ("assistant", option)], [BOX])
+        with torch.inference_mode():
+            loss = gpt4roi.model(**batch).loss
+        assert value == pytest.approx(-float(loss) * int((batch["labels"][:, 1:] != -100).sum()), abs=1e-4)
+
+
+@torch.inference_mode()
+def test_an_image_is_encoded_once_and_features_of_several_are_those_of_one_call() -> None:
+    model = loaded("qwen3_vl", "full+crop")
+    store, calls = model.images(), []
+    encode = images_module.encode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images_module, "encode", lambda *given: calls.append(1) or encode(*given))
+        first = model.prompt(store, IMAGE, [("user", "What is <region1>?")], {1: BOX})
+        store.features(first.shown)
+        second = model.prompt(store, IMAGE, [("user", "What is <region1>?")], {1: (0.0, 0.0, 70.0, 50.0)})
+        joined = store.features(second.shown)
+    assert len(calls) == 3  # the whole image once, and each crop
+    values = [image.values for image in second.shown]
+    alone = model.model.get_image_features(
+        pixel_values=torch.cat([one["pixel_values"] for one in values]),
+        image_grid_thw=torch.cat([one["image_grid_thw"] for one in values]),
+    )
+    torch.testing.assert_close(torch.cat(joined.pooler_output), torch.cat(alone.pooler_output))
+    for mine, its in zip(joined.deepstack_features, alone.deepstack_features, strict=True):
+        torch.testing.assert_close(torch.cat(mine), torch.cat(its))
+
+
+@torch.inference_mode()
+def test_a_class_that_takes_no_features_is_shown_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("qwen3_vl", "full+crop")
+    session = model.session(IMAGE)
+    expected = session.ask("What is <region1>?", [BOX], max_new_tokens=5).logprobs
+    monkeypatch.setattr(images_module, "takes_features", lambda _: False)
+    monkeypatch.setattr("gpt4roi_nb.models.loaded_family.takes_features", lambda _: False)
+    answer = model.session(IMAGE).ask("What is <region1>?", [BOX], max_new_tokens=5)
+    assert answer.logprobs == pytest.approx(expected, abs=1e-4)
+    assert "takes no features" in model.about
+
+
+def test_the_resized_size_is_the_processors() -> None:
+    for name, size in (("qwen2_5_vl", (140, 112)), ("qwen3_vl", (140, 112)), ("vipllava", None)):
+        _, processor = tiny_family(name)
+        assert resized_size(processor, prepare(processor, FAMILIES[name].format, IMAGE)) == size
+
+
+def test_about_and_capabilities_say_what_is_so() -> None:
+    about = loaded("qwen2_5_vl").about
+    assert "told a region by text (pixels, x before y" in about and "unverified" in about and "encoded once" in about
+    assert "every question is read whole" in loaded("paligemma").about
+    florence = loaded("florence2").capabilities
+    assert not florence.free_question and not florence.several_regions and not florence.follow_ups
+    assert florence.likelihood and not florence.roi_features
+    qwen = loaded("qwen3_vl").capabilities
+    assert qwen.free_question and qwen.several_regions and qwen.follow_ups and not qwen.attention
+    assert not loaded("vipllava", "crop").capabilities.several_regions
+    assert (
+        str(florence)
+        == "no free question, no several regions, no follow ups, likelihood, no attention, no roi features"
+    )
+    everything = tiny_gpt4roi().capabilities
+    assert everything.attention and everything.roi_features and everything.follow_ups
+
+
+def test_a_gpt4roi_renders_too() -> None:
+    rendered = tiny_gpt4roi().render(IMAGE, "What is <region1>?", [BOX])
+    assert "region1" in rendered.text and "<bbox>" in rendered.text and rendered.images[0].size == IMAGE.size
+    with pytest.raises(ValueError, match="names <region2>"):
+        tiny_gpt4roi().render(IMAGE, "What is <region2>?", [BOX])
+
+
+def test_a_fingerprint_changes_with_one_number() -> None:
+    model = loaded("internvl")
+    before = model.fingerprint()
+    weight = model.model.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[0, 0] += 1
+        changed = model.fingerprint()
+        weight[0, 0] -= 1
+    assert changed != before and len(before) == 64
+
+
+def test_what_cannot_be_asked_is_refused_before_anything_runs() -> None:
+    model = loaded("florence2")
+    for text, boxes, why in (
+        ("Why is <region1> red?", [BOX], "no free question"),
+        ("Describe <region1>.", [], "no box was given"),
+        ("", [], "is empty"),
+        ("\ud83d <region1>", [BOX], "lone surrogate"),
+        ("Describe < region1 >.", [BOX], "no reference to a region"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            model.render(IMAGE, text, boxes)
+    with pytest.raises(ValueError, match="a text that is not empty"):
+        loaded("qwen3_vl").likelihoods(IMAGE, "What is <region1>?", [BOX], ["a", " "])
+    with pytest.raises(ValueError, match="chat template cannot write"):
+        _, processor = tiny_family("qwen3_vl")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(processor, "chat_template", "{{ raise_exception('no images') }}")
+            build("chat", processor, [("user", [("a", False)])], [[5]])
+
+
+def test_images_are_forgotten_in_the_order_in_which_they_were_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images_module, "KEPT", 2)
+    model = loaded("vipllava")
+    store = SessionImages(model, "chat")
+    shown = [Image.new("RGB", (60, 60), colour) for colour in ("red", "blue", "white")]
+    first = store.prepared(shown[0])
+    store.prepared(shown[1])
+    assert store.prepared(shown[0]) is first
+    store.prepared(shown[2])  # the blue one is forgotten
+    assert store.prepared(shown[0]) is first and len(store._prepared) == 2
+    store.release()
+    assert store.prepared(shown[0]) is not first
+
+
+def test_pointing_is_the_same_for_a_model_and_by_hand() -> None:
+    model = loaded("kosmos-2")
+    by_hand = point(IMAGE, {1: BOX}, "native", "kosmos-2")
+    told = "".join(words for words, _ in pieces_of("What is <region1>?", by_hand, "native", "kosmos-2"))
+    assert model.render(IMAGE, "What is <region1>?", [BOX]).text == told

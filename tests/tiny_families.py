@@ -1,0 +1,313 @@
+"""Every family of `gpt4roi_nb.models` in miniature: random weights, a tokenizer made in memory, its own processor."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import transformers as tf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+SIDE = 56  # pixels of a fixed tower
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": SIDE,
+    "patch_size": 14,
+}
+QWEN_TOWER = {
+    "depth": 2,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_heads": 2,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "out_hidden_size": 32,
+}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# As the card of llava-hf/vip-llava-7b-hf writes it.
+VICUNA = (
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the human's questions."
+    "{% for m in messages %}###{% if m['role'] == 'user' %}Human: {% else %}Assistant: {% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "{% if m['role'] == 'assistant' %}</s>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}###Assistant:{% endif %}"
+)
+LLAMA3 = (
+    "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|image|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+
+def tokenizer(*special: str, bos: bool = False, **named: str) -> Any:
+    """A byte-level tokenizer that knows some words, with special tokens of a family. named: as attributes."""
+    words = ["<pad>", "<s>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges = [("i", "s"), ("o", "f"), ("Ġ", "t"), ("Ċ", "Ċ"), ("1", "0")]
+    words += ["".join(pair) for pair in merges]
+    backend = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    made = tf.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=named,
+    )
+    made.add_special_tokens({"additional_special_tokens": list(special)}, replace_extra_special_tokens=False)
+    return made
+
+
+def _text(made: Any, **changes: Any) -> dict[str, Any]:
+    return {**TEXT, "vocab_size": len(made) + 5, **changes}
+
+
+def _qwen(name: str, **tower: Any) -> tuple[Any, Any]:
+    made = tokenizer(
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+    )
+    ids = {
+        key: made.convert_tokens_to_ids(f"<|{token}|>")
+        for key, token in (
+            ("image_token_id", "image_pad"),
+            ("video_token_id", "video_pad"),
+            ("vision_start_token_id", "vision_start"),
+            ("vision_end_token_id", "vision_end"),
+        )
+    }
+    template = CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    images = tf.Qwen2VLImageProcessor(
+        patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28 * 4, "longest_edge": 28 * 28 * 30}
+    )
+    processor_class = {
+        "qwen2_vl": tf.Qwen2VLProcessor,
+        "qwen2_5_vl": tf.Qwen2_5_VLProcessor,
+        "qwen3_vl": tf.Qwen3VLProcessor,
+    }[name]
+    video = {"qwen3_vl": tf.Qwen3VLVideoProcessor}.get(name, tf.Qwen2VLVideoProcessor)()
+    processor = processor_class(images, made, video, chat_template=template)
+    text = _text(
+        made, rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}, head_dim=8
+    )
+    config = tf.AutoConfig.for_model(name, text_config=text, vision_config={**QWEN_TOWER, **tower}, **ids)
+    return config, processor
+
+
+def _qwen2_vl() -> tuple[Any, Any]:
+    return _qwen("qwen2_vl", embed_dim=16, hidden_size=32, mlp_ratio=2)
+
+
+def _qwen2_5_vl() -> tuple[Any, Any]:
+    return _qwen("qwen2_5_vl", fullatt_block_indexes=[1], window_size=56)
+
+
+def _qwen3_vl() -> tuple[Any, Any]:
+    return _qwen("qwen3_vl", deepstack_visual_indexes=[0], num_position_embeddings=16)
+
+
+def _vipllava() -> tuple[Any, Any]:
+    made = tokenizer(image_token="<image>")
+    images = tf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    processor = tf.LlavaProcessor(
+        images,
+        made,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=VICUNA,
+    )
+    config = tf.VipLlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **TOWER},
+        text_config={"model_type": "llama", **_text(made)},
+        image_token_index=made.image_token_id,
+        image_token_id=made.image_token_id,
+        vision_feature_layer=[-2, -1],
+        vision_feature_layers=[-2, -1],
+        image_seq_length=16,
+    )
+    return config, processor
+
+
+def _paligemma() -> tuple[Any, Any]:
+    made = tokenizer(image_token="<image>")
+    images = tf.SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    images.image_seq_length = 16
+    processor = tf.PaliGemmaProcessor(images, made)
+    config = tf.PaliGemmaConfig(
+        vision_config={"model_type": "siglip_vision_model", **TOWER, "vision_use_head": False, "projection_dim": 32},
+        text_config={"model_type": "gemma", **_text(made), "head_dim": 8},
+        image_token_id=made.image_token_id,
+        image_token_index=made.image_token_id,
+        projection_dim=32,
+        hidden_size=32,
+    )
+    return config, processor
+
+
+def _kosmos() -> tuple[Any, Any]:
+    made = tokenizer()
+    images = tf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    processor = tf.Kosmos2Processor(images, made)
+    processor.num_image_tokens = 8
+    config = tf.Kosmos2Config(
+        text_config={
+            "vocab_size": len(made) + 5, "max_position_embeddings": 512, "embed_dim": 32, "layers": 2, "ffn_dim": 48,
+            "attention_heads": 4, "init_std": 0.2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        },
+        vision_config=TOWER,
+        latent_query_num=8,
+    )  # fmt: skip
+    return config, processor
+
+
+def _florence() -> tuple[Any, Any]:
+    made = tokenizer(*(f"<loc_{index}>" for index in range(1000)), image_token="<image>")
+    images = tf.CLIPImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False)
+    images.image_seq_length = 5
+    processor = tf.Florence2Processor(images, made)
+    config = tf.Florence2Config(
+        text_config={
+            "model_type": "bart", "vocab_size": len(made) + 5, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
+            "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+            "max_position_embeddings": 512, "init_std": 0.2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+            "decoder_start_token_id": 2, "forced_eos_token_id": None,
+        },
+        vision_config={
+            "embed_dim": [8, 8, 8, 16], "num_heads": [2, 2, 2, 2], "num_groups": [2, 2, 2, 2], "depths": [1, 1, 1, 1],
+            "window_size": 4, "projection_dim": 32, "max_temporal_embeddings": 4, "max_position_embeddings": 8,
+        },
+        image_token_id=made.image_token_id,
+    )  # fmt: skip
+    return config, processor
+
+
+def _perception_lm() -> tuple[Any, Any]:
+    """With CLIP's tower in the place of its own, for which transformers needs the package timm."""
+    made = tokenizer(
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+        image_token="<|image|>",
+        video_token="<|video|>",
+    )
+    images = tf.PerceptionLMImageProcessor(tile_size=SIDE, max_num_tiles=2, vision_input_type="thumb+tile")
+    processor = tf.PerceptionLMProcessor(
+        tf.PerceptionLMVideoProcessor(), images, made, patch_size=14, pooling_ratio=2, chat_template=LLAMA3
+    )
+    config = tf.PerceptionLMConfig(
+        vision_config={
+            "model_type": "clip_vision_model", **TOWER, "model_args": {"embed_dim": 16},
+        },
+        text_config={"model_type": "llama", **_text(made)},
+        projector_pooling_ratio=2,
+        image_token_id=made.image_token_id,
+        video_token_id=made.video_token_id,
+        vision_use_cls_token=True,
+    )  # fmt: skip
+    return config, processor
+
+
+def _internvl() -> tuple[Any, Any]:
+    made = tokenizer(
+        "<|im_start|>", "<|im_end|>", "<box>", "</box>", "<ref>", "</ref>",
+        start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>",
+    )  # fmt: skip
+    images = tf.GotOcr2ImageProcessor(
+        size={"height": SIDE, "width": SIDE}, min_patches=1, max_patches=2, crop_to_patches=True
+    )
+    processor = tf.InternVLProcessor(
+        images,
+        made,
+        tf.InternVLVideoProcessor(),
+        image_seq_length=4,
+        chat_template=CHATML.replace("IMAGE", "<IMG_CONTEXT>\n"),
+    )
+    config = tf.InternVLConfig(
+        vision_config={**TOWER, "image_size": [SIDE, SIDE], "patch_size": [14, 14]},
+        text_config={"model_type": "qwen2", **_text(made)},
+        image_token_id=made.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    return config, processor
+
+
+def _video_llama_3() -> tuple[Any, Any]:
+    made = tokenizer("<|im_start|>", "<|im_end|>", image_token="<image>", video_token="<video>")
+    images = tf.VideoLlama3ImageProcessor(
+        patch_size=14, merge_size=1, size={"shortest_edge": 14 * 14 * 4, "longest_edge": 14 * 14 * 60}
+    )
+    processor = tf.VideoLlama3Processor(
+        images, made, tf.VideoLlama3VideoProcessor(), chat_template=CHATML.replace("IMAGE", "<image>\n")
+    )
+    config = tf.VideoLlama3Config(
+        vision_config={key: value for key, value in TOWER.items() if key != "image_size"},
+        text_config={"model_type": "qwen2", **_text(made)},
+        image_token_id=made.image_token_id,
+        video_token_id=made.video_token_id,
+    )
+    return config, processor
+
+
+FAMILIES = {
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "kosmos-2": _kosmos,
+    "florence2": _florence,
+    "vipllava": _vipllava,
+    "paligemma": _paligemma,
+    "perception_lm": _perception_lm,
+    "internvl": _internvl,
+    "video_llama_3": _video_llama_3,
+}
+
+
+@cache
+def tiny_family(name: str, seed: int = 0) -> tuple[Any, Any]:
+    """(model in evaluation mode, processor), made once per process."""
+    config, processor = FAMILIES[name]()
+    torch.manual_seed(seed)
+    model = tf.AutoModelForImageTextToText.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)  # so that answers differ with what is asked
+    ends = [
+        2,
+        *(
+            processor.tokenizer.convert_tokens_to_ids(end)
+            for end in ("<|im_end|>", "<|eot_id|>")
+            if end in processor.tokenizer.get_added_vocab()
+        ),
+    ]
+    model.generation_config.eos_token_id = ends
+    model.generation_config.pad_token_id = 0
+    return model, processor
