@@ -120,7 +120,8 @@ def answer(text: str, images: Sequence[Image.Image], world: World, family: str) 
         return [world.named(box) for box in named]
     found = []
     for match in re.finditer(
-        r"within the (?P<colour>\w+) rectangle|marked (?P<mark>\d+)|(?P<middle>in the middle of )?(?:the )?image ?(?P<number>\d+)?",
+        r"within the (?P<colour>\w+) rectangle|marked (?P<mark>\d+)"
+        r"|(?P<middle>in the middle of )?(?:the )?image ?(?P<number>\d+)?",
         text,
     ):
         if match["colour"]:

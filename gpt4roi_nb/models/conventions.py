@@ -116,8 +116,8 @@ class Convention:
         if self.frame == "resized":
             if resized is None:
                 raise ValueError(
-                    f"{self.family} takes pixels of the resized image, but its size was not given; give resized=(width, "
-                    "height)"
+                    f"{self.family} takes pixels of the resized image, but its size was not given; give "
+                    "resized=(width, height)"
                 )
             values = [
                 value * new / old for value, new, old in zip(values, (*resized, *resized), (*size, *size), strict=True)

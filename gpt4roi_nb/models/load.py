@@ -60,8 +60,8 @@ def load_model(
         return GPT4RoI.from_pretrained(path, device=device, dtype=dtype, quantization=quantization, **kwargs)
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(
-            f"{given!r} is a {config.model_type}, and transformers has no image-text-to-text model of that kind; give a "
-            "GPT4RoI or a model that answers questions about images"
+            f"{given!r} is a {config.model_type}, and transformers has no image-text-to-text model of that kind; give "
+            "a GPT4RoI or a model that answers questions about images"
         )
     way = way_of(config.model_type, regions)  # before the weights are read
     check_quantization(quantization)
@@ -84,14 +84,14 @@ def _read_config(given: str, hub: dict[str, Any]) -> Any:
         return AutoConfig.from_pretrained(given, trust_remote_code=False, **hub)
     except ValueError as error:
         raise ValueError(
-            f"{given!r} is of a kind that transformers does not know without running code of the checkpoint, which this "
-            f"package does not do ({str(error).splitlines()[0]})"
+            f"{given!r} is of a kind that transformers does not know without running code of the checkpoint, which "
+            f"this package does not do ({str(error).splitlines()[0]})"
         ) from error
 
 
 def _check_way_of_gpt4roi(regions: str | None) -> None:
     if regions is not None:
         raise ValueError(
-            f"a GPT4RoI is told a box by a token of its own, pooled from the image, but regions={regions!r} came; leave "
-            "it out"
+            f"a GPT4RoI is told a box by a token of its own, pooled from the image, but regions={regions!r} came; "
+            "leave it out"
         )

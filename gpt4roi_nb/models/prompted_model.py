@@ -111,5 +111,5 @@ class PromptedModel(LoadedFamily):
     def __repr__(self) -> str:
         if not self.is_loaded:
             return f"PromptedModel({self.source!r}, unloaded)"
-        size = self.model.num_parameters()
-        return f"PromptedModel({self.source!r}, {self.model_type}, {size:,} parameters, regions={self.way!r}, {self.device})"
+        size = f"{self.model.num_parameters():,} parameters"
+        return f"PromptedModel({self.source!r}, {self.model_type}, {size}, regions={self.way!r}, {self.device})"

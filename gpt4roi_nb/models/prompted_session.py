@@ -135,8 +135,8 @@ class PromptedSession(RegionSession):
         Args:
             text: a question that names `<region1>` and no other region; None takes "What is <region1>?", or the first
                 of the model's tasks.
-            batch_size: of no effect yet: boxes are asked about one at a time, and share what the model read of the image
-                where it is shown the same.
+            batch_size: of no effect yet: boxes are asked about one at a time, and share what the model read of the
+                image where it is shown the same.
         """
         loaded = self._loaded
         loaded.check_loaded()

@@ -17,13 +17,12 @@ from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
-from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.session.region_model import Capabilities, Rendered
 from gpt4roi_nb.session.region_session import RegionSession
-
 
 SAID = ("question", "region")  # spans of a prompt that hold what was asked
 

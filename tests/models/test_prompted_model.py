@@ -75,37 +75,41 @@ def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forwar
 
 
 # Of an image of 140 × 100, worked out by hand: qwen2_5_vl's processor makes it 140 × 112.
+VICUNA = (
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
+    "polite answers to the human's questions.###Human: IMAGES\n{}###Assistant:"
+)
+QWEN = "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n"
+CHATML = "<|im_start|>user\nIMAGES\n{}<|im_end|>\n<|im_start|>assistant\n"
+LLAMA3 = (
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nIMAGES{}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
+)
 GOLDEN = {
-    "qwen2_vl": "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>What is [143, 100, 571, 600]?<|im_end|>\n<|im_start|>assistant\n",
-    "qwen2_5_vl": "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>What is [20, 11, 80, 67]?<|im_end|>\n<|im_start|>assistant\n",
-    "qwen3_vl": "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>What is [143, 100, 571, 600]?<|im_end|>\n<|im_start|>assistant\n",
-    "kosmos-2": "IMAGES<grounding> Question: What is<phrase> the object</phrase><object><patch_index_0100><patch_index_0626></object>? Answer:",
+    "qwen2_vl": QWEN.format("What is [143, 100, 571, 600]?"),
+    "qwen2_5_vl": QWEN.format("What is [20, 11, 80, 67]?"),
+    "qwen3_vl": QWEN.format("What is [143, 100, 571, 600]?"),
+    "kosmos-2": (
+        "IMAGES<grounding> Question: What is<phrase> the object</phrase>"
+        "<object><patch_index_0100><patch_index_0626></object>? Answer:"
+    ),
     "florence2": "IMAGES<s>What does the region <loc_142><loc_100><loc_571><loc_600> describe?</s>",
-    "vipllava": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the human's questions.###Human: IMAGES\nWhat is the object within the red rectangle?###Assistant:",
+    "vipllava": VICUNA.format("What is the object within the red rectangle?"),
     "paligemma": "IMAGES<s>caption <loc0102><loc0146><loc0614><loc0585>\n",
-    "perception_lm": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nIMAGESWhat is [142,100,571,600]?\nThe region is in the format of [x1, y1, x2, y2].<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    "internvl": "<|im_start|>user\nIMAGES\nWhat is <box>[[143, 100, 571, 600]]</box>?<|im_end|>\n<|im_start|>assistant\n",
-    "video_llama_3": "<|im_start|>user\nIMAGES\nWhat is [142, 100, 571, 600]?<|im_end|>\n<|im_start|>assistant\n",
-}  # fmt: skip
+    "perception_lm": LLAMA3.format("What is [142,100,571,600]?\nThe region is in the format of [x1, y1, x2, y2]."),
+    "internvl": CHATML.format("What is <box>[[143, 100, 571, 600]]</box>?"),
+    "video_llama_3": CHATML.format("What is [142, 100, 571, 600]?"),
+}
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_whole_prompt_reads_as_written_by_hand(name: str) -> None:
     model = loaded(name)
     prompt = model.prompt(model.images(), IMAGE, [("user", question_of(model))], {1: BOX})
-    text, place = "", None
+    first = prompt.images.index(0)
+    after = first + prompt.images.count(0)
     decode = model.processor.tokenizer.decode
-    for part, image in ((range(start, stop), image) for start, stop, image in _runs(prompt.images)):
-        ids = [prompt.input_ids[index] for index in part]
-        text += "IMAGES" if image >= 0 else decode(ids)
-        place = part
-    assert place is not None and text == GOLDEN[name]
-
-
-def _runs(values: list[int]) -> list[tuple[int, int, int]]:
-    """(start, stop, value) of each run of equal values."""
-    edges = [0, *(index for index in range(1, len(values)) if values[index] != values[index - 1]), len(values)]
-    return [(start, stop, values[start]) for start, stop in zip(edges, edges[1:], strict=False)]
+    assert decode(prompt.input_ids[:first]) + "IMAGES" + decode(prompt.input_ids[after:]) == GOLDEN[name]
 
 
 @pytest.mark.parametrize("name", ["qwen3_vl", "internvl", "kosmos-2", "vipllava", "perception_lm"])
@@ -134,9 +138,7 @@ def test_likelihoods_are_those_of_full_passes(name: str) -> None:
     own = dict(by_its_processor(name, prompt.told, [model.render(IMAGE, question, [BOX]).images[0]]))
     for option, value in zip(OPTIONS, found, strict=True):
         end = model.answer_format.end_of_turn
-        answer = model.processor.tokenizer(f"{' ' if name == '' else ''}{option}{end}", add_special_tokens=False)[
-            "input_ids"
-        ]
+        answer = model.processor.tokenizer(f"{option}{end}", add_special_tokens=False)["input_ids"]
         ids = torch.tensor([answer])
         if name == "florence2":
             start = torch.tensor([[model.model.config.text_config.decoder_start_token_id]])

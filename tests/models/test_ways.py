@@ -141,7 +141,7 @@ def test_ways_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="one image at a time; ask about one region"):
         point(IMAGE, TWO, "crop", "vipllava")
     many = {number: (number * 20.0, 10.0, number * 20.0 + 15, 40.0) for number in range(1, 11)}
-    with pytest.raises(ValueError, match='has 9 colours, but there are 10 regions.*regions="marks"'):
+    with pytest.raises(ValueError, match=r'has 9 colours, but there are 10 regions.*regions="marks"'):
         point(IMAGE, many, "draw", "qwen3_vl")
     with pytest.raises(ValueError, match="margin must be at least 0"):
         ways.context(IMAGE, ONE, margin=-1)

@@ -17,8 +17,8 @@ MARGIN = 0.5  # of the box's side, on each side of it
 def context(image: Image.Image, regions: Regions, *, margin: float = MARGIN) -> Pointing:
     """Show each region in the middle of an image of its own.
 
-    The margin is the same on opposite sides, so that the region stays in the middle, and ends where the image does. Of a
-    region that is grown to 28 pixels, as `crop` does, at the edge of the image this is not so.
+    The margin is the same on opposite sides, so that the region stays in the middle, and ends where the image does.
+    This is not so of a region at the edge of the image that is grown to 28 pixels, as `crop` does.
 
     Args:
         image: RGB, upright.

@@ -15,7 +15,8 @@ def text(image: Image.Image, regions: Regions, *, convention: Convention, resize
         image: RGB, upright.
         regions: by number, pixel xyxy.
         convention: of the model's family.
-        resized: (width, height) to which the model's processor resizes the image; for conventions that count its pixels.
+        resized: (width, height) to which the model's processor resizes the image, for conventions that count its
+            pixels.
 
     Raises:
         ValueError: the convention needs `resized` and it was not given.
