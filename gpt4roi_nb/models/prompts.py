@@ -72,24 +72,28 @@ def _chat(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence
         parts.add_token(str(tokenizer.bos_token), "marks")
     shown = 0
     for index, own in enumerate(written):
-        ends_answer = index > 0 and turns[index - 1][0] == "assistant"
-        answer = f"answer{index // 2}"
-        for piece, is_token in cut_at_tokens(own, tokenizer):
+        role, pieces = turns[index] if index < len(turns) else ("", ())
+        # A blank before an answer may be the beginning of its first word, which the model writes itself.
+        opening = own.rstrip(" ") if role == "assistant" else own
+        ends = f"answer{index // 2}" if index > 0 and turns[index - 1][0] == "assistant" else "marks"
+        for piece, is_token in cut_at_tokens(opening, tokenizer):
             if piece == processor.image_token:
-                if shown == len(expansions):
-                    raise ValueError(f"the chat template shows more images than the {len(expansions)} that there are")
                 shown += 1
+                if shown > len(expansions):
+                    raise ValueError(f"the chat template shows more images than the {len(expansions)} that there are")
                 for token in tokenizer.convert_ids_to_tokens(list(expansions[shown - 1])):
                     parts.add_token(token, f"image{shown}")
             elif is_token:
-                parts.add_token(piece, answer if ends_answer else "marks")
-                ends_answer = False
+                parts.add_token(piece, ends)
+                ends = "marks"  # only the first ends the answer
             else:
                 parts.add(piece, "marks")
-        if index < len(turns):
-            role, pieces = turns[index]
-            parts.cut() if role == "assistant" else None
-            _add(parts, pieces, f"{'question' if role == 'user' else 'answer'}{index // 2 + 1}", tokenizer)
+        if role == "assistant":
+            parts.cut()
+            parts.add(own.removeprefix(opening), f"answer{index // 2 + 1}")
+            _add(parts, pieces, f"answer{index // 2 + 1}", tokenizer)
+        elif role:
+            _add(parts, pieces, f"question{index // 2 + 1}", tokenizer)
     if shown < len(expansions):
         raise ValueError(f"the chat template shows {shown} images of {len(expansions)}")
     return _encoded(parts, tokenizer, turns)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from pointing_oracle import READERS, RESIZED, read_boxes
 
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.models.conventions import CONVENTIONS, UNVERIFIED
+from gpt4roi_nb.models.families import FAMILIES
 
 SIZE = (640, 480)
 BOX = (52.0, 33.0, 210.0, 183.0)
@@ -113,3 +115,12 @@ def test_a_row_says_what_it_decides_and_that_nobody_confirmed_it() -> None:
         assert row.status == UNVERIFIED and row.source
     confirmed = dataclasses.replace(CONVENTIONS["llava"], verified="llava-hf/llava-1.5-7b-hf")
     assert confirmed.status == "verified with llava-hf/llava-1.5-7b-hf"
+
+
+def test_the_documented_tables_are_the_codes(root: Path) -> None:
+    text = (root / "docs/models.md").read_text()
+    for name, row in CONVENTIONS.items():
+        assert f"| `{name}` | `{row.form}` | {row.summary} | {row.source} | unverified |" in text
+    for name, family in FAMILIES.items():
+        others = ", ".join(way for way in family.ways if way != family.way) or "–"
+        assert f"| `{name}` | {family.way} | {others} | {family.weights} | {family.licence} |" in text

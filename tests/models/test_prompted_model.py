@@ -76,8 +76,8 @@ def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forwar
 
 # Of an image of 140 × 100, worked out by hand: qwen2_5_vl's processor makes it 140 × 112.
 VICUNA = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
-    "polite answers to the human's questions.###Human: IMAGES\n{}###Assistant:"
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the human's questions.###Human: IMAGES\n{}###Assistant:"
 )
 QWEN = "<|im_start|>user\n<|vision_start|>IMAGES<|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n"
 CHATML = "<|im_start|>user\nIMAGES\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -138,7 +138,9 @@ def test_likelihoods_are_those_of_full_passes(name: str) -> None:
     own = dict(by_its_processor(name, prompt.told, [model.render(IMAGE, question, [BOX]).images[0]]))
     for option, value in zip(OPTIONS, found, strict=True):
         end = model.answer_format.end_of_turn
-        answer = model.processor.tokenizer(f"{option}{end}", add_special_tokens=False)["input_ids"]
+        answer = model.processor.tokenizer(f"{' ' * (name == 'vipllava')}{option}{end}", add_special_tokens=False)[
+            "input_ids"
+        ]
         ids = torch.tensor([answer])
         if name == "florence2":
             start = torch.tensor([[model.model.config.text_config.decoder_start_token_id]])
