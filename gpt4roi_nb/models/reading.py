@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
@@ -133,7 +134,8 @@ class KosmosReader:
     def __call__(self, model: Any, input_ids: Tensor, cache: Cache) -> Tensor:
         options: dict[str, Any] = {}
         if cache.get_seq_length() == 0:
-            options = {"image_embeds": self._features, "image_embeds_position_mask": self._mask}
+            after = input_ids.shape[1] - self._mask.shape[1]
+            options = {"image_embeds": self._features, "image_embeds_position_mask": F.pad(self._mask, (0, after))}
         return model.text_model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options).logits
 
 
