@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -148,6 +148,15 @@ def _why_not(way: Way, family: Family) -> str:
     return "it answers tasks about a box and takes no question about a drawing"
 
 
+_SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
+    "draw": draw,
+    "marks": marks,
+    "crop": crop,
+    "context": context,
+    "full+crop": full_crop,
+}
+
+
 def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None) -> Pointing:
     """Tell regions of an image to a family of models.
 
@@ -171,7 +180,7 @@ def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, re
         return text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
     if way == "native":
         return native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
-    return {"draw": draw, "marks": marks, "crop": crop, "context": context, "full+crop": full_crop}[way](image, regions)
+    return _SHOWN[way](image, regions)
 
 
 def task_of(question: str, way: Way, model_type: str) -> str | None:

@@ -23,7 +23,7 @@ from gpt4roi_nb.prompt import check_turns, references
 from gpt4roi_nb.session.region_model import Capabilities
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Format:
     """tokenizer: of the model. end_of_turn: the token that ends an answer."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -35,7 +35,11 @@ def reader_of(model: Any, prompt: PromptedPrompt, start: int, images: Sequence[P
         images: of the prompt, in order.
         features: of `SessionImages.features`.
     """
-    kinds = {"kosmos-2": KosmosReader, "florence2": FlorenceReader, "paligemma": PrefixReader}
+    kinds: dict[str, Callable[..., Reader]] = {
+        "kosmos-2": KosmosReader,
+        "florence2": FlorenceReader,
+        "paligemma": PrefixReader,
+    }
     return kinds.get(model.config.model_type, CausalReader)(model, prompt, start, images, features)
 
 
