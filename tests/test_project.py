@@ -43,6 +43,7 @@ ROOMS = (
     "gpt4roi_nb.inference",
     "gpt4roi_nb.capture",
     "gpt4roi_nb.session",
+    "gpt4roi_nb.models",
     "gpt4roi_nb",
     "gpt4roi_nb.__main__",
     "gpt4roi_nb.data",

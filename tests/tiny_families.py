@@ -294,12 +294,13 @@ FAMILIES = {
 @cache
 def tiny_family(name: str, seed: int = 0) -> tuple[Any, Any]:
     """(model in evaluation mode, processor), made once per process."""
-    config, processor = FAMILIES[name]()
-    torch.manual_seed(seed)
-    model = tf.AutoModelForImageTextToText.from_config(config).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)  # so that answers differ with what is asked
+    with torch.inference_mode(False), torch.no_grad():  # whichever the test that asks first is in
+        config, processor = FAMILIES[name]()
+        torch.manual_seed(seed)
+        model = tf.AutoModelForImageTextToText.from_config(config).eval()
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.2)  # so that answers differ with what is asked
     ends = [
         2,
         *(

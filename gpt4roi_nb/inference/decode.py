@@ -170,11 +170,11 @@ def decode(
                 inputs_embeds = tokens[:, None] if read else model.get_input_embeddings()(tokens[:, None])
                 if attention_mask is not None:
                     attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
-                chosen_now = outcome.tolist()  # the only place in a step that waits for the device
-                if not all(usable for _, _, usable in chosen_now):
+                values = outcome.tolist()  # the only place in a step that waits for the device
+                if not all(usable for _, _, usable in values):
                     raise nan_error(model)
             pieces = [""] * len(rows)
-            for index, (token, logprob, _) in zip(written, chosen_now, strict=True):
+            for index, (token, logprob, _) in zip(written, values, strict=True):
                 if not rows[index].finished:
                     pieces[index] = rows[index].push(int(token), logprob)
             loaded.forward_lock.reserve(answer)

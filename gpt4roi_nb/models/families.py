@@ -101,7 +101,11 @@ FAMILIES: dict[str, Family] = {
         weights="google/paligemma2-3b-pt-224",
     ),
     "perception_lm": Family(
-        "text", ("text", *_CHAT), licence="FAIR Noncommercial Research", weights="facebook/Perception-LM-1B"
+        "text",
+        ("text", *DRAWN),
+        several_images=False,  # its processor stacks no images of different numbers of tiles
+        licence="FAIR Noncommercial Research",
+        weights="facebook/Perception-LM-1B",
     ),
     "vipllava": Family(
         "draw", DRAWN, several_images=False, licence="Llama 2's own", weights="llava-hf/vip-llava-7b-hf"
