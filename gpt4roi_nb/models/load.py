@@ -75,7 +75,7 @@ def load_model(
         given, dtype=kind, trust_remote_code=False, use_safetensors=True, **kwargs
     )
     if quantization is None:
-        model = model.to(target)
+        model = model.to(target)  # type: ignore[arg-type]  # transformers declares it so
     return PromptedModel(model, processor, way, given)
 
 
