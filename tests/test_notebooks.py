@@ -92,4 +92,4 @@ def test_the_pythons_of_the_docs_run(tmp_path, monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for block in blocks:
             exec(block, names)
-    assert len(blocks) == 9 and said.getvalue() and (tmp_path / "talk.json").is_file()
+    assert len(blocks) == 10 and said.getvalue() and (tmp_path / "talk.json").is_file()
