@@ -18,8 +18,7 @@ from gpt4roi_nb.models.images import SessionImages, resized_size, takes_features
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import keeps_prefixes
 from gpt4roi_nb.models.ways import Pointing, Regions, Way
-from gpt4roi_nb.processor import check_references
-from gpt4roi_nb.prompt import check_turns, references
+from gpt4roi_nb.prompt import check_references, check_turns, references
 from gpt4roi_nb.session.region_model import Capabilities
 
 

@@ -24,6 +24,7 @@ from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
 from gpt4roi_nb.prompt import references, region
 from gpt4roi_nb.session.conversation import Answer, Region
+from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_session import RegionSession
 
 _IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
@@ -142,6 +143,7 @@ class PromptedSession(RegionSession):
         loaded.check_loaded()
         text = default_question(loaded.way, loaded.model_type) if text is None else text
         self._check_text(text)
+        text = read_references(text, 0)
         whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
         if references(text) != [1]:
