@@ -312,3 +312,22 @@ def tiny_family(name: str, seed: int = 0) -> tuple[Any, Any]:
     model.generation_config.eos_token_id = ends
     model.generation_config.pad_token_id = 0
     return model, processor
+
+
+def by_its_processor(name: str, told: str, images: list[Any]) -> dict[str, torch.Tensor]:
+    """What the family's own processor makes of what was told, put together as its documents say."""
+    _, processor = tiny_family(name)
+    if name == "kosmos-2":
+        return processor(images=images[0], text=f"<grounding> Question: {told} Answer:", return_tensors="pt")
+    if name == "florence2":
+        return processor(images=images[0], text=told, return_tensors="pt")
+    if name == "paligemma":
+        made = processor(images=images[0], text=f"<image>{told}", return_tensors="pt")
+        made.pop("labels")
+        made["token_type_ids"] = torch.zeros_like(made["input_ids"])  # 0: the prefix, which sees all of itself
+        return made
+    content = [{"type": "image"}] * len(images) + [{"type": "text", "text": told}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    return processor(images=images, text=[text], return_tensors="pt")

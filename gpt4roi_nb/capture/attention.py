@@ -24,7 +24,7 @@ from gpt4roi_nb.tokenizer import token_texts
 
 KIND = "attention"
 _TENSORS = ("weights", "to_answer", "logprobs")
-_ABOUT = ("tokens", "prompt_tokens", "spans", "layers", "heads", "grid", "image_size")
+_ABOUT = ("tokens", "prompt_tokens", "spans", "layers", "heads", "grid", "image_size", "only")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,12 @@ class Attention:
         spans: prompt positions by name; each position is in exactly one. See `spans.named_spans`.
         logprobs: (A,) float32, log-probability of each answer token, recomputed in this pass.
         layers, heads: the model's numbers of those recorded; arguments called layer and head are such numbers.
-        grid: image tokens per side.
+        grid: rows of the image's tokens, which are as many columns in a GPT4RoI; 0 for a model whose image tokens form
+            no known grid.
         image_size: (width, height) in pixels.
         image: the image, at most 1024 pixels per side.
         regions: box of each region of the prompt by number, pixel xyxy in the original image.
+        only: why `sinks`, `rollout` and `relevancy` cannot be computed, if the model is the reason; else "".
 
     Examples:
         >>> from gpt4roi_nb import GPT4RoI
@@ -72,6 +74,7 @@ class Attention:
     image_size: tuple[int, int]
     image: Image.Image = field(repr=False)
     regions: dict[int, Box]
+    only: str = field(default="", repr=False)
     _replay: Replay | None = field(default=None, repr=False)
     _found: dict[str, Any] = field(default_factory=dict, repr=False)  # what was computed once
 
@@ -109,7 +112,13 @@ class Attention:
         return self.on_image(self.row(token, layer, head))
 
     def on_image(self, scores: Tensor) -> Tensor:
-        """Arrange scores of the prompt tokens, such as a `rollout` or `relevancy` row: (P,) → (grid, grid)."""
+        """Arrange scores of the prompt tokens, such as a `rollout` or `relevancy` row: (P,) → (grid, columns).
+
+        Raises:
+            ValueError: if the model's image tokens form no known grid.
+        """
+        if not self.grid:
+            raise ValueError("the image's tokens of this model form no known grid; look at mass() and row() instead")
         return rearrange(scores[self.spans["image"]], "(h w) -> h w", h=self.grid)
 
     def sinks(self) -> list[Sink]:
@@ -203,7 +212,9 @@ class Attention:
             found["rollout"] = tensors["rollout"]
         if "sinks" in about:
             found["sinks"] = Sinks([Sink(**sink) for sink in about["sinks"]["sinks"]], about["sinks"]["thresholds"])
-        values = {name: about[name] for name in _ABOUT} | {name: tensors[name] for name in _TENSORS}
+        values = {name: about.get(name, "") if name == "only" else about[name] for name in _ABOUT} | {
+            name: tensors[name] for name in _TENSORS
+        }
         values["image_size"] = tuple(values["image_size"])
         return cls(**values, image=image, regions={n: tuple(box) for n, box in about["regions"]}, _found=found)
 
@@ -217,6 +228,8 @@ class Attention:
         return _one_or_mean(_one_or_mean(values, layer, self.layers, "layer"), head, self.heads, "head")
 
     def _live(self, what: str) -> Replay:
+        if self.only:
+            raise RuntimeError(f"{self.only}, so that there is no {what.removeprefix('the ')}")
         if self._replay is None:
             raise RuntimeError(f"{what} was not saved with this attention; ask the model again to compute it")
         return self._replay

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,12 +20,27 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 
 LOWEST_TEMPERATURE = 1e-6  # logits divided by less overflow
 HIGHEST_TEMPERATURE = 1e6  # far below this, all tokens are equally likely already; float32 ends at 3e38
-# How a model that is no GPT4RoI reads: (model, (B, n) token ids, cache) → logits, of which the last are (B, V).
-Read = Callable[[Any, Tensor, Cache], Tensor]
 WEIGHTS_CHANGED = (
     "the model was trained while this answer was being written, so its end would come from other weights than its "
     "beginning; ask again (ask() keeps training waiting until the answer is complete)"
 )
+
+
+class Read(Protocol):
+    """How a model that is not a GPT4RoI reads B prompts, and then what is written after each."""
+
+    def __call__(self, model: Any, input_ids: Tensor, cache: Cache, attention_mask: Tensor | None) -> Tensor:
+        """Map (B, n) ids to logits, (B, m, V), of which the last are those of the last id.
+
+        Args:
+            model: the model.
+            input_ids: (B, n) int64, what follows the content of the cache.
+            cache: grows by n.
+            attention_mask: (B, cached + n) int64, 0 for padding; None without padding.
+        """
+
+    def keep(self, rows: Tensor) -> None:
+        """Continue with these of the B rows only, (b,) int64."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ def decode(
         attention_mask: (B, cached + T) int64, 0 for padding; None without padding.
         stop: an event that ends the writing early; unfinished rows are marked as `stopped`.
         training_steps: the loaded model's, when the embeddings were computed; None takes the current one.
-        read: how a model that is no GPT4RoI reads tokens; `inputs_embeds` are then the ids, (B, T) int64. None takes
+        read: how a model that is not a GPT4RoI reads tokens; `inputs_embeds` are then the ids, (B, T) int64. None takes
             GPT4RoI's language model.
 
     Yields:
@@ -146,7 +161,7 @@ def decode(
                 if loaded.training_steps != steps:
                     raise WeightsChangedError(WEIGHTS_CHANGED)
                 if read is not None:
-                    computed = read(model, inputs_embeds, cache)
+                    computed = read(model, inputs_embeds, cache, attention_mask)
                 elif compiled is not None and step:
                     writing = writing or compiled.begin(cache, max_new_tokens - step)
                     computed = writing.logits(inputs_embeds)
@@ -188,6 +203,8 @@ def decode(
                 cache.batch_select_indices(kept)
                 inputs_embeds = inputs_embeds[kept]
                 attention_mask = None if attention_mask is None else attention_mask[kept]
+                if read is not None:
+                    read.keep(kept)
         yield [row.rest() for row in rows]
     except KeyboardInterrupt:
         _mark_stopped(rows)

@@ -140,10 +140,13 @@ class SessionImages:
         with self._loaded.inference() as model:
             if not takes_features(model):
                 return None
+            found = []
             for image in images:
-                if (image.digest, version) not in self._features:
-                    self._features[image.digest, version] = encode(model, image)
-            return together([_kept(self._features, (image.digest, version)) for image in images])
+                key = (image.digest, version)
+                if key not in self._features:
+                    self._features[key] = encode(model, image)
+                found.append(_kept(self._features, key))
+            return together(found)
 
     def release(self) -> None:
         """Give the memory back."""

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from gpt4roi_nb.boxes import Box, check_boxes
-from gpt4roi_nb.inference.detokenizer import AnswerFormat
+from gpt4roi_nb.inference.detokenizer import AnswerFormat, StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.models.attention import PromptedReplay, attention_modules
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.families import Family, check_question, convention_of, family_of, pieces_of, point, way_of
 from gpt4roi_nb.models.images import SessionImages, resized_size, takes_features
@@ -19,6 +20,8 @@ from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import keeps_prefixes
 from gpt4roi_nb.models.ways import Pointing, Regions, Way
 from gpt4roi_nb.prompt import check_references, check_turns, references
+from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Capabilities
 
 
@@ -74,7 +77,7 @@ class LoadedFamily(LoadedModel):
             several_regions=not (tasks or one_image),
             follow_ups=self.family.follow_ups,
             likelihood=True,
-            attention=False,
+            attention=bool(attention_modules(self.model)),
             roi_features=False,
         )
 
@@ -129,20 +132,62 @@ class LoadedFamily(LoadedModel):
         told = next("".join(words for words, _ in said) for role, said in reversed(pieces) if role == "user")
         return replace(prompt, shown=shown, told=told)
 
-    def checked_regions(self, whole: Image.Image, text: str, boxes: ArrayLike) -> dict[int, Box]:
-        """The regions of one question by number.
+    def checked(self, whole: Image.Image, text: str, boxes: ArrayLike) -> tuple[str, dict[int, Box]]:
+        """Read a question that begins a conversation: its references spelled as a prompt knows them, and its regions.
 
         Raises:
-            ValueError: bad boxes, references that do not fit them, or a question that the model cannot take.
+            ValueError: for bad boxes, references that do not fit them, or a question that the model cannot take.
         """
         self.check_loaded()
+        text = read_references(text, 0)
         check_turns([("user", text)])
         regions: dict[int, Box] = {
             number: tuple(box) for number, box in enumerate(check_boxes(boxes, *whole.size).tolist(), 1)
         }
         check_references(references(text), list(regions))
         check_question(text, len(regions), self.way, self.model_type)
-        return regions
+        return text, regions
+
+    def check_length(self, prompt: PromptedPrompt, answer: int) -> None:
+        """Raise ValueError if a prompt and an answer of so many tokens do not fit into the model's context."""
+        if len(prompt.input_ids) + answer > self.context_length:
+            raise ValueError(
+                f"the prompt is {len(prompt.input_ids)} tokens long and its answer {answer} or more, but "
+                f"{self.model_type} takes {self.context_length} together; shorten the question, or show a smaller image"
+            )
+
+    def as_answer(
+        self,
+        row: StreamingDetokenizer,
+        prompt: PromptedPrompt,
+        reused: int,
+        seconds: float,
+        recorder: PromptedReplay | None = None,
+    ) -> Answer:
+        """Make an `Answer` of what was written after a prompt.
+
+        Args:
+            row: what was written.
+            prompt: what came before.
+            reused: how many of its tokens had their keys and values in the cache.
+            seconds: time from the question to the last token.
+            recorder: records its attention; None for an answer that keeps nothing of its image.
+        """
+        first, last = row.kept
+        what = "changed and run again" if recorder is not None else "recorded"
+        return Answer(
+            text=row.text,
+            tokens=row.tokens,
+            token_ids=row.ids[first:last],
+            logprobs=row.logprobs[first:last],
+            prompt_tokens=len(prompt.input_ids),
+            reused_tokens=reused,
+            seconds=seconds,
+            stopped=row.stopped,
+            told=prompt.told,
+            cannot=f"what {self.model_type} computes is not {what} here",
+            recorder=recorder,
+        )
 
     def check_loaded(self) -> None:
         if not self.is_loaded:

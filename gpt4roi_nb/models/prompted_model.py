@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import TracebackType
 
-import torch
 from numpy.typing import ArrayLike
 
-from gpt4roi_nb.finite import log_probabilities
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.images import ImageLike, load_image
-from gpt4roi_nb.inference.cache import branch
 from gpt4roi_nb.memory import clear_frames
+from gpt4roi_nb.models.batching import option_likelihoods, write_batches
 from gpt4roi_nb.models.families import pieces_of
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompted_session import PromptedSession
-from gpt4roi_nb.models.reading import cache_for, reader_of
-from gpt4roi_nb.session.region_model import Rendered
+from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.region_model import Question, Rendered
 
 
 class PromptedModel(LoadedFamily):
@@ -38,7 +37,7 @@ class PromptedModel(LoadedFamily):
         return PromptedSession(self, image)
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
-        """What the model would really be told; nothing is computed but the image's preparation.
+        """Return what the model would be told; nothing is computed but the image's preparation.
 
         Args:
             image: as `session` takes it.
@@ -46,57 +45,84 @@ class PromptedModel(LoadedFamily):
             boxes: (N, 4) pixel xyxy in the original image.
 
         Raises:
-            ValueError: bad boxes, references that do not fit them, or a question that the model cannot take.
+            ValueError: for bad boxes, references that do not fit them, or a question that the model cannot take.
         """
         whole = load_image(image)
-        regions = self.checked_regions(whole, text, boxes)
+        text, regions = self.checked(whole, text, boxes)
         pointing = self.point(self.images(), whole, regions)
         told = "".join(words for words, _ in pieces_of(text, pointing, self.way, self.model_type))
         return Rendered(pointing.images, told, pointing.note)
 
-    @torch.inference_mode()
-    def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
-        """Natural log-probabilities of each option as the whole answer, with the token that ends it.
+    def answers(
+        self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16
+    ) -> list[Answer]:
+        """Answer many questions greedily, in batches, each as in a conversation of its own.
 
-        The prompt is read once for all options.
+        All questions are checked, and their images prepared, before the first is answered. Questions about the same
+        image object share what the model reads of it, if they are in the same batch and shown the same.
+
+        Args:
+            questions: about any images.
+            max_new_tokens: the most tokens per answer.
+            batch_size: questions at a time; fewer if memory runs out, or if the family takes prompts of equal length
+                only.
+
+        Returns:
+            One answer per question, in their order.
+
+        Raises:
+            ValueError: for a question that the model cannot take; the message begins with its number.
+        """
+        max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
+        batch_size = whole_number(batch_size, "batch_size", least=1)
+        images, prompts = self.images(), []
+        for number, question in enumerate(questions):
+            try:
+                whole = load_image(question.image)
+                text, regions = self.checked(whole, question.text, question.boxes)
+                prompts.append(self.prompt(images, whole, [("user", text)], regions))
+                self.check_length(prompts[-1], 1)
+            except ValueError as error:
+                raise ValueError(f"question {number}: {error}") from error
+        longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
+        room = min(max_new_tokens, max(self.context_length - longest, 1))
+        with self.hold_weights():
+            batches = write_batches(self, images, prompts, self.as_answer, batch_size=batch_size, max_new_tokens=room)
+            return [answer for batch in batches for answer in batch]
+
+    def likelihoods(
+        self,
+        image: ImageLike,
+        text: str,
+        boxes: ArrayLike,
+        options: Sequence[str],
+        *,
+        batch_size: int = 16,
+    ) -> list[float]:
+        """Return the natural log-probability of each option as the whole answer, with the token that ends it.
+
+        The prompt is read once for all options, and the options are read together.
 
         Args:
             image: as `session` takes it.
             text: a question with `<regionN>`.
             boxes: (N, 4) pixel xyxy in the original image.
             options: answers to compare.
+            batch_size: options at a time.
 
         Raises:
-            ValueError: as `render`, or an empty option.
+            ValueError: as `render`, or for an empty option.
         """
         if not all(isinstance(option, str) and option.strip() for option in options):
             raise ValueError(f"each option must be a text that is not empty, but they are {list(options)!r}")
         whole, images = load_image(image), self.images()
-        regions = self.checked_regions(whole, text, boxes)
+        text, regions = self.checked(whole, text, boxes)
         asked = self.prompt(images, whole, [("user", text)], regions)
         answers = [
             self.prompt(images, whole, [("user", text), ("assistant", option)], regions).answer for option in options
         ]
-        features = images.features(asked.shown)
-        found = []
-        with self.hold_weights(), self.inference() as model:
-            reader = reader_of(model, asked, 0, asked.shown, features)
-            cache = cache_for(self.model_type)
-            first = reader(model, reader.begin, cache)[:, -1:]
-            length = cache.get_seq_length()
-            for answer in answers:
-                ids = torch.tensor([answer], device=model.device)
-                logits = first
-                if len(answer) > 1:
-                    if self.model_type == "florence2":  # its cache has two halves, which do not branch
-                        again = torch.cat([reader.begin, ids[:, :-1]], dim=1)
-                        logits = reader(model, again, cache_for(self.model_type))
-                    else:
-                        rest = reader(model, ids[:, :-1], branch(cache, length))
-                        logits = torch.cat([first, rest], dim=1)
-                likely = log_probabilities(logits, model).gather(-1, ids[..., None])
-                found.append(float(likely.double().sum()))
-        return found
+        self.check_length(asked, max(map(len, answers), default=0))
+        return option_likelihoods(self, images, asked, answers, whole_number(batch_size, "batch_size", least=1))
 
     def __enter__(self) -> PromptedModel:
         return self

@@ -16,8 +16,10 @@ from tqdm.auto import tqdm
 from gpt4roi_nb.arguments import check_stop, whole_number
 from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.images import ImageLike
-from gpt4roi_nb.inference.decode import Read
+from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
+from gpt4roi_nb.models.attention import PromptedReplay
+from gpt4roi_nb.models.batching import write_batches
 from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
@@ -98,24 +100,22 @@ class PromptedSession(RegionSession):
     def _begin(self, prompt: Any, regions: Sequence[Region], reused: int) -> tuple[Tensor, Read | None]:
         features = self._images.features(prompt.shown)
         with self._loaded.inference() as model:
-            reader = reader_of(model, prompt, reused, prompt.shown, features)
+            reader = reader_of(model, [prompt], reused, features)
         return reader.begin, reader
 
     def _as_answer(
         self, row: StreamingDetokenizer, prompt: Any, regions: Sequence[Region], reused: int, seconds: float
     ) -> Answer:
+        recorder = self._recorder(row, prompt, {one.number: one.box for one in regions})
+        return self._loaded.as_answer(row, prompt, reused, seconds, recorder)
+
+    def _recorder(self, row: StreamingDetokenizer, prompt: Any, regions: dict[int, Box]) -> PromptedReplay | None:
+        """Return what records an answer's attention; None if the model's cannot be."""
+        if not self._loaded.capabilities.attention:
+            return None
         first, last = row.kept
-        return Answer(
-            text=row.text,
-            tokens=row.tokens,
-            token_ids=row.ids[first:last],
-            logprobs=row.logprobs[first:last],
-            prompt_tokens=len(prompt.input_ids),
-            reused_tokens=reused,
-            seconds=seconds,
-            stopped=row.stopped,
-            told=prompt.told,
-            cannot=f"what {self._loaded.model_type} computes is not recorded",
+        return PromptedReplay(
+            self._loaded, self._images, self.image, prompt, regions, row.ids[:last], first, row.tokens
         )
 
     def describe(  # type: ignore[override]  # the question's default is the model's
@@ -131,52 +131,57 @@ class PromptedSession(RegionSession):
         stop: threading.Event | None = None,
         progress: bool | None = None,
     ) -> list[Answer]:
-        """The same question about each of many boxes, one after another; see `RegionSession.describe`.
+        """Ask the same question about each of many boxes, in batches; see `RegionSession.describe`.
 
         Args:
+            boxes: (N, 4) pixel xyxy in the original image.
             text: a question that names `<region1>` and no other region; None takes "What is <region1>?", or the first
                 of the model's tasks.
-            batch_size: of no effect yet: boxes are asked about one at a time, and share what the model read of the
-                image where it is shown the same.
+            batch_size: boxes at a time; fewer if memory runs out, or if the family takes prompts of equal length only.
+            max_new_tokens, temperature, top_p, seed, stop, progress: as in `RegionSession.describe`.
+
+        Returns:
+            One answer per box, in the order of the boxes; fewer, with a warning, after a stop or an interrupt.
+
+        Raises:
+            ValueError: for bad boxes, or a question that the model cannot take.
+            RuntimeError: after `unload()`, or while an answer is being written in this session.
         """
         loaded = self._loaded
         loaded.check_loaded()
         text = default_question(loaded.way, loaded.model_type) if text is None else text
         self._check_text(text)
         text = read_references(text, 0)
-        whole_number(batch_size, "batch_size", least=1)
+        batch_size = whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
         if references(text) != [1]:
             raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
         check_question(text, 1, loaded.way, loaded.model_type)
+        sampling = Sampling(temperature, top_p, seed)
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
-        one = PromptedSession(loaded, self.image, self._images)
+        prompts = [loaded.prompt(self._images, self.image, [("user", text)], {1: box}) for box in checked]
+        room: Any = max(prompts, key=lambda prompt: len(prompt.input_ids), default=None)
+        max_new_tokens = self._room(room, max_new_tokens) if room else max_new_tokens
+        shown = len(checked) > batch_size if progress is None else progress
         answers: list[Answer] = []
         try:
-            with self._alone(), loaded.hold_weights():
-                for index, box in enumerate(
-                    tqdm(
-                        checked,
-                        disable=not (len(checked) > batch_size if progress is None else progress),
-                        unit="region",
-                    )
+            with (
+                self._alone(),
+                loaded.hold_weights(),
+                tqdm(total=len(checked), disable=not shown, unit="region") as bar,
+            ):
+                for batch in write_batches(
+                    loaded,
+                    self._images,
+                    prompts,
+                    self._described,
+                    batch_size=batch_size,
+                    max_new_tokens=max_new_tokens,
+                    sampling=sampling,
+                    stop=stop,
                 ):
-                    if stop is not None and stop.is_set():
-                        break
-                    one.reset()
-                    # A seed makes each draw repeatable, and each box draws its own.
-                    drawn = None if seed is None else seed + index
-                    answers.append(
-                        one.ask(
-                            text,
-                            [box],
-                            max_new_tokens=max_new_tokens,
-                            temperature=temperature,
-                            top_p=top_p,
-                            seed=drawn,
-                            stop=stop,
-                        )
-                    )
+                    answers += batch
+                    bar.update(len(batch))
         except KeyboardInterrupt:
             pass  # what is finished is kept, and the warning below says that it is not all
         unfinished = sum(answer.stopped for answer in answers)
@@ -187,6 +192,9 @@ class PromptedSession(RegionSession):
                 stacklevel=2,
             )
         return answers
+
+    def _described(self, row: StreamingDetokenizer, prompt: Any, reused: int, seconds: float) -> Answer:
+        return self._loaded.as_answer(row, prompt, reused, seconds, self._recorder(row, prompt, {}))
 
     def roi_features(self, boxes: ArrayLike, *, rounds: bool = False) -> Any:
         """Raises ValueError: only GPT4RoI pools features of a region."""

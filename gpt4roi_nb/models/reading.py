@@ -1,4 +1,4 @@
-"""How models of transformers read a prompt with images, and go on token by token: what `decode` needs of them."""
+"""How models of transformers read prompts with images, and go on token by token: what `decode` needs of them."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from gpt4roi_nb.inference.cache import new_cache
-from gpt4roi_nb.models.images import PreparedImage
+from gpt4roi_nb.inference.decode import Read, masked_positions
+from gpt4roi_nb.models.families import FAMILIES
 from gpt4roi_nb.models.prompts import PromptedPrompt
 
+_OWN_READERS = ("kosmos-2", "florence2", "paligemma")
 
-class Reader(Protocol):
-    """Reads one prompt, then what is written after it.
 
-    begin: what `decode` is given first, (1, n) int64.
+class Reader(Read, Protocol):
+    """Reads B prompts, then what is written after each. Of one prompt it also reads many continuations side by side.
+
+    begin: what `decode` is given first, (B, n) int64, padded on the left.
+    attention_mask: what `decode` is given with it, (B, start + n) int64; None without padding.
     """
 
     begin: Tensor
-
-    def __call__(self, model: Any, input_ids: Tensor, cache: Cache) -> Tensor:
-        """(B, n) ids after what the cache holds → logits, (B, m, V), of which the last are those of the last id."""
+    attention_mask: Tensor | None
 
 
-def reader_of(model: Any, prompt: PromptedPrompt, start: int, images: Sequence[PreparedImage], features: Any) -> Reader:
-    """The reader of a model's family.
+def reader_of(model: Any, prompts: Sequence[PromptedPrompt], start: int, features: Any) -> Reader:
+    """Make the reader of a model's family.
 
     Args:
-        start: how much of the prompt the cache holds; all of its images, or none.
-        images: of the prompt, in order.
-        features: of `SessionImages.features`.
+        model: the model.
+        prompts: B of them; of equal length unless `takes_padding`.
+        start: how much of each prompt the cache holds; all of its images, or none.
+        features: from `SessionImages.features`, of all images of all prompts in order.
     """
     kinds: dict[str, Callable[..., Reader]] = {
         "kosmos-2": KosmosReader,
         "florence2": FlorenceReader,
         "paligemma": PrefixReader,
     }
-    return kinds.get(model.config.model_type, CausalReader)(model, prompt, start, images, features)
+    return kinds.get(model.config.model_type, CausalReader)(model, prompts, start, features)
 
 
 def keeps_prefixes(model_type: str) -> bool:
@@ -48,51 +52,87 @@ def keeps_prefixes(model_type: str) -> bool:
     return model_type not in ("florence2", "paligemma")
 
 
+def takes_padding(model_type: str) -> bool:
+    """Whether prompts of different lengths can be read together; known for families that the tests build."""
+    return model_type in FAMILIES and model_type not in _OWN_READERS
+
+
+class TwoCaches(EncoderDecoderCache):
+    """Keys and values of a decoder, and those of what it attends to in the encoder; rows can leave it."""
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.self_attention_cache.batch_select_indices(indices)
+        self.cross_attention_cache.batch_select_indices(indices)
+
+
 def cache_for(model_type: str) -> Cache:
-    """An empty cache."""
-    return EncoderDecoderCache(new_cache(), new_cache()) if model_type == "florence2" else new_cache()
+    """Make an empty cache."""
+    return TwoCaches(new_cache(), new_cache()) if model_type == "florence2" else new_cache()
 
 
 class CausalReader:
     """A language model that looks back only, with features in the places of images."""
 
-    def __init__(
-        self, model: Any, prompt: PromptedPrompt, start: int, images: Sequence[PreparedImage], features: Any
-    ) -> None:
-        self.begin = torch.tensor([prompt.input_ids[start:]], device=model.device)
-        self._shown = self._of_images(features, images) if any(place >= 0 for place in prompt.images[start:]) else {}
-        self._prompt, self._start = prompt, start
-        self._length = len(prompt.input_ids)
+    def __init__(self, model: Any, prompts: Sequence[PromptedPrompt], start: int, features: Any) -> None:
+        filler = 0 if getattr(model.config, "image_token_id", None) != 0 else 1
+        own = [torch.tensor(prompt.input_ids[start:]) for prompt in prompts]
+        padded = pad_sequence(own, batch_first=True, padding_value=filler, padding_side="left")
+        self.begin = padded.to(model.device)
+        self.attention_mask = _mask(own, start, model.device)
+        images = [image for prompt in prompts for image in prompt.shown]
+        has_images = any(place >= 0 for prompt in prompts for place in prompt.images[start:])
+        self._shown = _of_images(features, images) if has_images else {}
+        self._length = start + self.begin.shape[1]
         # Positions in three dimensions, as in Qwen2-VL and what came after it: an image takes fewer than it has tokens.
         self._positions: Tensor | None = None
         if hasattr(model.model, "get_rope_index"):
-            self._positions = _positions(model, prompt, images)
+            rows = [_positions(model, prompt) for prompt in prompts]
+            self._after = torch.stack([row.max() + 1 for row in rows])  # (B,) positions of what is written first
+            gaps = [self._length - row.shape[1] for row in rows]
+            self._positions = torch.stack(
+                [
+                    torch.cat([row[:, :start], row.new_zeros(3, gap), row[:, start:]], dim=1)
+                    for row, gap in zip(rows, gaps, strict=True)
+                ],
+                dim=1,
+            )
 
-    def __call__(self, model: Any, input_ids: Tensor, cache: Cache) -> Tensor:
+    def __call__(self, model: Any, input_ids: Tensor, cache: Cache, attention_mask: Tensor | None = None) -> Tensor:
         known = cache.get_seq_length()
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = masked_positions(attention_mask, input_ids.shape[1])
         if self._positions is not None:
-            options["position_ids"] = self._placed(known, input_ids.shape[1])
+            options["position_ids"] = self._placed(known, *input_ids.shape)
         if known < self._length:
             options |= self._prompt_options(model, input_ids)
         return model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options).logits
 
+    def keep(self, rows: Tensor) -> None:
+        if self._positions is not None:
+            self._positions, self._after = self._positions[:, rows], self._after[rows]
+
     def _prompt_options(self, model: Any, input_ids: Tensor) -> dict[str, Any]:
         return {name: _on(model, value) for name, value in self._shown.items()}
 
-    @staticmethod
-    def _of_images(features: Any, images: Sequence[PreparedImage]) -> dict[str, Any]:
-        """What shows the images to a model: their features, or where it takes none, their pixels."""
-        if features is not None:
-            return {"mm_encoder_outputs": {"image": features}}
-        return {name: torch.cat([image.values[name] for image in images]) for name in images[0].values}
-
-    def _placed(self, known: int, count: int) -> Tensor:
-        """(3, 1, count) positions of the tokens from `known` on."""
+    def _placed(self, known: int, rows: int, count: int) -> Tensor:
+        """(3, B, count) positions of the tokens from `known` on."""
         positions: Tensor = self._positions  # type: ignore[assignment]
         written = torch.arange(count, device=positions.device) + known - self._length
-        after = positions.max() + 1 + written[written >= 0]
-        return torch.cat([positions[..., known : known + count], after.expand(3, 1, -1)], dim=-1)
+        after = self._after[:, None] + written[written >= 0]
+        placed = torch.cat([positions[..., known : known + count], after.expand(3, -1, -1)], dim=-1)
+        return placed.expand(-1, rows, -1)
+
+
+def _mask(own: Sequence[Tensor], start: int, device: torch.device) -> Tensor | None:
+    """(B, start + n) int64, 0 for padding; None if there is none."""
+    ones = pad_sequence([torch.ones_like(row) for row in own], batch_first=True, padding_side="left").to(device)
+    return None if ones.all() else torch.cat([ones.new_ones(len(ones), start), ones], dim=1)
+
+
+def _of_images(features: Any, images: Sequence[Any]) -> dict[str, Any]:
+    """What shows the images to a model: their features, or if it takes none, their pixels."""
+    if features is not None:
+        return {"mm_encoder_outputs": {"image": features}}
+    return {name: torch.cat([image.values[name] for image in images]) for name in images[0].values}
 
 
 def _on(model: Any, value: Any) -> Any:
@@ -102,61 +142,70 @@ def _on(model: Any, value: Any) -> Any:
     return value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
 
 
-def _positions(model: Any, prompt: PromptedPrompt, images: Sequence[PreparedImage]) -> Tensor:
-    """(3, 1, T) positions of a prompt's tokens."""
+def _positions(model: Any, prompt: PromptedPrompt) -> Tensor:
+    """(3, T) positions of a prompt's tokens."""
     ids = torch.tensor([prompt.input_ids], device=model.device)
-    grids = torch.cat([image.values["image_grid_thw"] for image in images]).to(model.device)
+    grids = [image.values["image_grid_thw"] for image in prompt.shown]
     kinds = (ids == model.config.image_token_id).int()
-    positions, _ = model.model.get_rope_index(ids, image_grid_thw=grids, mm_token_type_ids=kinds)
-    return positions
+    positions, _ = model.model.get_rope_index(
+        ids, image_grid_thw=torch.cat(grids).to(model.device), mm_token_type_ids=kinds
+    )
+    return positions[:, 0]
 
 
 class PrefixReader(CausalReader):
-    """PaliGemma: all of the prompt sees all of it."""
+    """PaliGemma: all of the prompt sees all of it; what is written looks back."""
 
     def _prompt_options(self, model: Any, input_ids: Tensor) -> dict[str, Any]:
-        return {**super()._prompt_options(model, input_ids), "token_type_ids": torch.zeros_like(input_ids)}
+        kinds = torch.zeros_like(input_ids)
+        kinds[:, self._length :] = 1
+        return {**super()._prompt_options(model, input_ids), "token_type_ids": kinds}
 
 
 class KosmosReader:
     """Kosmos-2: its text model takes features and their places."""
 
-    def __init__(
-        self, model: Any, prompt: PromptedPrompt, start: int, images: Sequence[PreparedImage], features: Any
-    ) -> None:
-        self.begin = torch.tensor([prompt.input_ids[start:]], device=model.device)
-        self._features = features.pooler_output
-        inner = prompt.images[start:]
-        # The first and the last token of an image's place are its marks, not its features.
-        places = [place for place, image in enumerate(inner) if image >= 0]
-        count = self._features.shape[1]
-        self._mask = torch.zeros_like(self.begin, dtype=torch.bool)
-        if places:
-            last = places[-1]
-            self._mask[0, last - count : last] = True
+    attention_mask = None
 
-    def __call__(self, model: Any, input_ids: Tensor, cache: Cache) -> Tensor:
+    def __init__(self, model: Any, prompts: Sequence[PromptedPrompt], start: int, features: Any) -> None:
+        self.begin = torch.tensor([prompt.input_ids[start:] for prompt in prompts], device=model.device)
+        self._features = features.pooler_output
+        self._mask = torch.zeros_like(self.begin, dtype=torch.bool)
+        count = self._features.shape[1]
+        for row, prompt in enumerate(prompts):
+            # The first and the last token of an image's place are its marks, not its features.
+            if places := [place for place, image in enumerate(prompt.images[start:]) if image >= 0]:
+                self._mask[row, places[-1] - count : places[-1]] = True
+
+    def __call__(self, model: Any, input_ids: Tensor, cache: Cache, attention_mask: Tensor | None = None) -> Tensor:
         options: dict[str, Any] = {}
         if cache.get_seq_length() == 0:
             after = input_ids.shape[1] - self._mask.shape[1]
             options = {"image_embeds": self._features, "image_embeds_position_mask": F.pad(self._mask, (0, after))}
         return model.text_model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options).logits
 
+    def keep(self, rows: Tensor) -> None:
+        """Nothing that it holds is read again."""
+
 
 class FlorenceReader:
     """Florence-2: an encoder reads image and task, a decoder begins its own text."""
 
-    def __init__(
-        self, model: Any, prompt: PromptedPrompt, start: int, images: Sequence[PreparedImage], features: Any
-    ) -> None:
-        self.begin = torch.tensor([[model.config.text_config.decoder_start_token_id]], device=model.device)
-        ids = torch.tensor([prompt.input_ids], device=model.device)
+    attention_mask = None
+
+    def __init__(self, model: Any, prompts: Sequence[PromptedPrompt], start: int, features: Any) -> None:
+        first = model.config.text_config.decoder_start_token_id
+        self.begin = torch.full((len(prompts), 1), first, device=model.device)
+        ids = torch.tensor([prompt.input_ids for prompt in prompts], device=model.device)
         embeddings = model.get_input_embeddings()(ids)
-        mask = torch.tensor([prompt.images], device=model.device)[..., None] >= 0
+        mask = torch.tensor([prompt.images for prompt in prompts], device=model.device)[..., None] >= 0
         merged = embeddings.masked_scatter(mask, features.pooler_output.to(embeddings.dtype))
         self._encoded = model.model.language_model.encoder(inputs_embeds=merged)
 
-    def __call__(self, model: Any, input_ids: Tensor, cache: Cache) -> Tensor:
-        return model(
-            decoder_input_ids=input_ids, encoder_outputs=self._encoded, past_key_values=cache, use_cache=True
-        ).logits
+    def __call__(self, model: Any, input_ids: Tensor, cache: Cache, attention_mask: Tensor | None = None) -> Tensor:
+        encoded = type(self._encoded)(last_hidden_state=self._encoded.last_hidden_state.expand(len(input_ids), -1, -1))
+        return model(decoder_input_ids=input_ids, encoder_outputs=encoded, past_key_values=cache, use_cache=True).logits
+
+    def keep(self, rows: Tensor) -> None:
+        states = self._encoded.last_hidden_state
+        self._encoded = type(self._encoded)(last_hidden_state=states[rows.to(states.device)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,22 @@ class Region:
     box: Box
 
 
+class AttentionRecorder(Protocol):
+    """Records the attention of an answer of a model that is not a GPT4RoI; arguments as `Answer.attention` has them."""
+
+    def attention(
+        self,
+        layers: Sequence[int] | int | None,
+        heads: Sequence[int] | int | None,
+        dtype: torch.dtype,
+        limit: float,
+    ) -> Attention:
+        """Record it."""
+
+    def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:
+        """Return the bytes that this takes."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the model answered.
@@ -50,7 +66,8 @@ class Answer:
         seconds: time from the question to the last token.
         stopped: whether a Stop or an interrupt ended it; False if it ended by itself or reached `max_new_tokens`.
         told: what the model was told in the last question, if that differs from what was asked; else "".
-        cannot: why the answer cannot be inspected, if its model is the reason; else "".
+        cannot: why the answer cannot be run again with changes, if its model is the reason; else "".
+        recorder: what records its attention, if the model is not a GPT4RoI.
 
     Examples:
         >>> from gpt4roi_nb import GPT4RoI
@@ -74,6 +91,7 @@ class Answer:
     stopped: bool = False
     told: str = field(default="", repr=False, compare=False)
     cannot: str = field(default="", repr=False, compare=False)
+    recorder: AttentionRecorder | None = field(default=None, repr=False, compare=False)
     replay: Replay | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -136,6 +154,8 @@ class Answer:
             ValueError: for layers or heads that the model does not have, or another dtype.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
+        if self.recorder is not None:
+            return self.recorder.attention(layers, heads, dtype, limit)
         replay = self.live("its attention")
         with replay.loaded.hold_weights():
             return attention_of(replay, layers, heads, dtype, limit)
@@ -147,6 +167,8 @@ class Answer:
         dtype: torch.dtype = torch.float32,
     ) -> int:
         """Compute the bytes that `attention` would take with these arguments: what is kept, and one more layer."""
+        if self.recorder is not None:
+            return self.recorder.size(layers, heads, dtype)
         return wanted_and_size(self.live("its attention"), layers, heads, dtype)[2]
 
     def ablate(
@@ -233,11 +255,11 @@ class Answer:
             what: the purpose in the message, such as "its attention".
 
         Raises:
-            RuntimeError: for an answer that was loaded from a file, if the model cannot show it, or if the model has been
-                unloaded.
+            RuntimeError: for an answer that was loaded from a file, if its model cannot show it, or if the model has
+                been unloaded.
         """
         if self.cannot:
-            raise RuntimeError(f"{self.cannot}, so there is no looking at {what}")
+            raise RuntimeError(f"{self.cannot}, so you cannot look at {what}")
         if self.replay is None:
             raise RuntimeError(f"this answer was loaded from a file; ask again to look at {what}")
         self.replay.loaded.check_loaded()

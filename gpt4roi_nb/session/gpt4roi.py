@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
@@ -21,7 +22,10 @@ from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.prompt import IGNORE
-from gpt4roi_nb.session.region_model import Capabilities, Rendered
+from gpt4roi_nb.session.answers import answers
+from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.region_model import Capabilities, Question, Rendered
 from gpt4roi_nb.session.region_session import RegionSession
 
 SAID = ("question", "region")  # spans of a prompt that hold what was asked
@@ -173,24 +177,57 @@ class GPT4RoI(LoadedModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do: all that a session offers."""
+        """What the model can do: all that a session offers."""
         return Capabilities(True, True, True, True, True, True)
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
-        """What the model would really be told: the image, and each region's token where it is first named.
+        """Return what the model would be told: the image, and each region's token where it is first named.
 
-        Raises ValueError for bad boxes, or references that do not fit them.
+        Args:
+            image: as `session` takes it.
+            text: a question with `<regionN>`.
+            boxes: (N, 4) pixel xyxy in the original image.
+
+        Raises:
+            ValueError: for bad boxes, or references that do not match them.
         """
         loaded = load_image(image)
-        prompt = self.processor.prompt([("user", text)])
+        prompt = self.processor.prompt([("user", read_references(text, 0))])
         self.processor.order_boxes(prompt, boxes, loaded)
         places = [place for name, several in prompt.spans.items() if name.startswith(SAID) for place in several]
         told = self.processor.tokenizer.decode([prompt.input_ids[place] for place in sorted(places)])
         return Rendered((loaded,), told, {"way": "region tokens", "source": "arXiv 2307.03601", "status": "its own"})
 
+    def answers(
+        self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16
+    ) -> list[Answer]:
+        """Answer many questions greedily, in batches, each as in a conversation of its own.
+
+        All questions are checked before the first is answered. An image of a batch is encoded once for all questions
+        about the same image object. The answers cannot be inspected: ask a session for that.
+
+        Args:
+            questions: about any images.
+            max_new_tokens: the most tokens per answer.
+            batch_size: questions at a time; fewer, with a warning, if memory runs out.
+
+        Returns:
+            One answer per question, in their order.
+
+        Raises:
+            ValueError: for bad boxes, or references that do not match them; the message begins with the question's
+                number.
+        """
+        return answers(
+            self,
+            questions,
+            whole_number(max_new_tokens, "max_new_tokens", least=1),
+            whole_number(batch_size, "batch_size", least=1),
+        )
+
     @torch.inference_mode()
     def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
-        """Natural log-probabilities of each option as the whole answer, with the marks that open and end it.
+        """Return the natural log-probability of each option as the whole answer, with the marks that open and end it.
 
         Args:
             image: as `session` takes it.
@@ -199,9 +236,10 @@ class GPT4RoI(LoadedModel):
             options: answers to compare.
 
         Raises:
-            ValueError: bad boxes, or references that do not fit them.
+            ValueError: for bad boxes, or references that do not match them.
         """
         encoded = EncodedImage(self, load_image(image))
+        text = read_references(text, 0)
         found = []
         for option in options:
             prompt = self.processor.prompt([("user", text), ("assistant", option)])

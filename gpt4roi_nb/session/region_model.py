@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from gpt4roi_nb.images import ImageLike
+from gpt4roi_nb.session.conversation import Answer
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,21 @@ class Capabilities:
         return ", ".join(
             f"{'' if getattr(self, one.name) else 'no '}{one.name.replace('_', ' ')}" for one in fields(self)
         )
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about an image, of which a batch is answered together.
+
+    Attributes:
+        image: as `session` takes it.
+        text: with `<regionN>` for each box.
+        boxes: (N, 4) pixel xyxy in the original image.
+    """
+
+    image: ImageLike
+    text: str
+    boxes: ArrayLike = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,11 @@ class RegionModel(Protocol):
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
         """What the model would really be told."""
+
+    def answers(
+        self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16
+    ) -> list[Answer]:
+        """Answer many questions greedily, in batches."""
 
     def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
         """Natural log-probabilities of each option as the whole answer."""

@@ -308,7 +308,7 @@ class RegionSession:
             self._cached = known[: self._cache.get_seq_length()]
 
     def _keys(self, prompt: Prompt, regions: Sequence[Region]) -> list[_Key]:
-        """Return what each token's keys and values depend on, besides the tokens before it: its id, and a region's box."""
+        """Return what each token's keys and values depend on, besides the tokens before it: its id, a region's box."""
         keys: list[_Key] = [(token_id, None) for token_id in prompt.input_ids]
         for number in prompt.regions:
             position = prompt.spans[f"region{number}"][0]
@@ -316,7 +316,7 @@ class RegionSession:
         return keys
 
     def _begin(self, prompt: Prompt, regions: Sequence[Region], reused: int) -> tuple[Tensor, Read | None]:
-        """What `decode` takes: the prompt from token `reused` on, and how the model reads."""
+        """Return what `decode` takes: the prompt from token `reused` on, and how the model reads."""
         return self._encoded.embed(prompt, [regions[number - 1].box for number in prompt.regions], reused), None
 
     def _as_answer(

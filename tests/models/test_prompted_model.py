@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tiny import tiny_gpt4roi
 from tiny_families import FAMILIES as TINY
-from tiny_families import tiny_family
+from tiny_families import by_its_processor, tiny_family
 
 from gpt4roi_nb.models import FAMILIES, PromptedModel
 from gpt4roi_nb.models import images as images_module
@@ -26,25 +26,6 @@ def loaded(name: str, way: str | None = None) -> PromptedModel:
 
 def question_of(model: PromptedModel) -> str:
     return default_question(model.way, model.model_type)
-
-
-def by_its_processor(name: str, told: str, images: list[Image.Image]) -> dict[str, torch.Tensor]:
-    """What the family's own processor makes of what was told, put together as its documents say."""
-    _, processor = tiny_family(name)
-    if name == "kosmos-2":
-        return processor(images=images[0], text=f"<grounding> Question: {told} Answer:", return_tensors="pt")
-    if name == "florence2":
-        return processor(images=images[0], text=told, return_tensors="pt")
-    if name == "paligemma":
-        made = processor(images=images[0], text=f"<image>{told}", return_tensors="pt")
-        made.pop("labels")
-        made["token_type_ids"] = torch.zeros_like(made["input_ids"])  # 0: the prefix, which sees all of itself
-        return made
-    content = [{"type": "image"}] * len(images) + [{"type": "text", "text": told}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    return processor(images=images, text=[text], return_tensors="pt")
 
 
 EACH_WAY = [
@@ -69,7 +50,7 @@ def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forwar
     for key, value in prompt.shown[0].values.items():
         if len(prompt.shown) == 1:
             torch.testing.assert_close(value, own[key])
-    reader = reader_of(model.model, prompt, 0, prompt.shown, store.features(prompt.shown))
+    reader = reader_of(model.model, [prompt], 0, store.features(prompt.shown))
     logits = reader(model.model, reader.begin, cache_for(name))
     torch.testing.assert_close(logits[:, -1], model.model(**own).logits[:, -1], atol=1e-4, rtol=1e-4)
 
@@ -214,11 +195,11 @@ def test_about_and_capabilities_say_what_is_so() -> None:
     assert not florence.free_question and not florence.several_regions and not florence.follow_ups
     assert florence.likelihood and not florence.roi_features
     qwen = loaded("qwen3_vl").capabilities
-    assert qwen.free_question and qwen.several_regions and qwen.follow_ups and not qwen.attention
+    assert qwen.free_question and qwen.several_regions and qwen.follow_ups and qwen.attention
     assert not loaded("vipllava", "crop").capabilities.several_regions
     assert (
         str(florence)
-        == "no free question, no several regions, no follow ups, likelihood, no attention, no roi features"
+        == "no free question, no several regions, no follow ups, likelihood, attention, no roi features"
     )
     everything = tiny_gpt4roi().capabilities
     assert everything.attention and everything.roi_features and everything.follow_ups
@@ -246,10 +227,9 @@ def test_what_cannot_be_asked_is_refused_before_anything_runs() -> None:
     model = loaded("florence2")
     for text, boxes, why in (
         ("Why is <region1> red?", [BOX], "no free question"),
-        ("Describe <region1>.", [], "no box was given"),
+        ("Describe <region1>.", [], "there is no box for it"),
         ("", [], "is empty"),
         ("\ud83d <region1>", [BOX], "lone surrogate"),
-        ("Describe < region1 >.", [BOX], "no reference to a region"),
     ):
         with pytest.raises(ValueError, match=why):
             model.render(IMAGE, text, boxes)

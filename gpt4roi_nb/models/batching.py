@@ -1,0 +1,181 @@
+"""Many prompts answered together: what all of them begin with is read once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import Cache
+
+from gpt4roi_nb.batches import BatchSize
+from gpt4roi_nb.finite import log_probabilities
+from gpt4roi_nb.inference.cache import gather
+from gpt4roi_nb.inference.decode import GREEDY, Sampling, decode, detokenizers
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
+from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.models.images import SessionImages
+from gpt4roi_nb.models.prompts import PromptedPrompt
+from gpt4roi_nb.models.reading import Reader, cache_for, keeps_prefixes, reader_of, takes_padding
+
+# What becomes of an answer: its row, its prompt, the reused tokens, and seconds.
+Keep = Callable[[StreamingDetokenizer, PromptedPrompt, int, float], Any]
+
+
+def write_batches(
+    loaded: LoadedModel,
+    images: SessionImages,
+    prompts: Sequence[PromptedPrompt],
+    keep: Keep,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    stop: threading.Event | None = None,
+) -> Iterator[list[Any]]:
+    """Answer prompts batch by batch, in their order.
+
+    Prompts of one batch are read together if they are of equal length, or if the family takes padding; what all of
+    them begin with, their images included, is read once. If memory runs out, batches become smaller than `batch_size`.
+
+    Args:
+        loaded: the model.
+        images: where features are kept.
+        prompts: from `LoadedFamily.prompt`.
+        keep: makes an answer of a row.
+        batch_size: prompts at a time.
+        max_new_tokens: the most tokens per answer.
+        sampling: how tokens are chosen; one generator serves all batches.
+        stop: an event after which no further batch begins; unfinished answers of the current one are `stopped`.
+
+    Yields:
+        What `keep` returned for each prompt of a batch.
+    """
+    generator = sampling.generator(loaded.device)
+
+    def work(part: slice) -> list[Any]:
+        if stop is not None and stop.is_set():
+            return []
+        several = prompts[part]
+        made: list[Any] = [None] * len(several)
+        for places in _together(several, takes_padding(loaded.model.config.model_type)):
+            some = [several[place] for place in places]
+            rows = _write(loaded, images, some, keep, max_new_tokens, sampling, generator, stop)
+            for place, row in zip(places, rows, strict=True):
+                made[place] = row
+        return made
+
+    if not prompts:
+        return
+    for made in BatchSize(min(batch_size, len(prompts)), "questions").run(len(prompts), work):
+        if not made:
+            return
+        yield made
+
+
+def _together(prompts: Sequence[PromptedPrompt], padded: bool) -> list[list[int]]:
+    """Indices of the prompts that are read together."""
+    groups: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(0 if padded else len(prompt.input_ids), []).append(index)
+    return list(groups.values())
+
+
+@torch.inference_mode()
+def _write(
+    loaded: LoadedModel,
+    images: SessionImages,
+    prompts: Sequence[PromptedPrompt],
+    keep: Keep,
+    max_new_tokens: int,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+    stop: threading.Event | None,
+) -> list[Any]:
+    started = time.perf_counter()
+    reader, cache, shared = read_together(loaded, images, prompts)
+    rows = detokenizers(loaded, len(prompts))
+    with contextlib.suppress(KeyboardInterrupt):  # what was written is kept, as with a stop
+        for _ in decode(
+            loaded,
+            rows,
+            reader.begin,
+            cache,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            generator=generator,
+            attention_mask=reader.attention_mask,
+            stop=stop,
+            read=reader,
+        ):
+            pass
+    seconds = (time.perf_counter() - started) / len(prompts)
+    return [keep(row, prompt, shared, seconds) for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def read_together(
+    loaded: LoadedModel, images: SessionImages, prompts: Sequence[PromptedPrompt]
+) -> tuple[Reader, Cache, int]:
+    """Return a reader of B prompts, the cache that it goes on from, and how many tokens of each that holds."""
+    model_type = loaded.model.config.model_type
+    shared = _shared(prompts) if keeps_prefixes(model_type) and len(prompts) > 1 else 0
+    cache = cache_for(model_type)
+    with loaded.inference() as model:
+        if shared:
+            one = replace(prompts[0], input_ids=prompts[0].input_ids[:shared], images=prompts[0].images[:shared])
+            opening = reader_of(model, [one], 0, images.features(one.shown))
+            opening(model, opening.begin, cache, None)
+            cache = gather(cache, shared, torch.zeros(len(prompts), dtype=torch.long))
+        shown = prompts[0].shown if shared else [image for prompt in prompts for image in prompt.shown]
+        return reader_of(model, prompts, shared, images.features(shown)), cache, shared
+
+
+def _shared(prompts: Sequence[PromptedPrompt]) -> int:
+    """With how many tokens all prompts begin, all of their images among them; 0 if these differ."""
+    keys = [
+        [
+            (token_id, prompt.shown[image].digest if image >= 0 else "")
+            for token_id, image in zip(prompt.input_ids, prompt.images, strict=True)
+        ]
+        for prompt in prompts
+    ]
+    least = min(map(len, keys)) - 1  # the last token of each is always read: its answer begins with those logits
+    common = next((place for place in range(least) if len({key[place] for key in keys}) > 1), least)
+    return 0 if any(image >= 0 for prompt in prompts for image in prompt.images[common:]) else common
+
+
+@torch.inference_mode()
+def option_likelihoods(
+    loaded: LoadedModel, images: SessionImages, prompt: PromptedPrompt, answers: Sequence[Sequence[int]], at_a_time: int
+) -> list[float]:
+    """Return the natural log-probability of each answer, in token ids, after one prompt, which is read once."""
+    model_type = loaded.model.config.model_type
+    with loaded.hold_weights(), loaded.inference() as model:
+        reader, cache, _ = read_together(loaded, images, [prompt])
+        first = reader(model, reader.begin, cache, None)[:, -1:]
+        length = cache.get_seq_length()
+
+        def likely(part: slice) -> list[float]:
+            several = [torch.tensor(list(answer)) for answer in answers[part]]
+            count = len(several)
+            # Padded on the right, which nothing before it sees.
+            ids = pad_sequence(several, batch_first=True).to(model.device)
+            valid = pad_sequence([torch.ones_like(one) for one in several], batch_first=True)
+            begun = ids[:, :-1]
+            if model_type == "florence2":  # an answer begins a text of its own
+                begun = torch.cat([reader.begin.expand(count, -1), begun], dim=1)
+                logits = reader(model, begun, cache_for(model_type), None)
+            elif begun.shape[1]:
+                branched = gather(cache, length, torch.zeros(count, dtype=torch.long))
+                logits = torch.cat([first.expand(count, -1, -1), reader(model, begun, branched, None)], dim=1)
+            else:
+                logits = first.expand(count, -1, -1)
+            each = log_probabilities(logits, model).gather(-1, ids.to(logits.device)[..., None])[..., 0]
+            return torch.where(valid == 1, each.double().cpu(), 0).sum(-1).tolist()
+
+        return [value for several in BatchSize(at_a_time, "options").run(len(answers), likely) for value in several]

@@ -1,0 +1,101 @@
+"""Many questions about any images, answered in batches by a GPT4RoI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gpt4roi_nb.batches import BatchSize
+from gpt4roi_nb.images import load_image
+from gpt4roi_nb.inference.decode import decode, detokenizers
+from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.inference.shared_opening import SharedOpening
+from gpt4roi_nb.prompt import Prompt
+from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.region_model import Question
+
+NOT_KEPT = "an answer from a batch keeps nothing of its image"
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """boxes: (n, 4) float32 xyxy in [0, 1], as the prompt's `<bbox>` tokens."""
+
+    image: Image.Image
+    prompt: Prompt
+    boxes: Tensor
+
+
+def answers(loaded: LoadedModel, questions: Sequence[Question], max_new_tokens: int, batch_size: int) -> list[Answer]:
+    """See `GPT4RoI.answers`."""
+    checked = [_check(loaded, number, question) for number, question in enumerate(questions)]
+    longest = max((len(one.prompt.input_ids) for one in checked), default=0)
+    room = min(max_new_tokens, loaded.context_length - longest)
+    found: list[Answer] = []
+    with loaded.hold_weights():
+        size = BatchSize(max(1, min(batch_size, len(checked))), "questions")
+        for part in size.run(len(checked), lambda part: _write(loaded, checked[part], room)):
+            found += part
+    return found
+
+
+def _check(loaded: LoadedModel, number: int, question: Question) -> _Checked:
+    try:
+        loaded.check_loaded()
+        image = load_image(question.image)
+        prompt = loaded.processor.prompt([("user", read_references(question.text, 0))])
+        boxes = loaded.processor.order_boxes(prompt, question.boxes, image)
+        if len(prompt.input_ids) >= loaded.context_length:
+            raise ValueError(
+                f"the prompt is {len(prompt.input_ids)} tokens long, but the model takes {loaded.context_length} with "
+                "the answer; shorten the question"
+            )
+    except ValueError as error:
+        raise ValueError(f"question {number}: {error}") from error
+    return _Checked(image, prompt, boxes)
+
+
+@torch.inference_mode()
+def _write(loaded: LoadedModel, batch: Sequence[_Checked], max_new_tokens: int) -> list[Answer]:
+    started = time.perf_counter()
+    images = {id(one.image): one.image for one in batch}  # one that comes again is encoded once
+    picture = loaded.processor.image_processor.picture
+    shared = SharedOpening(loaded, torch.stack([picture(image) for image in images.values()]).to(loaded.device))
+    places = list(images)
+    read = shared.read(
+        [one.prompt for one in batch], [places.index(id(one.image)) for one in batch], [one.boxes for one in batch]
+    )
+    rows = detokenizers(loaded, len(batch))
+    for _ in decode(
+        loaded,
+        rows,
+        read.inputs_embeds,
+        read.cache,
+        max_new_tokens=max_new_tokens,
+        attention_mask=read.attention_mask,
+    ):
+        pass
+    seconds = (time.perf_counter() - started) / len(batch)
+    made = []
+    for row, one in zip(rows, batch, strict=True):
+        first, last = row.kept
+        made.append(
+            Answer(
+                text=row.text,
+                tokens=row.tokens,
+                token_ids=row.ids[first:last],
+                logprobs=row.logprobs[first:last],
+                prompt_tokens=len(one.prompt.input_ids),
+                reused_tokens=0,
+                seconds=seconds,
+                stopped=row.stopped,
+                cannot=NOT_KEPT,
+            )
+        )
+    return made

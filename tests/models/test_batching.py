@@ -1,0 +1,174 @@
+"""Many questions at a time: the same answers as one by one, and options as full passes say."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_gpt4roi
+from tiny_families import FAMILIES as TINY
+from tiny_families import tiny_family
+
+from gpt4roi_nb.models import FAMILIES, PromptedModel, batching, reading
+from gpt4roi_nb.models.batching import read_together
+from gpt4roi_nb.models.families import default_question
+from gpt4roi_nb.session.region_model import Question, RegionModel
+
+RNG = np.random.default_rng(0)
+WIDE, TALL = (Image.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8)) for shape in ((100, 140, 3), (130, 90, 3)))
+BOX, OTHER = (20.0, 10.0, 80.0, 60.0), (3.0, 40.0, 78.0, 99.0)
+
+
+def loaded(name: str, way: str | None = None) -> PromptedModel:
+    return PromptedModel(*tiny_family(name), way, "tiny")
+
+
+def questions_of(model: PromptedModel) -> list[Question]:
+    first = default_question(model.way, model.model_type)
+    second = first if not model.capabilities.free_question else "Is the thing in <region1> made of wood, or of stone?"
+    return [
+        Question(WIDE, first, [BOX]),
+        Question(TALL, second, [OTHER]),
+        Question(WIDE, second, [OTHER]),
+        Question(WIDE, first, [OTHER]),
+    ]
+
+
+def alone(model: RegionModel, question: Question, **options: object) -> object:
+    return model.session(question.image).ask(question.text, question.boxes, **options)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+@pytest.mark.parametrize("name", TINY)
+def test_answers_of_a_batch_are_those_of_a_session(name: str, batch_size: int) -> None:
+    model = loaded(name)
+    questions = questions_of(model)
+    found = model.answers(questions, max_new_tokens=8, batch_size=batch_size)
+    for question, answer in zip(questions, found, strict=True):
+        expected = alone(model, question, max_new_tokens=8)
+        assert answer.text == expected.text and answer.told == expected.told
+        assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("way", FAMILIES["qwen3_vl"].ways)
+def test_every_way_answers_in_batches(way: str) -> None:
+    model = loaded("qwen3_vl", way)
+    questions = questions_of(model)
+    found = model.answers(questions, max_new_tokens=4)
+    for question, answer in zip(questions, found, strict=True):
+        assert answer.logprobs == pytest.approx(alone(model, question, max_new_tokens=4).logprobs, abs=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", TINY)
+def test_a_row_goes_on_alone_when_others_have_left(name: str) -> None:
+    """As `decode` does it once half of the rows are finished."""
+    model = loaded(name)
+    images = model.images()
+    prompts = [
+        model.prompt(images, question.image, [("user", question.text)], {1: question.boxes[0]})
+        for question in questions_of(model)[:2]
+    ]
+    after = torch.tensor([[7]])
+    reader, cache, _ = read_together(model, images, prompts[1:])
+    reader(model.model, reader.begin, cache, None)
+    expected = reader(model.model, after, cache, None)[:, -1]
+    if not reading.takes_padding(name):
+        text = questions_of(model)[1].text  # of equal length
+        prompts[0] = model.prompt(images, WIDE, [("user", text)], {1: BOX})
+    reader, cache, _ = read_together(model, images, prompts)
+    reader(model.model, reader.begin, cache, reader.attention_mask)
+    kept = torch.tensor([1])
+    cache.batch_select_indices(kept)
+    reader.keep(kept)
+    mask = reader.attention_mask
+    mask = None if mask is None else torch.cat([mask[kept], torch.ones(1, 1, dtype=torch.long)], dim=1)
+    torch.testing.assert_close(reader(model.model, after, cache, mask)[:, -1], expected, atol=1e-4, rtol=0)
+
+
+def test_rows_that_are_finished_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("qwen3_vl")
+    questions = questions_of(model)
+    singles = [alone(model, question, max_new_tokens=12).token_ids for question in questions]
+    tokens = {token for ids in singles for token in ids}
+    steps = {token: sorted(ids.index(token) if token in ids else 99 for ids in singles) for token in tokens}
+    end = next(token for token, ends in steps.items() if ends[1] < ends[-1])
+    kept: list[int] = []
+    own = reading.CausalReader.keep
+    monkeypatch.setattr(reading.CausalReader, "keep", lambda self, rows: (kept.append(len(rows)), own(self, rows)))
+    monkeypatch.setattr(model.model.generation_config, "eos_token_id", [2, end])
+    found = model.answers(questions, max_new_tokens=12)
+    for question, one in zip(questions, found, strict=True):
+        other = alone(model, question, max_new_tokens=12)
+        assert one.text == other.text and one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert kept
+
+
+def test_what_all_prompts_begin_with_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("qwen3_vl")
+    lengths: list[tuple[int, int]] = []
+    own = model.model.forward
+
+    def counted(*given: object, **options: torch.Tensor) -> object:
+        lengths.append(tuple(options["input_ids"].shape))
+        return own(*given, **options)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    model.session(WIDE).describe([BOX, OTHER, BOX], max_new_tokens=1)
+    image = len(model.images().prepared(WIDE).ids)
+    (opening_rows, opening), (rows, rest) = lengths
+    assert opening_rows == 1 and opening > image and rows == 3 and rest < opening
+
+
+def test_memory_that_runs_out_makes_batches_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("kosmos-2")
+    own = batching.read_together
+
+    def short(*given: object) -> object:
+        if len(given[2]) > 1:
+            raise torch.OutOfMemoryError("two are too many")
+        return own(*given)
+
+    monkeypatch.setattr(batching, "read_together", short)
+    with pytest.warns(UserWarning, match="memory ran out"):
+        found = model.answers(questions_of(model), max_new_tokens=2)
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_options_together_are_as_likely_as_each_alone(name: str) -> None:
+    model = loaded(name)
+    question = default_question(model.way, name)
+    options = ["a red ball", "x", "a long answer of many more words"]
+    together = model.likelihoods(WIDE, question, [BOX], options)
+    each = [model.likelihoods(WIDE, question, [BOX], [option])[0] for option in options]
+    assert together == pytest.approx(each, abs=1e-4)
+    assert model.likelihoods(WIDE, question, [BOX], options, batch_size=2) == pytest.approx(each, abs=1e-4)
+
+
+def test_a_gpt4roi_answers_in_batches_too() -> None:
+    gpt4roi = tiny_gpt4roi()
+    questions = [
+        Question(WIDE, "What is <region1>?", [BOX]),
+        Question(TALL, "Is <region1> left of <region2>?", [BOX, OTHER]),
+        Question(WIDE, "Which is larger, <region2> or <region1>?", [OTHER, BOX]),
+        Question(TALL, "How many?"),
+    ]
+    found = gpt4roi.answers(questions, max_new_tokens=6, batch_size=3)
+    for question, answer in zip(questions, found, strict=True):
+        expected = alone(gpt4roi, question, max_new_tokens=6)
+        assert answer.text == expected.text
+        assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def test_a_bad_question_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = Question(WIDE, "What is <region1>?", [BOX])
+    for model in (loaded("qwen3_vl"), tiny_gpt4roi()):
+        monkeypatch.setattr(type(model.model), "forward", None)
+        for bad, why in (
+            (Question(WIDE, "What is <region2>?", [BOX]), "question 1: the text names <region2>"),
+            (Question(WIDE, "What is <region1>?", [(5, 5, 5, 9)]), "question 1: "),
+            (Question(WIDE, "word " * 1200), "question 1: .*tokens"),
+        ):
+            with pytest.raises(ValueError, match=why):
+                model.answers([good, bad])
+    assert loaded("qwen3_vl").answers([]) == [] and tiny_gpt4roi().answers([]) == []
