@@ -17,12 +17,9 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, parse
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, add_way, parse
 
 BAD_INPUT, FAILED = 2, 1
 
@@ -77,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         help="ask about boxes on an image",
         description="Ask a question about boxes on an image and print the answer.\n\n"
         "Without --checkpoint the embedded demo checkpoint answers. It knows only generated table-top\n"
-        "scenes; for photographs give another one. `ask-table` asks many questions at once.\n\n"
+        "scenes; for photographs give another one, or an image-text-to-text model of transformers. `draw`\n"
+        "writes what such a model is shown, and `ask-table` asks many questions at once.\n\n"
         "Exit code: 0 for an answer, 2 for bad input, 1 for any other failure, 130 after an interrupt.",
         epilog=f'for example:\n  {PROG} ask photo.jpg "What is <region1>?" --box 40 30 210 180 --checkpoint GPT4RoI-7B',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -95,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--save", type=Path, metavar="FILE", help="write the image with its numbered boxes to this file")
     ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer, in tokens (256)")
     add_model(ask)
+    add_way(ask)
     for name, (help, *_) in COMMANDS.items():
         commands.add_parser(name, help=help, add_help=False)  # `main` runs the module before this parser is used
     return parser
@@ -125,12 +124,16 @@ def _ask(given: argparse.Namespace) -> int:
 
     import torch
 
-    gpt4roi = _load(given)
-    if gpt4roi.is_demo:
-        print(f"{PROG}: {gpt4roi.about} For photographs give --checkpoint.", file=sys.stderr)
-    with gpt4roi:
+    model = _load(given)
+    told: dict[str, Any] = {}  # what JSON has of a model that is told a region in words or by a drawing
+    if not model.capabilities.roi_features:
+        print(f"{PROG}: {model.about}", file=sys.stderr)  # with "unverified", where real weights confirmed nothing
+        told = {"regions": model.way, "about": model.about}
+    elif model.is_demo:
+        print(f"{PROG}: {model.about} For photographs give --checkpoint.", file=sys.stderr)
+    with model:
         try:
-            session = gpt4roi.session(image)
+            session = model.session(image)
             answer = session.ask(given.question, boxes, max_new_tokens=given.max_new_tokens)
         except ValueError as error:
             raise _BadInput(error) from error
@@ -145,7 +148,8 @@ def _ask(given: argparse.Namespace) -> int:
             "tokens": answer.tokens,
             "prompt_tokens": answer.prompt_tokens,
             "seconds": round(answer.seconds, 3),
-            "checkpoint": gpt4roi.source,
+            "checkpoint": model.source,
+            **({**told, "told": answer.told} if told else {}),
         }
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -155,16 +159,21 @@ def _ask(given: argparse.Namespace) -> int:
     return 0
 
 
-def _load(given: argparse.Namespace) -> GPT4RoI:
+def _load(given: argparse.Namespace) -> Any:
+    """Load any region model."""
     from gpt4roi_nb.logs import no_progress_bar
-    from gpt4roi_nb.session.gpt4roi import GPT4RoI
+    from gpt4roi_nb.models.load import load_model
 
     try:
         if given.device is not None:
             _check_device(given.device)
         with nullcontext() if sys.stderr.isatty() else no_progress_bar():
-            return GPT4RoI.from_pretrained(
-                given.checkpoint, device=given.device, dtype=given.dtype, quantization=given.quantization
+            return load_model(
+                given.checkpoint,
+                regions=given.regions,
+                device=given.device,
+                dtype=given.dtype,
+                quantization=given.quantization,
             )
     except (ValueError, FileNotFoundError) as error:
         raise _BadInput(error) from error

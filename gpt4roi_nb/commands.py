@@ -25,6 +25,7 @@ BATCH_SIZE = 16
 VERIFY_ITEMS = 500
 SCENE_SIZE = 336
 MAX_NEW_TOKENS = 256
+WAYS = ("text", "native", "draw", "marks", "crop", "context", "full+crop")
 
 ALL, VERIFY = "all", "verify"
 BEGUN = "checkpoints/begun"  # the folder that train/stage1.yaml names
@@ -77,6 +78,32 @@ def ask_table() -> argparse.ArgumentParser:
     made.add_argument(
         "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
         help=f"questions at a time; fewer if memory is short ({BATCH_SIZE})",
+    )  # fmt: skip
+    return made
+
+
+def draw() -> argparse.ArgumentParser:
+    """What a model is told about boxes."""
+    made = parser_of(
+        "draw",
+        "Write the images that a model is shown when it is asked about boxes, and print what it is told.\n\n"
+        "Without --checkpoint and --regions: the image with its numbered boxes. Reads no weights: the configuration\n"
+        "of --checkpoint, and its processor where the coordinates depend on that.\n\n"
+        "Ends with 0, 2 for bad input, 1 for another failure.",
+        'draw photo.jpg "What is <region1>?" --box 40 30 210 180 --regions draw --out told.png\n'
+        'draw photo.jpg "What is <region1>?" --box 40 30 210 180 --checkpoint Qwen/Qwen3-VL-2B-Instruct',
+    )
+    made.add_argument("image", help="an image file")
+    made.add_argument("question", help='such as "What is <region1>?"; <region1> is the first box')
+    made.add_argument(
+        "--box", action="append", default=[], nargs=4, type=float, metavar=("X1", "Y1", "X2", "Y2"),
+        help="a region in pixels of the upright image; give it again for <region2>",
+    )  # fmt: skip
+    made.add_argument("--checkpoint", metavar="FOLDER_OR_HUB_ID", help="the model that would be asked")
+    add_way(made)
+    made.add_argument(
+        "--out", type=Path, default=Path("told.png"), metavar="IMAGE",
+        help="where the image is written; of several, the second as NAME-2, … (default: told.png)",
     )  # fmt: skip
     return made
 
@@ -278,6 +305,15 @@ def add_model(made: argparse.ArgumentParser) -> None:
     made.add_argument("--quantization", choices=("8bit", "4bit"), help="of the language model (needs bitsandbytes)")
 
 
+def add_way(made: argparse.ArgumentParser) -> None:
+    """Add the option that says how boxes are told to a model that is not a GPT4RoI."""
+    made.add_argument(
+        "--regions",
+        choices=WAYS,
+        help="how a box is told to a model that is no GPT4RoI; default: as its makers document",
+    )
+
+
 def _add_measuring(made: argparse.ArgumentParser, kept: str) -> None:
     """Add the options that `evaluate` and `verify` share. kept: what is written where below `--out`."""
     made.add_argument("--seed", type=int, default=0, metavar="S", help="seed of random choices (default: 0)")
@@ -297,6 +333,7 @@ def _add_measuring(made: argparse.ArgumentParser, kept: str) -> None:
 
 # The commands besides `ask`: what each does, the module that does it, and its parser.
 COMMANDS: dict[str, tuple[str, str, Callable[[], argparse.ArgumentParser]]] = {
+    "draw": ("write what a model is shown and told about boxes", "gpt4roi_nb.models.draw_told", draw),
     "ask-table": ("ask a table of questions about a folder of images", "gpt4roi_nb.evaluate.ask_table", ask_table),
     "checkpoint": ("convert the authors' checkpoint to this package's layout", "gpt4roi_nb.checkpoint", checkpoint),
     "check-gpu": ("what a GPU does here: numbers, speed, memory", "gpt4roi_nb.check_gpu", check_gpu),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -50,8 +51,14 @@ def check_quantization(quantization: str | None) -> None:
         ) from error
 
 
-def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
-    """Make what transformers' `from_pretrained` takes. dtype: of the computation, and of parts not quantised."""
+def quantization_config(quantization: str, dtype: torch.dtype, skipped: Sequence[str] = NOT_QUANTISED) -> Any:
+    """Make what transformers' `from_pretrained` takes.
+
+    Args:
+        quantization: "8bit" or "4bit".
+        dtype: of the computation, and of parts that are not quantised.
+        skipped: names of the modules that are not quantised.
+    """
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -59,7 +66,7 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
         load_in_4bit=quantization == "4bit",
         bnb_4bit_quant_type="nf4",  # made for weights that are normally distributed; the library's default is fp4
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=list(NOT_QUANTISED),
+        llm_int8_skip_modules=list(skipped),
     )
 
 

@@ -229,7 +229,7 @@ class Attention:
 
     def _live(self, what: str) -> Replay:
         if self.only:
-            raise RuntimeError(f"{self.only}, so that there is no {what.removeprefix('the ')}")
+            raise RuntimeError(f"{self.only}; {what} cannot be computed")
         if self._replay is None:
             raise RuntimeError(f"{what} was not saved with this attention; ask the model again to compute it")
         return self._replay

@@ -32,6 +32,7 @@ from gpt4roi_nb.evaluate.read_ahead import read_ahead, windows
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.files import stamp_of, write_json
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.region_model import needs_gpt4roi
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -92,7 +93,7 @@ def evaluate(
     Raises:
         FileNotFoundError: data is missing (the message names each file), or Java or the embedder is.
         ImportError: a package that scores the answers is missing.
-        ValueError, TypeError: an argument is invalid, or the folder holds another run.
+        ValueError, TypeError: an argument is invalid, the model is not a GPT4RoI, or the folder holds another run.
         FloatingPointError: the model computes NaN or infinity.
         RuntimeError: `stop` was set before there was enough for any metric.
         MemoryError: memory does not suffice for one question at a time; the message says what helps. Earlier answers
@@ -107,6 +108,7 @@ def evaluate(
     (['Q→A', 'QA→R', 'Q→AR'], 6)
     """
     chosen = benchmark(name)
+    needs_gpt4roi(gpt4roi, "evaluate")
     mapping_model = None if mapping_model is None else os.fspath(mapping_model)
     split = _chosen("split", split, chosen.splits)
     scorer = _chosen("scorer", scorer, chosen.scoring)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from gpt4roi_nb.failures.rows import ResultLike, field_of, rows_of
 from gpt4roi_nb.failures.tags import open_dataset, places_of
+from gpt4roi_nb.session.region_model import needs_gpt4roi
 
 if TYPE_CHECKING:
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -68,6 +69,7 @@ def add_features(
     if vectors is None:
         if model is None:
             raise ValueError("features need a model that computes them, or `vectors` that were computed before")
+        needs_gpt4roi(model, "add_features")
         vectors = region_vectors(result, model, progress=progress)
     dataset = open_dataset(name or result.benchmark, database_folder)
     field = field or field_of(result)

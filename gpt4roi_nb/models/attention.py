@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,13 +18,11 @@ from gpt4roi_nb.capture.recording import check_size, chosen
 from gpt4roi_nb.capture.spans import FIRST_TOKEN
 from gpt4roi_nb.capture.storage import small_image
 from gpt4roi_nb.finite import log_probabilities
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.images import PreparedImage, SessionImages
 from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import cache_for, reader_of
 from gpt4roi_nb.tokenizer import token_texts
-
-if TYPE_CHECKING:
-    from gpt4roi_nb.models.loaded_family import LoadedFamily
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +40,7 @@ class PromptedReplay:
         tokens: text of each answer token.
     """
 
-    loaded: LoadedFamily
+    loaded: LoadedModel
     images: SessionImages
     image: Image.Image
     prompt: PromptedPrompt
@@ -50,6 +48,11 @@ class PromptedReplay:
     ids: Sequence[int]
     first: int
     tokens: list[str]
+
+    @property
+    def model_type(self) -> str:
+        """The model's family."""
+        return self.loaded.model.config.model_type
 
     def attention(
         self,
@@ -73,11 +76,11 @@ class PromptedReplay:
             logprobs=logprobs,
             layers=layers,
             heads=heads,
-            grid=grid_rows(self.loaded.processor, self.loaded.model_type, self.prompt.shown[0]),
+            grid=grid_rows(self.loaded.processor, self.model_type, self.prompt.shown[0]),
             image_size=self.image.size,
             image=small_image(self.image),
             regions=dict(self.regions),
-            only=f"of {self.loaded.model_type} attention alone is recorded",
+            only=f"only the attention weights of a {self.model_type} are recorded",
         )
 
     def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:
@@ -104,7 +107,7 @@ class PromptedReplay:
         length, count = len(self.prompt.input_ids), len(self.tokens)
         kept: dict[int, Tensor] = {}
         picked = torch.tensor(list(heads))
-        encodes = self.loaded.model_type == "florence2"
+        encodes = self.model_type == "florence2"
         features = self.images.features(self.prompt.shown)
         with self.loaded.inference() as model:
             reader = reader_of(model, [self.prompt], 0, features)
@@ -120,7 +123,7 @@ class PromptedReplay:
             written = torch.tensor([list(self.ids[:-1])], dtype=torch.long, device=model.device)
             with eager(model), seen(model, look, layers):
                 ids = torch.cat([reader.begin, written], dim=1)
-                logits = reader(model, ids, cache_for(self.loaded.model_type), None)
+                logits = reader(model, ids, cache_for(self.model_type), None)
             weights = torch.stack([kept[layer] for layer in layers])[..., : length + max(len(self.ids) - 1, 0)]
             if not count:
                 return weights, torch.zeros(0)

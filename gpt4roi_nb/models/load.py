@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,13 +12,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from gpt4roi_nb.checkpoint.device import choose_device
+from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.models.families import way_of
 from gpt4roi_nb.models.prompted_model import PromptedModel
-from gpt4roi_nb.quantization import check_quantization, quantization_config
+from gpt4roi_nb.models.room import check_room, not_quantised, skeleton
+from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
-
-_OF_HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download", "subfolder")
 
 
 def load_model(
@@ -26,6 +28,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     quantization: str | None = None,
+    check_free_memory: bool = True,
     **kwargs: Any,
 ) -> GPT4RoI | PromptedModel:
     """Load a region model, whichever it is.
@@ -37,46 +40,85 @@ def load_model(
             "full+crop" or "native". None takes what its makers document.
         device: where to; None takes a GPU where there is one, else the CPU.
         dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU.
-        quantization: "8bit" or "4bit" (needs bitsandbytes).
+        quantization: "8bit" or "4bit" for the language model (needs bitsandbytes).
+        check_free_memory: compare what is needed with what is free before weights are fetched or read.
         kwargs: of a hub id `revision`, `cache_dir`, `local_files_only`, `token`, `force_download`; others are passed on
             to `from_pretrained`.
 
     Raises:
-        ValueError: a model of another kind, one whose code is not part of transformers, or a way that does not suit it.
-        OSError: there is no such checkpoint.
-        ImportError: a package is missing that the model or quantization needs; the message names it.
+        ValueError: for a model of another kind, one whose code is not part of transformers, or a way that does not suit
+            it.
+        OSError: if there is no such checkpoint (`FileNotFoundError`), or its files cannot be read.
+        MemoryError: if the model and a session do not fit; the message names the smallest change that would.
+        ImportError: if a package is missing that the model or quantization needs; the message names it.
 
-    >>> load_model().capabilities.roi_features
-    True
+    Examples:
+        >>> model = load_model(device="cpu")
+        >>> print(model.capabilities)
+        free question, several regions, follow ups, likelihood, attention, roi features
     """
+    as_given: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
+    as_given["check_free_memory"] = check_free_memory
     if path is None:
-        _check_way_of_gpt4roi(regions)
-        return GPT4RoI.from_pretrained(device=device, dtype=dtype, quantization=quantization, **kwargs)
-    hub = {name: kwargs[name] for name in _OF_HUB if name in kwargs}
-    given = os.path.expanduser(os.fspath(path))
+        check_way_of_gpt4roi(regions)
+        return GPT4RoI.from_pretrained(None, **as_given, **kwargs)
+    hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+    source = locate(path, "checkpoint", hub)
+    model_type = model_type_of(source.folder)
+    if model_type in ("", GPT4RoIConfig.model_type):  # where it is damaged, this says how
+        check_way_of_gpt4roi(regions)
+        return GPT4RoI.from_pretrained(path, **as_given, **kwargs)
+    given = os.path.expanduser(source.name)
     config = _read_config(given, hub)
-    if config.model_type == GPT4RoIConfig.model_type:
-        _check_way_of_gpt4roi(regions)
-        return GPT4RoI.from_pretrained(path, device=device, dtype=dtype, quantization=quantization, **kwargs)
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(
             f"{given!r} is a {config.model_type}, and transformers has no image-text-to-text model of that kind; give "
-            "a GPT4RoI or a model that answers questions about images"
+            "a GPT4RoI or a model that answers questions about images (docs/authors_weights.md converts the authors' "
+            "files)"
         )
     way = way_of(config.model_type, regions)  # before the weights are read
     check_quantization(quantization)
     target = choose_device(device)
-    kind: Any = dtype if dtype is not None else (torch.float32 if target.type == "cpu" else "auto")
+    kind = _dtype(dtype, config, target, quantization)
+    if check_free_memory:
+        check_room(config, target, kind, quantization, given)
     if quantization is not None:
-        kwargs["quantization_config"] = quantization_config(quantization, torch.bfloat16 if dtype is None else kind)
-        kwargs["device_map"] = {"": target}
+        model = skeleton(config)
+        skipped = NOT_QUANTISED if model is None else not_quantised(model)
+        kwargs["quantization_config"] = quantization_config(quantization, kind, skipped)
+    if quantization is not None or target.type != "cpu":
+        kwargs["device_map"] = {"": target}  # each tensor goes straight to its place
     processor = AutoProcessor.from_pretrained(given, trust_remote_code=False, **hub)
-    model = AutoModelForImageTextToText.from_pretrained(
+    loaded = AutoModelForImageTextToText.from_pretrained(
         given, dtype=kind, trust_remote_code=False, use_safetensors=True, **kwargs
     )
-    if quantization is None:
-        model = model.to(target)  # type: ignore[arg-type]  # transformers declares it so
-    return PromptedModel(model, processor, way, given)
+    made = PromptedModel(loaded, processor, way, given)
+    made.check_free_memory = check_free_memory
+    return made
+
+
+def _dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device, quantization: str | None) -> torch.dtype:
+    """What the weights are loaded as: what was asked for, else as `GPT4RoI.from_pretrained` chooses."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    own = getattr(config, "dtype", None) or torch.float32
+    if dtype is None and device.type == "cpu":
+        return torch.float32 if quantization is None else torch.bfloat16
+    if dtype is None or dtype == "auto":
+        return torch.float16 if quantization is not None and own == torch.float32 else own
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else None
+    if not isinstance(named, torch.dtype):
+        raise ValueError(f'dtype must be "auto", "float32", "bfloat16" or "float16", but is {dtype!r}')
+    return named
+
+
+def model_type_of(folder: Path) -> str:
+    """What config.json says that a model is; "" if it says nothing that can be read."""
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(values.get("model_type", "")) if isinstance(values, dict) else ""
 
 
 def _read_config(given: str, hub: dict[str, Any]) -> Any:
@@ -89,7 +131,8 @@ def _read_config(given: str, hub: dict[str, Any]) -> Any:
         ) from error
 
 
-def _check_way_of_gpt4roi(regions: str | None) -> None:
+def check_way_of_gpt4roi(regions: str | None) -> None:
+    """Raise ValueError if a way of pointing was given for a GPT4RoI, which has one of its own."""
     if regions is not None:
         raise ValueError(
             f"a GPT4RoI is told a box by a token of its own, pooled from the image, but regions={regions!r} came; "

@@ -96,3 +96,21 @@ class RegionModel(Protocol):
 
     def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
         """Natural log-probabilities of each option as the whole answer."""
+
+
+def needs_gpt4roi(loaded: object, what: str) -> None:
+    """Check that a model is a GPT4RoI, where only one will do.
+
+    Args:
+        loaded: the model.
+        what: the function that needs it, in the message.
+
+    Raises:
+        TypeError: if it is another region model.
+    """
+    capabilities = getattr(loaded, "capabilities", None)
+    if isinstance(capabilities, Capabilities) and not capabilities.roi_features:
+        raise TypeError(
+            f"{what} takes a GPT4RoI, but {loaded!r} came; ask such a model with its session(), answers() and "
+            "likelihoods()"
+        )

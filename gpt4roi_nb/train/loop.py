@@ -19,6 +19,7 @@ from gpt4roi_nb.data.collate import Collator, ImageFolders
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.region_model import needs_gpt4roi
 from gpt4roi_nb.train.checks import (
     check_augment,
     check_data,
@@ -184,6 +185,7 @@ def train(
         >>> run.state, run.step
         ('done', 2)
     """
+    needs_gpt4roi(gpt4roi, "train")
     check_options(options)
     if stage not in PUBLISHED:
         raise ValueError(f"stage must be 1 or 2, but is {stage!r}; for other parts give trainable")

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_gpt4roi
-from tiny_families import tiny_family
+from tiny_families import FAMILIES, tiny_family
 
 from gpt4roi_nb import GPT4RoI, load_model
 from gpt4roi_nb.models import PromptedModel
-from gpt4roi_nb.session.region_model import RegionModel
+from gpt4roi_nb.models.room import not_quantised, session_bytes, skeleton, weight_bytes
+from gpt4roi_nb.session.region_model import Question, RegionModel
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8))
 BOX = (20.0, 10.0, 80.0, 60.0)
@@ -65,3 +66,43 @@ def test_what_is_no_image_text_to_text_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "osprey", "auto_map": {"AutoConfig": "a.B"}}))
     with pytest.raises(ValueError, match="without running code of the checkpoint"):
         load_model(tmp_path)
+
+
+def test_what_does_not_fit_is_refused_before_weights_are_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt4roi_nb.models.load.AutoModelForImageTextToText", None)
+    for free, words in (
+        (500_000, 'the smallest change that fits: dtype="bfloat16", which needs'),
+        (1000, 'nothing smaller fits either .*quantization=.4bit., dtype="bfloat16" needs'),
+    ):
+        monkeypatch.setattr("gpt4roi_nb.models.room.sum_free", lambda devices, free=free: free)
+        with pytest.raises(MemoryError, match=f"needs .* for the weights as float32 .* are free on cpu; {words}"):
+            load_model(saved, device="cpu")
+    with pytest.raises(AttributeError):  # it goes on to what was taken away
+        load_model(saved, device="cpu", check_free_memory=False)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bytes_of_weights_are_counted_without_them(name: str) -> None:
+    model, _ = tiny_family(name)
+    built = skeleton(model.config)
+    counted = weight_bytes(built, torch.float32, None)
+    assert counted == sum(parameter.nbytes for parameter in model.parameters())
+    skipped = not_quantised(built)
+    outside = {
+        n for n, module in model.named_modules() if type(module) is torch.nn.Linear and n.startswith(tuple(skipped))
+    }
+    inside = {n for n, module in model.named_modules() if type(module) is torch.nn.Linear} - outside
+    assert inside and all("language_model" in n or "text_model" in n for n in inside)
+    assert not any("vision" in n or "visual" in n for n in inside)
+    assert weight_bytes(built, torch.float32, "8bit") < counted
+    assert 0 < session_bytes(model.config, torch.float32, counted) < 50 * counted
+
+
+def test_the_language_model_alone_is_quantised(saved: Path) -> None:
+    model = load_model(saved, device="cpu", quantization="8bit")
+    kinds = {name: type(module).__name__ for name, module in model.model.named_modules()}
+    quantised = {name for name, kind in kinds.items() if kind == "Linear8bitLt"}
+    assert quantised and all("language_model" in name for name in quantised)
+    assert "Linear" in {kind for name, kind in kinds.items() if "vision_tower" in name}
+    assert model.session(IMAGE).ask("What is <region1>?", [BOX], max_new_tokens=3).tokens
+    assert len(model.answers([Question(IMAGE, "What is <region1>?", [BOX])] * 2, max_new_tokens=2)) == 2

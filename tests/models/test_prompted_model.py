@@ -198,8 +198,7 @@ def test_about_and_capabilities_say_what_is_so() -> None:
     assert qwen.free_question and qwen.several_regions and qwen.follow_ups and qwen.attention
     assert not loaded("vipllava", "crop").capabilities.several_regions
     assert (
-        str(florence)
-        == "no free question, no several regions, no follow ups, likelihood, attention, no roi features"
+        str(florence) == "no free question, no several regions, no follow ups, likelihood, attention, no roi features"
     )
     everything = tiny_gpt4roi().capabilities
     assert everything.attention and everything.roi_features and everything.follow_ups

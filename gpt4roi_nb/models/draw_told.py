@@ -1,0 +1,62 @@
+"""What a model is shown and told about boxes: `python -m gpt4roi_nb draw photo.jpg "What is <region1>?" --box …`.
+
+No weights are read: a way of pointing needs the image, the boxes and the model's kind, and where its coordinates are of
+the resized image, its processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt4roi_nb import commands
+
+BAD_INPUT, FAILED = 2, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit code."""
+    given = commands.draw().parse_args(arguments)
+    try:
+        return _draw(given)
+    except (ValueError, FileNotFoundError) as error:
+        return _fail(error, BAD_INPUT)
+    except (ImportError, OSError) as error:
+        return _fail(error, FAILED)
+
+
+def _draw(given: argparse.Namespace) -> int:
+    from PIL import Image
+
+    folder = given.out.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"--out {str(given.out)!r} cannot be written: there is no folder {str(folder)!r}")
+    if given.out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--out takes an image's name, such as told.png, but came with {str(given.out)!r}")
+
+    from gpt4roi_nb.models.told import render_without_weights
+
+    told = render_without_weights(given.checkpoint, given.regions, given.image, given.question, given.box)
+    for number, image in enumerate(told.images, 1):
+        path = given.out if number == 1 else _numbered(given.out, number)
+        image.convert("RGB").save(path)
+        print(f"image {number}: {path}, {image.width} × {image.height}")
+    print(f"text: {told.text}")
+    for name, value in told.note.items():
+        print(f"{name}: {value}")
+    return 0
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _fail(why: object, code: int) -> int:
+    print(f"{commands.PROG}: {' '.join(str(why).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What a model would be told about boxes, without its weights."""
+
+from __future__ import annotations
+
+import os
+
+from numpy.typing import ArrayLike
+from transformers import AutoProcessor
+
+from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.checkpoint.hub import locate
+from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.draw import draw_regions
+from gpt4roi_nb.images import ImageLike, load_image
+from gpt4roi_nb.models.families import check_question, convention_of, family_of, pieces_of, point, way_of
+from gpt4roi_nb.models.images import prepare, resized_size
+from gpt4roi_nb.models.load import check_way_of_gpt4roi, model_type_of
+from gpt4roi_nb.prompt import check_references, references
+from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.region_model import Rendered
+
+
+def render_without_weights(
+    path: str | os.PathLike[str] | None, regions: str | None, image: ImageLike, text: str, boxes: ArrayLike
+) -> Rendered:
+    """Return what a model would be told, as its `render` does.
+
+    Args:
+        path: a folder or a hub id, as `load_model` takes it; None takes a GPT4RoI, or with `regions` any model that can
+            be shown images.
+        regions: the way a box is told to it, as `load_model` takes it.
+        image: as `session` takes it.
+        text: a question with `<regionN>`.
+        boxes: (N, 4) pixel xyxy in the original image.
+
+    Raises:
+        ValueError: for bad boxes, references that do not match them, or a way or a question that the model cannot take.
+        OSError: if there is no such checkpoint.
+    """
+    whole, text = load_image(image), read_references(text, 0)
+    given: dict[int, Box] = {
+        number: tuple(box) for number, box in enumerate(check_boxes(boxes, *whole.size).tolist(), 1)
+    }
+    check_references(references(text), list(given))
+    source = None if path is None else locate(path, "checkpoint")
+    model_type = "" if source is None else model_type_of(source.folder)
+    if model_type == GPT4RoIConfig.model_type or (path is None and regions is None):
+        check_way_of_gpt4roi(regions)
+        drawn = draw_regions(whole, list(given.values()), list(given)) if given else whole
+        note = {"way": "region tokens: the model sees the image without what is drawn here", "status": "its own"}
+        return Rendered((drawn,), text, note)
+    way = way_of(model_type, regions)
+    check_question(text, len(given), way, model_type)
+    convention, resized = convention_of(model_type, way), None
+    if convention is not None and convention.frame == "resized" and source is not None:
+        processor = AutoProcessor.from_pretrained(source.folder, trust_remote_code=False)
+        resized = resized_size(processor, prepare(processor, family_of(model_type).format, whole))
+    pointing = point(whole, given, way, model_type, resized=resized)
+    told = "".join(words for words, _ in pieces_of(text, pointing, way, model_type))
+    return Rendered(pointing.images, told, pointing.note)
