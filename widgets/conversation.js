@@ -42,12 +42,17 @@ function message(who, name, parts) {
 function turnView(model, turn, index, colors) {
   const answer = withChips(turn.answer, turn.regions, colors);
   if (turn.stopped) answer.push(node("span", { className: "stopped", textContent: " (stopped)" }));
-  const look = button("inspect", "Look inside", "Where this answer looked, token by token, and whether that mattered", () =>
-    model.send({ type: "inspect", turn: index }),
-  );
-  look.ariaLabel = `Look inside answer ${index + 1}`;
   const said = message("model", "Model", answer);
-  said.append(look);
+  const [link, told] = makeTold(model, index);
+  const links = node("div", { className: "links" }, link);
+  if (model.get("inspectable")) {
+    const look = button("inspect", "Look inside", "Where this answer looked, token by token, and whether that mattered", () =>
+      model.send({ type: "inspect", turn: index }),
+    );
+    look.ariaLabel = `Look inside answer ${index + 1}`;
+    links.prepend(look);
+  }
+  said.append(links, told);
   const view = node("div", { className: "turn" }, message("user", "You", withChips(turn.question, turn.regions, colors)), said);
   view.dataset.turn = index + 1;
   return view;
@@ -109,7 +114,12 @@ function makeLog(model) {
       empty.append("Draw a box on the image, then ask about it: “What is ", chip, "?”");
     }
   };
-  const listeners = { "change:turns": showTurns, "change:pending": showPending, "change:streaming": showStreaming };
+  const listeners = {
+    "change:turns": showTurns,
+    "change:pending": showPending,
+    "change:streaming": showStreaming,
+    "msg:custom": (content, buffers) => showTold(log, content, buffers),
+  };
   showTurns();
   showPending();
   const showSent = (text) => {

@@ -29,15 +29,17 @@ class Conversation(WorkingView):
     colors: region colors, of which region n has number (n - 1) modulo their count.
     ratio: of the image, width by height.
     temperature, max_new_tokens, seed: how answers are written, as `RegionSession.ask` takes them.
+    inspectable: whether each answer has a button to look inside it.
 
     Messages from the browser: {"type": "ask", "text"}, {"type": "stop"}, {"type": "undo"}, {"type": "new"},
     {"type": "image"}, {"type": "inspect", "turn": from 0}, {"type": "export", "format": "md" or "html"},
-    {"type": "save"}.
+    {"type": "save"}, and {"type": "told", "turn": from 0}, which is answered with {"type": "told", "turn", "text",
+    "note": [[name, value]]} and an image file per image that the model was shown.
 
     The browser empties its line when it asks, and asks nothing more until `take` or `put_back` has answered it.
     """
 
-    _esm = module("conversation_tools.js", "conversation.js")
+    _esm = module("conversation_tools.js", "told.js", "conversation.js")
     _css = _HERE / "conversation.css"
 
     turns: traitlets.List[Any] = traitlets.List().tag(sync=True)
@@ -54,6 +56,7 @@ class Conversation(WorkingView):
     temperature = traitlets.Float(0.0).tag(sync=True)
     max_new_tokens = traitlets.Int(MAX_NEW_TOKENS).tag(sync=True)
     seed = traitlets.Int(None, allow_none=True).tag(sync=True)
+    inspectable = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)

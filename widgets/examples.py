@@ -52,5 +52,10 @@ def example_questions(asked: Sequence[int], new: Sequence[int], turn: int = 0) -
     return [text.format(a=names[0], b=names[-1]) for text in chosen]
 
 
+def example_tasks(tasks: Sequence[str], number: int) -> list[str]:
+    """Return the tasks of a model that takes no free question, about the region of this number."""
+    return [task.replace("<region1>", f"<region{number}>") for task in tasks]
+
+
 def _in_turn(texts: Sequence[str], place: int) -> str:
     return texts[place % len(texts)]

@@ -16,17 +16,19 @@ from IPython.display import display
 from ipywidgets import HBox, VBox, Widget
 from numpy.typing import ArrayLike
 
-from gpt4roi_nb import Answer, GPT4RoI, RegionSession
+from gpt4roi_nb import Answer, RegionSession
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.session.export import as_document, as_html, as_markdown, as_text
 from gpt4roi_nb.session.references import spelled
+from gpt4roi_nb.session.region_model import RegionModel
 from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
 from gpt4roi_nb.widgets.cells import after_each_cell
 from gpt4roi_nb.widgets.conversation import Conversation
+from gpt4roi_nb.widgets.display_image import display_image
 from gpt4roi_nb.widgets.errors import in_words
-from gpt4roi_nb.widgets.examples import example_questions
+from gpt4roi_nb.widgets.examples import example_questions, example_tasks
 from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene, open_upload, show_more_scenes, why_unreadable
 from gpt4roi_nb.widgets.inspections import Inspections
 from gpt4roi_nb.widgets.questions import check_named
@@ -60,7 +62,8 @@ class RegionChat:
     A saved notebook contains image, boxes and conversation as HTML, readable without a kernel.
 
     Args:
-        gpt4roi: a loaded model; or a `RegionSession`, for example from a file, whose conversation continues.
+        gpt4roi: a loaded model, a `GPT4RoI` or what `load_model` returns; or a session of one, for example from a
+            file, whose conversation continues. Buttons for what the model cannot do are absent.
         image: whatever `GPT4RoI.session` takes; None begins with a generated scene. A session has its own image.
 
     Raises:
@@ -79,7 +82,7 @@ class RegionChat:
         >>> chat.close()
     """
 
-    def __init__(self, gpt4roi: GPT4RoI | RegionSession, image: ImageLike | None = None) -> None:
+    def __init__(self, gpt4roi: RegionModel | RegionSession, image: ImageLike | None = None) -> None:
         session: RegionSession | None = None
         model: Any = gpt4roi
         if isinstance(gpt4roi, RegionSession):
@@ -88,9 +91,14 @@ class RegionChat:
             session, model = gpt4roi, gpt4roi.loaded
         if not hasattr(model, "session"):
             raise TypeError(f"expected a GPT4RoI first, then the image, but got a {type(model).__name__} first")
-        self.gpt4roi: GPT4RoI = model
-        self.canvas = RegionCanvas(self._regions_changed, on_inspect=self._on_inspect_region)
-        self.conversation = Conversation(about=self.gpt4roi.about, colors=list(REGION_COLORS))
+        self.gpt4roi: RegionModel = model
+        self._can = self.gpt4roi.capabilities
+        # Both inspectors need what a GPT4RoI alone has: features of a region, and its token to be taken away.
+        inspect_region = self._on_inspect_region if self._can.roi_features else None
+        self.canvas = RegionCanvas(self._regions_changed, on_inspect=inspect_region)
+        self.conversation = Conversation(
+            about=self.gpt4roi.about, colors=list(REGION_COLORS), inspectable=self._can.roi_features
+        )
         self.picker = ImagePicker()
         self.canvas.widget.layout.width = "auto"
         talk = VBox([self.conversation])
@@ -228,6 +236,11 @@ class RegionChat:
         answers = self.answers
         if not -len(answers) <= number < len(answers):
             raise IndexError(f"there are {len(answers)} answers, numbered from 0, but number is {number}")
+        if not self._can.roi_features:
+            raise RuntimeError(
+                "an AttentionInspector tests its maps by taking a region's token away, which only a GPT4RoI has; the "
+                "weights of this model are in the answer's attention()"
+            )
         inspector = AttentionInspector(answers[number])
         self._show_inspector(f"Inside answer {number % len(answers) + 1}", inspector, inspector.view)
         return inspector
@@ -241,6 +254,8 @@ class RegionChat:
         Raises:
             ValueError: there is no such region.
         """
+        if not self._can.roi_features:
+            raise RuntimeError("a RoIInspector shows features of a region, which only a GPT4RoI has")
         inspector = RoIInspector(self._session, [region.box for region in self.regions], region=number)
         self._show_inspector(f"Inside region {number}", inspector, inspector.widget)
         return inspector
@@ -353,6 +368,8 @@ class RegionChat:
         elif kind == "inspect":
             turn = int(content["turn"])
             self._in_background("Looking inside the answer…", lambda: self.inspect_answer(turn))
+        elif kind == "told":
+            self._at_once(lambda: self._tell(int(content["turn"])))
         elif kind == "export":
             self._at_once(lambda: self._hand_out(str(content["format"])))
         elif kind == "save":
@@ -430,6 +447,13 @@ class RegionChat:
         whole = page if format == "md" else as_document(page)
         self.conversation.hand_out(f"{_SAVED_AS}.{format}", _MIME[format], whole.encode())
 
+    def _tell(self, turn: int) -> None:
+        """Send the browser what the model was told in a turn."""
+        told = self._session.render(turn)
+        note = [[name, str(value)] for name, value in told.note.items()]
+        images = [display_image(image).data for image in told.images]
+        self.conversation.send({"type": "told", "turn": turn, "text": told.text, "note": note}, images)
+
     def _save_beside(self) -> None:
         name = str(self.save())
         opens = f'RegionChat(RegionSession.load("{name}", gpt4roi))'
@@ -476,10 +500,13 @@ class RegionChat:
         self.conversation.regions = [
             {"number": region["number"], "color": region["color"]} for region in self.canvas.table.regions
         ]
-        self.conversation.examples = example_questions(
-            [region.number for region in asked],
-            [region.number for region in new],
-            self._opened - 1 + len(self._session.history),
+        old, fresh = [region.number for region in asked], [region.number for region in new]
+        if not self._can.several_regions:
+            old, fresh = ([], fresh[:1]) if fresh else (old[-1:], [])
+        self.conversation.examples = (
+            example_questions(old, fresh, self._opened - 1 + len(self._session.history))
+            if self._can.free_question
+            else example_tasks(getattr(self.gpt4roi, "tasks", ()), (fresh or old or [1])[0])
         )
         self._copy.changed((id(self._session), tuple(region.box for region in asked + new), self._session.history))
 

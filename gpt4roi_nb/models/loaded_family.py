@@ -82,6 +82,11 @@ class LoadedFamily(LoadedModel):
         )
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """What can be asked, for a model that takes tasks and no free question; () for others."""
+        return () if self.capabilities.free_question else tuple(self.family.tasks)
+
+    @property
     def about(self) -> str:
         """What this model is, how a box is told to it, and how often an image is encoded."""
         convention = convention_of(self.model_type, self.way)

@@ -20,13 +20,14 @@ from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.models.attention import PromptedReplay
 from gpt4roi_nb.models.batching import write_batches
-from gpt4roi_nb.models.families import check_question, default_question
+from gpt4roi_nb.models.families import check_question, default_question, pieces_of
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
 from gpt4roi_nb.prompt import references, region
 from gpt4roi_nb.session.conversation import Answer, Region
 from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.region_model import Rendered
 from gpt4roi_nb.session.region_session import RegionSession
 
 _IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
@@ -69,7 +70,7 @@ class PromptedSession(RegionSession):
         if self._turns and not loaded.capabilities.follow_ups:
             raise ValueError(
                 f"{loaded.model_type} was made for one question at a time, and this conversation has one; begin a new "
-                "one with reset(), or ask about many regions with describe()"
+                "conversation (reset() in Python), or ask about many regions with describe()"
             )
         check_question(text, regions, loaded.way, loaded.model_type)
 
@@ -195,6 +196,14 @@ class PromptedSession(RegionSession):
 
     def _described(self, row: StreamingDetokenizer, prompt: Any, reused: int, seconds: float) -> Answer:
         return self._loaded.as_answer(row, prompt, reused, seconds, self._recorder(row, prompt, {}))
+
+    def render(self, turn: int = -1) -> Rendered:
+        loaded, index = self._loaded, self._turn_index(turn)
+        past = self._turns[: index + 1]
+        regions = {one.number: one.box for one in self._regions[: sum(len(one.regions) for one in past)]}
+        pointing = loaded.point(self._images, self.image, regions)
+        pieces = pieces_of(self._in_brackets(past[-1].question), pointing, loaded.way, loaded.model_type)
+        return Rendered(pointing.images, "".join(words for words, _ in pieces), pointing.note)
 
     def roi_features(self, boxes: ArrayLike, *, rounds: bool = False) -> Any:
         """Raises ValueError: only GPT4RoI pools features of a region."""

@@ -27,8 +27,7 @@ from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Capabilities, Question, Rendered
 from gpt4roi_nb.session.region_session import RegionSession
-
-SAID = ("question", "region")  # spans of a prompt that hold what was asked
+from gpt4roi_nb.session.rendering import rendered
 
 
 class GPT4RoI(LoadedModel):
@@ -192,11 +191,9 @@ class GPT4RoI(LoadedModel):
             ValueError: for bad boxes, or references that do not match them.
         """
         loaded = load_image(image)
-        prompt = self.processor.prompt([("user", read_references(text, 0))])
-        self.processor.order_boxes(prompt, boxes, loaded)
-        places = [place for name, several in prompt.spans.items() if name.startswith(SAID) for place in several]
-        told = self.processor.tokenizer.decode([prompt.input_ids[place] for place in sorted(places)])
-        return Rendered((loaded,), told, {"way": "region tokens", "source": "arXiv 2307.03601", "status": "its own"})
+        turns = [("user", read_references(text, 0))]
+        self.processor.order_boxes(self.processor.prompt(turns), boxes, loaded)
+        return rendered(self.processor, loaded, turns)
 
     def answers(
         self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16

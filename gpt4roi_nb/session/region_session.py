@@ -28,6 +28,8 @@ from gpt4roi_nb.session.conversation import Answer, Region, Turn
 from gpt4roi_nb.session.describe import describe_batches
 from gpt4roi_nb.session.export import export_conversation
 from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.region_model import Rendered
+from gpt4roi_nb.session.rendering import rendered
 from gpt4roi_nb.session.saving import read_conversation, write_conversation
 
 BUSY = (
@@ -427,6 +429,24 @@ class RegionSession:
         with self._loaded.inference():
             return record_roi_features(self._encoded, [tuple(box) for box in checked.tolist()], rounds=rounds)
 
+    def render(self, turn: int = -1) -> Rendered:
+        """Return what the model was told with a question of this conversation.
+
+        Args:
+            turn: index into `history`; the last one by default.
+
+        Raises:
+            IndexError: if there is no such turn.
+        """
+        spoken = self._spoken()[: 2 * self._turn_index(turn) + 1]
+        return rendered(self._loaded.processor, self.image, spoken)
+
+    def _turn_index(self, turn: int) -> int:
+        """Check an index into `history`, which may be negative; return it from 0."""
+        if not -len(self._turns) <= turn < len(self._turns):
+            raise IndexError(f"the conversation has {len(self._turns)} turns, numbered from 0, but turn is {turn}")
+        return turn % len(self._turns)
+
     def undo(self) -> Turn:
         """Remove the last turn, with the regions that it introduced, and return it.
 
@@ -503,7 +523,9 @@ class RegionSession:
             UserWarning: if the image has the right size, but other pixels than the conversation's.
         """
         saved = read_conversation(path)
-        session = cls(gpt4roi, saved.find_image() if image is None else image)
+        given = saved.find_image() if image is None else image
+        opens = getattr(gpt4roi, "session", None)  # of whichever kind the model's sessions are
+        session: RegionSession = cls(gpt4roi, given) if opens is None else opens(given)
         saved.check_image(session.image)
         session.restore(saved.regions, saved.turns)
         return session

@@ -12,9 +12,9 @@ from PIL import Image
 from gpt4roi_nb import Answer, Region, Turn
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.images import load_image
-from gpt4roi_nb.processor import check_references
-from gpt4roi_nb.prompt import references
+from gpt4roi_nb.prompt import check_references, references
 from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.region_model import Capabilities, Rendered
 
 
 class FakeSession:
@@ -66,6 +66,9 @@ class FakeSession:
             self.history += (Turn(text, answer, tuple(region.number for region in new)),)
             self.regions += new
 
+    def render(self, turn: int) -> Rendered:
+        return Rendered((self.image,), self.history[turn].question, {"way": "a stand-in's"})
+
     def undo(self) -> Turn:
         if not self.history:
             raise ValueError("there is no turn to undo; nothing has been asked yet")
@@ -84,6 +87,7 @@ class FakeGPT4RoI:
 
     is_demo = True
     about = "A stand-in that repeats the question."
+    capabilities = Capabilities(True, True, True, True, True, True)
 
     def __init__(self, reply: Callable[[str], str] | None = None, pause: float = 0.0) -> None:
         self.reply = reply or (lambda text: f"You asked: {text}")
