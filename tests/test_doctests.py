@@ -15,6 +15,7 @@ PACKAGES = (
     "gpt4roi_nb.data.scenes",
     "gpt4roi_nb.evaluate",
     "gpt4roi_nb.failures",
+    "gpt4roi_nb.models",
     "gpt4roi_nb.train",
     "gpt4roi_nb.widgets",
 )

@@ -4,4 +4,5 @@ from .families import FAMILIES as FAMILIES
 from .load import load_model as load_model
 from .prompted_model import PromptedModel as PromptedModel
 from .prompted_session import PromptedSession as PromptedSession
+from .told import render_without_weights as render_without_weights
 from .ways import WAYS as WAYS

@@ -84,7 +84,7 @@ class PromptedReplay:
         )
 
     def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:
-        """Bytes of a recording: the weights that are kept, and those of one whole layer that pass by."""
+        """Return the bytes of a recording: the weights that are kept, and those of one layer that pass by."""
         return self._wanted(layers, heads, dtype)[2]
 
     def _wanted(
@@ -133,7 +133,7 @@ class PromptedReplay:
 
 
 def spans_of(prompt: PromptedPrompt) -> dict[str, list[int]]:
-    """Prompt positions by name, each in one: as `capture.spans.named_spans`, with "image2", … if more are shown.
+    """Return prompt positions by name, each in one: as `capture.spans.named_spans`, with "image2", … if more are shown.
 
     "first token" is empty where the first image begins the prompt, as in PaliGemma.
     """
@@ -151,7 +151,7 @@ def spans_of(prompt: PromptedPrompt) -> dict[str, list[int]]:
 
 
 def grid_rows(processor: Any, model_type: str, image: PreparedImage) -> int:
-    """Rows of the first image's tokens, where they are a grid from its top left; 0 where they are not, or not known."""
+    """Return the rows of the first image's tokens if they are a grid from its top left; 0 if not, or if unknown."""
     grid = image.values.get("image_grid_thw")
     if grid is not None:
         return int(grid[0, 1]) // getattr(processor.image_processor, "merge_size", 1)
@@ -160,7 +160,7 @@ def grid_rows(processor: Any, model_type: str, image: PreparedImage) -> int:
 
 
 def attention_modules(model: Any) -> list[nn.Module]:
-    """The modules that look at the prompt, one per layer of the language model, in order; [] where they are not known.
+    """Return the modules that look at the prompt, one per layer of the language model, in order; [] if unknown.
 
     Florence-2's decoder looks at it by its cross-attention.
     """
@@ -171,13 +171,13 @@ def attention_modules(model: Any) -> list[nn.Module]:
     else:
         language = getattr(getattr(model, "model", None), "language_model", None)
         layers, name = getattr(language, "layers", ()), "self_attn"
-    found = [getattr(layer, name, None) for layer in layers]
-    return [] if None in found else found
+    found: list[nn.Module] = [getattr(layer, name) for layer in layers if hasattr(layer, name)]
+    return found if len(found) == len(layers) else []
 
 
 @contextmanager
 def eager(model: Any) -> Iterator[None]:
-    """Attention weights exist in eager mode only: switches all of a model to it and back, also after an error."""
+    """Switch all of a model to eager mode, where attention weights exist, and back, also after an error."""
     configs = {id(config): config for part in model.modules() if (config := getattr(part, "config", None)) is not None}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
     try:
@@ -191,7 +191,7 @@ def eager(model: Any) -> Iterator[None]:
 
 @contextmanager
 def seen(model: Any, look: Callable[[int, Tensor], None], layers: Sequence[int]) -> Iterator[None]:
-    """Within it, `look(layer, weights)` sees the (B, heads, T, S) weights of each pass, one layer at a time."""
+    """Call `look(layer, weights)` within it, with the (B, heads, T, S) weights of each pass, one layer at a time."""
     modules = attention_modules(model)
 
     def hook(layer: int) -> Callable[..., None]:

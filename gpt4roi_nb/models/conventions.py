@@ -84,7 +84,7 @@ class Convention:
         return f"{scale}, {order}, of {WORDS[self.frame]}"
 
     def write(self, box: Box, size: Size, resized: Size | None = None) -> str:
-        """A box as the family writes it.
+        """Write a box as the family does.
 
         Args:
             box: pixel xyxy in the original image, checked.
@@ -92,10 +92,14 @@ class Convention:
             resized: (width, height) to which the processor resizes it; needed where `frame` is "resized".
 
         Raises:
-            ValueError: `resized` is needed and was not given.
+            ValueError: if `resized` is needed and was not given.
 
-        >>> CONVENTIONS["paligemma"].write((32, 16, 64, 48), (64, 64))
-        '<loc0256><loc0512><loc0767><loc1023>'
+        Examples:
+            >>> from gpt4roi_nb.models import CONVENTIONS
+            >>> CONVENTIONS["paligemma"].write((32, 16, 64, 48), (64, 64))
+            '<loc0256><loc0512><loc0767><loc1023>'
+            >>> CONVENTIONS["qwen2_5_vl"].write((32, 16, 64, 48), (64, 64), resized=(112, 112))
+            '[56, 28, 112, 84]'
         """
         corners = self._in_order(self._scaled(box, size, resized))
         if self.cells:

@@ -122,15 +122,15 @@ ANY_OTHER = Family("draw", _CHAT)
 
 
 def family_of(model_type: str) -> Family:
-    """What is known of a model type; of one that is not in the table, that it can be shown images."""
+    """Return what is known of a model type; of one that is not in the table, that it can be shown images."""
     return FAMILIES.get(model_type, ANY_OTHER)
 
 
 def way_of(model_type: str, way: str | None) -> Way:
-    """A way that was asked for, or the one that the makers document.
+    """Check a way that was asked for; without one, return what the makers document.
 
     Raises:
-        ValueError: no such way, or one that does not suit the family.
+        ValueError: if there is no such way, or if it does not suit the family.
     """
     family = family_of(model_type)
     if way is None:
@@ -172,7 +172,7 @@ def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, re
         resized: (width, height) to which the model's processor resizes the image, where the convention needs it.
 
     Raises:
-        ValueError: the way takes fewer regions.
+        ValueError: if the way takes fewer regions.
     """
     family = family_of(model_type)
     if len(regions) > 1 and way in ("crop", "context") and not family.several_images:
@@ -188,10 +188,10 @@ def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, re
 
 
 def task_of(question: str, way: Way, model_type: str) -> str | None:
-    """How a task is told to the model, with `{region}` for the box; None where it takes free questions.
+    """Return how a task is told to the model, with `{region}` for the box; None if it takes free questions.
 
     Raises:
-        ValueError: the question is none of the family's tasks.
+        ValueError: if the question is none of the family's tasks.
     """
     tasks = family_of(model_type).tasks if way == "native" else {}
     if not tasks:
@@ -207,7 +207,7 @@ def task_of(question: str, way: Way, model_type: str) -> str | None:
 
 
 def default_question(way: Way, model_type: str) -> str:
-    """What `describe` asks of each region."""
+    """Return what `describe` asks about each region."""
     tasks = family_of(model_type).tasks if way == "native" else {}
     return next(iter(tasks), DEFAULT_QUESTION)
 
@@ -217,15 +217,15 @@ def _plain(question: str) -> str:
 
 
 def convention_of(model_type: str, way: Way) -> Convention | None:
-    """The row of the table that a way uses; None for those that draw and crop."""
+    """Return the row of the table that a way uses; None for those that draw and crop."""
     return CONVENTIONS.get(model_type) if way in ("text", "native") else None
 
 
 def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> list[tuple[str, bool]]:
-    """A question as it is told, in pieces (words, whether this package wrote them).
+    """Split a question as it is told into pieces (words, whether this package wrote them).
 
     Raises:
-        ValueError: the family answers tasks alone, and this is none.
+        ValueError: if the family answers tasks only, and this is none.
     """
     task = task_of(question, way, model_type)
     if task is None:
@@ -234,9 +234,16 @@ def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> l
 
 
 def check_question(question: str, regions: int, way: Way, model_type: str) -> None:
-    """Raises ValueError for a question that the family cannot take, before anything runs.
+    """Check that the family can take a question, before anything runs.
 
-    regions: how many the conversation has, those that come with the question included.
+    Args:
+        question: with `<regionN>`.
+        regions: how many the conversation has, including those that come with the question.
+        way: how they are told.
+        model_type: of the model.
+
+    Raises:
+        ValueError: if it cannot.
     """
     if task_of(question, way, model_type) is not None and regions != 1:
         raise ValueError(

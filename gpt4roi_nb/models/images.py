@@ -45,7 +45,7 @@ class PreparedImage:
 
 
 def digest_of(image: Image.Image) -> str:
-    """A name for an image's pixels."""
+    """Return a name for an image's pixels."""
     return hashlib.sha256(str(image.size).encode() + image.tobytes()).hexdigest()
 
 
@@ -72,7 +72,7 @@ def prepare(processor: Any, format: str, image: Image.Image) -> PreparedImage:
 
 
 def resized_size(processor: Any, image: PreparedImage) -> Size | None:
-    """(width, height) to which the processor resized an image; None where it does not keep the ratio by patches."""
+    """Return the (width, height) to which the processor resized an image; None if it resizes to a fixed square."""
     grid = image.values.get("image_grid_thw")
     if grid is None:
         return None
@@ -82,7 +82,7 @@ def resized_size(processor: Any, image: PreparedImage) -> Size | None:
 
 
 def encode(model: Any, image: PreparedImage) -> Any:
-    """The features of an image, as `get_image_features` returns them."""
+    """Encode an image: its features, as `get_image_features` returns them."""
     values = {
         key: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
         for key, value in image.values.items()
@@ -94,7 +94,7 @@ def encode(model: Any, image: PreparedImage) -> Any:
 
 
 def together(features: Sequence[Any]) -> Any:
-    """The features of several images as those of one call."""
+    """Join the features of several images to those of one call."""
     if len(features) == 1:
         return features[0]
     joined: dict[str, Any] = {"pooler_output": _joined([one.pooler_output for one in features])}
@@ -127,7 +127,7 @@ class SessionImages:
         self._features: OrderedDict[tuple[str, int], Any] = OrderedDict()
 
     def prepared(self, image: Image.Image) -> PreparedImage:
-        """An image as the model's processor prepares it."""
+        """Return an image as the model's processor prepares it."""
         digest = digest_of(image)
         if digest not in self._prepared:
             self._prepared[digest] = prepare(self._loaded.processor, self._format, image)
@@ -135,7 +135,7 @@ class SessionImages:
 
     @torch.inference_mode()
     def features(self, images: Sequence[PreparedImage]) -> Any:
-        """The features of several images; None where the model does not take any."""
+        """Return the features of several images; None if the model does not take any."""
         version = self._loaded.weights_version
         with self._loaded.inference() as model:
             if not takes_features(model):
@@ -149,7 +149,7 @@ class SessionImages:
             return together(found)
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._prepared.clear()
         self._features.clear()
 

@@ -53,6 +53,7 @@ def load_model(
         ImportError: if a package is missing that the model or quantization needs; the message names it.
 
     Examples:
+        >>> from gpt4roi_nb import load_model
         >>> model = load_model(device="cpu")
         >>> print(model.capabilities)
         free question, several regions, follow ups, likelihood, attention, roi features

@@ -45,8 +45,17 @@ class LoadedFamily(LoadedModel):
     """
 
     def __init__(self, model: Any, processor: Any, way: str | None = None, source: str = "") -> None:
-        """way: of `ways.WAYS`; None takes what the model's makers document. Raises ValueError for one that does not
-        suit the model."""
+        """Join a model with what is known of its family.
+
+        Args:
+            model: of transformers.
+            processor: its own.
+            way: one of `ways.WAYS`; None takes what the model's makers document.
+            source: where it was loaded from.
+
+        Raises:
+            ValueError: if the way does not suit the model.
+        """
         super().__init__(model, processor, source)
         self.model_type: str = model.config.model_type
         self.way: Way = way_of(self.model_type, way)
@@ -101,11 +110,11 @@ class LoadedFamily(LoadedModel):
         return f"{self.model_type} from {self.source or 'memory'}, told a region by {how}; {status}; {often}{again}"
 
     def images(self) -> SessionImages:
-        """A store for a session's images."""
+        """Make a store for a session's images."""
         return SessionImages(self, self.family.format)
 
     def point(self, images: SessionImages, whole: Image.Image, regions: Regions) -> Pointing:
-        """How regions, by number, of an image are told to the model."""
+        """Return how regions of an image, by number, are told to the model."""
         convention = convention_of(self.model_type, self.way)
         resized = None
         if convention is not None and convention.frame == "resized":
@@ -115,7 +124,7 @@ class LoadedFamily(LoadedModel):
     def prompt(
         self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
     ) -> PromptedPrompt:
-        """A conversation in tokens.
+        """Tokenize a conversation.
 
         Args:
             images: the session's.
@@ -124,7 +133,7 @@ class LoadedFamily(LoadedModel):
             regions: by number, pixel xyxy, checked.
 
         Raises:
-            ValueError: turns out of order, or one that the model cannot take.
+            ValueError: for turns out of order, or one that the model cannot take.
         """
         check_turns(turns)
         pointing = self.point(images, whole, regions)

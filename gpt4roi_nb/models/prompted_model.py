@@ -27,12 +27,28 @@ class PromptedModel(LoadedFamily):
         source: where it was loaded from.
         family: what is known of models of its kind.
         way: how a box is told to it.
+
+    Examples:
+        >>> from gpt4roi_nb import load_model
+        >>> model = load_model("Qwen/Qwen3-VL-2B-Instruct", regions="draw")  # doctest: +SKIP
+        >>> model.render("kitchen.jpg", "What is <region1>?", [(40, 30, 210, 180)]).text  # doctest: +SKIP
+        'What is the object within the red rectangle?'
+
+        What a model would be told needs no weights:
+
+        >>> from PIL import Image
+        >>> from gpt4roi_nb.models import render_without_weights
+        >>> image = Image.new("RGB", (64, 64))
+        >>> told = render_without_weights(None, "full+crop", image, "What is <region1>?", [(8, 8, 48, 56)])
+        >>> told.text, [shown.size for shown in told.images]
+        ('What is the object in image 2?', [(64, 64), (40, 48)])
     """
 
     def session(self, image: ImageLike) -> PromptedSession:
-        """A conversation about an image.
+        """Begin a conversation about an image.
 
-        image: as `GPT4RoI.session` takes it; boxes refer to the upright image at its original size.
+        Args:
+            image: as `GPT4RoI.session` takes it; boxes refer to the upright image at its original size.
         """
         return PromptedSession(self, image)
 

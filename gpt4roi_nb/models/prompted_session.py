@@ -39,12 +39,25 @@ class PromptedSession(RegionSession):
     It is asked as a `RegionSession` is, with the same grammar, checks and locks. The image is encoded once where the
     model takes features. Keys and values are kept for a follow-up as long as what the model is shown stays the same: a
     new region that is drawn or cut out makes another prompt from its first image on.
+
+    Examples:
+        >>> from gpt4roi_nb import load_model
+        >>> session = load_model("Qwen/Qwen3-VL-2B-Instruct").session("kitchen.jpg")  # doctest: +SKIP
+        >>> answer = session.ask("What is <region1>?", boxes=[(40, 30, 210, 180)])  # doctest: +SKIP
+        >>> print(answer.told)  # doctest: +SKIP
+        What is [63, 63, 328, 375]?
     """
 
     _loaded: LoadedFamily
 
     def __init__(self, loaded: LoadedFamily, image: ImageLike, images: SessionImages | None = None) -> None:
-        """images: those of another session about the same image, to share what was encoded."""
+        """Begin a conversation.
+
+        Args:
+            loaded: the model.
+            image: as `PromptedModel.session` takes it.
+            images: those of another session about the same image, to share what was encoded.
+        """
         self._images = loaded.images() if images is None else images
         super().__init__(loaded, image)
 

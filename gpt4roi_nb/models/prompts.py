@@ -47,7 +47,7 @@ class PromptedPrompt:
 
 
 def build(format: str, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
-    """A conversation as a family's processor would write it.
+    """Tokenize a conversation as a family's processor would write it.
 
     Args:
         format: of `families.Family`.
@@ -56,7 +56,7 @@ def build(format: str, processor: Any, turns: Turns, expansions: Sequence[Sequen
         expansions: the ids that stand for each image.
 
     Raises:
-        ValueError: a text is no valid text, or the template cannot write this conversation.
+        ValueError: if a text is not valid, or the template cannot write this conversation.
     """
     for index, (_, pieces) in enumerate(turns):
         if any(HALF_CHARACTER.search(words) for words, _ in pieces):
@@ -212,7 +212,7 @@ def _rendered(processor: Any, roles: Sequence[str], images: int) -> list[str]:
 
 
 def end_of_turn(format: str, processor: Any) -> str:
-    """The token that ends an answer."""
+    """Return the token that ends an answer."""
     tokenizer = processor.tokenizer
     if format == "chat":
         for piece, is_token in cut_at_tokens(_rendered(processor, ["user", "assistant"], 1)[-1], tokenizer):

@@ -165,7 +165,7 @@ class PrefixReader(CausalReader):
 class KosmosReader:
     """Kosmos-2: its text model takes features and their places."""
 
-    attention_mask = None
+    attention_mask: Tensor | None = None
 
     def __init__(self, model: Any, prompts: Sequence[PromptedPrompt], start: int, features: Any) -> None:
         self.begin = torch.tensor([prompt.input_ids[start:] for prompt in prompts], device=model.device)
@@ -191,7 +191,7 @@ class KosmosReader:
 class FlorenceReader:
     """Florence-2: an encoder reads image and task, a decoder begins its own text."""
 
-    attention_mask = None
+    attention_mask: Tensor | None = None
 
     def __init__(self, model: Any, prompts: Sequence[PromptedPrompt], start: int, features: Any) -> None:
         first = model.config.text_config.decoder_start_token_id

@@ -20,7 +20,7 @@ _HEAD = "lm_head"
 
 
 def skeleton(config: PreTrainedConfig) -> nn.Module | None:
-    """The model without its numbers; None for a class that cannot be built so."""
+    """Build a model without its numbers; return None for a class that cannot be built so."""
     try:
         with torch.device("meta"):
             return AutoModelForImageTextToText.from_config(copy.deepcopy(config), trust_remote_code=False)
@@ -29,7 +29,7 @@ def skeleton(config: PreTrainedConfig) -> nn.Module | None:
 
 
 def not_quantised(model: nn.Module) -> list[str]:
-    """Names of the modules outside the language model, and of the head: these stay as they are, as in a GPT4RoI."""
+    """Return the names of modules outside the language model, and of the head: as in a GPT4RoI, they stay."""
     names: list[str] = []
 
     def search(module: nn.Module, prefix: str) -> bool:
@@ -45,7 +45,7 @@ def not_quantised(model: nn.Module) -> list[str]:
 
 
 def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: str | None) -> int:
-    """Bytes of the weights once the model is loaded. model: a `skeleton`, or any that is not quantised."""
+    """Return the bytes of the weights once the model is loaded. model: a `skeleton`, or any that is not quantised."""
     total = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     if quantization is None:
         return total
@@ -55,7 +55,7 @@ def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: str | None)
 
 
 def language_linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The matrices that `quantization` turns into 8 or 4 bits, by name."""
+    """Return the matrices that `quantization` turns into 8 or 4 bits, by name."""
     skipped = tuple(not_quantised(model))
     return {
         name: module
@@ -65,7 +65,7 @@ def language_linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def session_bytes(config: PreTrainedConfig, dtype: torch.dtype, weights: int) -> int:
-    """Bytes of keys and values of SESSION_TOKENS, and the headroom of a GPT4RoI's session (at most the weights)."""
+    """Return the bytes of keys and values of SESSION_TOKENS, and of a GPT4RoI's headroom (at most the weights)."""
     text: Any = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -36,6 +36,13 @@ def render_without_weights(
     Raises:
         ValueError: for bad boxes, references that do not match them, or a way or a question that the model cannot take.
         OSError: if there is no such checkpoint.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from gpt4roi_nb.models import render_without_weights
+        >>> image = Image.new("RGB", (64, 64))
+        >>> render_without_weights(None, "draw", image, "What is <region1>?", [(8, 8, 40, 40)]).text
+        'What is the object within the red rectangle?'
     """
     whole, text = load_image(image), read_references(text, 0)
     given: dict[int, Box] = {

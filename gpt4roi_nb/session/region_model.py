@@ -15,7 +15,7 @@ from gpt4roi_nb.session.conversation import Answer
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model can do. What it cannot is refused in words before anything runs.
+    """What a model can do. What it cannot do is refused in words, before anything runs.
 
     Attributes:
         free_question: it takes any question, not tasks alone.
@@ -81,13 +81,13 @@ class RegionModel(Protocol):
         """What it can do."""
 
     def fingerprint(self) -> str:
-        """A hash of the weights as they are in memory."""
+        """Return a hash of the weights as they are in memory."""
 
     def session(self, image: ImageLike) -> Any:
-        """A conversation about an image: `ask`, `stream`, `describe`, `undo`, `reset`, `regions`, `history`, `save`."""
+        """Begin a conversation: `ask`, `stream`, `describe`, `undo`, `reset`, `save`, `render`, `regions`, `history`."""
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
-        """What the model would really be told."""
+        """Return what the model would be told."""
 
     def answers(
         self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16
@@ -95,7 +95,7 @@ class RegionModel(Protocol):
         """Answer many questions greedily, in batches."""
 
     def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
-        """Natural log-probabilities of each option as the whole answer."""
+        """Return the natural log-probability of each option as the whole answer."""
 
 
 def needs_gpt4roi(loaded: object, what: str) -> None:

@@ -31,7 +31,7 @@ class Pointing:
     lead: str = ""
 
     def pieces(self, text: str) -> list[tuple[str, bool]]:
-        """A text in pieces (words, whether the way wrote them), with mentions in the place of `<regionN>`.
+        """Split a text into pieces (words, whether the way wrote them), with mentions in the place of `<regionN>`.
 
         A reference to a region that was not given stays as it is.
         """
@@ -48,5 +48,5 @@ class Pointing:
         return [piece for piece in found if piece[0]]
 
     def written(self, text: str) -> str:
-        """A text as the model reads it."""
+        """Return a text as the model reads it."""
         return "".join(words for words, _ in self.pieces(text))
