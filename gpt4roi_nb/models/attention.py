@@ -169,7 +169,8 @@ def attention_modules(model: Any) -> list[nn.Module]:
     elif model.config.model_type == "florence2":
         layers, name = model.model.language_model.decoder.layers, "encoder_attn"
     else:
-        language = getattr(getattr(model, "model", None), "language_model", None)
+        inner = getattr(model, "model", None)
+        language = getattr(inner, "language_model", getattr(inner, "text_model", None))
         layers, name = getattr(language, "layers", ()), "self_attn"
     found: list[nn.Module] = [getattr(layer, name) for layer in layers if hasattr(layer, name)]
     return found if len(found) == len(layers) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from gpt4roi_nb.models.attention import PromptedReplay, attention_modules
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.families import Family, check_question, convention_of, family_of, pieces_of, point, way_of
 from gpt4roi_nb.models.images import SessionImages, resized_size, takes_features
+from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import keeps_prefixes
 from gpt4roi_nb.models.ways import Pointing, Regions, Way
@@ -42,6 +44,7 @@ class LoadedFamily(LoadedModel):
         source: where it was loaded from.
         family: what is known of models of its kind.
         way: how a box is told to it.
+        differs: in which way prompts differ from those of the processor itself; "" where they are the same.
     """
 
     def __init__(self, model: Any, processor: Any, way: str | None = None, source: str = "") -> None:
@@ -54,13 +57,17 @@ class LoadedFamily(LoadedModel):
             source: where it was loaded from.
 
         Raises:
-            ValueError: if the way does not suit the model.
+            ValueError: if the way does not suit the model, or if its class shows images in a way that is not known.
         """
         super().__init__(model, processor, source)
         self.model_type: str = model.config.model_type
+        check_class(model, processor)
         self.way: Way = way_of(self.model_type, way)
         self.family: Family = family_of(self.model_type)
         self._format = _Format(processor.tokenizer, end_of_turn(self.family.format, processor))
+        self.differs = differs(self.family.format, processor)
+        if self.differs:
+            warnings.warn(f"{self.model_type}: {self.differs}", stacklevel=3)
 
     @property
     def answer_format(self) -> AnswerFormat:
@@ -107,7 +114,8 @@ class LoadedFamily(LoadedModel):
             else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
         )
         again = "" if keeps_prefixes(self.model_type) else "; every question is read whole"
-        return f"{self.model_type} from {self.source or 'memory'}, told a region by {how}; {status}; {often}{again}"
+        told = f"{self.model_type} from {self.source or 'memory'}, told a region by {how}; {status}; {often}{again}"
+        return f"{told}; {self.differs}" if self.differs else told
 
     def images(self) -> SessionImages:
         """Make a store for a session's images."""

@@ -81,8 +81,7 @@ def _chat(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence
                 shown += 1
                 if shown > len(expansions):
                     raise ValueError(f"the chat template shows more images than the {len(expansions)} that there are")
-                for token in tokenizer.convert_ids_to_tokens(list(expansions[shown - 1])):
-                    parts.add_token(token, f"image{shown}")
+                _add_image(parts, expansions[shown - 1], f"image{shown}", tokenizer)
             elif is_token:
                 parts.add_token(piece, ends)
                 ends = "marks"  # only the first ends the answer
@@ -163,6 +162,21 @@ def _with_answer(parts: PromptParts, tokenizer: PreTrainedTokenizerBase, turns: 
         _add(parts, turns[1][1], "answer1", tokenizer)
         parts.add_token(str(tokenizer.eos_token), "answer1")
     return _encoded(parts, tokenizer, turns)
+
+
+def _add_image(parts: PromptParts, ids: Sequence[int], span: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """What stands for an image: its tokens, and text between them, which joins the text around it as any text does."""
+    added = tokenizer.added_tokens_decoder
+    run: list[int] = []
+    for token_id in [*ids, None]:
+        if token_id is not None and token_id not in added:
+            run.append(token_id)
+            continue
+        if run:
+            parts.add(tokenizer.decode(run, clean_up_tokenization_spaces=False), span)
+            run = []
+        if token_id is not None:
+            parts.add_token(added[token_id].content, span)
 
 
 def _add(parts: PromptParts, pieces: Pieces, span: str, tokenizer: PreTrainedTokenizerBase) -> None:

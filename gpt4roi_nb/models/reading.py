@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from gpt4roi_nb.inference.decode import Read, masked_positions
 from gpt4roi_nb.models.families import FAMILIES
 from gpt4roi_nb.models.prompts import PromptedPrompt
 
+_KINDS = ("token_type_ids", "mm_token_type_ids")
 _OWN_READERS = ("kosmos-2", "florence2", "paligemma")
 
 
@@ -82,6 +84,9 @@ class CausalReader:
         images = [image for prompt in prompts for image in prompt.shown]
         has_images = any(place >= 0 for prompt in prompts for place in prompt.images[start:])
         self._shown = _of_images(features, images) if has_images else {}
+        # Where a family's prompt looks both ways within an image (Gemma 3), it is told which tokens are an image's.
+        own_kinds = [name for name in _KINDS if name in inspect.signature(type(model).forward).parameters]
+        self._kinds = own_kinds[:1] if has_images and not hasattr(model.model, "get_rope_index") else []
         self._length = start + self.begin.shape[1]
         # Positions in three dimensions, as in Qwen2-VL and what came after it: an image takes fewer than it has tokens.
         self._positions: Tensor | None = None
@@ -111,7 +116,8 @@ class CausalReader:
             self._positions, self._after = self._positions[:, rows], self._after[rows]
 
     def _prompt_options(self, model: Any, input_ids: Tensor) -> dict[str, Any]:
-        return {name: _on(model, value) for name, value in self._shown.items()}
+        kinds = {name: (input_ids == model.config.image_token_id).long() for name in self._kinds}
+        return {name: _on(model, value) for name, value in self._shown.items()} | kinds
 
     def _placed(self, known: int, rows: int, count: int) -> Tensor:
         """(3, B, count) positions of the tokens from `known` on."""

@@ -1,0 +1,69 @@
+"""Whether a model can be asked through this package: its class, and prompts that are those of its own processor."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from jinja2 import TemplateError
+from PIL import Image
+
+from gpt4roi_nb.models.families import FAMILIES, family_of
+from gpt4roi_nb.models.images import prepare
+from gpt4roi_nb.models.prompts import build
+
+_QUESTION = "What is this?"
+_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def check_class(model: Any, processor: Any) -> None:
+    """Check that a model reads images in the place of tokens, and that its cache is keys and values.
+
+    Raises:
+        ValueError: if it does not; the message says what is missing.
+    """
+    config, kind = model.config, model.config.model_type
+    text = config.get_text_config(decoder=True)
+    others = set(getattr(text, "layer_types", None) or ()) - _LAYERS
+    lacking = ""
+    if getattr(config, "is_encoder_decoder", False) and kind not in FAMILIES:
+        lacking = "it has an encoder and a decoder"
+    elif others:
+        lacking = f"it has layers of another kind ({', '.join(sorted(others))}), whose state cannot be cut back"
+    elif kind not in FAMILIES and "mm_encoder_outputs" not in inspect.signature(type(model).forward).parameters:
+        lacking = "its class does not put features of images in the place of tokens"
+    elif family_of(kind).format == "chat":
+        if not isinstance(getattr(processor, "image_token", None), str):
+            lacking = "its processor has no token for an image"
+        elif not getattr(processor, "chat_template", None):
+            lacking = "its processor has no chat template (that of a base model may lack one; take the instructed one)"
+    if lacking:
+        raise ValueError(f"{kind} cannot be asked through this package: {lacking}")
+
+
+def differs(format: str, processor: Any) -> str:
+    """Compare a prompt with what the processor itself writes; return in words how it differs, "" if it does not.
+
+    format: of `Family`. Families with a format of their own are compared by the tests alone.
+    """
+    if format != "chat":
+        return ""
+    image = Image.new("RGB", (64, 48), "grey")
+    mine = build(format, processor, [("user", [(_QUESTION, False)])], [prepare(processor, format, image).ids])
+    content = [{"type": "image", "image": image}, {"type": "text", "text": _QUESTION}]
+    try:
+        own = processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    except (TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        return f"its prompts could not be compared with the processor's own ({type(error).__name__}: {error})"
+    ids = own["input_ids"][0].tolist()
+    if ids == mine.input_ids:
+        return ""
+    unequal = [place for place, (one, other) in enumerate(zip(ids, mine.input_ids, strict=False)) if one != other]
+    same = unequal[0] if unequal else min(len(ids), len(mine.input_ids))
+    return f"its prompts differ from the processor's own from token {same} on, so that answers may be worse"
