@@ -2,6 +2,7 @@
 
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.region_model import Question
 from gpt4roi_nb.session.region_session import RegionSession
 
-__all__ = ["Answer", "GPT4RoI", "Region", "RegionSession", "Turn"]
+__all__ = ["Answer", "GPT4RoI", "Question", "Region", "RegionSession", "Turn"]

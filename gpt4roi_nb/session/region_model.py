@@ -47,6 +47,16 @@ class Question:
         image: as `session` takes it.
         text: with `<regionN>` for each box.
         boxes: (N, 4) pixel xyxy in the original image.
+
+    Examples:
+        >>> from gpt4roi_nb import GPT4RoI
+        >>> from gpt4roi_nb.data.scenes import make_scene
+        >>> from gpt4roi_nb.session import Question
+        >>> scene = make_scene(5)
+        >>> questions = [Question(scene.image, "What colour is <region1>?", [thing.box]) for thing in scene.objects[:3]]
+        >>> answers = GPT4RoI.from_pretrained(device="cpu").answers(questions, max_new_tokens=4)
+        >>> print(answers[0], len(answers))
+        red 3
     """
 
     image: ImageLike
@@ -84,7 +94,7 @@ class RegionModel(Protocol):
         """Return a hash of the weights as they are in memory."""
 
     def session(self, image: ImageLike) -> Any:
-        """Begin a conversation: `ask`, `stream`, `describe`, `undo`, `reset`, `save`, `render`, `regions`, `history`."""
+        """Begin a conversation: `ask`, `stream`, `describe`, `undo`, `reset`, `save`, `render`, `history`."""
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
         """Return what the model would be told."""
