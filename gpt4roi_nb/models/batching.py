@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -22,9 +21,10 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import Reader, cache_for, keeps_prefixes, reader_of, takes_padding
+from gpt4roi_nb.session.conversation import Answer
 
 # What becomes of an answer: its row, its prompt, the reused tokens, and seconds.
-Keep = Callable[[StreamingDetokenizer, PromptedPrompt, int, float], Any]
+Keep = Callable[[StreamingDetokenizer, PromptedPrompt, int, float], Answer]
 
 
 def write_batches(
@@ -37,7 +37,8 @@ def write_batches(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     stop: threading.Event | None = None,
-) -> Iterator[list[Any]]:
+    partial: bool = False,
+) -> Iterator[list[Answer]]:
     """Answer prompts batch by batch, in their order.
 
     Prompts of one batch are read together if they are of equal length, or if the family takes padding; what all of
@@ -52,23 +53,25 @@ def write_batches(
         max_new_tokens: the most tokens per answer.
         sampling: how tokens are chosen; one generator serves all batches.
         stop: an event after which no further batch begins; unfinished answers of the current one are `stopped`.
+        partial: whether an interrupt does as `stop`; otherwise it raises KeyboardInterrupt.
 
     Yields:
         What `keep` returned for each prompt of a batch.
     """
     generator = sampling.generator(loaded.device)
 
-    def work(part: slice) -> list[Any]:
+    def work(part: slice) -> list[Answer]:
         if stop is not None and stop.is_set():
             return []
         several = prompts[part]
-        made: list[Any] = [None] * len(several)
+        made: dict[int, Answer] = {}
         for places in _together(several, takes_padding(loaded.model.config.model_type)):
             some = [several[place] for place in places]
-            rows = _write(loaded, images, some, keep, max_new_tokens, sampling, generator, stop)
-            for place, row in zip(places, rows, strict=True):
-                made[place] = row
-        return made
+            rows = _write(loaded, images, some, keep, max_new_tokens, sampling, generator, stop, partial)
+            made |= dict(zip(places, rows, strict=True))
+            if any(row.stopped for row in rows):
+                break
+        return [made[place] for place in sorted(made)]
 
     if not prompts:
         return
@@ -76,6 +79,8 @@ def write_batches(
         if not made:
             return
         yield made
+        if any(answer.stopped for answer in made):
+            return
 
 
 def _together(prompts: Sequence[PromptedPrompt], padded: bool) -> list[list[int]]:
@@ -96,11 +101,13 @@ def _write(
     sampling: Sampling,
     generator: torch.Generator | None,
     stop: threading.Event | None,
-) -> list[Any]:
+    partial: bool,
+) -> list[Answer]:
     started = time.perf_counter()
     reader, cache, shared = read_together(loaded, images, prompts)
     rows = detokenizers(loaded, len(prompts))
-    with contextlib.suppress(KeyboardInterrupt):  # what was written is kept, as with a stop
+    # What was written is kept, as with a stop.
+    with contextlib.suppress(KeyboardInterrupt) if partial else contextlib.nullcontext():
         for _ in decode(
             loaded,
             rows,

@@ -193,6 +193,7 @@ class PromptedSession(RegionSession):
                     max_new_tokens=max_new_tokens,
                     sampling=sampling,
                     stop=stop,
+                    partial=True,
                 ):
                     answers += batch
                     bar.update(len(batch))

@@ -173,7 +173,7 @@ def _add_image(parts: PromptParts, ids: Sequence[int], span: str, tokenizer: Pre
             run.append(token_id)
             continue
         if run:
-            parts.add(tokenizer.decode(run, clean_up_tokenization_spaces=False), span)
+            parts.add(str(tokenizer.decode(run, clean_up_tokenization_spaces=False)), span)
             run = []
         if token_id is not None:
             parts.add_token(added[token_id].content, span)

@@ -134,6 +134,27 @@ def test_memory_that_runs_out_makes_batches_smaller(monkeypatch: pytest.MonkeyPa
     assert len(found) == 4
 
 
+def test_an_interrupt_ends_many_questions_and_keeps_what_was_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("kosmos-2")
+    written: list[int] = []
+    own = reading.KosmosReader.__call__
+
+    def interrupted(self: reading.KosmosReader, *given: object) -> torch.Tensor:
+        written.append(len(given[1]))
+        if len(written) == 3:  # the second token of the second batch
+            raise KeyboardInterrupt
+        return own(self, *given)
+
+    monkeypatch.setattr(reading.KosmosReader, "__call__", interrupted)
+    session = model.session(WIDE)
+    with pytest.warns(UserWarning, match="stopped after 1 of 3 regions; 1 more were begun"):
+        found = session.describe([BOX, OTHER, BOX], max_new_tokens=1, batch_size=1)
+    assert [answer.stopped for answer in found] == [False, True]
+    written.clear()
+    with pytest.raises(KeyboardInterrupt):
+        model.answers(questions_of(model), max_new_tokens=4, batch_size=2)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_options_together_are_as_likely_as_each_alone(name: str) -> None:
     model = loaded(name)
