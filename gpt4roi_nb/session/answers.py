@@ -65,8 +65,8 @@ def _check(loaded: LoadedModel, number: int, question: Question) -> _Checked:
 def _write(loaded: LoadedModel, batch: Sequence[_Checked], max_new_tokens: int) -> list[Answer]:
     started = time.perf_counter()
     images = {id(one.image): one.image for one in batch}  # one that comes again is encoded once
-    picture = loaded.processor.image_processor.picture
-    shared = SharedOpening(loaded, torch.stack([picture(image) for image in images.values()]).to(loaded.device))
+    pixels = loaded.processor.image_processor.pixels
+    shared = SharedOpening(loaded, torch.stack([pixels(image) for image in images.values()]).to(loaded.device))
     places = list(images)
     read = shared.read(
         [one.prompt for one in batch], [places.index(id(one.image)) for one in batch], [one.boxes for one in batch]
