@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2Model
 
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.conventions import Size
@@ -88,6 +87,8 @@ def encode(model: Any, image: PreparedImage) -> Any:
         for key, value in image.values.items()
     }
     if model.config.model_type == "kosmos-2":  # has them in the class without a head alone
+        from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2Model
+
         return Kosmos2Model.get_image_features(model, **values)
     holder = model if hasattr(model, "get_image_features") else model.model  # of some classes only the inner model
     return holder.get_image_features(**values)
