@@ -1,6 +1,6 @@
 """Small annotation files in the form of the real ones, made by hand, with all their traps.
 
-Each function writes a file and its pictures below a folder, and returns what `load` takes.
+Each function writes a file and its images below a folder, and returns what `load` takes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Given(NamedTuple):
     options: dict[str, Any]
 
 
-def pictures(folder: Path, *names: str) -> Path:
+def image_files(folder: Path, *names: str) -> Path:
     for name in names:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,12 @@ def coco(folder: Path) -> Given:
         "images": [image_entry(9, "000000000009.jpg"), image_entry(11, "000000000011.jpg")],
         "categories": [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}],
     }  # fmt: skip
-    images = pictures(folder / "train2017", "000000000009.jpg", "000000000011.jpg")
+    images = image_files(folder / "train2017", "000000000009.jpg", "000000000011.jpg")
     return Given("coco", write(folder / "instances_train2017.json", content), images, {})
 
 
 def panoptic(folder: Path) -> Given:
-    """COCO's panoptic file: an annotation a picture, with all its segments, one of them a crowd."""
+    """COCO's panoptic file: an annotation per image, with all its segments, one of them a crowd."""
     segments = [
         {"id": 101, "category_id": 1, "bbox": [1, 2, 10, 20], "iscrowd": 0, "area": 150},
         {"id": 102, "category_id": 184, "bbox": [0, 20, 64, 28], "iscrowd": 0, "area": 900},
@@ -70,7 +70,7 @@ def panoptic(folder: Path) -> Given:
         "annotations": [{"image_id": 9, "file_name": "000000000009.png", "segments_info": segments}],
         "categories": [{"id": 1, "name": "person", "isthing": 1}, {"id": 184, "name": "tree-merged", "isthing": 0}],
     }
-    images = pictures(folder / "train2017", "000000000009.jpg")
+    images = image_files(folder / "train2017", "000000000009.jpg")
     return Given("coco", write(folder / "panoptic_train2017.json", content), images, {"name": "panoptic"})
 
 
@@ -82,7 +82,7 @@ def lvis(folder: Path) -> Given:
         "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [1.5, 2, 10, 20]}],
         "categories": [{"id": 3, "name": "water_bottle_(sports)"}],
     }
-    images = pictures(folder / "coco", "val2017/000000000007.jpg")
+    images = image_files(folder / "coco", "val2017/000000000007.jpg")
     return Given("coco", write(folder / "lvis_v1_val.json", content), images, {"name": "lvis"})
 
 
@@ -101,7 +101,7 @@ def refcoco(folder: Path) -> Given:
             {"id": 1, "image_id": 1, "bbox": [40, 2, 10, 20], "iscrowd": 0, "tokens_positive": [[0, 5]]},
         ],
     }
-    images = pictures(folder / "train2014", name)
+    images = image_files(folder / "train2014", name)
     return Given("refcoco", write(folder / "finetune_refcoco+_train.json", content), images, {})
 
 
@@ -128,7 +128,7 @@ def unc_refs(folder: Path) -> Given:
         "categories": [{"id": 1, "name": "person"}],
     }
     options = {"instances": write(folder / "instances.json", instances), "split": "train"}
-    return Given("refcoco", file, pictures(folder / "train2014", name), options)
+    return Given("refcoco", file, image_files(folder / "train2014", name), options)
 
 
 def flickr(folder: Path) -> Given:
@@ -142,7 +142,7 @@ def flickr(folder: Path) -> Given:
             {"id": 2, "image_id": 3, "bbox": [51, 2, 5, 6], "tokens_positive": [[19, 27]]},
         ],
     }
-    images = pictures(folder / "flickr30k-images", "10001.jpg")
+    images = image_files(folder / "flickr30k-images", "10001.jpg")
     return Given("flickr30k", write(folder / "final_flickr_separateGT_train.json", content), images, {})
 
 
@@ -156,17 +156,17 @@ def vg_train(folder: Path) -> Given:
             {"id": 1, "image_id": 2, "bbox": [4, 2, 30, 20], "category_id": 1, "caption": "bckground", "iscrowd": 0},
         ],
     }
-    return Given("visual_genome", write(folder / "train.json", content), pictures(folder / "VG_100K", "2.jpg"), {})
+    return Given("visual_genome", write(folder / "train.json", content), image_files(folder / "VG_100K", "2.jpg"), {})
 
 
 def vg_regions(folder: Path) -> Given:
-    """The original: keys in any order, trailing blanks, a box that leaves the picture, whose size it does not say."""
+    """The original: keys in any order, trailing blanks, a box that leaves the image, whose size it does not say."""
     regions = [
         {"region_id": 1, "width": 40, "height": 38, "image_id": 2, "phrase": "shade along the street ", "y": 3, "x": 5},
         {"phrase": "a clock", "x": 50, "y": 30, "height": 90, "width": 90, "image_id": 2, "region_id": 2},
     ]
     file = write(folder / "region_descriptions.json", [{"regions": regions, "id": 2}])
-    return Given("visual_genome", file, pictures(folder / "VG_100K", "2.jpg"), {})
+    return Given("visual_genome", file, image_files(folder / "VG_100K", "2.jpg"), {})
 
 
 VCR_BOXES = [[0, 0, 10, 10, 0.99], [20, 0, 30, 10, 0.98], [40, 0, 50, 10, 0.97]]
@@ -190,7 +190,7 @@ def vcr_line(**changes: Any) -> dict[str, Any]:
 
 def vcr(folder: Path, rendering: str = "all", lines: list[dict[str, Any]] | None = None) -> Given:
     """An @ in the names, 0-based objects beside an ordinary number, a fifth column in the boxes."""
-    images = pictures(folder / "vcr1images", "lsmdc_1/1_A@0.jpg")
+    images = image_files(folder / "vcr1images", "lsmdc_1/1_A@0.jpg")
     facts = {"boxes": VCR_BOXES, "segms": [[[[0, 0], [1, 1]]]] * 3, "names": ["person", "person", "tie"]}
     write(images / "lsmdc_1/1_A@0.json", facts | {"width": WIDTH, "height": HEIGHT})
     single = vcr_line(annot_id="train-1", answer_choices=[["a"], [[1], "waves", "."], ["b"], ["c"]])
@@ -204,7 +204,7 @@ DETECTED = [[0.5, 0.5, 0.75, 0.75, 0.9], [0, 0, 0.25, 0.5, 0.4], [0, 0, 1, 1, 0.
 
 
 def llava(folder: Path, kind: str = "pkl") -> Given:
-    """The mark of the picture at either end; two conversations under one id; detections in one of three forms."""
+    """The mark of the image at either end; two conversations under one id; detections in one of three forms."""
     name = "000000033471.jpg"
     content = [
         {"id": "000000033471", "image": name, "conversations": [
@@ -226,7 +226,7 @@ def llava(folder: Path, kind: str = "pkl") -> Given:
 
         table = pyarrow.table({"filename": [name], "pred_bboxes": [rows.tolist()], "labels": [[0, 1, 2]]})
         pyarrow.parquet.write_table(table, boxes)
-    images = pictures(folder / "train2017", name)
+    images = image_files(folder / "train2017", name)
     return Given("llava", write(folder / "llava_instruct_150k.json", content), images, {"boxes": boxes})
 
 
@@ -241,7 +241,7 @@ def conversations(folder: Path) -> Given:
         {"id": 2, "image": name, "conversations": [
             {"from": "human", "value": "How many?"}, {"from": "gpt", "value": "Two."}]},
     ]  # fmt: skip
-    return Given("conversations", write(folder / "mine.json", content), pictures(folder / "images", name), {})
+    return Given("conversations", write(folder / "mine.json", content), image_files(folder / "images", name), {})
 
 
 def vcr_single(folder: Path) -> Given:

@@ -11,7 +11,7 @@ import annotation_files
 import numpy as np
 import torch
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import Mixture, load
@@ -24,9 +24,9 @@ PICTURES = 6
 
 
 def records(folder: Path, count: int = 12) -> list[Record]:
-    """Writes the pictures, and returns records of two sources."""
+    """Writes the images, and returns records of two sources."""
     for index in range(PICTURES):
-        Image.fromarray(picture(index)).save(folder / f"{index}.png")
+        Image.fromarray(tiny_image(index)).save(folder / f"{index}.png")
     said = ("a blue cup", "a red cone")
     return [
         Record(
@@ -77,7 +77,7 @@ def mixture(folder: Path, weight: float = 1) -> Mixture:
 
 
 def run(folder: Path, output: Path, *, mixed: bool = False, **options: Any) -> TrainingRun:
-    """mixed: train on `mixture`, whose data know their pictures' folders, and not on `records`."""
+    """mixed: train on `mixture`, whose data know their images' folders, and not on `records`."""
     data, images = (mixture(folder), None) if mixed else (records(folder), folder)
     return train(tiny_gpt4roi(seed=1), data, images, output, **{**OPTIONS, **options})
 

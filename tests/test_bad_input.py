@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.boxes import BoxClippedWarning
 
@@ -24,7 +24,7 @@ def gpt4roi():
 @pytest.fixture
 def session(gpt4roi):
     """A session with one turn and one region; afterwards it must be as it was, and still work."""
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask("What is <region1>?", [BOX], **FEW)
     before = session.history, session.regions
     yield session
@@ -101,7 +101,7 @@ def test_twenty_thousand_characters_are_too_many(nothing_computed, letter):
 
 
 def test_a_conversation_that_grew_too_long_can_be_undone(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask("Tell me about " + "the teapot and " * 20, **FEW)
     with pytest.raises(ValueError, match="shorten the question, undo turns or begin a new conversation"):
         for _ in range(20):
@@ -146,7 +146,7 @@ def test_bad_options_are_explained(nothing_computed, options, words):
     ],
 )
 def test_any_text_is_only_text(gpt4roi, text):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask("What is <region1>?", [BOX], **FEW)
     answer = session.ask(text, **FEW)
     assert session.history[-1].question == text and len(session.regions) == 1
@@ -170,13 +170,13 @@ def test_a_number_without_end_is_refused_with_words(nothing_computed):
 
 
 def test_a_new_region_named_twice_is_one_region(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     answer = session.ask("Is <region1> like <region1>?", [BOX], **FEW)
     assert len(session.regions) == 1 and answer.prompt_tokens > 0
 
 
 def test_a_box_partly_outside_is_clipped_with_a_warning(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     with pytest.warns(BoxClippedWarning):
         session.ask("What is <region1>?", [(-5, -5, 30, 400)], **FEW)
     assert session.regions[0].box == (0, 0, 30, 48)
@@ -186,9 +186,9 @@ def test_a_box_partly_outside_is_clipped_with_a_warning(gpt4roi):
 def test_no_boxes_in_any_form(gpt4roi, boxes):
     if boxes is None:
         with pytest.raises(ValueError, match="boxes"):
-            gpt4roi.session(picture()).ask("How many?", boxes, **FEW)
+            gpt4roi.session(tiny_image()).ask("How many?", boxes, **FEW)
     else:
-        assert gpt4roi.session(picture()).ask("How many?", boxes, **FEW).prompt_tokens > 0
+        assert gpt4roi.session(tiny_image()).ask("How many?", boxes, **FEW).prompt_tokens > 0
 
 
 def test_images_of_one_pixel_and_long_strips(gpt4roi):
@@ -217,6 +217,6 @@ def test_a_bad_image_leaves_no_session(gpt4roi, image, error):
 def test_the_processor_explains_numbers_that_do_not_match(gpt4roi):
     processor = gpt4roi.processor
     with pytest.raises(ValueError, match="names <region2>, but the boxes are those of <region1>"):
-        processor(picture(), "<region1> and <region2>", [BOX])
+        processor(tiny_image(), "<region1> and <region2>", [BOX])
     with pytest.raises(ValueError, match="got 2 images with 1 conversations and 2 sets of boxes"):
-        processor([picture(), picture()], ["Why?"])
+        processor([tiny_image(), tiny_image()], ["Why?"])

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from living import Living
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import GPT4RoIConfig, memory
 from gpt4roi_nb.batches import BatchSize, check_room, less_memory
@@ -27,7 +27,7 @@ def gpt4roi():
 
 @pytest.fixture
 def session(gpt4roi):
-    return gpt4roi.session(picture())
+    return gpt4roi.session(tiny_image())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 from learnable import OPTIONS, losses, records
 from pretended import PARTS, PLACES, on_one_gpu, pretended_gpus
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 from torch import Tensor
 
 from gpt4roi_nb import GPT4RoI, RegionSession
@@ -43,7 +43,7 @@ def gpt4roi(request: pytest.FixtureRequest) -> GPT4RoI:
 
 @pytest.fixture(scope="module")
 def talk(gpt4roi: GPT4RoI) -> RegionSession:
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask(QUESTION, [BOX, OTHER_BOX], **FEW)
     return session
 
@@ -51,7 +51,7 @@ def talk(gpt4roi: GPT4RoI) -> RegionSession:
 @pytest.fixture(scope="module")
 def expected() -> RegionSession:
     """`talk` on the CPU."""
-    session = tiny_gpt4roi(seed=1).session(picture())
+    session = tiny_gpt4roi(seed=1).session(tiny_image())
     session.ask(QUESTION, [BOX, OTHER_BOX], **FEW)
     return session
 
@@ -79,7 +79,7 @@ def same(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
 def test_sessions(gpt4roi: GPT4RoI, tmp_path: Path) -> None:
     answers = []
     for loaded in (gpt4roi, tiny_gpt4roi(seed=1)):
-        session = loaded.session(picture())
+        session = loaded.session(tiny_image())
         answers.append(
             [  # sampling included: its random numbers are of the device
                 session.ask("What is <region1>?", [BOX], **FEW),
@@ -137,7 +137,7 @@ def test_region_features(talk: RegionSession, expected: RegionSession, tmp_path:
 
 def test_the_transformers_way(gpt4roi: GPT4RoI) -> None:
     """`generate` alone, as its own documentation shows it: sampling, beams and a batch."""
-    inputs = gpt4roi.processor(images=[picture()], text=["What is <region1>?"], boxes=[[BOX]], return_tensors="pt")
+    inputs = gpt4roi.processor(images=[tiny_image()], text=["What is <region1>?"], boxes=[[BOX]], return_tensors="pt")
     boxes = [each.to(gpt4roi.device) for each in inputs.pop("boxes")]
     for options in ({"do_sample": True}, {"num_beams": 2}, {}):
         ids = gpt4roi.model.generate(**inputs.to(gpt4roi.device), boxes=boxes, max_new_tokens=4, **options)
@@ -198,7 +198,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_loading(saved: Path, expected: RegionSession, places: dict[str, Any], devices: set[torch.device]) -> None:
     loaded = GPT4RoI.from_pretrained(saved, dtype="float32", **places)
     assert {weight.device for weight in loaded.model.state_dict().values()} == devices
-    answer = loaded.session(picture()).ask(QUESTION, [BOX, OTHER_BOX], **FEW)
+    answer = loaded.session(tiny_image()).ask(QUESTION, [BOX, OTHER_BOX], **FEW)
     assert answer.token_ids == expected.history[0].answer.token_ids
 
 
@@ -206,7 +206,7 @@ def test_loading(saved: Path, expected: RegionSession, places: dict[str, Any], d
 @pytest.mark.parametrize("places", [{"device": "cuda"}, {"device_map": PARTS}], ids=["one GPU", "two GPUs"])
 def test_half_precision(saved: Path, dtype: str, places: dict[str, Any]) -> None:
     """What a session and capture give is on the CPU, and becomes an array, in every precision."""
-    session = GPT4RoI.from_pretrained(saved, dtype=dtype, **places).session(picture())
+    session = GPT4RoI.from_pretrained(saved, dtype=dtype, **places).session(tiny_image())
     answer = session.ask(QUESTION, [BOX, OTHER_BOX], **SAMPLED)
     features, attention = session.roi_features([BOX, OTHER_BOX], rounds=True), answer.attention()
     found = [attention, attention.rollout(), attention.relevancy(0), answer.occlusion(patch=2), features]
@@ -219,7 +219,7 @@ def test_half_precision(saved: Path, dtype: str, places: dict[str, Any]) -> None
 
 def test_widgets(gpt4roi: GPT4RoI) -> None:
     """A chat and both inspectors, whose threads keep to the device as well."""
-    chat = RegionChat(gpt4roi, picture())
+    chat = RegionChat(gpt4roi, tiny_image())
     chat.set_boxes([BOX, OTHER_BOX])
     assert chat.ask(QUESTION, **FEW).tokens
     attention, sent = chat.inspect_answer(), []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.finite import log_probabilities, not_finite
 
@@ -60,7 +60,7 @@ CASES = pytest.mark.parametrize(
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_asking_says_why_there_are_no_probabilities(gpt4roi, damage, words, temperature):
     damage(gpt4roi)
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     for ask in (
         lambda: session.ask(QUESTION, [BOX], temperature=temperature),
         lambda: session.describe([BOX], temperature=temperature),
@@ -72,7 +72,7 @@ def test_asking_says_why_there_are_no_probabilities(gpt4roi, damage, words, temp
 
 
 def test_a_session_goes_on_when_the_weights_are_mended(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     weight = gpt4roi.model.language_model.lm_head.weight
     kept = weight.detach().clone()
     damage_weights(gpt4roi)
@@ -84,7 +84,7 @@ def test_a_session_goes_on_when_the_weights_are_mended(gpt4roi):
 
 
 def test_what_looks_into_an_answer_says_it_too(gpt4roi):
-    answer = gpt4roi.session(picture()).ask(QUESTION, [BOX], max_new_tokens=3)
+    answer = gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], max_new_tokens=3)
     damage_weights(gpt4roi)
     with pytest.raises(FloatingPointError, match=r"first language_model\.lm_head\.weight"):
         answer.occlusion(2)

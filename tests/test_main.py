@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import GPT4RoI, RegionSession, draw_regions
 from gpt4roi_nb.__main__ import main
@@ -232,6 +232,6 @@ def test_help_shows_how(capsys):
 
 
 def test_other_image_formats_are_read(tiny, tmp_path, capsys):
-    Image.fromarray(picture()).save(tmp_path / "noise.webp")
+    Image.fromarray(tiny_image()).save(tmp_path / "noise.webp")
     assert main(["ask", str(tmp_path / "noise.webp"), "What?", "--checkpoint", tiny, "--max-new-tokens", "2"]) == 0
     assert capsys.readouterr().out.strip()

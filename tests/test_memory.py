@@ -10,7 +10,7 @@ import weakref
 import pytest
 import torch
 from living import Living
-from tiny import picture, tiny_config, tiny_gpt4roi, tiny_model
+from tiny import tiny_config, tiny_gpt4roi, tiny_image, tiny_model
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, memory
@@ -66,7 +66,7 @@ def saved(tmp_path_factory):
 
 
 def asked(gpt4roi: GPT4RoI) -> str:
-    return str(gpt4roi.session(picture()).ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4))
+    return str(gpt4roi.session(tiny_image()).ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4))
 
 
 SIZES = {"tiny": tiny_config, "real": GPT4RoIConfig}  # real: the computations of GPT4RoI-7B, without its numbers
@@ -103,7 +103,7 @@ def test_a_small_model_needs_no_more_headroom_than_it_weighs():
 
 def test_a_real_session_keeps_no_more_than_these_bytes():
     gpt4roi = tiny_gpt4roi()
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     answer = session.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=memory.ANSWER_TOKENS)
     config = gpt4roi.model.config
     encoding = session._encoded.encoding
@@ -180,7 +180,7 @@ def test_what_fits_is_let_through(free):
         (7, 8, 'the smallest change that fits: quantization="4bit", dtype="float16", which needs 5.98 GB'),
         (4, 20, 'the smallest change that fits: device="cpu", dtype="bfloat16", which needs 15.3 GB'),
         (4, 10, 'the smallest change that fits: device="cpu", quantization="8bit", dtype="bfloat16", which needs 8.82'),
-        (4, 4, r'nothing smaller fits either \(quantization="4bit", dtype="float16" needs 5.98 GB\): give memory'),
+        (4, 4, r'nothing smaller fits either \(quantization="4bit", dtype="float16" needs 5.98 GB\): free memory'),
     ],
 )
 def test_the_smallest_change_that_fits_a_gpu_is_named(free, gpu, cpu, advice):
@@ -339,7 +339,7 @@ def fail(gpt4roi: GPT4RoI) -> None:
         raise ZeroDivisionError
 
     gpt4roi.model.language_model.model.layers[1].mlp.forward = deep
-    gpt4roi.session(picture()).ask("What is <region1>?", [(3, 4, 30, 40)])
+    gpt4roi.session(tiny_image()).ask("What is <region1>?", [(3, 4, 30, 40)])
 
 
 def test_an_error_that_is_kept_does_not_keep_the_memory():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bitsandbytes import functional
 from PIL import Image
-from tiny import picture, tiny_config, tiny_gpt4roi
+from tiny import tiny_config, tiny_gpt4roi, tiny_image
 from torch import nn
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, memory
@@ -80,7 +80,7 @@ def test_quantised_weights_take_what_is_computed(gpt4roi, saved, quantization, d
 @pytest.mark.parametrize(("quantization", "close"), [("8bit", 0.999), ("4bit", 0.98)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_quantised_logits_stay_near(gpt4roi, saved, quantization, close, dtype):
-    inputs = gpt4roi.processor(picture(), "What is <region1>?", [BOX])
+    inputs = gpt4roi.processor(tiny_image(), "What is <region1>?", [BOX])
     with torch.inference_mode():
         exact = gpt4roi.model(**inputs).logits.flatten()
         near = load(saved, quantization, dtype=dtype).model(**inputs).logits.float().flatten()
@@ -104,7 +104,7 @@ def test_the_demo_answers_the_same(quantization, caplog):
 def test_a_quantised_answer_can_be_looked_into(saved, quantization):
     """Relevancy is close to that of the exact model, since these kernels have a backward pass."""
     exact, near = (
-        load(saved, kind).session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=3)
+        load(saved, kind).session(tiny_image()).ask("What is <region1>?", [BOX], max_new_tokens=3)
         for kind in (None, quantization)
     )
     assert near.attention().logprobs.tolist() == pytest.approx(near.logprobs, abs=0.02)
@@ -117,7 +117,7 @@ def test_a_quantised_answer_can_be_looked_into(saved, quantization):
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_a_quantised_session_goes_on(saved, quantization):
-    session = load(saved, quantization).session(picture())
+    session = load(saved, quantization).session(tiny_image())
     first = session.ask("What is <region1>?", [BOX], max_new_tokens=4)
     second = session.ask("And <region2>?", [(20, 10, 60, 40)], max_new_tokens=4)
     assert len(first.token_ids) > 0
@@ -132,7 +132,7 @@ def test_a_checkpoint_saved_quantised_comes_back_so(saved, quantization, tmp_pat
     assert quantised(loaded.model, quantization).keys() == quantised(gpt4roi.model, quantization).keys()
     assert loaded.model.dtype == torch.bfloat16
     ids = [
-        each.session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=4).token_ids
+        each.session(tiny_image()).ask("What is <region1>?", [BOX], max_new_tokens=4).token_ids
         for each in (gpt4roi, loaded)
     ]
     assert ids[0] == ids[1]

@@ -14,7 +14,7 @@ from gpt4roi_nb.tokenizer import tokenizer_from_sentencepiece
 TOKENIZER = Path(__file__).parent / "golden" / "tokenizer" / "tokenizer.model"
 
 
-def pixels(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
+def tiny_image(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
     """(height, width, 3) uint8 noise."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

@@ -42,7 +42,7 @@ print(json.dumps({"seconds": seconds, "busy": busy, "grown": after - before, "to
 
 
 def write_annotations(file: Path, images: Path, count: int = IMAGES, boxes: int = BOXES) -> None:
-    """A file of COCO's form and size, and its pictures as empty files."""
+    """A file of COCO's form and size, and its images as empty files."""
     rng = random.Random(0)
     images.mkdir()
     categories = [{"id": number, "name": f"category {number}"} for number in range(1, 81)]

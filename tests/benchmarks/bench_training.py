@@ -24,7 +24,7 @@ from gpt4roi_nb.train import train
 from gpt4roi_nb.train.parts import choose_parts
 
 SCENES, BATCH, STEPS, WARM_UP, REPEATS = 16, 8, 6, 2, 3
-FILES = 60  # pictures of the generated world
+FILES = 60  # images of the generated world
 RATE = 1e-3
 
 
@@ -105,15 +105,15 @@ def from_files(folder: Path) -> float:
 def run() -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures, tower = folder / "pictures", folder / "tower"
+        images, tower = folder / "images", folder / "tower"
         config = GPT4RoI.from_pretrained(device="cpu").model.config
-        records = scene_records(pictures, SCENES, seed=3, size=config.vision_config.image_size)
+        records = scene_records(images, SCENES, seed=3, size=config.vision_config.image_size)
         found: dict[str, list[Step]] = defaultdict(list)
         for repeat in range(REPEATS):  # interleaved, so that what else the machine does meets all alike
-            found["eager"].append(plain_loop(records, pictures, "eager"))
-            found["sdpa"].append(plain_loop(records, pictures, "sdpa"))
-            found["kept"].append(ours(records, pictures, folder / f"kept-{repeat}", tower))
-            found["opened"].append(ours(records, pictures, folder / f"opened-{repeat}", None))
+            found["eager"].append(plain_loop(records, images, "eager"))
+            found["sdpa"].append(plain_loop(records, images, "sdpa"))
+            found["kept"].append(ours(records, images, folder / f"kept-{repeat}", tower))
+            found["opened"].append(ours(records, images, folder / f"opened-{repeat}", None))
         waiting_files = from_files(folder)
     spent = {way: statistics.median(step.seconds for step in steps) for way, steps in found.items()}
     wall = {way: statistics.median(step.wall for step in steps) for way, steps in found.items()}

@@ -1,4 +1,4 @@
-"""The generated world: pictures with all their annotation files written a second, by two processes.
+"""The generated world: images with all their annotation files written per second, by two processes.
 
 Counted in processor time, the processes' start included, since another program's work would only ever add to the
 seconds on the clock; those are told beside it.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.capture import ABLATIONS
 from gpt4roi_nb.capture.ablation import blurred, farthest_corner, reference_boxes
@@ -22,7 +22,7 @@ def gpt4roi():
 
 @pytest.fixture(scope="module")
 def session(gpt4roi):
-    return gpt4roi.session(picture())
+    return gpt4roi.session(tiny_image())
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def scores(gpt4roi, answer, regions, image=None):
     """Log-probabilities of the answer in one plain pass of the whole model with these region vectors."""
     replay, model = answer.replay, gpt4roi.model
     ids = torch.tensor([[*replay.prompt.input_ids, *replay.ids]])
-    pixel_values = gpt4roi.processor.image_processor(picture() if image is None else image)["pixel_values"]
+    pixel_values = gpt4roi.processor.image_processor(tiny_image() if image is None else image)["pixel_values"]
     with torch.inference_mode():
         logits = model(input_ids=ids, pixel_values=pixel_values, region_features=regions).logits[0]
     start = len(replay.prompt.input_ids) + replay.first - 1
@@ -86,12 +86,12 @@ def test_move_goes_to_the_farthest_corner_or_where_it_is_told(gpt4roi, session, 
 
 
 def test_blur_changes_only_the_inside_and_the_whole_encoding_follows(gpt4roi, answer):
-    image = Image.fromarray(picture())
+    image = Image.fromarray(tiny_image())
     dull = np.asarray(blurred(image, BOX)).astype(int)
     inside = np.zeros((48, 64), bool)
     inside[4:40, 3:30] = True
-    assert (dull[~inside] == picture()[~inside]).all()
-    assert dull[inside].std() < picture()[inside].std() / 10
+    assert (dull[~inside] == tiny_image()[~inside]).all()
+    assert dull[inside].std() < tiny_image()[inside].std() / 10
     with torch.inference_mode():
         encoding = gpt4roi.model.encode_image(gpt4roi.processor.image_processor(blurred(image, BOX))["pixel_values"])
         boxes = torch.tensor([BOX, OTHER_BOX]) / torch.tensor([64, 48, 64, 48])
@@ -129,8 +129,8 @@ def test_position_and_features_alone(gpt4roi, session, answer, baseline):
 
 def test_the_new_answer_is_what_the_model_says_then(gpt4roi, answer):
     """With the token of another box, the model answers as when asked about that box."""
-    alone = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
-    asked = gpt4roi.session(picture()).ask("What is <region1>?", [THIRD_BOX], **FEW)
+    alone = gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)
+    asked = gpt4roi.session(tiny_image()).ask("What is <region1>?", [THIRD_BOX], **FEW)
     changed = alone.ablate(1, "move", box=THIRD_BOX, max_new_tokens=6)
     assert changed.answer == asked.text != alone.text
     assert answer.ablate(1, generate=False).answer is None
@@ -174,10 +174,10 @@ def test_bad_arguments_are_said(answer, arguments, says):
 
 
 def test_a_single_region_has_none_to_swap_with(gpt4roi):
-    alone = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+    alone = gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)
     with pytest.raises(ValueError, match="only one region, so there is none to swap it with; give box="):
         alone.ablate(1, "swap")
-    without = gpt4roi.session(picture()).ask("What is there?", **FEW)
+    without = gpt4roi.session(tiny_image()).ask("What is there?", **FEW)
     with pytest.raises(ValueError, match="has no region 1; its regions are: none"):
         without.ablate(1)
 
@@ -189,8 +189,8 @@ def test_occlusion_is_a_grid_of_drops(gpt4roi, answer):
     torch.testing.assert_close(answer.occlusion(2, 1), each[1], atol=1e-4, rtol=0)
     assert answer.occlusion(3).shape == (2, 2) and answer.occlusion(1).shape == (4, 4)
     # By hand: the upper right quarter in the mean colour, the whole model run again.
-    covered = picture().copy()
-    covered[:24, 32:] = picture().reshape(-1, 3).mean(axis=0).round()
+    covered = tiny_image().copy()
+    covered[:24, 32:] = tiny_image().reshape(-1, 3).mean(axis=0).round()
     with torch.inference_mode():
         encoding = gpt4roi.model.encode_image(gpt4roi.processor.image_processor(covered)["pixel_values"])
         boxes = torch.tensor([BOX, OTHER_BOX]) / torch.tensor([64, 48, 64, 48])
@@ -200,7 +200,7 @@ def test_occlusion_is_a_grid_of_drops(gpt4roi, answer):
 
 
 def test_occlusion_without_regions_and_with_bad_arguments(gpt4roi, answer):
-    without = gpt4roi.session(picture()).ask("What is there?", **FEW)
+    without = gpt4roi.session(tiny_image()).ask("What is there?", **FEW)
     assert without.occlusion(2).abs().max() > 0
     with pytest.raises(ValueError, match="patch must be a whole number of places, from 1 to 4, but is 5"):
         answer.occlusion(5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.capture import Attention, RoIFeatures, eager_attention
@@ -21,7 +21,7 @@ def gpt4roi():
 
 @pytest.fixture(scope="module")
 def talk(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask("What is <region1>?", [BOX], **FEW)
     session.ask("Is <region2> like region 1?", [OTHER_BOX], **FEW)
     return session
@@ -41,7 +41,7 @@ def own_attentions(gpt4roi, answer):
     """(layers, heads, A, P + G) of transformers' own `output_attentions`, from pixels and ids of the whole model."""
     replay = answer.replay
     ids = torch.tensor([[*replay.prompt.input_ids, *replay.ids]])
-    pixel_values = gpt4roi.processor.image_processor(picture())["pixel_values"]
+    pixel_values = gpt4roi.processor.image_processor(tiny_image())["pixel_values"]
     boxes = [torch.tensor(replay.boxes) / torch.tensor([64, 48, 64, 48])]
     with eager_attention(gpt4roi.model), torch.inference_mode():
         outputs = gpt4roi.model(input_ids=ids, pixel_values=pixel_values, boxes=boxes, output_attentions=True)
@@ -174,7 +174,7 @@ def test_saved_and_loaded_it_draws_the_same(answer, tmp_path, ending):
     assert [path.name for path in tmp_path.iterdir()] == [f"a{ending}"]
     for name in ("tokens", "prompt_tokens", "spans", "layers", "heads", "grid", "image_size", "regions"):
         assert getattr(loaded, name) == getattr(attention, name), name
-    assert np.array_equal(np.asarray(loaded.image), picture())
+    assert np.array_equal(np.asarray(loaded.image), tiny_image())
     assert torch.equal(loaded.weights, attention.weights) and torch.equal(loaded.logprobs, attention.logprobs)
     assert torch.equal(loaded.rollout(), attention.rollout())
     assert torch.equal(loaded.relevancy(3), attention.relevancy(3))
@@ -214,7 +214,7 @@ def test_a_loaded_answer_cannot_be_looked_into(talk, gpt4roi, tmp_path):
 
 def test_an_unloaded_model_is_said_and_what_was_recorded_can_be_saved(tmp_path):
     gpt4roi = tiny_gpt4roi()
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     answer = session.ask("What is <region1>?", [BOX], **FEW)
     attention, features = answer.attention(), session.roi_features([BOX])
     gpt4roi.unload()
@@ -235,7 +235,9 @@ def test_prompt_tokens_read_as_the_prompt(attention):
 
 def test_a_large_image_is_kept_small():
     gpt4roi = tiny_gpt4roi()
-    answer = gpt4roi.session(picture(height=600, width=2000)).ask("What is <region1>?", [(500, 100, 900, 400)], **FEW)
+    answer = gpt4roi.session(tiny_image(height=600, width=2000)).ask(
+        "What is <region1>?", [(500, 100, 900, 400)], **FEW
+    )
     attention = answer.attention()
     assert attention.image_size == (2000, 600) and attention.image.size == (1024, 307)
     assert attention.regions == {1: (500, 100, 900, 400)}

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.capture import eager_attention
@@ -26,7 +26,7 @@ def gpt4roi():
 @pytest.fixture(scope="module")
 def talk(gpt4roi):
     """A session of two turns, with two regions."""
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask("What is <region1>?", [BOX], **FEW)
     session.ask("Is <region2> like region 1?", [OTHER_BOX], **FEW)
     return session
@@ -34,7 +34,7 @@ def talk(gpt4roi):
 
 def test_looking_into_an_answer_waits_for_the_pass_of_another(gpt4roi, talk):
     """Attention maps need eager mode; a pass that began in the usual mode must not end in eager mode."""
-    expected = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+    expected = gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)
     layers = gpt4roi.model.language_model.model.layers
     looking = threading.Thread(target=talk.history[0].answer.attention)
     modes = []
@@ -46,7 +46,7 @@ def test_looking_into_an_answer_waits_for_the_pass_of_another(gpt4roi, talk):
         modes.append(gpt4roi.model.language_model.config._attn_implementation)
 
     hooks = [layers[0].register_forward_pre_hook(look), layers[1].register_forward_pre_hook(look)]
-    answer = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=1)
+    answer = gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], max_new_tokens=1)
     for hook in hooks:
         hook.remove()
     looking.join()
@@ -86,7 +86,7 @@ def test_weights_are_those_of_transformers(talk, gpt4roi):
         ("user", "Is <region2> like region 1?"),
     ]
     answer = talk.history[1].answer
-    inputs = processor(picture(), turns, [BOX, OTHER_BOX])
+    inputs = processor(tiny_image(), turns, [BOX, OTHER_BOX])
     prompt_length = inputs["input_ids"].shape[1]
     attention = answer.attention()
     # A tiny model writes no role, so that the kept tokens begin with the first one or after white space.
@@ -104,7 +104,7 @@ def test_weights_are_those_of_transformers(talk, gpt4roi):
 def raw_ids(gpt4roi, answer):
     """All generated tokens up to the last kept one, from a repeated greedy conversation."""
     written = []
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     push = StreamingDetokenizer.push
 
     def recording(row, token_id, logprob):
@@ -145,7 +145,7 @@ def test_spans_name_the_columns(talk, gpt4roi):
 def test_looking_leaves_the_implementation_as_it_was(gpt4roi, implementation):
     gpt4roi.model.set_attn_implementation(implementation)
     try:
-        session = gpt4roi.session(picture())
+        session = gpt4roi.session(tiny_image())
         before = session.ask("What is <region1>?", [BOX], **FEW)
         before.attention()
         assert gpt4roi.model.language_model.config._attn_implementation == implementation
@@ -163,7 +163,7 @@ def test_an_error_leaves_the_implementation_as_it_was(gpt4roi):
 
 
 def test_looking_does_not_disturb_the_conversation(gpt4roi):
-    looked, plain = gpt4roi.session(picture()), gpt4roi.session(picture())
+    looked, plain = gpt4roi.session(tiny_image()), gpt4roi.session(tiny_image())
     for session in (looked, plain):
         session.ask("What is <region1>?", [BOX], **FEW)
     looked.history[0].answer.attention()
@@ -174,7 +174,7 @@ def test_looking_does_not_disturb_the_conversation(gpt4roi):
 
 
 def test_an_answer_can_be_looked_into_after_undo(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     answer = session.ask("What is <region1>?", [BOX], **FEW)
     session.undo()
     session.ask("What is <region1>?", [OTHER_BOX], **FEW)
@@ -186,7 +186,7 @@ def test_an_empty_answer_has_no_rows(gpt4roi, monkeypatch):
     monkeypatch.setattr(
         Sampling, "choose", lambda self, logits, generator: logits.new_full((1,), end, dtype=torch.int64)
     )
-    answer = gpt4roi.session(picture()).ask("What is <region1>?", [BOX])
+    answer = gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX])
     assert answer.text == "" and not answer.stopped
     attention = answer.attention()
     assert attention.weights.shape == (2, 4, 0, answer.prompt_tokens) and attention.logprobs.shape == (0,)
@@ -209,10 +209,10 @@ def test_roi_features_are_what_the_model_computes(talk, gpt4roi):
     model = gpt4roi.model
     boxes = torch.from_numpy(normalise([BOX, OTHER_BOX], 64, 48))
     with torch.inference_mode():
-        encoding = model.encode_image(gpt4roi.processor.image_processor(picture())["pixel_values"])
+        encoding = model.encode_image(gpt4roi.processor.image_processor(tiny_image())["pixel_values"])
         tokens = model.encode_regions(encoding.fused_maps, [boxes])
         hidden = model.vision_tower(
-            gpt4roi.processor.image_processor(picture())["pixel_values"], output_hidden_states=True
+            gpt4roi.processor.image_processor(tiny_image())["pixel_values"], output_hidden_states=True
         ).hidden_states
     features = talk.roi_features([BOX, OTHER_BOX])
     torch.testing.assert_close(features.tokens, tokens, atol=1e-6, rtol=0)
@@ -239,7 +239,7 @@ def test_roi_features_leave_the_conversation_alone(talk):
 def test_half_precision_is_recorded_in_float32():
     gpt4roi = tiny_gpt4roi(seed=1)
     gpt4roi.model.to(torch.bfloat16)
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     answer = session.ask("What is <region1>?", [BOX], **FEW)
     assert answer.attention().weights.dtype == torch.float32
     assert session.roi_features([BOX]).tokens.dtype == torch.float32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.capture import MAPS, faithfulness
 
@@ -15,7 +15,7 @@ BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 def answers():
     gpt4roi = tiny_gpt4roi(seed=1)
     return [
-        gpt4roi.session(picture(seed)).ask("Is <region1> like <region2>?", [BOX, OTHER_BOX], max_new_tokens=4)
+        gpt4roi.session(tiny_image(seed)).ask("Is <region1> like <region2>?", [BOX, OTHER_BOX], max_new_tokens=4)
         for seed in (0, 1)
     ]
 

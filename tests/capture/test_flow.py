@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.capture import eager_attention
 
@@ -18,7 +18,7 @@ def gpt4roi():
 
 @pytest.fixture(scope="module")
 def answer(gpt4roi):
-    return gpt4roi.session(picture()).ask("Is <region1> like <region2>?", [BOX, OTHER_BOX], max_new_tokens=5)
+    return gpt4roi.session(tiny_image()).ask("Is <region1> like <region2>?", [BOX, OTHER_BOX], max_new_tokens=5)
 
 
 def whole_pass(gpt4roi, answer):
@@ -26,7 +26,7 @@ def whole_pass(gpt4roi, answer):
     replay = answer.replay
     inputs = {
         "input_ids": torch.tensor([[*replay.prompt.input_ids, *replay.ids]]),
-        "pixel_values": gpt4roi.processor.image_processor(picture())["pixel_values"],
+        "pixel_values": gpt4roi.processor.image_processor(tiny_image())["pixel_values"],
         "boxes": [torch.tensor(replay.boxes) / torch.tensor([64, 48, 64, 48])],
     }
     with eager_attention(gpt4roi.model):
@@ -120,7 +120,7 @@ def plant_a_sink(gpt4roi):
 def test_a_planted_sink_is_found_and_is_massive():
     gpt4roi = tiny_gpt4roi(seed=1)
     plant_a_sink(gpt4roi)
-    attention = gpt4roi.session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=5).attention()
+    attention = gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], max_new_tokens=5).attention()
     first, *_ = attention.sinks()
     assert (first.position, first.span, first.token, first.massive) == (0, "first token", "<s>", True)
     assert first.attention > first.elsewhere * 0.5 > 0

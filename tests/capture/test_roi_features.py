@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.capture import RoIFeatures
@@ -22,7 +22,7 @@ def gpt4roi():
 
 @pytest.fixture(scope="module")
 def session(gpt4roi):
-    return gpt4roi.session(picture())
+    return gpt4roi.session(tiny_image())
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def features(session):
 
 @pytest.fixture(scope="module")
 def other(gpt4roi):
-    return gpt4roi.session(picture(7)).roi_features([BOX, THIRD_BOX])
+    return gpt4roi.session(tiny_image(7)).roi_features([BOX, THIRD_BOX])
 
 
 def test_every_step_is_what_the_models_modules_put_out(gpt4roi, features):
@@ -54,7 +54,7 @@ def test_every_step_is_what_the_models_modules_put_out(gpt4roi, features):
     handles = [module.register_forward_hook(hook(name)) for name, modules in named.items() for module in modules]
     boxes = torch.from_numpy(normalise([BOX, OTHER_BOX, THIRD_BOX], 64, 48))
     with torch.inference_mode():
-        encoding = gpt4roi.model.encode_image(gpt4roi.processor.image_processor(picture())["pixel_values"])
+        encoding = gpt4roi.model.encode_image(gpt4roi.processor.image_processor(tiny_image())["pixel_values"])
         gpt4roi.model.encode_regions(encoding.fused_maps, [boxes])
     for handle in handles:
         handle.remove()
@@ -194,7 +194,7 @@ def test_the_lens_reads_hidden_states_with_the_last_dictionary(gpt4roi, session,
     assert len(lens.words) == 3 and [len(layer) for layer in lens.words] == [3, 3, 3]
     assert lens.probabilities.shape == (3, 3, 3) and "tuned" not in lens.caveat and "2303.08112" in lens.caveat
     model, processor = gpt4roi.model, gpt4roi.processor
-    inputs = processor(picture(), "What is <region1>?", [OTHER_BOX])
+    inputs = processor(tiny_image(), "What is <region1>?", [OTHER_BOX])
     with torch.inference_mode():
         states = model(
             input_ids=inputs["input_ids"],
@@ -231,7 +231,7 @@ def test_saved_and_loaded_they_are_the_same(session, tmp_path, ending):
     for name in ("levels", "input_convs", "fused_maps", "pooled", "head_outputs"):
         assert all(map(torch.equal, getattr(loaded, name), getattr(features, name)))
     assert all(map(torch.equal, loaded.fusion_rounds[1], features.fusion_rounds[1]))
-    assert loaded.image_size == (64, 48) and np.array_equal(np.asarray(loaded.image), picture())
+    assert loaded.image_size == (64, 48) and np.array_equal(np.asarray(loaded.image), tiny_image())
     assert torch.equal(loaded.contribution()["position"], features.contribution()["position"])
     assert loaded.logit_lens(k=2).words == lens.words
     assert torch.equal(loaded.pca().maps[0], features.pca().maps[0])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mutations import cases, ends_well, garbled
 from PIL import Image
-from tiny import picture
+from tiny import tiny_image
 
 from gpt4roi_nb.capture import storage
 
@@ -22,7 +22,7 @@ TENSORS = {"maps": torch.rand(2, 3, 4), "ids": torch.arange(5)}
 @pytest.mark.parametrize("ending", storage.ENDINGS)
 def test_a_damaged_recording(ending: str, tmp_path: Path) -> None:
     file = tmp_path / f"a{ending}"
-    storage.write(file, "attention", TENSORS, Image.fromarray(picture()), ABOUT)
+    storage.write(file, "attention", TENSORS, Image.fromarray(tiny_image()), ABOUT)
     data = file.read_bytes()
     assert storage.read(file, "attention")[2] == {"kind": "attention", **ABOUT}
 
@@ -38,14 +38,14 @@ def test_a_damaged_recording(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("about", ["[1]", "5", "{}", "", "[" * 100_000, '{"kind": 5}'])
 def test_a_description_of_another_form_is_refused(about: str, tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
-    np.savez(file, about=np.array(about), picture=np.zeros((2, 2, 3), np.uint8))
+    np.savez(file, about=np.array(about), tiny_image=np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(ValueError, match=r"a\.npz"):
         storage.read(file, "attention")
 
 
 def test_arrays_of_another_kind_are_refused(tmp_path: Path) -> None:
     for pixels, maps in ((np.zeros((2, 2, 7)), np.zeros(3)), (np.zeros((2, 2, 3), np.uint8), np.array(["a"]))):
-        np.savez(tmp_path / "a.npz", about=np.array('{"kind": "attention"}'), picture=pixels, maps=maps)
+        np.savez(tmp_path / "a.npz", about=np.array('{"kind": "attention"}'), tiny_image=pixels, maps=maps)
         with pytest.raises(ValueError, match=r"a\.npz' is damaged, or no saved attention"):
             storage.read(tmp_path / "a.npz", "attention")
 

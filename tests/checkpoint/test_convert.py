@@ -13,7 +13,7 @@ import pytest
 import torch
 from authors import cut, parts, sizes_of, tiny_original, write_authors, write_base, write_tower
 from safetensors import safe_open
-from tiny import picture
+from tiny import tiny_image
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.checkpoint import convert as convert_module
@@ -58,7 +58,7 @@ def convert(source: Path, target: Path, clip: Path, **options):
 
 
 def asked(gpt4roi):
-    return gpt4roi.session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=8)
+    return gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], max_new_tokens=8)
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import picture
+from tiny import tiny_image
 from tiny_parts import REGION, TOWER, save_clip, save_language_model, save_siglip
 from transformers import AutoTokenizer, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel, SwinConfig
 
@@ -61,7 +61,7 @@ def assembled(parts):
 
 
 def conversation(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     first = session.ask(QUESTION, [BOX], **FEW)
     second = session.ask("Is it like <region2>?", [OTHER_BOX], **FEW)
     return first, second
@@ -71,7 +71,7 @@ def test_it_answers_and_describes(assembled):
     first, second = conversation(assembled)
     assert first.token_ids and second.token_ids
     assert second.reused_tokens >= first.prompt_tokens - len("<think>\n\n</think>\n\n")
-    described = assembled.session(picture()).describe([BOX, OTHER_BOX], QUESTION, **FEW)
+    described = assembled.session(tiny_image()).describe([BOX, OTHER_BOX], QUESTION, **FEW)
     assert described[0].token_ids == first.token_ids and len(described) == 2
     assert first.attention().span_mass("image").shape[-1] == len(first.token_ids)
 
@@ -84,7 +84,7 @@ def test_a_training_step_lowers_the_loss(parts, stage):
     for name in learning:
         getattr(model, name).requires_grad_(True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    batch = processor([picture(), picture(1)], [TURNS, TURNS], [[BOX, OTHER_BOX], [OTHER_BOX, BOX]])
+    batch = processor([tiny_image(), tiny_image(1)], [TURNS, TURNS], [[BOX, OTHER_BOX], [OTHER_BOX, BOX]])
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-3)
     loss = model.train()(**batch).loss
     loss.backward()
@@ -115,7 +115,7 @@ def test_it_comes_back_from_a_folder(assembled, tmp_path):
 
 def test_generate_gives_the_sessions_answer(assembled):
     first, _ = conversation(assembled)
-    inputs = assembled.processor(picture(), QUESTION, [BOX])
+    inputs = assembled.processor(tiny_image(), QUESTION, [BOX])
     inputs.pop("labels")
     never = sorted(
         set(range(assembled.model.config.text_config.vocab_size))
@@ -187,11 +187,11 @@ def test_an_answer_ends_where_the_language_model_ends_it(language_model, vision_
     gpt4roi = assemble(language_model, vision_tower)
     ends = gpt4roi.processor.tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"])
     assert gpt4roi.model.generation_config.eos_token_id == ends
-    free = gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
+    free = gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], **FEW)
     gpt4roi.model.generation_config.eos_token_id = [*ends, free.token_ids[3]]
-    cut = gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
+    cut = gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], **FEW)
     assert cut.token_ids == free.token_ids[: len(cut.token_ids)] and len(cut.token_ids) <= 4
-    (described,) = gpt4roi.session(picture()).describe([BOX], QUESTION, **FEW)
+    (described,) = gpt4roi.session(tiny_image()).describe([BOX], QUESTION, **FEW)
     assert described.token_ids == cut.token_ids
 
 
@@ -329,7 +329,7 @@ def test_the_page_on_other_models_runs_as_it_is_written(root, tmp_path, monkeypa
     save_language_model(tmp_path / "meta-llama" / "Llama-3.2-1B-Instruct", "llama")
     save_siglip(tmp_path / "google" / "siglip-base-patch16-224")
     save_clip(tmp_path / "openai" / "clip-vit-base-patch16")
-    Image.fromarray(picture()).save("kitchen.png")
+    Image.fromarray(tiny_image()).save("kitchen.png")
     names: dict = {}
     for block in blocks:
         if "mm_projector" in block:  # with LLaVA's names

@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 from tiny_parts import save_clip, save_language_model
 
 from gpt4roi_nb import GPT4RoI, memory
@@ -211,7 +211,7 @@ def test_a_hub_id_gives_what_the_folder_does(saved, cache):
     assert all(map(torch.equal, loaded.model.state_dict().values(), ours.model.state_dict().values()))
     assert loaded.source == loaded.model.name_or_path == loaded.model.config.name_or_path == NAME
     assert ours.model.name_or_path == str(saved)
-    assert loaded.session(picture()).ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=2).token_ids
+    assert loaded.session(tiny_image()).ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=2).token_ids
 
 
 def test_the_small_files_come_first_and_the_weights_of_the_same_commit(saved, cache, monkeypatch):

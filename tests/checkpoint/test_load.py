@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, GPT4RoIProcessor
@@ -43,7 +43,7 @@ def load(path) -> GPT4RoI:
 
 
 def asked(gpt4roi):
-    return gpt4roi.session(picture()).ask("What is <region1>?", [BOX], max_new_tokens=8)
+    return gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], max_new_tokens=8)
 
 
 def test_a_checkpoint_comes_back_whole(gpt4roi, saved):
@@ -70,7 +70,7 @@ def test_a_processor_comes_back_whole(gpt4roi, saved):
     loaded, ours = load(saved).processor, gpt4roi.processor
     assert isinstance(loaded, GPT4RoIProcessor)
     assert (loaded.num_image_tokens, loaded.closing, loaded.system) == (16, ours.closing, ours.system)
-    one, other = (each(picture(), "What is <region1>, 🦊?", [BOX]) for each in (ours, loaded))
+    one, other = (each(tiny_image(), "What is <region1>, 🦊?", [BOX]) for each in (ours, loaded))
     assert one["input_ids"].tolist() == other["input_ids"].tolist()
     assert torch.equal(one["pixel_values"], other["pixel_values"])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.data import collate
 from gpt4roi_nb.data.augmentation import augment, augment_as_published
@@ -35,7 +35,7 @@ def processor():
 
 @pytest.fixture
 def folder(tmp_path):
-    Image.fromarray(picture()).save(tmp_path / "a.png")
+    Image.fromarray(tiny_image()).save(tmp_path / "a.png")
     return tmp_path
 
 
@@ -79,7 +79,7 @@ def test_each_source_may_have_its_folder(processor, folder):
 
 def test_nothing_outside_the_folder_is_opened(processor, folder, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    Image.fromarray(picture()).save(elsewhere / "b.png")
+    Image.fromarray(tiny_image()).save(elsewhere / "b.png")
     (folder / "link.png").symlink_to(elsewhere / "b.png")
     (folder / "below").symlink_to(elsewhere)
     (folder / "inside.png").symlink_to("a.png")

@@ -85,10 +85,10 @@ def test_visual_genomes_images_are_found_in_both_folders_of_its_archives(tmp_pat
     content["images"].append({**content["images"][0], "id": 3, "file_name": "3.jpg"})
     content["annotations"].append({**content["annotations"][0], "id": 9, "image_id": 3})
     annotations = files.write(tmp_path / "train.json", content)
-    files.pictures(tmp_path / "vg" / "VG_100K", "2.jpg")
+    files.image_files(tmp_path / "vg" / "VG_100K", "2.jpg")
     few = load("visual_genome", annotations, tmp_path / "vg", cache=tmp_path / "cache")
     assert [record.image for record in few] == ["VG_100K/2.jpg"] and few.problems.counts() == {NO_IMAGE: 1}
-    files.pictures(tmp_path / "vg" / "VG_100K_2", "3.jpg")  # the second archive, unpacked later
+    files.image_files(tmp_path / "vg" / "VG_100K_2", "3.jpg")  # the second archive, unpacked later
     both = load("visual_genome", annotations, tmp_path / "vg", cache=tmp_path / "cache")
     assert [record.image for record in both] == ["VG_100K/2.jpg", "VG_100K_2/3.jpg"]
     assert not both.problems.counts() and all(both.read(number) for number in range(2))
@@ -96,7 +96,7 @@ def test_visual_genomes_images_are_found_in_both_folders_of_its_archives(tmp_pat
 
 def test_a_small_file_of_ones_own_is_read_as_visual_genomes(tmp_path: Path) -> None:
     """As docs/data.md shows it."""
-    files.pictures(tmp_path / "images", "a.jpg")
+    files.image_files(tmp_path / "images", "a.jpg")
     image = {"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}
     region = {"id": 1, "image_id": 1, "bbox": [1, 2, 30, 20], "caption": "a cracked cup"}
     mine = files.write(tmp_path / "mine.json", {"images": [image], "annotations": [region]})

@@ -14,8 +14,8 @@ from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE_FOLDER, UNREADABLE_IMAGE
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of images with links of all sorts, and one image outside of it."""
-    root = files.pictures(tmp_path / "images", "a.jpg", "below/b.jpg")
-    files.pictures(tmp_path / "elsewhere", "c.jpg", "d.jpg")
+    root = files.image_files(tmp_path / "images", "a.jpg", "below/b.jpg")
+    files.image_files(tmp_path / "elsewhere", "c.jpg", "d.jpg")
     (root / "inside.jpg").symlink_to("below/b.jpg")
     (root / "outside.jpg").symlink_to(tmp_path / "elsewhere" / "c.jpg")
     (root / "folder").symlink_to(tmp_path / "elsewhere")
@@ -71,7 +71,7 @@ def test_links_may_lead_to_other_folders_that_are_named(folder: Path, tmp_path: 
     both = Folder(folder, [tmp_path / "elsewhere"])
     assert not both.unusable(["a.jpg", "outside.jpg", "folder/c.jpg", "folder/d.jpg"])
     assert both.file("folder/c.jpg") == folder / "folder" / "c.jpg"
-    (folder / "third").symlink_to(files.pictures(tmp_path / "third", "e.jpg"))
+    (folder / "third").symlink_to(files.image_files(tmp_path / "third", "e.jpg"))
     assert both.unusable(["third/e.jpg", "nowhere.jpg"]).keys() == {"third/e.jpg", "nowhere.jpg"}
 
 
@@ -79,8 +79,8 @@ def test_links_may_lead_to_other_folders_that_are_named(folder: Path, tmp_path: 
 def test_a_snapshot_of_the_hub_may_be_named(kind: str, tmp_path: Path) -> None:
     place = tmp_path / f"{kind}--one--set"
     snapshot = place / "snapshots" / "0123abcd"
-    files.pictures(place / "blobs", "aa.jpg", "bb.jpg")
-    files.pictures(tmp_path, "other.jpg")
+    files.image_files(place / "blobs", "aa.jpg", "bb.jpg")
+    files.image_files(tmp_path, "other.jpg")
     (snapshot / "below").mkdir(parents=True)
     (snapshot / "a.jpg").symlink_to("../../blobs/aa.jpg")
     (snapshot / "below" / "b.jpg").symlink_to("../../../blobs/bb.jpg")
@@ -105,7 +105,7 @@ def test_only_wanted_files_are_asked_about(tmp_path: Path, monkeypatch: pytest.M
             asked.append(self.name)
             return True
 
-    root = files.pictures(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
+    root = files.image_files(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
     listed = {name: Entry(name) for name in ("a.jpg", "b.jpg", "c.jpg")}
     monkeypatch.setattr(Folder, "_listing", lambda self, folder: listed)
     assert not Folder(root).unusable(["a.jpg", "b.jpg"])

@@ -28,7 +28,7 @@ def many(tmp_path: Path) -> Given:
     images = [files.image_entry(k, "1.jpg") for k in range(5000)]
     annotations = [{"id": k, "image_id": k, "bbox": [k % 50, 1, 9, 9], "category_id": 1} for k in range(5000)]
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}
-    return Given("coco", files.write(tmp_path / "i.json", content), files.pictures(tmp_path / "images", "1.jpg"), {})
+    return Given("coco", files.write(tmp_path / "i.json", content), files.image_files(tmp_path / "images", "1.jpg"), {})
 
 
 def test_records_are_read_by_number_in_the_files_order(many: Given) -> None:

@@ -81,7 +81,7 @@ def parsed(format: str, folder: Path, content: Any, **options: Any) -> list[Anno
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("formats")
-    files.pictures(folder, "1.jpg")
+    files.image_files(folder, "1.jpg")
     return folder
 
 

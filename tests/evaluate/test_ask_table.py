@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.evaluate import ask_table, predict
@@ -54,9 +54,9 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, name in enumerate(("a.png", "b.png")):
-        Image.fromarray(np.roll(picture(), number, 0)).save(folder / name)
+        Image.fromarray(np.roll(tiny_image(), number, 0)).save(folder / name)
     (folder / "broken.png").write_text("no image\n")
-    Image.fromarray(picture()).save(tmp_path / "a.png")
+    Image.fromarray(tiny_image()).save(tmp_path / "a.png")
     (folder / "link.png").symlink_to(tmp_path / "a.png")
     return folder
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from living import Living
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import BadRecord
@@ -35,7 +35,7 @@ def items() -> list[Item]:
 
 
 def images() -> dict[str, object]:
-    return {name: load_image(picture(seed, *size)) for seed, (name, size) in enumerate(SIZES.items())}
+    return {name: load_image(tiny_image(seed, *size)) for seed, (name, size) in enumerate(SIZES.items())}
 
 
 def answers(gpt4roi, asked, scorer, batch_size=8, given=None) -> dict[str, object]:

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import GPT4RoI, memory
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
@@ -37,7 +37,7 @@ def traced(monkeypatch) -> GPT4RoI:
 
 def conversation(gpt4roi: GPT4RoI) -> list:
     """Answers with follow-ups, an undone turn, a question that shares only the opening, and a batch."""
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     answers = [
         session.ask("What is <region1>?", [BOX], **FEW),
         session.ask("And <region2>?", [OTHER_BOX], **FEW),
@@ -88,7 +88,7 @@ def test_an_answers_positions_are_one_tensor_that_is_advanced(traced, monkeypatc
 
     plain_run = CompiledSteps.run
     monkeypatch.setattr(CompiledSteps, "run", run)
-    answer = traced.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+    answer = traced.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)
     assert len(seen) == len(answer.token_ids) - 1 > 1
     assert all(each is seen[0] for each in seen)
     assert (seen[0].dtype, seen[0].device) == (torch.int64, traced.device)
@@ -96,8 +96,8 @@ def test_an_answers_positions_are_one_tensor_that_is_advanced(traced, monkeypatc
 
 
 def test_answers_side_by_side_have_keys_and_values_of_their_own(traced, plain):
-    alone = [plain.session(picture(seed)).ask("What is <region1>?", [BOX], **FEW) for seed in (0, 1)]
-    sessions = [traced.session(picture(seed)) for seed in (0, 1)]
+    alone = [plain.session(tiny_image(seed)).ask("What is <region1>?", [BOX], **FEW) for seed in (0, 1)]
+    sessions = [traced.session(tiny_image(seed)) for seed in (0, 1)]
     streams = [session.stream("What is <region1>?", [BOX], **FEW) for session in sessions]
     while streams:
         streams = [stream for stream in streams if next(stream, None) is not None]
@@ -105,7 +105,7 @@ def test_answers_side_by_side_have_keys_and_values_of_their_own(traced, plain):
 
 
 def test_a_stop_and_a_reader_who_leaves_keep_the_cache_whole(traced, plain):
-    session, expected = traced.session(picture()), plain.session(picture())
+    session, expected = traced.session(tiny_image()), plain.session(tiny_image())
     stop = threading.Event()
     for one in (session, expected):
         stream = one.stream("What is <region1>?", [BOX], stop=stop, **FEW)
@@ -122,7 +122,7 @@ def test_a_conversation_that_outgrows_the_fixed_length_goes_on(traced, plain, mo
 
 
 def test_weights_that_are_trained_are_used(traced, plain):
-    traced.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+    traced.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)
     changed = tiny_gpt4roi(seed=1)
     for gpt4roi in (traced, changed):
         with gpt4roi.training_step(), torch.no_grad():
@@ -132,7 +132,7 @@ def test_weights_that_are_trained_are_used(traced, plain):
 
 
 def test_unloading_gives_the_memory_back(traced):
-    traced.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+    traced.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)
     model, keys = (weakref.ref(each) for each in (traced.model, traced.compiled._spare.layers[0].keys))
     assert traced.compiled._spare.layers[0].max_cache_len == LEAST_LENGTH
     traced.unload()
@@ -178,4 +178,4 @@ def test_a_step_that_does_not_compile_is_explained(plain, monkeypatch):
     gpt4roi = tiny_gpt4roi(seed=1)
     gpt4roi.compiled = CompiledSteps(gpt4roi.model)
     with pytest.raises(RuntimeError, match=r"could not be compiled \(.*no such machine.*load the model without"):
-        gpt4roi.session(picture()).ask("What is <region1>?", [BOX], **FEW)
+        gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)

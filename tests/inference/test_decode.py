@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tiny import picture, tiny_config, tiny_gpt4roi, tiny_processor
+from tiny import tiny_config, tiny_gpt4roi, tiny_image, tiny_processor
 from tiny_parts import TOKENIZERS
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.cache_utils import DynamicCache
@@ -258,7 +258,7 @@ class Reads(TorchDispatchMode):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_token_costs_one_read_of_the_device(monkeypatch, temperature):
-    session = tiny_gpt4roi(seed=1).session(picture())
+    session = tiny_gpt4roi(seed=1).session(tiny_image())
     asked = {"temperature": temperature, "seed": 0, "boxes": [(3, 4, 30, 40), (10, 4, 40, 30)]}
     session.describe(max_new_tokens=1, **asked)  # what is looked at once
     reads = Reads(monkeypatch)

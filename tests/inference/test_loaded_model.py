@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from tiny import picture, tiny_config, tiny_gpt4roi, tiny_model, tiny_processor
+from tiny import tiny_config, tiny_gpt4roi, tiny_image, tiny_model, tiny_processor
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.inference.loaded_model import ForwardLock, LoadedModel, WeightsChangedError
@@ -142,7 +142,7 @@ def test_a_pass_runs_in_evaluation_mode_and_leaves_the_mode_as_it_was(gpt4roi: G
 
 def test_the_version_changes_with_the_weights_and_with_nothing_else(gpt4roi: GPT4RoI) -> None:
     version = gpt4roi.weights_version
-    gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
+    gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], **FEW)
     gpt4roi.model.train().eval()
     assert gpt4roi.weights_version == version
     seen = {version}
@@ -162,12 +162,12 @@ def test_the_version_changes_with_the_weights_and_with_nothing_else(gpt4roi: GPT
 
 
 def test_what_was_opened_before_a_training_encodes_again(gpt4roi: GPT4RoI) -> None:
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     first = session.ask(QUESTION, [BOX], **FEW)
     changed(gpt4roi)
     second = session.ask("Is <region2> like region 1?", [OTHER_BOX], **FEW)
 
-    fresh = gpt4roi.session(picture())
+    fresh = gpt4roi.session(tiny_image())
     fresh.restore(session.regions[:1], session.history[:1])
     expected = fresh.ask("Is <region2> like region 1?", [OTHER_BOX], **FEW)
     assert second.token_ids == expected.token_ids and second.logprobs == expected.logprobs
@@ -180,7 +180,7 @@ def test_what_was_opened_before_a_training_encodes_again(gpt4roi: GPT4RoI) -> No
 
 
 def test_features_in_between_do_not_hide_that_the_cache_is_old(gpt4roi: GPT4RoI) -> None:
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask(QUESTION, [BOX], **FEW)
     changed(gpt4roi)
     session.roi_features([BOX])  # encodes the image again
@@ -192,8 +192,8 @@ def test_an_answer_is_of_one_state_of_the_weights_while_a_thread_trains(gpt4roi:
     for scale in (1.0, 1.5):
         own = tiny_gpt4roi(seed=1)
         changed(own, scale)
-        expected[scale] = own.session(picture()).ask(QUESTION, [BOX], **FEW).logprobs
-    session, ended = gpt4roi.session(picture()), threading.Event()
+        expected[scale] = own.session(tiny_image()).ask(QUESTION, [BOX], **FEW).logprobs
+    session, ended = gpt4roi.session(tiny_image()), threading.Event()
 
     def train() -> None:
         scale = 1.5
@@ -213,20 +213,20 @@ def test_an_answer_is_of_one_state_of_the_weights_while_a_thread_trains(gpt4roi:
 
 
 def test_a_reader_that_takes_the_next_piece_at_once_keeps_training_waiting(gpt4roi: GPT4RoI) -> None:
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     pieces = session.stream(QUESTION, [BOX], max_new_tokens=20)
     next(pieces)
     training = started(lambda: changed(gpt4roi))
     list(pieces)
     assert session.history[-1].answer.logprobs == pytest.approx(
-        tiny_gpt4roi(seed=1).session(picture()).ask(QUESTION, [BOX], max_new_tokens=20).logprobs, abs=1e-4
+        tiny_gpt4roi(seed=1).session(tiny_image()).ask(QUESTION, [BOX], max_new_tokens=20).logprobs, abs=1e-4
     )
     training.join(SOON)
     assert not training.is_alive()
 
 
 def test_a_stream_whose_weights_changed_while_its_reader_paused_ends_with_words(gpt4roi: GPT4RoI) -> None:
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     pieces = session.stream(QUESTION, [BOX], max_new_tokens=20)
     shown = next(pieces)
     training = started(lambda: changed(gpt4roi))
@@ -244,7 +244,7 @@ def test_a_loaded_model_is_all_that_a_session_needs() -> None:
 
     config = tiny_config()
     loaded = LoadedModel(tiny_model(config, seed=1), tiny_processor(config))
-    session = RegionSession(loaded, picture())
+    session = RegionSession(loaded, tiny_image())
     assert session.ask(QUESTION, [BOX], **FEW).tokens
     loaded.unload()
     with pytest.raises(RuntimeError, match="has been unloaded"):

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 import gpt4roi_nb.session.describe
 
@@ -26,12 +26,12 @@ def gpt4roi():
 @pytest.fixture(scope="module")
 def singly(gpt4roi):
     """The answers about each box in its own session."""
-    return [gpt4roi.session(picture()).ask("What is <region1>?", [box], **FEW) for box in BOXES]
+    return [gpt4roi.session(tiny_image()).ask("What is <region1>?", [box], **FEW) for box in BOXES]
 
 
 @pytest.fixture
 def session(gpt4roi):
-    return gpt4roi.session(picture())
+    return gpt4roi.session(tiny_image())
 
 
 def assert_same(answers, expected):
@@ -83,7 +83,7 @@ def test_what_the_conversation_has_read_is_not_read_again(session, singly, gpt4r
         handle.remove()
     assert_same(answers, singly)
     assert max(read) == len(prompt.input_ids) - prompt.spans["region1"][0]
-    other = gpt4roi.session(picture())
+    other = gpt4roi.session(tiny_image())
     other.ask(question, BOXES[:1], **FEW)
     other.ask(follow_up, BOXES[1:2], **FEW)
     assert_same([session.ask("Why?", **FEW)], [other.ask("Why?", **FEW)])

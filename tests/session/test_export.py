@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import Answer, RegionSession, Turn
 from gpt4roi_nb.session.export import MAX_SIDE, as_html, as_markdown, as_text
@@ -50,7 +50,7 @@ def test_text_names_who_said_what() -> None:
 
 
 def test_a_session_writes_both_and_refuses_other_names(tmp_path: Path) -> None:
-    session: RegionSession = tiny_gpt4roi().session(picture())
+    session: RegionSession = tiny_gpt4roi().session(tiny_image())
     answer = session.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4)
     session.export(tmp_path / "talk.html")
     session.export(str(tmp_path / "talk.md"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.session.references import read_references
 
@@ -29,7 +29,7 @@ def test_what_plainly_means_a_region_is_read_as_one(text: str, known: int, read:
 
 
 def test_a_session_takes_every_spelling_and_refuses_a_region_that_is_not_there() -> None:
-    session = tiny_gpt4roi().session(picture())
+    session = tiny_gpt4roi().session(tiny_image())
     for text in ("What is region 1?", "What is region 1 made of?", "<region 1>?"):
         with pytest.raises(ValueError, match="names <region1>, but there is no box for it"):
             session.ask(text, max_new_tokens=2)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from tiny import picture, tiny_config, tiny_gpt4roi, tiny_model, tiny_processor
+from tiny import tiny_config, tiny_gpt4roi, tiny_image, tiny_model, tiny_processor
 
 from gpt4roi_nb import GPT4RoI, RegionSession
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
@@ -30,7 +30,7 @@ def gpt4roi() -> GPT4RoI:
 
 @pytest.fixture
 def session(gpt4roi):
-    return gpt4roi.session(picture())
+    return gpt4roi.session(tiny_image())
 
 
 @contextmanager
@@ -81,8 +81,8 @@ def test_an_answer_tells_its_text_tokens_and_cost(session):
 def test_greedy_answers_are_those_of_generate(seed):
     gpt4roi = tiny_gpt4roi(seed)
     model, processor = gpt4roi.model, gpt4roi.processor
-    answer = gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
-    inputs = processor(picture(), QUESTION, [BOX])
+    answer = gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], **FEW)
+    inputs = processor(tiny_image(), QUESTION, [BOX])
     inputs.pop("labels")
     added = processor.tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
     generated = model.generate(
@@ -117,8 +117,8 @@ def conversation(session, reuse: bool):
 
 
 def test_reused_and_recomputed_answers_agree(gpt4roi):
-    reused = conversation(gpt4roi.session(picture()), reuse=True)
-    recomputed = conversation(gpt4roi.session(picture()), reuse=False)
+    reused = conversation(gpt4roi.session(tiny_image()), reuse=True)
+    recomputed = conversation(gpt4roi.session(tiny_image()), reuse=False)
     assert [answer.reused_tokens for answer in recomputed] == [0] * 4
     assert [words(answer) for answer in reused] == [words(answer) for answer in recomputed]
     for one, other in zip(reused, recomputed, strict=True):
@@ -127,7 +127,7 @@ def test_reused_and_recomputed_answers_agree(gpt4roi):
 
 def test_reused_and_recomputed_logits_agree(gpt4roi):
     def logits_of_last_step(reuse):
-        session = gpt4roi.session(picture())
+        session = gpt4roi.session(tiny_image())
         seen = []
         handle = gpt4roi.model.language_model.register_forward_hook(lambda *args: seen.append(args[-1].logits[0, -1]))
         try:
@@ -148,7 +148,7 @@ def test_reused_tokens_are_the_longest_common_prefix(gpt4roi, monkeypatch):
         return push(row, token_id, logprob)
 
     monkeypatch.setattr(StreamingDetokenizer, "push", recording)
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     cached, last = [], -1
     turns = []
     for text, boxes in [(QUESTION, [BOX]), ("And <region2>?", [OTHER_BOX]), ("Why?", []), ("Sure?", [])]:
@@ -193,11 +193,11 @@ def test_asking_the_same_again_computes_one_token(session):
 
 
 def test_a_moved_box_is_not_served_from_the_cache(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     first = session.ask(QUESTION, [BOX], **FEW)
     session.undo()
     moved = session.ask(QUESTION, [OTHER_BOX], **FEW)
-    fresh = gpt4roi.session(picture()).ask(QUESTION, [OTHER_BOX], **FEW)
+    fresh = gpt4roi.session(tiny_image()).ask(QUESTION, [OTHER_BOX], **FEW)
     region = gpt4roi.processor.prompt([("user", QUESTION)]).spans["region1"][0]
     assert moved.reused_tokens == region  # all before the region's token
     assert words(moved) == words(fresh)
@@ -207,13 +207,13 @@ def test_a_moved_box_is_not_served_from_the_cache(gpt4roi):
 
 def test_a_moved_first_box_is_computed_again_in_a_longer_talk(gpt4roi):
     def talk(first_box):
-        session = gpt4roi.session(picture())
+        session = gpt4roi.session(tiny_image())
         session.ask(QUESTION, [BOX], **FEW)
         session.reset()
         session.ask(QUESTION, [first_box], **FEW)
         return session.ask("And <region2>?", [OTHER_BOX], **FEW)
 
-    fresh = gpt4roi.session(picture())
+    fresh = gpt4roi.session(tiny_image())
     fresh.ask(QUESTION, [(1, 1, 9, 9)], **FEW)
     expected = fresh.ask("And <region2>?", [OTHER_BOX], **FEW)
     moved = talk((1, 1, 9, 9))
@@ -222,8 +222,8 @@ def test_a_moved_first_box_is_computed_again_in_a_longer_talk(gpt4roi):
 
 
 def test_two_sessions_do_not_disturb_each_other(gpt4roi):
-    alone = [conversation(gpt4roi.session(picture(seed)), reuse=True) for seed in (0, 1)]
-    sessions = [gpt4roi.session(picture(seed)) for seed in (0, 1)]
+    alone = [conversation(gpt4roi.session(tiny_image(seed)), reuse=True) for seed in (0, 1)]
+    sessions = [gpt4roi.session(tiny_image(seed)) for seed in (0, 1)]
     streams = [session.stream(QUESTION, [BOX], **FEW) for session in sessions]
     while streams:  # token by token in turn
         streams = [stream for stream in streams if next(stream, None) is not None]
@@ -238,7 +238,7 @@ def test_two_sessions_do_not_disturb_each_other(gpt4roi):
 
 def test_streamed_pieces_are_the_answer(gpt4roi):
     for seed in range(8):
-        session = gpt4roi.session(picture())
+        session = gpt4roi.session(tiny_image())
         streamed = list(session.stream(QUESTION, [BOX], max_new_tokens=24, temperature=1.0, seed=seed))
         answer = session.history[-1].answer
         assert "".join(streamed) == answer.text
@@ -257,8 +257,8 @@ def test_numbers_go_on_over_the_turns(session):
 
 
 def test_the_order_in_the_text_decides_which_vector_goes_where(gpt4roi):
-    named = gpt4roi.session(picture()).ask("<region2> and <region1>", [BOX, OTHER_BOX], **FEW)
-    swapped = gpt4roi.session(picture()).ask("<region2> and <region1>", [OTHER_BOX, BOX], **FEW)
+    named = gpt4roi.session(tiny_image()).ask("<region2> and <region1>", [BOX, OTHER_BOX], **FEW)
+    swapped = gpt4roi.session(tiny_image()).ask("<region2> and <region1>", [OTHER_BOX, BOX], **FEW)
     assert named.logprobs != pytest.approx(swapped.logprobs, abs=EXACT)
 
 
@@ -311,7 +311,7 @@ def test_max_new_tokens_ends_an_answer(session):
 
 
 def test_the_answer_ends_where_the_context_does(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     context = gpt4roi.model.config.text_config.max_position_embeddings
     question = "a " * (context // 2)
     while True:  # as long as fits, with room for a few tokens
@@ -330,7 +330,7 @@ def test_a_stop_before_the_first_token_leaves_no_turn(session):
     assert answer.stopped and answer.text == "" and answer.token_ids == []
     assert session.history == session.regions == ()
     assert words(session.ask(QUESTION, [BOX], **FEW)) == words(
-        session._loaded.session(picture()).ask(QUESTION, [BOX], **FEW)
+        session._loaded.session(tiny_image()).ask(QUESTION, [BOX], **FEW)
     )
 
 
@@ -343,7 +343,7 @@ def test_a_stop_keeps_the_answer_so_far(session, gpt4roi):
             stop.set()
     answer = session.history[-1].answer
     assert answer.stopped and "".join(streamed) == answer.text
-    whole = gpt4roi.session(picture()).ask(QUESTION, [BOX], max_new_tokens=40)
+    whole = gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], max_new_tokens=40)
     assert len(answer.text) < len(whole.text)
     assert whole.token_ids[: len(answer.token_ids)] == answer.token_ids
     assert [region.number for region in session.regions] == [1]
@@ -361,7 +361,7 @@ def test_leaving_a_stream_early_keeps_the_answer_so_far(session, gpt4roi):
 
 def assert_as_fresh(session, gpt4roi):
     """The next answer is that of a new session with the same history: the failure leaves no trace."""
-    fresh = gpt4roi.session(picture())
+    fresh = gpt4roi.session(tiny_image())
     fresh.restore(session.regions, session.history)
     number = len(session.regions) + 1
     text = f"And <region{number}>?"
@@ -421,16 +421,16 @@ def test_an_answer_in_another_thread(session):
 
 
 def test_inputs_are_not_changed(gpt4roi):
-    image, boxes = picture(), np.array([BOX], dtype=np.float64)
+    image, boxes = tiny_image(), np.array([BOX], dtype=np.float64)
     session = gpt4roi.session(image)
     session.ask(QUESTION, boxes, **FEW)
     session.image.putpixel((0, 0), (1, 2, 3))
-    assert (image == picture()).all() and boxes.tolist() == [list(BOX)]
+    assert (image == tiny_image()).all() and boxes.tolist() == [list(BOX)]
 
 
 def loaded_and_talked():
     gpt4roi = GPT4RoI(tiny_model(), tiny_processor(tiny_config()), "tiny")
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask(QUESTION, [BOX], **FEW)
     session.describe([BOX, OTHER_BOX], **FEW)
     list(session.stream("Why?", **FEW))
@@ -443,12 +443,12 @@ def loaded_and_talked():
 def test_a_box_outside_is_told_once(gpt4roi):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        gpt4roi.session(picture()).ask(QUESTION, [(-5, 4, 30, 40)], **FEW)
+        gpt4roi.session(tiny_image()).ask(QUESTION, [(-5, 4, 30, 40)], **FEW)
     assert [(warning.category.__name__, warning.filename) for warning in told] == [("BoxClippedWarning", __file__)]
 
 
 def test_a_question_that_waited_is_asked_of_the_conversation_as_it_is_then(gpt4roi):
-    session, other = gpt4roi.session(picture()), gpt4roi.session(picture())
+    session, other = gpt4roi.session(tiny_image()), gpt4roi.session(tiny_image())
     waiting = session.stream("Why?", **FEW)
     for one in (session, other):
         one.ask(QUESTION, [BOX], **FEW)
@@ -487,7 +487,7 @@ def test_after_unload_everything_says_so():
         lambda: list(session.stream("Why?")),
         lambda: session.describe([BOX]),
         lambda: session.roi_features([BOX]),
-        lambda: gpt4roi.session(picture()),
+        lambda: gpt4roi.session(tiny_image()),
         answer.attention,
         lambda: gpt4roi.model,
         lambda: gpt4roi.device,
@@ -500,14 +500,14 @@ def test_after_unload_everything_says_so():
 
 def test_the_context_manager_unloads_after_an_error():
     with pytest.raises(ZeroDivisionError), GPT4RoI(tiny_model(), tiny_processor(tiny_config())) as gpt4roi:
-        gpt4roi.session(picture()).ask(QUESTION, [BOX], **FEW)
+        gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], **FEW)
         raise ZeroDivisionError
     with pytest.raises(RuntimeError, match="unloaded"):
-        gpt4roi.session(picture())
+        gpt4roi.session(tiny_image())
 
 
 def test_a_dropped_session_gives_its_memory_back(gpt4roi):
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     session.ask(QUESTION, [BOX], **FEW)
     maps = weakref.ref(session._encoded.encoding.fused_maps[0])
     del session

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import RegionSession
 
@@ -24,7 +24,7 @@ def gpt4roi():
 @pytest.fixture
 def image_file(tmp_path):
     path = tmp_path / "kitchen.png"
-    Image.fromarray(picture()).save(path)
+    Image.fromarray(tiny_image()).save(path)
     return path
 
 
@@ -46,28 +46,28 @@ def test_a_conversation_comes_back_whole(gpt4roi, image_file, tmp_path):
 
 
 def test_two_conversations_do_not_share_an_image(gpt4roi, tmp_path):
-    talked(gpt4roi, picture()).save(tmp_path / "talk.json")
+    talked(gpt4roi, tiny_image()).save(tmp_path / "talk.json")
     mine = tmp_path / "talk.image.png"
     mine.write_bytes(b"mine")
-    talked(gpt4roi, picture(seed=1)).save(tmp_path / "talk")
-    assert (np.asarray(RegionSession.load(tmp_path / "talk.json", gpt4roi).image) == picture()).all()
+    talked(gpt4roi, tiny_image(seed=1)).save(tmp_path / "talk")
+    assert (np.asarray(RegionSession.load(tmp_path / "talk.json", gpt4roi).image) == tiny_image()).all()
     assert mine.read_bytes() == b"mine"
     before = sorted(tmp_path.iterdir())
-    talked(gpt4roi, picture(seed=2)).save(tmp_path / "talk")  # takes the place of what was saved there
+    talked(gpt4roi, tiny_image(seed=2)).save(tmp_path / "talk")  # takes the place of what was saved there
     assert sorted(tmp_path.iterdir()) == before
-    assert (np.asarray(RegionSession.load(tmp_path / "talk", gpt4roi).image) == picture(seed=2)).all()
+    assert (np.asarray(RegionSession.load(tmp_path / "talk", gpt4roi).image) == tiny_image(seed=2)).all()
 
 
 def test_a_folder_is_no_file_to_save_to(gpt4roi, tmp_path):
     for path in (tmp_path, ""):
         with pytest.raises(ValueError, match="is not the name of a file to save to"):
-            talked(gpt4roi, picture()).save(path)
+            talked(gpt4roi, tiny_image()).save(path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("question", "words"),
-    [("What is <region9>?", "names <region9>, but there are 1 regions"), (" ", "question is empty")],
+    [("What is <region9>?", "names <region9>, but there are only 1 regions at that point"), (" ", "question is empty")],
 )
 def test_a_question_that_was_changed_is_noticed(gpt4roi, image_file, tmp_path, question, words):
     talked(gpt4roi, image_file).save(tmp_path / "talk.json")
@@ -80,14 +80,14 @@ def test_a_question_that_was_changed_is_noticed(gpt4roi, image_file, tmp_path, q
 
 def test_another_image_of_the_same_size_is_noticed(gpt4roi, image_file, tmp_path):
     talked(gpt4roi, image_file).save(tmp_path / "talk.json")
-    Image.fromarray(picture(seed=1)).save(image_file)
+    Image.fromarray(tiny_image(seed=1)).save(image_file)
     with pytest.warns(UserWarning, match="but other pixels; the regions may lie on other objects"):
         RegionSession.load(tmp_path / "talk.json", gpt4roi)
 
 
 def test_a_tilde_means_the_home_folder(gpt4roi, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    session = talked(gpt4roi, picture())
+    session = talked(gpt4roi, tiny_image())
     session.save("~/talk.json")
     assert (tmp_path / "talk.json").is_file()
     assert RegionSession.load("~/talk.json", gpt4roi).history == session.history
@@ -122,19 +122,19 @@ def test_an_empty_conversation_can_be_saved(gpt4roi, image_file, tmp_path):
 
 
 def test_an_image_without_a_file_is_saved_beside_and_moves_along(gpt4roi, tmp_path):
-    session = talked(gpt4roi, picture())
+    session = talked(gpt4roi, tiny_image())
     (tmp_path / "here").mkdir()
     session.save(tmp_path / "here" / "talk.json")
     assert len(list((tmp_path / "here").glob("*.png"))) == 1
     (tmp_path / "here").rename(tmp_path / "there")
     loaded = RegionSession.load(tmp_path / "there" / "talk.json", gpt4roi)
-    assert (np.asarray(loaded.image) == picture()).all()
+    assert (np.asarray(loaded.image) == tiny_image()).all()
     assert loaded.history == session.history
 
 
 def test_saving_beside_an_image_of_that_name_leaves_it_alone(gpt4roi, image_file, tmp_path):
     before = image_file.read_bytes()
-    talked(gpt4roi, picture(height=50, width=70)).save(tmp_path / "kitchen.json")
+    talked(gpt4roi, tiny_image(height=50, width=70)).save(tmp_path / "kitchen.json")
     assert image_file.read_bytes() == before
 
 
@@ -151,14 +151,14 @@ def test_a_moved_image_can_be_named(gpt4roi, image_file, tmp_path):
     moved = image_file.rename(tmp_path / "elsewhere.png")
     with pytest.raises(FileNotFoundError, match=r"no longer at .*kitchen\.png.*image="):
         RegionSession.load(tmp_path / "talk.json", gpt4roi)
-    for image in (moved, picture(), Image.fromarray(picture())):
+    for image in (moved, tiny_image(), Image.fromarray(tiny_image())):
         assert RegionSession.load(tmp_path / "talk.json", gpt4roi, image=image).history == session.history
 
 
 def test_an_image_of_another_size_is_refused(gpt4roi, image_file, tmp_path):
     talked(gpt4roi, image_file).save(tmp_path / "talk.json")
     with pytest.raises(ValueError, match="image of 64 × 48 pixels, but this one has 32 × 48"):
-        RegionSession.load(tmp_path / "talk.json", gpt4roi, image=picture(width=32))
+        RegionSession.load(tmp_path / "talk.json", gpt4roi, image=tiny_image(width=32))
 
 
 def test_a_missing_file_is_named(gpt4roi, tmp_path):
@@ -271,9 +271,9 @@ def test_a_planted_link_is_not_written_through(gpt4roi, tmp_path):
     folder.mkdir()
     (folder / "talk.json.part").symlink_to(theirs)
     (folder / "talk.json.image.png").symlink_to(tmp_path / "not yet there")
-    talked(gpt4roi, picture()).save(folder / "talk.json")
+    talked(gpt4roi, tiny_image()).save(folder / "talk.json")
     assert theirs.read_text() == "theirs" and sorted(path.name for path in tmp_path.iterdir()) == ["mine", "theirs"]
-    assert (np.asarray(RegionSession.load(folder / "talk.json", gpt4roi).image) == picture()).all()
+    assert (np.asarray(RegionSession.load(folder / "talk.json", gpt4roi).image) == tiny_image()).all()
 
 
 def test_saving_to_a_link_keeps_the_link(gpt4roi, image_file, tmp_path):
@@ -288,7 +288,7 @@ def test_saving_to_a_link_keeps_the_link(gpt4roi, image_file, tmp_path):
 
 def test_a_pipe_or_a_device_is_not_replaced(gpt4roi, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    session = talked(gpt4roi, picture())
+    session = talked(gpt4roi, tiny_image())
     for path in (tmp_path / "pipe", "/dev/null"):
         with pytest.raises(ValueError, match="is not the name of a file to save to"):
             session.save(path)

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 from learnable import BOX, OPTIONS, copy_of, records
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.train import begin_anew, train
@@ -45,7 +45,7 @@ def alike(one: tuple[list[str], torch.Tensor], two: tuple[list[str], torch.Tenso
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_what_is_asked_meanwhile_is_what_the_same_weights_answer_at_rest(tmp_path, accumulated):
     gpt4roi, modes = tiny_gpt4roi(seed=1), set()
-    session = gpt4roi.session(picture(0))
+    session = gpt4roi.session(tiny_image(0))
     main = threading.get_ident()
 
     def watch(module, args, output):
@@ -83,9 +83,9 @@ def test_what_is_asked_meanwhile_is_what_the_same_weights_answer_at_rest(tmp_pat
         resting.model.load_state_dict(state)
         resting.model.eval()
         for ask, found in at_rest.items():
-            found.append(ask(resting.session(picture(0))))
+            found.append(ask(resting.session(tiny_image(0))))
     merged = {
-        ask: ask(GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu").session(picture(0)))
+        ask: ask(GPT4RoI.from_pretrained(tmp_path / "out" / "model", device="cpu").session(tiny_image(0)))
         for ask in at_rest
     }
     steps = [
@@ -100,7 +100,7 @@ def test_what_is_asked_meanwhile_is_what_the_same_weights_answer_at_rest(tmp_pat
 
 def test_a_step_that_fails_gives_the_model_back(tmp_path, monkeypatch):
     gpt4roi = tiny_gpt4roi(seed=1)
-    session = gpt4roi.session(picture(0))
+    session = gpt4roi.session(tiny_image(0))
 
     def fail(*args, **kwargs):
         raise ArithmeticError("no step")
@@ -119,7 +119,7 @@ def test_a_step_that_fails_gives_the_model_back(tmp_path, monkeypatch):
 def test_what_changes_weights_waits_for_an_answer(tmp_path):
     gpt4roi = tiny_gpt4roi(seed=1)
     before = copy_of(gpt4roi)
-    session = gpt4roi.session(picture(0))
+    session = gpt4roi.session(tiny_image(0))
     first = said(session)
     changing = threading.Thread(target=begin_anew, args=(gpt4roi, ["region_encoder"]), daemon=True)
     with gpt4roi.hold_weights():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from learnable import BOX, OPTIONS, copy_of, losses, records, run
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.inference.loaded_model import WeightsChangedError
@@ -153,11 +153,11 @@ def test_a_training_that_failed_leaves_model_and_folder_free(tmp_path):
 
 def test_what_was_opened_before_a_training_in_place_sees_the_trained_model(tmp_path):
     gpt4roi = tiny_gpt4roi(seed=1)
-    session = gpt4roi.session(picture())
+    session = gpt4roi.session(tiny_image())
     answer = session.ask("What is <region1>?", BOX, max_new_tokens=4)
     attention, features = answer.attention().logprobs, session.roi_features(BOX)
     train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **{**OPTIONS, "learning_rate": 1e-2})
-    fresh = gpt4roi.session(picture())
+    fresh = gpt4roi.session(tiny_image())
     assert not torch.allclose(answer.attention().logprobs, attention)
     torch.testing.assert_close(session.roi_features(BOX).tokens, fresh.roi_features(BOX).tokens)
     assert not torch.allclose(features.tokens, fresh.roi_features(BOX).tokens)

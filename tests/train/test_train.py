@@ -14,7 +14,7 @@ import torch
 import yaml
 from learnable import BOX, OPTIONS, changed_parts, copy_of, losses, mixture, records, run
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
 
@@ -265,7 +265,7 @@ def test_parts_of_a_model_in_half_precision_learn_beside_the_rest(tmp_path, dtyp
     exact = losses(run(tmp_path, tmp_path / "exact", **changes))
     gpt4roi = tiny_gpt4roi(seed=1)
     gpt4roi.model.to(dtype)
-    probes = Probes(picture(0), BOX, max_new_tokens=3)
+    probes = Probes(tiny_image(0), BOX, max_new_tokens=3)
     options = {**OPTIONS, **changes, "probes": probes, "bf16": autocast is not None}
     if dtype == torch.float16 and autocast is None and (lora is not None or "language_model" not in trainable):
         with pytest.raises(ValueError, match="gradients vanish in a frozen language model in float16"):
@@ -274,7 +274,7 @@ def test_parts_of_a_model_in_half_precision_learn_beside_the_rest(tmp_path, dtyp
     done = train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **options)
     assert list(losses(done).values()) == pytest.approx(list(exact.values()), rel=0.05)
     assert len(done.answers) == len(exact) + 1
-    assert gpt4roi.session(picture(1)).ask("What is <region1>?", boxes=BOX, max_new_tokens=3).tokens
+    assert gpt4roi.session(tiny_image(1)).ask("What is <region1>?", boxes=BOX, max_new_tokens=3).tokens
 
 
 def test_a_warm_up_as_long_as_the_training_is_warned_of(tmp_path, caplog):
@@ -478,7 +478,7 @@ def test_with_kept_tower_states_the_losses_are_the_same_and_the_tower_rests(tmp_
     gpt4roi = tiny_gpt4roi(seed=1)
     calls = tower_calls(gpt4roi)
     assert losses(trained(gpt4roi, "second")) == losses(first) and calls == []
-    Image.fromarray(picture(77)).save(tmp_path / "2.png")
+    Image.fromarray(tiny_image(77)).save(tmp_path / "2.png")
     trained(gpt4roi, "third", max_steps=1)
     assert sum(calls) == 1
     gpt4roi.model.vision_tower.post_layernorm.bias.data += 1
@@ -560,7 +560,7 @@ def test_only_what_is_read_of_the_tower_is_kept():
 def test_probes_are_asked_without_changing_what_is_learnt(tmp_path):
     options = {"epochs": 1, "lora": {"r": 2, "lora_dropout": 0.1}}
     plain = losses(run(tmp_path, tmp_path / "plain", **options))
-    probes = Probes(picture(0), BOX, ["blue cup"], max_new_tokens=3)
+    probes = Probes(tiny_image(0), BOX, ["blue cup"], max_new_tokens=3)
     done = run(tmp_path, tmp_path / "out", probes=probes, probe_steps=4, **options)
     assert losses(done) == plain
     assert [step for step, _ in done.answers] == [0, 4, 6]
@@ -574,16 +574,16 @@ def test_probes_are_asked_without_changing_what_is_learnt(tmp_path):
 @pytest.mark.slow
 def test_what_other_probes_were_answered_is_not_shown_as_theirs(tmp_path):
     few = {"max_steps": 3, "probe_steps": 1}
-    first = run(tmp_path, tmp_path / "out", probes=Probes(picture(0), BOX, max_new_tokens=3), **few)
-    same = run(tmp_path, tmp_path / "out", probes=Probes(picture(0), BOX, max_new_tokens=3), **few)
+    first = run(tmp_path, tmp_path / "out", probes=Probes(tiny_image(0), BOX, max_new_tokens=3), **few)
+    same = run(tmp_path, tmp_path / "out", probes=Probes(tiny_image(0), BOX, max_new_tokens=3), **few)
     assert same.answers == first.answers and [step for step, _ in same.answers] == [0, 1, 2, 3]
-    more = Probes(picture(0), [*BOX, [20, 10, 60, 44]], max_new_tokens=3)
+    more = Probes(tiny_image(0), [*BOX, [20, 10, 60, 44]], max_new_tokens=3)
     shown = []
     other = run(tmp_path, tmp_path / "out", probes=more, on_start=lambda run: shown.append(TrainingMonitor(run)), **few)
     assert [(step, len(answers)) for step, answers in other.answers] == [(3, 2)]
-    elsewhere = Probes(picture(1), BOX, max_new_tokens=3)
+    elsewhere = Probes(tiny_image(1), BOX, max_new_tokens=3)
     assert len(run(tmp_path, tmp_path / "out", probes=elsewhere, **few).answers) == 1
-    again = run(tmp_path, tmp_path / "out", probes=Probes(picture(0), BOX, max_new_tokens=3), **few)
+    again = run(tmp_path, tmp_path / "out", probes=Probes(tiny_image(0), BOX, max_new_tokens=3), **few)
     assert again.answers == first.answers  # theirs are kept beside the others'
     assert [len(probe["answers"]) for probe in shown[0].probes] == [1, 1]
 
@@ -591,8 +591,8 @@ def test_what_other_probes_were_answered_is_not_shown_as_theirs(tmp_path):
 def test_probes_that_make_no_sense_are_refused():
     for boxes, truths, words in ((BOX, ["a", "b"], "one truth per box"), (BOX[:0], (), "1 to 10 boxes")):
         with pytest.raises(ValueError, match=words):
-            Probes(picture(0), boxes, truths)
-    assert Probes(picture(0), BOX, ["large red cup"]).share(["A red, large cone."]) == pytest.approx(2 / 3)
+            Probes(tiny_image(0), boxes, truths)
+    assert Probes(tiny_image(0), BOX, ["large red cup"]).share(["A red, large cone."]) == pytest.approx(2 / 3)
 
 
 def test_parts_begin_anew_by_seed():

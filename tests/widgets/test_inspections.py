@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.capture import Attention
 from gpt4roi_nb.widgets import AttentionInspector, RegionChat, RoIInspector
@@ -19,7 +19,7 @@ PATIENCE = 60  # seconds; an idle machine needs a tenth of one
 
 @pytest.fixture()
 def chat() -> Iterator[RegionChat]:
-    chat = RegionChat(tiny_gpt4roi(), picture())
+    chat = RegionChat(tiny_gpt4roi(), tiny_image())
     chat.ask("What is <region1>?", BOXES[:1], max_new_tokens=4)
     yield chat
     chat.close()
@@ -62,7 +62,7 @@ def test_a_regions_button_opens_what_it_holds_in_the_place_of_that(chat: RegionC
 
 def test_another_image_closes_what_was_open(chat: RegionChat) -> None:
     chat.inspect_region(1)
-    chat.set_image(picture(1))
+    chat.set_image(tiny_image(1))
     assert chat.inspections.inspector is None
 
 

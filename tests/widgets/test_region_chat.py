@@ -14,7 +14,7 @@ import pytest
 import torch
 from fakes import FakeGPT4RoI
 from PIL import Image
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.widgets import RegionChat
@@ -282,7 +282,7 @@ def test_python_gets_the_same_error_and_nothing_has_changed(chat) -> None:
     ],
 )
 def test_a_real_model_refuses_before_anything_has_changed(text, boxes, words) -> None:
-    chat = RegionChat(tiny_gpt4roi(), picture())
+    chat = RegionChat(tiny_gpt4roi(), tiny_image())
     chat.set_boxes([(5, 5, 20, 20)])
     with pytest.raises(ValueError, match=words):
         chat.ask(text, boxes)
@@ -314,7 +314,7 @@ def test_running_out_of_memory_is_a_message_and_frees_what_it_held(error) -> Non
 
 
 def test_a_real_model_that_runs_out_of_memory_gives_back_what_it_held() -> None:
-    chat = RegionChat(tiny_gpt4roi(), picture())
+    chat = RegionChat(tiny_gpt4roi(), tiny_image())
     chat.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4)
     held = weakref.ref(chat.session._cache)
     layer = chat.gpt4roi.model.language_model.model.layers[1]
@@ -335,7 +335,7 @@ def test_a_real_model_that_runs_out_of_memory_gives_back_what_it_held() -> None:
 
 
 def test_a_real_model_stops_and_undoes() -> None:
-    chat = RegionChat(tiny_gpt4roi(), picture())
+    chat = RegionChat(tiny_gpt4roi(), tiny_image())
     words = chat.gpt4roi.model.language_model
     passes = []
     hook = words.register_forward_hook(lambda *_: passes.append(None) or (len(passes) == 12 and chat.stop()) or None)
@@ -381,7 +381,7 @@ def test_another_image_begins_another_conversation(chat) -> None:
 def test_a_saved_session_is_opened_with_its_turns_and_goes_on(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     gpt4roi = tiny_gpt4roi()
-    chat = RegionChat(gpt4roi, picture())
+    chat = RegionChat(gpt4roi, tiny_image())
     chat.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4)
     heard = []
     chat.conversation.send = lambda content, buffers=None: heard.append((content, buffers))
@@ -397,7 +397,7 @@ def test_a_saved_session_is_opened_with_its_turns_and_goes_on(tmp_path, monkeypa
     again.ask("And region 1?", max_new_tokens=4)
     assert len(again.answers) == 2
     with pytest.raises(TypeError, match="has its own image"):
-        RegionChat(again.session, picture())
+        RegionChat(again.session, tiny_image())
 
 
 def test_the_gallery_fills_when_it_is_first_opened(chat) -> None:

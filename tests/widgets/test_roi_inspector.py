@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.draw import region_color
@@ -22,7 +22,7 @@ BOXES = [(4.0, 6.0, 30.0, 40.0), (28.0, 10.0, 60.0, 44.0)]
 
 @pytest.fixture(scope="module")
 def session() -> RegionSession:
-    return tiny_gpt4roi().session(picture())
+    return tiny_gpt4roi().session(tiny_image())
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +117,14 @@ def test_it_begins_with_the_sessions_regions_or_one_in_the_middle(session: Regio
 
 def test_after_a_training_in_place_all_maps_are_of_the_new_weights() -> None:
     gpt4roi = tiny_gpt4roi(seed=3)
-    inspector = opened(gpt4roi.session(picture()), BOXES)
+    inspector = opened(gpt4roi.session(tiny_image()), BOXES)
     before = inspector.view.get_state()
     with gpt4roi.training_step(), torch.no_grad():
         for weight in gpt4roi.model.region_encoder.parameters():
             weight.add_(0.1)
     inspector.set_boxes([*BOXES[:-1], (2.0, 3.0, 22.0, 33.0)])
     inspector._worker.wait()
-    fresh = opened(gpt4roi.session(picture()), [*BOXES[:-1], (2.0, 3.0, 22.0, 33.0)])
+    fresh = opened(gpt4roi.session(tiny_image()), [*BOXES[:-1], (2.0, 3.0, 22.0, 33.0)])
     assert inspector.view.rows == fresh.view.rows != before["rows"]
     assert inspector.view.bars == fresh.view.bars != before["bars"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from learnable import BOX, OPTIONS, losses, records, run
-from tiny import picture, tiny_gpt4roi
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.train import Probes, TrainingRun, train
@@ -20,7 +20,7 @@ from gpt4roi_nb.widgets.training_monitor import MAX_POINTS
 
 
 def probes() -> Probes:
-    return Probes(picture(0), [*BOX, [20, 10, 60, 44]], ["blue cup", "red cone"], max_new_tokens=4)
+    return Probes(tiny_image(0), [*BOX, [20, 10, 60, 44]], ["blue cup", "red cone"], max_new_tokens=4)
 
 
 def test_it_shows_what_the_run_says(tmp_path: Path) -> None:
