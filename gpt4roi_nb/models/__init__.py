@@ -1,4 +1,4 @@
-"""Other region models behind the same session: ways to tell a model a box, and the models themselves."""
+"""Other region models behind the same session: ways to present a box, and the models themselves."""
 
 import lazy_loader as _lazy_loader
 

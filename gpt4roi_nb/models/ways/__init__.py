@@ -1,4 +1,4 @@
-"""Ways to tell a model a box: pure functions of an image and its regions, one per file."""
+"""Ways to present a box to a model: pure functions of an image and its regions, one per file."""
 
 from typing import Literal
 
