@@ -125,7 +125,7 @@ def _ask(given: argparse.Namespace) -> int:
     import torch
 
     model = _load(given)
-    told: dict[str, Any] = {}  # what JSON has of a model that is told a region in words or by a drawing
+    told: dict[str, Any] = {}  # JSON fields of a model that gets a region in words or as a drawing
     if not model.capabilities.roi_features:
         print(f"{PROG}: {model.about}", file=sys.stderr)  # with "unverified", where real weights confirmed nothing
         told = {"regions": model.way, "about": model.about}

@@ -83,10 +83,10 @@ def ask_table() -> argparse.ArgumentParser:
 
 
 def draw() -> argparse.ArgumentParser:
-    """What a model is told about boxes."""
+    """Make the parser of `draw`: what a model would read of a question about boxes."""
     made = parser_of(
         "draw",
-        "Write the images that a model is shown when it is asked about boxes, and print what it is told.\n\n"
+        "Write the images that a model would get with a question about boxes, and print the text.\n\n"
         "Without --checkpoint and --regions: the image with its numbered boxes. Reads no weights: the configuration\n"
         "of --checkpoint, and its processor where the coordinates depend on that.\n\n"
         "Ends with 0, 2 for bad input, 1 for another failure.",
@@ -306,11 +306,11 @@ def add_model(made: argparse.ArgumentParser) -> None:
 
 
 def add_way(made: argparse.ArgumentParser) -> None:
-    """Add the option that says how boxes are told to a model that is not a GPT4RoI."""
+    """Add the option for how boxes are presented to a model that is not a GPT4RoI."""
     made.add_argument(
         "--regions",
         choices=WAYS,
-        help="how a box is told to a model that is no GPT4RoI; default: as its makers document",
+        help="how a box is presented to a model that is not a GPT4RoI; default: as its makers document",
     )
 
 

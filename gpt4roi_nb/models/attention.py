@@ -84,7 +84,7 @@ class PromptedReplay:
         )
 
     def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:
-        """Return the bytes of a recording: the weights that are kept, and those of one layer that pass by."""
+        """Return the bytes of a recording: the weights that are kept, plus those of one whole layer at a time."""
         return self._wanted(layers, heads, dtype)[2]
 
     def _wanted(
@@ -160,9 +160,9 @@ def grid_rows(processor: Any, model_type: str, image: PreparedImage) -> int:
 
 
 def attention_modules(model: Any) -> list[nn.Module]:
-    """Return the modules that look at the prompt, one per layer of the language model, in order; [] if unknown.
+    """Return the modules that attend to the prompt, one per layer of the language model, in order; [] if unknown.
 
-    Florence-2's decoder looks at it by its cross-attention.
+    Florence-2's decoder attends to it by cross-attention.
     """
     if model.config.model_type == "kosmos-2":
         layers, name = model.text_model.model.layers, "self_attn"

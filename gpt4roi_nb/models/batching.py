@@ -1,4 +1,4 @@
-"""Many prompts answered together: what all of them begin with is read once."""
+"""Many prompts answered together; their common beginning is read once."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def write_batches(
 ) -> Iterator[list[Answer]]:
     """Answer prompts batch by batch, in their order.
 
-    Prompts of one batch are read together if they are of equal length, or if the family takes padding; what all of
-    them begin with, their images included, is read once. If memory runs out, batches become smaller than `batch_size`.
+    Prompts of one batch are read together if they are of equal length, or if the family takes padding; their common
+    beginning, images included, is read once. If memory runs out, batches become smaller than `batch_size`.
 
     Args:
         loaded: the model.
@@ -128,7 +128,7 @@ def _write(
 def read_together(
     loaded: LoadedModel, images: SessionImages, prompts: Sequence[PromptedPrompt]
 ) -> tuple[Reader, Cache, int]:
-    """Return a reader of B prompts, the cache that it goes on from, and how many tokens of each that holds."""
+    """Return a reader of B prompts, the cache that it continues from, and how many tokens of each are in the cache."""
     model_type = loaded.model.config.model_type
     shared = _shared(prompts) if keeps_prefixes(model_type) and len(prompts) > 1 else 0
     cache = cache_for(model_type)
@@ -143,7 +143,7 @@ def read_together(
 
 
 def _shared(prompts: Sequence[PromptedPrompt]) -> int:
-    """With how many tokens all prompts begin, all of their images among them; 0 if these differ."""
+    """The number of tokens that all prompts begin with, if these include all images; else 0."""
     keys = [
         [
             (token_id, prompt.shown[image].digest if image >= 0 else "")

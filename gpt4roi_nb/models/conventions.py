@@ -1,7 +1,7 @@
 """How each family of models writes a box: one table, with the source of every row.
 
-A wrong order or frame is silent, since a model answers about whatever stands there. So everything that a row decides is
-stated here and nowhere else, and a row that no real weights have confirmed says so wherever it shows.
+A wrong order or frame raises no error: the model answers about whatever lies there. So everything that a row decides is
+stated here and nowhere else, and a row that no real weights have confirmed says so wherever it is shown.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Convention:
         last: the largest coordinate that is written; None sets no limit.
         order: of the coordinates.
         rounding: to whole numbers, or to `decimals`.
-        digits: numbers are padded with zeros to so many.
+        digits: the least number of digits; shorter numbers get leading zeros.
         decimals: digits after the point.
-        cells: `parts`, where a box is named by the numbers of its upper left and its lower right cell, counted row by
-            row; None where it is written by coordinates.
+        cells: `parts`, if a box is written as the numbers of its upper left and its lower right cell, counted row by
+            row; None if it is written as coordinates.
         lead: a line that follows the question, once.
         verified: with which weights the row was confirmed; "" says that it was not.
     """
@@ -183,5 +183,5 @@ _ROWS = (
                frame="padded", parts=1, rounding="round", decimals=2),
 )  # fmt: skip
 
-# By `model_type`. Families that are not here can be told a box by a drawing or a crop.
+# By `model_type`. Families that are not listed get a box as a drawing or a crop.
 CONVENTIONS: dict[str, Convention] = {row.family: row for row in _ROWS}

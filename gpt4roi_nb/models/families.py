@@ -33,11 +33,11 @@ class Family:
     """A family of models, by `model_type`.
 
     Attributes:
-        way: that which the makers document; what `regions=None` takes.
+        way: the one that the makers document, which `regions=None` takes.
         ways: all that suit it.
         format: how a prompt is built: by the processor's chat template, or as one family alone does.
-        tasks: where there is no free question, with its own way: what can be asked, and how the model is told it, with
-            `{region}` for the box.
+        tasks: for a family that takes no free question in its native way: what can be asked, and the prompt of each,
+            with `{region}` for the box.
         mention: as `ways.native` takes it.
         several_images: whether it was made for more than one image.
         follow_ups: whether it was made for conversations.
@@ -122,12 +122,12 @@ ANY_OTHER = Family("draw", _CHAT)
 
 
 def family_of(model_type: str) -> Family:
-    """Return what is known of a model type; of one that is not in the table, that it can be shown images."""
+    """Return what is known of a model type; `ANY_OTHER` for one that is not in the table."""
     return FAMILIES.get(model_type, ANY_OTHER)
 
 
 def way_of(model_type: str, way: str | None) -> Way:
-    """Check a way that was asked for; without one, return what the makers document.
+    """Check a requested way; for None, return what the makers document.
 
     Raises:
         ValueError: if there is no such way, or if it does not suit the family.
@@ -162,7 +162,7 @@ _SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
 
 
 def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None) -> Pointing:
-    """Tell regions of an image to a family of models.
+    """Present regions of an image to a family of models.
 
     Args:
         image: RGB, upright.
@@ -188,7 +188,7 @@ def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, re
 
 
 def task_of(question: str, way: Way, model_type: str) -> str | None:
-    """Return how a task is told to the model, with `{region}` for the box; None if it takes free questions.
+    """Return a task's prompt, with `{region}` for the box; None if the model takes free questions.
 
     Raises:
         ValueError: if the question is none of the family's tasks.
@@ -222,7 +222,7 @@ def convention_of(model_type: str, way: Way) -> Convention | None:
 
 
 def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> list[tuple[str, bool]]:
-    """Split a question as it is told into pieces (words, whether this package wrote them).
+    """Split a question, as the model reads it, into pieces (words, whether this package wrote them).
 
     Raises:
         ValueError: if the family answers tasks only, and this is none.
@@ -239,7 +239,7 @@ def check_question(question: str, regions: int, way: Way, model_type: str) -> No
     Args:
         question: with `<regionN>`.
         regions: how many the conversation has, including those that come with the question.
-        way: how they are told.
+        way: how they are presented.
         model_type: of the model.
 
     Raises:

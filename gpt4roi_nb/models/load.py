@@ -36,9 +36,9 @@ def load_model(
     Args:
         path: a folder or a hub id of a GPT4RoI or of an image-text-to-text model of transformers, whose code is part of
             transformers itself. None loads the embedded demo checkpoint.
-        regions: the way a box is told to a model that is no GPT4RoI: "text", "draw", "marks", "crop", "context",
+        regions: how a box is presented to a model that is not a GPT4RoI: "text", "draw", "marks", "crop", "context",
             "full+crop" or "native". None takes what its makers document.
-        device: where to; None takes a GPU where there is one, else the CPU.
+        device: where the model goes; None takes a GPU if there is one, else the CPU.
         dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU.
         quantization: "8bit" or "4bit" for the language model (needs bitsandbytes).
         check_free_memory: compare what is needed with what is free before weights are fetched or read.
@@ -66,7 +66,7 @@ def load_model(
     hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     source = locate(path, "checkpoint", hub)
     model_type = model_type_of(source.folder)
-    if model_type in ("", GPT4RoIConfig.model_type):  # where it is damaged, this says how
+    if model_type in ("", GPT4RoIConfig.model_type):  # if the file is damaged, this raises the right error
         check_way_of_gpt4roi(regions)
         return GPT4RoI.from_pretrained(path, **as_given, **kwargs)
     given = os.path.expanduser(source.name)
@@ -99,7 +99,7 @@ def load_model(
 
 
 def _dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device, quantization: str | None) -> torch.dtype:
-    """What the weights are loaded as: what was asked for, else as `GPT4RoI.from_pretrained` chooses."""
+    """The dtype of the loaded weights: the given one, else as `GPT4RoI.from_pretrained` chooses."""
     if isinstance(dtype, torch.dtype):
         return dtype
     own = getattr(config, "dtype", None) or torch.float32
@@ -136,6 +136,6 @@ def check_way_of_gpt4roi(regions: str | None) -> None:
     """Raise ValueError if a way of pointing was given for a GPT4RoI, which has one of its own."""
     if regions is not None:
         raise ValueError(
-            f"a GPT4RoI is told a box by a token of its own, pooled from the image, but regions={regions!r} came; "
+            f"a GPT4RoI gets a box as a token of its own, pooled from the image, but regions={regions!r} came; "
             "leave it out"
         )

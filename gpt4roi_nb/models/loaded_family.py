@@ -43,8 +43,8 @@ class LoadedFamily(LoadedModel):
         processor: its own.
         source: where it was loaded from.
         family: what is known of models of its kind.
-        way: how a box is told to it.
-        differs: in which way prompts differ from those of the processor itself; "" where they are the same.
+        way: how boxes are presented to it.
+        differs: how prompts differ from those of the processor itself; "" if they are the same.
     """
 
     def __init__(self, model: Any, processor: Any, way: str | None = None, source: str = "") -> None:
@@ -57,7 +57,7 @@ class LoadedFamily(LoadedModel):
             source: where it was loaded from.
 
         Raises:
-            ValueError: if the way does not suit the model, or if its class shows images in a way that is not known.
+            ValueError: if the way does not suit the model, or if its class takes images in a way that is not known.
         """
         super().__init__(model, processor, source)
         self.model_type: str = model.config.model_type
@@ -85,7 +85,7 @@ class LoadedFamily(LoadedModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the model can do, told a box in this way."""
+        """What the model can do with boxes presented in this way."""
         tasks = bool(self.family.tasks) and self.way == "native"
         one_image = self.way in ("crop", "context") and not self.family.several_images
         return Capabilities(
@@ -104,17 +104,17 @@ class LoadedFamily(LoadedModel):
 
     @property
     def about(self) -> str:
-        """What this model is, how a box is told to it, and how often an image is encoded."""
+        """What this model is, how boxes are presented to it, and how often an image is encoded."""
         convention = convention_of(self.model_type, self.way)
         status = UNVERIFIED if convention is None else convention.status
         how = f"{self.way} ({convention.summary})" if convention else self.way
         often = (
-            "each image is encoded once a session"
+            "each image is encoded once per session"
             if takes_features(self.model)
             else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
         )
         again = "" if keeps_prefixes(self.model_type) else "; every question is read whole"
-        told = f"{self.model_type} from {self.source or 'memory'}, told a region by {how}; {status}; {often}{again}"
+        told = f"{self.model_type} from {self.source or 'memory'}, regions={how}; {status}; {often}{again}"
         return f"{told}; {self.differs}" if self.differs else told
 
     def images(self) -> SessionImages:
@@ -122,7 +122,7 @@ class LoadedFamily(LoadedModel):
         return SessionImages(self, self.family.format)
 
     def point(self, images: SessionImages, whole: Image.Image, regions: Regions) -> Pointing:
-        """Return how regions of an image, by number, are told to the model."""
+        """Return how regions of an image, by number, are presented to the model."""
         convention = convention_of(self.model_type, self.way)
         resized = None
         if convention is not None and convention.frame == "resized":
@@ -155,7 +155,7 @@ class LoadedFamily(LoadedModel):
         return replace(prompt, shown=shown, told=told)
 
     def checked(self, whole: Image.Image, text: str, boxes: ArrayLike) -> tuple[str, dict[int, Box]]:
-        """Read a question that begins a conversation: its references spelled as a prompt knows them, and its regions.
+        """Read a question that begins a conversation: its references in the spelling of prompts, and its regions.
 
         Raises:
             ValueError: for bad boxes, references that do not fit them, or a question that the model cannot take.

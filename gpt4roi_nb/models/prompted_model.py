@@ -19,14 +19,14 @@ from gpt4roi_nb.session.region_model import Question, Rendered
 
 
 class PromptedModel(LoadedFamily):
-    """A model of transformers that is told a box by text, by a drawing or by a crop; made by `load_model`.
+    """A model of transformers that gets a box as text, as a drawing or as a crop; made by `load_model`.
 
     Attributes:
         model: the model, in evaluation mode.
         processor: its own.
         source: where it was loaded from.
         family: what is known of models of its kind.
-        way: how a box is told to it.
+        way: how boxes are presented to it.
 
     Examples:
         >>> from gpt4roi_nb import load_model
@@ -34,7 +34,7 @@ class PromptedModel(LoadedFamily):
         >>> model.render("kitchen.jpg", "What is <region1>?", [(40, 30, 210, 180)]).text  # doctest: +SKIP
         'What is the object within the red rectangle?'
 
-        What a model would be told needs no weights:
+        Rendering a question needs no weights:
 
         >>> from PIL import Image
         >>> from gpt4roi_nb.models import render_without_weights
@@ -53,7 +53,7 @@ class PromptedModel(LoadedFamily):
         return PromptedSession(self, image)
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
-        """Return what the model would be told; nothing is computed but the image's preparation.
+        """Return what the model would read; only the image is prepared, and the model does not run.
 
         Args:
             image: as `session` takes it.
@@ -75,7 +75,7 @@ class PromptedModel(LoadedFamily):
         """Answer many questions greedily, in batches, each as in a conversation of its own.
 
         All questions are checked, and their images prepared, before the first is answered. Questions about the same
-        image object share what the model reads of it, if they are in the same batch and shown the same.
+        image object share what the model reads of it, if they are in the same batch and the model gets the same images.
 
         Args:
             questions: about any images.

@@ -180,7 +180,7 @@ def _add_image(parts: PromptParts, ids: Sequence[int], span: str, tokenizer: Pre
 
 
 def _add(parts: PromptParts, pieces: Pieces, span: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """What was said: special tokens come out of this package's own words alone."""
+    """What was said: only this package's own words can become special tokens."""
     for words, own in pieces:
         for piece, is_token in cut_at_tokens(words, tokenizer) if own else [(words, False)]:
             if is_token:

@@ -1,4 +1,4 @@
-"""How models of transformers read prompts with images, and go on token by token: what `decode` needs of them."""
+"""How models of transformers read prompts with images, and then continue token by token, as `decode` needs it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class CausalReader:
         images = [image for prompt in prompts for image in prompt.shown]
         has_images = any(place >= 0 for prompt in prompts for place in prompt.images[start:])
         self._shown = _of_images(features, images) if has_images else {}
-        # Where a family's prompt looks both ways within an image (Gemma 3), it is told which tokens are an image's.
+        # A model whose prompt attends both ways within an image (Gemma 3) needs to know which tokens are an image's.
         own_kinds = [name for name in _KINDS if name in inspect.signature(type(model).forward).parameters]
         self._kinds = own_kinds[:1] if has_images and not hasattr(model.model, "get_rope_index") else []
         self._length = start + self.begin.shape[1]
@@ -160,7 +160,7 @@ def _positions(model: Any, prompt: PromptedPrompt) -> Tensor:
 
 
 class PrefixReader(CausalReader):
-    """PaliGemma: all of the prompt sees all of it; what is written looks back."""
+    """PaliGemma: each prompt token sees the whole prompt; answer tokens only look back."""
 
     def _prompt_options(self, model: Any, input_ids: Tensor) -> dict[str, Any]:
         kinds = torch.zeros_like(input_ids)

@@ -1,4 +1,4 @@
-"""What a model would be told about boxes, without its weights."""
+"""What a model would read of a question about boxes, without its weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from gpt4roi_nb.session.region_model import Rendered
 def render_without_weights(
     path: str | os.PathLike[str] | None, regions: str | None, image: ImageLike, text: str, boxes: ArrayLike
 ) -> Rendered:
-    """Return what a model would be told, as its `render` does.
+    """Return what a model would read, as its `render` does.
 
     Args:
         path: a folder or a hub id, as `load_model` takes it; None takes a GPT4RoI, or with `regions` any model that can
             be shown images.
-        regions: the way a box is told to it, as `load_model` takes it.
+        regions: how boxes are presented to it, as `load_model` takes it.
         image: as `session` takes it.
         text: a question with `<regionN>`.
         boxes: (N, 4) pixel xyxy in the original image.

@@ -65,7 +65,7 @@ class Answer:
         reused_tokens: how many of them had their keys and values in the cache.
         seconds: time from the question to the last token.
         stopped: whether a Stop or an interrupt ended it; False if it ended by itself or reached `max_new_tokens`.
-        told: what the model was told in the last question, if that differs from what was asked; else "".
+        told: the last question as the model read it, if that differs from what was asked; else "".
         cannot: why the answer cannot be run again with changes, if its model is the reason; else "".
         recorder: what records its attention, if the model is not a GPT4RoI.
 

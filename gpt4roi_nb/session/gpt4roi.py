@@ -180,7 +180,7 @@ class GPT4RoI(LoadedModel):
         return Capabilities(True, True, True, True, True, True)
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
-        """Return what the model would be told: the image, and each region's token where it is first named.
+        """Return what the model would read: the image, and each region's token where it is first named.
 
         Args:
             image: as `session` takes it.

@@ -15,7 +15,7 @@ from gpt4roi_nb.session.conversation import Answer
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model can do. What it cannot do is refused in words, before anything runs.
+    """What a model can do. Asking for anything else raises an error that says why, before the model runs.
 
     Attributes:
         free_question: it takes any question, not tasks alone.
@@ -41,7 +41,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image, of which a batch is answered together.
+    """A question about an image, for `answers`, which answers many in batches.
 
     Attributes:
         image: as `session` takes it.
@@ -66,11 +66,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a model is really told.
+    """What a model really reads.
 
     Attributes:
         images: RGB, as the model's processor gets them.
-        text: the question, with what stands in the place of `<regionN>`.
+        text: the question, with what replaces `<regionN>`.
         note: what a card says of it: the way of pointing, its convention, and whether real weights have confirmed it.
     """
 
@@ -84,7 +84,7 @@ class RegionModel(Protocol):
 
     @property
     def about(self) -> str:
-        """What this model is, and how a box is told to it."""
+        """What this model is, and how boxes are presented to it."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -97,7 +97,7 @@ class RegionModel(Protocol):
         """Begin a conversation: `ask`, `stream`, `describe`, `undo`, `reset`, `save`, `render`, `history`."""
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
-        """Return what the model would be told."""
+        """Return what the model would read."""
 
     def answers(
         self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16

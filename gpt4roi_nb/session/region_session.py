@@ -430,7 +430,7 @@ class RegionSession:
             return record_roi_features(self._encoded, [tuple(box) for box in checked.tolist()], rounds=rounds)
 
     def render(self, turn: int = -1) -> Rendered:
-        """Return what the model was told with a question of this conversation.
+        """Return what the model read for a question of this conversation.
 
         Args:
             turn: index into `history`; the last one by default.

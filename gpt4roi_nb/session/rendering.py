@@ -1,4 +1,4 @@
-"""What a GPT4RoI is told: a question in its own tokens."""
+"""What a GPT4RoI reads: a question in its own tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAID = ("question", "region")  # spans of a prompt that hold what was asked
 
 
 def rendered(processor: GPT4RoIProcessor, image: Image.Image, turns: Sequence[tuple[str, str]]) -> Rendered:
-    """Return what a GPT4RoI is told with the last question of a conversation.
+    """Return what a GPT4RoI reads of the last question of a conversation.
 
     Args:
         processor: the model's.

@@ -48,7 +48,7 @@ def test_ask_takes_any_model_and_a_way(place: Path, capsys: pytest.CaptureFixtur
     code = main(["ask", *words, "--checkpoint", str(place / "vipllava"), "--regions", "text"])
     assert code == 2 and "regions='text' does not suit vipllava" in capsys.readouterr().err
     assert main(["ask", *words, "--regions", "draw"]) == 2
-    assert "a GPT4RoI is told a box by a token of its own" in capsys.readouterr().err
+    assert "a GPT4RoI gets a box as a token of its own" in capsys.readouterr().err
 
 
 def test_draw_writes_what_the_model_is_shown(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,7 +189,7 @@ def test_the_resized_size_is_the_processors() -> None:
 
 def test_about_and_capabilities_say_what_is_so() -> None:
     about = loaded("qwen2_5_vl").about
-    assert "told a region by text (pixels, x before y" in about and "unverified" in about and "encoded once" in about
+    assert "regions=text (pixels, x before y" in about and "unverified" in about and "encoded once" in about
     assert "every question is read whole" in loaded("paligemma").about
     florence = loaded("florence2").capabilities
     assert not florence.free_question and not florence.several_regions and not florence.follow_ups

@@ -16,11 +16,11 @@ Note = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class Pointing:
-    """How regions are told to a model.
+    """How regions are presented to a model.
 
     Attributes:
-        images: RGB, in the order in which the model is shown them.
-        mentions: by the number of a region, what stands in the place of `<regionN>`. Special tokens in it are meant.
+        images: RGB, in the order in which the model gets them.
+        mentions: by the number of a region, what replaces `<regionN>`. Special tokens in it keep their meaning.
         note: what a card says of it: the way, and all that could move a figure.
         lead: a line that follows a question which names a region; "" for none.
     """
