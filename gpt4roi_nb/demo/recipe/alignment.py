@@ -1,7 +1,7 @@
-"""Brings what the vision half writes into the code that the language half has learnt to read, by least squares.
+"""Map what the vision half writes to the code that the language half has learnt to read, by least squares.
 
-Both halves are trained apart. The last linear layer of the region encoder, and the projector, are solved for; the
-stages of training go on from there.
+Both halves are trained separately. This solves for the region encoder's last linear layer and for the projector; the
+stages of training continue from there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scenes drawn once and kept on disk: what the demo checkpoint trains on, read back in any order at memory speed."""
+"""Scenes drawn once and kept on disk: what the demo checkpoint trains on, in any order, at the speed of memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpt4roi_nb.files import replacing
 PATCH_SHARE = 0.3
 NO_OBJECT = -1
 REPORT_EVERY = 1000
-DRAWN_AT = (168, 336)  # sides at which images that are not of this world are drawn, half of them each
+DRAWN_AT = (168, 336)  # sides of the images that are not of this world: half of them are drawn at each
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_or_draw(
     workers: int = 0,
     report: Callable[[str], None] = print,
 ) -> SceneBank:
-    """The bank in `folder`, drawn first where it is not there or is another one.
+    """Load the bank in `folder`; draw it first if it is missing or was drawn with other settings.
 
     Args:
         series, count, n_objects, workers: as `data.scenes.scenes` takes them.
@@ -113,7 +113,7 @@ def _draw(folder: Path, about: dict, workers: int, report: Callable[[str], None]
 def with_strangers(bank: SceneBank, folder: Path, series: int, count: int) -> SceneBank:
     """The scenes of a bank, and after them `count` images that are not of this world, with no objects.
 
-    These are drawn where `folder` does not hold them; half of them at each side of `DRAWN_AT`, and then resized.
+    If `folder` does not hold these yet, they are drawn, half of them at each side of `DRAWN_AT`, and then resized.
     """
     size, grid = bank.images.shape[1], bank.owners.shape[1]
     path = folder / f"strangers-{series}-{count}-{size}.npy"

@@ -1,4 +1,4 @@
-"""What stands beside the weights: the recipe with its figures, for machines and for people."""
+"""The files beside the weights: the recipe with its figures, as JSON and as a readable card."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CARD = """\
 
 {phases}
 
-What comes before "stage1" gives the tower and the language model something to start from; its halves, vision and the
-lessons after it, do not wait for one another. What comes after "stage2" goes on with it. In the stages train
-the parts that `gpt4roi_nb.train` trains, but in a loop of their own, with many questions about an image in a row, and
-with throw-away heads that read off the language model's layers what an answer is made from. The weights are stored in
+The phases before "stage1" give the tower and the language model something to start from. They have two halves, vision
+and the lessons listed after it, which run independently. The phases after "stage2" continue it. Both stages train the
+same parts as `gpt4roi_nb.train`, but in the recipe's own loop: each row holds many questions about one image, and
+throw-away heads learn to read from the language model's layers what an answer is based on. The weights are stored in
 float16.
 """
 
@@ -33,23 +33,25 @@ FURTHER_CARD = """\
 
 {about}
 
-`python -m gpt4roi_nb.demo.recipe.further --seed {seed} --out FOLDER` made it, as `recipe.json` says, of weights whose
+`python -m gpt4roi_nb.demo.recipe.further --seed {seed} --out FOLDER` made it, as `recipe.json` says, from weights whose
 SHA-256 is `{begins_with}`. `python -m gpt4roi_nb.demo.recipe.make` had made those in {before:.0f} minutes on a CPU;
 they are the checkpoint of commit {commit}:
 
 {old_phases}
 
-It then went on for {minutes:.0f} minutes:
+Training then continued for {minutes:.0f} minutes:
 
 {phases}
 
 The vocabulary grew from {old_pieces:,} pieces. In "open", "answers" and "lists" the parts of the second stage train
-in the recipe's own loop: many questions about an image per row, with throw-away heads. "last" is the package's own
-`gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in float16.
+in the recipe's own loop: each row holds many questions about one image, and throw-away heads learn along. "last" is the
+package's own `gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in
+float16.
 """
 FIGURES = """
-`python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that nothing was trained or
-chosen on (a share of right answers; "shuffled" is the control in which every region gets another object's box):
+`python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that were used neither for
+training nor for any choice (shares of right answers; "shuffled" is the control in which every region gets another
+object's box):
 
 ```
 {table}
@@ -67,7 +69,7 @@ def write_further_card(
     begun: dict[str, Any],
     out: Path,
 ) -> None:
-    """As `write_card`, of a checkpoint that went on from another. begun: the record of that one."""
+    """As `write_card`, for a checkpoint that was trained further from another. begun: the other one's record."""
     before = {name: begun[name] for name in ("recipe", "seed", "steps", "minutes", "threads")}
     about = record(recipe, seed, took, figures, check) | {"before": before}
     old = {
@@ -120,7 +122,7 @@ def write_card(
 ) -> None:
     """Writes `recipe.json` and `README.md` into `out`.
 
-    took: steps, minutes and threads of each phase. check: the scenes and the seed that the figures are of.
+    took: steps, minutes and threads of each phase. check: the scenes and the seed of the figures.
     """
     about = record(recipe, seed, took, figures, check)
     text = CARD.format(

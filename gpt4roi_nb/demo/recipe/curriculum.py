@@ -25,9 +25,9 @@ Shares = dict[str, float]
 
 @dataclass(frozen=True)
 class Family:
-    """Conversations of about one length, since the longest of a batch sets the room that each one takes.
+    """Conversations of similar length, since the longest one of a batch sets the slot length of all.
 
-    shares: of the kinds of the first question. rows, questions: images a batch, and conversations about each. turns:
+    shares: of the kinds of the first question. rows, questions: images per batch, and conversations about each. turns:
     fewest and most. followups: shares of the kinds of later questions, if not `FOLLOWUPS`. strangers: how many of the
     images are not of this world.
     """
@@ -59,10 +59,10 @@ FOLLOWUPS: Shares = {**REGION_FOLLOWUPS, "count": 0.1, "which": 0.04}
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the language model is asked in a phase of its own, about scenes that are told in symbols."""
+    """What the language model is asked in a phase of its own, about scenes that are described in symbols."""
 
     families: Mix
-    image_tokens: bool = False  # without them, nothing can be asked but regions, and a step takes half the time
+    image_tokens: bool = False  # without them only regions can be asked about, and a step takes half the time
 
 
 # Families that lessons and stages share.
@@ -91,9 +91,9 @@ PAIRS: Shares = {"larger": 0.3, "left_right": 0.25, "front_behind": 0.25, "same"
 TALKING_OF_PAIRS = Family(PAIRS, 8, 7, (3, 3), followups={**EVEN_FOLLOWUPS, **PAIRS})  # of four regions, mostly
 COUNTING_MORE = Family({"count": 0.95, "which": 0.05}, 12, 8)  # of more images
 ALL_FAMILIES: Mix = ((TALKING, 0.35), (COUNTING, 0.25), (CHOOSING, 0.18), (ORDERING, 0.12), (COMPARING, 0.1))
-# Of the second stage's end, in three parts. Which region is nearer, or further left, is said last; lest all else be
-# lost over that, some of everything again, most of all numbers and third questions; and then comparisons with a fourth
-# region, which only a third question can name.
+# The end of the second stage, in three parts: which region is nearer or further left, which is learnt last; then some
+# of everything, so that nothing is forgotten over that, most of all numbers and third questions; and then comparisons
+# with a fourth region, which only a third question can name.
 FINISH_FAMILIES: Mix = ((ORDERING, 0.4), (TALKING, 0.33), (COUNTING, 0.12), (CHOOSING, 0.08), (COMPARING, 0.07))
 POLISH_FAMILIES: Mix = (
     (TALKING_ON, 0.38),
@@ -120,12 +120,12 @@ LESSONS = {
             (TALKING_OF_REGIONS, 0.35),
         )
     ),
-    # Whether two regions share a colour, a shape, a material: not learnt among other questions, and in 400 steps alone.
+    # Whether two regions share a colour, a shape, a material: not learnt among other questions; alone, in 400 steps.
     "similarity": Lesson(((Family({"same": 0.85, COMPOUND: 0.15}, 6, 20), 1.0),)),
     "choices": Lesson(((Family({QA: 0.5, QAR: 0.5}, 6, 5), 0.65), (TALKING_OF_REGIONS, 0.35))),
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
-# What a newcomer asks. It is learnt by a model that knows all the above; the old families are there lest it forget.
+# What a newcomer asks, learnt by a model that knows all the above. The old families keep it from forgetting.
 PICTURING = Family(
     {"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 8, 10, strangers=1
 )
@@ -182,8 +182,8 @@ ANSWER_FAMILIES: Mix = (
     (CHOOSING, 0.04),
     (COMPARING, 0.03),
 )
-# Lists of what is there: among other questions they are hardly learnt, and mostly alone in a few hundred steps. Of many
-# images, since each image has one list.
+# Lists of what is there: hardly learnt among other questions, but in a few hundred steps if most questions ask for
+# them. About many images, since each image has one list.
 LISTING_MANY = Family({"which": 0.45, "describe": 0.35, "extreme": 0.1, "variety": 0.1}, 16, 3, strangers=1)
 LIST_FAMILIES: Mix = (
     (LISTING_MANY, 0.55),
@@ -204,8 +204,7 @@ REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only 
 @dataclass(frozen=True)
 class Conversation:
     """turns: as `processor.prompt` takes them, answers included. objects[k]: index of the object of region k + 1.
-    last: the question of the last turn but one, which the last turn answers. boxes: of the regions, where they are not
-    those of objects, in pixels xyxy."""
+    last: the last question. boxes: of the regions, if they are not those of objects, in pixels xyxy."""
 
     turns: Turns
     objects: tuple[int, ...]
@@ -224,7 +223,7 @@ def draw_family(mix: Mix, rng: np.random.Generator) -> Family:
 
 
 def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Question:
-    """A first question; of the next kind drawn where the scene has none of a kind."""
+    """Draw a first question; if the scene offers none of the drawn kind, draw another kind."""
     while True:
         kind = draw_kind(shares, rng)
         question: Question | None
@@ -250,12 +249,12 @@ def lists(question: Question) -> bool:
 
 
 def is_answered_by_a_region(question: Question) -> bool:
-    """As "which is further left?" is."""
+    """Whether a region is the answer, as to "which is further left?"."""
     return question.answer.startswith("region")
 
 
 def asks_for_a_difference(question: Question) -> bool:
-    """As "do they differ in colour?" does."""
+    """Whether a question asks for a difference, as "do they differ in colour?" does."""
     return "differ" in question.text
 
 
@@ -321,7 +320,7 @@ def stranger_conversation(scene: Scene, size: int, rng: np.random.Generator) -> 
 
 
 def careless(talk: Conversation, rng: np.random.Generator) -> Conversation:
-    """The same with its questions as people type them, but for multiple choice."""
+    """The same with its questions worded as people type them, except for multiple choice."""
     if talk.last.kind in (QA, QAR):
         return talk
     turns = []

@@ -1,10 +1,10 @@
 """Teaches the demo checkpoint what a newcomer asks: `python -m gpt4roi_nb.demo.recipe.further --out FOLDER`.
 
-It goes on from the weights that `make` made, which are named by their SHA-256. The vocabulary grows by the words of the
-new questions. Then region encoder, projector and language model train on, as in the second stage of `make` and in its
-loop: on new questions, on boxes that hold no object, on images that are not of this world, and on enough of the old
-questions that none is lost. The last part is trained by the package's own `train`, on files that the world writes. A
-run that was broken off goes on from its run folder.
+It continues from the weights that `make` made, which are identified by their SHA-256. The vocabulary grows by the words
+of the new questions. Then region encoder, projector and language model are trained further, in the loop of `make` and
+as in its second stage: on new questions, on boxes without an object, on images that are not of this world, and on
+enough old questions that none is forgotten. The last part is trained by the package's own `train`, on files of the
+generated world. An interrupted run continues from its run folder.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ def growth_texts() -> Iterator[str]:
 
 
 def begin(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
-    """The model that the training goes on from, with its grown vocabulary, in float32.
+    """Load the model that the training continues from, with its grown vocabulary, in float32.
 
     source: its folder; None is the embedded checkpoint.
 
     Raises:
-        ValueError: where the weights are others than the recipe names.
+        ValueError: if these are not the weights that the recipe names.
     """
     gpt4roi = GPT4RoI.from_pretrained(source, device="cpu")
     weights = Path(gpt4roi.source) / WEIGHTS
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != recipe.begins_with:
         raise ValueError(
-            f"the recipe goes on from weights whose SHA-256 is {recipe.begins_with}, but those of {weights} have "
-            f"{found}; name the folder of the right ones (--source), which commit {recipe.commit} has in "
+            f"the recipe continues from weights whose SHA-256 is {recipe.begins_with}, but those of {weights} have "
+            f"{found}; name the folder of the right ones (--source); commit {recipe.commit} has them in "
             "gpt4roi_nb/demo/checkpoint"
         )
     model, old = gpt4roi.model.float(), gpt4roi.processor
@@ -97,7 +97,7 @@ def further(
     workers: int = 0,
     report: Report = print,
 ) -> Figures:
-    """Makes the checkpoint in `out`, going on with what is in `run`; returns `demo.check`'s figures."""
+    """Make the checkpoint in `out`, continuing from what `run` holds; return `demo.check`'s figures."""
     run.mkdir(parents=True, exist_ok=True)
     gpt4roi = begin(recipe, source, run)
     begun = read_json(Path(DEMO_CHECKPOINT if source is None else source) / RECORD)
@@ -161,7 +161,7 @@ def further(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("further", __doc__, Path("demo_run/further"))
-    parser.add_argument("--source", type=Path, help="the checkpoint to go on from (default: the embedded one)")
+    parser.add_argument("--source", type=Path, help="the checkpoint to continue from (default: the embedded one)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     report = partial(print, flush=True)

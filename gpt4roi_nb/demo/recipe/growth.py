@@ -1,7 +1,7 @@
-"""A larger vocabulary for a model that has learnt to talk: new words become one piece each, and all else stays.
+"""A larger vocabulary for a model that has learnt to talk: each new word becomes one piece, and all else stays.
 
-New merges are appended to those of the tokenizer, so that every text is cut as before where none of the new words
-stands. A new piece begins as the mean of the old pieces that spell it; its logit is then the mean of theirs and never
+New merges are appended to those of the tokenizer, so that a text without the new words is tokenized as before. A new
+piece begins as the mean of the old pieces that spell it; its logit is then the mean of theirs and never
 the highest, so that greedy answers are the same as before.
 """
 
@@ -27,10 +27,9 @@ Merge = tuple[str, str]
 
 
 def words_of(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Counter[tuple[str, ...]]:
-    """The words of the texts, as the pieces that spell them now, with how often each stands there.
+    """Count the words of the texts, each as the pieces that spell it now.
 
-    Runs of letters only, with the space before them if there is one: a piece with a mark in it would be of use in few
-    places.
+    Only runs of letters, with the space before them if there is one: a piece with a mark in it would be used rarely.
     """
     found: Counter[tuple[str, ...]] = Counter()
     for text, times in Counter(texts).items():
@@ -50,7 +49,7 @@ def new_merges(words: Mapping[tuple[str, ...], int], count: int, known: Iterable
     """Up to `count` merges by byte-pair encoding, the most frequent pair first, and equal ones in order of spelling.
 
     Args:
-        words: pieces of each word, and how often it stands in the texts.
+        words: pieces of each word, and how often it occurs in the texts.
         known: pieces that no merge may make again.
     """
     left = dict(words)
@@ -89,8 +88,8 @@ def grown_tokenizer(
 ) -> tuple[PreTrainedTokenizerFast, dict[str, tuple[str, ...]]]:
     """A tokenizer with up to `count` more pieces for words of these texts, and the old pieces that spell each new one.
 
-    The old pieces keep their numbers; what GPT4RoI adds to a vocabulary follows the new ones. The new vocabulary is
-    kept in `folder`, as `grown.json`, and read from there if it is there already.
+    The old pieces keep their ids; GPT4RoI's added tokens follow the new pieces. The new vocabulary is kept in `folder`,
+    as `grown.json`, and read from there if it exists.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     vocabulary, known = model["vocab"], model["merges"]
@@ -116,7 +115,7 @@ def grow(
     new: PreTrainedTokenizerBase,
     spelled: Mapping[str, tuple[str, ...]],
 ) -> None:
-    """Gives the model rows for the new pieces, in place, and moves those of the old ones to their new numbers."""
+    """Give the model rows for the new pieces, in place, and move those of the old ones to their new ids."""
     numbers = old.get_vocab()
     pieces = sorted(new.get_vocab().items(), key=lambda item: item[1])
     rows = [[numbers[part] for part in spelled.get(piece, (piece,))] for piece, _ in pieces]

@@ -1,4 +1,4 @@
-"""The tower's hidden states of a bank, each computed once: all that the stages with a frozen tower need of it."""
+"""The tower's hidden states for the images of a bank, each computed once: all that stages with a frozen tower need."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ IMAGES_AT_ONCE = 32
 
 
 class HiddenStates:
-    """Of every image of a bank, in float16: about 110 kB an image and two levels at the recipe's size. Each is computed
-    when it is first asked for; the tower must not change."""
+    """The states of every image of a bank, in float16: about 110 kB per image, with two levels at the recipe's size.
+
+    Each is computed when it is first needed; the tower must not change.
+    """
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, bank: SceneBank) -> None:
         self.bank = bank
@@ -25,7 +27,7 @@ class HiddenStates:
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def levels(self, indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Of these images: the image tokens' state (B, grid², C), and one such a region level."""
+        """Return, for these images, the state of the image tokens (B, grid², C), and the same for each region level."""
         missing = sorted(set(indices) - self._kept.keys())
         for start in range(0, len(missing), IMAGES_AT_ONCE):
             self._compute(missing[start : start + IMAGES_AT_ONCE])
@@ -40,7 +42,7 @@ class HiddenStates:
         self._kept.update(zip(indices, zip(last.half(), several, strict=True), strict=True))
 
     def boxes(self, indices: Sequence[int], amount: float, rng: np.random.Generator) -> list[Tensor]:
-        """Of each image (n_i, 4) in [0, 1], jittered."""
+        """Return each image's boxes, (n_i, 4) in [0, 1], jittered."""
         size = self.bank.images.shape[1]
         exact = [
             np.array([thing.box for thing in self.bank.objects[k]], np.float32).reshape(-1, 4) / size for k in indices

@@ -1,4 +1,4 @@
-"""The language model learns to say what region vectors and image tokens tell, of symbols and then of images."""
+"""The language model learns to read region vectors and image tokens: first made of symbols, then of images."""
 
 from __future__ import annotations
 
@@ -49,16 +49,21 @@ CLEAR = np.array([SIDE_MARGIN, DEPTH_MARGIN], np.float32) / PLACE_SCALES[list(OR
 
 
 class ProbeHeads(nn.Module):
-    """Throw-away heads that read off hidden states, layer by layer, what a question is answered from.
+    """Throw-away heads that read from hidden states, layer by layer, what an answer is based on.
 
-    At each image token, how many objects of each value there are so far; where a question says what it counts, how many
-    there are of each value, and of what it counts; where a region is named, its attributes and place; where it is named
-    after another one, which attributes both share, and which is further left and nearer; where a word names a value,
-    whether the region has it; in each option of a multiple-choice question, whether it is true up to there. Without
-    them a question of 150 tokens teaches by one letter alone.
+    They read:
+
+    - at each image token, how many objects of each value there are so far;
+    - where a question says what it counts, how many objects there are of each value, and of what it counts;
+    - where a region is named, its attributes and place;
+    - where it is named after another one, which attributes both share, and which is further left and which is nearer;
+    - where a word names a value, whether the region has it;
+    - in each option of a multiple-choice question, whether it is true up to there.
+
+    Without them a question of 150 tokens would teach through a single letter.
     """
 
-    # Read off the state before so many last layers: the later need the earlier.
+    # How many layers before the last each head reads; later ones build on earlier ones.
     NAMES = 3
     TALLIES = PAIRS = CLAIMS = 2
     COUNTS = OPTIONS = 1
@@ -208,7 +213,7 @@ def symbol_step(
     token_weights: Tensor,
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """Losses of one batch of conversations about scenes that are told in symbols; no image is looked at."""
+    """Losses of one batch of conversations about scenes that are described in symbols; no image is used."""
     family = draw_family(families, rng)
     chosen = rng.integers(len(bank), size=family.rows).tolist()
     scenes = [some_objects(bank.scene(index), recipe.plain_objects, rng) for index in chosen]
@@ -230,7 +235,7 @@ def stage_step(
 ) -> dict[str, Tensor]:
     """Losses of one batch of conversations about images, whose hidden states are kept.
 
-    typed: questions come as people type them, and images that are not of this world among the scenes.
+    typed: questions are worded as people type them, and some images are not of this world.
     """
     family = draw_family(families, rng)
     bank, known = states.bank, states.bank.scenes

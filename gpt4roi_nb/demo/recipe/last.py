@@ -1,6 +1,7 @@
-"""The last part of the demo's training: by the package's own `train`, on files that the world writes.
+"""The last part of the demo's training: by the package's own `train`, on files of the generated world.
 
-What any user would do with data of their own: `python -m gpt4roi_nb.data.scenes`, `load`, `Mixture`, `train`.
+Any user would train on data of their own in the same way: `python -m gpt4roi_nb.data.scenes`, `load`, `Mixture`,
+`train`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gpt4roi_nb.train import train
 WORLD_SERIES = 7_000_301
 STAGE = 2
 TIMES = "times.json"
-# How often each file of conversations is drawn from, and VCR's questions, in the instruction texts.
+# Share of the draws from each file of conversations, and from VCR's questions, which use the instruction texts.
 WEIGHTS = {
     "image": 0.2,
     "regions": 0.2,
@@ -36,7 +37,7 @@ WEIGHTS = {
 
 
 def world_data(folder: Path, images: int, cache: Path, seed: int, workers: int) -> Mixture:
-    """The mixture of conversations of a world of so many images, written into `folder` if it is not there."""
+    """The mixture of a world's conversations. A world of `images` images is written if `folder` does not exist."""
     if not folder.exists():
         write_world(folder, images, seed=WORLD_SERIES, workers=max(1, workers), progress=False)
     own = {
@@ -60,12 +61,14 @@ def train_last(
     workers: int = 0,
     report: Callable[[str], None] = print,
 ) -> tuple[GPT4RoI, dict[str, float]]:
-    """The trained model, and steps, minutes and threads; a run that was broken off goes on, a finished one is read.
+    """Train; return the model, and steps, minutes and threads. Continue an interrupted run, read a finished one.
 
     Args:
-        gpt4roi: the model in float32; is changed.
-        run: folder of the world, of what is kept of it, and of the training.
-        images: of the world. steps: of the training, each of `batch_size` conversations. rate: the highest.
+        gpt4roi: the model in float32; it is changed in place.
+        run: folder of the world, its caches and the training.
+        images: how many the world has.
+        steps: of the training, each of `batch_size` conversations.
+        rate: the highest learning rate.
     """
     output = run / "last"
     times = output / TIMES

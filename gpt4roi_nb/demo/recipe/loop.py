@@ -1,4 +1,4 @@
-"""A training phase of so many steps, whose learning rate falls to zero, and which goes on where it was broken off."""
+"""A training phase: a fixed number of steps with a learning rate that falls to zero; an interrupted one continues."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def run_phase(
     seed: int,
     report: Callable[[str], None] = print,
 ) -> dict[str, float]:
-    """Trains `trained` in place, or loads a finished run; returns `{"steps": …, "minutes": …, "threads": …}`.
+    """Train `trained` in place, or load a finished run; return `{"steps": …, "minutes": …, "threads": …}`.
 
     Args:
-        folder: where `<name>.pt` is kept: what trains, optimizers and progress, so that a broken run goes on.
+        folder: where `<name>.pt` is kept: weights, optimizers and progress, so that an interrupted run continues.
         trained: the module whose parameters with `requires_grad` are updated.
         step: makes a batch from a random generator and returns its losses by name; their sum is minimised.
         phase: number of steps and highest learning rate, after a short rise; it then falls to zero along a cosine.
 
     Raises:
-        ValueError: where the folder holds this phase of another recipe, or of another seed.
+        ValueError: if the folder holds this phase of another recipe or seed.
     """
     path = folder / f"{name}.pt"
     training = {name: p for name, p in trained.named_parameters() if p.requires_grad}
@@ -64,7 +64,7 @@ def run_phase(
             return {"steps": steps, "minutes": spent / 60, "threads": state["threads"]}
         for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
-        report(f"{name}: goes on after {steps} steps")
+        report(f"{name}: continues after {steps} steps")
 
     def save(finished: bool) -> None:
         weights = {name: parameter.detach() for name, parameter in training.items()}

@@ -1,12 +1,13 @@
 """Makes the demo checkpoint: `python -m gpt4roi_nb.demo.recipe.make --out FOLDER`.
 
-Stage 0 has two halves that do not wait for one another: tower, projector and region encoder learn to see, with throw-
-away heads; the language model learns to talk about scenes that are told in symbols, with no image, in the lessons of
-`curriculum`, while throw-away heads read off its layers what a question is answered from (in the stages as well). Least
-squares then brings what the one half writes into the code that the other reads, and the two published stages follow,
-with the hidden states of the tower kept: the region encoder alone, and then region encoder, projector and language
-model. Both choose their parts as `gpt4roi_nb.train` does, but with many conversations about an image in a row, which
-is several times as quick. A run that was broken off goes on from its run folder.
+Stage 0 has two independent halves. In one, tower, projector and region encoder learn to see, with throw-away heads. In
+the other, the language model learns to talk about scenes that are described in symbols, without images, in the lessons
+of `curriculum`. Throw-away heads read from its layers what an answer is based on, here and in the stages.
+
+Least squares then maps what the first half writes to the code that the second half reads. The two published stages
+follow, with the tower's hidden states kept: first the region encoder alone, then region encoder, projector and language
+model. Both choose their parts as `gpt4roi_nb.train` does, but each row holds many conversations about one image, which
+is several times as fast. An interrupted run continues from its run folder.
 """
 
 from __future__ import annotations
@@ -109,9 +110,9 @@ def make(
     half: str | None = None,
     report: Report = print,
 ) -> Figures | None:
-    """Makes the checkpoint of a recipe in `out`, going on with what is in `run`; returns `demo.check`'s figures.
+    """Make the checkpoint of a recipe in `out`, continuing from what `run` holds; return `demo.check`'s figures.
 
-    half: one of `HALVES` ends after that half of stage 0, and returns None.
+    half: one of `HALVES`, to stop after that half of stage 0 and return None.
     """
     if half not in (None, *HALVES):
         raise ValueError(f"half must be None or one of {', '.join(HALVES)}; got {half!r}")
@@ -194,12 +195,12 @@ def export(model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, 
     stored = copy.deepcopy(model)
     stored.half()
     stored.save_pretrained(out)
-    (out / "model.safetensors").chmod(READABLE)  # safetensors keeps it to its owner, which would not survive a package
+    (out / "model.safetensors").chmod(READABLE)  # safetensors lets only the owner read it, which would break a package
     processor.save_pretrained(out)
 
 
 def parser_of(command: str, says: str | None, out: Path) -> argparse.ArgumentParser:
-    """What the recipe's commands take alike. out: where a checkpoint goes if nothing else is said."""
+    """Make a parser with the options that all the recipe's commands share. out: the checkpoint's default folder."""
     parser = argparse.ArgumentParser(prog=f"python -m gpt4roi_nb.demo.recipe.{command}", description=says)
     parser.add_argument("--out", type=Path, default=out, help="where the checkpoint goes (default: %(default)s)")
     parser.add_argument("--run", type=Path, default=Path("demo_run"), help="scenes and progress (default: %(default)s)")
@@ -214,8 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--half",
         choices=HALVES,
-        help="make this half of stage 0 and end; once the scenes are drawn both can run at once, with one thread each, "
-        "which is quicker than two threads one after the other",
+        help="make this half of stage 0 and stop; once the scenes are drawn, both halves can run at once with one "
+        "thread each, which is faster than one after the other with two threads",
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -43,7 +43,7 @@ class ValueWord(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """All of a conversation, in order."""
+    """All marks of a conversation, in order."""
 
     names: tuple[Name, ...]
     pairs: tuple[Pair, ...]
@@ -51,7 +51,7 @@ class Marks(NamedTuple):
 
 
 class Marker:
-    """Finds them in token ids."""
+    """Finds marks in token ids."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         vocabulary = tokenizer.get_vocab()
@@ -85,7 +85,7 @@ class Marker:
     def counted(self, input_ids: Sequence[int], question: Sequence[int]) -> list[int]:
         """The place, among those of a question, of the word that says what it counts: a value, or else "objects".
 
-        Empty where there is none, as where a letter of the word has slipped.
+        Empty if there is none, as after a typing slip in that word.
         """
         for words in (self.values, self.things):
             for place in question:

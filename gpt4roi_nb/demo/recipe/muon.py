@@ -1,4 +1,4 @@
-"""Muon: steps of momentum whose matrix is made orthogonal, so that every direction is learnt at the same pace.
+"""Muon: momentum steps, with the matrix made orthogonal, so that every direction is learnt at the same pace.
 
 After Jordan and others (2024) with the scale of Liu and others (arXiv 2502.16982), in float32: PyTorch's own computes
 in bfloat16, which most CPUs only imitate.
@@ -18,7 +18,7 @@ RMS = 0.2  # of an update at learning rate 1, about what AdamW's is
 
 
 class Muon(torch.optim.Optimizer):
-    """For the matrices inside a network; embeddings, outputs, norms and biases want another optimizer."""
+    """For the matrices inside a network; embeddings, outputs, norms and biases need another optimizer."""
 
     def __init__(
         self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0

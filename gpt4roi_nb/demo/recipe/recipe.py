@@ -1,4 +1,4 @@
-"""Sizes, seeds and shares of the demo checkpoint: all that a reader would change to train another one."""
+"""Sizes, seeds and shares of the demo checkpoint: everything to change for training another one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ABOUT = "A small teaching model, trained on generated table-top scenes only; it 
 DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES = 7_000_002, 7_000_001, 7_000_101
 FURTHER_SERIES, STRANGER_SERIES = 7_000_003, 7_000_201
 
-OF_LAST = ("commit", "last_batch", "world_images")  # of the recipe, what the part before does not depend on
+OF_LAST = ("commit", "last_batch", "world_images")  # fields that the parts before the last do not depend on
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training: its steps and its highest learning rate. Steps, so that no clock decides the outcome."""
+    """A part of the training: its steps (so that no clock decides the outcome) and its highest learning rate."""
 
     steps: int
     rate: float
@@ -64,7 +64,7 @@ class Recipe:
     symbols: Phase = Phase(500, 1.2e-3)
     stage1: Phase = Phase(60, 6e-4)
     stage2: Phase = Phase(2000, 1e-3)
-    finish: Phase = Phase(700, 8e-4)  # the second stage goes on
+    finish: Phase = Phase(700, 8e-4)  # the second stage continues
     polish: Phase = Phase(1500, 8e-4)
     talk: Phase = Phase(800, 8e-4)
     warmup_share: float = 0.04
@@ -106,14 +106,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Further(Recipe):
-    """How the demo checkpoint goes on; sizes are those of the recipe that made it.
+    """How the demo checkpoint is trained further; sizes are those of the recipe that made it.
 
-    begins_with: SHA-256 of the weights that it goes on from; they were last changed by `commit`.
+    begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them.
     """
 
     begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
     commit: str = "6738f6c"
-    pieces: int = 800  # at most so many more than the vocabulary had
+    pieces: int = 800  # the most that the vocabulary grows by
     further_scenes: int = 8000
     strangers: int = 2000
     open: Phase = Phase(750, 8e-4)

@@ -1,6 +1,6 @@
 """Many conversations about one image in one row: they share the image's tokens and do not see each other.
 
-Exactly what one conversation a row would give (a test compares the losses) at a fraction of the cost, since the opening
+The losses equal those of one conversation per row (a test compares them) at a fraction of the cost, since the opening
 of the prompt, with all image tokens, is computed once.
 """
 
@@ -47,9 +47,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class Rows:
-    """B images, each with the opening of P tokens and then Q slots of L tokens, one conversation a slot.
+    """B images, each with the opening of P tokens and then Q slots of L tokens, one conversation per slot.
 
-    input_ids, labels: (B, P + Q·L) int64. position_ids: (1, P + Q·L); every slot goes on where the opening ends.
+    input_ids, labels: (B, P + Q·L) int64. position_ids: (1, P + Q·L); every slot continues where the opening ends.
     attributes: (objects of all images, 4) int64; places: (objects of all images, 5), as `symbols.places` has them.
     regions: index of each `<bbox>`, in order, among all objects of all images and then `other_boxes`, those of all
     images in order. other_boxes: of each image (n, 4) float32 xyxy in [0, 1], boxes that are no object's.
@@ -57,12 +57,17 @@ class Rows:
     tallies: (B, grid², 20) float32, as `symbols.tally` has them, or (B, 0, 20) without image tokens; the first of these
     is token `image_start`.
 
-    What else can be read where, each with (n, 2) int64 row and column of n tokens: name_objects (n,) is the object of
-    each `Name`; pair_objects (n, 2) are those of each `Pair`; claim_true (n,) bool says of each `ValueWord` of a first
-    question whether it is true; so_far_true (n,) bool, at those in an option, whether all are up to there; option_right
-    (n,) bool, whether the option that ends there is the right one; counts (n,) is the answer to each question that asks
-    how many, at the word that says of what; described_at is before the answer to each first question of what the image
-    shows. scenes: of the rows.
+    The other fields say what can be read where. Each `…_at` is (n, 2) int64, row and column of n tokens:
+
+    - name_objects (n,): the object of each `Name`;
+    - pair_objects (n, 2): the two objects of each `Pair`;
+    - claim_true (n,) bool: whether each `ValueWord` of a first question is true;
+    - so_far_true (n,) bool: at each of these in an option, whether all of the option's are true up to there;
+    - option_right (n,) bool: whether the option that ends there is the right one;
+    - counts (n,): the answer to each question that asks how many, at the word that says of what;
+    - described_at: the token before the answer to each first question about what the image shows.
+
+    scenes: of the rows.
     """
 
     input_ids: Tensor
@@ -95,8 +100,8 @@ class Rows:
 class RowBuilder:
     """Conversations to rows, with the processor's own prompt builder.
 
-    image_tokens: whether the opening holds them. Without, rows are shorter and every position is as before: enough, and
-    quicker, to learn to read region vectors.
+    image_tokens: whether the opening holds them. Without them, rows are shorter and all positions stay the same. That
+    is enough to learn to read region vectors, and faster.
     """
 
     def __init__(self, processor: GPT4RoIProcessor, *, image_tokens: bool = True) -> None:
@@ -136,7 +141,7 @@ class RowBuilder:
         return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds), counted)
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], scenes: Sequence[Scene]) -> Rows:
-        """One row a scene. conversations: the same number for each."""
+        """Make one row per scene. conversations: the same number for each."""
         segments = [[self.segment(talk.turns) for talk in talks] for talks in conversations]
         slot = max(len(segment.input_ids) for row in segments for segment in row)
         prefix, pad = len(self.prefix), self.processor.tokenizer.pad_token_id
@@ -159,7 +164,7 @@ class RowBuilder:
                 start = prefix + k * slot
                 input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
-                if talk.boxes:  # there is nothing that the heads could be taught to read there
+                if talk.boxes:  # such a box has no object that the heads could read
                     regions += [other + number - 1 for number in segment.regions]
                     other += len(talk.boxes)
                     continue

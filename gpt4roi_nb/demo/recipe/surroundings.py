@@ -16,10 +16,10 @@ from gpt4roi_nb.demo.recipe.language import ProbeHeads
 from gpt4roi_nb.demo.recipe.rows import Rows
 from gpt4roi_nb.prompt import IGNORE
 
-WAYS = (*SIDES, "nearest to")  # in which a thing can stand from another
-WORDS = len(COLOURS) + len(CATEGORIES)  # that name a thing, as "red cone"
+WAYS = (*SIDES, "nearest to")  # how a thing can stand relative to another
+WORDS = len(COLOURS) + len(CATEGORIES)  # that can name a thing, such as "red cone"
 THINGS = len(COLOURS) * len(CATEGORIES)
-# What the losses of the heads weigh.
+# Weights of the heads' losses.
 WEIGHTS = {"things": 6.0, "kinds": 0.5, "extremes": 1.0, "around": 4.0, "between": 2.0}
 
 
@@ -74,10 +74,15 @@ def thing_tallies(scenes: Sequence[Scene], grid: int) -> Tensor:
 class ImageHeads(ProbeHeads):
     """`ProbeHeads`, and more that read what an image shows.
 
-    At each image token, how many things of each colour and category there are so far; at the last one, which is each
-    extreme; before the answer to a question of what the image shows, how many there are of each category; where a
-    region is named, what stands on each side of it and nearest to it; where it is named after another one, what stands
-    between. Lists are hardly learnt without them: a few answers in a hundred are right after 750 steps.
+    They read:
+
+    - at each image token, how many things of each colour and category there are so far;
+    - at the last image token, which thing is each extreme;
+    - before the answer to a question about what the image shows, how many things there are of each category;
+    - where a region is named, what stands on each side of it and nearest to it;
+    - where it is named after another one, what stands between the two.
+
+    Without them lists are hardly learnt: after 750 steps a few answers in a hundred are right.
     """
 
     def __init__(self, width: int) -> None:

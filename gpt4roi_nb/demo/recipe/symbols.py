@@ -1,6 +1,6 @@
-"""The truth about a scene in the form of region vectors and image tokens, for a language model that has no eyes yet.
+"""The truth about a scene as region vectors and image tokens, for a language model that cannot see yet.
 
-A region's symbols say its attributes and its place; a patch's say whether an object has its centre there, and which.
+A region's symbols hold its attributes and its place; a patch's say whether an object has its centre there, and which.
 Fixed random directions turn either into a vector of the language model's width. The vision half learns meanwhile to
 write image tokens in the same code, and both are brought into it exactly before the halves meet.
 """
@@ -19,8 +19,8 @@ from gpt4roi_nb.data.scenes.questions import VALUES
 from gpt4roi_nb.data.scenes.scene import Scene, SceneObject
 from gpt4roi_nb.prompt import IGNORE
 
-NUMBERS = tuple(len(values) for values in VALUES.values())  # of values, an attribute
-BLUR = 0.1  # standard deviation by which symbols are off
+NUMBERS = tuple(len(values) for values in VALUES.values())  # of values, per attribute
+BLUR = 0.1  # standard deviation of the noise on symbols
 # Of a region: centre x and y of its box, x and depth on the table, and logarithm of the box's area.
 PLACES = 5
 PLACE_CENTRES = np.array([0.51, 0.52, 0.1, 5.4, -3.2], np.float32)

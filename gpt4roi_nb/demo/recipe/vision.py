@@ -1,4 +1,4 @@
-"""The half of stage 0 that sees: tower and region encoder learn with throw-away heads in place of a language model.
+"""The half of stage 0 that learns to see: tower and region encoder, with throw-away heads in place of a language model.
 
 A linear reader on each region vector names its attributes and where it stands; another on each image token names what
 the patch shows. Image tokens are also drawn towards the code of `symbols`, in which the language half learns meanwhile.
@@ -43,7 +43,7 @@ CODE_CENTRE_WEIGHT = 10.0  # of a patch in which an object has its centre, in th
 class VisionBatch:
     """Images with all their objects, as the model takes them.
 
-    pixel_values: (B, 3, S, S). boxes: one (n_i, 4) an image, in [0, 1], jittered. attributes: (sum n_i, 4) int64,
+    pixel_values: (B, 3, S, S). boxes: one (n_i, 4) per image, in [0, 1], jittered. attributes: (sum n_i, 4) int64,
     indices into `VALUES`. places: (sum n_i, 5), as `symbols.places` has them. patches: (B, grid², 4) int64 attributes
     of what a patch shows, IGNORE where nothing. centres: (B, grid², 4) int64 attributes of the object whose box has its
     centre in the patch, one past the last where there is none.
@@ -98,7 +98,7 @@ def draw_batch(bank: SceneBank, indices: Sequence[int], jitter_amount: float, rn
 
 
 def pool(head: RegionHead, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-    """As `RegionHead.pool`, for boxes inside the image, by two matrix products a level.
+    """As `RegionHead.pool`, for boxes inside the image, by two matrix products per level.
 
     RoIAlign of an upright box is separable; on a CPU this is several times as fast as the operator, most of all
     backwards.

@@ -54,5 +54,5 @@ def test_it_goes_on_grows_and_is_not_trained_twice(begun, tmp_path, monkeypatch)
 
 def test_other_weights_are_refused(begun, tmp_path):
     source, recipe = begun
-    with pytest.raises(ValueError, match="goes on from weights whose SHA-256 is 0000"):
+    with pytest.raises(ValueError, match="continues from weights whose SHA-256 is 0000"):
         going_on.further(replace(recipe, begins_with="0000"), tmp_path / "out", tmp_path / "run", source=source)
