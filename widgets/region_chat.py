@@ -253,7 +253,7 @@ class RegionChat:
 
         Raises:
             ValueError: there is no such region.
-            RuntimeError: the model is no GPT4RoI.
+            RuntimeError: the model is not a GPT4RoI.
         """
         if not self._can.roi_features:
             raise RuntimeError("a RoIInspector shows features of a region, which only a GPT4RoI has")

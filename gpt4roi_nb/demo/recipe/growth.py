@@ -1,8 +1,8 @@
 """A larger vocabulary for a model that has learnt to talk: each new word becomes one piece, and all else stays.
 
 New merges are appended to those of the tokenizer, so that a text without the new words is tokenized as before. A new
-piece begins as the mean of the old pieces that spell it; its logit is then the mean of theirs and never
-the highest, so that greedy answers are the same as before.
+piece begins as the mean of the old pieces that spell it; its logit is then the mean of theirs and never the highest, so
+that greedy answers are the same as before.
 """
 
 from __future__ import annotations

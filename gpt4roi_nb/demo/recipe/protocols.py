@@ -20,7 +20,7 @@ KEPT = 10_000  # scenes whose questions are kept
 def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
     """By kind, what the benchmarks ask about `make_scene(seed, size=size)`; boxes are pixels of that size.
 
-    The scene has as many objects as `make_scene` draws where it is not told.
+    The scene has as many objects as `make_scene` draws by default.
     """
     shown, added = WorldImage(NUMBER, make_scene(seed, size=size)), Added()
     for module in (lvis, paco, visual7w, own_benchmarks):

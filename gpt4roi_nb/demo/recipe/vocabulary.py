@@ -20,7 +20,7 @@ from gpt4roi_nb.tokenizer import tokenizer_from_sentencepiece
 
 # The prompt of an unfinished conversation is then the start of the finished one, and the answer follows at once.
 CLOSING = f"{TURN_MARK} {ROLES['assistant']}:"
-PROMPT_REPEATS = 200  # the prompt's own strings stand in every conversation, so they count as often used
+PROMPT_REPEATS = 200  # every conversation has the prompt's own strings, so they count as frequent
 REFERENCE_REPEATS = 20
 CHOICE_SCENES = 60
 
