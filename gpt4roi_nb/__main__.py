@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Ask a question about boxes on an image and print the answer.\n\n"
         "Without --checkpoint the embedded demo checkpoint answers. It knows only generated table-top\n"
         "scenes; for photographs give another one, or an image-text-to-text model of transformers. `draw`\n"
-        "writes what such a model is shown, and `ask-table` asks many questions at once.\n\n"
+        "writes what such a model would get, and `ask-table` asks many questions at once.\n\n"
         "Exit code: 0 for an answer, 2 for bad input, 1 for any other failure, 130 after an interrupt.",
         epilog=f'for example:\n  {PROG} ask photo.jpg "What is <region1>?" --box 40 30 210 180 --checkpoint GPT4RoI-7B',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,7 +127,7 @@ def _ask(given: argparse.Namespace) -> int:
     model = _load(given)
     told: dict[str, Any] = {}  # JSON fields of a model that gets a region in words or as a drawing
     if not model.capabilities.roi_features:
-        print(f"{PROG}: {model.about}", file=sys.stderr)  # with "unverified", where real weights confirmed nothing
+        print(f"{PROG}: {model.about}", file=sys.stderr)  # says "unverified" if no real weights have confirmed it
         told = {"regions": model.way, "about": model.about}
     elif model.is_demo:
         print(f"{PROG}: {model.about} For photographs give --checkpoint.", file=sys.stderr)

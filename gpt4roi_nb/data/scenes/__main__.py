@@ -18,7 +18,7 @@ def main() -> int:
         print(f"{parser.prog}: {error}")
         return 1
     seconds = time.perf_counter() - started
-    print(f"{given.images} images in {folder} after {seconds:.0f} s, {given.images / seconds:.0f} a second")
+    print(f"{given.images} images in {folder} after {seconds:.0f} s, {given.images / seconds:.0f} per second")
     return 0
 
 
