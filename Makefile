@@ -83,7 +83,7 @@ lab: $(READY)  ## JupyterLab on the first notebook (PORT=8888)
 test: $(READY) browser java hub-proxy bare  ## every test, notebooks and browser included (PYTEST_ARGS="-k boxes")
 	$(PY) -m pytest -n $(WORKERS) $(BY_GROUP) --durations 20 $(PYTEST_ARGS)
 
-test-quick: $(READY)  ## the tests that neither are slow nor need a browser
+test-quick: $(READY)  ## the tests that are not slow and need no browser
 	$(PY) -m pytest -n $(CORES) $(BY_GROUP) --durations 20 -m "not browser and not slow" $(PYTEST_ARGS)
 
 test-lowest: $(READY) browser java hub-proxy bare  ## every test with the lowest versions that pyproject.toml allows, in an environment of its own

@@ -86,11 +86,12 @@ def encode(model: Any, image: PreparedImage) -> Any:
         key: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
         for key, value in image.values.items()
     }
-    if model.config.model_type == "kosmos-2":  # has them in the class without a head alone
+    if model.config.model_type == "kosmos-2":  # only its class without a head has them
         from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2Model
 
         return Kosmos2Model.get_image_features(model, **values)
-    holder = model if hasattr(model, "get_image_features") else model.model  # of some classes only the inner model
+    # In some classes only the inner model has it.
+    holder = model if hasattr(model, "get_image_features") else model.model
     return holder.get_image_features(**values)
 
 
@@ -156,7 +157,7 @@ class SessionImages:
 
 
 def _kept(known: OrderedDict[Any, Any], key: Any) -> Any:
-    """An entry, which is now the latest; those that were not wanted for long are forgotten."""
+    """Return an entry and mark it as the latest; drop those that were unused for longest."""
     known.move_to_end(key)
     while len(known) > KEPT:
         known.popitem(last=False)

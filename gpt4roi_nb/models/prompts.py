@@ -34,7 +34,7 @@ class PromptedPrompt:
         answer: the answer's ids, with the token that ends it, where the assistant has spoken last.
         told: the last question as the model reads it.
         shown: the images, prepared.
-        regions: none: a way of pointing has made words or pixels of them.
+        regions: empty, since a way of pointing has turned them into words or pixels.
     """
 
     input_ids: list[int]
@@ -156,7 +156,7 @@ _FORMATS: dict[str, Callable[..., PromptedPrompt]] = {
 
 
 def _with_answer(parts: PromptParts, tokenizer: PreTrainedTokenizerBase, turns: Turns) -> PromptedPrompt:
-    """A prompt that a text follows directly, ended by the tokenizer's own token."""
+    """A prompt whose answer follows directly, and ends with the tokenizer's own end token."""
     if len(turns) > 1:
         parts.cut()
         _add(parts, turns[1][1], "answer1", tokenizer)
@@ -165,7 +165,7 @@ def _with_answer(parts: PromptParts, tokenizer: PreTrainedTokenizerBase, turns: 
 
 
 def _add_image(parts: PromptParts, ids: Sequence[int], span: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """What stands for an image: its tokens, and text between them, which joins the text around it as any text does."""
+    """Add what stands for an image: its tokens, and the text between them, which joins the text around it."""
     added = tokenizer.added_tokens_decoder
     run: list[int] = []
     for token_id in [*ids, None]:

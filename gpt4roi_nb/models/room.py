@@ -20,16 +20,16 @@ _HEAD = "lm_head"
 
 
 def skeleton(config: PreTrainedConfig) -> nn.Module | None:
-    """Build a model without its numbers; return None for a class that cannot be built so."""
+    """Build a model with shapes but no values; return None for a class that cannot be built so."""
     try:
         with torch.device("meta"):
             return AutoModelForImageTextToText.from_config(copy.deepcopy(config), trust_remote_code=False)
-    except (NotImplementedError, RuntimeError, ImportError):  # it computes with its numbers, or lacks a package
+    except (NotImplementedError, RuntimeError, ImportError):  # it computes with its values, or lacks a package
         return None
 
 
 def not_quantised(model: nn.Module) -> list[str]:
-    """Return the names of modules outside the language model, and of the head: as in a GPT4RoI, they stay."""
+    """Name the modules that are not quantised, as in a GPT4RoI: all outside the language model, and the head."""
     names: list[str] = []
 
     def search(module: nn.Module, prefix: str) -> bool:
@@ -77,7 +77,7 @@ def session_bytes(config: PreTrainedConfig, dtype: torch.dtype, weights: int) ->
 def check_room(
     config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, quantization: str | None, source: str
 ) -> None:
-    """Compare what a model and a session need with what is free, before weights are fetched or read.
+    """Compare the need of a model and a session with the free memory, before weights are fetched or read.
 
     Args:
         config: of the model.

@@ -269,7 +269,7 @@ RARE_FORMS: dict[str, Form] = {
 
 
 def draw_form(kind: str, draw: Callable[[], Question | None], rng: np.random.Generator) -> Question | None:
-    """What `draw` gives for a kind, in its rare form often enough; None where it gives nothing at first."""
+    """What `draw` gives for a kind, in its rare form often enough; None if its first draw gives none."""
     question = draw()
     share, is_rare = RARE_FORMS.get(kind, (0.0, proposes))
     if question is not None and rng.random() < share:

@@ -33,7 +33,7 @@ DECISIONS = ("▁yes", "▁no", "▁left", "▁right", "▁in", "▁behind", *"0
 DECISION_WEIGHT = 5.0
 ENDINGS = (f"▁{ROLES['assistant']}", ":", "<0x0A>", TURN_MARK)
 ENDING_WEIGHT = 0.1
-# What the losses of the throw-away heads weigh.
+# Weights of the throw-away heads' losses.
 WEIGHTS = {
     "tallies": 3.0,
     "totals": 3.0,
@@ -79,7 +79,7 @@ class ProbeHeads(nn.Module):
         self.tallies, self.totals, self.counts = head(sum(NUMBERS)), head(sum(NUMBERS)), head(MAX_OBJECTS + 1)
 
     def losses(self, hidden: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
-        """hidden: one (B, T, D) a layer, the embeddings first. Losses by name, for what the rows hold."""
+        """hidden: one (B, T, D) per layer, the embeddings first. Losses by name, for what the rows hold."""
 
         def state(before: int) -> Tensor:
             return hidden[max(0, len(hidden) - 1 - before)]

@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 class ValueWord(NamedTuple):
-    """The word at `place` says a value of regions `numbers`, those that were named last; `attribute` and `value` are
+    """The word at `place` names a value of regions `numbers`, those that were named last; `attribute` and `value` are
     indices into `VALUES`."""
 
     place: int

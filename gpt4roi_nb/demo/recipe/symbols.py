@@ -101,7 +101,7 @@ class Code:
         self.regions, self.patches = directions.split((attributes + PLACES + 1, attributes + 4))
 
     def tell(self, scenes: Sequence[Scene], grid: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Region vectors (objects of all scenes, D) and image tokens (B, grid², D), a little off as eyes see them."""
+        """Region vectors (objects of all scenes, D) and image tokens (B, grid², D), with noise, as from vision."""
         size = scenes[0].image.shape[1]
         attributes, placed, centres = symbols_of([scene.objects for scene in scenes], size, grid)
         return self.region_vectors(attributes, placed, rng), self.image_tokens(centres, rng)

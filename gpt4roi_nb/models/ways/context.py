@@ -18,7 +18,7 @@ def context(image: Image.Image, regions: Regions, *, margin: float = MARGIN) -> 
     """Show each region in the middle of an image of its own.
 
     The margin is the same on opposite sides, so that the region stays in the middle, and ends where the image does.
-    This is not so of a region at the edge of the image that is grown to 28 pixels, as `crop` does.
+    The exception is a region at the edge of the image that has to grow to 28 pixels, as in `crop`.
 
     Args:
         image: RGB, upright.

@@ -11,13 +11,13 @@ from gpt4roi_nb.images import MAX_ASPECT_RATIO
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
-MIN_SIDE = 28  # pixels: two patches of most towers; a processor makes nothing of fewer
+MIN_SIDE = 28  # pixels: two patches of most towers, the least that a processor can use
 
 
 def crop(image: Image.Image, regions: Regions) -> Pointing:
     """Show each region as an image of its own, and nothing else.
 
-    A region that is smaller than 28 pixels, or longer than 20 times its width, is shown with as much around it.
+    A side shorter than 28 pixels, or than a twentieth of the other side, grows to that length, into the surroundings.
 
     Args:
         image: RGB, upright.
@@ -37,7 +37,7 @@ def name_of(index: int, count: int) -> str:
 
 
 def cut_out(image: Image.Image, box: Box) -> Image.Image:
-    """The whole pixels that a box touches, and more where these are too few."""
+    """Cut out the pixels that a box touches, and some around it if these are too few."""
     x1, y1, x2, y2 = box
     least = max(MIN_SIDE, math.ceil(max(x2 - x1, y2 - y1) / MAX_ASPECT_RATIO))
     left, right = _grown(math.floor(x1), math.ceil(x2), least, image.width)

@@ -16,7 +16,8 @@ def native(image: Image.Image, regions: Regions, *, convention: Convention, ment
         image: RGB, upright.
         regions: by number, pixel xyxy.
         convention: of the model's family.
-        mention: what stands in a sentence, with `{box}` for the tokens: Kosmos-2 takes a phrase with them.
+        mention: what a sentence gets in place of the region, with `{box}` for the tokens: Kosmos-2 takes a phrase with
+            them.
     """
     mentions = {number: mention.format(box=convention.write(box, image.size)) for number, box in regions.items()}
     return Pointing((image,), mentions, note_of(convention, "native", None), convention.lead)
