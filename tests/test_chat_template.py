@@ -227,7 +227,7 @@ def test_an_unknown_format_is_told():
     ("template", "words"),
     [
         (None, "needs a tokenizer with a chat template, but this one has none"),
-        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", r"ends it with '\\n'; an answer"),
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", r"ends it with '\\n', so that the end"),
         ("{{ bos_token }}{{ messages[-1].content }}<|eot_id|>", "leaves out, repeats or moves"),
         ("{% for m in messages %}{{ m.content }}{{ m.content }}<|eot_id|>{% endfor %}", "leaves out, repeats or moves"),
         ("{% for m in messages | reverse %}{{ m.content }}<|eot_id|>{% endfor %}", "leaves out, repeats or moves"),

@@ -146,7 +146,7 @@ def test_a_device_map_takes_quantisation(saved):
 def test_widths_that_a_processor_cannot_take_in_4_bits_are_told(tmp_path, monkeypatch):
     tiny_gpt4roi().save_pretrained(tmp_path)
     monkeypatch.setattr(functional, "has_avx512bf16", lambda: True)
-    with pytest.raises(ValueError, match=r"multiples of 64 .* but language_model\S+ has 32 and 32; take .*8bit"):
+    with pytest.raises(ValueError, match=r"multiples of 64 .* but language_model\S+ has 32 and 32; use .*8bit"):
         load(tmp_path, "4bit")
     assert load(tmp_path, "8bit")
     monkeypatch.setattr(functional, "has_avx512bf16", lambda: False)

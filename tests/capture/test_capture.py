@@ -137,7 +137,7 @@ def test_spans_name_the_columns(talk, gpt4roi):
     total = sum(attention.span_mass(span) for span in attention.spans)
     torch.testing.assert_close(total, attention.weights.sum(-1))
     assert attention.span_mass("region1").shape == attention.weights.shape[:3]
-    with pytest.raises(KeyError, match="no span 'region9'; there are first token, system"):
+    with pytest.raises(KeyError, match="no span 'region9'; the spans are first token, system"):
         attention.span_mass("region9")
 
 

@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_control(answers):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"maps": ["guess"]}, "there is no map 'guess'; there are raw attention, rollout, relevancy"),
+        ({"maps": ["guess"]}, "there is no map 'guess'; use one of raw attention, rollout, relevancy"),
         ({"maps": {}}, "give at least one map"),
         ({"maps": {"random": one_at_a_time}}, "none may be called 'random'"),
         (

@@ -244,7 +244,7 @@ def test_vstar_tells_what_is_wrong_with_a_question(own: Path, changes: dict, rea
     [
         (None, "missing field", "there is no file"),
         ("[1]", "broken JSON", "must hold a JSON object"),
-        ("{", "broken JSON", "truncated or not JSON"),
+        ("{", "broken JSON", "truncated or not a JSON file"),
         ('{"bbox": [[1, 2, 3, 4]]}', "missing field", "no 'target_object'"),
         ('{"bbox": [], "target_object": []}', "wrong type", "must name each box"),
         ('{"bbox": [[1, 2, 3, 4]], "target_object": ["a", "b"]}', "wrong type", "must name each box"),
