@@ -141,6 +141,7 @@ def _florence(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequ
     if len(turns) == 1:
         return question
     begun = PromptParts()
+    begun.add_token(str(tokenizer.bos_token), "answer1")  # as BART's labels, and what is forced when it writes
     _add(begun, turns[1][1], "answer1", tokenizer)
     begun.add_token(str(tokenizer.eos_token), "answer1")
     answer = begun.encode(tokenizer, template=True).input_ids

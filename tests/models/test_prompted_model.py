@@ -122,7 +122,8 @@ def test_likelihoods_are_those_of_full_passes(name: str) -> None:
         answer = model.processor.tokenizer(f"{' ' * (name == 'vipllava')}{option}{end}", add_special_tokens=False)[
             "input_ids"
         ]
-        ids = torch.tensor([answer])
+        begins = [model.processor.tokenizer.bos_token_id] if name == "florence2" else []
+        ids = torch.tensor([[*begins, *answer]])
         if name == "florence2":
             start = torch.tensor([[model.model.config.text_config.decoder_start_token_id]])
             logits = model.model(**own, decoder_input_ids=torch.cat([start, ids[:, :-1]], dim=1)).logits
