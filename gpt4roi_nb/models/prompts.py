@@ -93,6 +93,8 @@ def _chat(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence
             _add(parts, pieces, f"answer{index // 2 + 1}", tokenizer)
         elif role:
             _add(parts, pieces, f"question{index // 2 + 1}", tokenizer)
+    if turns[-1][0] == "assistant" and ends != "marks" and tokenizer.eos_token:
+        parts.add_token(str(tokenizer.eos_token), ends)  # LLaVA 1.5's template, among others, ends no answer
     if shown < len(expansions):
         raise ValueError(f"the chat template shows {shown} images of {len(expansions)}")
     return _encoded(parts, tokenizer, turns)
