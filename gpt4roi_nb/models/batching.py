@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,8 +60,10 @@ def write_batches(
         What `keep` returned for each prompt of a batch.
     """
     generator = sampling.generator(loaded.device)
+    ended = False
 
     def work(part: slice) -> list[Answer]:
+        nonlocal ended
         if stop is not None and stop.is_set():
             return []
         several = prompts[part]
@@ -70,8 +73,10 @@ def write_batches(
             rows = _write(loaded, images, some, keep, max_new_tokens, sampling, generator, stop, partial)
             made |= dict(zip(places, rows, strict=True))
             if any(row.stopped for row in rows):
+                ended = True
                 break
-        return [made[place] for place in sorted(made)]
+        # Without gaps: an answer's place says which prompt it answers.
+        return [made[place] for place in itertools.takewhile(made.__contains__, itertools.count())]
 
     if not prompts:
         return
@@ -79,7 +84,7 @@ def write_batches(
         if not made:
             return
         yield made
-        if any(answer.stopped for answer in made):
+        if ended:
             return
 
 
