@@ -233,15 +233,18 @@ class GPT4RoI(LoadedModel):
             options: answers to compare.
 
         Raises:
-            ValueError: for bad boxes, or references that do not match them.
+            ValueError: for bad boxes, references that do not match them, or an empty option.
         """
-        encoded = EncodedImage(self, load_image(image))
-        text = read_references(text, 0)
+        if not all(isinstance(option, str) and option.strip() for option in options):
+            raise ValueError(f"each option must be a text that is not empty, but they are {list(options)!r}")
+        whole, text = load_image(image), read_references(text, 0)
+        given = check_boxes(boxes, *whole.size).tolist()
+        prompts = [self.processor.prompt([("user", text), ("assistant", option)]) for option in options]
+        for prompt in prompts:
+            self.processor.order_boxes(prompt, boxes, whole)
+        encoded = EncodedImage(self, whole)
         found = []
-        for option in options:
-            prompt = self.processor.prompt([("user", text), ("assistant", option)])
-            self.processor.order_boxes(prompt, boxes, encoded.image)
-            given = check_boxes(boxes, *encoded.size).tolist()
+        for prompt in prompts:
             embeddings = encoded.embed(prompt, [tuple(given[number - 1]) for number in prompt.regions])
             with self.inference() as model:
                 logits = model.language_model(inputs_embeds=embeddings).logits[0, :-1]
