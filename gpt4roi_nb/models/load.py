@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.models.families import way_of
+from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.models.room import check_room, not_quantised, skeleton
 from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config
@@ -90,6 +94,7 @@ def load_model(
     if quantization is not None or target.type != "cpu":
         kwargs["device_map"] = {"": target}  # each tensor goes straight to its place
     processor = AutoProcessor.from_pretrained(given, trust_remote_code=False, **hub)
+    check_class(config, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)], processor)  # before weights are fetched
     loaded = AutoModelForImageTextToText.from_pretrained(
         given, dtype=kind, trust_remote_code=False, use_safetensors=True, **kwargs
     )

@@ -61,7 +61,7 @@ class LoadedFamily(LoadedModel):
         """
         super().__init__(model, processor, source)
         self.model_type: str = model.config.model_type
-        check_class(model, processor)
+        check_class(model.config, type(model), processor)
         self.way: Way = way_of(self.model_type, way)
         self.family: Family = family_of(self.model_type)
         self._format = _Format(processor.tokenizer, end_of_turn(self.family.format, processor))

@@ -16,13 +16,18 @@ _QUESTION = "What is this?"
 _LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def check_class(model: Any, processor: Any) -> None:
+def check_class(config: Any, model_class: type, processor: Any) -> None:
     """Check that a model reads images in the place of tokens, and that its cache is keys and values.
+
+    Args:
+        config: of the model.
+        model_class: its class.
+        processor: its own.
 
     Raises:
         ValueError: if it does not; the message says what is missing.
     """
-    config, kind = model.config, model.config.model_type
+    kind = config.model_type
     text = config.get_text_config(decoder=True)
     others = set(getattr(text, "layer_types", None) or ()) - _LAYERS
     lacking = ""
@@ -30,7 +35,7 @@ def check_class(model: Any, processor: Any) -> None:
         lacking = "it has an encoder and a decoder"
     elif others:
         lacking = f"it has layers of another kind ({', '.join(sorted(others))}), whose state cannot be cut back"
-    elif kind not in FAMILIES and "mm_encoder_outputs" not in inspect.signature(type(model).forward).parameters:
+    elif kind not in FAMILIES and "mm_encoder_outputs" not in inspect.signature(model_class.forward).parameters:
         lacking = "its class does not put features of images in the place of tokens"
     elif family_of(kind).format == "chat":
         if not isinstance(getattr(processor, "image_token", None), str):
