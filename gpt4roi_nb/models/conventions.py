@@ -42,7 +42,7 @@ class Convention:
         order: of the coordinates.
         rounding: to whole numbers, or to `decimals`.
         digits: the least number of digits; shorter numbers get leading zeros.
-        decimals: digits after the point.
+        decimals: the most digits after the point; 0.80 is written 0.8.
         cells: `parts`, if a box is written as the numbers of its upper left and its lower right cell, counted row by
             row; None if it is written as coordinates.
         lead: a line that follows the question, once.
@@ -137,7 +137,7 @@ class Convention:
 
     def _number(self, value: float) -> str:
         if self.decimals:
-            return f"{value:.{self.decimals}f}"
+            return str(round(value, self.decimals))
         rounded = math.floor(value) if self.rounding == "floor" else round(value)
         if self.last is not None:
             rounded = min(rounded, self.last)

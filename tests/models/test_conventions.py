@@ -51,7 +51,7 @@ def test_a_box_is_written_as_the_source_says(family: str) -> None:
         ("paligemma", "<loc0000><loc0000><loc1023><loc1023>"),
         ("perception_lm", "[000,000,999,999]"),
         ("video_llama_3", "[0, 0, 1000, 1000]"),
-        ("llava", "[0.00, 0.12, 1.00, 0.88]"),
+        ("llava", "[0.0, 0.12, 1.0, 0.88]"),
     ],
 )
 def test_the_whole_image_reaches_the_last_number(family: str, whole: str) -> None:
