@@ -57,13 +57,16 @@ class Family:
 
 
 _CHAT: tuple[Way, ...] = (*DRAWN, "full+crop")
-_QWEN = Family(
-    "text", ("text", *_CHAT), licence="Apache 2.0 (some sizes: Qwen's own)", weights="Qwen/Qwen3-VL-2B-Instruct"
-)
+_QWEN = Family("text", ("text", *_CHAT), licence="Apache 2.0", weights="Qwen/Qwen3-VL-2B-Instruct")
 
 FAMILIES: dict[str, Family] = {
-    "qwen2_vl": Family("text", _QWEN.ways, licence=_QWEN.licence, weights="Qwen/Qwen2-VL-2B-Instruct"),
-    "qwen2_5_vl": Family("text", _QWEN.ways, licence=_QWEN.licence, weights="Qwen/Qwen2.5-VL-3B-Instruct"),
+    "qwen2_vl": Family("text", _QWEN.ways, licence="Apache 2.0 (72B: Qwen's own)", weights="Qwen/Qwen2-VL-2B-Instruct"),
+    "qwen2_5_vl": Family(
+        "text",
+        _QWEN.ways,
+        licence="Qwen Research, non-commercial (7B and 32B: Apache 2.0)",
+        weights="Qwen/Qwen2.5-VL-3B-Instruct",
+    ),
     "qwen3_vl": _QWEN,
     "qwen3_vl_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3-VL-30B-A3B-Instruct"),
     "kosmos-2": Family(
@@ -218,7 +221,8 @@ def _plain(question: str) -> str:
 
 def convention_of(model_type: str, way: Way) -> Convention | None:
     """Return the row of the table that a way uses; None for those that draw and crop."""
-    return CONVENTIONS.get(model_type) if way in ("text", "native") else None
+    row = CONVENTIONS.get(model_type)
+    return row if row is not None and row.way == way else None
 
 
 def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> list[tuple[str, bool]]:
