@@ -48,6 +48,19 @@ class World:
         return max(self.things, key=lambda thing: iou(thing[1], box))[0]
 
 
+def strip(tall: bool) -> World:
+    """A long image with four things in shades of their own, at both ends and between; none is red."""
+    boxes = [(10, 60, 90, 200), (250, 20, 370, 120), (560, 100, 700, 280), (800, 80, 895, 220)]
+    shades = [(40, 60, 60), (120, 160, 160), (20, 90, 200), (60, 200, 90)]
+    image = Image.new("RGB", (900, 300), (90, 90, 90))
+    for box, shade in zip(boxes, shades, strict=True):
+        image.paste(shade, box)
+    if tall:
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+        boxes = [(y1, x1, y2, x2) for x1, y1, x2, y2 in boxes]
+    return World(image, tuple((str(shade), box) for shade, box in zip(shades, boxes, strict=True)))
+
+
 def iou(a: Box, b: Box) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -177,3 +190,29 @@ def _lies_at(part: Image.Image, image: Image.Image) -> Box:
         if y >= 0 and x >= 0 and np.array_equal(whole[y : y + height, x : x + width], wanted):
             return float(x), float(y), float(x + width), float(y + height)
     raise AssertionError("this is no part of the image")
+
+
+def seen(pixel_values: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """What a processor really made, as an image: (3, H, W) normalised to (H, W, 3) in [0, 255]."""
+    return 255 * (pixel_values.transpose(1, 2, 0) * std + mean)
+
+
+def answer_from_pixels(pixels: np.ndarray, world: World) -> str:
+    """The thing within the red line of a padded square, (S, S, 3); "nothing" if no line is to be seen."""
+    red = pixels[..., 0] - pixels[..., 1:].max(-1) > 60  # also where the line was blended with what is beside it
+    if not red.any():
+        return "nothing"
+    rows, columns = np.nonzero(red)
+    scale = max(world.image.size) / len(pixels)
+    left, top = ((max(world.image.size) - side) / 2 for side in world.image.size)
+    box = (columns.min() * scale - left, rows.min() * scale - top)
+    box += ((columns.max() + 1) * scale - left, (rows.max() + 1) * scale - top)
+    thing = max(world.things, key=lambda one: iou(one[1], box))
+    return thing[0] if iou(thing[1], box) > 0.7 else "nothing"
+
+
+def shade_at(text: str, pixels: np.ndarray) -> str:
+    """The colour in the middle of the box that a text names in shares of a padded square."""
+    (match,) = re.finditer(LIST, text)
+    x1, y1, x2, y2 = (float(number) * len(pixels) for number in match.groups())
+    return str(tuple(int(one) for one in np.round(pixels[int((y1 + y2) / 2), int((x1 + x2) / 2)])))

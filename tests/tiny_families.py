@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 import transformers as tf
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 SIDE = 56  # pixels of a fixed tower
@@ -174,7 +176,8 @@ def _paligemma() -> tuple[Any, Any]:
 
 def _kosmos() -> tuple[Any, Any]:
     made = tokenizer()
-    images = tf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    # As its makers' preprocessor_config.json ("use_square_size"): it squeezes an image into a square.
+    images = tf.CLIPImageProcessor(size={"height": SIDE, "width": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     processor = tf.Kosmos2Processor(images, made)
     processor.num_image_tokens = 8
     config = tf.Kosmos2Config(
@@ -464,9 +467,19 @@ def tiny_family(name: str, seed: int = 0) -> tuple[Any, Any]:
     return model, processor
 
 
+def expanded(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """A square with the image in its middle, as LLaVA's makers pad."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), tuple(int(255 * one) for one in mean))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
 def by_its_processor(name: str, told: str, images: list[Any]) -> dict[str, torch.Tensor]:
     """What the family's own processor makes of what was told, put together as its documents say."""
     _, processor = tiny_family(name)
+    if name in ("vipllava", "llava"):  # as mm_utils.py (process_images, "pad") of both makers
+        images = [expanded(image, processor.image_processor.image_mean) for image in images]
     if name == "kosmos-2":
         return processor(images=images[0], text=f"<grounding> Question: {told} Answer:", return_tensors="pt")
     if name == "florence2":

@@ -1,7 +1,6 @@
 """Write the images and text that a model would get: `python -m gpt4roi_nb draw photo.jpg "What is <region1>?" --box …`.
 
-No weights are read: a way of pointing needs the image, the boxes and the model's type. If coordinates refer to the
-resized image, it also needs the processor.
+No weights are read: a way of pointing needs the image, the boxes, the model's kind and its processor.
 """
 
 from __future__ import annotations

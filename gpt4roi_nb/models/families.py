@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from PIL import Image
@@ -164,7 +164,9 @@ _SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
 }
 
 
-def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None) -> Pointing:
+def point(
+    image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None, frame: str = ""
+) -> Pointing:
     """Present regions of an image to a family of models.
 
     Args:
@@ -173,6 +175,7 @@ def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, re
         way: of `way_of`.
         model_type: of the model's configuration.
         resized: (width, height) to which the model's processor resizes the image, where the convention needs it.
+        frame: for the note: what is done to the images afterwards.
 
     Raises:
         ValueError: if the way takes fewer regions.
@@ -184,10 +187,12 @@ def point(image: Image.Image, regions: Regions, way: Way, model_type: str, *, re
             "about one region, or point in another way"
         )
     if way == "text":
-        return text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
-    if way == "native":
-        return native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
-    return _SHOWN[way](image, regions)
+        made = text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
+    elif way == "native":
+        made = native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
+    else:
+        made = _SHOWN[way](image, regions)
+    return replace(made, note={**made.note, "frame": frame}) if frame else made
 
 
 def task_of(question: str, way: Way, model_type: str) -> str | None:

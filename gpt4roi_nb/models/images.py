@@ -36,11 +36,13 @@ class PreparedImage:
         digest: of its pixels.
         ids: what stands for it in a prompt.
         values: what the model takes, on the CPU: `pixel_values` and what belongs to it.
+        padded: whether the image was padded to a square before.
     """
 
     digest: str
     ids: list[int]
     values: dict[str, Tensor]
+    padded: bool = False
 
 
 def digest_of(image: Image.Image) -> str:
@@ -48,9 +50,47 @@ def digest_of(image: Image.Image) -> str:
     return hashlib.sha256(str(image.size).encode() + image.tobytes()).hexdigest()
 
 
+def crops_to_square(processor: Any) -> bool:
+    """Whether a processor shows the model no more than the central square of an image, as CLIP's does."""
+    images = processor.image_processor
+    tiles = getattr(images, "image_grid_pinpoints", None)  # LLaVA-NeXT resizes to tiles, and crops nothing away
+    shortest = getattr(getattr(images, "size", None), "shortest_edge", None)
+    return bool(getattr(images, "do_center_crop", False)) and shortest is not None and not tiles
+
+
+def padding_colour(processor: Any) -> tuple[int, int, int]:
+    """Return the mean colour of the images that a tower was trained on, RGB."""
+    red, green, blue = (int(255 * mean) for mean in processor.image_processor.image_mean or (0.5, 0.5, 0.5))
+    return red, green, blue
+
+
+def padded(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Pad an image to a square on both sides, as LLaVA and ViP-LLaVA do (mm_utils.py, expand2square)."""
+    if image.width == image.height:
+        return image
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def frame_of(processor: Any) -> str:
+    """Return in words what is done to an image before the model's processor gets it; "" for nothing."""
+    if not crops_to_square(processor):
+        return ""
+    return f"padded to a square with RGB {padding_colour(processor)}, since the processor crops to one"
+
+
 def prepare(processor: Any, format: str, image: Image.Image) -> PreparedImage:
-    """Let a model's own processor prepare an image, and say what stands for it in a prompt."""
+    """Let a model's own processor prepare an image, and say what stands for it in a prompt.
+
+    Where the processor would crop to the central square, the image is padded to a square first: what lies outside,
+    a drawn box too, would be lost.
+    """
     tokenizer = processor.tokenizer
+    digest, pads = digest_of(image), crops_to_square(processor) and image.width != image.height
+    if pads:
+        image = padded(image, padding_colour(processor))
     if format == "kosmos-2":
         made = processor(images=image, text=processor.grd_token, return_tensors="pt")
         ids = made["input_ids"][0].tolist()[:-1]  # without the grounding token
@@ -67,7 +107,7 @@ def prepare(processor: Any, format: str, image: Image.Image) -> PreparedImage:
         ids = made["input_ids"][0].tolist()
         first = ids.index(tokenizer.eos_token_id)
         ids = ids[first + 1 : ids.index(tokenizer.eos_token_id, first + 1)]
-    return PreparedImage(digest_of(image), ids, {key: value for key, value in made.items() if key not in _OF_TEXT})
+    return PreparedImage(digest, ids, {key: value for key, value in made.items() if key not in _OF_TEXT}, pads)
 
 
 def resized_size(processor: Any, image: PreparedImage) -> Size | None:

@@ -16,7 +16,7 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.attention import PromptedReplay, attention_modules
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.families import Family, check_question, convention_of, family_of, pieces_of, point, way_of
-from gpt4roi_nb.models.images import SessionImages, resized_size, takes_features
+from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, takes_features
 from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import keeps_prefixes
@@ -127,7 +127,8 @@ class LoadedFamily(LoadedModel):
         resized = None
         if convention is not None and convention.frame == "resized":
             resized = resized_size(self.processor, images.prepared(whole))
-        return point(whole, regions, self.way, self.model_type, resized=resized)
+        frame = frame_of(self.processor)
+        return point(whole, regions, self.way, self.model_type, resized=resized, frame=frame)
 
     def prompt(
         self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions

@@ -13,7 +13,7 @@ from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.models.families import check_question, convention_of, family_of, pieces_of, point, way_of
-from gpt4roi_nb.models.images import prepare, resized_size
+from gpt4roi_nb.models.images import frame_of, prepare, resized_size
 from gpt4roi_nb.models.load import check_way_of_gpt4roi, model_type_of
 from gpt4roi_nb.prompt import check_references, references
 from gpt4roi_nb.session.references import read_references
@@ -58,10 +58,12 @@ def render_without_weights(
         return Rendered((drawn,), text, note)
     way = way_of(model_type, regions)
     check_question(text, len(given), way, model_type)
-    convention, resized = convention_of(model_type, way), None
-    if convention is not None and convention.frame == "resized" and source is not None:
+    convention, resized, frame = convention_of(model_type, way), None, ""
+    if source is not None:
         processor = AutoProcessor.from_pretrained(source.folder, trust_remote_code=False)
-        resized = resized_size(processor, prepare(processor, family_of(model_type).format, whole))
-    pointing = point(whole, given, way, model_type, resized=resized)
+        frame = frame_of(processor)
+        if convention is not None and convention.frame == "resized":
+            resized = resized_size(processor, prepare(processor, family_of(model_type).format, whole))
+    pointing = point(whole, given, way, model_type, resized=resized, frame=frame)
     told = "".join(words for words, _ in pieces_of(text, pointing, way, model_type))
     return Rendered(pointing.images, told, pointing.note)
