@@ -115,10 +115,15 @@ class Attention:
         """Arrange scores of the prompt tokens, such as a `rollout` or `relevancy` row: (P,) → (grid, columns).
 
         Raises:
-            ValueError: if the model's image tokens form no known grid.
+            ValueError: if the model's image tokens form no known grid, or one that is not the image's: LLaVA and
+                ViP-LLaVA are shown an image that is not square with padding beside it.
         """
         if not self.grid:
-            raise ValueError("the image's tokens of this model form no known grid; look at mass() and row() instead")
+            raise ValueError(
+                "the image's tokens of this model form no known grid that covers the image and nothing else (tiles, "
+                "latent queries, or padding beside an image that is not square); look at mass() and row() instead, or "
+                "give an image that is square"
+            )
         return rearrange(scores[self.spans["image"]], "(h w) -> h w", h=self.grid)
 
     def sinks(self) -> list[Sink]:

@@ -151,7 +151,12 @@ def spans_of(prompt: PromptedPrompt) -> dict[str, list[int]]:
 
 
 def grid_rows(processor: Any, model_type: str, image: PreparedImage) -> int:
-    """Return the rows of the first image's tokens if they are a grid from its top left; 0 if not, or if unknown."""
+    """Return the rows of the first image's tokens if they are a grid from its top left; 0 if not, or if unknown.
+
+    A padded image has none: some of its tokens lie beside it, and its edges seldom fall between two patches.
+    """
+    if image.padded:
+        return 0
     grid = image.values.get("image_grid_thw")
     if grid is not None:
         return int(grid[0, 1]) // getattr(processor.image_processor, "merge_size", 1)

@@ -1,5 +1,6 @@
 """Attention of models of transformers: what `output_attentions` says, and what is refused in words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from gpt4roi_nb.models.families import default_question
 from gpt4roi_nb.session.region_model import Question
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8))
+SQUARE = IMAGE.crop((0, 0, 100, 100))  # which ViP-LLaVA is shown without padding
 BOX, OTHER = (20.0, 10.0, 80.0, 60.0), (70.0, 40.0, 130.0, 90.0)
 
 
@@ -62,13 +64,45 @@ def test_it_is_what_output_attentions_says(name: str) -> None:
 def test_maps_cover_the_image_where_its_tokens_are_a_grid() -> None:
     for name, shape in (("qwen2_5_vl", (4, 5)), ("qwen3_vl", (4, 5)), ("vipllava", (4, 4)), ("paligemma", (4, 4))):
         model = loaded(name)
-        attention = model.session(IMAGE).ask(default_question(model.way, name), [BOX], max_new_tokens=3).attention()
+        shown = SQUARE if name == "vipllava" else IMAGE
+        attention = model.session(shown).ask(default_question(model.way, name), [BOX], max_new_tokens=3).attention()
         image = attention.to_image(0)
         assert tuple(image.shape) == shape
         assert float(image.sum()) == pytest.approx(float(attention.mass()["image"][0]), abs=1e-5)
     attention = loaded("kosmos-2").session(IMAGE).ask("What is <region1>?", [BOX], max_new_tokens=3).attention()
     with pytest.raises(ValueError, match="no known grid"):
         attention.to_image(0)
+
+
+@pytest.mark.parametrize("shape", [(100, 280), (280, 100), (112, 112)])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "paligemma", "vipllava", "llava"])
+def test_a_spike_lands_where_the_patch_lies_or_there_is_no_map(name: str, shape: tuple[int, int]) -> None:
+    """One spot of the image is white: its patch is found in the pixels that the processor made, and in the map."""
+    height, width = shape
+    spot = (0.85 * width, 0.35 * height)
+    image = Image.new("RGB", (width, height))
+    image.paste((255, 255, 255), tuple(int(side) for side in (spot[0] - 5, spot[1] - 5, spot[0] + 5, spot[1] + 5)))
+    model = loaded(name)
+    attention = (
+        model.session(image).ask(default_question(model.way, name), [(0, 0, 20, 20)], max_new_tokens=2).attention()
+    )
+    if name in ("vipllava", "llava") and height != width:
+        with pytest.raises(ValueError, match="padding beside an image that is not square"):
+            attention.to_image(0)
+        return
+    store = model.images()
+    prepared = store.prepared(image)
+    values = prepared.values["pixel_values"].float()
+    if "image_grid_thw" in prepared.values:  # rows of patches, four that lie together after one another
+        brightest = int(values.mean(-1).reshape(-1, 4).mean(-1).argmax())
+    else:
+        (pixels,) = values.mean(1)
+        brightest = int(pixels.unfold(0, 14, 14).unfold(1, 14, 14).mean((-1, -2)).argmax())
+    weights = torch.zeros(attention.weights.shape)
+    weights[..., attention.spans["image"][brightest]] = 1
+    found = replace(attention, weights=weights).to_image(0)
+    row, column = divmod(int(found.argmax()), found.shape[1])
+    assert (row, column) == (int(spot[1] / height * found.shape[0]), int(spot[0] / width * found.shape[1]))
 
 
 def test_a_follow_up_names_what_came_before() -> None:
@@ -85,7 +119,7 @@ def test_a_follow_up_names_what_came_before() -> None:
 
 def test_what_else_there_is_to_look_at_is_refused_in_words(tmp_path: Path) -> None:
     model = loaded("vipllava")
-    answer = model.session(IMAGE).ask("What is <region1>?", [BOX], max_new_tokens=3)
+    answer = model.session(SQUARE).ask("What is <region1>?", [BOX], max_new_tokens=3)
     attention = answer.attention()
     for look in (attention.rollout, attention.sinks, lambda: attention.relevancy(0)):
         with pytest.raises(
