@@ -124,6 +124,7 @@ def _ask(given: argparse.Namespace) -> int:
 
     import torch
 
+    _check_way(given, image, boxes)
     model = _load(given)
     told: dict[str, Any] = {}  # JSON fields of a model that gets a region in words or as a drawing
     if not model.capabilities.roi_features:
@@ -157,6 +158,20 @@ def _ask(given: argparse.Namespace) -> int:
     if given.save is not None:  # last, so that the answer is printed even if the disk is full
         draw_regions(image, regions).save(given.save)
     return 0
+
+
+def _check_way(given: argparse.Namespace, image: Any, boxes: list[list[float]]) -> None:
+    """Check that the model can be told this question, where its folder or its small files say which it is."""
+    from gpt4roi_nb.models.told import render_without_weights
+
+    if given.checkpoint is None and given.regions is None:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the session warns
+            render_without_weights(given.checkpoint, given.regions, image, given.question, boxes)
+    except (ValueError, FileNotFoundError) as error:
+        raise _BadInput(error) from error
 
 
 def _load(given: argparse.Namespace) -> Any:

@@ -88,7 +88,7 @@ def draw() -> argparse.ArgumentParser:
         "draw",
         "Write the images that a model would get with a question about boxes, and print the text.\n\n"
         "Without --checkpoint and --regions: the image with its numbered boxes. Reads no weights: the configuration\n"
-        "of --checkpoint, and its processor where the coordinates depend on that.\n\n"
+        "and the processor of --checkpoint.\n\n"
         "Ends with 0, 2 for bad input, 1 for another failure.",
         'draw photo.jpg "What is <region1>?" --box 40 30 210 180 --regions draw --out told.png\n'
         'draw photo.jpg "What is <region1>?" --box 40 30 210 180 --checkpoint Qwen/Qwen3-VL-2B-Instruct',

@@ -75,12 +75,7 @@ def load_model(
         return GPT4RoI.from_pretrained(path, **as_given, **kwargs)
     given = os.path.expanduser(source.name)
     config = _read_config(given, hub)
-    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise ValueError(
-            f"{given!r} is a {config.model_type}, and transformers has no image-text-to-text model of that kind; give "
-            "a GPT4RoI or a model that answers questions about images (docs/authors_weights.md converts the authors' "
-            "files)"
-        )
+    check_kind(config.model_type, given)
     way = way_of(config.model_type, regions)  # before the weights are read
     check_quantization(quantization)
     target = choose_device(device)
@@ -125,6 +120,23 @@ def model_type_of(folder: Path) -> str:
     except (OSError, ValueError):
         return ""
     return str(values.get("model_type", "")) if isinstance(values, dict) else ""
+
+
+def check_kind(model_type: str, given: str) -> None:
+    """Raise ValueError for a checkpoint of a kind that is no image-text-to-text model of transformers.
+
+    Args:
+        model_type: of its config.json; "" if that says nothing that can be read.
+        given: the checkpoint in the message.
+    """
+    if not model_type:
+        raise ValueError(f"{given!r} lacks config.json, or its config.json does not say what kind of model it is")
+    if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ValueError(
+            f"{given!r} is a {model_type}, and transformers has no image-text-to-text model of that kind; give a "
+            "GPT4RoI or a model that answers questions about images (docs/authors_weights.md converts the authors' "
+            "files)"
+        )
 
 
 def _read_config(given: str, hub: dict[str, Any]) -> Any:

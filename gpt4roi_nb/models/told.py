@@ -14,7 +14,7 @@ from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.models.families import check_question, convention_of, family_of, pieces_of, point, way_of
 from gpt4roi_nb.models.images import frame_of, prepare, resized_size
-from gpt4roi_nb.models.load import check_way_of_gpt4roi, model_type_of
+from gpt4roi_nb.models.load import check_kind, check_way_of_gpt4roi, model_type_of
 from gpt4roi_nb.prompt import check_references, references
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Rendered
@@ -23,19 +23,23 @@ from gpt4roi_nb.session.region_model import Rendered
 def render_without_weights(
     path: str | os.PathLike[str] | None, regions: str | None, image: ImageLike, text: str, boxes: ArrayLike
 ) -> Rendered:
-    """Return what a model would read, as its `render` does.
+    """Return what a model would read, as its `render` does, from its configuration and its processor alone.
+
+    For a GPT4RoI, whose regions are tokens, the image is returned with numbered boxes, which the model does not see, and
+    the text as it was given.
 
     Args:
-        path: a folder or a hub id, as `load_model` takes it; None takes a GPT4RoI, or with `regions` any model that can
-            be shown images.
+        path: a folder or a hub id, as `load_model` takes it; for a hub id, the small files are downloaded. None takes a
+            GPT4RoI, or with `regions` any chat model that can be shown images.
         regions: how boxes are presented to it, as `load_model` takes it.
         image: as `session` takes it.
         text: a question with `<regionN>`.
         boxes: (N, 4) pixel xyxy in the original image.
 
     Raises:
-        ValueError: for bad boxes, references that do not match them, or a way or a question that the model cannot take.
-        OSError: if there is no such checkpoint.
+        ValueError: for bad boxes, references that do not match them, a way or a question that the model cannot take, or
+            a checkpoint of a kind that `load_model` does not load.
+        OSError: if there is no such checkpoint (`FileNotFoundError`), or its processor cannot be read.
 
     Examples:
         >>> from PIL import Image
@@ -56,6 +60,8 @@ def render_without_weights(
         drawn = draw_regions(whole, list(given.values()), list(given)) if given else whole
         note = {"way": "region tokens: the model sees the image without what is drawn here", "status": "its own"}
         return Rendered((drawn,), text, note)
+    if source is not None:
+        check_kind(model_type, source.name)
     way = way_of(model_type, regions)
     check_question(text, len(given), way, model_type)
     convention, resized, frame = convention_of(model_type, way), None, ""

@@ -51,6 +51,29 @@ def test_ask_takes_any_model_and_a_way(place: Path, capsys: pytest.CaptureFixtur
     assert "a GPT4RoI gets a box as a token of its own" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "question", "options", "why"),
+    [
+        ("florence2", "Why is <region1> there?", BOX_WORDS, "answers tasks about one region and no free question"),
+        ("florence2", "Describe <region1>.", ["--regions", "draw", *BOX_WORDS], "does not suit florence2"),
+        ("vipllava", "Is <region1> left of <region2>?", ["--regions", "crop", *BOX_WORDS, *BOX_WORDS], "one image at a"),
+        ("vipllava", "".join(f"<region{one}>" for one in range(1, 11)), BOX_WORDS * 10, "has 9 colours"),
+        ("bert", "What is <region1>?", BOX_WORDS, "is a bert, and transformers has no image-text-to-text model"),
+    ],
+)  # fmt: skip
+def test_ask_refuses_what_does_not_suit_before_a_model_is_loaded(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name, question, options, why
+) -> None:
+    monkeypatch.setattr("gpt4roi_nb.models.load.load_model", None)
+    if not (place / name).exists():
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(json.dumps({"model_type": name}))
+    words = [str(place / "photo.png"), question, *options, "--checkpoint", str(place / name)]
+    assert main(["ask", *words]) == 2
+    said = capsys.readouterr()
+    assert why in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
 def test_draw_writes_what_the_model_is_shown(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [str(place / "photo.png"), "What is <region1>?", *BOX_WORDS, "--out", str(tmp_path / "told.png")]
     for options, text, images in (
@@ -72,7 +95,7 @@ def test_draw_writes_what_the_model_is_shown(place: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--regions", "text"], "no convention is known for boxes as text"),
+        (["--regions", "text"], "suit a model whose kind is not given: no convention is known for boxes as text"),
         (["--out", "absent/told.png"], "there is no folder"),
         (["--out", "told.xyz"], "takes an image's name"),
         (["--checkpoint", "./absent"], "no checkpoint at './absent'"),
@@ -99,6 +122,17 @@ def test_without_weights_the_same_is_told_as_with_them(place: Path, tmp_path: Pa
                 assert np.array_equal(np.asarray(one), np.asarray(other))
     tiny_gpt4roi().save_pretrained(tmp_path)
     assert render_without_weights(tmp_path, None, PHOTO, *question).note["status"] == "its own"
+
+
+def test_without_weights_the_same_kinds_are_refused_as_with_them(tmp_path: Path) -> None:
+    question = ("What is <region1>?", [BOX])
+    for config, why in (
+        ({"model_type": "bert"}, "is a bert, and transformers has no image-text-to-text model"),
+        ({}, "does not say what kind of model it is"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=why):
+            render_without_weights(tmp_path, None, PHOTO, *question)
 
 
 def test_the_ways_of_the_help_are_those_that_there_are() -> None:
