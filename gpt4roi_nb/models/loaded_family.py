@@ -64,6 +64,8 @@ class LoadedFamily(LoadedModel):
         check_class(model.config, type(model), processor)
         self.way: Way = way_of(self.model_type, way)
         self.family: Family = family_of(self.model_type)
+        # Kept here, so that `about` and `capabilities` can be read after `unload`.
+        self._attends, self._takes_features = bool(attention_modules(model)), takes_features(model)
         self._format = _Format(processor.tokenizer, end_of_turn(self.family.format, processor))
         self.differs = differs(self.family.format, processor)
         if self.differs:
@@ -93,7 +95,7 @@ class LoadedFamily(LoadedModel):
             several_regions=not (tasks or one_image),
             follow_ups=self.family.follow_ups,
             likelihood=True,
-            attention=bool(attention_modules(self.model)),
+            attention=self._attends,
             roi_features=False,
         )
 
@@ -110,7 +112,7 @@ class LoadedFamily(LoadedModel):
         how = f"{self.way} ({convention.summary})" if convention else self.way
         often = (
             "each image is encoded once per session"
-            if takes_features(self.model)
+            if self._takes_features
             else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
         )
         again = "" if keeps_prefixes(self.model_type) else "; every question is read whole"

@@ -80,8 +80,8 @@ def test_a_second_question_is_refused_or_answered_as_it_says(name: str) -> None:
 
 
 def test_attention_of_a_class_whose_layers_are_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = loaded("internvl")
     monkeypatch.setattr("gpt4roi_nb.models.loaded_family.attention_modules", lambda _: [])
+    model = loaded("internvl")
     assert not model.capabilities.attention
     answer = model.session(IMAGE).ask("What is <region1>?", [BOX], max_new_tokens=2)
     for look in (answer.attention, answer.attention_size):

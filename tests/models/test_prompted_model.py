@@ -177,6 +177,7 @@ def test_a_class_that_takes_no_features_is_shown_pixels(monkeypatch: pytest.Monk
     expected = session.ask("What is <region1>?", [BOX], max_new_tokens=5).logprobs
     monkeypatch.setattr(images_module, "takes_features", lambda _: False)
     monkeypatch.setattr("gpt4roi_nb.models.loaded_family.takes_features", lambda _: False)
+    model = loaded("qwen3_vl", "full+crop")
     answer = model.session(IMAGE).ask("What is <region1>?", [BOX], max_new_tokens=5)
     assert answer.logprobs == pytest.approx(expected, abs=1e-4)
     assert "takes no features" in model.about

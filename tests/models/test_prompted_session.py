@@ -219,6 +219,18 @@ def test_what_a_model_cannot_do_is_refused_in_words() -> None:
         loaded("qwen3_vl").session(IMAGE).ask("word " * 1200)
 
 
+def test_a_conversation_is_exported_after_its_model_was_unloaded(tmp_path: Path) -> None:
+    model = loaded("qwen3_vl")
+    before = model.about, model.capabilities
+    with model:
+        session = model.session(IMAGE)
+        session.ask("What is <region1>?", [BOX], **FEW)
+    assert (model.about, model.capabilities) == before and before[1].attention
+    session.export(tmp_path / "talk.html")
+    assert "told a region by text" in (tmp_path / "talk.html").read_text()
+    session.save(tmp_path / "talk.json")
+
+
 def test_an_unloaded_model_says_how_to_go_on() -> None:
     model = loaded("qwen3_vl")
     session = model.session(IMAGE)
