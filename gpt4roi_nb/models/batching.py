@@ -48,10 +48,10 @@ def write_batches(
     Args:
         loaded: the model.
         images: where features are kept.
-        prompts: from `LoadedFamily.prompt`.
+        prompts: from `LoadedFamily.prompt`; taken batch by batch.
         keep: makes an answer of a row.
         batch_size: prompts at a time.
-        max_new_tokens: the most tokens per answer.
+        max_new_tokens: the most tokens per answer; fewer where the context of prompts read together is full.
         sampling: how tokens are chosen; one generator serves all batches.
         stop: an event after which no further batch begins; unfinished answers of the current one are `stopped`.
         partial: whether an interrupt does as `stop`; otherwise it raises KeyboardInterrupt.
@@ -109,6 +109,8 @@ def _write(
     partial: bool,
 ) -> list[Answer]:
     started = time.perf_counter()
+    longest = max(len(prompt.input_ids) for prompt in prompts)
+    max_new_tokens = min(max_new_tokens, max(loaded.context_length - longest, 1))
     reader, cache, shared = read_together(loaded, images, prompts)
     rows = detokenizers(loaded, len(prompts))
     # What was written is kept, as with a stop.

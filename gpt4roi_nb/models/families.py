@@ -141,8 +141,9 @@ def way_of(model_type: str, way: str | None) -> Way:
     if way not in WAYS:
         raise ValueError(f"regions must be one of {', '.join(WAYS)}, or None, but is {way!r}")
     if way not in family.ways:
+        kind = model_type or "a model whose kind is not given"
         raise ValueError(
-            f"regions={way!r} does not suit {model_type or 'a model whose kind is not given'}: {_why_not(way, family)}; it takes {', '.join(family.ways)}"
+            f"regions={way!r} does not suit {kind}: {_why_not(way, family)}; it takes {', '.join(family.ways)}"
         )
     return way
 

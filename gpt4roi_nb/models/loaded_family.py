@@ -173,11 +173,11 @@ class LoadedFamily(LoadedModel):
         check_question(text, len(regions), self.way, self.model_type)
         return text, regions
 
-    def check_length(self, prompt: PromptedPrompt, answer: int) -> None:
+    def check_tokens(self, prompt: int, answer: int) -> None:
         """Raise ValueError if a prompt and an answer of so many tokens do not fit into the model's context."""
-        if len(prompt.input_ids) + answer > self.context_length:
+        if prompt + answer > self.context_length:
             raise ValueError(
-                f"the prompt is {len(prompt.input_ids)} tokens long and its answer {answer} or more, but "
+                f"the prompt is {prompt} tokens long and its answer {answer} or more, but "
                 f"{self.model_type} takes {self.context_length} together; shorten the question, or show a smaller image"
             )
 

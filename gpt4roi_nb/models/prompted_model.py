@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any, overload
 
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb.arguments import whole_number
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.models.batching import option_likelihoods, write_batches
 from gpt4roi_nb.models.families import pieces_of
+from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompted_session import PromptedSession
+from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.region_model import Question, Rendered
 
@@ -74,12 +79,13 @@ class PromptedModel(LoadedFamily):
     ) -> list[Answer]:
         """Answer many questions greedily, in batches, each as in a conversation of its own.
 
-        All questions are checked, and their images prepared, before the first is answered. Questions about the same
-        image object share what the model reads of it, if they are in the same batch and the model gets the same images.
+        The texts and boxes of all questions are checked before the first is answered; images are prepared batch by
+        batch. Questions about the same image share what the model reads of it, if they are in the same batch and the
+        model gets the same images.
 
         Args:
             questions: about any images.
-            max_new_tokens: the most tokens per answer.
+            max_new_tokens: the most tokens per answer; fewer where the model's context is full.
             batch_size: questions at a time; fewer if memory runs out, or if the family takes prompts of equal length
                 only.
 
@@ -87,23 +93,16 @@ class PromptedModel(LoadedFamily):
             One answer per question, in their order.
 
         Raises:
-            ValueError: for a question that the model cannot take; the message begins with its number.
+            ValueError: for a question that the model cannot take; the message begins with its number. One that is too
+                long only with its image is found when its batch is reached.
         """
         max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
         batch_size = whole_number(batch_size, "batch_size", least=1)
-        images, prompts = self.images(), []
-        for number, question in enumerate(questions):
-            try:
-                whole = load_image(question.image)
-                text, regions = self.checked(whole, question.text, question.boxes)
-                prompts.append(self.prompt(images, whole, [("user", text)], regions))
-                self.check_length(prompts[-1], 1)
-            except ValueError as error:
-                raise ValueError(f"question {number}: {error}") from error
-        longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
-        room = min(max_new_tokens, max(self.context_length - longest, 1))
+        prompts = _Prompts(self, self.images(), questions)
         with self.hold_weights():
-            batches = write_batches(self, images, prompts, self.as_answer, batch_size=batch_size, max_new_tokens=room)
+            batches = write_batches(
+                self, prompts.images, prompts, self.as_answer, batch_size=batch_size, max_new_tokens=max_new_tokens
+            )
             return [answer for batch in batches for answer in batch]
 
     def likelihoods(
@@ -137,7 +136,7 @@ class PromptedModel(LoadedFamily):
         answers = [
             self.prompt(images, whole, [("user", text), ("assistant", option)], regions).answer for option in options
         ]
-        self.check_length(asked, max(map(len, answers), default=0))
+        self.check_tokens(len(asked.input_ids), max(map(len, answers), default=0))
         return option_likelihoods(self, images, asked, answers, whole_number(batch_size, "batch_size", least=1))
 
     def __enter__(self) -> PromptedModel:
@@ -155,3 +154,55 @@ class PromptedModel(LoadedFamily):
             return f"PromptedModel({self.source!r}, unloaded)"
         size = f"{self.model.num_parameters():,} parameters"
         return f"PromptedModel({self.source!r}, {self.model_type}, {size}, regions={self.way!r}, {self.device})"
+
+
+class _Prompts(Sequence[PromptedPrompt]):
+    """Prompts of many questions, each made when it is wanted, so that no more images are held than a batch has.
+
+    images: the images of the latest.
+    """
+
+    def __init__(self, loaded: LoadedFamily, images: SessionImages, questions: Sequence[Question]) -> None:
+        """Check the questions: all that needs no prepared image.
+
+        Raises:
+            ValueError: for the first that the model cannot take.
+        """
+        self._loaded, self.images = loaded, images
+        # An open file can be read once.
+        given: list[Any] = [one.image for one in questions]
+        self._given = [image.read() if hasattr(image, "read") else image for image in given]
+        self._asked: list[tuple[str, dict[int, Box]]] = []
+        for number, (question, image) in enumerate(zip(questions, self._given, strict=True)):
+            with _numbered(number):
+                text, regions = loaded.checked(load_image(image), question.text, question.boxes)
+                ids = loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+                loaded.check_tokens(len(ids), 1)
+                self._asked.append((text, regions))
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    @overload
+    def __getitem__(self, index: int) -> PromptedPrompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[PromptedPrompt]: ...
+
+    def __getitem__(self, index: int | slice) -> PromptedPrompt | list[PromptedPrompt]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        with _numbered(index):
+            text, regions = self._asked[index]
+            prompt = self._loaded.prompt(self.images, load_image(self._given[index]), [("user", text)], regions)
+            self._loaded.check_tokens(len(prompt.input_ids), 1)
+            return prompt
+
+
+@contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """Say which question an error is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"question {number}: {error}") from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from gpt4roi_nb.batches import BatchSize
-from gpt4roi_nb.images import load_image
+from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.decode import decode, detokenizers
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.shared_opening import SharedOpening
@@ -25,22 +25,20 @@ NOT_KEPT = "an answer from a batch keeps nothing of its image"
 
 @dataclass(frozen=True)
 class _Checked:
-    """boxes: (n, 4) float32 xyxy in [0, 1], as the prompt's `<bbox>` tokens."""
+    """image: as it was given. boxes: (n, 4) float32 xyxy in [0, 1], as the prompt's `<bbox>` tokens."""
 
-    image: Image.Image
+    image: ImageLike
     prompt: Prompt
     boxes: Tensor
 
 
 def answers(loaded: LoadedModel, questions: Sequence[Question], max_new_tokens: int, batch_size: int) -> list[Answer]:
-    """See `GPT4RoI.answers`."""
+    """See `GPT4RoI.answers`: all questions are checked first, and images are read again batch by batch."""
     checked = [_check(loaded, number, question) for number, question in enumerate(questions)]
-    longest = max((len(one.prompt.input_ids) for one in checked), default=0)
-    room = min(max_new_tokens, loaded.context_length - longest)
     found: list[Answer] = []
     with loaded.hold_weights():
         size = BatchSize(max(1, min(batch_size, len(checked))), "questions")
-        for part in size.run(len(checked), lambda part: _write(loaded, checked[part], room)):
+        for part in size.run(len(checked), lambda part: _write(loaded, checked[part], max_new_tokens)):
             found += part
     return found
 
@@ -48,9 +46,11 @@ def answers(loaded: LoadedModel, questions: Sequence[Question], max_new_tokens: 
 def _check(loaded: LoadedModel, number: int, question: Question) -> _Checked:
     try:
         loaded.check_loaded()
-        image = load_image(question.image)
+        given: Any = question.image
+        if hasattr(given, "read"):  # an open file can be read once
+            given = given.read()
         prompt = loaded.processor.prompt([("user", read_references(question.text, 0))])
-        boxes = loaded.processor.order_boxes(prompt, question.boxes, image)
+        boxes = loaded.processor.order_boxes(prompt, question.boxes, load_image(given))
         if len(prompt.input_ids) >= loaded.context_length:
             raise ValueError(
                 f"the prompt is {len(prompt.input_ids)} tokens long, but the model takes {loaded.context_length} with "
@@ -58,15 +58,16 @@ def _check(loaded: LoadedModel, number: int, question: Question) -> _Checked:
             )
     except ValueError as error:
         raise ValueError(f"question {number}: {error}") from error
-    return _Checked(image, prompt, boxes)
+    return _Checked(given, prompt, boxes)
 
 
 @torch.inference_mode()
 def _write(loaded: LoadedModel, batch: Sequence[_Checked], max_new_tokens: int) -> list[Answer]:
     started = time.perf_counter()
+    room = loaded.context_length - max(len(one.prompt.input_ids) for one in batch)
     images = {id(one.image): one.image for one in batch}  # one that comes again is encoded once
-    pixels = loaded.processor.image_processor.pixels
-    shared = SharedOpening(loaded, torch.stack([pixels(image) for image in images.values()]).to(loaded.device))
+    pixels = [loaded.processor.image_processor.pixels(load_image(image)) for image in images.values()]
+    shared = SharedOpening(loaded, torch.stack(pixels).to(loaded.device))
     places = list(images)
     read = shared.read(
         [one.prompt for one in batch], [places.index(id(one.image)) for one in batch], [one.boxes for one in batch]
@@ -77,7 +78,7 @@ def _write(loaded: LoadedModel, batch: Sequence[_Checked], max_new_tokens: int) 
         rows,
         read.inputs_embeds,
         read.cache,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=min(max_new_tokens, room),
         attention_mask=read.attention_mask,
     ):
         pass

@@ -1,5 +1,7 @@
 """Many questions at a time: the same answers as one by one, and options as full passes say."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tiny_families import FAMILIES as TINY
 from tiny_families import tiny_family
 
 from gpt4roi_nb.models import FAMILIES, PromptedModel, batching, reading
+from gpt4roi_nb.models import images as images_module
 from gpt4roi_nb.models.batching import read_together
 from gpt4roi_nb.models.families import default_question
 from gpt4roi_nb.session.region_model import Question, RegionModel
@@ -179,6 +182,65 @@ def test_a_gpt4roi_answers_in_batches_too() -> None:
         expected = alone(gpt4roi, question, max_new_tokens=6)
         assert answer.text == expected.text
         assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def test_images_are_prepared_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts and boxes of all questions are checked before; of images no more are held than a batch has."""
+    model, events = loaded("vipllava"), []
+    prepare, read = images_module.prepare, batching.read_together
+    monkeypatch.setattr(images_module, "prepare", lambda *given: events.append("image") or prepare(*given))
+    monkeypatch.setattr(batching, "read_together", lambda *given: events.append("batch") or read(*given))
+    several = [Image.new("RGB", (60, 60), (shade, 0, 0)) for shade in range(4)]
+    questions = [Question(image, "What is <region1>?", [(5, 5, 40, 40)]) for image in several]
+    assert len(model.answers(questions, max_new_tokens=1, batch_size=2)) == 4
+    assert events == ["image", "image", "batch"] * 2
+    events.clear()
+    with pytest.raises(ValueError, match=r"question 4: .* names <region2>"):
+        model.answers([*questions, Question(several[0], "What is <region2>?", [(5, 5, 40, 40)])])
+    assert events == []
+
+
+def test_a_gpt4rois_images_are_read_batch_by_batch_and_one_that_comes_again_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpt4roi, seen = tiny_gpt4roi(), []
+    own = type(gpt4roi.processor.image_processor).pixels
+    monkeypatch.setattr(
+        type(gpt4roi.processor.image_processor),
+        "pixels",
+        lambda self, image: seen.append(image.size) or own(self, image),
+    )
+    file = io.BytesIO()
+    TALL.save(file, format="PNG")
+    file.seek(0)
+    questions = [
+        *[Question(WIDE, "What is <region1>?", [BOX])] * 2,
+        Question(file, "What is <region1>?", [BOX]),
+        Question(WIDE, "How many?"),
+    ]
+    found = gpt4roi.answers(questions, max_new_tokens=2, batch_size=2)
+    assert seen == [WIDE.size, TALL.size, WIDE.size] and found[0].text == found[1].text
+    assert found[2].text == gpt4roi.session(TALL).ask("What is <region1>?", [BOX], max_new_tokens=2).text
+
+
+@pytest.mark.parametrize("kind", ["gpt4roi", "qwen3_vl"])
+def test_a_long_question_leaves_the_room_of_other_batches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_gpt4roi() if kind == "gpt4roi" else loaded(kind)
+    where = "gpt4roi_nb.session.answers.decode" if kind == "gpt4roi" else "gpt4roi_nb.models.batching.decode"
+    rooms: list[int] = []
+    read = alone(model, Question(WIDE, "What is <region1>?", [BOX]), max_new_tokens=1).prompt_tokens
+    each = len(model.processor.tokenizer("why " * 20, add_special_tokens=False)["input_ids"]) / 20
+    many = "why " * int((model.context_length - read - 100) / each)
+
+    def counted(*given: object, max_new_tokens: int, **options: object) -> list[object]:
+        rooms.append(max_new_tokens)
+        return []
+
+    monkeypatch.setattr(where, counted)
+    short = Question(WIDE, "What is <region1>?", [BOX])
+    long = Question(WIDE, f"What is <region1>? {many}", [BOX])
+    model.answers([short, long], max_new_tokens=200, batch_size=1)
+    assert rooms[0] == 200 and 0 < rooms[1] < 200
 
 
 def test_a_bad_question_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_ask_takes_any_model_and_a_way(place: Path, capsys: pytest.CaptureFixtur
     [
         ("florence2", "Why is <region1> there?", BOX_WORDS, "answers tasks about one region and no free question"),
         ("florence2", "Describe <region1>.", ["--regions", "draw", *BOX_WORDS], "does not suit florence2"),
-        ("vipllava", "Is <region1> left of <region2>?", ["--regions", "crop", *BOX_WORDS, *BOX_WORDS], "one image at a"),
+        ("vipllava", "Is <region1> left of <region2>?", ["--regions", "crop", *BOX_WORDS * 2], "one image at a"),
         ("vipllava", "".join(f"<region{one}>" for one in range(1, 11)), BOX_WORDS * 10, "has 9 colours"),
         ("bert", "What is <region1>?", BOX_WORDS, "is a bert, and transformers has no image-text-to-text model"),
     ],
