@@ -1,6 +1,7 @@
 """Ways to point: what a model is told, by hand; and an oracle that finds its way back from the words and the pixels."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -87,6 +88,21 @@ def test_a_drawn_box_is_a_line_in_its_colour_and_nothing_else() -> None:
     np.testing.assert_array_equal(np.asarray(before), np.asarray(IMAGE))
 
 
+@pytest.mark.parametrize(("side", "painted"), [(10, True), (11, False)])
+def test_an_object_that_its_line_paints_over_is_warned_of(side: int, painted: bool) -> None:
+    """Two lines of 5 pixels fill a box of 10: nothing of the object is left; of 11 pixels one is."""
+    box = (100.0, 50.0, 100.0 + side, 150.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (drawn,) = point(IMAGE, {2: box}, "draw", "vipllava").images
+    inside = np.asarray(drawn)[50:150, 100 : 100 + side]
+    assert (inside == (255, 0, 0)).all() == painted
+    said = [str(one.message) for one in caught]
+    assert [text.startswith("the line of 5 pixels paints over what is in <region2>") for text in said] == [
+        True
+    ] * painted
+
+
 def test_crops_are_the_pixels_of_the_box() -> None:
     pixels = np.asarray(IMAGE)
     (tight,) = point(IMAGE, ONE, "crop", "llava").images
@@ -122,7 +138,7 @@ def test_a_way_says_for_a_card_what_could_move_a_figure(way: ways.Way) -> None:
     note = point(IMAGE, ONE, way, family, resized=(644, 476)).note
     assert note["way"] == way and note["status"] == UNVERIFIED and note["source"]
     if way == "draw":
-        assert note["colours"] == "red" and note["line"] == "5 pixels"
+        assert note["colours"] == "red" and note["line"] == "5 pixels, opaque"
     if way == "text":
         assert note["resized"] == "644 × 476" and "pixels" in str(note["coordinates"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 from PIL import Image, ImageDraw
@@ -45,6 +46,9 @@ def draw(
 
     Raises:
         ValueError: there are more regions than colours.
+
+    Warns:
+        UserWarning: the lines of a box, which are opaque, cover its shorter side, and with it the object.
     """
     colours = COLOURS if colours is None else colours
     if len(regions) > len(colours):
@@ -60,6 +64,12 @@ def draw(
         left, top = int(x1), int(y1)
         # Pillow's corners are inclusive: the line ends on the box's last pixel.
         corners = (left, top, max(round(x2) - 1, left), max(round(y2) - 1, top))
+        if 2 * line >= min(corners[2] - left, corners[3] - top) + 1:
+            warnings.warn(
+                f"the line of {line} pixels paints over what is in <region{number}>, a box of {x2 - x1:g} × "
+                f'{y2 - y1:g} pixels; point with regions="crop" or "marks" instead',
+                stacklevel=2,
+            )
         canvas.rectangle(corners, outline=named[number][1], width=line)
     return Pointing(
         (drawn,),
@@ -67,7 +77,7 @@ def draw(
         {
             "way": "draw",
             "colours": ", ".join(name for name, _ in named.values()),
-            "line": f"{line} pixels",
+            "line": f"{line} pixels, opaque",
             "source": "WisconsinAIVision/ViP-LLaVA, llava/visual_prompt_generator.py",
             "status": UNVERIFIED,
         },
