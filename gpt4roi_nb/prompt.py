@@ -274,6 +274,16 @@ class PromptParts:
             position = reference.end()
         self.add(text[position:], span, in_loss=answering, user=True)
 
+    def written(self, leave_out: str) -> str:
+        """Return the text and the special tokens as they stand, without spans whose names begin with `leave_out`."""
+        said: list[str] = []
+        for part in self._parts:
+            if isinstance(part, _Token):
+                said.append("" if part.span.startswith(leave_out) else part.token)
+            else:
+                said += [part.text[a:b] for a, b, span, *_ in part.stretches if not span.startswith(leave_out)]
+        return "".join(said)
+
     def encode(self, tokenizer: PreTrainedTokenizerBase, *, template: bool = False) -> Prompt:
         """Tokenize the parts.
 

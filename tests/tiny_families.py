@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -476,16 +477,21 @@ def expanded(image: Image.Image, mean: Sequence[float]) -> Image.Image:
 
 
 def by_its_processor(name: str, told: str, images: list[Any]) -> dict[str, torch.Tensor]:
-    """What the family's own processor makes of what was told, put together as its documents say."""
+    """What the family's own processor makes of what was told, put together as its documents say.
+
+    told: of a chat model the question; of others the whole prompt without its image.
+    """
     _, processor = tiny_family(name)
     if name in ("vipllava", "llava"):  # as mm_utils.py (process_images, "pad") of both makers
         images = [expanded(image, processor.image_processor.image_mean) for image in images]
-    if name == "kosmos-2":
-        return processor(images=images[0], text=f"<grounding> Question: {told} Answer:", return_tensors="pt")
-    if name == "florence2":
+    if name == "kosmos-2":  # what was told is the whole text, as in the families below
         return processor(images=images[0], text=told, return_tensors="pt")
+    if name == "florence2":  # its processor makes words of the task itself
+        (boxed,) = re.fullmatch(r"<s>What does the region (.*) describe\?</s>", told).groups()
+        return processor(images=images[0], text=f"<REGION_TO_DESCRIPTION>{boxed}", return_tensors="pt")
     if name == "paligemma":
-        made = processor(images=images[0], text=f"<image>{told}", return_tensors="pt")
+        (asked,) = re.fullmatch(r"<s>(.*)\n", told).groups()
+        made = processor(images=images[0], text=f"<image>{asked}", return_tensors="pt")
         made.pop("labels")
         made["token_type_ids"] = torch.zeros_like(made["input_ids"])  # 0: the prefix, which sees all of itself
         return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -241,6 +241,17 @@ def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> l
     if task is None:
         return pointing.pieces(question)
     return [(task.format(region=pointing.mentions[1]), True)]
+
+
+def told_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str:
+    """Return what is shown of a question: as it is told, or all of the prompt where the family has its own format.
+
+    Args:
+        format: of `Family`.
+        pieces: from `pieces_of`.
+        prompt: the prompt as it reads without its images.
+    """
+    return "".join(words for words, _ in pieces) if format == "chat" else prompt
 
 
 def check_question(question: str, regions: int, way: Way, model_type: str) -> None:

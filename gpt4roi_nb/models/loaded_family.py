@@ -15,7 +15,16 @@ from gpt4roi_nb.inference.detokenizer import AnswerFormat, StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.attention import PromptedReplay, attention_modules
 from gpt4roi_nb.models.conventions import UNVERIFIED
-from gpt4roi_nb.models.families import Family, check_question, convention_of, family_of, pieces_of, point, way_of
+from gpt4roi_nb.models.families import (
+    Family,
+    check_question,
+    convention_of,
+    family_of,
+    pieces_of,
+    point,
+    told_of,
+    way_of,
+)
 from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, takes_features
 from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
@@ -24,7 +33,7 @@ from gpt4roi_nb.models.ways import Pointing, Regions, Way
 from gpt4roi_nb.prompt import check_references, check_turns, references
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.references import read_references
-from gpt4roi_nb.session.region_model import Capabilities
+from gpt4roi_nb.session.region_model import Capabilities, Rendered
 
 
 @dataclass
@@ -146,16 +155,26 @@ class LoadedFamily(LoadedModel):
         Raises:
             ValueError: for turns out of order, or one that the model cannot take.
         """
-        check_turns(turns)
+        return self._built(images, turns, self.point(images, whole, regions))
+
+    def rendered(
+        self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
+    ) -> Rendered:
+        """Return what the model is told with the last question of a conversation; as `prompt`."""
         pointing = self.point(images, whole, regions)
+        return Rendered(pointing.images, self._built(images, turns, pointing).told, pointing.note)
+
+    def _built(self, images: SessionImages, turns: Sequence[tuple[str, str]], pointing: Pointing) -> PromptedPrompt:
+        check_turns(turns)
         pieces = [
             (role, pieces_of(text, pointing, self.way, self.model_type) if role == "user" else [(text.strip(), False)])
             for role, text in turns
         ]
         shown = tuple(images.prepared(image) for image in pointing.images)
-        prompt = build(self.family.format, self.processor, pieces, [image.ids for image in shown])
-        told = next("".join(words for words, _ in said) for role, said in reversed(pieces) if role == "user")
-        return replace(prompt, shown=shown, told=told)
+        format, ids = self.family.format, [image.ids for image in shown]
+        prompt = build(format, self.processor, pieces, ids, task=bool(self.tasks))
+        asked = next(said for role, said in reversed(pieces) if role == "user")
+        return replace(prompt, shown=shown, told=told_of(format, asked, prompt.told))
 
     def checked(self, whole: Image.Image, text: str, boxes: ArrayLike) -> tuple[str, dict[int, Box]]:
         """Read a question that begins a conversation: its references in the spelling of prompts, and its regions.

@@ -14,7 +14,6 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.models.batching import option_likelihoods, write_batches
-from gpt4roi_nb.models.families import pieces_of
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompted_session import PromptedSession
@@ -70,9 +69,7 @@ class PromptedModel(LoadedFamily):
         """
         whole = load_image(image)
         text, regions = self.checked(whole, text, boxes)
-        pointing = self.point(self.images(), whole, regions)
-        told = "".join(words for words, _ in pieces_of(text, pointing, self.way, self.model_type))
-        return Rendered(pointing.images, told, pointing.note)
+        return self.rendered(self.images(), whole, [("user", text)], regions)
 
     def answers(
         self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16

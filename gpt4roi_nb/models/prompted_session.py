@@ -20,7 +20,7 @@ from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.models.attention import PromptedReplay
 from gpt4roi_nb.models.batching import write_batches
-from gpt4roi_nb.models.families import check_question, default_question, pieces_of
+from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
@@ -212,12 +212,11 @@ class PromptedSession(RegionSession):
         return self._loaded.as_answer(row, prompt, reused, seconds, self._recorder(row, prompt, {}))
 
     def render(self, turn: int = -1) -> Rendered:
-        loaded, index = self._loaded, self._turn_index(turn)
-        past = self._turns[: index + 1]
-        regions = {one.number: one.box for one in self._regions[: sum(len(one.regions) for one in past)]}
-        pointing = loaded.point(self._images, self.image, regions)
-        pieces = pieces_of(self._in_brackets(past[-1].question), pointing, loaded.way, loaded.model_type)
-        return Rendered(pointing.images, "".join(words for words, _ in pieces), pointing.note)
+        index = self._turn_index(turn)
+        known = sum(len(one.regions) for one in self._turns[: index + 1])
+        turns = [(role, self._in_brackets(said) if role == "user" else said) for role, said in self._spoken()]
+        regions = {one.number: one.box for one in self._regions[:known]}
+        return self._loaded.rendered(self._images, self.image, turns[: 2 * index + 1], regions)
 
     def roi_features(self, boxes: ArrayLike, *, rounds: bool = False) -> Any:
         """Raises ValueError: only GPT4RoI pools features of a region."""

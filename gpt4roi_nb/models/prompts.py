@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -32,9 +32,8 @@ class PromptedPrompt:
         images: for each id, the index of the image whose place it holds, else -1.
         spans: token positions by name: "image1", "question1", "answer1", …
         answer: the answer's ids, with the token that ends it, where the assistant has spoken last.
-        told: the last question as the model reads it.
+        told: the prompt as it reads without its images.
         shown: the images, prepared.
-        regions: empty, since a way of pointing has turned them into words or pixels.
     """
 
     input_ids: list[int]
@@ -43,10 +42,11 @@ class PromptedPrompt:
     answer: tuple[int, ...] = ()
     told: str = ""
     shown: tuple[PreparedImage, ...] = ()
-    regions: tuple[int, ...] = ()
 
 
-def build(format: str, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+def build(
+    format: str, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]], *, task: bool = False
+) -> PromptedPrompt:
     """Tokenize a conversation as a family's processor would write it.
 
     Args:
@@ -54,6 +54,7 @@ def build(format: str, processor: Any, turns: Turns, expansions: Sequence[Sequen
         processor: the model's own.
         turns: the user's and the assistant's, the user first.
         expansions: the ids that stand for each image.
+        task: whether the question is one of the family's tasks, and no free question.
 
     Raises:
         ValueError: if a text is not valid, or the template cannot write this conversation.
@@ -62,6 +63,8 @@ def build(format: str, processor: Any, turns: Turns, expansions: Sequence[Sequen
         if any(HALF_CHARACTER.search(words) for words, _ in pieces):
             raise ValueError(f"the text of turn {index} is not valid text: it holds a lone surrogate, half a character")
     parts = PromptParts()
+    if format == "paligemma":
+        return _paligemma(parts, processor, turns, expansions, task)
     return _FORMATS[format](parts, processor, turns, expansions)
 
 
@@ -112,13 +115,15 @@ def _kosmos(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequen
     return _with_answer(parts, tokenizer, turns)
 
 
-def _paligemma(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+def _paligemma(
+    parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]], task: bool
+) -> PromptedPrompt:
     """Image, `<s>`, the task and a line break; a free question is the task "answer en"."""
     tokenizer = processor.tokenizer
     for token in tokenizer.convert_ids_to_tokens(list(expansions[0])):
         parts.add_token(token, "image1")
     parts.add_token(str(tokenizer.bos_token), "marks")
-    if not all(own for _, own in turns[0][1]):
+    if not task:
         parts.add("answer en ", "marks")
     _add(parts, turns[0][1], "question1", tokenizer)
     parts.add("\n", "marks")
@@ -147,13 +152,12 @@ def _florence(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequ
     _add(begun, turns[1][1], "answer1", tokenizer)
     begun.add_token(str(tokenizer.eos_token), "answer1")
     answer = begun.encode(tokenizer, template=True).input_ids
-    return PromptedPrompt(question.input_ids, question.images, question.spans, tuple(answer))
+    return replace(question, answer=tuple(answer))
 
 
 _FORMATS: dict[str, Callable[..., PromptedPrompt]] = {
     "chat": _chat,
     "kosmos-2": _kosmos,
-    "paligemma": _paligemma,
     "florence2": _florence,
 }
 
@@ -202,7 +206,7 @@ def _encoded(parts: PromptParts, tokenizer: PreTrainedTokenizerBase, turns: Turn
     answer: tuple[int, ...] = ()
     if turns[-1][0] == "assistant":
         answer = tuple(prompt.input_ids[place] for place in prompt.spans[f"answer{len(turns) // 2}"])
-    return PromptedPrompt(prompt.input_ids, images, prompt.spans, answer)
+    return PromptedPrompt(prompt.input_ids, images, prompt.spans, answer, parts.written("image"))
 
 
 def _rendered(processor: Any, roles: Sequence[str], images: int) -> list[str]:

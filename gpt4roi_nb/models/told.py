@@ -12,9 +12,19 @@ from gpt4roi_nb.checkpoint.hub import locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import ImageLike, load_image
-from gpt4roi_nb.models.families import check_question, convention_of, family_of, pieces_of, point, way_of
+from gpt4roi_nb.models.families import (
+    check_question,
+    convention_of,
+    family_of,
+    pieces_of,
+    point,
+    task_of,
+    told_of,
+    way_of,
+)
 from gpt4roi_nb.models.images import frame_of, prepare, resized_size
 from gpt4roi_nb.models.load import check_kind, check_way_of_gpt4roi, model_type_of
+from gpt4roi_nb.models.prompts import build
 from gpt4roi_nb.prompt import check_references, references
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Rendered
@@ -64,12 +74,20 @@ def render_without_weights(
         check_kind(model_type, source.name)
     way = way_of(model_type, regions)
     check_question(text, len(given), way, model_type)
-    convention, resized, frame = convention_of(model_type, way), None, ""
-    if source is not None:
-        processor = AutoProcessor.from_pretrained(source.folder, trust_remote_code=False)
-        frame = frame_of(processor)
-        if convention is not None and convention.frame == "resized":
-            resized = resized_size(processor, prepare(processor, family_of(model_type).format, whole))
-    pointing = point(whole, given, way, model_type, resized=resized, frame=frame)
-    told = "".join(words for words, _ in pieces_of(text, pointing, way, model_type))
-    return Rendered(pointing.images, told, pointing.note)
+    if source is None:
+        pointing = point(whole, given, way, model_type)
+        return Rendered(
+            pointing.images, "".join(words for words, _ in pieces_of(text, pointing, way, "")), pointing.note
+        )
+    processor = AutoProcessor.from_pretrained(source.folder, trust_remote_code=False)
+    family, convention, resized = family_of(model_type), convention_of(model_type, way), None
+    if convention is not None and convention.frame == "resized":
+        resized = resized_size(processor, prepare(processor, family.format, whole))
+    pointing = point(whole, given, way, model_type, resized=resized, frame=frame_of(processor))
+    pieces = pieces_of(text, pointing, way, model_type)
+    prompt = ""
+    if family.format != "chat":
+        task = task_of(text, way, model_type) is not None
+        ids = [prepare(processor, family.format, shown).ids for shown in pointing.images]
+        prompt = build(family.format, processor, [("user", pieces)], ids, task=task).told
+    return Rendered(pointing.images, told_of(family.format, pieces, prompt), pointing.note)

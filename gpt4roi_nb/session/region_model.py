@@ -70,7 +70,8 @@ class Rendered:
 
     Attributes:
         images: RGB, as the model's processor gets them.
-        text: the question, with what replaces `<regionN>`.
+        text: the question, with what replaces `<regionN>`; for Kosmos-2, Florence-2 and PaliGemma, whose prompts have
+            a format of their own, the whole prompt without its image.
         note: what a card says of it: the way of pointing, its convention, and whether real weights have confirmed it.
     """
 

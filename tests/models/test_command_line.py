@@ -24,7 +24,7 @@ BOX_WORDS = ["--box", "20", "10", "80", "60"]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     PHOTO.save(folder / "photo.png")
-    for name in ("vipllava", "qwen2_5_vl"):
+    for name in ("vipllava", "qwen2_5_vl", "kosmos-2"):
         model, processor = tiny_family(name)
         model.save_pretrained(folder / name)
         processor.save_pretrained(folder / name)
@@ -113,7 +113,7 @@ def test_draw_says_what_is_wrong_in_one_line(
 
 def test_without_weights_the_same_is_told_as_with_them(place: Path, tmp_path: Path) -> None:
     question = ("What is <region1>?", [BOX])
-    for name in ("vipllava", "qwen2_5_vl"):
+    for name in ("vipllava", "qwen2_5_vl", "kosmos-2"):
         for way in PromptedModel(*tiny_family(name)).family.ways:
             expected = PromptedModel(*tiny_family(name), way).render(PHOTO, *question)
             found = render_without_weights(place / name, way, PHOTO, *question)

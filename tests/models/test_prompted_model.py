@@ -14,6 +14,7 @@ from gpt4roi_nb.models.families import default_question, pieces_of, point
 from gpt4roi_nb.models.images import SessionImages, prepare, resized_size
 from gpt4roi_nb.models.prompts import build
 from gpt4roi_nb.models.reading import cache_for, reader_of
+from gpt4roi_nb.session import Question
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8))
 BOX = (20.0, 10.0, 80.0, 60.0)
@@ -43,9 +44,7 @@ def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forwar
     prompt = model.prompt(store, IMAGE, [("user", question)], {1: BOX})
     rendered = model.render(IMAGE, question, [BOX])
     assert rendered.text == prompt.told and rendered.note["way"] == way
-    own = by_its_processor(
-        name, f"answer en {prompt.told}" if (name, way) == ("paligemma", "draw") else prompt.told, list(rendered.images)
-    )
+    own = by_its_processor(name, prompt.told, list(rendered.images))
     assert prompt.input_ids == own["input_ids"][0].tolist()
     for key, value in prompt.shown[0].values.items():
         if len(prompt.shown) == 1:
@@ -261,4 +260,24 @@ def test_pointing_is_the_same_for_a_model_and_by_hand() -> None:
     model = loaded("kosmos-2")
     by_hand = point(IMAGE, {1: BOX}, "native", "kosmos-2")
     told = "".join(words for words, _ in pieces_of("What is <region1>?", by_hand, "native", "kosmos-2"))
-    assert model.render(IMAGE, "What is <region1>?", [BOX]).text == told
+    assert model.render(IMAGE, "What is <region1>?", [BOX]).text == f"<grounding> Question: {told} Answer:"
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "question", "told"),
+    [
+        *((name, None, None, GOLDEN[name].replace("IMAGES", "")) for name in ("kosmos-2", "florence2", "paligemma")),
+        ("paligemma", "draw", "What is <region1>?", "<s>answer en What is the object within the red rectangle?\n"),
+        ("paligemma", "draw", "<region1>", "<s>answer en the object within the red rectangle\n"),
+        ("paligemma", "crop", "What is <region1>?", "<s>answer en What is the object in the image?\n"),
+    ],
+)
+def test_of_a_format_of_its_own_the_whole_prompt_is_shown(
+    name: str, way: str | None, question: str | None, told: str
+) -> None:
+    model = loaded(name, way)
+    question = question or question_of(model)
+    session = model.session(IMAGE)
+    answer = session.ask(question, [BOX], max_new_tokens=2)
+    assert model.render(IMAGE, question, [BOX]).text == session.render().text == answer.told == told
+    assert model.answers([Question(IMAGE, question, [BOX])], max_new_tokens=2)[0].told == told

@@ -46,7 +46,3 @@ class Pointing:
         if self.lead and any(own for _, own in found):
             found.append((f"\n{self.lead}", True))
         return [piece for piece in found if piece[0]]
-
-    def written(self, text: str) -> str:
-        """Return a text as the model reads it."""
-        return "".join(words for words, _ in self.pieces(text))
