@@ -121,7 +121,10 @@ class LoadedModel:
         training_steps: how often the weights were changed within `training_step()`.
         check_free_memory: whether work larger than a session compares needed with free memory before it begins.
         compiled: the compiled steps of answers written alone; None if nothing is compiled.
+        way: how a region is told to the model.
     """
+
+    way: str = "region tokens"
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
         self._model: GPT4RoIForConditionalGeneration | None = model.eval()

@@ -476,7 +476,7 @@ class RegionSession:
             self._history_version += 1
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the image's path, the regions and the turns as JSON.
+        """Write the image's path, the regions, the turns and the way in which regions were told as JSON.
 
         An image that did not come from a file is written beside it, as PNG.
 
@@ -487,7 +487,7 @@ class RegionSession:
             ValueError: if it is not the name of a file.
             FileNotFoundError: if its folder does not exist.
         """
-        write_conversation(path, self.image, self.source, self._regions, self._turns)
+        write_conversation(path, self.image, self.source, self._regions, self._turns, self._loaded.way)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the conversation for people to read: image, numbered regions and turns in one file.
@@ -520,13 +520,15 @@ class RegionSession:
             ValueError: if the file is not a saved conversation, or the image has another size.
 
         Warns:
-            UserWarning: if the image has the right size, but other pixels than the conversation's.
+            UserWarning: if the image has the right size, but other pixels than the conversation's; or if the model is
+                told regions in another way than the one whose answers were saved.
         """
         saved = read_conversation(path)
         given = saved.find_image() if image is None else image
         opens = getattr(gpt4roi, "session", None)  # of whichever kind the model's sessions are
         session: RegionSession = cls(gpt4roi, given) if opens is None else opens(given)
         saved.check_image(session.image)
+        saved.check_way(gpt4roi.way)
         session.restore(saved.regions, saved.turns)
         return session
 

@@ -71,6 +71,7 @@ def write_conversation(
     source: str | None,
     regions: Sequence[Region],
     turns: Sequence[Turn],
+    way: str = "",
 ) -> None:
     """Write a conversation as JSON; see `RegionSession.save`.
 
@@ -79,6 +80,7 @@ def write_conversation(
         image: the conversation's image.
         source: path of the image's file; None writes the image beside the JSON file.
         regions, turns: of the conversation.
+        way: how regions were told to the model.
     """
     target = Path(path).expanduser()
     if not target.name or (target.exists() and not target.is_file()):
@@ -93,6 +95,7 @@ def write_conversation(
     content = {
         "format": FORMAT,
         "version": VERSION,
+        "way": way,
         "image": {"path": source, "size": list(image.size), "sha256": _fingerprint(image)},
         "regions": [asdict(region) for region in regions],
         "turns": [
@@ -127,6 +130,7 @@ class SavedConversation:
         size: (width, height) in pixels.
         sha256: hash of its pixels, "" if unknown.
         regions, turns: of the conversation.
+        way: how regions were told to the model; "" if unknown.
     """
 
     image: Path
@@ -134,6 +138,16 @@ class SavedConversation:
     sha256: str
     regions: list[Region]
     turns: list[Turn]
+    way: str = ""
+
+    def check_way(self, way: str) -> None:
+        """Warn if regions are told in another way than in the conversation so far."""
+        if self.turns and self.way not in ("", way):
+            warnings.warn(
+                f"the conversation's answers are of a model that was told regions by {self.way!r}, and this one is "
+                f"told them by {way!r}: it reads them as if they were its own",
+                stacklevel=3,  # the caller of RegionSession.load
+            )
 
     def find_image(self) -> Path:
         """Return the image's path.
@@ -186,7 +200,8 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
         if not isinstance(sha256, str):
             raise ValueError(f"the image's sha256 must be text, but is {sha256!r}")
         reference = source.parent / image["path"]  # an absolute path stays absolute
-        return SavedConversation(reference, (width, height), sha256, regions, turns)
+        way = _text(content.get("way", ""), "the way of telling regions")
+        return SavedConversation(reference, (width, height), sha256, regions, turns, way)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(source)!r} is a damaged conversation: {type(error).__name__} {error}") from error
 

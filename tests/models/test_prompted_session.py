@@ -1,6 +1,8 @@
 """A conversation with a model of transformers: cache, follow-ups, undo, Stop, describe, saving, refusals."""
 
+import json
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_gpt4roi
 from tiny_families import FAMILIES as TINY
 from tiny_families import tiny_family
 
+from gpt4roi_nb import RegionSession
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.models import PromptedModel, PromptedSession
 from gpt4roi_nb.models import images as images_module
@@ -172,6 +176,22 @@ def test_a_saved_conversation_goes_on(tmp_path: Path) -> None:
     again = PromptedSession.load(tmp_path / "talk.json", model)
     assert again.regions == session.regions
     assert again.ask("And is region 1 red?", **FEW).text == session.ask("And is region 1 red?", **FEW).text
+
+
+def test_a_conversation_that_goes_on_in_another_way_is_warned_of(tmp_path: Path) -> None:
+    session = loaded("qwen3_vl").session(IMAGE)
+    session.ask("What is <region1>?", [BOX], **FEW)
+    session.save(tmp_path / "talk.json")
+    with pytest.warns(UserWarning, match="told regions by 'text', and this one is told them by 'draw'"):
+        PromptedSession.load(tmp_path / "talk.json", loaded("qwen3_vl", "draw"))
+    with pytest.warns(UserWarning, match="told regions by 'text', and this one is told them by 'region tokens'"):
+        RegionSession.load(tmp_path / "talk.json", tiny_gpt4roi())
+    content = json.loads((tmp_path / "talk.json").read_text())
+    assert content.pop("way") == "text"  # a file from before has none
+    (tmp_path / "talk.json").write_text(json.dumps(content))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PromptedSession.load(tmp_path / "talk.json", loaded("qwen3_vl", "draw"))
 
 
 def test_changed_weights_are_looked_through_again() -> None:
