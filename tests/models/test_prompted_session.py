@@ -122,19 +122,40 @@ def test_streaming_undo_reset_and_what_is_remembered() -> None:
     assert repr(session).startswith("PromptedSession(")
 
 
-def test_a_stop_keeps_what_was_written_and_the_cache_stays_right(rows: list) -> None:
-    model = loaded("qwen2_5_vl")
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen2_5_vl", "kosmos-2", "florence2", "vipllava", "paligemma"])
+def test_a_stop_keeps_what_was_written_and_the_cache_stays_right(name: str, rows: list) -> None:
+    model = loaded(name)
     session = model.session(IMAGE)
-    stop = threading.Event()
-    answering = session.stream("What is <region1>?", [BOX], max_new_tokens=40, stop=stop)
+    question, stop = default_question(model.way, name), threading.Event()
+    answering = session.stream(question, [BOX], max_new_tokens=40, stop=stop)
     next(answering)
     stop.set()
     for _ in answering:
         pass
-    assert session.history[-1].answer.stopped
-    session.ask("And now?", **FEW)
+    stopped = session.history[-1].answer
+    assert stopped.stopped and 0 < len(stopped.tokens) < 40
+    if model.capabilities.follow_ups:
+        session.ask("And now?", **FEW)
+    else:
+        session.undo()
+        again = session.ask(question, [BOX], **FEW)
+        assert again.token_ids[: len(stopped.token_ids)] == stopped.token_ids[: len(again.token_ids)]
     prompt, row = rows[-1]
     assert row.logprobs == pytest.approx(whole_pass(model, prompt, row.ids), abs=1e-4)
+
+
+def test_boxes_of_a_camera_image_are_those_of_the_upright_one(tmp_path: Path) -> None:
+    """A file that lies on its side is turned first, for the coordinates and for the pixels."""
+    lying, exif = IMAGE.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+    lying.save(tmp_path / "photo.png", exif=exif)
+    model = loaded("qwen3_vl")
+    session, upright = model.session(tmp_path / "photo.png"), model.session(IMAGE)
+    assert session.image.size == IMAGE.size != lying.size
+    answer, expected = (one.ask("What is <region1>?", [BOX], **FEW) for one in (session, upright))
+    assert answer.told == expected.told == "What is [143, 100, 571, 600]?"
+    assert answer.logprobs == expected.logprobs
+    assert session._images.prepared(session.image).digest == upright._images.prepared(IMAGE).digest
 
 
 def test_one_answer_at_a_time() -> None:
