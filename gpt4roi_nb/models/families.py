@@ -23,6 +23,7 @@ from gpt4roi_nb.models.ways import (
     native,
     text,
 )
+from gpt4roi_nb.models.ways.draw import check_count
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 
 DRAWN: tuple[Way, ...] = ("draw", "marks", "crop", "context")
@@ -182,11 +183,7 @@ def point(
         ValueError: if the way takes fewer regions.
     """
     family = family_of(model_type)
-    if len(regions) > 1 and way in ("crop", "context") and not family.several_images:
-        raise ValueError(
-            f"{way} shows each region as an image of its own, but {model_type} was made for one image at a time; ask "
-            "about one region, or point in another way"
-        )
+    _check_count(len(regions), way, model_type)
     if way == "text":
         made = text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
     elif way == "native":
@@ -269,4 +266,16 @@ def check_question(question: str, regions: int, way: Way, model_type: str) -> No
     if task_of(question, way, model_type) is not None and regions != 1:
         raise ValueError(
             f"{model_type} answers tasks about one region, but the conversation has {regions}; give one box at a time"
+        )
+    _check_count(regions, way, model_type)
+
+
+def _check_count(regions: int, way: Way, model_type: str) -> None:
+    """Raise ValueError if a way takes fewer regions."""
+    if way == "draw":
+        check_count(regions)
+    if regions > 1 and way in ("crop", "context") and not family_of(model_type).several_images:
+        raise ValueError(
+            f"{way} shows each region as an image of its own, but {model_type} was made for one image at a time; ask "
+            "about one region, or point in another way"
         )

@@ -32,7 +32,7 @@ class PromptedPrompt:
         images: for each id, the index of the image whose place it holds, else -1.
         spans: token positions by name: "image1", "question1", "answer1", …
         answer: the answer's ids, with the token that ends it, where the assistant has spoken last.
-        told: the prompt as it reads without its images.
+        told: what is shown of it: the whole, without its images, or of a chat the last question (`families.told_of`).
         shown: the images, prepared.
     """
 

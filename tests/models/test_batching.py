@@ -197,6 +197,9 @@ def test_images_are_prepared_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> 
     events.clear()
     with pytest.raises(ValueError, match=r"question 4: .* names <region2>"):
         model.answers([*questions, Question(several[0], "What is <region2>?", [(5, 5, 40, 40)])])
+    many, boxes = "".join(f"<region{number}>" for number in range(1, 11)), [(5, 5, 40, 40)] * 10
+    with pytest.raises(ValueError, match="question 4: draw names regions by colour and has 9 colours"):
+        model.answers([*questions, Question(several[0], many, boxes)])
     assert events == []
 
 

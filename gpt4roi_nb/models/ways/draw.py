@@ -51,11 +51,7 @@ def draw(
         UserWarning: the lines of a box, which are opaque, cover its shorter side, and with it the object.
     """
     colours = COLOURS if colours is None else colours
-    if len(regions) > len(colours):
-        raise ValueError(
-            f"draw names regions by colour and has {len(colours)} colours, but there are {len(regions)} regions; ask "
-            'about fewer at a time, or take regions="marks"'
-        )
+    check_count(len(regions), len(colours))
     drawn = image.copy()
     canvas = ImageDraw.Draw(drawn)
     line = max(int(width * max(image.size) / ANCHOR), 1)
@@ -82,3 +78,12 @@ def draw(
             "status": UNVERIFIED,
         },
     )
+
+
+def check_count(regions: int, colours: int = len(COLOURS)) -> None:
+    """Raise ValueError if there are more regions than colours."""
+    if regions > colours:
+        raise ValueError(
+            f"draw names regions by colour and has {colours} colours, but there are {regions} regions; ask about fewer "
+            'at a time, or take regions="marks"'
+        )
