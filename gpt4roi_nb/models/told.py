@@ -35,8 +35,8 @@ def render_without_weights(
 ) -> Rendered:
     """Return what a model would read, as its `render` does, from its configuration and its processor alone.
 
-    For a GPT4RoI, whose regions are tokens, the image is returned with numbered boxes, which the model does not see, and
-    the text as it was given.
+    For a GPT4RoI, whose regions are tokens, the image is returned with numbered boxes, which the model does not see,
+    and the text as it was given.
 
     Args:
         path: a folder or a hub id, as `load_model` takes it; for a hub id, the small files are downloaded. None takes a
