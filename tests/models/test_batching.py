@@ -248,7 +248,8 @@ def test_a_long_question_leaves_the_room_of_other_batches(kind: str, monkeypatch
 
 def test_a_bad_question_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     good = Question(WIDE, "What is <region1>?", [BOX])
-    for model in (loaded("qwen3_vl"), tiny_gpt4roi()):
+    models = (loaded("qwen3_vl"), tiny_gpt4roi())
+    for model in models:
         monkeypatch.setattr(type(model.model), "forward", None)
         for bad, why in (
             (Question(WIDE, "What is <region2>?", [BOX]), "question 1: the text names <region2>"),
@@ -257,4 +258,4 @@ def test_a_bad_question_is_named_before_anything_runs(monkeypatch: pytest.Monkey
         ):
             with pytest.raises(ValueError, match=why):
                 model.answers([good, bad])
-    assert loaded("qwen3_vl").answers([]) == [] and tiny_gpt4roi().answers([]) == []
+    assert [model.answers([]) for model in models] == [[], []]
