@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -89,7 +89,8 @@ def load_model(
     if quantization is not None or target.type != "cpu":
         kwargs["device_map"] = {"": target}  # each tensor goes straight to its place
     processor = AutoProcessor.from_pretrained(given, trust_remote_code=False, **hub)
-    check_class(config, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)], processor)  # before weights are fetched
+    model_class = cast("type[PreTrainedModel]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
+    check_class(config, model_class, processor)  # before weights are fetched
     loaded = AutoModelForImageTextToText.from_pretrained(
         given, dtype=kind, trust_remote_code=False, use_safetensors=True, **kwargs
     )

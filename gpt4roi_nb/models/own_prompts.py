@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 from PIL import Image
+from transformers import PreTrainedModel
 
 from gpt4roi_nb.models.families import FAMILIES, family_of
 from gpt4roi_nb.models.images import prepare
@@ -16,7 +17,7 @@ _QUESTION = "What is this?"
 _LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def check_class(config: Any, model_class: type, processor: Any) -> None:
+def check_class(config: Any, model_class: type[PreTrainedModel], processor: Any) -> None:
     """Check that a model reads images in the place of tokens, and that its cache is keys and values.
 
     Args:
