@@ -103,9 +103,20 @@ function render({ model, el }) {
     root.hidden = !model.get("opened");
     showProblem();
   };
+  // It opens above the image, where it may be out of sight, and takes the focus with it when it closes.
+  const follow = () => {
+    const chat = root.closest(".gpt4roi-chat");
+    const here = chat?.contains(document.activeElement);
+    const within = root.contains(document.activeElement);
+    showOpened();
+    if (model.get("opened") && here) {
+      root.scrollIntoView({ block: "start" });
+      close.focus({ preventScroll: true });
+    } else if (within) chat?.querySelector("button[data-action='image']")?.focus({ preventScroll: true });
+  };
   const unmount = mount(model, el, root, [
     ["change:thumbnails", showScenes],
-    ["change:opened", showOpened],
+    ["change:opened", follow],
     ["change:problem", showProblem],
   ]);
   showScenes();

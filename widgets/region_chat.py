@@ -386,7 +386,8 @@ class RegionChat:
             self._in_background(_RENDERING, lambda: show_more_scenes(self.picker))
         elif kind == "scene":
             seed = int(content["seed"])
-            self._in_background(_OPENING, lambda: self._open(gallery_scene(seed)))
+            waits = self.conversation.busy == _RENDERING  # the first scenes can be chosen while others are rendered
+            self._in_background(_OPENING, lambda: self._open(gallery_scene(seed)), waits=waits)
         elif kind == "file":
             data = bytes(buffers[0])
             self._in_background(_OPENING, lambda: self._open_file(content, data), waits=True)

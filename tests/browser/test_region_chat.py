@@ -182,3 +182,21 @@ def test_a_dark_theme_and_a_narrow_window(fake_chat: Open, shots: Path) -> None:
     assert image is not None
     assert narrow["y"] > image["y"] + image["height"]  # one below the other
     assert notebook.box(1) == pytest.approx([40, 40, 120, 120], abs=1)
+
+
+def test_the_gallery_comes_into_sight_and_a_scene_can_be_chosen_before_all_are_rendered(fake_chat: Open) -> None:
+    notebook = fake_chat(width=820, height=560)
+    picker = notebook.chat.locator(".gpt4roi-picker")
+    notebook.button("image").evaluate("button => button.scrollIntoView({block: 'end'})")
+    notebook.button("image").click()
+    first = picker.locator("button[data-seed]").first
+    first.click()
+    expect(picker).to_be_hidden()  # a click while the other scenes are rendered is not lost
+
+    notebook.button("image").evaluate("button => button.scrollIntoView({block: 'end'})")
+    notebook.button("image").press("Enter")
+    close = picker.get_by_role("button", name="Close")
+    expect(close).to_be_focused()
+    expect(close).to_be_in_viewport()
+    close.press("Enter")
+    expect(notebook.button("image")).to_be_focused()
