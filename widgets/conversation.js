@@ -284,7 +284,7 @@ function makeHelpers(model, { insert, fill }) {
 
 // --------------------------------------------------------------------------------------------------- all of it
 
-const LOST = "The kernel was restarted: run this cell again. The conversation stays readable until then.";
+const LOST = "The kernel was restarted: run this cell again, after those above it. The conversation stays readable until then.";
 
 /** Says that nothing here can work any more, and disables it, including the image and an open inspector. */
 function showLost(root, words, kept, lock) {

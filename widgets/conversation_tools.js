@@ -49,10 +49,14 @@ function makeSetting(model, { name, label, min, max, step, hint, optional = fals
     }
     show();
   });
+  const forgive = () => {
+    problem.hidden = true; // what was wrong is long restored
+  };
+  field.addEventListener("input", forgive);
   show();
   const words = node("span", { className: "hint", textContent: hint });
   const row = node("label", { className: "setting" }, node("span", { textContent: label }), field, words);
-  return [node("div", {}, row, problem), { [`change:${name}`]: show }];
+  return [node("div", {}, row, problem), { [`change:${name}`]: show, "change:turns": forgive }];
 }
 
 // ------------------------------------------------------------------------------------------- to keep and to share
@@ -101,13 +105,13 @@ function makeKeeping(model) {
     }
   });
   const export_ = (format) => () => {
-    say("");
+    say("Preparing the file…"); // a large image takes seconds
     model.send({ type: "export", format });
   };
   const markdown = button("markdown", "Markdown", "Download as one Markdown file, with the image in it", export_("md"));
   const page = button("html", "HTML", "Download as one HTML page, with the image in it", export_("html"));
   const save = button("save", "Save", "Save beside the notebook, to open and continue later", () => {
-    say("");
+    say("Saving…");
     model.send({ type: "save" });
   });
   const receive = (content, buffers) => {
@@ -117,7 +121,9 @@ function makeKeeping(model) {
     } else if (content?.type === "saved") say(content.text);
   };
   const choices = node("div", { className: "choices" }, copyButton, markdown, page, save);
-  return [choices, said, [copyButton, markdown, page, save], { "msg:custom": receive }];
+  const giveUp = () => model.get("problem") && say(""); // it says what went wrong
+  const listeners = { "msg:custom": receive, "change:problem": giveUp };
+  return [choices, said, [copyButton, markdown, page, save], listeners];
 }
 
 // ------------------------------------------------------------------------------------------------------- all of it

@@ -399,7 +399,7 @@ class RegionChat:
 
     def _at_once(self, action: Callable[[], object]) -> None:
         """Run a quick action; failures are shown as messages."""
-        self.conversation.notice = ""
+        self.conversation.problem = self.conversation.notice = ""
         with problems_shown(self.conversation):
             action()
 

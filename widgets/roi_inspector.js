@@ -156,7 +156,9 @@ function render({ model, el }) {
     const said = model.get("controls").map(({ name, said: text }) => node("li", {}, node("b", { textContent: `${name}: ` }), text));
     const ask = button("control", "Ask", "Ask the model with the whole token, the position alone, and the features alone", () => model.send({ type: "control" }));
     ask.disabled = !model.get("regions").length;
-    control.replaceChildren(node("span", { textContent: `“${model.get("question")}” ` }), ask, node("ul", {}, ...said));
+    // The model hears of this region alone, as <region1>; the reader knows it by its own number.
+    const question = model.get("question").replaceAll("<region1>", `region ${model.get("region")}`);
+    control.replaceChildren(node("span", { textContent: `“${question}” ` }), ask, node("ul", {}, ...said));
   };
   const drawWords = () => {
     if (model.get("problem")) waiting = false; // perhaps for an answer that will not come
@@ -175,7 +177,7 @@ function render({ model, el }) {
     pending.add(draw);
   };
   const draws = {
-    regions: [drawRegions, moveBoxes, drawBoxFrame, drawAlike, drawControl], region: [drawRegions, drawBoxFrame], rows: [drawImage],
+    regions: [drawRegions, moveBoxes, drawBoxFrame, drawAlike, drawControl], region: [drawRegions, drawBoxFrame, drawControl], rows: [drawImage],
     box_rows: [drawBoxFrame], bars: [drawParts], similarity: [drawAlike], controls: [drawControl],
     problem: [drawWords], summary: [drawWords], coloring: [drawWords],
   };

@@ -94,6 +94,8 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     enter(notebook, "What is <region1>?")
     expect(notebook.turn(3)).to_be_visible()
     assert printed(notebook, "gpt4roi.settings[-1]") == "(256, 0.7, 5)"
+    notebook.button("settings").click()
+    expect(notebook.chat.locator(".panel .wrong").first).to_be_hidden()  # of the setting that was wrong before
 
 
 def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Open, shots: Path) -> None:
@@ -115,6 +117,19 @@ def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Ope
     notebook.button("copy").click()
     expect(chat.locator(".panel").get_by_text("Copied.")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()").startswith("You: What is region 1, <b>really</b>?\nModel: ")
+    # A large image takes seconds to save, and may fail: either shows.
+    kept = chat.locator(".panel[data-panel='keep'] .hint")
+    notebook.run_cell(
+        "import time\ndef full(): time.sleep(3); raise OSError('no space left on the disk')\nchat.save = full"
+    )
+    notebook.button("save").click()
+    expect(kept).to_have_text("Saving…")
+    expect(chat.locator(".problem").first).to_contain_text("No space left on the disk.")
+    expect(kept).to_have_text("")
+    notebook.run_cell("chat.save = lambda: 'talk.json'")
+    notebook.button("save").click()
+    expect(kept).to_contain_text("Saved as talk.json")
+    expect(chat.locator(".problem").first).to_be_hidden()
     page.screenshot(path=shots / "conversation_kept.png")
 
     # The line keeps no key from the notebook that means "save".
@@ -127,7 +142,7 @@ def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Ope
     page.locator(".lm-MenuBar-itemLabel", has_text="Kernel").first.click()
     page.locator(".lm-Menu-item[data-command='kernelmenu:restart']").click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
-    expect(chat.locator(".gone")).to_contain_text("The kernel was restarted: run this cell again")
+    expect(chat.locator(".gone")).to_contain_text("The kernel was restarted: run this cell again, after those above it")
     expect(notebook.button("ask")).to_be_disabled()
     expect(notebook.turn(1).locator("button[data-action='inspect']")).to_be_disabled()
     for part in (".gpt4roi-canvas", ".toolbar"):

@@ -58,6 +58,7 @@ def test_the_region_inspector_follows_the_hand_and_keeps_its_image_in_sight(open
     notebook.drag((x, y), (x + 25, y + 12))
     expect(pressed).to_have_text("region 2")
     expect(page.locator(".summary")).to_contain_text("Region 2 is")
+    expect(page.locator(".control span")).to_have_text("“What is region 2?” ")
     notebook.page.mouse.click(*middle(notebook, canvas, BOXES[0]))
     expect(pressed).to_have_text("region 1")
 
