@@ -268,7 +268,7 @@ def test_a_conversation_is_exported_after_its_model_was_unloaded(tmp_path: Path)
         session.ask("What is <region1>?", [BOX], **FEW)
     assert (model.about, model.capabilities) == before and before[1].attention
     session.export(tmp_path / "talk.html")
-    assert "told a region by text" in (tmp_path / "talk.html").read_text()
+    assert "regions=text" in (tmp_path / "talk.html").read_text()
     session.save(tmp_path / "talk.json")
 
 
