@@ -117,19 +117,7 @@ function makeZoom(canvas, model, changed) {
     ArrowDown: () => pan(0, PAN_PIXELS),
   };
 
-  // While a theme is changed the box widget can measure an image without a width, and would keep it: boxes of no size.
-  const remeasure = () =>
-    requestAnimationFrame(() => {
-      const measured = image.querySelector("svg")?.getAttribute("width");
-      if (!measured || !image.clientWidth || Math.abs(Number(measured) - image.clientWidth) < 1) return;
-      image.querySelector(".image-measure iframe")?.contentWindow?.dispatchEvent(new Event("resize"));
-    });
-  const measured = new MutationObserver(remeasure);
-  measured.observe(image, { subtree: true, attributeFilter: ["width"] });
-  const resized = new ResizeObserver(() => {
-    layOut();
-    remeasure();
-  });
+  const resized = new ResizeObserver(layOut);
   resized.observe(viewport);
   viewport.addEventListener("wheel", onWheel, { passive: false });
   viewport.addEventListener("scroll", later);
@@ -150,7 +138,6 @@ function makeZoom(canvas, model, changed) {
     end: () => {
       clearTimeout(timer);
       resized.disconnect();
-      measured.disconnect();
       viewport.removeEventListener("wheel", onWheel);
       viewport.removeEventListener("scroll", later);
       model.off("msg:custom", showDetail);
