@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, add_way, parse
+from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, add_way, fail, parse
 
 BAD_INPUT, FAILED = 2, 1
 
@@ -55,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _ask(_parser().parse_args(_gather(words)))
         except _BadInput as error:
-            return _fail(error, BAD_INPUT)
+            return fail(error, BAD_INPUT)
         except (MemoryError, ImportError, OSError, FloatingPointError) as error:
-            return _fail(error, FAILED)
+            return fail(error, FAILED)
         except KeyboardInterrupt:
-            return _fail("interrupted", INTERRUPTED)
+            return fail("interrupted", INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,10 +162,10 @@ def _ask(given: argparse.Namespace) -> int:
 
 def _check_way(given: argparse.Namespace, image: Any, boxes: list[list[float]]) -> None:
     """Check that the model can be told this question, where its folder or its small files say which it is."""
-    from gpt4roi_nb.models.told import render_without_weights
-
     if given.checkpoint is None and given.regions is None:
         return
+    from gpt4roi_nb.models.told import render_without_weights
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the session warns
@@ -250,12 +250,6 @@ def _check_writable(path: Path, image: Path) -> None:
         raise _BadInput(f"--save takes the name of an image file, such as answer.png, but got {str(path)!r}") from None
     if not path.absolute().parent.is_dir():
         raise _BadInput(f"--save {str(path)!r} cannot be written: there is no folder {str(path.absolute().parent)!r}")
-
-
-def _fail(why: object, code: int) -> int:
-    text = " ".join(str(why).split()) or type(why).__name__
-    print(f"{PROG}: {text}", file=sys.stderr)
-    return code
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

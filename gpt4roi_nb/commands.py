@@ -1,4 +1,4 @@
-"""The arguments and `--help` of every command: parsers only, so that help and typing errors are answered at once.
+"""The arguments and `--help` of every command, and how a failure is printed, without slow imports.
 
 The modules that do the work import PyTorch, which takes seconds, and take their parsers from here. A few of their names
 and numbers are therefore repeated here; `tests/test_commands.py` compares them with their sources.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -344,6 +345,13 @@ COMMANDS: dict[str, tuple[str, str, Callable[[], argparse.ArgumentParser]]] = {
     "demo-check": ("how good the demo checkpoint is on new scenes", "gpt4roi_nb.demo.check", demo_check),
     "demo-look": ("where the demo checkpoint looks", "gpt4roi_nb.demo.look", demo_look),
 }
+
+
+def fail(why: object, code: int, command: str = "") -> int:
+    """Write in one line on the error stream why a command failed; return its exit code."""
+    words = " ".join(str(why).split()) or type(why).__name__
+    sys.stderr.write(f"{PROG} {command}".rstrip() + f": {words}\n")
+    return code
 
 
 def parse(command: str, words: Sequence[str]) -> argparse.Namespace:

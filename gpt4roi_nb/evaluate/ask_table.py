@@ -11,6 +11,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 KEPT = ".kept"  # added to the name of the answer table, the folder of the answers so far
 NOT_ASKED = "not asked yet; the same call continues from here"
 SOME_PROBLEMS, BAD_INPUT, FAILED = 1, 2, 1
+_fail = partial(commands.fail, command="ask-table")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,11 +161,6 @@ def _outcome(row: Row, outcome: Outcome | None) -> tuple[str, str]:
     if isinstance(outcome, Prediction):
         return outcome.answer, "" if outcome.answer else "the model gave an empty answer"
     return "", str(outcome[1])
-
-
-def _fail(why: object, code: int) -> int:
-    print(f"{commands.PROG} ask-table: {' '.join(str(why).split()) or type(why).__name__}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

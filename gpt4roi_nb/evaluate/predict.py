@@ -23,7 +23,7 @@ from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.options import choice
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.cache import gather
-from gpt4roi_nb.inference.decode import decode, detokenizers, masked_positions
+from gpt4roi_nb.inference.decode import masked_positions
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
 from gpt4roi_nb.prompt import Prompt, check_references
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -138,7 +138,7 @@ class BatchedPredictor:
 
     def _question(self, item: Item, row: int, size: tuple[int, int]) -> _Question:
         processor = self.gpt4roi.processor
-        context = self.gpt4roi.model.config.text_config.max_position_embeddings
+        context = self.gpt4roi.context_length
         continuations: tuple[tuple[int, ...], ...] = ()
         room = 1
         try:
@@ -170,18 +170,11 @@ class BatchedPredictor:
         self, questions: Sequence[_Question], shared: SharedOpening
     ) -> list[tuple[str, float | None, tuple[float, ...] | None]]:
         batch = self._read(questions, shared)
-        context = self.gpt4roi.model.config.text_config.max_position_embeddings
-        room = min(self.max_new_tokens, context - max(len(question.prompt.input_ids) for question in questions))
-        rows = detokenizers(self.gpt4roi, len(questions))
-        for _ in decode(
-            self.gpt4roi,
-            rows,
-            batch.inputs_embeds,
-            batch.cache,
-            max_new_tokens=room,
-            attention_mask=batch.attention_mask,
-        ):
-            pass
+        room = min(
+            self.max_new_tokens,
+            self.gpt4roi.context_length - max(len(question.prompt.input_ids) for question in questions),
+        )
+        rows = shared.write(batch, room)
         answers: list[tuple[str, float | None, tuple[float, ...] | None]] = []
         for row in rows:
             logprobs = row.logprobs[slice(*row.kept)]

@@ -10,7 +10,8 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import torch
 
@@ -253,6 +254,16 @@ class LoadedModel:
             holder.release()
         self._model = self.compiled = None
         clear_frames(getattr(sys, "last_value", None))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unload()
+        if error is not None:
+            clear_frames(error)
 
 
 def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:

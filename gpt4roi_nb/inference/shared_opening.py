@@ -12,6 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.inference.cache import gather, new_cache
+from gpt4roi_nb.inference.decode import decode, detokenizers
+from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.model import ImageEncoding
 from gpt4roi_nb.prompt import Prompt
@@ -65,6 +67,20 @@ class SharedOpening:
             embeddings = model.embed(ids, None, self._regions(images, boxes))
             cache = gather(self._read_opening(), length, torch.tensor(images))
         return PromptBatch(embeddings, None if mask.all() else mask, cache)
+
+    def write(self, batch: PromptBatch, max_new_tokens: int) -> list[StreamingDetokenizer]:
+        """Write an answer to each prompt of a batch, greedily; return one row per prompt."""
+        rows = detokenizers(self._loaded, len(batch.inputs_embeds))
+        for _ in decode(
+            self._loaded,
+            rows,
+            batch.inputs_embeds,
+            batch.cache,
+            max_new_tokens=max_new_tokens,
+            attention_mask=batch.attention_mask,
+        ):
+            pass
+        return rows
 
     def _read_opening(self) -> Cache:
         """Return the keys and values of the opening, one row per image."""

@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _draw(given)
     except (ValueError, FileNotFoundError) as error:
-        return _fail(error, BAD_INPUT)
+        return commands.fail(error, BAD_INPUT)
     except (ImportError, OSError) as error:
-        return _fail(error, FAILED)
+        return commands.fail(error, FAILED)
 
 
 def _draw(given: argparse.Namespace) -> int:
@@ -50,11 +50,6 @@ def _draw(given: argparse.Namespace) -> int:
 
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
-
-
-def _fail(why: object, code: int) -> int:
-    print(f"{commands.PROG}: {' '.join(str(why).split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

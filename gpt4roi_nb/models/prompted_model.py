@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, overload
 
 from numpy.typing import ArrayLike
@@ -12,7 +11,6 @@ from numpy.typing import ArrayLike
 from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.images import ImageLike, load_image
-from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.models.batching import option_likelihoods, write_batches
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
@@ -135,16 +133,6 @@ class PromptedModel(LoadedFamily):
         ]
         self.check_tokens(len(asked.input_ids), max(map(len, answers), default=0))
         return option_likelihoods(self, images, asked, answers, whole_number(batch_size, "batch_size", least=1))
-
-    def __enter__(self) -> PromptedModel:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.unload()
-        if error is not None:
-            clear_frames(error)
 
     def __repr__(self) -> str:
         if not self.is_loaded:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import check_stop, whole_number
 from gpt4roi_nb.boxes import Box, check_boxes
@@ -24,9 +22,8 @@ from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
-from gpt4roi_nb.prompt import references, region
+from gpt4roi_nb.prompt import region
 from gpt4roi_nb.session.conversation import Answer, Region
-from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Rendered
 from gpt4roi_nb.session.region_session import RegionSession
 
@@ -164,49 +161,27 @@ class PromptedSession(RegionSession):
         loaded = self._loaded
         loaded.check_loaded()
         text = default_question(loaded.way, loaded.model_type) if text is None else text
-        self._check_text(text)
-        text = read_references(text, 0)
+        text = self._about_each(text)
         batch_size = whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
-        if references(text) != [1]:
-            raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
         check_question(text, 1, loaded.way, loaded.model_type)
         sampling = Sampling(temperature, top_p, seed)
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
         prompts = [loaded.prompt(self._images, self.image, [("user", text)], {1: box}) for box in checked]
         room: Any = max(prompts, key=lambda prompt: len(prompt.input_ids), default=None)
         max_new_tokens = self._room(room, max_new_tokens) if room else max_new_tokens
-        shown = len(checked) > batch_size if progress is None else progress
-        answers: list[Answer] = []
-        try:
-            with (
-                self._alone(),
-                loaded.hold_weights(),
-                tqdm(total=len(checked), disable=not shown, unit="region") as bar,
-            ):
-                for batch in write_batches(
-                    loaded,
-                    self._images,
-                    prompts,
-                    self._described,
-                    batch_size=batch_size,
-                    max_new_tokens=max_new_tokens,
-                    sampling=sampling,
-                    stop=stop,
-                    partial=True,
-                ):
-                    answers += batch
-                    bar.update(len(batch))
-        except KeyboardInterrupt:
-            pass  # what is finished is kept, and the warning below says that it is not all
-        unfinished = sum(answer.stopped for answer in answers)
-        if unfinished or len(answers) < len(checked):
-            warnings.warn(
-                f"stopped after {len(answers) - unfinished} of {len(checked)} regions"
-                + (f"; {unfinished} more were begun" if unfinished else ""),
-                stacklevel=2,
-            )
-        return answers
+        batches = write_batches(
+            loaded,
+            self._images,
+            prompts,
+            self._described,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=stop,
+            partial=True,
+        )
+        return self._gather(batches, len(checked), len(checked) > batch_size if progress is None else progress)
 
     def _described(self, row: StreamingDetokenizer, prompt: Any, reused: int, seconds: float) -> Answer:
         return self._loaded.as_answer(row, prompt, reused, seconds, self._recorder(row, prompt, {}))

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.images import ImageLike, load_image
-from gpt4roi_nb.inference.decode import decode, detokenizers
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.prompt import Prompt
@@ -72,16 +71,7 @@ def _write(loaded: LoadedModel, batch: Sequence[_Checked], max_new_tokens: int) 
     read = shared.read(
         [one.prompt for one in batch], [places.index(id(one.image)) for one in batch], [one.boxes for one in batch]
     )
-    rows = detokenizers(loaded, len(batch))
-    for _ in decode(
-        loaded,
-        rows,
-        read.inputs_embeds,
-        read.cache,
-        max_new_tokens=min(max_new_tokens, room),
-        attention_mask=read.attention_mask,
-    ):
-        pass
+    rows = shared.write(read, min(max_new_tokens, room))
     seconds = (time.perf_counter() - started) / len(batch)
     made = []
     for row, one in zip(rows, batch, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel
-from gpt4roi_nb.memory import clear_frames
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.session.answers import answers
 from gpt4roi_nb.session.conversation import Answer
@@ -265,16 +263,6 @@ class GPT4RoI(LoadedModel):
             RuntimeError: after `unload()`.
         """
         return RegionSession(self, image)
-
-    def __enter__(self) -> GPT4RoI:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.unload()
-        if error is not None:
-            clear_frames(error)
 
     def __repr__(self) -> str:
         if self._model is None:

@@ -376,41 +376,58 @@ class RegionSession:
             RuntimeError: after `unload()`, or while an answer is being written in this session.
             MemoryError: if a single box does not fit; the message says what helps.
         """
-        self._check_text(text)
         batch_size = whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
-        text = read_references(text, 0)
-        if references(text) != [1]:
-            raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
+        text = self._about_each(text)
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
         sampling = Sampling(temperature, top_p, seed)
         prompt = self._loaded.processor.prompt([("user", text)])
         max_new_tokens = self._room(prompt, max_new_tokens)
         before_region = [(token_id, None) for token_id in prompt.input_ids[: prompt.spans["region1"][0]]]
-        if progress is None:
-            progress = len(checked) > batch_size
+
+        def batches() -> Iterator[list[Answer]]:
+            self._check_weights()
+            known = branch(self._cache, self._in_common(before_region))
+            yield from describe_batches(
+                self._encoded, prompt, checked, batch_size, max_new_tokens, sampling, known, stop
+            )
+
+        return self._gather(batches(), len(checked), len(checked) > batch_size if progress is None else progress)
+
+    def _about_each(self, text: str) -> str:
+        """Check a question that `describe` asks about each box; return it with its references in brackets."""
+        self._check_text(text)
+        text = read_references(text, 0)
+        if references(text) != [1]:
+            raise ValueError(f"the question must name <region1>, and no other region, but is {text!r}")
+        return text
+
+    def _gather(self, batches: Iterator[list[Answer]], total: int, progress: bool) -> list[Answer]:
+        """Return the answers of all batches, or after a stop or an interrupt, with a warning, of those that were begun.
+
+        Args:
+            batches: begun under the session's lock, while the weights are held.
+            total: the number of regions.
+            progress: whether to show a progress bar.
+        """
         answers: list[Answer] = []
         try:
             with (
                 self._alone(),
                 self._loaded.hold_weights(),
-                tqdm(total=len(checked), disable=not progress, unit="region") as bar,
+                tqdm(total=total, disable=not progress, unit="region") as bar,
             ):
-                self._check_weights()
-                known = branch(self._cache, self._in_common(before_region))
-                for batch in describe_batches(
-                    self._encoded, prompt, checked, batch_size, max_new_tokens, sampling, known, stop
-                ):
+                for batch in batches:
                     answers.extend(batch)
                     bar.update(len(batch))
         except KeyboardInterrupt:
             pass  # finished answers are kept, and the warning below says that some are missing
         unfinished = sum(answer.stopped for answer in answers)
-        if unfinished or len(answers) < len(checked):
+        if unfinished or len(answers) < total:
             warnings.warn(
-                f"stopped after {len(answers) - unfinished} of {len(checked)} regions"
+                f"stopped after {len(answers) - unfinished} of {total} regions"
                 + (f"; {unfinished} more were begun" if unfinished else ""),
-                stacklevel=2,
+                stacklevel=3,
             )
         return answers
 

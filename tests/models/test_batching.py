@@ -229,7 +229,7 @@ def test_a_gpt4rois_images_are_read_batch_by_batch_and_one_that_comes_again_once
 @pytest.mark.parametrize("kind", ["gpt4roi", "qwen3_vl"])
 def test_a_long_question_leaves_the_room_of_other_batches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_gpt4roi() if kind == "gpt4roi" else loaded(kind)
-    where = "gpt4roi_nb.session.answers.decode" if kind == "gpt4roi" else "gpt4roi_nb.models.batching.decode"
+    where = "gpt4roi_nb.inference.shared_opening.decode" if kind == "gpt4roi" else "gpt4roi_nb.models.batching.decode"
     rooms: list[int] = []
     read = alone(model, Question(WIDE, "What is <region1>?", [BOX]), max_new_tokens=1).prompt_tokens
     each = len(model.processor.tokenizer("why " * 20, add_special_tokens=False)["input_ids"]) / 20

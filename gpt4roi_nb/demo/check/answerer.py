@@ -9,7 +9,6 @@ import torch
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.demo.check.queries import Answerer, Asked
-from gpt4roi_nb.inference.decode import decode, detokenizers
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.prompt import Prompt, Turns
@@ -55,16 +54,7 @@ def model_answerer(loaded: LoadedModel) -> Answerer:
                 given = torch.from_numpy(normalise(exact if query.boxes is None else query.boxes, width, height))
                 boxes.append(given[[number - 1 for number in prompts[-1].regions]])
             batch = opening.read(prompts, [place[id(scene)] for scene, _ in asked], boxes)
-            rows = detokenizers(loaded, len(asked))
-            for _ in decode(
-                loaded,
-                rows,
-                batch.inputs_embeds,
-                batch.cache,
-                max_new_tokens=MAX_NEW_TOKENS,
-                attention_mask=batch.attention_mask,
-            ):
-                pass
+            rows = opening.write(batch, MAX_NEW_TOKENS)
         return [row.text for row in rows]
 
     return answer

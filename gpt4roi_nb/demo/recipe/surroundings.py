@@ -14,6 +14,7 @@ from gpt4roi_nb.data.scenes.relation_kinds import SIDES, lies_between, nearest_t
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MAX_OBJECTS, Scene
 from gpt4roi_nb.demo.recipe.language import ProbeHeads
 from gpt4roi_nb.demo.recipe.rows import Rows
+from gpt4roi_nb.demo.recipe.symbols import centre_patch
 from gpt4roi_nb.prompt import IGNORE
 
 WAYS = (*SIDES, "nearest to")  # how a thing can stand relative to another
@@ -62,10 +63,8 @@ def thing_tallies(scenes: Sequence[Scene], grid: int) -> Tensor:
     before it."""
     found = torch.zeros(len(scenes), grid * grid, THINGS)
     for row, scene in enumerate(scenes):
-        height, width = scene.image.shape[:2]
         for k, thing in enumerate(scene.objects):
-            x1, y1, x2, y2 = thing.box
-            place = int((y1 + y2) / 2 * grid / height) * grid + int((x1 + x2) / 2 * grid / width)
+            place = centre_patch(thing, scene.image.shape[1], grid)
             colour, category = thing_words(scene, k)
             found[row, place, colour * len(CATEGORIES) + category] += 1
     return found.cumsum(1)

@@ -45,10 +45,15 @@ def centre_attributes(things: Sequence[SceneObject], size: int, grid: int) -> np
     """(grid², 4) int64: attributes of the object whose box has its centre in a patch, one past the last for none."""
     found = np.tile(np.array(NUMBERS, np.int64), (grid * grid, 1))
     for thing in things:
-        x1, y1, x2, y2 = thing.box
-        column, row = (int((a + b) / 2 * grid / size) for a, b in ((x1, x2), (y1, y2)))
-        found[row * grid + column] = attribute_indices(thing)
+        found[centre_patch(thing, size, grid)] = attribute_indices(thing)
     return found
+
+
+def centre_patch(thing: SceneObject, size: int, grid: int) -> int:
+    """Index of the patch, row by row, in which an object's box has its centre."""
+    x1, y1, x2, y2 = thing.box
+    column, row = (int((a + b) / 2 * grid / size) for a, b in ((x1, x2), (y1, y2)))
+    return row * grid + column
 
 
 def attribute_loss(logits: Tensor, targets: Tensor, none: int = 0) -> Tensor:
