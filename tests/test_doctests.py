@@ -1,5 +1,6 @@
 """The examples in docstrings run, and every public function and class has one."""
 
+import builtins
 import doctest
 import importlib
 import inspect
@@ -53,6 +54,8 @@ STORED = [name for name in PUBLIC if name.startswith(DATABASE) and name not in W
 def test_every_public_function_and_class_shows_an_example_that_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where an example writes its files
     run_examples(name)
+    # doctest keeps the last value shown as `builtins._`; the import of pydash, and so of FiftyOne, fails on a list there.
+    assert not hasattr(builtins, "_")
 
 
 @pytest.mark.slow  # the first import of FiftyOne takes its time
@@ -67,6 +70,9 @@ def run_examples(name: str) -> None:
     assert has_example(thing), f"{name} has no >>> example"
     runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
     said: list[str] = []
-    for test in doctest.DocTestFinder().find(thing, name, globs={}):
-        runner.run(test, out=said.append, clear_globs=False)
+    try:
+        for test in doctest.DocTestFinder().find(thing, name, globs={}):
+            runner.run(test, out=said.append, clear_globs=False)
+    finally:
+        vars(builtins).pop("_", None)
     assert not runner.summarize(verbose=False).failed, "".join(said)
