@@ -117,7 +117,19 @@ function makeZoom(canvas, model, changed) {
     ArrowDown: () => pan(0, PAN_PIXELS),
   };
 
-  const resized = new ResizeObserver(layOut);
+  // While a theme is changed the box widget can measure an image without a width, and would keep it: boxes of no size.
+  const remeasure = () =>
+    requestAnimationFrame(() => {
+      const measured = image.querySelector("svg")?.getAttribute("width");
+      if (!measured || !image.clientWidth || Number(measured) === image.clientWidth) return;
+      image.querySelector(".image-measure iframe")?.contentWindow?.dispatchEvent(new Event("resize"));
+    });
+  const measured = new MutationObserver(remeasure);
+  measured.observe(image, { subtree: true, attributeFilter: ["width"] });
+  const resized = new ResizeObserver(() => {
+    layOut();
+    remeasure();
+  });
   resized.observe(viewport);
   viewport.addEventListener("wheel", onWheel, { passive: false });
   viewport.addEventListener("scroll", later);
@@ -138,6 +150,7 @@ function makeZoom(canvas, model, changed) {
     end: () => {
       clearTimeout(timer);
       resized.disconnect();
+      measured.disconnect();
       viewport.removeEventListener("wheel", onWheel);
       viewport.removeEventListener("scroll", later);
       model.off("msg:custom", showDetail);

@@ -298,3 +298,14 @@ def test_large_and_unreadable_files(fake_chat: Open, tmp_path: Path, shots: Path
     expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("(4096, 819)\n")
     notebook.button("image").click()
     expect(words).to_have_text("")
+
+
+def test_boxes_keep_their_place_when_the_theme_changes(fake_chat: Open) -> None:
+    notebook = fake_chat()
+    notebook.draw((40, 40, 240, 240), SIZE, 1)
+    box = notebook.chat.locator(".image svg rect.movable")
+    drawn = box.get_attribute("width")
+    for theme in ("JupyterLab Dark", "JupyterLab Light", "JupyterLab Dark", "JupyterLab Light"):
+        notebook.choose_theme(theme)
+        notebook.page.wait_for_timeout(1000)  # the box was lost some frames later
+        expect(box).to_have_attribute("width", drawn or "")
