@@ -121,7 +121,7 @@ function makeZoom(canvas, model, changed) {
   const remeasure = () =>
     requestAnimationFrame(() => {
       const measured = image.querySelector("svg")?.getAttribute("width");
-      if (!measured || !image.clientWidth || Number(measured) === image.clientWidth) return;
+      if (!measured || !image.clientWidth || Math.abs(Number(measured) - image.clientWidth) < 1) return;
       image.querySelector(".image-measure iframe")?.contentWindow?.dispatchEvent(new Event("resize"));
     });
   const measured = new MutationObserver(remeasure);
