@@ -11,8 +11,15 @@ function pointAt(chip, number) {
   chip.addEventListener("mouseleave", () => boxes().forEach((box) => box.classList.remove("gpt4roi-pointed")));
 }
 
-function makeChip(number, colors) {
-  const chip = node("span", { className: "chip", textContent: `region ${number}` });
+/** As the label on the image: the number, and the name that the user gave. */
+function labelOf(model, number) {
+  const name = model.get("regions").find((region) => region.number === number)?.name;
+  return name ? `region ${number} · ${name}` : `region ${number}`;
+}
+
+function makeChip(number, model) {
+  const colors = model.get("colors");
+  const chip = node("span", { className: "chip", textContent: labelOf(model, number) });
   chip.style.background = colors[(number - 1) % colors.length];
   chip.dataset.region = number;
   pointAt(chip, number);
@@ -20,13 +27,13 @@ function makeChip(number, colors) {
 }
 
 /** Text with a chip for each mention of one of the conversation's `known` regions. */
-function withChips(text, known, colors) {
+function withChips(text, known, model) {
   const parts = [];
   let end = 0;
   for (const match of text.matchAll(MENTION)) {
     const number = Number(match[1] ?? match[2]);
     if (number < 1 || number > known) continue;
-    parts.push(text.slice(end, match.index), makeChip(number, colors));
+    parts.push(text.slice(end, match.index), makeChip(number, model));
     end = match.index + match[0].length;
   }
   return [...parts, text.slice(end)];
@@ -39,8 +46,8 @@ function message(who, name, parts) {
 
 // ------------------------------------------------------------------------------------------------------- the log
 
-function turnView(model, turn, index, colors) {
-  const answer = withChips(turn.answer, turn.regions, colors);
+function turnView(model, turn, index) {
+  const answer = withChips(turn.answer, turn.regions, model);
   if (turn.stopped) answer.push(node("span", { className: "stopped", textContent: " (stopped)" }));
   const said = message("model", "Model", answer);
   const [link, told] = makeTold(model, index);
@@ -53,7 +60,7 @@ function turnView(model, turn, index, colors) {
     links.prepend(look);
   }
   said.append(links, told);
-  const view = node("div", { className: "turn" }, message("user", "You", withChips(turn.question, turn.regions, colors)), said);
+  const view = node("div", { className: "turn" }, message("user", "You", withChips(turn.question, turn.regions, model)), said);
   view.dataset.turn = index + 1;
   return view;
 }
@@ -76,8 +83,7 @@ function makeLog(model) {
   new ResizeObserver(follow).observe(log);
 
   const showTurns = () => {
-    const colors = model.get("colors");
-    turns.replaceChildren(...model.get("turns").map((turn, index) => turnView(model, turn, index, colors)));
+    turns.replaceChildren(...model.get("turns").map((turn, index) => turnView(model, turn, index)));
     following = true;
     showEmpty();
     follow();
@@ -87,9 +93,8 @@ function makeLog(model) {
     const question = model.get("pending") || sent;
     live.replaceChildren();
     if (question) {
-      const colors = model.get("colors");
       const known = model.get("regions").length;
-      live.append(message("user", "You", withChips(question, known, colors)), message("model", "Model", []));
+      live.append(message("user", "You", withChips(question, known, model)), message("model", "Model", []));
       following = true;
     }
     // A screen reader waits for the whole answer instead of reading every new word.
@@ -100,7 +105,7 @@ function makeLog(model) {
   const showStreaming = () => {
     const bubble = live.querySelector(".model .bubble");
     if (!bubble) return;
-    const parts = withChips(model.get("streaming"), model.get("regions").length, model.get("colors"));
+    const parts = withChips(model.get("streaming"), model.get("regions").length, model);
     const cursor = node("span", { className: "cursor", ariaHidden: "true" });
     bubble.replaceChildren(...parts, cursor);
     follow();
@@ -110,14 +115,18 @@ function makeLog(model) {
     empty.hidden = !nothing;
     empty.replaceChildren();
     if (nothing) {
-      const chip = makeChip(1, model.get("colors"));
+      const chip = makeChip(1, model);
       empty.append("Draw a box on the image, then ask about it: “What is ", chip, "?”");
     }
+  };
+  const showNames = () => {
+    for (const chip of log.querySelectorAll(".chip")) chip.textContent = labelOf(model, Number(chip.dataset.region));
   };
   const listeners = {
     "change:turns": showTurns,
     "change:pending": showPending,
     "change:streaming": showStreaming,
+    "change:regions": showNames,
     "msg:custom": (content, buffers) => showTold(log, content, buffers),
   };
   showTurns();
@@ -253,7 +262,7 @@ function makeHelpers(model, { insert, fill }) {
     chipRow.hidden = !regions.length;
     chips.replaceChildren();
     for (const { number, color } of regions) {
-      const chip = button("insert", `region ${number}`, `Put <region${number}> into the question`, () =>
+      const chip = button("insert", labelOf(model, number), `Put <region${number}> into the question`, () =>
         insert(`<region${number}>`),
       );
       chip.className = "chip";
@@ -267,7 +276,7 @@ function makeHelpers(model, { insert, fill }) {
     const known = model.get("regions").length;
     examples.replaceChildren();
     for (const text of model.get("examples")) {
-      const example = node("button", { type: "button", title: text }, ...withChips(text, known, model.get("colors")));
+      const example = node("button", { type: "button", title: text }, ...withChips(text, known, model));
       example.dataset.action = "example";
       example.addEventListener("click", () => fill(text));
       examples.append(example);

@@ -21,7 +21,7 @@ class Conversation(WorkingView):
 
     turns: [{"question", "answer", "stopped", "regions": how many regions the conversation had then}], oldest first.
     pending: the question that is being answered, "" for none. streaming: its answer so far.
-    regions: [{"number", "color"}]: the regions that can be put into a question.
+    regions: [{"number", "color", "name": "" for none}]: the regions that can be put into a question.
     busy: a text about the running work; "" when a question can be asked.
     problem: what went wrong, as a text. notice: a text that is good to know.
     draft: the question line, which the browser does not send until it asks; `put_line` changes it.

@@ -500,7 +500,7 @@ class RegionChat:
     def _regions_changed(self) -> None:
         asked, new = self.canvas.book.asked, self.canvas.book.new
         self.conversation.regions = [
-            {"number": region["number"], "color": region["color"]} for region in self.canvas.table.regions
+            {name: region[name] for name in ("number", "color", "name")} for region in self.canvas.table.regions
         ]
         old, fresh = [region.number for region in asked], [region.number for region in new]
         if not self._can.several_regions:

@@ -266,7 +266,7 @@ def test_names_numbers_and_boxes_from_a_file(fake_chat: Open, tmp_path: Path, sh
     name.press("Enter")
     expect(notebook.chat.locator(".gpt4roi-labels span").last).to_have_text("region 2 · the kettle")
     page.screenshot(path=shots / "names.png")
-    assert notebook.ask("What is the kettle?", turn=1) == "You asked: What is region 1?"
+    assert notebook.ask("What is the kettle?", turn=1) == "You asked: What is region 1 · the kettle?"
     expect(notebook.chat.locator(".gpt4roi-labels span").first).to_have_text("region 1 · the kettle")
 
 
