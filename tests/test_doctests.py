@@ -54,7 +54,7 @@ STORED = [name for name in PUBLIC if name.startswith(DATABASE) and name not in W
 def test_every_public_function_and_class_shows_an_example_that_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where an example writes its files
     run_examples(name)
-    # doctest keeps the last value shown as `builtins._`; the import of pydash, and so of FiftyOne, fails on a list there.
+    # doctest leaves the last value shown as `builtins._`; the import of FiftyOne fails if that is a list.
     assert not hasattr(builtins, "_")
 
 
