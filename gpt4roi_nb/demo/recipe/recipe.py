@@ -119,8 +119,8 @@ class Further(Recipe):
     open: Phase = Phase(750, 8e-4)
     answers: Phase = Phase(2200, 8e-4)  # and the benchmarks' wordings
     lists: Phase = Phase(400, 6e-4)  # of what is in an image, mostly
-    last: Phase = Phase(600, 2e-4)  # by `train`, on conversations of a world
-    last_batch: int = 8
+    last: Phase = Phase(300, 3e-5)  # by `train`, on conversations of a world
+    last_batch: int = 16
     world_images: int = 2000
 
     def shared(self) -> dict[str, Any]:
