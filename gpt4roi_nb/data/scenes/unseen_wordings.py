@@ -5,6 +5,7 @@ wordings. Most of their words occur in training's wordings too, so that the sent
 """
 
 CATEGORY = (
+    "What kind of thing do you see here: {a}?",
     "Please tell me what shape {a} has.",
     "Which kind of thing do you see in {a}?",
     "What type of thing is {a}?",
@@ -48,7 +49,6 @@ SIZE_CHECK = ("Would you say that {a} is {value}?",)
 
 PHRASE = (
     "Please tell me what {a} is.",
-    "What kind of thing do you see here: {a}?",
     "Tell me what is in {a}.",
     "Please give a description of {a}.",
     "Can you tell me about {a}?",

@@ -117,7 +117,8 @@ def missed(figures: Figures, *, excused: Collection[str] = NOT_REACHED) -> list[
     turns = figures["turns"]
     if turns["of them"] and turns["third"] < turns["first"] - MOST_LOST["in a conversation"]:
         lines.append(f"third question {turns['third']:.3f}, first {turns['first']:.3f}")
-    wordings = figures["wordings"]
-    if UNSEEN_WORDINGS not in excused and wordings["unseen"] < wordings["seen"] - MOST_LOST["in unseen wordings"]:
+    lost = MOST_LOST["in unseen wordings"]
+    wordings = figures.get("wordings")
+    if wordings and UNSEEN_WORDINGS not in excused and wordings["unseen"] < wordings["seen"] - lost:
         lines.append(f"{UNSEEN_WORDINGS} {wordings['unseen']:.3f}, seen ones {wordings['seen']:.3f}")
     return lines

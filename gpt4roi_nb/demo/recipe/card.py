@@ -43,7 +43,7 @@ Training then continued for {minutes:.0f} minutes:
 
 {phases}
 
-The vocabulary grew from {old_pieces:,} pieces. In "open", "answers" and "lists" the parts of the second stage train
+The vocabulary grew from {old_pieces:,} pieces. In "open", "answers" and "balance" the parts of the second stage train
 in the recipe's own loop: each row holds many questions about one image, and throw-away heads learn along. "last" is the
 package's own `gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in
 float16.

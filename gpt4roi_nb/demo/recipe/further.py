@@ -27,7 +27,7 @@ from gpt4roi_nb.demo.check import Figures, table
 from gpt4roi_nb.demo.check.examine import examine
 from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_strangers
 from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
-from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, LIST_FAMILIES, OPEN_FAMILIES, Mix
+from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, BALANCED_FAMILIES, OPEN_FAMILIES, Mix
 from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import LanguagePhase, decision_weights, stage_step
@@ -136,7 +136,7 @@ def further(
         for name, families, phase in (
             ("open", OPEN_FAMILIES, recipe.open),
             ("answers", ANSWER_FAMILIES, recipe.answers),
-            ("lists", LIST_FAMILIES, recipe.lists),
+            ("balance", BALANCED_FAMILIES, recipe.balance),
         )
     }
     model.language_model.set_attn_implementation("sdpa")

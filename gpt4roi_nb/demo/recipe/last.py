@@ -25,14 +25,14 @@ TIMES = "times.json"
 # Share of the draws from each file of conversations, and from VCR's questions, which use the instruction texts.
 WEIGHTS = {
     "image": 0.2,
-    "regions": 0.2,
-    "relations": 0.14,
-    "nothing": 0.08,
-    "unknown": 0.06,
-    "strangers": 0.06,
-    "talks": 0.1,
-    "benchmarks": 0.12,
-    "vcr": 0.04,
+    "regions": 0.26,
+    "relations": 0.1,
+    "nothing": 0.02,
+    "unknown": 0.04,
+    "strangers": 0.05,
+    "talks": 0.24,
+    "benchmarks": 0.06,
+    "vcr": 0.03,
 }
 
 

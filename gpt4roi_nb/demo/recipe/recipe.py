@@ -118,7 +118,7 @@ class Further(Recipe):
     strangers: int = 2000
     open: Phase = Phase(750, 8e-4)
     answers: Phase = Phase(2200, 8e-4)  # and the benchmarks' wordings
-    lists: Phase = Phase(400, 6e-4)  # of what is in an image, mostly
+    balance: Phase = Phase(500, 6e-4)  # some of everything
     last: Phase = Phase(300, 3e-5)  # by `train`, on conversations of a world
     last_batch: int = 16
     world_images: int = 2000
