@@ -6,6 +6,7 @@ const MIDDLE_BUTTON = 1;
 const LEFT_HELD = 1; // of `event.buttons`
 const MIDDLE_HELD = 4;
 const DRAG_PIXELS = 4; // on the screen: a shorter movement counts as a click
+const BOX_KEYS = ["Delete", "Escape"]; // that the box widget gets
 const SETTLED_MS = 200; // twice the time that the box widget takes to fade a box
 
 /** Sends the box widget an event of a mouse at a place inside the image. */
@@ -198,15 +199,16 @@ function attend(canvas, model, zoom) {
     });
   }
 
-  // The focused box widget swallows every key. Tab must move on, and the notebook keeps its own shortcuts.
+  // The focused box widget swallows every key, and letters move its box: a question that is typed here, without a click
+  // on the line, would change what was drawn. It gets only the keys for a selected box; the page keeps all others.
   on(canvas, "keydown", (event) => {
     if (!viewport.contains(event.target)) return;
-    if (event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return event.stopImmediatePropagation();
     if (event.key === "Escape") cancel();
-    // A digit would choose another label for the next box.
-    if (!zoom.press(event.key) && !/^\d$/.test(event.key)) return;
-    event.preventDefault();
+    if (BOX_KEYS.includes(event.key)) return;
     event.stopImmediatePropagation();
+    passSave(canvas, event);
+    const command = event.ctrlKey || event.metaKey || event.altKey;
+    if (!command && zoom.press(event.key)) event.preventDefault();
   });
   viewport.setAttribute("role", "application");
   viewport.ariaLabel =

@@ -62,10 +62,10 @@ function makeSetting(model, { name, label, min, max, step, hint, optional = fals
 // ------------------------------------------------------------------------------------------- to keep and to share
 
 /** The conversation as plain text. */
-function asText(turns) {
-  const named = (text) => text.replace(MENTION, (_, bracketed, plain) => `region ${bracketed ?? plain}`);
+function asText(model) {
+  const named = (text) => text.replace(MENTION, (_, bracketed, plain) => labelOf(model, Number(bracketed ?? plain)));
   const said = ({ question, answer, stopped }) => `You: ${named(question)}\nModel: ${named(answer)}${stopped ? " (stopped)" : ""}`;
-  return turns.map(said).join("\n\n");
+  return model.get("turns").map(said).join("\n\n");
 }
 
 /** Puts a text on the clipboard; a page that is not served securely only has the older way. */
@@ -98,7 +98,7 @@ function makeKeeping(model) {
   };
   const copyButton = button("copy", "Copy", "Copy the conversation as text", async () => {
     try {
-      await copy(asText(model.get("turns")));
+      await copy(asText(model));
       say("Copied.");
     } catch {
       say("The browser did not allow copying; select the text and copy it, or use Markdown.");

@@ -77,16 +77,21 @@ function watchKernel(model, lost) {
   };
 }
 
+/** Sends JupyterLab's "save", pressed inside `root`, to the notebook around it. */
+function passSave(root, event) {
+  if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== "s") return;
+  event.preventDefault(); // the browser would save the page
+  const { key, code, keyCode, ctrlKey, metaKey, shiftKey } = event;
+  const again = { key, code, keyCode, ctrlKey, metaKey, shiftKey, bubbles: true, cancelable: true };
+  root.parentElement?.dispatchEvent(new KeyboardEvent("keydown", again));
+}
+
 /** Keeps JupyterLab's one-letter shortcuts away from a widget, but lets its "save" through. */
 function keepKeys(root) {
   root.dataset.lmSuppressShortcuts = "true";
   root.addEventListener("keydown", (event) => {
     event.stopPropagation();
-    if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== "s") return;
-    event.preventDefault(); // the browser would save the page
-    const { key, code, keyCode, ctrlKey, metaKey, shiftKey } = event;
-    const again = { key, code, keyCode, ctrlKey, metaKey, shiftKey, bubbles: true, cancelable: true };
-    root.parentElement?.dispatchEvent(new KeyboardEvent("keydown", again));
+    passSave(root, event);
   });
 }
 

@@ -264,7 +264,8 @@ class RegionChat:
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Save the conversation as `RegionSession.save` does.
 
-        `RegionChat(RegionSession.load(path, gpt4roi))` opens it again. `session.export` writes Markdown or HTML.
+        `RegionChat(RegionSession.load(path, gpt4roi))` opens it again, without the users' names for regions.
+        `session.export` writes Markdown or HTML.
 
         Args:
             path: of a JSON file; None takes a new name in the working folder, beside the notebook.
@@ -382,6 +383,8 @@ class RegionChat:
 
     def _on_picker_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         kind = content.get("type")
+        if kind in ("file", "unreadable"):
+            self.picker.problem = ""  # the browser has removed the last words: equal ones must be sent again
         if kind == "more":
             self._in_background(_RENDERING, lambda: show_more_scenes(self.picker))
         elif kind == "scene":
@@ -445,7 +448,7 @@ class RegionChat:
         """Have the browser download the conversation as a Markdown or HTML file."""
         parts = (self._session.image, [region.box for region in self._session.regions], self._session.history)
         make = as_markdown if format == "md" else as_html
-        page = make(*parts, self.conversation.about)
+        page = make(*parts, self.conversation.about, [region.name for region in self.regions])
         whole = page if format == "md" else as_document(page)
         self.conversation.hand_out(f"{_SAVED_AS}.{format}", _MIME[format], whole.encode())
 
@@ -510,13 +513,15 @@ class RegionChat:
             if self._can.free_question
             else example_tasks(getattr(self.gpt4roi, "tasks", ()), (fresh or old or [1])[0])
         )
-        self._copy.changed((id(self._session), tuple(region.box for region in asked + new), self._session.history))
+        shown = tuple((region.box, region.name) for region in asked + new)
+        self._copy.changed((id(self._session), shown, self._session.history))
 
     def _to_read(self) -> tuple[str, str]:
         """Image, boxes and conversation as HTML, and the conversation as text."""
         boxes = [region.box for region in self.regions]
-        page = as_html(self._session.image, boxes, self._session.history, self.conversation.about)
-        return page, as_text(self._session.history)
+        names = [region.name for region in self.regions]
+        page = as_html(self._session.image, boxes, self._session.history, self.conversation.about, names)
+        return page, as_text(self._session.history, names)
 
     def _follow_cell(self) -> bool:
         """Show what a cell did with the session, once it has run. Returns whether to be called again."""

@@ -142,10 +142,11 @@ function makeZoom(canvas, model, changed) {
     fit: () => zoomTo(1),
     pan,
     reset,
-    /** Performs a key's action; returns whether it has one. */
+    /** Performs a key's action; returns whether it has one. The whole image does not pan: the page scrolls instead. */
     press: (key) => {
-      keys[key]?.();
-      return key in keys;
+      if (!(key in keys) || (zoom <= 1 && key.startsWith("Arrow"))) return false;
+      keys[key]();
+      return true;
     },
     end: () => {
       clearTimeout(timer);

@@ -21,6 +21,7 @@ from gpt4roi_nb.models.batching import write_batches
 from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
+from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
 from gpt4roi_nb.prompt import region
 from gpt4roi_nb.session.conversation import Answer, Region
@@ -168,13 +169,19 @@ class PromptedSession(RegionSession):
         sampling = Sampling(temperature, top_p, seed)
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
         prompts = [loaded.prompt(self._images, self.image, [("user", text)], {1: box}) for box in checked]
+        box_of = {id(prompt): box for prompt, box in zip(prompts, checked, strict=True)}
+
+        def keep(row: StreamingDetokenizer, prompt: PromptedPrompt, reused: int, seconds: float) -> Answer:
+            recorder = self._recorder(row, prompt, {1: box_of[id(prompt)]})
+            return loaded.as_answer(row, prompt, reused, seconds, recorder)
+
         room: Any = max(prompts, key=lambda prompt: len(prompt.input_ids), default=None)
         max_new_tokens = self._room(room, max_new_tokens) if room else max_new_tokens
         batches = write_batches(
             loaded,
             self._images,
             prompts,
-            self._described,
+            keep,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
@@ -182,9 +189,6 @@ class PromptedSession(RegionSession):
             partial=True,
         )
         return self._gather(batches, len(checked), len(checked) > batch_size if progress is None else progress)
-
-    def _described(self, row: StreamingDetokenizer, prompt: Any, reused: int, seconds: float) -> Answer:
-        return self._loaded.as_answer(row, prompt, reused, seconds, self._recorder(row, prompt, {}))
 
     def render(self, turn: int = -1) -> Rendered:
         index = self._turn_index(turn)

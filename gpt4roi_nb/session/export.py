@@ -36,12 +36,16 @@ _DOCUMENT = """<!doctype html>
 """
 
 
-def as_text(turns: Sequence[Turn]) -> str:
-    """Return the turns as plain text."""
-    return "\n\n".join(f"You: {_named(turn.question)}\nModel: {_named(_answer(turn))}" for turn in turns)
+def as_text(turns: Sequence[Turn], names: Sequence[str] = ()) -> str:
+    """Return the turns as plain text. names: the user's for the regions by number, "" for none."""
+    return "\n\n".join(
+        f"You: {_named(turn.question, names)}\nModel: {_named(_answer(turn), names)}" for turn in turns
+    )
 
 
-def as_markdown(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "") -> str:
+def as_markdown(
+    image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "", names: Sequence[str] = ()
+) -> str:
     """Return the conversation as Markdown, with the image in it.
 
     Args:
@@ -49,17 +53,21 @@ def as_markdown(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn],
         boxes: of the regions by number, pixel xyxy in `image`.
         turns: oldest first.
         about: a sentence about the model.
+        names: as `as_text` takes them.
     """
     lines = [f"![{_caption(boxes)}]({_address(image, boxes)})"]
     for turn in turns:
-        lines += [f"**You:** {_plain(_named(turn.question))}", f"**Model:** {_plain(_named(_answer(turn)))}"]
+        for who, text in (("You", turn.question), ("Model", _answer(turn))):
+            lines.append(f"**{who}:** {_plain(_named(text, names))}")
     return "\n\n".join([*lines, *([_plain(about)] if about else [])]) + "\n"
 
 
-def as_html(image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "") -> str:
+def as_html(
+    image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = "", names: Sequence[str] = ()
+) -> str:
     """Return the same as a fragment of HTML that refers to no other files."""
     said = [
-        f'<p style="margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"><b>{who}:</b> {_marked(text)}</p>'
+        f'<p style="margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"><b>{who}:</b> {_marked(text, names)}</p>'
         for turn in turns
         for who, text in (("You", turn.question), ("Model", _answer(turn)))
     ]
@@ -100,9 +108,14 @@ def _answer(turn: Turn) -> str:
     return turn.answer.text + (" (stopped)" if turn.answer.stopped else "")
 
 
-def _named(text: str) -> str:
-    """Name regions as a reader does: "region 1"."""
-    return MENTION.sub(lambda match: f"region {mentioned(match)}", text)
+def _label(number: int, names: Sequence[str]) -> str:
+    """Return a region's number and name as a reader sees them: "region 1 · the kettle"."""
+    name = names[number - 1] if 1 <= number <= len(names) else ""
+    return f"region {number} · {name}" if name else f"region {number}"
+
+
+def _named(text: str, names: Sequence[str]) -> str:
+    return MENTION.sub(lambda match: _label(mentioned(match), names), text)
 
 
 def _plain(text: str) -> str:
@@ -111,13 +124,14 @@ def _plain(text: str) -> str:
     return re.sub(r"\n+", "\\\\\n", text)  # a line break, in the same paragraph
 
 
-def _marked(text: str) -> str:
+def _marked(text: str, names: Sequence[str]) -> str:
     """Make HTML of a text, with each region underlined in its colour."""
     parts, end = [], 0
     for match in MENTION.finditer(text):
         number = mentioned(match)
         parts.append(html.escape(text[end : match.start()]))
-        parts.append(f'<b style="border-bottom:3px solid {region_color(max(number, 1))}">region {number}</b>')
+        label = html.escape(_label(number, names))
+        parts.append(f'<b style="border-bottom:3px solid {region_color(max(number, 1))}">{label}</b>')
         end = match.end()
     return "".join([*parts, html.escape(text[end:])])
 

@@ -267,6 +267,7 @@ def test_names_numbers_and_boxes_from_a_file(fake_chat: Open, tmp_path: Path, sh
     expect(notebook.chat.locator(".gpt4roi-labels span").last).to_have_text("region 2 · the kettle")
     page.screenshot(path=shots / "names.png")
     assert notebook.ask("What is the kettle?", turn=1) == "You asked: What is region 1 · the kettle?"
+    expect(notebook.panel.locator(".gpt4roi-saved")).to_contain_text("region 1 · the kettle")
     expect(notebook.chat.locator(".gpt4roi-labels span").first).to_have_text("region 1 · the kettle")
 
 
@@ -282,6 +283,9 @@ def test_large_and_unreadable_files(fake_chat: Open, tmp_path: Path, shots: Path
     expect(words).to_contain_text("IMG_0001.heic is in Apple's HEIC format")
     expect(words).to_contain_text("save it as JPEG")
     notebook.page.screenshot(path=shots / "heic.png")
+    choose.set_input_files([])
+    choose.set_input_files(heic)  # once more: the same words come again
+    expect(words).to_contain_text("IMG_0001.heic is in Apple's HEIC format")
     raw = tmp_path / "huge.nef"
     raw.write_bytes(b"II*\0" + bytes(10 * 2**20))
     choose.set_input_files(raw)
@@ -308,3 +312,20 @@ def test_boxes_keep_their_place_when_the_theme_changes(fake_chat: Open) -> None:
         notebook.choose_theme(theme)
         notebook.page.wait_for_timeout(1000)  # the box was lost some frames later
         expect(box).to_have_attribute("width", drawn or "")
+
+
+def test_keys_on_the_image_move_no_box_and_save_the_notebook(fake_chat: Open) -> None:
+    notebook = fake_chat()
+    page = notebook.page
+    notebook.draw((40, 40, 240, 240), SIZE, 1)
+    drawn = notebook.box(1)
+    expect(notebook.chat.locator(".wrapper")).to_be_focused()
+    page.keyboard.type("what was drawn: cdqerf ")  # somebody who forgot to click on the line
+    page.wait_for_timeout(500)
+    assert notebook.box(1) == drawn
+    dirty = page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
+    expect(dirty).to_have_count(1)
+    page.keyboard.press("Control+s")
+    expect(dirty).to_have_count(0)
+    page.keyboard.press("Delete")
+    expect(notebook.row(1)).to_have_count(0)

@@ -168,7 +168,7 @@ def test_one_answer_at_a_time() -> None:
     session.ask("And?", **FEW)
 
 
-@pytest.mark.parametrize("name", ["qwen3_vl", "kosmos-2", "florence2", "paligemma", "vipllava"])
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen2_5_vl", "kosmos-2", "florence2", "paligemma", "vipllava"])
 def test_describing_many_says_what_asking_each_says(name: str) -> None:
     model = loaded(name)
     session = model.session(IMAGE)
@@ -177,6 +177,7 @@ def test_describing_many_says_what_asking_each_says(name: str) -> None:
     for box, answer in zip((BOX, OTHER), described, strict=True):
         alone = model.session(IMAGE).ask(question, [box], **FEW)
         assert answer.text == alone.text and answer.told == alone.told
+        assert answer.attention().regions == {1: box} == alone.attention().regions
     assert session.history == () and session.regions == ()
 
 

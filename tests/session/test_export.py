@@ -49,6 +49,17 @@ def test_text_names_who_said_what() -> None:
     assert as_text(TURNS[:1]).startswith("You: What is region 1? <img")
 
 
+def test_the_users_names_stand_beside_the_numbers_and_stay_text() -> None:
+    names = ["the <b>kettle</b>"]
+    assert as_text(TURNS, names).startswith("You: What is region 1 · the <b>kettle</b>? ")
+    for page in (
+        as_html(IMAGE, BOXES, TURNS, names=names),
+        MarkdownIt().render(as_markdown(IMAGE, BOXES, TURNS, names=names)),
+    ):
+        assert page.count("region 1 · the &lt;b&gt;kettle&lt;/b&gt;") == 4
+        assert "<b>kettle" not in page
+
+
 def test_a_session_writes_both_and_refuses_other_names(tmp_path: Path) -> None:
     session: RegionSession = tiny_gpt4roi().session(tiny_image())
     answer = session.ask("What is <region1>?", [(3, 4, 30, 40)], max_new_tokens=4)
