@@ -25,6 +25,7 @@ MAX_SIDE = 640  # pixels of the exported image
 JPEG_QUALITY = 88
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~$&])")
 _LINE_START = re.compile(r"^(\s*\d*)([-+=#.)])", re.MULTILINE)  # of a list or a heading
+_SAID = "margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"
 _DOCUMENT = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -38,9 +39,7 @@ _DOCUMENT = """<!doctype html>
 
 def as_text(turns: Sequence[Turn], names: Sequence[str] = ()) -> str:
     """Return the turns as plain text. names: the user's for the regions by number, "" for none."""
-    return "\n\n".join(
-        f"You: {_named(turn.question, names)}\nModel: {_named(_answer(turn), names)}" for turn in turns
-    )
+    return "\n\n".join(f"You: {_named(turn.question, names)}\nModel: {_named(_answer(turn), names)}" for turn in turns)
 
 
 def as_markdown(
@@ -67,7 +66,7 @@ def as_html(
 ) -> str:
     """Return the same as a fragment of HTML that refers to no other files."""
     said = [
-        f'<p style="margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"><b>{who}:</b> {_marked(text, names)}</p>'
+        f'<p style="{_SAID}"><b>{who}:</b> {_marked(text, names)}</p>'
         for turn in turns
         for who, text in (("You", turn.question), ("Model", _answer(turn)))
     ]
