@@ -11,7 +11,7 @@ from gpt4roi_nb.data.scenes.unknown import NOT_MY_SCENE
 from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, load_or_draw, with_strangers
 from gpt4roi_nb.demo.recipe.curriculum import (
     ANSWER_FAMILIES,
-    LIST_FAMILIES,
+    BALANCED_FAMILIES,
     OPEN_FAMILIES,
     careless,
     draw_conversation,
@@ -103,7 +103,7 @@ def test_benchmarks_ask_about_the_scene_of_the_bank(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "family", [family for mix in (OPEN_FAMILIES, ANSWER_FAMILIES, LIST_FAMILIES) for family, _ in mix]
+    "family", [family for mix in (OPEN_FAMILIES, ANSWER_FAMILIES, BALANCED_FAMILIES) for family, _ in mix]
 )
 def test_every_family_makes_rows(family, mixed, processor):
     few = replace(family, rows=2, questions=3)
