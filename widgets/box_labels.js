@@ -47,7 +47,7 @@ function label(canvas, model) {
     group.dataset.region = id;
     if (!rect) return [];
     const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(rect.getAttribute(name)));
-    const text = id.replace("region", "region ") + (region?.name ? ` · ${region.name}` : "");
+    const text = regionLabel(id.replace("region", ""), region?.name);
     return [{ x, y, width, height, asked, text, color: rect.style.stroke }]; // as the box widget chose it
   });
   while (layer.children.length > boxes.length) layer.lastChild.remove();

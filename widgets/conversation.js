@@ -11,10 +11,8 @@ function pointAt(chip, number) {
   chip.addEventListener("mouseleave", () => boxes().forEach((box) => box.classList.remove("gpt4roi-pointed")));
 }
 
-/** As the label on the image: the number, and the name that the user gave. */
 function labelOf(model, number) {
-  const name = model.get("regions").find((region) => region.number === number)?.name;
-  return name ? `region ${number} · ${name}` : `region ${number}`;
+  return regionLabel(number, model.get("regions").find((region) => region.number === number)?.name);
 }
 
 function makeChip(number, model) {

@@ -77,6 +77,11 @@ function watchKernel(model, lost) {
   };
 }
 
+/** How a region is called on the image and in the conversation: its number, and the name that the user gave. */
+function regionLabel(number, name) {
+  return name ? `region ${number} · ${name}` : `region ${number}`;
+}
+
 /** Sends JupyterLab's "save", pressed inside `root`, to the notebook around it. */
 function passSave(root, event) {
   if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== "s") return;

@@ -124,7 +124,9 @@ function makeZoom(canvas, model, changed) {
       if (!measured || !image.clientWidth || Math.abs(Number(measured) - image.clientWidth) < 1) return;
       image.querySelector(".image-measure iframe")?.contentWindow?.dispatchEvent(new Event("resize"));
     });
-  const measured = new MutationObserver(remeasure);
+  const measured = new MutationObserver((changes) => {
+    if (changes.some(({ target }) => target.localName === "svg")) remeasure(); // and not for each box that is drawn
+  });
   measured.observe(image, { subtree: true, attributeFilter: ["width"] });
   const resized = new ResizeObserver(() => {
     layOut();

@@ -25,7 +25,7 @@ MAX_SIDE = 640  # pixels of the exported image
 JPEG_QUALITY = 88
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~$&])")
 _LINE_START = re.compile(r"^(\s*\d*)([-+=#.)])", re.MULTILINE)  # of a list or a heading
-_SAID = "margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"
+_SAID_STYLE = "margin:0 0 10px;white-space:pre-wrap;overflow-wrap:anywhere"
 _DOCUMENT = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -39,7 +39,7 @@ _DOCUMENT = """<!doctype html>
 
 def as_text(turns: Sequence[Turn], names: Sequence[str] = ()) -> str:
     """Return the turns as plain text. names: the user's for the regions by number, "" for none."""
-    return "\n\n".join(f"You: {_named(turn.question, names)}\nModel: {_named(_answer(turn), names)}" for turn in turns)
+    return "\n\n".join("\n".join(f"{who}: {_named(text, names)}" for who, text in _said(turn)) for turn in turns)
 
 
 def as_markdown(
@@ -55,9 +55,7 @@ def as_markdown(
         names: as `as_text` takes them.
     """
     lines = [f"![{_caption(boxes)}]({_address(image, boxes)})"]
-    for turn in turns:
-        for who, text in (("You", turn.question), ("Model", _answer(turn))):
-            lines.append(f"**{who}:** {_plain(_named(text, names))}")
+    lines += [f"**{who}:** {_plain(_named(text, names))}" for turn in turns for who, text in _said(turn)]
     return "\n\n".join([*lines, *([_plain(about)] if about else [])]) + "\n"
 
 
@@ -66,9 +64,9 @@ def as_html(
 ) -> str:
     """Return the same as a fragment of HTML that refers to no other files."""
     said = [
-        f'<p style="{_SAID}"><b>{who}:</b> {_marked(text, names)}</p>'
+        f'<p style="{_SAID_STYLE}"><b>{who}:</b> {_marked(text, names)}</p>'
         for turn in turns
-        for who, text in (("You", turn.question), ("Model", _answer(turn)))
+        for who, text in _said(turn)
     ]
     return "\n".join(
         [
@@ -103,8 +101,9 @@ def export_conversation(
         partial.write_text(content, encoding="utf-8")
 
 
-def _answer(turn: Turn) -> str:
-    return turn.answer.text + (" (stopped)" if turn.answer.stopped else "")
+def _said(turn: Turn) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return who spoke, and what, of a question and its answer."""
+    return ("You", turn.question), ("Model", turn.answer.text + (" (stopped)" if turn.answer.stopped else ""))
 
 
 def _label(number: int, names: Sequence[str]) -> str:
