@@ -52,6 +52,12 @@ class Source:
     _subfolder: str = ""
     _options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def revision(self) -> str:
+        """The commit of a hub id, by which the hub's cache names its snapshot; "" for a folder."""
+        before, _, after = self.folder.as_posix().rpartition("/snapshots/")
+        return after.partition("/")[0] if self.is_remote and before else ""
+
     def get_weights(self, layouts: Sequence[tuple[str, str]] = LAYOUTS) -> None:
         """Download the weights of a hub id: of several layouts the first that is complete, as `Shards` reads.
 

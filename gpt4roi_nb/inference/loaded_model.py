@@ -123,9 +123,11 @@ class LoadedModel:
         check_free_memory: whether work larger than a session compares needed with free memory before it begins.
         compiled: the compiled steps of answers written alone; None if nothing is compiled.
         way: how a region is told to the model.
+        revision: commit of the hub id that it was loaded from with `load_model`; "" for a folder.
     """
 
     way: str = "region tokens"
+    revision: str = ""
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, processor: GPT4RoIProcessor, source: str = "") -> None:
         self._model: GPT4RoIForConditionalGeneration | None = model.eval()

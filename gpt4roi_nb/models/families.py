@@ -12,6 +12,7 @@ from PIL import Image
 from gpt4roi_nb.models.conventions import CONVENTIONS, Convention, Size
 from gpt4roi_nb.models.ways import (
     WAYS,
+    Pen,
     Pointing,
     Regions,
     Way,
@@ -23,7 +24,7 @@ from gpt4roi_nb.models.ways import (
     native,
     text,
 )
-from gpt4roi_nb.models.ways.draw import check_count
+from gpt4roi_nb.models.ways.draw import RED, check_count
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 
 DRAWN: tuple[Way, ...] = ("draw", "marks", "crop", "context")
@@ -37,8 +38,9 @@ class Family:
         way: the one that the makers document, which `regions=None` takes.
         ways: all that suit it.
         format: how a prompt is built: by the processor's chat template, or as one family alone does.
-        tasks: for a family that takes no free question in its native way: what can be asked, and the prompt of each,
-            with `{region}` for the box.
+        tasks: what can be asked in its native way in a form of its own, and the prompt of each, with `{region}` for the
+            box.
+        only_tasks: whether nothing else can be asked in its native way.
         mention: as `ways.native` takes it.
         several_images: whether it was made for more than one image.
         follow_ups: whether it was made for conversations.
@@ -50,6 +52,7 @@ class Family:
     ways: tuple[Way, ...]
     format: Literal["chat", "kosmos-2", "florence2", "paligemma"] = "chat"
     tasks: Mapping[str, str] = field(default_factory=dict)
+    only_tasks: bool = False
     mention: str = "{box}"
     several_images: bool = True
     follow_ups: bool = True
@@ -74,6 +77,7 @@ FAMILIES: dict[str, Family] = {
         "native",
         ("native", *DRAWN),
         format="kosmos-2",
+        tasks={"Describe <region1>.": "<phrase> It</phrase>{region} is"},  # arXiv 2306.14824; its card
         mention="<phrase> the object</phrase>{box}",
         several_images=False,
         follow_ups=False,
@@ -89,6 +93,7 @@ FAMILIES: dict[str, Family] = {
             "What category is <region1>?": "<REGION_TO_CATEGORY>{region}",
             "What text is in <region1>?": "<REGION_TO_OCR>{region}",
         },
+        only_tasks=True,
         several_images=False,
         follow_ups=False,
         licence="MIT",
@@ -99,6 +104,7 @@ FAMILIES: dict[str, Family] = {
         ("native", *DRAWN),
         format="paligemma",
         tasks={"Caption <region1>.": "caption {region}"},
+        only_tasks=True,
         several_images=False,
         follow_ups=False,
         licence="Gemma's own",
@@ -158,7 +164,6 @@ def _why_not(way: Way, family: Family) -> str:
 
 
 _SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
-    "draw": draw,
     "marks": marks,
     "crop": crop,
     "context": context,
@@ -167,7 +172,14 @@ _SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
 
 
 def point(
-    image: Image.Image, regions: Regions, way: Way, model_type: str, *, resized: Size | None = None, frame: str = ""
+    image: Image.Image,
+    regions: Regions,
+    way: Way,
+    model_type: str,
+    *,
+    resized: Size | None = None,
+    frame: str = "",
+    pen: Pen = RED,
 ) -> Pointing:
     """Present regions of an image to a family of models.
 
@@ -178,6 +190,7 @@ def point(
         model_type: of the model's configuration.
         resized: (width, height) to which the model's processor resizes the image, where the convention needs it.
         frame: for the note: what is done to the images afterwards.
+        pen: what `draw` draws with.
 
     Raises:
         ValueError: if the way takes fewer regions.
@@ -188,34 +201,40 @@ def point(
         made = text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
     elif way == "native":
         made = native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
+    elif way == "draw":
+        made = draw(image, regions, pen=pen)
     else:
         made = _SHOWN[way](image, regions)
     return replace(made, note={**made.note, "frame": frame}) if frame else made
 
 
 def task_of(question: str, way: Way, model_type: str) -> str | None:
-    """Return a task's prompt, with `{region}` for the box; None if the model takes free questions.
+    """Return a task's prompt, with `{region}` for the box; None for a free question.
 
     Raises:
-        ValueError: if the question is none of the family's tasks.
+        ValueError: if the question is none of the tasks of a family that takes nothing else.
     """
     tasks = family_of(model_type).tasks if way == "native" else {}
-    if not tasks:
-        return None
     wanted = _plain(question)
     for asked, told in tasks.items():
         if _plain(asked) == wanted:
             return told
+    if not takes_only_tasks(way, model_type):
+        return None
     raise ValueError(
         f"{model_type} answers tasks about one region and no free question, but was asked {question!r}; write "
         + " or ".join(repr(asked) for asked in tasks)
     )
 
 
+def takes_only_tasks(way: Way, model_type: str) -> bool:
+    """Whether a family takes tasks and no free question."""
+    return way == "native" and family_of(model_type).only_tasks
+
+
 def default_question(way: Way, model_type: str) -> str:
     """Return what `describe` asks about each region."""
-    tasks = family_of(model_type).tasks if way == "native" else {}
-    return next(iter(tasks), DEFAULT_QUESTION)
+    return next(iter(family_of(model_type).tasks)) if takes_only_tasks(way, model_type) else DEFAULT_QUESTION
 
 
 def _plain(question: str) -> str:
@@ -237,7 +256,7 @@ def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> l
     task = task_of(question, way, model_type)
     if task is None:
         return pointing.pieces(question)
-    return [(task.format(region=pointing.mentions[1]), True)]
+    return [(task.format(region=pointing.boxes[1]), True)]
 
 
 def told_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str:
@@ -263,7 +282,7 @@ def check_question(question: str, regions: int, way: Way, model_type: str) -> No
     Raises:
         ValueError: if it cannot.
     """
-    if task_of(question, way, model_type) is not None and regions != 1:
+    if task_of(question, way, model_type) is not None and regions != 1 and takes_only_tasks(way, model_type):
         raise ValueError(
             f"{model_type} answers tasks about one region, but the conversation has {regions}; give one box at a time"
         )

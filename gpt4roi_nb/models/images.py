@@ -120,6 +120,17 @@ def resized_size(processor: Any, image: PreparedImage) -> Size | None:
     return columns * patch, rows * patch
 
 
+def seen_size(processor: Any, image: PreparedImage) -> str:
+    """Return in words the size in which a model gets an image: "336 × 336", or "5 tiles of 448 × 448"."""
+    resized = resized_size(processor, image)
+    if resized is not None:
+        return f"{resized[0]} × {resized[1]}"
+    pixels = image.values["pixel_values"]
+    height, width = pixels.shape[-2:]
+    tiles = pixels.numel() // (pixels.shape[-3] * height * width)
+    return f"{width} × {height}" if tiles == 1 else f"{tiles} tiles of {width} × {height}"
+
+
 def encode(model: Any, image: PreparedImage) -> Any:
     """Encode an image: its features, as `get_image_features` returns them."""
     values = {

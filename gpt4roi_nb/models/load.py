@@ -72,7 +72,9 @@ def load_model(
     model_type = model_type_of(source.folder)
     if model_type in ("", GPT4RoIConfig.model_type):  # if the file is damaged, this raises the right error
         check_way_of_gpt4roi(regions)
-        return GPT4RoI.from_pretrained(path, **as_given, **kwargs)
+        gpt4roi = GPT4RoI.from_pretrained(path, **as_given, **kwargs)
+        gpt4roi.revision = source.revision
+        return gpt4roi
     given = os.path.expanduser(source.name)
     config = _read_config(given, hub)
     check_kind(config.model_type, given)
@@ -96,6 +98,7 @@ def load_model(
     )
     made = PromptedModel(loaded, processor, way, given)
     made.check_free_memory = check_free_memory
+    made.revision = source.revision
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.detokenizer import AnswerFormat, StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.attention import PromptedReplay, attention_modules
@@ -22,18 +24,24 @@ from gpt4roi_nb.models.families import (
     family_of,
     pieces_of,
     point,
+    takes_only_tasks,
+    task_of,
     told_of,
     way_of,
 )
-from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, takes_features
+from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, seen_size, takes_features
 from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import keeps_prefixes
-from gpt4roi_nb.models.ways import Pointing, Regions, Way
+from gpt4roi_nb.models.ways import Pen, Pointing, Regions, Way
+from gpt4roi_nb.models.ways.draw import ANCHOR, RED
 from gpt4roi_nb.prompt import check_references, check_turns, references
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Capabilities, Rendered
+
+# What Kosmos-2 writes beside words (processing_kosmos2.py).
+_OF_BOXES = re.compile(r"</?(?:phrase|object|grounding|patch_index_\d+|delimiter_of_multi_objects/)>")
 
 
 @dataclass
@@ -53,6 +61,7 @@ class LoadedFamily(LoadedModel):
         source: where it was loaded from.
         family: what is known of models of its kind.
         way: how boxes are presented to it.
+        pen: what `draw` draws with.
         differs: how prompts differ from those of the processor itself; "" if they are the same.
     """
 
@@ -72,6 +81,7 @@ class LoadedFamily(LoadedModel):
         self.model_type: str = model.config.model_type
         check_class(model.config, type(model), processor)
         self.way: Way = way_of(self.model_type, way)
+        self.pen: Pen = RED
         self.family: Family = family_of(self.model_type)
         # Kept here, so that `about` and `capabilities` can be read after `unload`.
         self._attends, self._takes_features = bool(attention_modules(model)), takes_features(model)
@@ -97,7 +107,7 @@ class LoadedFamily(LoadedModel):
     @property
     def capabilities(self) -> Capabilities:
         """What the model can do with boxes presented in this way."""
-        tasks = bool(self.family.tasks) and self.way == "native"
+        tasks = takes_only_tasks(self.way, self.model_type)
         one_image = self.way in ("crop", "context") and not self.family.several_images
         return Capabilities(
             free_question=not tasks,
@@ -128,6 +138,42 @@ class LoadedFamily(LoadedModel):
         told = f"{self.model_type} from {self.source or 'memory'}, regions={how}; {status}; {often}{again}"
         return f"{told}; {self.differs}" if self.differs else told
 
+    @property
+    def note(self) -> dict[str, str]:
+        """What a card says of the way, whatever the image: all that could move a figure.
+
+        `region` is what a question gets in place of `<region1>`; `colours` are those of the regions in order.
+        """
+        pointing = self.point(self.images(), Image.new("RGB", (ANCHOR, ANCHOR)), {1: (0, 0, ANCHOR, ANCHOR)})
+        of_the_image = ("line", "resized")
+        note = {name: str(value) for name, value in pointing.note.items() if name not in of_the_image}
+        convention = convention_of(self.model_type, self.way)
+        if convention is None:
+            note["region"] = pointing.mentions[1]
+        else:
+            note["region"] = self.family.mention.replace("{box}", convention.form)
+        if self.way == "draw":
+            note["colours"] = ", ".join(self.pen.colours)
+        return note
+
+    def seen(self, image: ImageLike, boxes: ArrayLike = ()) -> tuple[str, ...]:
+        """Return in words the size in which the model gets each image that it is shown.
+
+        Args:
+            image: as `session` takes it.
+            boxes: (N, 4) pixel xyxy in the original image, as many as the way takes.
+        """
+        images, whole = self.images(), load_image(image)
+        regions = dict(enumerate(map(tuple, check_boxes(boxes, *whole.size).tolist()), 1))
+        shown = self.point(images, whole, regions).images  # type: ignore[arg-type]  # four numbers each
+        return tuple(seen_size(self.processor, images.prepared(one)) for one in shown)
+
+    def plain(self, answer: str) -> str:
+        """Return an answer without the boxes that the model wrote between its words."""
+        if self.family.format != "kosmos-2":
+            return answer
+        return " ".join(_OF_BOXES.sub("", answer).split())
+
     def images(self) -> SessionImages:
         """Make a store for a session's images."""
         return SessionImages(self, self.family.format)
@@ -139,7 +185,7 @@ class LoadedFamily(LoadedModel):
         if convention is not None and convention.frame == "resized":
             resized = resized_size(self.processor, images.prepared(whole))
         frame = frame_of(self.processor)
-        return point(whole, regions, self.way, self.model_type, resized=resized, frame=frame)
+        return point(whole, regions, self.way, self.model_type, resized=resized, frame=frame, pen=self.pen)
 
     def prompt(
         self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
@@ -172,7 +218,8 @@ class LoadedFamily(LoadedModel):
         ]
         shown = tuple(images.prepared(image) for image in pointing.images)
         format, ids = self.family.format, [image.ids for image in shown]
-        prompt = build(format, self.processor, pieces, ids, task=bool(self.tasks))
+        task = task_of(turns[0][1], self.way, self.model_type) is not None
+        prompt = build(format, self.processor, pieces, ids, task=task)
         asked = next(said for role, said in reversed(pieces) if role == "user")
         return replace(prompt, shown=shown, told=told_of(format, asked, prompt.told))
 

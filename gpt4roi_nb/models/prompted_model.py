@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, overload
@@ -12,10 +13,13 @@ from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.models.batching import option_likelihoods, write_batches
+from gpt4roi_nb.models.families import way_of
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompted_session import PromptedSession
 from gpt4roi_nb.models.prompts import PromptedPrompt
+from gpt4roi_nb.models.ways import Pen
+from gpt4roi_nb.models.ways.draw import RED
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.region_model import Question, Rendered
 
@@ -29,6 +33,7 @@ class PromptedModel(LoadedFamily):
         source: where it was loaded from.
         family: what is known of models of its kind.
         way: how boxes are presented to it.
+        pen: colour and width of the line of `draw`.
 
     Examples:
         >>> from gpt4roi_nb import load_model
@@ -45,6 +50,27 @@ class PromptedModel(LoadedFamily):
         >>> told.text, [shown.size for shown in told.images]
         ('What is the object in image 2?', [(64, 64), (40, 48)])
     """
+
+    def with_regions(self, regions: str | None, *, colour: str = RED.colour, width: float = RED.width) -> PromptedModel:
+        """Return the same model, to which boxes are presented in another way. It shares the weights and their lock.
+
+        Args:
+            regions: as `load_model` takes it.
+            colour: of the first region's line, for "draw": red, lime, blue, yellow, fuchsia, aqua, orange, purple or
+                gold. The other regions get the colours that follow.
+            width: of the line, for "draw": pixels where the longest side of an image has 336.
+
+        Raises:
+            ValueError: if the way does not suit the model, or for another colour or a width of 0.
+
+        Examples:
+            >>> from gpt4roi_nb import load_model
+            >>> model = load_model("Qwen/Qwen3-VL-2B-Instruct")  # doctest: +SKIP
+            >>> blue = model.with_regions("draw", colour="blue", width=5)  # doctest: +SKIP
+        """
+        other = copy.copy(self)
+        other.way, other.pen = way_of(self.model_type, regions), Pen(colour, width)
+        return other
 
     def session(self, image: ImageLike) -> PromptedSession:
         """Begin a conversation about an image.
@@ -70,7 +96,12 @@ class PromptedModel(LoadedFamily):
         return self.rendered(self.images(), whole, [("user", text)], regions)
 
     def answers(
-        self, questions: Sequence[Question], *, max_new_tokens: int = 256, batch_size: int = 16
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int = 256,
+        batch_size: int = 16,
+        images: SessionImages | None = None,
     ) -> list[Answer]:
         """Answer many questions greedily, in batches, each as in a conversation of its own.
 
@@ -83,6 +114,7 @@ class PromptedModel(LoadedFamily):
             max_new_tokens: the most tokens per answer; fewer where the model's context is full.
             batch_size: questions at a time; fewer if memory runs out, or if the family takes prompts of equal length
                 only.
+            images: `images()` that several calls share, so that an image is encoded once for all of them.
 
         Returns:
             One answer per question, in their order.
@@ -93,7 +125,7 @@ class PromptedModel(LoadedFamily):
         """
         max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
         batch_size = whole_number(batch_size, "batch_size", least=1)
-        prompts = _Prompts(self, self.images(), questions)
+        prompts = _Prompts(self, self.images() if images is None else images, questions)
         with self.hold_weights():
             batches = write_batches(
                 self, prompts.images, prompts, self.as_answer, batch_size=batch_size, max_new_tokens=max_new_tokens
@@ -108,6 +140,7 @@ class PromptedModel(LoadedFamily):
         options: Sequence[str],
         *,
         batch_size: int = 16,
+        images: SessionImages | None = None,
     ) -> list[float]:
         """Return the natural log-probability of each option as the whole answer, with the token that ends it.
 
@@ -119,13 +152,14 @@ class PromptedModel(LoadedFamily):
             boxes: (N, 4) pixel xyxy in the original image.
             options: answers to compare.
             batch_size: options at a time.
+            images: `images()` that several calls share, so that an image is encoded once for all of them.
 
         Raises:
             ValueError: as `render`, or for an empty option.
         """
         if not all(isinstance(option, str) and option.strip() for option in options):
             raise ValueError(f"each option must be a text that is not empty, but they are {list(options)!r}")
-        whole, images = load_image(image), self.images()
+        whole, images = load_image(image), self.images() if images is None else images
         text, regions = self.checked(whole, text, boxes)
         asked = self.prompt(images, whole, [("user", text)], regions)
         answers = [

@@ -63,8 +63,8 @@ def build(
         if any(HALF_CHARACTER.search(words) for words, _ in pieces):
             raise ValueError(f"the text of turn {index} is not valid text: it holds a lone surrogate, half a character")
     parts = PromptParts()
-    if format == "paligemma":
-        return _paligemma(parts, processor, turns, expansions, task)
+    if format in _WITH_TASKS:
+        return _WITH_TASKS[format](parts, processor, turns, expansions, task)
     return _FORMATS[format](parts, processor, turns, expansions)
 
 
@@ -103,15 +103,19 @@ def _chat(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence
     return _encoded(parts, tokenizer, turns)
 
 
-def _kosmos(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
-    """`<s><image>…</image>` and a question, as the card of microsoft/kosmos-2-patch14-224 asks one."""
+def _kosmos(
+    parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]], task: bool
+) -> PromptedPrompt:
+    """`<s><image>…</image>` and a question, or a task's beginning of a text, as the card of its weights has them."""
     tokenizer = processor.tokenizer
     for token in tokenizer.convert_ids_to_tokens(list(expansions[0])):
         parts.add_token(token, "image1")
     parts.add_token(processor.grd_token, "marks")
-    parts.add(" Question: ", "marks")
+    if not task:
+        parts.add(" Question: ", "marks")
     _add(parts, turns[0][1], "question1", tokenizer)
-    parts.add(" Answer:", "marks")
+    if not task:
+        parts.add(" Answer:", "marks")
     return _with_answer(parts, tokenizer, turns)
 
 
@@ -155,11 +159,8 @@ def _florence(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequ
     return replace(question, answer=tuple(answer))
 
 
-_FORMATS: dict[str, Callable[..., PromptedPrompt]] = {
-    "chat": _chat,
-    "kosmos-2": _kosmos,
-    "florence2": _florence,
-}
+_FORMATS: dict[str, Callable[..., PromptedPrompt]] = {"chat": _chat, "florence2": _florence}
+_WITH_TASKS: dict[str, Callable[..., PromptedPrompt]] = {"kosmos-2": _kosmos, "paligemma": _paligemma}
 
 
 def _with_answer(parts: PromptParts, tokenizer: PreTrainedTokenizerBase, turns: Turns) -> PromptedPrompt:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_gpt4roi, tiny_image
 from tiny_parts import save_clip, save_language_model
 
-from gpt4roi_nb import GPT4RoI, memory
+from gpt4roi_nb import GPT4RoI, load_model, memory
 from gpt4roi_nb.checkpoint import hub
 from gpt4roi_nb.train.sharding import without_weights
 
@@ -264,6 +264,9 @@ def test_revision_cache_and_subfolder_are_as_given(saved, copied, tmp_path):
     for revision in ("v1", EARLIER):
         assert load(NAME, revision=revision, subfolder="sub[1]", **where).about == "earlier"
     assert load(tmp_path / "above", subfolder="sub[1]").about == "earlier"
+    assert load_model(NAME, device="cpu", **where).revision == COMMIT
+    assert load_model(NAME, device="cpu", revision="v1", subfolder="sub[1]", **where).revision == EARLIER
+    assert load_model(saved, device="cpu").revision == ""
     with pytest.raises(FileNotFoundError, match=r"lacks config\.json"):
         load(NAME, revision="v1", **where)
     with pytest.raises(FileNotFoundError, match=f"no checkpoint at '{NAME}'.*downloading it as a hub id failed"):

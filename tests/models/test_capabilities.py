@@ -9,7 +9,6 @@ from tiny_families import FAMILIES as TINY
 from tiny_families import tiny_family
 
 from gpt4roi_nb import load_model
-from gpt4roi_nb.evaluate import evaluate
 from gpt4roi_nb.failures import add_features
 from gpt4roi_nb.models import FAMILIES, PromptedModel
 from gpt4roi_nb.models.families import default_question
@@ -92,7 +91,6 @@ def test_attention_of_a_class_whose_layers_are_not_known_is_refused(monkeypatch:
 def test_what_only_a_gpt4roi_does_says_so() -> None:
     model: Any = loaded("vipllava")
     for call in (
-        lambda: evaluate("vg", model),
         lambda: train(model, data="d", images="i", output="o", stage=1),
         lambda: add_features(None, model),
     ):

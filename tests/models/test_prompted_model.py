@@ -92,6 +92,20 @@ def test_a_whole_prompt_reads_as_written_by_hand(name: str) -> None:
     assert decode(prompt.input_ids[:first]) + "IMAGES" + decode(prompt.input_ids[after:]) == GOLDEN[name]
 
 
+@torch.inference_mode()
+def test_kosmos_2_completes_a_description_as_its_card_does() -> None:
+    model = loaded("kosmos-2")
+    told = model.render(IMAGE, "Describe <region1>.", [BOX])
+    begun = "<phrase> It</phrase><object><patch_index_0100><patch_index_0626></object> is"
+    assert told.text.endswith(f"<grounding>{begun}") and "Question" not in told.text
+    prompt = model.prompt(model.images(), IMAGE, [("user", "describe <region1>")], {1: BOX})
+    own = by_its_processor("kosmos-2", f"<grounding>{begun}", [IMAGE])
+    assert prompt.input_ids == own["input_ids"][0].tolist()
+    assert model.capabilities.free_question and "Question:" in model.render(IMAGE, "What is <region1>?", [BOX]).text
+    said = "a<phrase> snowman</phrase><object><patch_index_0044><patch_index_0863></object>  by<phrase> a fire</phrase>"
+    assert model.plain(said) == "a snowman by a fire" and loaded("qwen3_vl").plain("a <b> c") == "a <b> c"
+
+
 @pytest.mark.parametrize(
     ("name", "way"),
     [*((name, None) for name in ("qwen3_vl", "internvl", "kosmos-2", "vipllava", "perception_lm")),

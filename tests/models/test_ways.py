@@ -45,6 +45,9 @@ GOLDEN = {
     ),
     ("qwen3_vl", "marks", BOTH): "Is the object marked 2 larger than the object marked 1?",
     ("qwen3_vl", "crop", QUESTION): "What is the object in the image?",
+    ("qwen3_vl", "draw", "Is the object <region1> of the image a cup or a mug?"): (
+        "Is the object within the red rectangle of the image a cup or a mug?"
+    ),
     ("qwen3_vl", "crop", BOTH): "Is the object in image 2 larger than the object in image 1?",
     ("qwen3_vl", "context", QUESTION): "What is the object in the middle of the image?",
     ("qwen3_vl", "full+crop", BOTH): "Is the object in image 3 larger than the object in image 2?",

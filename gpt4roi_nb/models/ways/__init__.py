@@ -4,7 +4,7 @@ from typing import Literal
 
 from gpt4roi_nb.models.ways.context import context
 from gpt4roi_nb.models.ways.crop import crop
-from gpt4roi_nb.models.ways.draw import draw
+from gpt4roi_nb.models.ways.draw import Pen, draw
 from gpt4roi_nb.models.ways.full_crop import full_crop
 from gpt4roi_nb.models.ways.marks import marks
 from gpt4roi_nb.models.ways.native import native
@@ -16,6 +16,7 @@ WAYS: tuple[Way, ...] = ("text", "draw", "marks", "crop", "context", "full+crop"
 
 __all__ = [
     "WAYS",
+    "Pen",
     "Pointing",
     "Regions",
     "Way",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.models.conventions import UNVERIFIED, Size
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
 # Names and values of ViP-LLaVA, visual_prompt_generator.py (color_pool), in its order.
@@ -26,13 +27,59 @@ WIDTH = 3.0  # of a line in an image whose longest side is `ANCHOR`: ViP-LLaVA's
 ANCHOR = 336
 
 
-def draw(
-    image: Image.Image,
-    regions: Regions,
-    *,
-    colours: Mapping[str, tuple[int, int, int]] | None = None,
-    width: float = WIDTH,
-) -> Pointing:
+@dataclass(frozen=True)
+class Pen:
+    """What boxes are drawn with.
+
+    Attributes:
+        colour: of the first region, one of `COLOURS`; the others follow in their order.
+        width: of the line, in pixels where the longest side has 336.
+        warns: whether `draw` warns of a box that its line covers.
+    """
+
+    colour: str = next(iter(COLOURS))
+    width: float = WIDTH
+    warns: bool = True
+
+    def __post_init__(self) -> None:
+        if self.colour not in COLOURS:
+            raise ValueError(f"colour must be one of {', '.join(COLOURS)}, but is {self.colour!r}")
+        if not self.width > 0:
+            raise ValueError(f"width must be above 0, but is {self.width}")
+
+    @property
+    def colours(self) -> dict[str, tuple[int, int, int]]:
+        """Name → RGB, for the regions in order."""
+        names = list(COLOURS)
+        first = names.index(self.colour)
+        return {name: COLOURS[name] for name in (*names[first:], *names[:first])}
+
+    @property
+    def line(self) -> str:
+        """The line in words, whatever the size of an image."""
+        return f"{self.width:g} pixels where the longest side has {ANCHOR}, opaque"
+
+    def pixels(self, size: Size) -> int:
+        """Width of the line in an image of a size, (width, height)."""
+        return max(int(self.width * max(size) / ANCHOR), 1)
+
+    def covers(self, box: Box, size: Size) -> bool:
+        """Whether the line paints over all that is in a box of an image of a size, (width, height)."""
+        left, top, right, bottom = corners_of(box)
+        return 2 * self.pixels(size) >= min(right - left, bottom - top) + 1
+
+
+RED = Pen()
+
+
+def corners_of(box: Box) -> tuple[int, int, int, int]:
+    """The first and the last pixels of a box."""
+    x1, y1, x2, y2 = box
+    left, top = int(x1), int(y1)
+    return left, top, max(round(x2) - 1, left), max(round(y2) - 1, top)
+
+
+def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED) -> Pointing:
     """Draw each region's box and name it by colour.
 
     The line runs along the box's edges, inside it, and grows with the image: `width` pixels where the longest side has
@@ -41,8 +88,7 @@ def draw(
     Args:
         image: RGB, upright; not changed.
         regions: by number, pixel xyxy.
-        colours: name → RGB, for the regions in order; None takes ViP-LLaVA's nine.
-        width: of the line.
+        pen: colours and width of the lines.
 
     Raises:
         ValueError: there are more regions than colours.
@@ -50,23 +96,21 @@ def draw(
     Warns:
         UserWarning: the lines of a box, which are opaque, cover its shorter side, and with it the object.
     """
-    colours = COLOURS if colours is None else colours
-    check_count(len(regions), len(colours))
+    check_count(len(regions))
     drawn = image.copy()
     canvas = ImageDraw.Draw(drawn)
-    line = max(int(width * max(image.size) / ANCHOR), 1)
-    named = dict(zip(regions, colours.items(), strict=False))
-    for number, (x1, y1, x2, y2) in regions.items():
-        left, top = int(x1), int(y1)
-        # Pillow's corners are inclusive: the line ends on the box's last pixel.
-        corners = (left, top, max(round(x2) - 1, left), max(round(y2) - 1, top))
-        if 2 * line >= min(corners[2] - left, corners[3] - top) + 1:
+    line = pen.pixels(image.size)
+    named = dict(zip(regions, pen.colours.items(), strict=False))
+    for number, box in regions.items():
+        x1, y1, x2, y2 = box
+        if pen.warns and pen.covers(box, image.size):
             warnings.warn(
                 f"the line of {line} pixels paints over what is in <region{number}>, a box of {x2 - x1:g} × "
                 f'{y2 - y1:g} pixels; point with regions="crop" or "marks" instead',
                 stacklevel=2,
             )
-        canvas.rectangle(corners, outline=named[number][1], width=line)
+        # Pillow's corners are inclusive: the line ends on the box's last pixel.
+        canvas.rectangle(corners_of(box), outline=named[number][1], width=line)
     return Pointing(
         (drawn,),
         {number: f"the object within the {name} rectangle" for number, (name, _) in named.items()},
@@ -74,16 +118,17 @@ def draw(
             "way": "draw",
             "colours": ", ".join(name for name, _ in named.values()),
             "line": f"{line} pixels, opaque",
+            "line_width": pen.line,
             "source": "WisconsinAIVision/ViP-LLaVA, llava/visual_prompt_generator.py",
             "status": UNVERIFIED,
         },
     )
 
 
-def check_count(regions: int, colours: int = len(COLOURS)) -> None:
+def check_count(regions: int) -> None:
     """Raise ValueError if there are more regions than colours."""
-    if regions > colours:
+    if regions > len(COLOURS):
         raise ValueError(
-            f"draw names regions by colour and has {colours} colours, but there are {regions} regions; ask about fewer "
-            'at a time, or take regions="marks"'
+            f"draw names regions by colour and has {len(COLOURS)} colours, but there are {regions} regions; ask about "
+            'fewer at a time, or take regions="marks"'
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from gpt4roi_nb.draw import draw_regions
+from gpt4roi_nb.draw import MIN_LINE, REGION_COLORS, SIDE_PER_LINE, draw_regions
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
@@ -20,5 +20,11 @@ def marks(image: Image.Image, regions: Regions) -> Pointing:
     return Pointing(
         (drawn,),
         {number: f"the object marked {number}" for number in regions},
-        {"way": "marks", "source": "arXiv 2310.11441 (boxes and numbers of this package)", "status": UNVERIFIED},
+        {
+            "way": "marks",
+            "colours": ", ".join(REGION_COLORS),
+            "line_width": f"1/{SIDE_PER_LINE} of the mean side, at least {MIN_LINE} pixels, around the box",
+            "source": "arXiv 2310.11441 (boxes and numbers of this package)",
+            "status": UNVERIFIED,
+        },
     )

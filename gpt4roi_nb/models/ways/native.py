@@ -19,5 +19,6 @@ def native(image: Image.Image, regions: Regions, *, convention: Convention, ment
         mention: what a sentence gets in place of the region, with `{box}` for the tokens: Kosmos-2 takes a phrase with
             them.
     """
-    mentions = {number: mention.format(box=convention.write(box, image.size)) for number, box in regions.items()}
-    return Pointing((image,), mentions, note_of(convention, "native", None), convention.lead)
+    boxes = {number: convention.write(box, image.size) for number, box in regions.items()}
+    mentions = {number: mention.format(box=box) for number, box in boxes.items()}
+    return Pointing((image,), mentions, note_of(convention, "native", None), convention.lead, boxes)

@@ -11,6 +11,7 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.prompt import REFERENCE
 
 Regions = Mapping[int, Box]  # by number: pixel xyxy in the original image, checked
+NOUN = "the object "  # with which most ways name a region
 Note = dict[str, str | int | float]
 
 
@@ -23,24 +24,29 @@ class Pointing:
         mentions: by the number of a region, what replaces `<regionN>`. Special tokens in it keep their meaning.
         note: what a card says of it: the way, and all that could move a figure.
         lead: a line that follows a question which names a region; "" for none.
+        boxes: by the number of a region, its box alone in the convention of the model, where that is part of a mention.
     """
 
     images: tuple[Image.Image, ...]
     mentions: Mapping[int, str]
     note: Note = field(default_factory=dict)
     lead: str = ""
+    boxes: Mapping[int, str] = field(default_factory=dict)
 
     def pieces(self, text: str) -> list[tuple[str, bool]]:
         """Split a text into pieces (words, whether the way wrote them), with mentions in the place of `<regionN>`.
 
-        A reference to a region that was not given stays as it is.
+        A reference to a region that was not given stays as it is. After "the object", as in Ferret's question, a
+        mention does not begin with these words again.
         """
         found: list[tuple[str, bool]] = []
         position = 0
         for reference in REFERENCE.finditer(text):
             mention = self.mentions.get(int(reference.group(1)))
             if mention is not None:
-                found += [(text[position : reference.start()], False), (mention, True)]
+                before = text[position : reference.start()]
+                found.append((before, False))
+                found.append((mention.removeprefix(NOUN) if before.endswith(NOUN) else mention, True))
                 position = reference.end()
         found.append((text[position:], False))
         if self.lead and any(own for _, own in found):
