@@ -21,7 +21,7 @@ BENCHMARKS = (
     "vcr", "vg", "refcocog", "cityscapes", "ade20k", "lvis", "paco", "coco", "visual7w", "gar_bench", "vstar_bench",
     "ref_l4",
 )  # fmt: skip
-PUBLISHED_MODELS = ("GPT4RoI-7B",)
+PUBLISHED_MODELS = ("GPT4RoI-7B", "Kosmos-2", "ViP-LLaVA-7B")
 BATCH_SIZE = 16
 VERIFY_ITEMS = 500
 SCENE_SIZE = 336
@@ -29,6 +29,7 @@ MAX_NEW_TOKENS = 256
 WAYS = ("text", "native", "draw", "marks", "crop", "context", "full+crop")
 
 ALL, VERIFY = "all", "verify"
+EXPORT, IMPORT = "export", "import"  # of `evaluate`, like VERIFY
 BEGUN = "checkpoints/begun"  # the folder that train/stage1.yaml names
 DIFFERS, CANNOT_TELL = 3, 4  # exit codes of `verify`, besides 0 for a checkpoint that behaves as published
 INTERRUPTED = 130  # a shell's exit code for SIGINT
@@ -219,18 +220,17 @@ def evaluate() -> argparse.ArgumentParser:
         "Measure a model on benchmarks. Writes a table and a card for each, and keeps every prediction.\n\n"
         "Needs the benchmark's own files below --root (docs/measuring.md says which). Without --root it measures on a\n"
         f"small generated world, which suits the demo checkpoint. `{VERIFY} GPT4RoI-7B --root …` says whether a\n"
-        f"checkpoint behaves as published; `{VERIFY} --help` lists its options.",
-        "evaluate coco\nevaluate vcr --checkpoint GPT4RoI-7B --root path/to/data",
+        f"checkpoint behaves as published; `{VERIFY} --help` lists its options. `{EXPORT} lvis --root …` writes the\n"
+        f"questions for a model that runs elsewhere, and `{IMPORT} answers.jsonl --root …` judges its answers.",
+        "evaluate coco\nevaluate vcr --checkpoint GPT4RoI-7B --root path/to/data\n"
+        "evaluate coco --checkpoint Qwen/Qwen3-VL-2B-Instruct --regions draw --root path/to/data",
     )
     made.add_argument(
         "benchmarks", nargs="+", choices=(*BENCHMARKS, ALL), metavar="benchmark", help=", ".join(BENCHMARKS)
     )
     made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the embedded demo)")
-    made.add_argument("--root", type=Path, help="folder of the data (default: a small generated world)")
-    made.add_argument("--split", help="default: each benchmark's own")
-    made.add_argument("--limit", type=int, metavar="N", help="at most N images (of VCR: annotations)")
-    made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
-    made.add_argument("--question", help="question to ask instead of the benchmark's, if its protocol leaves it open")
+    add_way(made)
+    _add_questions(made)
     _add_measuring(made, "answers and results are kept in DIR/BENCHMARK, and a later run continues from there")
     made.add_argument("--markdown", action="store_true", help="print one Markdown table of all results")
     made.add_argument("--into", type=Path, metavar="PAGE", help="write that table into a page, between its two marks")
@@ -247,16 +247,52 @@ def verify(models: Iterable[str] = PUBLISHED_MODELS) -> argparse.ArgumentParser:
         f"{INTERRUPTED} after an interrupt.",
     )
     made.add_argument("model", choices=models, metavar="model", help=", ".join(models))
-    made.add_argument("--checkpoint", metavar="PATH", help="folder or hub id (default: the folder of the model's name)")
+    made.add_argument(
+        "--checkpoint", metavar="PATH",
+        help="folder or hub id (default: its makers' weights on the hub; of a GPT4RoI the folder of its name)",
+    )  # fmt: skip
     made.add_argument("--root", type=Path, required=True, help="folder of the data")
     made.add_argument(
         "--items", type=int, default=VERIFY_ITEMS, metavar="N",
-        help=f"annotations of VCR, and about as many objects of LVIS (default: {VERIFY_ITEMS})",
+        help="annotations of VCR, and about as many objects of LVIS or questions of Visual-7W; RefCOCOg is asked as a "
+        f"whole (default: {VERIFY_ITEMS})",
     )  # fmt: skip
     _add_measuring(made, "answers and results are kept in DIR/verify-MODEL, and a later run continues from there")
     printed = made.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     printed.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    return made
+
+
+def export_questions() -> argparse.ArgumentParser:
+    """Make the parser of `evaluate export`: questions for a model that runs elsewhere."""
+    made = parser_of(
+        f"evaluate {EXPORT}",
+        "Write the questions of a benchmark as JSON lines, for a model that runs in an environment of its own:\n"
+        "image, boxes, masks, question and options; not the right answers. docs/measuring.md describes the file.",
+        f"evaluate {EXPORT} lvis --root path/to/data --out lvis.questions.jsonl",
+    )
+    made.add_argument("benchmark", choices=BENCHMARKS, metavar="benchmark", help=", ".join(BENCHMARKS))
+    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    _add_questions(made)
+    made.add_argument("--seed", type=int, default=0, metavar="S", help="seed of random choices (default: 0)")
+    return made
+
+
+def import_answers() -> argparse.ArgumentParser:
+    """Make the parser of `evaluate import`: answers of a model that runs elsewhere."""
+    made = parser_of(
+        f"evaluate {IMPORT}",
+        f"Judge the answers to the questions that `{EXPORT}` wrote, and print the table and the card.\n"
+        "docs/measuring.md describes the file of answers.\n\n"
+        f"Exit code: 0, {INTERRUPTED} if some questions have no answer, 1 for an error.",
+        f"evaluate {IMPORT} lvis.answers.jsonl --root path/to/data --model DAM-3B",
+    )
+    made.add_argument("answers", type=Path, metavar="ANSWERS", help="file of JSON lines")
+    made.add_argument("--root", type=Path, help="folder of the data that the questions were exported from")
+    made.add_argument("--model", metavar="NAME", help="name of the model (default: the one in the file)")
+    made.add_argument("--mapping-model", metavar="PATH", help="sentence embedder (default: all-MiniLM-L6-v2)")
+    made.add_argument("--out", type=Path, metavar="DIR", help="folder to keep the result in (default: none)")
     return made
 
 
@@ -315,6 +351,16 @@ def add_way(made: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_questions(made: argparse.ArgumentParser) -> None:
+    """Add the options that determine the questions of a benchmark, except the seed."""
+    made.add_argument("--root", type=Path, help="folder of the data (default: a small generated world)")
+    made.add_argument("--split", help="default: each benchmark's own")
+    made.add_argument("--limit", type=int, metavar="N", help="at most N images (of VCR: annotations)")
+    made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
+    made.add_argument("--question", help="question to ask instead of the benchmark's, if its protocol leaves it open")
+    made.add_argument("--wording", help="of a protocol that was published in several (visual7w: vcr, vip-llava)")
+
+
 def _add_measuring(made: argparse.ArgumentParser, kept: str) -> None:
     """Add the options that `evaluate` and `verify` share. kept: what is written where below `--out`."""
     made.add_argument("--seed", type=int, default=0, metavar="S", help="seed of random choices (default: 0)")
@@ -364,6 +410,7 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: after printing the help or an error.
     """
-    if command == "evaluate" and words and words[0] == VERIFY:
-        return verify().parse_args(words[1:])
+    within = {VERIFY: verify, EXPORT: export_questions, IMPORT: import_answers} if command == "evaluate" else {}
+    if words and words[0] in within:
+        return within[words[0]]().parse_args(words[1:])
     return COMMANDS[command][2]().parse_args(words)

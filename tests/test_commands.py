@@ -32,7 +32,7 @@ for name in json.loads(sys.argv[1]):
     said[name] = printed.getvalue()
 print(json.dumps([said, [name for name in {SLOW!r} if name in sys.modules]]))
 """
-MORE = ("checkpoint convert", "checkpoint start", "evaluate verify")
+MORE = ("checkpoint convert", "checkpoint start", "evaluate verify", "evaluate export", "evaluate import")
 
 
 @pytest.fixture(scope="module")

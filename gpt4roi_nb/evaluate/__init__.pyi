@@ -1,6 +1,10 @@
+from .answers_in import import_answers as import_answers
 from .benchmarks.registry import BENCHMARKS as BENCHMARKS
 from .card import ProtocolCard as ProtocolCard
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
+from .questions_out import export_questions as export_questions
 from .result import Result as Result
 from .run import evaluate as evaluate
+from .sweeping import Sweep as Sweep
+from .sweeping import sweep as sweep

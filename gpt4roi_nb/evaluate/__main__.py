@@ -1,6 +1,7 @@
 """The command line: `python -m gpt4roi_nb.evaluate vcr --checkpoint … --root …`.
 
-`python -m gpt4roi_nb.evaluate verify GPT4RoI-7B --root …` says whether a checkpoint behaves as published.
+`python -m gpt4roi_nb.evaluate verify GPT4RoI-7B --root …` says whether a checkpoint behaves as published; `verify
+Kosmos-2` and `verify ViP-LLaVA-7B` do the same for other models.
 """
 
 from __future__ import annotations
@@ -9,21 +10,25 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from gpt4roi_nb import commands
-from gpt4roi_nb.commands import ALL, CANNOT_TELL, DIFFERS, INTERRUPTED, VERIFY
+from gpt4roi_nb.commands import ALL, CANNOT_TELL, DIFFERS, EXPORT, IMPORT, INTERRUPTED, VERIFY
+from gpt4roi_nb.evaluate.answers_in import import_answers
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS, benchmark, check_files
 from gpt4roi_nb.evaluate.metrics.captions import one_meteor
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
+from gpt4roi_nb.evaluate.model_facts import Model
+from gpt4roi_nb.evaluate.questions_out import export_questions
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import evaluate
 from gpt4roi_nb.evaluate.tables import markdown
-from gpt4roi_nb.evaluate.verify import CHECKS, check_data, verify
+from gpt4roi_nb.evaluate.verify import CHECKS, WEIGHTS, check_data, verify
 from gpt4roi_nb.evaluate.worlds import own_world
 from gpt4roi_nb.memory import is_out_of_memory
-from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.models.load import load_model
 
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 OUT_BEFORE = "memory ran out before the first question"
@@ -31,21 +36,28 @@ OUT = "memory ran out; finished answers are kept, and the same call continues fr
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the options of either command; only those of `verify` have `model`."""
-    if arguments and arguments[0] == VERIFY:
-        return commands.verify(CHECKS).parse_args(arguments[1:])
-    return commands.evaluate().parse_args(arguments)
+    """Parse the options; `run` is the function that carries them out."""
+    within: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace, bool], int]]] = {
+        VERIFY: (partial(commands.verify, CHECKS), _verified),
+        EXPORT: (commands.export_questions, _exported),
+        IMPORT: (commands.import_answers, _imported),
+    }
+    if arguments and arguments[0] in within:
+        parser, run = within[arguments[0]]
+        return parser().parse_args(arguments[1:], argparse.Namespace(run=run))
+    return commands.evaluate().parse_args(arguments, argparse.Namespace(run=_evaluated))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks, or `verify`, print one table per benchmark (`verify`: one in all), and return the exit code.
+    """Run the benchmarks, `verify`, `export` or `import`, print their tables, and return the exit code.
 
-    0 means success; the help of `verify` names its exit codes.
+    0 means success; the help of `verify` and `import` names their exit codes.
     """
     options = parse(sys.argv[1:] if arguments is None else arguments)
     first = int(os.environ.get("RANK", "0")) == 0  # only one of several processes prints
     try:
-        return _verified(options, first) if "model" in options else _evaluated(options, first)
+        code: int = options.run(options, first)
+        return code
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -93,7 +105,7 @@ def _verified(options: argparse.Namespace, first: bool) -> int:
         return 0
     found = verify(
         options.model,
-        _loaded(options, options.checkpoint or options.model),
+        _loaded(options, options.checkpoint or WEIGHTS[options.model][0], WEIGHTS[options.model][1]),
         root,
         items=options.items,
         seed=options.seed,
@@ -107,6 +119,37 @@ def _verified(options: argparse.Namespace, first: bool) -> int:
     if not found.complete:
         return INTERRUPTED
     return {True: 0, False: DIFFERS, None: CANNOT_TELL}[found.behaves_as_published]
+
+
+def _exported(options: argparse.Namespace, first: bool) -> int:
+    if first:
+        file = export_questions(
+            options.benchmark,
+            options.root,
+            out=options.out,
+            split=options.split,
+            limit=options.limit,
+            seed=options.seed,
+            scorer=options.scorer,
+            question=options.question,
+            wording=options.wording,
+        )
+        print(f"questions of {options.benchmark}: {file}")
+    return 0
+
+
+def _imported(options: argparse.Namespace, first: bool) -> int:
+    if not first:
+        return 0
+    result = import_answers(
+        options.answers,
+        options.root,
+        model=options.model,
+        mapping_model=options.mapping_model,
+        folder=options.out,
+    )
+    print(f"{result.table()}\n\n{result.card}")
+    return 0 if result.card.complete else INTERRUPTED
 
 
 def write_into(page: Path, table: str | None = None) -> None:
@@ -129,18 +172,19 @@ def write_into(page: Path, table: str | None = None) -> None:
 
 
 def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespace, first: bool) -> list[Result]:
-    gpt4roi = _loaded(options, options.checkpoint)
+    model = _loaded(options, options.checkpoint, options.regions)
     results = []
     for name in names:
         result = evaluate(
             name,
-            gpt4roi,
+            model,
             root,
             split=options.split,
             limit=options.limit,
             seed=options.seed,
             scorer=options.scorer,
             question=options.question,
+            wording=options.wording,
             mapping_model=options.mapping_model,
             batch_size=options.batch_size,
             folder=options.out / name,
@@ -153,10 +197,14 @@ def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespa
     return results
 
 
-def _loaded(options: argparse.Namespace, checkpoint: str | None) -> GPT4RoI:
+def _loaded(options: argparse.Namespace, checkpoint: str | None, regions: str | None) -> Model:
     try:
-        return GPT4RoI.from_pretrained(
-            checkpoint, device=_device(options.device), dtype=options.dtype, quantization=options.quantization
+        return load_model(
+            checkpoint,
+            regions=regions,
+            device=_device(options.device),
+            dtype=options.dtype,
+            quantization=options.quantization,
         )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or (type(error) is MemoryError and str(error)):  # its message says more

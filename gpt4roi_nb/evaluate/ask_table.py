@@ -75,8 +75,8 @@ def _asked(given: argparse.Namespace, table: QuestionTable) -> int:
         write_table(given.answers, table, [("", row.problem) for row in table.rows])
         return SOME_PROBLEMS
 
-    from gpt4roi_nb.evaluate.card import checkpoint_hash
     from gpt4roi_nb.evaluate.journal import Journal
+    from gpt4roi_nb.evaluate.model_facts import checkpoint_hash
     from gpt4roi_nb.files import alone_in, stamp_of
     from gpt4roi_nb.logs import no_progress_bar
     from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -139,7 +139,7 @@ def ask(gpt4roi: GPT4RoI, rows: Sequence[Row], journal: Journal, *, max_new_toke
     batch.fit(gpt4roi, QuestionCost(gpt4roi, left, "generate", max_new_tokens))
     predictor = BatchedPredictor(gpt4roi, "generate", batch.size, max_new_tokens)
     with gpt4roi.hold_weights(), tqdm(total=len(items), initial=len(settled), unit="question", disable=None) as bar:
-        for window, images in read_ahead(gpt4roi, windows(left, batch_size)):
+        for window, images in read_ahead(predictor.prepare, windows(left, batch_size)):
             for outcomes in answers(predictor, batch, window.items, images, settled):
                 journal.add(outcomes, batch.size)
                 bar.update(len(outcomes))

@@ -7,14 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
-from gpt4roi_nb.session.gpt4roi import GPT4RoI
-
 VERSIONS = ("gpt4roi_nb", "torch", "transformers")
-HASH_LENGTH = 12
 # How long and on what it was computed, not what was asked: cards that differ only here describe the same protocol.
-INCIDENTAL = ("seconds", "device", "versions", "checkpoint_name", "batch_sizes")
+INCIDENTAL = ("seconds", "device", "versions", "checkpoint_name", "revision", "batch_sizes", "example")
+REGION_TOKENS = "region tokens"  # the way of a GPT4RoI
+OF_THE_WAY = ("source", "status")  # of `told`: what is known of the way, and not what the model is told
 
 
 @dataclass(frozen=True)
@@ -28,11 +25,12 @@ class ProtocolCard:
         images, regions, questions: how many were asked about. A region counts once, however often it is asked about.
         limit: how many groups of questions were drawn with `seed`; None: all.
         seed: of the draw, the order of options and the intervals.
-        prompt: the wording, with `<region1>` for the region.
+        prompt: the wording, with `<region1>` for the region; `told["region"]` is what the model gets in its place.
         scorer: "generate" or "likelihood".
         decoding: how answers were chosen.
         mapping: how answers became classes; "" if they did not.
-        checkpoint: hash of the names, shapes and bytes of all weights as used.
+        checkpoint: hash of the names, shapes and bytes of all weights as used; of imported answers, of what their file
+            says about the model.
         checkpoint_name: where the weights came from; "demo" for the embedded checkpoint.
         dtype, device: of the model.
         versions: package → version, of what computed and what scored the answers.
@@ -42,6 +40,15 @@ class ProtocolCard:
         complete: False if the run ended early.
         left_out: reason → number of records or questions that could not be asked, or were left out on purpose.
         counts: special cases in scoring → how often they came up.
+        way: how boxes were presented to the model: "region tokens" for a GPT4RoI, else one of `models.WAYS`, or what
+            the file of imported answers says.
+        told: what else is said of that way, by name: "region", "convention", "coordinates", "colours", "line_width",
+            "margin", "frame", "source", "status", …, as far as they apply.
+        seen: the size in which the model got its images, or the smallest and the largest of a sample of questions; ""
+            if it was not recorded.
+        processor: class of the processor, and of that of images.
+        revision: commit of a hub id; "" for a folder.
+        example: the first question as the model read it, with its box; "" for region tokens.
 
     >>> from gpt4roi_nb import GPT4RoI
     >>> from gpt4roi_nb.data.scenes.formats.write import write_world
@@ -76,6 +83,24 @@ class ProtocolCard:
     complete: bool = True
     left_out: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    way: str = REGION_TOKENS
+    told: dict[str, str] = field(default_factory=dict)
+    seen: str = ""
+    processor: str = ""
+    revision: str = ""
+    example: str = ""
+
+    @property
+    def model(self) -> str:
+        """The model in a few words: its name, and unless boxes were region tokens, their way with its line."""
+        return self.checkpoint_name + ("" if self.way == REGION_TOKENS else f", {self.shown}")
+
+    @property
+    def shown(self) -> str:
+        """The way in a few words: "crop", or "draw, red, 3 pixels"."""
+        if self.way != "draw" or not self.told:  # nothing is told of answers that were imported
+            return self.way
+        return f"{self.way}, {self.told['colours'].partition(',')[0]}, {' '.join(self.told['line_width'].split()[:2])}"
 
     def differences(self, other: ProtocolCard) -> dict[str, tuple[Any, Any]]:
         """Compare two protocols.
@@ -87,11 +112,16 @@ class ProtocolCard:
             Name → (own value, other value) of entries that influence metrics and differ; empty for the same protocol.
         """
         mine, its = asdict(self), asdict(other)
-        return {
+        found = {
             one.name: (mine[one.name], its[one.name])
             for one in fields(self)
-            if one.name not in INCIDENTAL and mine[one.name] != its[one.name]
+            if one.name not in (*INCIDENTAL, "told") and mine[one.name] != its[one.name]
         }
+        for name in {**self.told, **other.told}:
+            pair = self.told.get(name, ""), other.told.get(name, "")
+            if pair[0] != pair[1] and name not in OF_THE_WAY:
+                found[f"told: {name}"] = pair
+        return found
 
     def text(self) -> str:
         """Return the card as text, one line per entry."""
@@ -106,7 +136,12 @@ class ProtocolCard:
             "scorer": f"{self.scorer}: {self.decoding}",
             "mapping": self.mapping,
             "seed": str(self.seed),
+            "regions": "\n".join((self.way, *(f"{name}: {text}" for name, text in self.told.items()))),
+            "read, for example, as": self.example,
+            "image seen": self.seen,
+            "processor": self.processor,
             "checkpoint": f"{self.checkpoint} ({self.checkpoint_name}), {self.dtype} on {self.device}",
+            "revision": self.revision,
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
             "batch size": self._batch_sizes(),
             "seconds": f"{self.seconds:,.1f}",
@@ -129,6 +164,9 @@ class ProtocolCard:
             self.mapping.partition(";")[0],
             _counted(self.counts),
             f"seed {self.seed}" if self.limit is not None else "",
+            f"regions as {self.shown}",
+            self.told.get("coordinates", ""),
+            f"image seen {self.seen}" if self.seen else "",
             f"checkpoint {self.checkpoint} ({self.checkpoint_name}), {self.dtype}",
             "" if self.complete else "NOT COMPLETE",
         ]
@@ -147,17 +185,6 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} × {what}" for what, count in counts.items())
 
 
-def checkpoint_hash(gpt4roi: GPT4RoI) -> str:
-    """Return the beginning of `fingerprint`, a hash of the weights in memory, which a card has room for."""
-    return gpt4roi.fingerprint()[:HASH_LENGTH]
-
-
 def versions(scorers: Sequence[str] = ()) -> dict[str, str]:
     """Return package → version, of what computes the answers and of the packages that score them."""
     return {name: version(name) for name in (*VERSIONS, *scorers)}
-
-
-def device_name(gpt4roi: GPT4RoI) -> str:
-    """Return the name of the device that computes the answers."""
-    device = gpt4roi.device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

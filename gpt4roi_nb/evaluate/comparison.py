@@ -1,16 +1,18 @@
-"""Compare two results of one benchmark, item by item."""
+"""Compare two results of one benchmark, item by item: two checkpoints, two models, or two ways to present a box."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gpt4roi_nb.evaluate.metrics.statistics import mcnemar
 from gpt4roi_nb.evaluate.result import Result
-from gpt4roi_nb.evaluate.tables import Table, shown
+from gpt4roi_nb.evaluate.tables import Column, Table, aligned, table_of
 
+BOTH_RIGHT, ONLY_FIRST, ONLY_SECOND, BOTH_WRONG = OUTCOMES = ("both right", "only first", "only second", "both wrong")
 _KEPT = ("id", "image", "question", "target", "kind", "size_bin", "boxes", "region")
 _EACH = ("answer", "correct", "score", "logprob")
 
@@ -29,6 +31,9 @@ class Comparison:
             Columns of each result end in its number: `answer_1`, `answer_2`, ….
         metrics: name → (first value, second value) in per cent.
         differences: entry of the protocol card → (first value, second value), where they differ.
+        items: all questions in common, with the columns of `changed` and `outcome`: "both right", "only first", "only
+            second", "both wrong", or None for a question that is not judged.
+        columns: the two results, each as a column of a table, with its card.
 
     >>> from gpt4roi_nb import GPT4RoI
     >>> from gpt4roi_nb.data.scenes.formats.write import write_world
@@ -41,6 +46,8 @@ class Comparison:
     >>> comparison = compare(likely, written)
     >>> comparison.common, comparison.differences["scorer"]
     (6, ('likelihood', 'generate'))
+    >>> int(comparison.cross().to_numpy().sum()), len(comparison.slice("only first")) == comparison.only_first
+    (6, True)
     """
 
     common: int
@@ -52,18 +59,63 @@ class Comparison:
     changed: pd.DataFrame = field(repr=False)
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
     differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    items: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    columns: tuple[Column, ...] = field(default=(), repr=False)
+
+    def cross(self) -> pd.DataFrame:
+        """Return the cross table: rows are the first result, right and wrong, columns the second."""
+        return pd.DataFrame(
+            [[self.both_right, self.only_first], [self.only_second, self.both_wrong]],
+            index=pd.Index(["right", "wrong"], name="first"),
+            columns=pd.Index(["right", "wrong"], name="second"),
+        )
+
+    def slice(self, outcome: str) -> pd.DataFrame:
+        """Return the questions of one cell of the cross table, such as "only first": right there, wrong in the second.
+
+        Args:
+            outcome: "both right", "only first", "only second" or "both wrong".
+
+        Raises:
+            ValueError: for another outcome.
+        """
+        if outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(map(repr, OUTCOMES))}, but is {outcome!r}")
+        return self.items[self.items["outcome"] == outcome].reset_index(drop=True)
+
+    def slices(self, by: str = "kind") -> pd.DataFrame:
+        """Return the cross table of each slice, one row per slice.
+
+        Args:
+            by: a column of `items`, such as "kind" or "size_bin".
+
+        Returns:
+            Number of questions per outcome, and the p-value of McNemar's test of that slice alone. Of many slices, some
+            differ by chance.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        if by not in self.items.columns:
+            raise ValueError(f"there is no column {by!r}; there are {', '.join(self.items.columns)}")
+        counts = self.items.groupby([by, "outcome"]).size().unstack("outcome", fill_value=0)
+        counts = counts.reindex(columns=list(OUTCOMES), fill_value=0)
+        counts["p_value"] = [mcnemar(int(row[ONLY_FIRST]), int(row[ONLY_SECOND])) for _, row in counts.iterrows()]
+        return counts.rename_axis(columns=None)
 
     def table(self) -> Table:
-        """Return the comparison as text."""
-        width = max(map(len, self.metrics), default=0)
-        lines = [f"{name:<{width}}  {shown(one)} → {shown(two)}" for name, (one, two) in self.metrics.items()]
+        """Return the comparison as text: a column with its own card per result, the cross table, and McNemar's test."""
+        lines = [str(table_of("Compared", self.columns)), ""]
         lines.append(f"{self.common:,} questions in common, {len(self.changed):,} changed")
         if self.both_right + self.only_first + self.only_second + self.both_wrong:
-            lines += [
-                f"  right in both {self.both_right:,}, in the first alone {self.only_first:,}, "
-                f"in the second alone {self.only_second:,}, in neither {self.both_wrong:,}",
-                f"  McNemar's test: p = {self.p_value:.3g}",
-            ]
+            lines += aligned(
+                [
+                    ("", "[2] right", "[2] wrong"),
+                    ("[1] right", f"{self.both_right:,}", f"{self.only_first:,}"),
+                    ("[1] wrong", f"{self.only_second:,}", f"{self.both_wrong:,}"),
+                ]
+            )
+            lines.append(f"McNemar's test: p = {self.p_value:.3g}")
         lines += [f"  the cards differ in {name}: {one!r} and {two!r}" for name, (one, two) in self.differences.items()]
         return Table("\n".join(lines))
 
@@ -73,6 +125,9 @@ class Comparison:
 
 def compare(first: Result, second: Result) -> Comparison:
     """Find the items that changed between two results, and test whether that may be chance.
+
+    The results may be of two models, or of one model and two ways to present a box. Each keeps a column of its own: the
+    cards say where the protocols differ.
 
     McNemar's test assumes independent items. Those of one image are not quite independent, so do not rely on a p-value
     close to a threshold.
@@ -105,25 +160,34 @@ def compare(first: Result, second: Result) -> Comparison:
         raise ValueError("the two results have no question in common; were they drawn with different seeds?")
     one, two = one.loc[common], two.loc[common]
     judged = (one["correct"].notna() & two["correct"].notna()).to_numpy()
-    right_1 = one["correct"].fillna(False).to_numpy(dtype=bool) & judged
-    right_2 = two["correct"].fillna(False).to_numpy(dtype=bool) & judged
-    only_1, only_2 = int((right_1 & ~right_2).sum()), int((right_2 & ~right_1).sum())
-    differs = (one["answer"] != two["answer"]).to_numpy()
-    moved = ((right_1 != right_2) & judged) | (differs & ~judged)
-    changed = one.reset_index()[list(_KEPT)]
+    right_1 = one["correct"].fillna(False).to_numpy(dtype=bool)
+    right_2 = two["correct"].fillna(False).to_numpy(dtype=bool)
+    cells = dict(
+        zip(OUTCOMES, (right_1 & right_2, right_1 & ~right_2, ~right_1 & right_2, ~right_1 & ~right_2), strict=True)
+    )
+    count = {outcome: int((cell & judged).sum()) for outcome, cell in cells.items()}
+    differs = (one["answer"] != two["answer"]).to_numpy(dtype=bool)
+    moved = np.where(judged, right_1 != right_2, differs)
+    items = one.reset_index()[list(_KEPT)]
     for number, frame in enumerate((one, two), 1):
         for name in _EACH:
-            changed[f"{name}_{number}"] = frame[name].to_numpy()
+            items[f"{name}_{number}"] = frame[name].to_numpy()
+    outcomes = np.select([cell & judged for cell in cells.values()], list(OUTCOMES), default="")
     return Comparison(
         common=len(common),
-        both_right=int((right_1 & right_2).sum()),
-        only_first=only_1,
-        only_second=only_2,
-        both_wrong=int((judged & ~right_1 & ~right_2).sum()),
-        p_value=mcnemar(only_1, only_2) if judged.any() else float("nan"),
-        changed=changed[moved].reset_index(drop=True),
+        both_right=count[BOTH_RIGHT],
+        only_first=count[ONLY_FIRST],
+        only_second=count[ONLY_SECOND],
+        both_wrong=count[BOTH_WRONG],
+        p_value=mcnemar(count[ONLY_FIRST], count[ONLY_SECOND]) if judged.any() else float("nan"),
+        changed=items[moved].reset_index(drop=True),
         metrics={
             name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics
         },
         differences=first.card.differences(second.card),
+        items=items.assign(outcome=pd.Series([outcome or None for outcome in outcomes.tolist()], dtype=object)),
+        columns=tuple(
+            Column(result.card.model, result.card.line(), result.metrics, result.intervals)
+            for result in (first, second)
+        ),
     )

@@ -11,9 +11,11 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -36,12 +38,12 @@ class LoadedImage:
     """An image that was read from its file.
 
     Attributes:
-        pixel_values: (3, S, S) float32, in pinned memory if the model is on a GPU.
+        prepared: what the predictor's `prepare` made of it.
         size: (width, height) of the upright original in pixels.
         stamp: changes when the file changes.
     """
 
-    pixel_values: Tensor
+    prepared: Any
     size: tuple[int, int]
     stamp: str = ""
 
@@ -65,8 +67,25 @@ class _Question:
 Outcome = Prediction | tuple[str, BadRecord]  # the tuple: id of an item that cannot be asked, and why
 
 
+class Predictor(Protocol):
+    """Answers items with a model. batch_size: questions per batch; may be lowered between batches."""
+
+    batch_size: int
+
+    def prepare(self, image: Image.Image) -> Any:
+        """Return what `LoadedImage` holds of an image; called in a thread that reads ahead."""
+
+    def batches(self, items: Sequence[Item]) -> list[list[Item]]:
+        """Sort the items into batches; deterministic in the items and the batch size."""
+
+    def answer(
+        self, batches: Sequence[Sequence[Item]], images: dict[str, LoadedImage | BadRecord]
+    ) -> Iterator[list[Outcome]]:
+        """Yield the outcomes of each batch, one per item."""
+
+
 class BatchedPredictor:
-    """Answers items with a model.
+    """Answers items with a GPT4RoI.
 
     Args:
         gpt4roi: the model.
@@ -81,6 +100,11 @@ class BatchedPredictor:
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self._pad = gpt4roi.processor.tokenizer.pad_token_id or 0
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Return what `LoadedImage` holds: (3, S, S) float32, in pinned memory if the model is on a GPU."""
+        pixel_values = self.gpt4roi.processor.image_processor.pixels(image)
+        return pixel_values.pin_memory() if self.gpt4roi.device.type == "cuda" else pixel_values
 
     def batches(self, items: Sequence[Item]) -> list[list[Item]]:
         """Sort the items into batches of similar length; deterministic in the items and the batch size."""
@@ -107,7 +131,7 @@ class BatchedPredictor:
         shared = None
         if read:
             # From pinned memory, copies overlap.
-            copies = [image.pixel_values.to(self.gpt4roi.device, non_blocking=True) for image in read.values()]
+            copies = [image.prepared.to(self.gpt4roi.device, non_blocking=True) for image in read.values()]
             pixel_values = torch.stack(copies)
             shared = SharedOpening(self.gpt4roi, pixel_values)
         shared_seconds = (time.perf_counter() - started) / max(1, sum(map(len, batches)))

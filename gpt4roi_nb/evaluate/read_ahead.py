@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
 
 from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.predict import LoadedImage
 from gpt4roi_nb.files import stamp_of
 from gpt4roi_nb.images import load_image
-from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 READERS = 2
 AHEAD = 2  # windows that are read while the model works on one
@@ -53,11 +55,14 @@ def windows(items: Sequence[Item], batch_size: int) -> list[Window]:
 
 
 def read_ahead(
-    gpt4roi: GPT4RoI, wanted: Sequence[Window]
+    prepare: Callable[[Image.Image], Any], wanted: Sequence[Window]
 ) -> Iterator[tuple[Window, dict[str, LoadedImage | BadRecord]]]:
-    """Yield each window with its images by path; a `BadRecord` stands for one that cannot be read."""
-    processor = gpt4roi.processor.image_processor
-    pinned = gpt4roi.device.type == "cuda"
+    """Yield each window with its images by path; a `BadRecord` stands for one that cannot be read.
+
+    Args:
+        prepare: the predictor's.
+        wanted: windows.
+    """
 
     def read(path: str) -> LoadedImage | BadRecord:
         try:
@@ -67,8 +72,7 @@ def read_ahead(
             return BadRecord(NO_IMAGE, f"there is no {path!r}")
         except (OSError, ValueError) as error:
             return BadRecord(UNREADABLE_IMAGE, f"{path!r}: {error}")
-        pixel_values = processor.pixels(image)
-        return LoadedImage(pixel_values.pin_memory() if pinned else pixel_values, image.size, stamp)
+        return LoadedImage(prepare(image), image.size, stamp)
 
     with ThreadPoolExecutor(READERS) as pool:
         waiting: list[tuple[Window, dict[str, Future[LoadedImage | BadRecord]]]] = []

@@ -44,6 +44,18 @@ def shown(value: float, interval: tuple[float, float] | None = None) -> str:
     return f"{value:.1f}" if interval is None else f"{value:.1f} ({interval[0]:.1f}–{interval[1]:.1f})"
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: the first column to the left, others to the right, a rule below the first row."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+        if number == 0:
+            lines.append("  ".join("-" * width for width in widths))
+    return lines
+
+
 def table_of(title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> Table:
     """Build a table with one row per metric and one column per origin.
 
@@ -64,15 +76,7 @@ def table_of(title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -
         ]
         for name in names
     ]
-    rows = head + body
-    widths = [max(len(row[place]) for row in rows) for place in range(len(columns) + 1)]
-    lines = [f"{title} (%, with 95% bootstrap intervals over images)"]
-    for number, row in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    lines.append("")
+    lines = [f"{title} (%, with 95% bootstrap intervals over images)", *aligned(head + body), ""]
     lines += [f"[{number}] {column.card}" for number, column in enumerate(columns, 1)]
     lines += [f"Note: {note}" for note in notes]
     return Table("\n".join(lines))
@@ -95,6 +99,6 @@ def markdown(
         asked = f"{card.questions:,} questions, {card.regions:,} regions, {card.images:,} images of {card.split}"
         how = "; ".join(part for part in (f"{card.scorer}: {card.decoding}", card.mapping) if part)
         lines.append(f"| {name} | {values} | {asked} | {how} | {card.seconds:,.0f} |")
-    cards = {(card.checkpoint, card.checkpoint_name, card.dtype) for _, card, _, _ in entries}
+    cards = {(card.checkpoint, card.model, card.dtype) for _, card, _, _ in entries}
     lines += ["", *(f"Checkpoint {number} ({name}), {dtype}." for number, name, dtype in sorted(cards))]
     return "\n".join(lines)

@@ -18,11 +18,13 @@ from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Published
 from gpt4roi_nb.evaluate.benchmarks.naming_subsets import OSPREY_LVIS
 from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
+from gpt4roi_nb.evaluate.benchmarks.visual7w import VIP_LLAVA
 from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
+from gpt4roi_nb.evaluate.model_facts import Model
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
 from gpt4roi_nb.evaluate.tables import Table, shown
-from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.models.families import FAMILIES
 
 ITEMS = 500
 LEAST_IMAGES = 100  # an interval over fewer images is not trusted
@@ -42,6 +44,8 @@ class Check:
             published. They allow for what the protocols do not fix (sampling, library versions), and are wide enough
             for the interval of 500 items.
         caveat: what to know if the figures differ.
+        question, wording: as for `evaluate`.
+        whole: whether all of the split is asked, since a part has figures of another level.
     """
 
     benchmark: str
@@ -50,9 +54,12 @@ class Check:
     items_per_group: float
     tolerances: Mapping[str, float]
     caveat: str = ""
+    question: str | None = None
+    wording: str | None = None
+    whole: bool = False
 
 
-# To add a model, add an entry here and its figures to the `published` of the benchmarks.
+# To add a model, add an entry here, its figures to the `published` of the benchmarks, and its weights to `WEIGHTS`.
 CHECKS: dict[str, tuple[Check, ...]] = {
     "GPT4RoI-7B": (
         Check(
@@ -74,6 +81,38 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "the figures of LVIS were sampled at temperature 0.2 by Osprey's authors; here decoding is greedy",
         ),
     ),
+    "Kosmos-2": (
+        Check(
+            "refcocog",
+            "val",
+            "generate",
+            2,
+            {"METEOR": 1.5, "CIDEr": 8},
+            "the authors state neither split nor decoding nor how boxes between the words were removed; here val, "
+            "greedy, without them. CIDEr depends on the set of regions, so the whole split is asked",
+            question="Describe <region1>.",
+            whole=True,
+        ),
+    ),
+    "ViP-LLaVA-7B": (
+        Check(
+            "visual7w",
+            "test",
+            "generate",
+            5,
+            {"pointing": 6},
+            "the figure was measured with half-transparent lines in colours drawn by chance, and sampled at "
+            "temperature 0.2; here lines are opaque, in a fixed order of colours, and decoding is greedy. Options "
+            "begin with “the object”, there with “The object”",
+            wording=VIP_LLAVA,
+        ),
+    ),
+}
+# Model → (hub id of its weights, or a folder of the model's name; way to present a box, None for a GPT4RoI).
+WEIGHTS: dict[str, tuple[str, str | None]] = {
+    "GPT4RoI-7B": ("GPT4RoI-7B", None),
+    "Kosmos-2": (FAMILIES["kosmos-2"].weights, "native"),
+    "ViP-LLaVA-7B": (FAMILIES["vipllava"].weights, "draw"),
 }
 
 
@@ -241,7 +280,7 @@ def check_data(model: str, root: Path, mapping_model: str | Path | None = None) 
 
 def verify(
     model: str,
-    gpt4roi: GPT4RoI,
+    loaded: Model,
     root: str | os.PathLike[str],
     *,
     items: int = ITEMS,
@@ -255,11 +294,11 @@ def verify(
 
     Args:
         model: one of `CHECKS`, such as "GPT4RoI-7B".
-        gpt4roi: the checkpoint to measure.
+        loaded: the checkpoint to measure; boxes must be presented to it as `WEIGHTS` says.
         root: folder of the data, as for `evaluate`; there is no default, since a generated world has no published
             figures.
-        items: approximate number of items per benchmark, drawn with `seed`: annotations of VCR (two questions each) and
-            objects of LVIS, which is drawn by whole images.
+        items: approximate number of items per benchmark, drawn with `seed`: annotations of VCR (two questions each),
+            objects of LVIS and questions of Visual-7W, which are drawn by whole images. RefCOCOg is asked as a whole.
         seed: of the draw.
         mapping_model, batch_size, progress: as for `evaluate`.
         folder: where answers are saved, one folder per benchmark. The same call continues an earlier one.
@@ -268,7 +307,7 @@ def verify(
         The findings. After an interrupt it covers the benchmarks that were begun, and is not `complete`.
 
     Raises:
-        ValueError: the model has no checks, or an argument is invalid.
+        ValueError: the model has no checks, boxes are presented to it in another way, or an argument is invalid.
         FileNotFoundError, ImportError, MemoryError: as `evaluate` raises them.
 
     >>> from gpt4roi_nb.evaluate.verify import CHECKS, published
@@ -278,17 +317,23 @@ def verify(
     87.4
     """
     items = whole_number(items, "items", least=1)
+    checks = checks_of(model)
+    way = WEIGHTS[model][1]
+    if way is not None and loaded.way != way:
+        raise ValueError(f"the figures of {model} were published with regions={way!r}, but {loaded!r} came; load it so")
     findings: list[Finding] = []
     results: dict[str, Result] = {}
     notes: list[str] = []
-    for check in checks_of(model):
+    for check in checks:
         result = results[check.benchmark] = evaluate(
             check.benchmark,
-            gpt4roi,
+            loaded,
             root,
             split=check.split,
             scorer=check.scorer,
-            limit=-int(-items // check.items_per_group),
+            question=check.question,
+            wording=check.wording,
+            limit=None if check.whole else -int(-items // check.items_per_group),
             seed=seed,
             mapping_model=mapping_model,
             batch_size=batch_size,

@@ -44,7 +44,7 @@ def plain(
     """One full forward per option, or per question; with `share_image` the image is encoded once."""
     model = gpt4roi.model
     found: Answers = {}
-    encodings = {path: model.encode_image(image.pixel_values[None]) for path, image in images.items() if share_image}
+    encodings = {path: model.encode_image(image.prepared[None]) for path, image in images.items() if share_image}
     for item in asked:
         image = images[item.image]
         boxes = torch.from_numpy(normalise(item.boxes, *image.size))
@@ -59,7 +59,7 @@ def plain(
                 vectors = model.encode_regions(encoding.fused_maps, [ordered])
                 features = {"image_features": encoding.image_features, "region_features": vectors}
             else:
-                features = {"pixel_values": image.pixel_values[None], "boxes": [ordered]}
+                features = {"pixel_values": image.prepared[None], "boxes": [ordered]}
             logits = model(input_ids=ids, logits_to_keep=2, **features).logits[0, 0]
             likely += list(logits.log_softmax(-1)[letters if all_letters else [letter]])
         found[item.id] = tuple(torch.stack(likely).log_softmax(0).tolist())

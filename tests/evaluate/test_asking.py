@@ -149,12 +149,12 @@ def test_where_a_gpu_takes_them_images_are_read_into_pinned_memory(gpt4roi, tmp_
     pinned = []
     # A fake, so that it runs without a GPU.
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (pinned.append(tensor), tensor.clone())[1])
-    plain = list(read_ahead(gpt4roi, asked))
+    plain = list(read_ahead(BatchedPredictor(gpt4roi, "generate", 1, 1).prepare, asked))
     assert not pinned
     monkeypatch.setattr(LoadedModel, "device", torch.device("cuda"))
-    found = list(read_ahead(gpt4roi, asked))
+    found = list(read_ahead(BatchedPredictor(gpt4roi, "generate", 1, 1).prepare, asked))
     assert len(pinned) == len(paths)
     assert [window.index for window, _ in found] == [0, 1]
     for (_, one), (_, other) in zip(found, plain, strict=True):
         assert one.keys() == other.keys()
-        assert all(torch.equal(one[path].pixel_values, other[path].pixel_values) for path in one)
+        assert all(torch.equal(one[path].prepared, other[path].prepared) for path in one)

@@ -12,8 +12,8 @@ from tiny import tiny_gpt4roi
 
 from gpt4roi_nb.evaluate import Result, compare, evaluate
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction, Scores
-from gpt4roi_nb.evaluate.card import checkpoint_hash
 from gpt4roi_nb.evaluate.gallery import Gallery
+from gpt4roi_nb.evaluate.model_facts import checkpoint_hash
 from gpt4roi_nb.evaluate.predictions import COLUMNS, margin, predictions_table, size_bin
 from gpt4roi_nb.evaluate.tables import Column, table_of
 

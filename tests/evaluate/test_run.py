@@ -21,14 +21,14 @@ from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI, memory
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate import Result, evaluate, journal, run
+from gpt4roi_nb.evaluate import Result, evaluate, journal, questions, run
 from gpt4roi_nb.evaluate.__main__ import main
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig
 from gpt4roi_nb.evaluate.benchmarks.registry import BENCHMARKS
 from gpt4roi_nb.evaluate.benchmarks.vcr import HEAD, SUBMISSION, check_submission
 from gpt4roi_nb.evaluate.journal import Journal, outcome_id
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
-from gpt4roi_nb.evaluate.run import draw, unusable_images
+from gpt4roi_nb.evaluate.questions import draw, unusable_images
 
 SMALL = {"batch_size": 4, "progress": False}
 
@@ -261,7 +261,7 @@ def test_the_command_says_in_words_what_memory_lacks(world, gpt4roi, tmp_path, m
             warnings.simplefilter("ignore")
             running_out(patch, [error] * 9, whole=0)
             assert run_command().startswith("memory ran out with the questions one at a time: ")
-    monkeypatch.setattr(run, "checkpoint_hash", lambda _: _raise(ERRORS[2]))
+    monkeypatch.setattr(run, "facts_of", lambda _: _raise(ERRORS[2]))
     assert run_command().startswith("memory ran out; finished answers are kept")
 
 
@@ -437,9 +437,9 @@ def test_data_sets_may_be_linked_into_one_root(name, world, tmp_path):
 
 def test_a_stamp_is_asked_for_once_an_image(world, gpt4roi, whole, tmp_path, monkeypatch):
     asked = []
-    stamp_of = run.stamp_of
+    stamp_of = questions.stamp_of
     evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
-    monkeypatch.setattr(run, "stamp_of", lambda image: (asked.append(image), stamp_of(image))[1])
+    monkeypatch.setattr(questions, "stamp_of", lambda image: (asked.append(image), stamp_of(image))[1])
     same(evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL), whole)
     assert sorted(asked) == sorted(set(whole.predictions["image"]))
 

@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from predictions import card
+from tiny_families import tiny_family
 
 from gpt4roi_nb.evaluate import Result, __main__, verify
 from gpt4roi_nb.evaluate.__main__ import CANNOT_TELL, DIFFERS, main
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.metrics.similarity import similarity
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
+from gpt4roi_nb.evaluate.prompted import PromptedPredictor
 from gpt4roi_nb.evaluate.verify import (
     ABOVE,
     AS_PUBLISHED,
@@ -31,6 +33,7 @@ from gpt4roi_nb.evaluate.verify import (
     judge,
     published,
 )
+from gpt4roi_nb.models import PromptedModel
 
 MODEL = "GPT4RoI-7B"
 VCR, LVIS = CHECKS[MODEL]
@@ -110,7 +113,7 @@ def command(root, gpt4roi, tmp_path, monkeypatch):
 
     def run(answers: Answers, *more: str) -> int:
         monkeypatch.setattr(BatchedPredictor, "answer", lambda *given: answers(*given))
-        monkeypatch.setattr(__main__.GPT4RoI, "from_pretrained", lambda path, **_: gpt4roi)
+        monkeypatch.setattr(__main__, "load_model", lambda path, **_: gpt4roi)
         return main(["verify", MODEL, "--root", str(root), "--out", str(tmp_path), *more])
 
     return run
@@ -154,6 +157,65 @@ def test_answers_at_chance_or_clearly_below_do_not(command, capsys, answers, bel
     rows = [line.split() for line in said.splitlines() if line.split()[:1] in (["vcr"], ["lvis"])]
     assert {row[2] for row in rows if row[-1] == BELOW} == below
     assert "does not behave as published for GPT4RoI-7B: vcr Q→A is" in said.splitlines()[-1]
+
+
+POINTED = "ViP-LLaVA-7B"
+(V7W,) = CHECKS[POINTED]
+
+
+@pytest.fixture(scope="module")
+def pointing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Visual-7W's file with four questions per image, and tiny images."""
+    folder = tmp_path_factory.mktemp("pointing")
+    (folder / "visual7w/images").mkdir(parents=True)
+    images, boxes = [], [{"box_id": k, "x": 1, "y": 1, "width": 3 + k, "height": 9} for k in range(4)]
+    for number in range(IMAGES):
+        Image.new("RGB", (16, 16)).save(folder / "visual7w/images" / f"{number}.png")
+        asked = {"question": "Which thing?", "answer": 0, "multiple_choices": [1, 2, 3]}
+        pairs = [{"qa_id": 4 * number + k, **asked} for k in range(4)]
+        images.append({"image_id": number, "filename": f"{number}.png", "split": V7W.split, "qa_pairs": pairs})
+    content = json.dumps({"images": images, "boxes": boxes})
+    (folder / "visual7w/dataset_v7w_pointing.json").write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(("share", "code"), [(0.861, 0), (0.72, DIFFERS), (0.98, DIFFERS)])
+def test_another_models_figure_is_reproduced_or_not(pointing, tmp_path, monkeypatch, capsys, share, code):
+    asked: list[Item] = []
+
+    def answers(predictor, batches, images):
+        for batch in batches:
+            asked.extend(batch)
+            yield [Prediction(item.id, item.target if level(item) < share else "Z", -0.1, None, 0.0, 16, 16,
+                              images[item.image].stamp) for item in batch]  # fmt: skip
+
+    def level(item: Item) -> float:
+        return np.random.default_rng(9).permutation(4 * IMAGES)[int(item.id.rpartition("/")[2])] / (4 * IMAGES)
+
+    loaded: list[tuple[str, str]] = []
+
+    def load(path, *, regions, **_):
+        loaded.append((path, regions))
+        return PromptedModel(*tiny_family("vipllava"), regions, path)
+
+    monkeypatch.setattr(PromptedPredictor, "answer", answers)
+    monkeypatch.setattr(__main__, "load_model", load)
+    assert main(["verify", POINTED, "--root", str(pointing), "--out", str(tmp_path), "--json"]) == code
+    assert loaded == [("llava-hf/vip-llava-7b-hf", "draw")]
+    said = json.loads(capsys.readouterr().out)
+    assert said["behaves_as_published"] is (code == 0) and said["findings"][0]["published"] == 86.09
+    card = said["cards"]["visual7w"]
+    assert (
+        card["way"] == "draw" and "Answer with the option's letter from the given choices directly." in card["prompt"]
+    )
+    lines = asked[0].question.splitlines()
+    assert lines[0] == "Which thing?" and [line[:3] for line in lines[1:5]] == ["A. ", "B. ", "C. ", "D. "]
+    assert asked[0].options == ("A", "B", "C", "D") and lines[1] == "A. <region1>"
+
+
+def test_a_published_way_is_part_of_the_figure(pointing):
+    with pytest.raises(ValueError, match="published with regions='draw', but PromptedModel"):
+        verify.verify(POINTED, PromptedModel(*tiny_family("vipllava"), "crop", "tiny"), pointing)
 
 
 def test_few_items_cannot_tell(command, capsys):
@@ -206,12 +268,12 @@ def test_every_check_has_its_published_figures():
                 assert 0 < tolerance < published(model, check).metrics[metric]
     with pytest.raises(ValueError, match=r"no figures of GPT4RoI-7B on vcr \(test\)"):
         published(MODEL, replace(VCR, split="test"))
-    with pytest.raises(ValueError, match="no checks for 'LLaVA'; choose from GPT4RoI-7B"):
+    with pytest.raises(ValueError, match="no checks for 'LLaVA'; choose from GPT4RoI-7B, Kosmos-2, ViP-LLaVA-7B"):
         check_data("LLaVA", Path())
 
 
 def test_missing_data_is_named_before_a_model_is_loaded(root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(__main__.GPT4RoI, "from_pretrained", None)
+    monkeypatch.setattr(__main__, "load_model", None)
     (tmp_path / "coco" / "val2017").mkdir(parents=True)
     assert main(["verify", MODEL, "--root", str(tmp_path)]) == 1
     told = capsys.readouterr().err

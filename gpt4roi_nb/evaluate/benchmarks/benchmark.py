@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.benchmarks.masks import Masks, no_masks
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class Benchmark:
         items: yields all questions of the split; bad records go to `Problems`.
         score: scores predictions, which are in the order of the items.
         fixed_prompt: whether the protocol fixes the wording.
+        wordings: name → prompt for the card, where the protocol was published in several; the first is `prompt`.
         scorers: packages that score the answers, among those in `metrics/scorers.py`.
         published: what others have published, shown beside our own results.
         more_folders: (root, split) → further folders that may hold images, beside those of `files`; they need not
             exist.
+        masks: (configuration, items) → the true masks of items that have some, for models that take masks.
     """
 
     name: str
@@ -63,9 +66,11 @@ class Benchmark:
     items: Callable[[EvalConfig, Problems], Iterator[Item]]
     score: Callable[[Sequence[Item], Sequence[Prediction], EvalConfig], Scores]
     fixed_prompt: bool = False
+    wordings: Mapping[str, str] = field(default_factory=dict)
     scorers: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
     more_folders: Callable[[Path, str], list[Path]] = lambda root, split: []
+    masks: Masks = no_masks
 
     def image_folders(self, root: Path, split: str) -> list[Path]:
         """Return the existing folders that may hold images of a split, inner ones first.

@@ -198,5 +198,12 @@ REFCOCOG = _benchmark(
             model="Osprey-7B",
             split="val",
         ),
+        Published(
+            "Kosmos-2 (arXiv 2306.14824)",
+            "zero-shot, completing “It … is”; another model; split, decoding and clean-up not stated",
+            {"METEOR": 12.2, "CIDEr": 60.3},
+            model="Kosmos-2",
+            split="val",
+        ),
     ),
 )

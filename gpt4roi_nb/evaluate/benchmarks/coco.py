@@ -14,6 +14,7 @@ from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field, i
 from gpt4roi_nb.data.protocol_texts import CATEGORY_PROMPT
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import UNKNOWN_CATEGORY, EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.benchmarks.masks import annotation_masks
 from gpt4roi_nb.evaluate.metrics.coco_ap import coco_ap
 from gpt4roi_nb.evaluate.metrics.scorers import PYCOCOTOOLS
 from gpt4roi_nb.evaluate.metrics.statistics import Metric, mean_metric
@@ -59,6 +60,12 @@ def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
                 group=f"coco/{image_id}",
                 facts={"category": category, "annotation": annotation, "image": image_id, "names": coco.categories},
             )
+
+
+def masks(config: EvalConfig, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield the mask of each item's region."""
+    file = files(config.root, config.split)["annotations"]
+    return annotation_masks(file, {str(item.facts["annotation"]): [item.id] for item in items})
 
 
 def category_name(answer: str) -> str:
@@ -153,6 +160,7 @@ COCO = Benchmark(
     files=files,
     items=items,
     score=score,
+    masks=masks,
     scorers=(PYCOCOTOOLS,),
     published=(
         Published("GPT4RoI", "val, true boxes, exact name match", {"accuracy": 64.01}, model="GPT4RoI", split="val"),

@@ -100,6 +100,12 @@ def _item(entry: Any, number: int, base: Path) -> Item:
     )
 
 
+def masks(config: EvalConfig, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield the masks of each item's regions, at their own size."""
+    for item in items:
+        yield item.id, [{"size": list(mask.size), "counts": mask.counts} for mask in item.facts["masks"]]
+
+
 def _is_lettered(choice: Any, letter: str) -> bool:
     return isinstance(choice, str) and choice.startswith(f"{letter}. ") and bool(choice[3:].strip())
 
@@ -151,6 +157,7 @@ GAR_BENCH = Benchmark(
     more_folders=lambda root, split: [_base(root)],
     items=items,
     score=score,
+    masks=masks,
     published=(
         _published("GAR-1B", 47.9, 49.3, 50.0, 58.6, 38.9, 20.3, 59.0, 56.4),
         _published("GAR-8B", 57.8, 58.0, 53.1, 75.9, 52.8, 43.8, 59.0, 65.4),

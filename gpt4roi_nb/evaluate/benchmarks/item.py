@@ -83,6 +83,7 @@ class EvalConfig:
         folder: for files that a benchmark writes, such as a leaderboard's.
         keep: whether the folder remains after the run.
         limit: number of groups of items to draw; None: all.
+        wording: one of the benchmark's `wordings`; None: the first.
     """
 
     root: Path
@@ -94,6 +95,7 @@ class EvalConfig:
     folder: Path = Path(".")
     keep: bool = False
     limit: int | None = None
+    wording: str | None = None
 
 
 @dataclass

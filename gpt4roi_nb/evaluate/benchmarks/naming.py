@@ -18,6 +18,7 @@ from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
 from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
+from gpt4roi_nb.evaluate.benchmarks.masks import annotation_masks
 from gpt4roi_nb.evaluate.benchmarks.naming_items import (
     CHOICE,
     NAME,
@@ -222,8 +223,19 @@ def _benchmark(
         for subset, questions in located(config.root):
             if subset.split == config.split:
                 return subset.read(questions, coco, problems)
-        annotations = part(config.root, name) / f"{file}_{config.split}.json"
-        return annotation_items(name, annotations, coco, config, problems)
+        return annotation_items(name, annotations(config), coco, config, problems)
+
+    def annotations(config: EvalConfig) -> Path:
+        return part(config.root, name) / f"{file}_{config.split}.json"
+
+    def masks(config: EvalConfig, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Any]]]:
+        for subset, questions in located(config.root):
+            if subset.split == config.split:
+                return subset.all_masks(questions)
+        items_of: dict[str, list[str]] = {}
+        for item in items:  # benchmark/annotation/question
+            items_of.setdefault(item.id.split("/")[1], []).append(item.id)
+        return annotation_masks(annotations(config), items_of)
 
     def scored(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
         return score(located(config.root), items, predictions, config)
@@ -241,6 +253,7 @@ def _benchmark(
         more_folders=lambda root, split: [part(root, "coco") / name for name in ("", "train2017", "val2017")],
         items=items,
         score=scored,
+        masks=masks,
         scorers=(SENTENCES,),
         published=published,
     )

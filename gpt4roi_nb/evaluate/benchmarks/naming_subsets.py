@@ -11,7 +11,7 @@ Images lie in COCO's folders; for ControlMLLM's file also in its own `LVIS/image
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Subset:
         records: (file, problems) → its entries with their numbers from 0.
         items: (file, number, entry, COCO's folder, problems) → the items of an entry.
         questions: entry → number of its questions.
+        masks: (stem of the file, number, entry) → the masks of an entry's items; the default is for files without any.
     """
 
     file: str
@@ -63,6 +64,7 @@ class Subset:
     records: Callable[[Path, Problems], Iterator[tuple[int, Any]]]
     items: Callable[[Path, int, Any, Path, Problems], Iterator[Item]]
     questions: Callable[[Any], int]
+    masks: Callable[[str, int, Any], Iterator[tuple[str, Sequence[Any]]]] = lambda stem, number, entry: iter(())
 
     @property
     def split(self) -> str:
@@ -80,6 +82,11 @@ class Subset:
     def size(self, file: Path) -> int:
         """Count the questions of the file, asked or not, for the card."""
         return sum(self.questions(entry) for _, entry in self.records(file, Problems()))
+
+    def all_masks(self, file: Path) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield (id of an item, its mask in one of COCO's forms) for the items of the file that have one."""
+        for number, entry in self.records(file, Problems()):
+            yield from self.masks(file.stem, number, entry)
 
 
 def _one(entry: Any) -> int:
@@ -135,6 +142,13 @@ def _osprey(file: Path, number: int, entry: Any, coco: Path, problems: Problems)
         )
 
 
+def _osprey_masks(stem: str, number: int, entry: Any) -> Iterator[tuple[str, Sequence[Any]]]:
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    for place, annotation in enumerate(annotations if isinstance(annotations, list) else ()):
+        if isinstance(annotation, dict):
+            yield f"{stem}/{number}/{place}", [annotation.get("segmentation")]
+
+
 def _ferret(file: Path, number: int, entry: Any, coco: Path, problems: Problems) -> Iterator[Item]:
     """Read a line: `image_path`, `width`, `height`, `bbox_norm` (xyxy, 0 to 1), `name`, `synonyms`, `neg_class`."""
     name = Path(path_in_url(text_field(entry, "image_path"), "image_path")).name
@@ -181,6 +195,7 @@ OSPREY_LVIS, OSPREY_PACO = (
         _whole,
         _osprey,
         _one_per_category,
+        _osprey_masks,
     )
     for name, what in (("lvis", "objects"), ("paco", "objects and parts"))
 )

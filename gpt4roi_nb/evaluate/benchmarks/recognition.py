@@ -211,8 +211,32 @@ def _score_images(
             evaluator.add(image, found.masks, np.array(table).reshape(-1, len(void)), truth)
         for place, mask in zip(chosen, found.masks, strict=True):
             if place is not None:
-                masks[place] = run_lengths(mask)["counts"].decode("ascii")
+                masks[place] = _text(mask)
     return masks
+
+
+def region_masks(dataset: str, config: EvalConfig, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield the mask of each item's region, as far as the panoptic PNGs can be read."""
+    data = read_panoptic(config.root, dataset, config.split)
+    asked: dict[str, dict[int, str]] = defaultdict(dict)  # id of an item, by image and segment
+    for item in items:
+        asked[item.facts["image_id"]][item.facts["segment_id"]] = item.id
+    for image in data.images:
+        if image.id not in asked:
+            continue
+        try:
+            found = regions_of(image, data.classes)
+        except BadRecord:
+            continue
+        for number, mask in zip(found.ids.tolist(), found.masks, strict=True):
+            if number in asked[image.id]:
+                height, width = mask.shape
+                yield asked[image.id][number], [{"size": [height, width], "counts": _text(mask)}]
+
+
+def _text(mask: np.ndarray) -> str:
+    counts: bytes = run_lengths(mask)["counts"]
+    return counts.decode("ascii")
 
 
 def _in_order(metrics: dict[str, Metric]) -> dict[str, Metric]:
@@ -233,6 +257,7 @@ def _benchmark(name: str, title: str, by_osprey: dict[str, float], by_opal: dict
         files=lambda root, split: needed_files(root, name, split),
         items=partial(recognition_items, name),
         score=partial(recognition_scores, name),
+        masks=partial(region_masks, name),
         scorers=(CITYSCAPES_SCRIPTS, PYCOCOTOOLS, SENTENCES),
         published=(
             Published(

@@ -11,16 +11,21 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.data.box_check import box_from_xyxy
+from gpt4roi_nb.data.image_files import Folder
 from gpt4roi_nb.data.json_stream import lines
-from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.problems import BadRecord, Problems, field, length_field
 from gpt4roi_nb.data.protocol_texts import LETTERS, choice_question
-from gpt4roi_nb.data.record import ANSWER_CHOICE, Annotation
+from gpt4roi_nb.data.record import ANSWER_CHOICE, Annotation, as_boxes
 from gpt4roi_nb.data.vcr import OPTIONS, UNLABELLED, read_vcr
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.letters import accuracy, chosen_rightly, lettered, without_letter
 from gpt4roi_nb.evaluate.metrics.statistics import mean_metric
+from gpt4roi_nb.files import read_json
 from gpt4roi_nb.prompt import references
 
 SUBMISSION = "vcr_test_submission.csv"
@@ -70,6 +75,47 @@ def _item(annotation: Annotation, images: Path) -> Item:
         group=group,
         facts={"choice": annotation.choice, "part": suffix},
     )
+
+
+def masks(config: EvalConfig, items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield the polygons of each item's regions, from the metadata files beside the images (`segms`)."""
+    folder = Folder(files(config.root, config.split)["images and metadata"])
+    by_image: dict[str, list[Item]] = {}
+    for item in items:
+        by_image.setdefault(item.image, []).append(item)
+    for image, about in by_image.items():
+        try:
+            file = folder.file(Path(image).relative_to(folder.root).with_suffix(".json").as_posix())
+            outlines = _outlines(read_json(file, "the folder of the image"))
+        except (OSError, ValueError):  # BadRecord is one
+            continue
+        for item in about:
+            yield item.id, [outlines.get(box) for box in item.boxes]
+
+
+def _outlines(facts: dict[str, Any]) -> dict[Box, Any]:
+    """Return box → polygons of the objects of a metadata file."""
+    size = length_field(facts, "width"), length_field(facts, "height")
+    found = {}
+    for row, polygons in zip(field(facts, "boxes", list), field(facts, "segms", list), strict=True):
+        try:
+            box = box_from_xyxy(row[:4] if isinstance(row, list) else row, *size)
+        except BadRecord:  # noted when the questions were read
+            continue
+        ((x1, y1, x2, y2),) = as_boxes([box]).tolist()  # rounded as those of the questions
+        found[x1, y1, x2, y2] = _flat(polygons)
+    return found
+
+
+def _flat(polygons: Any) -> Any:
+    """Convert polygons of corners [x, y] to lists [x, y, x, y, …]; leave what is malformed."""
+
+    def flat(polygon: Any) -> Any:
+        if not isinstance(polygon, list) or not all(isinstance(corner, list) for corner in polygon):
+            return polygon
+        return [side for corner in polygon for side in corner]
+
+    return list(map(flat, polygons)) if isinstance(polygons, list) else polygons
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
@@ -156,6 +202,7 @@ VCR = lettered(
     files=files,
     items=items,
     score=score,
+    masks=masks,
     published=(
         Published(
             "GPT4RoI-7B",

@@ -1,6 +1,8 @@
 """Visual-7W: pointing offers four boxes, telling four texts; the answer is a letter.
 
 `answer` is the right choice and `multiple_choices` are the three wrong ones; the seed draws the order of the options.
+
+Two wordings: VCR's, as for GPT4RoI, and ViP-LLaVA's (llava/visual_prompt_organizer.py of its repository).
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Sc
 from gpt4roi_nb.evaluate.benchmarks.letters import accuracy, chosen_rightly, lettered, without_letter
 from gpt4roi_nb.prompt import region
 
+VIP_LLAVA = "vip-llava"
+BARE_LETTERS = tuple(letter.strip("()") for letter in LETTERS)
 _KINDS = ("pointing", "telling")
 
 
@@ -74,13 +78,13 @@ def _questions(file: Path, kind: str, images: Path, config: EvalConfig, problems
             continue
         for pair in pairs:
             try:
-                yield _item(pair, kind, image, boxes, config.seed)
+                yield _item(pair, kind, image, boxes, config)
             except BadRecord as bad:
                 name = pair.get("qa_id") if isinstance(pair, dict) else pair
                 problems.add(bad, f"{file.name}: question {shown(name)}")
 
 
-def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) -> Item:
+def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], config: EvalConfig) -> Item:
     name = field(pair, "qa_id", int)
     wrong = field(pair, "multiple_choices", list)
     if len(wrong) != len(LETTERS) - 1:
@@ -90,7 +94,7 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) ->
     if "answer" not in pair:
         raise BadRecord(MISSING, "there is no 'answer'")
     offered = [pair["answer"], *wrong]
-    order = random.Random(f"{seed}/{kind}/{name}").sample(range(len(offered)), len(offered))
+    order = random.Random(f"{config.seed}/{kind}/{name}").sample(range(len(offered)), len(offered))
     right = order.index(0)
     question = plain(text_field(pair, "question"))
     if kind == "pointing":
@@ -103,18 +107,27 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], seed: int) ->
         if not all(isinstance(text, str) and text.strip() for text in offered):
             raise BadRecord(WRONG_TYPE, f"the choices must be texts, but are {shown(offered)}")
         placed, texts = [], [plain(offered[k]) for k in order]
+    letters = BARE_LETTERS if config.wording == VIP_LLAVA else LETTERS
     return Item(
         id=f"visual7w/{kind}/{name}",
         image=image,
         boxes=tuple(placed),
-        question=choice_question(len(placed), question, texts),
-        target=LETTERS[right],
-        options=LETTERS,
+        question=vip_llava_question(question, texts)
+        if config.wording == VIP_LLAVA
+        else choice_question(len(placed), question, texts),
+        target=letters[right],
+        options=letters,
         region=right + 1 if placed else 0,
         kind=kind,
         group=image,
         facts={"choice": right},
     )
+
+
+def vip_llava_question(question: str, options: Sequence[str]) -> str:
+    """Write a multiple-choice question as ViP-LLaVA's code does."""
+    lines = [f"{letter}. {option}" for letter, option in zip(BARE_LETTERS, options, strict=True)]
+    return "\n".join([question, *lines, "Answer with the option's letter from the given choices directly."])
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:
@@ -125,12 +138,19 @@ def score(items: Sequence[Item], predictions: Sequence[Prediction], config: Eval
     return Scores(metrics, {"correct": list(right)}, without_letter(predictions), ["guessing gives 25"])
 
 
+_REGIONS = [region(number) for number in range(1, len(LETTERS) + 1)]
+_TELLING = "\n(telling: without regions, the options are texts)"
+_WORDINGS = {
+    "vcr": choice_question(len(LETTERS), "Which …?", _REGIONS) + _TELLING,
+    VIP_LLAVA: vip_llava_question("Which …?", _REGIONS) + _TELLING,
+}
+
 VISUAL7W = lettered(
     name="visual7w",
     title="Visual-7W",
     splits=("val", "test", "train"),
-    prompt=choice_question(len(LETTERS), "Which …?", [region(k) for k in range(1, len(LETTERS) + 1)])
-    + "\n(telling: without regions, the options are texts)",
+    prompt=_WORDINGS["vcr"],
+    wordings=_WORDINGS,
     files=files,
     items=items,
     score=score,
@@ -144,6 +164,16 @@ VISUAL7W = lettered(
                 split="test",
             )
             for model, accuracy in (("GPT4RoI-7B", 81.83), ("GPT4RoI-13B", 84.82))
+        ),
+        *(
+            Published(
+                f"{model} (arXiv 2312.00784)",
+                "test, pointing; half-transparent rectangles of colours drawn by chance, sampled at temperature 0.2",
+                {"pointing": accuracy},
+                model=model,
+                split="test",
+            )
+            for model, accuracy in (("ViP-LLaVA-7B", 86.09), ("ViP-LLaVA-13B", 88.28))
         ),
     ),
 )

@@ -1,0 +1,180 @@
+"""Ask a model of `load_model` the questions of a benchmark: through its own way to present a box, in batches."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
+from gpt4roi_nb.evaluate.predict import LoadedImage, Outcome
+from gpt4roi_nb.models.families import check_question
+from gpt4roi_nb.models.images import SessionImages
+from gpt4roi_nb.models.prompted_model import PromptedModel
+from gpt4roi_nb.session.region_model import Question
+
+CANNOT_TAKE = "question that the model cannot take"
+Answered = tuple[str, float | None, tuple[float, ...] | None]  # text, log-probability, those of the options
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An item that can be asked, with its question and its image."""
+
+    item: Item
+    question: Question
+    image: LoadedImage
+
+
+class CannotBeAskedError(ValueError):
+    """A benchmark asks for more than a model can do with boxes presented in its way."""
+
+
+def check_capabilities(model: PromptedModel, name: str, items: Sequence[Item], scorer: str) -> None:
+    """Check that a model can be asked a benchmark's questions, before any is asked.
+
+    Questions that are too much for one image alone, such as ten regions for nine colours, are left out and counted
+    later.
+
+    Args:
+        model: the model.
+        name: of the benchmark.
+        items: its questions.
+        scorer: "generate" or "likelihood".
+
+    Raises:
+        CannotBeAskedError: the model lacks a capability that a question needs; the message quotes the question.
+    """
+    can = model.capabilities
+    refused = f"{name} cannot be asked of {model.model_type} with regions={model.way!r}: "
+    if scorer == "likelihood" and not can.likelihood:
+        raise CannotBeAskedError(f"{refused}it gives no likelihoods; take scorer='generate'")
+    if can.free_question and can.several_regions:
+        return
+    failing: list[tuple[Item, ValueError]] = []
+    for item in items:
+        try:
+            check_question(item.question, len(item.boxes), model.way, model.model_type)
+        except ValueError as error:
+            failing.append((item, error))
+    if failing:
+        item, why = failing[0]
+        raise CannotBeAskedError(
+            f"{refused}{len(failing):,} of {len(items):,} questions are too much for it, such as {item.id!r}: {why}"
+        )
+
+
+class PromptedPredictor:
+    """Answers items with a model of `load_model`.
+
+    Args:
+        model: the model.
+        scorer: "generate" writes an answer greedily; "likelihood" chooses the option that is likeliest as the whole
+            answer.
+        batch_size: questions per batch; may be lowered between batches.
+        max_new_tokens: maximum length of an answer.
+    """
+
+    def __init__(self, model: PromptedModel, scorer: str, batch_size: int, max_new_tokens: int) -> None:
+        self.model = copy.copy(model)
+        self.model.pen = replace(model.pen, warns=False)  # the card counts the boxes that a line covers
+        self.scorer = scorer
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """Return what `LoadedImage` holds of an image: the image, since a way may draw on it or cut it."""
+        return image
+
+    def batches(self, items: Sequence[Item]) -> list[list[Item]]:
+        """Cut the items into batches in their order, in which questions about the same image follow one another."""
+        return [list(items[first : first + self.batch_size]) for first in range(0, len(items), self.batch_size)]
+
+    def answer(
+        self, batches: Sequence[Sequence[Item]], images: dict[str, LoadedImage | BadRecord]
+    ) -> Iterator[list[Outcome]]:
+        """Yield the outcomes of each batch, one per item.
+
+        Args:
+            batches: items.
+            images: all of their images by path; a `BadRecord` stands for one that cannot be read.
+        """
+        shared = self.model.images()  # each image of these batches is encoded once
+        for batch in batches:
+            started = time.perf_counter()
+            bad: dict[str, BadRecord] = {}
+            asked: list[_Asked] = []
+            for item in batch:
+                image = images[item.image]
+                if isinstance(image, BadRecord):
+                    bad[item.id] = image
+                    continue
+                try:
+                    asked.append(_Asked(item, _question(item, image), image))
+                except (ValueError, TypeError) as error:
+                    bad[item.id] = _cannot(error)
+            answered = (self._choose if self.scorer == "likelihood" else self._write)(asked, shared)
+            seconds = (time.perf_counter() - started) / max(1, len(asked))
+            outcomes: dict[str, Outcome] = {name: (name, why) for name, why in bad.items()}
+            for one, answer in zip(asked, answered, strict=True):
+                name = one.item.id
+                if isinstance(answer, BadRecord):
+                    outcomes[name] = name, answer
+                else:
+                    outcomes[name] = Prediction(name, *answer, seconds, *one.image.size, one.image.stamp)
+            yield [outcomes[item.id] for item in batch]
+
+    def _write(self, asked: Sequence[_Asked], shared: SessionImages) -> list[Answered | BadRecord]:
+        if not asked:
+            return []
+        try:
+            answers = self.model.answers(
+                [one.question for one in asked],
+                max_new_tokens=self.max_new_tokens,
+                batch_size=max(1, self.batch_size),
+                images=shared,
+            )
+        except ValueError as error:
+            if len(asked) == 1:
+                return [_cannot(error)]
+            return [one for each in asked for one in self._write([each], shared)]  # all but those that cannot be asked
+        return [
+            (self.model.plain(one.text), sum(one.logprobs) / len(one.logprobs) if one.logprobs else None, None)
+            for one in answers
+        ]
+
+    def _choose(self, asked: Sequence[_Asked], shared: SessionImages) -> list[Answered | BadRecord]:
+        found: list[Answered | BadRecord] = []
+        for item, question in ((one.item, one.question) for one in asked):
+            try:
+                if len(set(item.options)) < max(2, len(item.options)):
+                    raise ValueError(f"its options must be two or more that differ, but are {list(item.options)!r}")
+                likely = self.model.likelihoods(
+                    question.image, question.text, question.boxes, item.options, images=shared
+                )
+            except ValueError as error:
+                found.append(_cannot(error))
+                continue
+            normalised = torch.tensor(likely, dtype=torch.float64).log_softmax(0).tolist()
+            best = max(range(len(normalised)), key=normalised.__getitem__)
+            found.append((item.options[best], normalised[best], tuple(normalised)))
+        return found
+
+
+def _question(item: Item, image: LoadedImage) -> Question:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # annotation files hold boxes that exceed the image by a pixel
+        boxes = check_boxes(np.asarray(item.boxes, dtype=np.float64).reshape(-1, 4), *image.size)
+    return Question(image.prepared, item.question, boxes)
+
+
+def _cannot(error: Exception) -> BadRecord:
+    return BadRecord(CANNOT_TAKE, f"it cannot be asked: {error}")
