@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from gpt4roi_nb.failures.database import NoDatabase, connect, is_lost
 from gpt4roi_nb.failures.heat_maps import heat_map_field
 from gpt4roi_nb.failures.labels import GROUND_TRUTH, PREDICTED, SHARED
-from gpt4roi_nb.failures.rows import ResultLike, field_of, fingerprint, rows_of
+from gpt4roi_nb.failures.rows import ResultLike, field_of, fingerprint, model_name, rows_of
 from gpt4roi_nb.failures.views import FAILURES, label_for, make_views, view_name
 from gpt4roi_nb.failures.writing import DetectionWriter, added_labels, get_collection
 
@@ -92,7 +92,7 @@ def to_fiftyone(
                 done[0] += count
                 bar.update(count)
         for title, view in make_views(fo, dataset, field, rows):
-            dataset.save_view(view_name(_label(dataset, field), title), view, overwrite=True)
+            dataset.save_view(view_name(label_of(dataset, field), title), view, overwrite=True)
         _note(dataset, field, {"complete": True})
     except Exception as error:
         if not is_lost(error):
@@ -158,8 +158,8 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
     # Noted first, so that after an interrupt the field is known as ours.
     what = {"checkpoint": result.card.checkpoint, "benchmark": result.benchmark, "complete": False}
     if not noted:
-        others = [_label(dataset, other) for other in dataset.info[_MARK]]
-        what["views"] = label_for(result.card.checkpoint_name, field, others)
+        others = [label_of(dataset, other) for other in dataset.info[_MARK]]
+        what["views"] = label_for(model_name(result), field, others)
     _note(dataset, field, {"fingerprint": mark, **what})
     for place, names in ((GROUND_TRUTH, SHARED), (field, PREDICTED)):
         if place not in schema:
@@ -172,7 +172,7 @@ def _prepare(fo: Any, dataset: Any, field: str, mark: str, result: ResultLike, o
 def _clear(dataset: Any, field: str) -> None:
     """Delete a field of predictions and what was made from it; ignore what is already gone."""
     for view in dataset.list_saved_views():
-        if view.startswith(view_name(_label(dataset, field), "")):
+        if view.startswith(view_name(label_of(dataset, field), "")):
             dataset.delete_saved_view(view)
     for run in dataset.list_brain_runs(patches_field=field):
         dataset.delete_brain_run(run)
@@ -188,12 +188,12 @@ def failures_view(dataset: Any, field: str) -> Any:
         dataset: of `to_fiftyone`.
         field: of predictions.
     """
-    name = view_name(_label(dataset, field), FAILURES)
+    name = view_name(label_of(dataset, field), FAILURES)
     return dataset.load_saved_view(name) if name in dataset.list_saved_views() else None
 
 
-def _label(dataset: Any, field: str) -> str:
-    """Return the prefix of a field's saved views; earlier versions used the field's own name."""
+def label_of(dataset: Any, field: str) -> str:
+    """Return what names a field's model in saved views; earlier versions used the field's own name."""
     return str(dataset.info[_MARK].get(field, {}).get("views", field))
 
 

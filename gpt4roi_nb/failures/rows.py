@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "image", "width", "height", "question", "answer", "target", "correct", "boxes", "region")
 MAX_NAME = 40
 HASH_LENGTH = 6
+ONE_WAY = ("region tokens", "not stated")  # ways that a model's name does without
 
 
 class ResultLike(Protocol):
@@ -87,7 +88,9 @@ def _is_missing(value: Any) -> bool:
 
 
 def field_of(result: ResultLike) -> str:
-    """Return the name of the field for the predictions of a result's checkpoint: letters, digits and underscores.
+    """Return the name of the field for the predictions of a result's model: letters, digits and underscores.
+
+    It has the model's name, the way in which boxes were presented to it, and the beginning of the hash of its weights.
 
     Args:
         result: a `Result`.
@@ -100,9 +103,17 @@ def field_of(result: ResultLike) -> str:
     >>> field_of(evaluate("vcr", GPT4RoI.from_pretrained(), world, progress=False))  # ends in a hash of the weights
     'predictions_demo_...'
     """
-    name = re.sub(r"[^a-z0-9]+", "_", Path(result.card.checkpoint_name).name.lower()).strip("_")
+    name, _, way = (re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") for part in model_name(result).partition(" ("))
     # Names repeat ("checkpoint-500"); the hash of the weights does not.
-    return f"predictions_{name[:MAX_NAME]}_{result.card.checkpoint[:HASH_LENGTH]}"
+    parts = ("predictions", name[:MAX_NAME], way[:MAX_NAME], result.card.checkpoint[:HASH_LENGTH])
+    return "_".join(filter(None, parts))
+
+
+def model_name(result: ResultLike) -> str:
+    """Return the name of a result's model; where boxes can be presented to it in several ways, with that way."""
+    card = result.card
+    name = Path(card.checkpoint_name).name
+    return name if card.way in ONE_WAY else f"{name} ({card.shown})"
 
 
 def fingerprint(rows: list[dict[str, Any]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.failures.error_kinds import WRONG_REGION
@@ -23,9 +22,8 @@ def view_name(whose: str, title: str) -> str:
     return f"{whose}: {title}"
 
 
-def label_for(checkpoint_name: str, field: str, taken: Iterable[str]) -> str:
-    """Return the prefix of a field's saved views: the checkpoint's name or, if that is taken, the field's."""
-    name = Path(checkpoint_name).name
+def label_for(name: str, field: str, taken: Iterable[str]) -> str:
+    """Return the prefix of a field's saved views: the model's name or, if that is taken, the field's."""
     return field.removeprefix("predictions_") if _slug(name) in map(_slug, taken) else name
 
 
