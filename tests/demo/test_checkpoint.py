@@ -8,12 +8,14 @@ import torch
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT
-from gpt4roi_nb.data.scenes.questions import ONE_REGION, compound, is_right
+from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question, ask, compound, is_right
 from gpt4roi_nb.data.scenes.scene import scenes
-from gpt4roi_nb.demo.check import measure, model_answerer
-from gpt4roi_nb.demo.check.bars import NEWCOMER_BARS_HELD, missed
+from gpt4roi_nb.demo.check.answerer import model_answerer
+from gpt4roi_nb.demo.check.bars import missed
 from gpt4roi_nb.demo.check.examine import examine
+from gpt4roi_nb.demo.check.queries import query_of
 from gpt4roi_nb.demo.recipe.curriculum import draw_conversation
+from gpt4roi_nb.widgets.examples import GOOD_OF_IMAGE, GOOD_OF_ONE, GOOD_OF_TWO
 
 MEGABYTE = 1_000_000
 SCENES = 300
@@ -48,11 +50,7 @@ def test_all_its_weights_are_finite(gpt4roi):
 @pytest.mark.slow
 def test_it_holds_its_bars_on_fresh_scenes(gpt4roi):
     """On scenes of another seed than the record's: nothing was chosen on these."""
-    if NEWCOMER_BARS_HELD:
-        figures = examine(gpt4roi, SCENES, seed=2024)
-    else:
-        figures = measure(model_answerer(gpt4roi), SCENES, seed=2024, newcomer=False)
-    assert missed(figures) == []
+    assert missed(examine(gpt4roi, SCENES, seed=2024)) == []
 
 
 def test_it_answers_a_question_in_two_parts_about_two_regions(gpt4roi):
@@ -82,3 +80,26 @@ def test_a_conversation_of_three_turns_does_not_lead_it_astray(gpt4roi):
             right.append(is_right(talk.last, answer.text))
 
     assert np.mean(right) >= 0.75
+
+
+@pytest.mark.slow
+def test_it_answers_the_questions_well_that_the_chat_suggests_first(gpt4roi):
+    """As the scene's own questions of the same words are judged."""
+    suggested = {text.format(a="<region1>", b="<region2>") for text in (*GOOD_OF_IMAGE, *GOOD_OF_ONE, *GOOD_OF_TWO)}
+    kinds = ("phrase", "category", "colour", "material", "size", "same", "left_right", "count")
+    rng = np.random.default_rng(0)
+    answer = model_answerer(gpt4roi)
+    right: dict[str, list[bool]] = {text: [] for text in suggested}
+    for scene in scenes(33, 60):
+        drawn: dict[str, Question] = {}
+        for _ in range(60):
+            for question in (*(ask(scene, kind, rng) for kind in kinds), compound(scene, rng)):
+                if question is not None and question.text in suggested:
+                    drawn[question.text] = question
+        questions = list(drawn.values())
+        answers = answer([(scene, query_of(question)) for question in questions])
+        for question, text in zip(questions, answers, strict=True):
+            right[question.text].append(is_right(question, text))
+
+    assert all(len(verdicts) >= 20 for verdicts in right.values())
+    assert {text: np.mean(verdicts) for text, verdicts in right.items() if np.mean(verdicts) < 0.9} == {}

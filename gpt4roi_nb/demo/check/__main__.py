@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(figures))
         return
     print(table(figures))
-    for line in missed(figures, newcomer=True):
+    for line in missed(figures, reached={}):
         print(f"below its bar: {line}")
 
 

@@ -26,14 +26,13 @@ Figures = dict[str, dict[str, float]]
 Verdicts = dict[str, dict[str, list[bool]]]
 
 
-def measure(answer: Answerer, count: int, seed: int, *, newcomer: bool = True) -> Figures:
+def measure(answer: Answerer, count: int, seed: int) -> Figures:
     """Measure how many answers about `count` fresh scenes are right, by kind of question.
 
     Args:
         answer: answers questions about scenes, such as `model_answerer(gpt4roi)`.
         count: number of scenes.
         seed: decides scenes and questions.
-        newcomer: also ask the open kinds, in unseen wordings and with slips; without it, their columns are empty.
 
     Returns:
         "accuracy": share of right answers; "qa" and "qar" are multiple choice in VCR's form, `JOINT` is both at once.
@@ -54,16 +53,15 @@ def measure(answer: Answerer, count: int, seed: int, *, newcomer: bool = True) -
         ValueError: the seed belongs to the scenes of training.
     """
     check_seed(seed)
-    return measure_on(
-        answer, tqdm(scenes(seed, count), total=count, unit="scene", leave=False, disable=None), seed, newcomer
-    )
+    drawn = tqdm(scenes(seed, count), total=count, unit="scene", leave=False, disable=None)
+    return measure_on(answer, drawn, seed)
 
 
-def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int, newcomer: bool = True) -> Figures:
+def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
     """As `measure`, on these scenes; `seed` decides the questions."""
     found: Verdicts = defaultdict(lambda: defaultdict(list))
     numbered = enumerate(drawn)
-    while group := [draw(scene, seed, index, newcomer) for index, scene in islice(numbered, TOGETHER)]:
+    while group := [draw(scene, seed, index) for index, scene in islice(numbered, TOGETHER)]:
         asked = [(one.scene, query) for one in group for queries in one.queries.values() for query in queries]
         answers = iter(answer(asked))
         said = [{name: [next(answers) for _ in queries] for name, queries in one.queries.items()} for one in group]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, NOTHING, ask
-from gpt4roi_nb.data.scenes.questions import KINDS, ONE_REGION, TWO_REGIONS, Question, compound, followup, is_right
+from gpt4roi_nb.data.scenes.questions import ONE_REGION, TWO_REGIONS, Question, compound, followup, is_right
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.data.scenes.unknown import UNKNOWN
@@ -54,12 +54,10 @@ class Drawn(NamedTuple):
     conversations: list[list[Question]]
 
 
-def draw_questions(
-    scene: Scene, rng: np.random.Generator, *, kinds: Sequence[str] = ALL_KINDS, held_out: bool = False
-) -> list[Question]:
+def draw_questions(scene: Scene, rng: np.random.Generator, *, held_out: bool = False) -> list[Question]:
     """Draw questions of every kind that the scene allows, in wordings of training or in held-out ones."""
     drawn: list[Question | None] = []
-    for kind in kinds:
+    for kind in ALL_KINDS:
         number = ONE_REGION_QUESTIONS if kind in ONE_REGION and not held_out else 1
         drawn += [ask(scene, kind, rng, held_out=held_out) for _ in range(number)]
     drawn.append(compound(scene, rng, held_out=held_out))
@@ -76,10 +74,10 @@ def query_of(question: Question) -> Query:
     return Query(question, question.objects, boxes=np.array(question.boxes, np.float32) if question.boxes else None)
 
 
-def draw(scene: Scene, seed: int, index: int, newcomer: bool = True) -> Drawn:
-    """Draw all that is asked about scene `index`. newcomer: also the open kinds, unseen wordings and slips."""
+def draw(scene: Scene, seed: int, index: int) -> Drawn:
+    """Draw all that is asked about scene `index`."""
     rng = np.random.default_rng((seed, index))
-    questions = draw_questions(scene, rng, kinds=ALL_KINDS if newcomer else KINDS)
+    questions = draw_questions(scene, rng)
     number = len(scene.objects)
     shift = int(rng.integers(1, number))
     with_boxes = [question for question in questions if question.objects and question.kind != UNKNOWN]
@@ -93,10 +91,10 @@ def draw(scene: Scene, seed: int, index: int, newcomer: bool = True) -> Drawn:
         "jittered": [
             Query(question, question.objects, boxes=_jittered(scene, question.objects, rng)) for question in with_boxes
         ],
-        "unseen": [query_of(question) for question in draw_questions(scene, rng, held_out=True)] if newcomer else [],
+        "unseen": [query_of(question) for question in draw_questions(scene, rng, held_out=True)],
         "misspelt": [],
     }
-    if newcomer and index % MISSPELT_EVERY == 0:
+    if index % MISSPELT_EVERY == 0:
         queries["misspelt"] = [
             query_of(replace(question, text=slip(rng, casual(rng, question.text)))) for question in questions
         ]

@@ -25,13 +25,13 @@ TIMES = "times.json"
 # Share of the draws from each file of conversations, and from VCR's questions, which use the instruction texts.
 WEIGHTS = {
     "image": 0.2,
-    "regions": 0.26,
-    "relations": 0.1,
+    "regions": 0.16,
+    "relations": 0.08,
     "nothing": 0.02,
     "unknown": 0.04,
     "strangers": 0.05,
-    "talks": 0.24,
-    "benchmarks": 0.06,
+    "talks": 0.38,
+    "benchmarks": 0.04,
     "vcr": 0.03,
 }
 
