@@ -5,7 +5,6 @@
 """
 
 import math
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,6 +26,7 @@ from gpt4roi_nb.data.scenes.render import (
 )
 from gpt4roi_nb.data.scenes.shapes import ANGLES
 from gpt4roi_nb.data.scenes.sprites import LAMP_BEARINGS, Sprite, trace_sprite
+from gpt4roi_nb.data.scenes.workers import worker_processes
 
 CATEGORIES: tuple[str, ...] = tuple(ANGLES)
 COLOURS: tuple[str, ...] = tuple(ALBEDO)
@@ -312,6 +312,7 @@ def scenes(
 
     Raises:
         ValueError: as `make_scene` does.
+        RuntimeError: a worker process ended before its work was done.
 
     Example:
         >>> from gpt4roi_nb.data.scenes import scenes
@@ -322,6 +323,5 @@ def scenes(
     if workers < 1:
         yield from map(_make, jobs)
         return
-    # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_make, jobs, chunksize=8)
+    with worker_processes(workers) as pool:
+        yield from pool.map(_make, jobs, chunksize=8)

@@ -50,6 +50,18 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
+def test_a_script_that_every_worker_would_run_again_ends_with_words(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from gpt4roi_nb.data.scenes.formats.write import write_world\n"
+        f"write_world({str(tmp_path / 'world')!r}, 2, size=64, workers=1, progress=False)\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1
+    assert "if __name__ == '__main__':" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_every_annotation_file_is_there_and_counted(world: Path, read: Any) -> None:
     summary = read("world.json")
     assert (summary["seed"], summary["images"]) == (7, 40)

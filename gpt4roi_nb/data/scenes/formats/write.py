@@ -7,7 +7,6 @@ for the same world continues an interrupted one: what each shard of images added
 import functools
 import json
 import math
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -49,6 +48,7 @@ from gpt4roi_nb.data.scenes.render import CANVAS, PIXELS_PER_UNIT
 from gpt4roi_nb.data.scenes.scene import SCALES, make_scene, scene_seed
 from gpt4roi_nb.data.scenes.shapes import ANGLES
 from gpt4roi_nb.data.scenes.sprites import Traces, keep, traces
+from gpt4roi_nb.data.scenes.workers import worker_processes
 from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
 
 FORMATS = (
@@ -174,14 +174,13 @@ def _written(shards: list[Shard], workers: int) -> Generator[Shard, None, None]:
             _write_shard(shard)
             yield shard
         return
-    # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
-    with tempfile.TemporaryDirectory() as own, multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with tempfile.TemporaryDirectory() as own, worker_processes(workers) as pool:
         traced = None
         if len(shards) >= MANY:
             traced = Path(own) / "traced"
             solids = [(shape, k, shards[0].size) for shape, angles in ANGLES.items() for k in range(len(angles))]
-            traced.write_bytes(pickle.dumps(list(pool.imap_unordered(_traced, solids))))
-        for shard, _ in zip(shards, pool.imap(functools.partial(_write_shard, traced=traced), shards), strict=True):
+            traced.write_bytes(pickle.dumps(list(pool.map(_traced, solids))))
+        for shard, _ in zip(shards, pool.map(functools.partial(_write_shard, traced=traced), shards), strict=True):
             yield shard
 
 
@@ -258,6 +257,7 @@ def write_world(
         FileExistsError: the folder exists; or its part is being written by another run, or belongs to another world.
         OSError: too little free disk; checked before anything is written.
         ValueError: an argument is out of range.
+        RuntimeError: a worker process ended before its work was done.
     """
     if images < 2:
         raise ValueError(f"images must be at least 2, one for validation and one for training; got {images}")

@@ -1,0 +1,28 @@
+"""Processes that draw scenes beside one another."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+
+@contextmanager
+def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Start `count` processes, and end them with the block.
+
+    Raises:
+        RuntimeError: one of them ended before its work was done.
+    """
+    # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
+    try:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process ended before its work was done: it was killed (for its memory?), or the script that "
+            "starts it lacks `if __name__ == '__main__':`, without which each process would run the whole script again; "
+            "add that line, or use workers=0"
+        ) from error
