@@ -8,8 +8,8 @@ function render({ model, el }) {
   const hint = node("p", {
     className: "hint",
     textContent:
-      "FiftyOne may first show a notice that covers everything: close it with its ×. On a narrow page some buttons, "
-      + "including the patches button, are behind the arrow at the end of its toolbar.",
+      "FiftyOne may first show a notice about its paid version, which takes every click: press Dismiss there. On a "
+      + "narrow page some buttons, including the patches button, are behind the arrow at the end of its toolbar.",
   });
   const root = node("div", { className: "gpt4roi-app" }, head, hint, frame);
 
@@ -27,7 +27,12 @@ function render({ model, el }) {
     }
   };
   show();
-  return mount(model, el, root, [["change:url", show], ["change:height", show]]);
+  const unmount = mount(model, el, root, [["change:url", show], ["change:height", show]]);
+  const unwatch = watchKernel(model, () => (root.hidden = true)); // the App's server ends with its kernel
+  return () => {
+    unwatch();
+    unmount();
+  };
 }
 
 export default { render };

@@ -52,6 +52,11 @@ class Maps:
     on_sinks: Floats
     totals: Floats
 
+    def token(self, index: int) -> Maps:
+        """Only the token with this index; the arrays keep their axes."""
+        place = slice(index, index + 1)
+        return Maps(self.maps[place], self.mass[place], self.on_sinks[place], self.totals[place])
+
 
 class AttentionData:
     """The content of one `Attention` for the browser.
@@ -114,9 +119,16 @@ class AttentionData:
         count = len(self.attention.tokens)
         return np.stack([_numpy(self.attention.to_image(token, layer, head)) for token in range(count)])
 
+    def one(self, token: int, layer: int | None, head: int | None) -> Maps:
+        """The attention of one token, in one layer and head; None is the mean."""
+        row = _numpy(self.attention.row(token, layer, head))[None]
+        return self._with_answer(row)
+
     def rollout(self) -> Maps:
         """Attention rolled out through all layers, for every token. What a row lacks to 1 went to the answer so far."""
-        rows = _numpy(self.attention.rollout())
+        return self._with_answer(_numpy(self.attention.rollout()))
+
+    def _with_answer(self, rows: Floats) -> Maps:
         maps = self._maps(rows, np.ones(len(rows), np.float32))
         maps.mass[:, -1] += np.clip(1 - rows.sum(-1), 0, 1)
         return maps

@@ -1,5 +1,7 @@
 // The attention inspector: controls on top, one or two sides below. Results from the kernel are kept in the page.
 
+const METHOD_SENT = "raw"; // the maps that come without being requested
+
 function makeSide(model, side, data, table, talk) {
   const url = URL.createObjectURL(new Blob([data.image]));
   const stage = makeStage(url, data.size);
@@ -171,6 +173,7 @@ function render({ model, el }) {
   const failed = new Map(); // such a request → why
   const tested = {}; // side of an answer → the test that was requested last
   let hovered = null; // {side, token}
+  let lost = false; // whether the kernel is gone
 
   const talk = {
     set: (changes) => {
@@ -219,6 +222,10 @@ function render({ model, el }) {
   const answerOf = (side) => Math.min(side, answers.length - 1);
   const askFor = (side, wanted) => {
     const request = mapRequest(answerOf(side), wanted);
+    if (lost) {
+      if (!dataOf(side).look(wanted)) failed.set(request, "This map had not been computed when the kernel was restarted.");
+      return;
+    }
     if (!awaited && !failed.has(request) && !dataOf(side).look(wanted)) {
       awaited = request;
       model.send(JSON.parse(request));
@@ -262,12 +269,21 @@ function render({ model, el }) {
     ...names.map((name) => [`change:${name}`, showAll]),
     ...Object.entries(wordListeners), ["change:problem", stopWaiting], ["msg:custom", receive],
   ]);
+  // What has come stays to be looked at and saved; the kernel computes no more.
+  const unwatch = tellLost(model, root, "[data-choice='how']", () => {
+    lost = true;
+    for (const kind of controls.querySelectorAll("[data-choice='method'] option")) {
+      kind.disabled = ![METHOD_SENT, model.get("method")].includes(kind.value);
+    }
+    showAll();
+  });
   talk.setOpacity(opacity());
   showAll();
   root.dataset.ready = "true";
   const leave = arrive(root, "Where the answer looked");
   return () => {
     leave();
+    unwatch();
     unmount();
     sides.forEach(({ end }) => end());
   };

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,18 +12,23 @@ import traitlets
 from gpt4roi_nb import Answer
 from gpt4roi_nb.capture import Attention
 from gpt4roi_nb.capture.ablation import ABLATIONS, How
+from gpt4roi_nb.session.references import readable
+from gpt4roi_nb.widgets.attention_copy import KINDS, add_map
 from gpt4roi_nb.widgets.attention_data import METHODS, AttentionData, Maps
 from gpt4roi_nb.widgets.colormaps import SHARES, color_table
 from gpt4roi_nb.widgets.errors import in_words
-from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.esm import module, style
+from gpt4roi_nb.widgets.static_copy import StaticCopy
+from gpt4roi_nb.widgets.static_page import StaticPage
 from gpt4roi_nb.widgets.wire import float32_bytes
 from gpt4roi_nb.widgets.worker import Worker, WorkingView, problems_shown
 
-_HERE = Path(__file__).parent
 MEAN = -1  # as the number of a layer or head: the mean over all of them
 SCALES = ("absolute", "relative")
 # Each costs a forward pass; with more regions, ablations are computed on request.
 ABLATIONS_AT_OPENING = 4
+# Traits on which the copy for a saved notebook depends.
+_COPIED = ("token", "second", "compare", "layer", "head", "method", "hide_sinks", "how", "ablations")
 
 
 class AttentionView(WorkingView):
@@ -43,7 +47,7 @@ class AttentionView(WorkingView):
     """
 
     _esm = module("map_canvas.js", "attention_parts.js", "attention_inspector.js")
-    _css = _HERE / "attention_inspector.css"
+    _css = style("attention_inspector.css")
 
     answers: traitlets.List[Any] = traitlets.List().tag(sync=True)
     colors = traitlets.Bytes().tag(sync=True)
@@ -65,7 +69,8 @@ class AttentionInspector:
     """Where an answer looks. Show it as the last line of a cell, and hover over the answer's tokens.
 
     Each map comes with its share of the whole attention, the sinks, and the ablation that tests it. The attention is
-    recorded immediately; the tests are computed in the background, and shown when they are ready.
+    recorded immediately; the tests are computed in the background, and shown when they are ready. A saved notebook
+    contains what was shown last as HTML, readable without a kernel.
 
     Args:
         answer: an `Answer`, or an `Attention`, for example from a file, which cannot be tested by ablation.
@@ -105,6 +110,8 @@ class AttentionInspector:
         )
         self.view.span = "region1" if "region1" in self._data[0].spans else "image"
         self._worker = Worker(self.view)
+        self._copy = StaticCopy("gpt4roi-attention", self._to_read)
+        self._computed: dict[tuple[int, str, int], Maps] = {}  # maps that were computed, by side, method and token
         self._undecided: set[str] = set()  # the sides whose token nobody has chosen yet
         self.show(token or 0)
         for side in range(len(self._sources)):
@@ -114,9 +121,10 @@ class AttentionInspector:
         self.view.observe(lambda change: self._undecided.discard(change["name"]), ["token", "second"])
         self._worker.submit("", lambda: None, lambda _: self._decide())
         self.view.on_msg(self._on_message)
+        self.view.observe(lambda change: self._copy_soon(), _COPIED)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.view._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        self._copy.show(self.view, "An AttentionInspector")
 
     @property
     def attentions(self) -> list[Attention]:
@@ -177,6 +185,7 @@ class AttentionInspector:
 
     def close(self) -> None:
         """Remove the inspector from the page; results of running computations are discarded."""
+        self._copy.close()
         self._worker.close()
         self.view.close()
 
@@ -205,9 +214,17 @@ class AttentionInspector:
         self._worker.submit(
             f"Computing the {wanted['method']}…",
             data.rollout if rollout else partial(data.relevancy, int(wanted["token"])),
-            lambda maps: self.view.send({**wanted, **_shares(maps)}, [float32_bytes(maps.maps)]),
+            lambda maps: self._keep_maps(wanted, maps),
             failed=lambda error: self.view.send({**wanted, "type": "failed", "problem": in_words(error)}),
         )
+
+    def _keep_maps(self, wanted: dict[str, Any], maps: Maps) -> None:
+        """Send maps to the browser, and keep them for the copy."""
+        self.view.send({**wanted, **_shares(maps)}, [float32_bytes(maps.maps)])
+        for place in range(len(maps.maps)):
+            token = place if wanted["method"] == "rollout" else int(wanted["token"])
+            self._computed[int(wanted["side"]), wanted["method"], token] = maps.token(place)
+        self._copy_soon()
 
     def _ablate(self, side: int, how: str, *, generate: bool, topic: str = "") -> None:
         """Test every region of an answer, unless that was done before. generate: also get the model's new answer."""
@@ -237,7 +254,7 @@ class AttentionInspector:
             change=[round(float(value), 4) for value in ablation.change],
             verdicts=[ablation.verdict(token) for token in range(len(ablation.tokens))],
             generated=generate,
-            said=ablation.answer if generate else "",
+            said=readable(ablation.answer or ""),
         )
 
     def _tests(self) -> dict[tuple[int, str, int], dict[str, Any]]:
@@ -252,6 +269,34 @@ class AttentionInspector:
     def _keep_failure(self, key: tuple[int, str, int], error: Exception) -> None:
         """Show the reason beside the map, which stays usable."""
         self._keep(_test(key, problem=in_words(error)))
+
+    # --------------------------------------------------------------------------------------- a saved notebook
+
+    def _copy_soon(self) -> None:
+        view = self.view
+        state = [getattr(view, name) for name in _COPIED if name != "ablations"]
+        tests = [(entry["side"], entry["how"], entry["region"], entry["generated"]) for entry in view.ablations]
+        self._copy.changed((*state, *tests, len(self._computed)))
+
+    def _to_read(self) -> tuple[str, str]:
+        """What is shown now, as HTML and as text; plain attention if the chosen map has not been computed."""
+        view, page = self.view, StaticPage()
+        layer, head = (None if number == MEAN else number for number in (view.layer, view.head))
+        numbers = {"layer": layer, "head": head}.items()
+        axes = [f"mean of the {name}s" if number is None else f"{name} {number}" for name, number in numbers]
+        attention = f"Attention, {', '.join(axes)}"
+        for token, side in ((view.token, 0), (view.second, len(self._data) - 1))[: 1 + view.compare]:
+            maps = self._computed.get((side, view.method, token)) if view.method != METHODS[0] else None
+            add_map(
+                page,
+                self._data[side],
+                token,
+                self._data[side].one(token, layer, head) if maps is None else maps,
+                kind=attention if maps is None else KINDS[view.method],
+                hide_sinks=view.hide_sinks,
+                tests=[entry for entry in view.ablations if (entry["side"], entry["how"]) == (side, view.how)],
+            )
+        return page.both()
 
     def _decide(self) -> None:
         """Show the tokens that lose most without one of the regions, on sides where nobody chose one."""

@@ -291,7 +291,7 @@ function makeHelpers(model, { insert, fill }) {
 
 // --------------------------------------------------------------------------------------------------- all of it
 
-const LOST = "The kernel was restarted: run this cell again, after those above it. The conversation stays readable until then.";
+const LOST_CHAT = `${LOST} The conversation stays readable until then.`;
 
 /** Says that nothing here can work any more, and disables it, including the image and an open inspector. */
 function showLost(root, words, kept, lock) {
@@ -314,7 +314,7 @@ function render({ model, el }) {
   const [chips, examples, helperListeners] = makeHelpers(model, question);
   const [problem, status, wordListeners] = makeWords(model);
   const [tools, toolListeners] = makeTools(model);
-  const lost = node("div", { className: "gone", role: "alert", hidden: true, textContent: LOST });
+  const lost = node("div", { className: "gpt4roi-gone", role: "alert", hidden: true, textContent: LOST_CHAT });
   const about = node("footer", { textContent: model.get("about") });
   const root = node(
     "div",

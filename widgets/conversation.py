@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from gpt4roi_nb import Turn
-from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.esm import module, style
 from gpt4roi_nb.widgets.worker import WorkingView
 
-_HERE = Path(__file__).parent
 MAX_NEW_TOKENS = 256
 
 
@@ -40,7 +38,7 @@ class Conversation(WorkingView):
     """
 
     _esm = module("conversation_tools.js", "told.js", "conversation.js")
-    _css = _HERE / "conversation.css"
+    _css = style("conversation.css")
 
     turns: traitlets.List[Any] = traitlets.List().tag(sync=True)
     pending = traitlets.Unicode().tag(sync=True)

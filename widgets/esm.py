@@ -1,4 +1,4 @@
-"""The ES modules of the widgets: anywidget takes modules of one file only, so shared code is put in front of each."""
+"""The ES modules and style sheets of the widgets: anywidget takes one file of each, so shared parts go in front."""
 
 from __future__ import annotations
 
@@ -9,4 +9,13 @@ _HERE = Path(__file__).parent
 
 def module(*files: str) -> str:
     """Concatenate `page.js` and several files of this folder to one ES module."""
-    return "\n".join((_HERE / name).read_text() for name in ("page.js", *files))
+    return _joined("page.js", *files)
+
+
+def style(*files: str) -> str:
+    """Concatenate `page.css` and several files of this folder to one style sheet."""
+    return _joined("page.css", *files)
+
+
+def _joined(*files: str) -> str:
+    return "\n".join((_HERE / name).read_text() for name in files)

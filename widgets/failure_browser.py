@@ -23,6 +23,8 @@ from gpt4roi_nb.widgets.failure_card import card, summary
 from gpt4roi_nb.widgets.failure_panel import AppFrame, FailurePanel
 from gpt4roi_nb.widgets.region_chat import RegionChat
 from gpt4roi_nb.widgets.roi_inspector import RoIInspector
+from gpt4roi_nb.widgets.static_copy import StaticCopy
+from gpt4roi_nb.widgets.static_page import StaticPage
 from gpt4roi_nb.widgets.worker import Worker, problems_shown
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class FailureBrowser:
     A click on a bar filters, and the App shows the filtered predictions. "Load selection" loads the App's selection, or
     without one the filtered failures, into a `RegionChat`: same image, same boxes, and the question in its line.
     Findings can be saved as tags. Everything works from Python as well: `where`, `open_app`, `load_selection`, `load`,
-    `show`, `ask`, `inspect`, `tag`, `tags`. The counts, `load` and the conversation work without MongoDB.
+    `show`, `ask`, `inspect`, `tag`, `tags`. The counts, `load` and the conversation work without MongoDB. A saved
+    notebook contains the counts and the loaded prediction as HTML, readable without a kernel.
 
     - `result`; `table`: its filtered predictions, with `error_kind`; `loaded`: ids of the loaded ones; `current`: the
       one that is shown, or None.
@@ -98,11 +101,13 @@ class FailureBrowser:
         self.widget = VBox([self.panel, self.frame, self._talk])
         self.widget.add_class("gpt4roi-browser")
         self._worker = Worker(self.panel)
+        self._copy = StaticCopy("gpt4roi-browser", self._to_read)
+        self.panel.observe(lambda change: self._copy.changed(self._counted()), ["charts", "loaded", "current"])
         self.panel.on_msg(self._on_message)
         self._count()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.widget._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        self._copy.show(self.widget, "A FailureBrowser")
 
     # ------------------------------------------------------------------------------------------------ the counts
 
@@ -383,11 +388,33 @@ class FailureBrowser:
 
     def close(self) -> None:
         """Stop the App and remove the widget from the page."""
+        self._copy.close()
         self._worker.close()
         self.close_app()
         if self.chat is not None:
             self.chat.close()
         self.widget.close()
+
+    # ---------------------------------------------------------------------------------------- a saved notebook
+
+    def _counted(self) -> tuple[str, ...]:
+        """What the copy for a saved notebook depends on."""
+        return str(self.panel.charts), str(self.panel.loaded), str(self.panel.current)
+
+    def _to_read(self) -> tuple[str, str]:
+        """The counts and the loaded prediction, as HTML and as text."""
+        panel, page = self.panel, StaticPage()
+        page.heading(panel.title)
+        page.say(panel.summary)
+        for chart in panel.charts:
+            page.heading(chart["title"])
+            page.table((bar["value"], f"{bar['wrong']} of {bar['total']} wrong") for bar in chart["bars"])
+        if 0 <= panel.current < len(panel.loaded):
+            one = panel.loaded[panel.current]
+            page.heading(f"{panel.current + 1} of {len(panel.loaded)} loaded")
+            told = {"asked": one["question"], "expected": one["target"], "answered": one["answer"] or "(nothing)"}
+            page.table([*told.items(), ("details", f"{one['verdict']} · {one['facts']}")])
+        return page.both()
 
     # ---------------------------------------------------------------------------------------- from the browser
 

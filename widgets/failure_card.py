@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpt4roi_nb.session.references import readable
+
 
 def card(row: dict[str, Any]) -> dict[str, Any]:
     """Make the panel's card for a prediction. row: see `gpt4roi_nb.failures.rows.rows_of`."""
     return {
         "id": row["id"],
-        "question": row["question"],
-        "answer": row["answer"] or "",
-        "target": row["target"] or "",
+        "question": readable(row["question"]),
+        "answer": readable(row["answer"] or ""),
+        "target": readable(row["target"] or ""),
         "wrong": row["correct"] is False,
         "verdict": row["error_kind"],
         "facts": " · ".join(_facts(row)),

@@ -117,9 +117,11 @@ function makeCard(model) {
       ...row("details", [one.verdict, one.facts].filter(Boolean).join(" · ")),
     );
     inspectors.replaceChildren(
-      ...model
-        .get("inspectors")
-        .map(({ name, title }) => button(`inspect-${name}`, title, title, () => model.send({ type: "inspect", name }))),
+      ...model.get("inspectors").map(({ name, title }) => {
+        const look = button(`inspect-${name}`, title, title, () => model.send({ type: "inspect", name }));
+        look.disabled = busy;
+        return look;
+      }),
     );
   };
   show();
@@ -151,7 +153,12 @@ function render({ model, el }) {
     { "change:title": showTitle, "change:summary": showTitle },
     chartListeners, toolbarListeners, cardListeners, wordListeners,
   ].flatMap(Object.entries);
-  return mount(model, el, root, listeners);
+  const unmount = mount(model, el, root, listeners);
+  const unwatch = tellLost(model, root, "button, input");
+  return () => {
+    unwatch();
+    unmount();
+  };
 }
 
 export default { render };

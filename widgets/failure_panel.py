@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
-from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.esm import module, style
 from gpt4roi_nb.widgets.worker import WorkingView
-
-_HERE = Path(__file__).parent
 
 
 class FailurePanel(WorkingView):
@@ -30,7 +27,7 @@ class FailurePanel(WorkingView):
     """
 
     _esm = module("failure_panel.js")
-    _css = _HERE / "failure_panel.css"
+    _css = style("failure_panel.css")
 
     title = traitlets.Unicode().tag(sync=True)
     summary = traitlets.Unicode().tag(sync=True)
@@ -47,7 +44,7 @@ class AppFrame(anywidget.AnyWidget):
     """A frame in the notebook that shows the page at `url`; hidden if that is "". height: in pixels."""
 
     _esm = module("app_frame.js")
-    _css = _HERE / "failure_panel.css"
+    _css = style("failure_panel.css")
 
     url = traitlets.Unicode().tag(sync=True)
     height = traitlets.Int(640).tag(sync=True)

@@ -20,7 +20,9 @@ function makeWords(model) {
   const show = () => {
     problem.hidden = !model.get("problem");
     problem.textContent = model.get("problem");
-    const words = model.get("busy") || model.get("notice");
+    // What a click asked to open does not come, and what a cell opens later must not scroll the page.
+    if (model.get("problem")) widgetsAround(problem).forEach((widget) => delete widget.dataset.opening);
+    const words = [model.get("busy"), model.get("notice")].filter(Boolean).join(" ");
     status.hidden = !words;
     status.textContent = words;
     status.classList.toggle("busy", Boolean(model.get("busy")));
@@ -75,6 +77,26 @@ function watchKernel(model, lost) {
     kernel?.disposed?.disconnect(lost);
     model.off("comm_live_update", lost);
   };
+}
+
+const LOST = "The kernel was restarted: run this cell again, after those above it.";
+
+/**
+ * Says at the top of a widget's page when its kernel is gone, and disables there what needs one.
+ *
+ * needing: selector of fields and buttons. Inside a chat nothing is said: the chat speaks for all that it contains.
+ * then: called at that moment; may return more to say. Returns a function that ends the watch.
+ */
+function tellLost(model, root, needing, then = () => "") {
+  const words = node("div", { className: "gpt4roi-gone", role: "alert", hidden: true });
+  root.prepend(words);
+  return watchKernel(model, () => {
+    if (!words.hidden || root.closest(".gpt4roi-chat")) return;
+    words.hidden = false;
+    for (const part of root.querySelectorAll(needing)) part.disabled = true;
+    for (const status of root.querySelectorAll(".status")) status.hidden = true; // of work that will not end
+    words.textContent = [LOST, then()].filter(Boolean).join(" ");
+  });
 }
 
 /** How a region is called on the image and in the conversation: its number, and the name that the user gave. */

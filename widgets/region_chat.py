@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from IPython.display import display
 from ipywidgets import HBox, VBox, Widget
 from numpy.typing import ArrayLike
 
@@ -42,6 +41,7 @@ from gpt4roi_nb.widgets.worker import Worker, problems_shown
 UPDATES_PER_SECOND = 20
 _OPENING = "Looking at the image…"
 _RENDERING = "Rendering scenes…"
+_INSPECT = "inspect"  # topic of the worker's jobs
 _SAVED_AS = "conversation"  # name of the files that the browser's buttons make
 _MIME = {"md": "text/markdown", "html": "text/html"}
 
@@ -119,9 +119,7 @@ class RegionChat:
         after_each_cell(self._follow_cell)
 
     def _ipython_display_(self) -> None:
-        bundle = self.widget._repr_mimebundle_()
-        display({**bundle, "text/plain": "A RegionChat; run this cell again to continue."}, raw=True)
-        self._copy.show()
+        self._copy.show(self.widget, "A RegionChat")
 
     # ------------------------------------------------------------------------------------------- from Python
 
@@ -341,6 +339,8 @@ class RegionChat:
             talk.problem = in_words(outcome, expected=False)
         elif outcome is None:
             talk.notice = "Stopped before the first word; the question is back in its line."
+        else:
+            self._warned = ()  # the next question must not overlook the same regions silently
         if len(self._session.history) == before:
             talk.put_back(question)
         self.refresh()
@@ -369,7 +369,7 @@ class RegionChat:
             self._at_once(self.new_conversation)
         elif kind == "inspect":
             turn = int(content["turn"])
-            self._in_background("Looking inside the answer…", lambda: self.inspect_answer(turn))
+            self._look_inside("Looking inside the answer…", lambda: self.inspect_answer(turn))
         elif kind == "told":
             self._at_once(lambda: self._tell(int(content["turn"])))
         elif kind == "export":
@@ -398,7 +398,13 @@ class RegionChat:
             self.picker.problem = why_unreadable(str(content["name"]), bytes(buffers[0]))
 
     def _on_inspect_region(self, number: int) -> None:
-        self._in_background("Looking inside the region…", lambda: self.inspect_region(number))
+        self._look_inside("Looking inside the region…", lambda: self.inspect_region(number))
+
+    def _look_inside(self, words: str, action: Callable[[], object]) -> None:
+        """Open an inspector; while something else runs, once that is done. Only the last of several clicks counts."""
+        with self._worker.lock:
+            self._worker.drop(_INSPECT)
+            self._in_background(words, action, waits=True, topic=_INSPECT)
 
     def _at_once(self, action: Callable[[], object]) -> None:
         """Run a quick action; failures are shown as messages."""
@@ -406,16 +412,23 @@ class RegionChat:
         with problems_shown(self.conversation):
             action()
 
-    def _in_background(self, words: str, action: Callable[[], object], *, waits: bool = False) -> None:
+    def _in_background(self, words: str, action: Callable[[], object], *, waits: bool = False, topic: str = "") -> None:
         """Run an action in the worker, with a text about it; ignored while another one runs.
 
-        waits: instead of being ignored, run it afterwards, such as opening a file that was chosen while the first
-        scenes are rendered.
+        waits: instead of being ignored, say so and run it afterwards, such as opening a file that was chosen while the
+        first scenes are rendered. topic: of the job.
         """
+        talk = self.conversation
+
+        def act() -> None:
+            talk.notice = ""  # that it comes next
+            action()
+
         with self._worker.lock:
             if waits or not self._worker.working:
-                self.conversation.problem = self.conversation.notice = ""
-                self._worker.submit(words, action)
+                talk.problem = ""
+                talk.notice = f"{words.removesuffix('…')} comes next." if self._worker.working else ""
+                self._worker.submit(words, act, topic=topic)
 
     def _ask_typed(self, text: str) -> None:
         """Ask a typed question. On any error, or if the user should be told something first, it returns to its line."""
@@ -429,7 +442,7 @@ class RegionChat:
             self.conversation.put_back(text)
 
     def _overlooks(self, text: str) -> bool:
-        """Whether a question names none of the regions that were drawn since the last one; the user is told once."""
+        """Whether a question names none of the new regions; the user is told, and may ask it again."""
         new = self.canvas.book.new
         unnamed = tuple(region.key for region in new)
         named = self.canvas.book.mentions(spelled(text))

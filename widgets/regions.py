@@ -211,6 +211,6 @@ def unnamed_notice(numbers: Sequence[int]) -> str:
     else:
         drawn, it = f"regions {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}", "them"
     return (
-        f"You drew {drawn}, but the question does not name {it}. Insert {it} with the buttons below, or press Enter "
-        f"again to ask without {it}."
+        f"You drew {drawn}, but the question does not name {it}. Insert {it} with the buttons below, press Enter again "
+        f"to ask without {it}, or remove {it} with Clear."
     )

@@ -93,8 +93,9 @@ function render({ model, el }) {
   };
   // One request at a time, then the latest of those that came meanwhile: pointing is faster than the kernel.
   let last = "";
+  let lost = false; // whether the kernel is gone
   talk.hover = (place) => {
-    if (JSON.stringify(place) === last) return;
+    if (lost || JSON.stringify(place) === last) return;
     last = JSON.stringify(place);
     if (place === null) {
       next = null;
@@ -200,10 +201,18 @@ function render({ model, el }) {
   };
   const unmount = mount(model, el, root, [...listeners, ...Object.entries(wordListeners), ["msg:custom", receive]]);
   [drawRegions, drawImage, drawParts, drawAlike, drawControl, drawWords, drawBoxFrame].forEach((draw) => draw());
+  const unwatch = tellLost(model, root, "button, select", () => {
+    lost = true;
+    words.textContent = "";
+    const canvas = root.closest(".gpt4roi-roi-inspector")?.querySelector(".gpt4roi-canvas");
+    canvas?.classList.add("gpt4roi-lost");
+    if (canvas) canvas.inert = true;
+  });
   root.dataset.ready = "true";
   const leave = arrive(root, "What the region is made of");
   return () => {
     leave();
+    unwatch();
     unmount();
     URL.revokeObjectURL(url);
   };

@@ -13,11 +13,15 @@ from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.capture import RoIFeatures
 from gpt4roi_nb.capture.ablation import How
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
+from gpt4roi_nb.session.export import image_address
+from gpt4roi_nb.session.references import readable
 from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table
 from gpt4roi_nb.widgets.display_image import display_image
-from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.esm import module, style
 from gpt4roi_nb.widgets.region_canvas import ADDED_SHARE, RegionCanvas
 from gpt4roi_nb.widgets.roi_data import COLORINGS, bars, box_rows, image_rows, similarity_to_place
+from gpt4roi_nb.widgets.static_copy import StaticCopy
+from gpt4roi_nb.widgets.static_page import StaticPage
 from gpt4roi_nb.widgets.wire import float32_bytes, region_rows
 from gpt4roi_nb.widgets.worker import Worker, WorkingView, problems_shown
 
@@ -49,7 +53,7 @@ class RoIView(WorkingView):
     """
 
     _esm = module("map_canvas.js", "roi_inspector.js")
-    _css = module("attention_inspector.css", "roi_inspector.css")
+    _css = style("attention_inspector.css", "roi_inspector.css")
 
     image = traitlets.Bytes().tag(sync=True)
     size: traitlets.List[Any] = traitlets.List([1, 1]).tag(sync=True)
@@ -72,7 +76,8 @@ class RoIInspector:
     """What a region is made of. Show it as the last line of a cell; move the box, and everything follows.
 
     The features are computed in the background, and shown when they are ready; `features` waits for them. The session's
-    conversation does not change: boxes here are only for inspection.
+    conversation does not change: boxes here are only for inspection. A saved notebook contains the image with its boxes
+    and what is said about the region, as HTML, readable without a kernel; its maps need one.
 
     Args:
         session: a `RegionSession`.
@@ -116,6 +121,8 @@ class RoIInspector:
         self._shown: tuple[Any, ...] = ()  # what the shown maps of the image depend on
         self._controlled: Box | None = None  # the box that the model was asked about
         self._worker = Worker(self.view)
+        self._copy = StaticCopy("gpt4roi-roi-inspector", self._to_read)
+        self.view.observe(lambda change: self._copy.changed(self._said()), ["regions", "summary", "bars", "controls"])
         self._places: dict[int, Box] = {}  # of the regions when they were last seen, by key
         self.canvas = RegionCanvas()
         # An empty notice would show a chat's hint, to draw what one wants to ask about.
@@ -139,8 +146,8 @@ class RoIInspector:
         self.widget.add_class("gpt4roi-sides")
         self.widget.add_class("gpt4roi-roi-inspector")
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.widget._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        self._copy.show(self.widget, "A RoIInspector")
 
     @property
     def features(self) -> RoIFeatures | None:
@@ -172,6 +179,7 @@ class RoIInspector:
 
     def close(self) -> None:
         """Remove the inspector from the page; results of running computations are discarded."""
+        self._copy.close()
         self._worker.close()
         self.widget.close()
 
@@ -246,6 +254,31 @@ class RoIInspector:
             for name, value in traits.items():
                 setattr(self.view, name, value)
 
+    # --------------------------------------------------------------------------------------- a saved notebook
+
+    def _said(self) -> tuple[Any, ...]:
+        """What the copy for a saved notebook depends on."""
+        view = self.view
+        return tuple(map(str, (view.regions, view.summary, view.bars, view.similarity, view.controls)))
+
+    def _to_read(self) -> tuple[str, str]:
+        """The image with its boxes, and what is said about the chosen region, as HTML and as text."""
+        view, page = self.view, StaticPage()
+        page.image(
+            image_address(self.session.image, [region["box"] for region in view.regions]), "The image and its boxes"
+        )
+        page.say(view.summary)
+        page.heading("What the token is made of")
+        page.table((part["name"], f"{100 * part['share']:.1f} %") for part in view.bars)
+        if view.controls:
+            page.heading(view.question.replace("<region1>", f"region {view.region}"))
+            page.table((control["name"], control["said"]) for control in view.controls)
+        if len(view.similarity) > 1:
+            page.heading("How similar the regions’ tokens are")
+            known = zip(view.regions, view.similarity, strict=False)
+            page.table((f"region {region['number']}", f"cosine {value:.3f}") for region, value in known)
+        return page.both()
+
     # -------------------------------------------------------------------------------------- from the browser
 
     def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
@@ -264,22 +297,26 @@ class RoIInspector:
     def _control(self) -> None:
         """Ask the model about the region with its whole token, its position alone, and its features alone."""
         with self._worker.lock:
-            box = self.canvas.regions[self.view.region - 1].box
+            number = self.view.region
+            box = self.canvas.regions[number - 1].box
             self.view.problem, self.view.controls, self._controlled = "", [], box
             self._worker.drop(_CONTROL)
-            self._worker.submit("Asking the model…", lambda: self._ask(box), self._show_controls, topic=_CONTROL)
+            self._worker.submit(
+                "Asking the model…", lambda: self._ask(box, number), self._show_controls, topic=_CONTROL
+            )
 
-    def _ask(self, box: Box) -> list[dict[str, str | None]]:
-        """Ask the model, in the worker; stops early if the box moves."""
+    def _ask(self, box: Box, number: int) -> list[dict[str, str]]:
+        """Ask the model, in the worker; stops early if the box moves. number: of the region for the reader."""
         (answer,) = self.session.describe([box], self.view.question, progress=False)
-        said: list[dict[str, str | None]] = [{"name": "the whole region token", "said": answer.text}]
+        texts = {"the whole region token": answer.text}
         for how, name in CONTROLS.items():
             if self._controlled != box:
                 break
-            said.append({"name": name, "said": answer.ablate(region=1, how=how).answer})
-        return said
+            texts[name] = answer.ablate(region=1, how=how).answer or ""
+        # The model knows the region as region1.
+        return [{"name": name, "said": readable(text, {1: number})} for name, text in texts.items()]
 
-    def _show_controls(self, said: list[dict[str, str | None]]) -> None:
+    def _show_controls(self, said: list[dict[str, str]]) -> None:
         self.view.controls = said
 
 

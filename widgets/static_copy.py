@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from uuid import uuid4
 
 from IPython.display import display
+from ipywidgets import Widget
 
 DELAY = 0.3  # seconds: several changes in a row are copied once
 # Only one of the two outputs shows: the live view if it exists, else the copy, without "model not found" above it.
@@ -35,8 +36,12 @@ class StaticCopy:
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def show(self) -> None:
-        """Display the copy, below what the cell has displayed so far."""
+    def show(self, widget: Widget, name: str) -> None:
+        """Display a view and the copy below it. name: of the view, for front ends that show neither."""
+        bundle = widget._repr_mimebundle_()
+        if isinstance(bundle, tuple):  # anywidget's, with its metadata
+            bundle = bundle[0]
+        display({**bundle, "text/plain": f"{name}; run this cell again to continue."}, raw=True)
         self._shown = True
         display(self._bundle(), raw=True, display_id=self._id)
 

@@ -195,6 +195,12 @@ function render({ model, el }) {
     show();
   }
   el.append(root);
+  const unwatch = tellLost(model, root, "button", () => {
+    if (model.get("state") !== "running") return "";
+    root.dataset.state = "stopped";
+    badge.textContent = "ended";
+    return "The training ended with it; the same call of train continues from the last checkpoint.";
+  });
   let drawn = 0;
   const width = new ResizeObserver(() => {
     if (curves.clientWidth === drawn) return;
@@ -204,6 +210,7 @@ function render({ model, el }) {
   width.observe(curves);
   return () => {
     width.disconnect();
+    unwatch();
     for (const [names, show] of listeners) for (const name of names.split(" ")) model.off(name, show);
   };
 }

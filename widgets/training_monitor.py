@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -15,12 +15,14 @@ from gpt4roi_nb.draw import draw_regions, region_color
 from gpt4roi_nb.memory import in_words
 from gpt4roi_nb.train import Probes, TrainingRun
 from gpt4roi_nb.widgets.display_image import encode
-from gpt4roi_nb.widgets.esm import module
+from gpt4roi_nb.widgets.esm import module, style
+from gpt4roi_nb.widgets.static_copy import StaticCopy
+from gpt4roi_nb.widgets.static_page import StaticPage
 
-_HERE = Path(__file__).parent
 UPDATES_PER_SECOND = 2
 MAX_POINTS = 300  # of a curve; more cannot be told apart
 MAX_SIDE = 480  # pixels of the shown image
+COPIES = 20  # at most, of a training, for a saved notebook
 SOURCE = "loss/"
 
 
@@ -33,6 +35,8 @@ class TrainingMonitor(anywidget.AnyWidget):
     Its button stops the training after the current step, with a checkpoint; the same call of `train` continues from
     there. For a training that blocks the cell, use `train(…, on_start=lambda run: display(TrainingMonitor(run)))`; its
     button takes effect only after the cell, and the notebook's own interrupt ends the training.
+
+    A saved notebook contains the loss, the figures and the latest answers as HTML, readable without a kernel.
 
     Args:
         run: what `train` returned, or gives to `on_start`.
@@ -63,7 +67,7 @@ class TrainingMonitor(anywidget.AnyWidget):
     """
 
     _esm = module("training_monitor.js")
-    _css = _HERE / "training_monitor.css"
+    _css = style("training_monitor.css")
 
     state = traitlets.Unicode("running").tag(sync=True)
     stopping = traitlets.Bool(False).tag(sync=True)
@@ -83,12 +87,21 @@ class TrainingMonitor(anywidget.AnyWidget):
         self.run = run
         self._shown = 0.0
         self._lock = threading.Lock()
+        self._copy = StaticCopy("gpt4roi-monitor", self._to_read)
         if run.probes is not None:
             self.probe_image = _drawn(run.probes)
             self.question = run.probes.question.replace("<region1>", "region N")
         self.on_msg(self._on_message)
         self._refresh()
         run.listen(self._follow)
+
+    def _ipython_display_(self) -> None:
+        self._copy.show(self, "A TrainingMonitor")
+
+    def close(self) -> None:
+        """Remove the monitor from the page; the training goes on."""
+        self._copy.close()
+        super().close()
 
     def _stop(self) -> None:
         """Stop the training after the current step, with a checkpoint."""
@@ -115,6 +128,21 @@ class TrainingMonitor(anywidget.AnyWidget):
             self.state = run.state
             self.problem = "" if run.error is None else _problem(run.error)
             self.notice = self._words()
+        self._copy.changed((self.state, len(run.answers), COPIES * self.step // max(self.max_steps, 1)))
+
+    def _to_read(self) -> tuple[str, str]:
+        """The latest figures, the loss and the latest answers, as HTML and as text."""
+        page = StaticPage()
+        page.heading(f"Training, {self.state}: step {self.step} of {self.max_steps}")
+        page.say(self.problem or self.notice)
+        page.table(self.facts.items())
+        if self.lines:
+            page.image(_curve(self.lines), "The loss by step")
+        if self.probe_image:
+            page.image(self.probe_image, "The probes' image, with its regions numbered")
+            page.say(f"{self.question} The latest answers:")
+            page.table(_latest(probe) for probe in self.probes)
+        return page.both()
 
     def _words(self) -> str:
         run = self.run
@@ -144,6 +172,26 @@ def _drawn(probes: Probes) -> str:
     drawn = draw_regions(probes.image, probes.boxes)
     drawn.thumbnail((MAX_SIDE, MAX_SIDE))
     return "data:image/png;base64," + base64.b64encode(encode(drawn)).decode()
+
+
+def _curve(lines: list[dict[str, Any]]) -> str:
+    """The loss as an image, as a `data:` URL."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.6), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy([line["step"] for line in lines], [line["loss"] for line in lines])
+    axes.set(xlabel="step", ylabel="loss")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _latest(probe: dict[str, Any]) -> list[str]:
+    """A probe's region, the truth, its latest answer, and whether that is right."""
+    last = probe["answers"][-1] if probe["answers"] else {"text": "", "right": None}
+    mark = {True: "✓", False: "✗", None: ""}[last["right"]]
+    return [f"region {probe['number']}", probe["truth"], mark, last["text"] or "(nothing)"]
 
 
 def _thinned(lines: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ import html
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -54,7 +54,7 @@ def as_markdown(
         about: a sentence about the model.
         names: as `as_text` takes them.
     """
-    lines = [f"![{_caption(boxes)}]({_address(image, boxes)})"]
+    lines = [f"![{_caption(boxes)}]({image_address(image, boxes)})"]
     lines += [f"**{who}:** {_plain(_named(text, names))}" for turn in turns for who, text in _said(turn)]
     return "\n\n".join([*lines, *([_plain(about)] if about else [])]) + "\n"
 
@@ -70,7 +70,7 @@ def as_html(
     ]
     return "\n".join(
         [
-            f'<img alt="{_caption(boxes)}" src="{_address(image, boxes)}" '
+            f'<img alt="{_caption(boxes)}" src="{image_address(image, boxes)}" '
             'style="max-width:100%;height:auto;margin:0 0 12px">',
             *said,
             *([f'<p style="margin:0;font-size:85%">{html.escape(about)}</p>'] if about else []),
@@ -139,13 +139,21 @@ def _caption(boxes: Sequence[Box]) -> str:
     return "The image" + (f" with {count} numbered region{'s' if count > 1 else ''}" if count else "")
 
 
-def _address(image: Image.Image, boxes: Sequence[Box]) -> str:
-    """Return the image with its regions as a data URL."""
+def image_address(
+    image: Image.Image, boxes: Sequence[Box] = (), paint: Callable[[Image.Image], Image.Image] | None = None
+) -> str:
+    """Return a small copy of the image with its regions as a data URL.
+
+    Args:
+        image: upright RGB.
+        boxes: of the regions by number, pixel xyxy in `image`.
+        paint: returns what to show instead of the small copy, below the regions.
+    """
     scale = min(MAX_SIDE / max(image.size), 1.0)
     width, height = (max(round(side * scale), 1) for side in image.size)
     small = image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
     across, down = width / image.width, height / image.height
     placed = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in boxes]
     stream = io.BytesIO()
-    draw_regions(small, placed).save(stream, "JPEG", quality=JPEG_QUALITY)
+    draw_regions(paint(small) if paint else small, placed).save(stream, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

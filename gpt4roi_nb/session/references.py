@@ -6,6 +6,7 @@ The prompt's own grammar stays strict; this module comes before it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from gpt4roi_nb.prompt import region
 
@@ -17,6 +18,20 @@ _IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
 def mentioned(match: re.Match[str]) -> int:
     """Return the number of the region that a match of `MENTION` names."""
     return int(match[1] or match[2])
+
+
+def readable(text: str, numbers: Mapping[int, int] | None = None) -> str:
+    """Spell every mention of a region as people read it: "region 1".
+
+    Args:
+        text: a question or an answer.
+        numbers: other numbers for some of the regions.
+
+    >>> readable("no, region1 is red and <region2> is orange")
+    'no, region 1 is red and region 2 is orange'
+    """
+    other = numbers or {}
+    return MENTION.sub(lambda match: f"region {other.get(mentioned(match), mentioned(match))}", text)
 
 
 def spelled(text: str) -> str:

@@ -11,10 +11,14 @@ import pytest
 import torch
 from fake_inside import GRID, HEADS, LAYERS, REGION, SINKS, TOKENS, FakeAnswer, FakeAttention, fake_answer
 from matplotlib import colormaps
+from PIL import Image
 
 from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets import AttentionInspector, attention_data
+from gpt4roi_nb.widgets.attention_copy import OPACITY, paint
 from gpt4roi_nb.widgets.attention_data import AttentionData
+from gpt4roi_nb.widgets.colormaps import SHARES, color_table
+from gpt4roi_nb.widgets.static_page import percent
 
 
 def floats(data: bytes, *shape: int) -> np.ndarray:
@@ -200,6 +204,37 @@ def test_a_test_that_failed_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -
 def test_an_attention_by_itself_is_shown_without_a_test() -> None:
     (entry,) = opened(FakeAttention()).view.ablations
     assert entry["verdicts"] == [] and "cannot be tested; open the Answer" in entry["problem"]
+
+
+def test_a_saved_notebook_tells_what_was_shown() -> None:
+    inspector = opened(fake_answer())
+    inspector.show(2, layer=1, head=0)
+    attention = inspector.attentions[0]
+    page, text = inspector._to_read()
+    assert "Attention, layer 1, head 0, of “star” (token 3 of 7)." in text and "data:image/jpeg;base64," in page
+    cells = attention.to_image(2, 1, 0)
+    assert f"from 0 to {percent(float(cells.max()))} per cell" in text
+    assert f"region 1  {percent(float(attention.mass(1, 0)['region1'][2]))}\n" in text
+    assert "Test (remove): " in text and "log-probability of ' star'" in text
+
+    inspector.show(2, method="relevancy", hide_sinks=True)
+    assert "Attention, mean of the layers" in inspector._to_read()[1]  # of a map that was not computed
+    tell(inspector, type="map", side=0, method="relevancy", token=2)
+    scores = attention.relevancy(2)
+    share = scores[attention.spans["region1"][0]] / scores.sum()
+    text = inspector._to_read()[1]
+    assert "Gradient-weighted relevancy, of “star”" in text and f"region 1  {percent(float(share))}\n" in text
+    assert "first token  0 %" in text  # a hidden sink
+
+
+def test_the_map_of_a_saved_notebook_has_the_colours_of_the_page() -> None:
+    cells = np.array([[0.0, 0.25], [0.5, 1.0]], np.float32)
+    image = Image.new("RGB", (40, 20), (200, 200, 200))
+    painted = np.asarray(paint(image, cells, hidden=[1])).astype(int)
+    table = np.frombuffer(color_table(SHARES), np.uint8).reshape(-1, 3)
+    for (x, y), step in {(5, 5): 0, (5, 15): 128, (35, 15): 255}.items():
+        assert painted[y, x] == pytest.approx(OPACITY * table[step] + (1 - OPACITY) * 200, abs=2)
+    assert painted[5, 35].tolist() == [200, 200, 200]
 
 
 def test_two_answers_stand_side_by_side() -> None:

@@ -116,6 +116,11 @@ def test_failures_come_into_the_conversation_without_a_database(browser, result)
     assert browser.chat.conversation.draft == "What is <region1>?"
     assert [list(region.box) for region in browser.chat.regions] == table["boxes"][loaded[0]]
     assert browser.panel.loaded[0]["target"] == table["target"][loaded[0]]
+    assert browser.panel.loaded[0]["question"] == "What is region 1?"  # as people read it
+    text = browser._to_read()[1]  # what a saved notebook shows
+    assert f"expected  {table['target'][loaded[0]]}" in text and browser.panel.summary in text
+    (bar,) = [bar for bar in chart(browser, "kind").items() if bar[0] == "ring"]
+    assert "ring  {} of {} wrong".format(*bar[1]) in text
 
     assert str(browser.ask()) == "You asked: What is <region1>?"
     assert browser.chat.conversation.draft == ""

@@ -120,7 +120,9 @@ def test_a_new_box_is_not_overlooked_when_only_an_old_region_is_named(chat) -> N
     type_and_enter(chat, "What is <region1> made of?")
     assert len(chat.answers) == 1 and "You drew region 2" in chat.conversation.notice
     type_and_enter(chat, chat.conversation.draft)  # Enter again
-    type_and_enter(chat, "And what colour is region 1?")  # the notice came once for this box
+    type_and_enter(chat, "And what colour is region 1?")  # the next question must not overlook it silently, either
+    assert len(chat.answers) == 2 and "You drew region 2" in chat.conversation.notice
+    type_and_enter(chat, chat.conversation.draft)
     assert len(chat.answers) == 3 and not chat.regions[1].asked
 
 
@@ -212,6 +214,20 @@ def test_only_one_question_at_a_time() -> None:
             action()
     wait_for(lambda: not chat.conversation.busy)
     assert len(chat.answers) == 1
+
+
+def test_what_is_looked_into_meanwhile_comes_next_and_the_page_says_so() -> None:
+    chat = make_chat(pause=0.05)
+    looked = []
+    chat.inspect_answer = lambda number: looked.append((number, chat.conversation.busy, chat.conversation.notice))
+    chat.ask("First?")
+    tell(chat, type="ask", text="Second?")
+    for _ in range(2):  # a second click asks for nothing more
+        tell(chat, type="inspect", turn=0)
+        assert chat.conversation.busy == "Answering…"
+        assert chat.conversation.notice == "Looking inside the answer comes next."
+    wait_for(lambda: not chat.conversation.busy)
+    assert looked == [(0, "Looking inside the answer…", "")] and len(chat.answers) == 2
 
 
 def test_undo_gives_question_and_region_back(chat) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,8 @@ def test_the_control_asks_with_position_and_features_alone(session: RegionSessio
     ]  # fmt: skip
     assert inspector.view.controls[0]["said"] == answer.text
     assert inspector.view.controls[1]["said"] == answer.ablate(region=1, how="position_only").answer
+    text = inspector._to_read()[1]
+    assert "What is region 2?\nthe whole region token  " in text
     inspector.set_boxes(BOXES[:1])
     assert inspector.view.controls == [] and inspector.view.region == 1
 
@@ -292,6 +295,25 @@ def test_what_goes_wrong_is_said_and_the_next_move_works(
     inspector.set_boxes(BOXES)
     inspector._worker.wait()
     assert inspector.view.problem == "" and inspector.view.bars
+
+
+def test_a_saved_notebook_tells_what_the_region_is_made_of(session: RegionSession) -> None:
+    inspector = opened(session, BOXES, region=2)
+    page, text = inspector._to_read()
+    assert "data:image/jpeg;base64," in page and inspector.view.summary in text
+    for part in inspector.view.bars:
+        assert f"{part['name']}  {100 * part['share']:.1f} %" in text
+    assert "region 2  cosine 1.000" in text
+
+
+def test_an_answer_calls_the_region_by_the_readers_number(
+    session: RegionSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = opened(session, BOXES, region=2)
+    said = SimpleNamespace(text="region1 is red", ablate=lambda **_: SimpleNamespace(answer="region 1 is blue"))
+    monkeypatch.setattr(session, "describe", lambda *_, **__: [said])
+    tell(inspector, type="control")
+    assert {entry["said"] for entry in inspector.view.controls} == {"region 2 is red", "region 2 is blue"}
 
 
 def test_a_region_that_there_is_not_is_refused(session: RegionSession) -> None:

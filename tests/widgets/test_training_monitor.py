@@ -43,6 +43,9 @@ def test_it_shows_what_the_run_says(tmp_path: Path) -> None:
         assert texts[-1] == done.answers[-1][1][index]
         assert all(answer["right"] == (truth in answer["text"]) for answer in probe["answers"])
     assert str(tmp_path / "out" / "model") in monitor.notice and not monitor.problem
+    page, text = monitor._to_read()  # what a saved notebook shows
+    assert page.count("<img") == 2 and f"loss  {monitor.facts['loss']}" in text
+    assert text.startswith("Training, done: step 18 of 18") and "region 1  blue cup  " in text
 
 
 def test_its_button_keeps_a_checkpoint_and_the_rest_follows(tmp_path: Path) -> None:
