@@ -33,6 +33,34 @@ PAGE_CONFIG = {
     },
     "exposeAppInBrowser": True,
 }
+# Contrast of an element's text to its background, as WCAG 2 computes it, with opacity; 0 with a filter.
+CONTRASTS = """elements => elements.map((element) => {
+    const style = (one) => getComputedStyle(one);
+    const parse = (color) => {
+        const [r, g, b, a = 1] = color.match(/[\\d.]+/g).map(Number);
+        return { rgb: [r, g, b].map((value) => value * (color.startsWith("color(") ? 255 : 1)), a };
+    };
+    const behind = (one) => {
+        for (; one; one = one.parentElement) {
+            const { rgb, a } = parse(style(one).backgroundColor);
+            if (a === 1) return rgb;
+        }
+        return [255, 255, 255];
+    };
+    let opacity = 1;
+    for (let one = element; one; one = one.parentElement) {
+        if (style(one).filter !== "none") return 0;
+        opacity *= Number(style(one).opacity);
+    }
+    const under = behind(element.parentElement);
+    const luminance = (rgb) => {
+        const seen = rgb.map((value, i) => (value * opacity + under[i] * (1 - opacity)) / 255);
+        const [r, g, b] = seen.map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const [dark, light] = [parse(style(element).color).rgb, behind(element)].map(luminance).sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+})"""
 # Prompts of cells that show their source; a folded cell has no number.
 PROMPTS = (
     "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]"
@@ -57,6 +85,12 @@ CHROMIUM_FLAGS = (
     # No other machine can even be looked up: a page that works needs nothing from elsewhere.
     f"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {HERE}",
 )
+
+
+def assert_readable(chips: Locator) -> None:
+    """White on a region's colour, or the like: the contrast of each is at least what WCAG 2 (AA) wants of text."""
+    found = chips.evaluate_all(CONTRASTS)
+    assert found and min(found) >= 4.5, found
 
 
 class Lab:
@@ -246,6 +280,23 @@ class Notebook:
             }"""
         )
 
+    def restart_kernel(self) -> None:
+        """Restart the kernel in the menu, as a user does, without running a cell."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Kernel").first.click()
+        self.page.locator(".lm-Menu-item[data-command='kernelmenu:restart']").click()
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+
+    def open_the_next_day(self, address: str) -> None:
+        """End the kernel and open the notebook's saved file again, when no kernel knows its widgets."""
+        expect(self.page.locator("#jp-main-statusbar")).to_contain_text("| Idle")  # one that restarts cannot be ended
+        self.reusable = False  # the page keeps missing the widgets
+        self.shut_down()
+        self.page.goto(address)
+
+    def forgive_missing_widgets(self) -> None:
+        """Forget the page's errors about widgets of a kernel that is gone."""
+        self.errors[:] = [error for error in self.errors if "widget model not found" not in error]
+
     def close(self) -> None:
         """End the kernel and close the notebook, so that another can be opened on the page."""
         self.page.evaluate(CLOSE)
@@ -277,6 +328,7 @@ class Notebook:
         light = str("Dark" not in name).lower()
         self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
         expect(self.page.locator(".lm-Menu")).to_have_count(0)  # an open one would take the next click
+        expect(self.page.locator("#jupyterlab-splash")).to_have_count(0)  # it dims the page while the theme changes
 
     # ------------------------------------------------------------------------------------------- the widget
 

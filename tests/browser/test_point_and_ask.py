@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from browser.lab import Notebook
+from playwright.sync_api import expect
 
 from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene
 
@@ -65,3 +66,25 @@ def test_two_boxes_are_compared_and_a_follow_up_remembers_them(notebook: Noteboo
     assert ("yes" if first.colour == second.colour else "no") in answer.lower()
     answer = notebook.ask("What is region 2?", turn=2)
     assert second.category in answer
+    assert_kept(notebook, answer)
+
+
+def assert_kept(notebook: Notebook, answer: str) -> None:
+    """The conversation is exported as Markdown and saved, and what the page says about the file opens it again."""
+    notebook.button("keep").click()
+    with notebook.page.expect_download() as download:
+        notebook.button("markdown").click()
+    text = download.value.path().read_text(encoding="utf-8")
+    assert download.value.suggested_filename == "conversation.md" and "(data:image/jpeg;base64," in text
+    assert "**You:** What is region 2?\n" in text and f"**Model:** {answer}" in text
+
+    notebook.button("save").click()
+    told = notebook.chat.locator(".panel[data-panel='keep'] .hint")
+    expect(told).to_contain_text("Saved as conversation.json. To open it again, run in a cell: ")
+    code = told.inner_text().split("run in a cell: ")[1]
+    notebook.run_cell(f"from gpt4roi_nb import RegionSession\nagain = {code}\nagain")
+    opened = notebook.panel.locator(".gpt4roi-chat").nth(1)
+    expect(opened.locator(".turn[data-turn='2'] .model .bubble")).to_have_text(answer)
+    expect(opened.locator(".image svg > g.gpt4roi-asked")).to_have_count(2)
+    notebook.run_cell("print(again.ask('What colour is region 1?').text == chat.ask('What colour is region 1?').text)")
+    expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("True\n")

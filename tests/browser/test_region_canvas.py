@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser.lab import Notebook
+from browser.lab import Notebook, assert_readable
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
@@ -112,6 +112,16 @@ def pinch(page: Page, at: tuple[float, float], apart: tuple[float, float]) -> No
     for step in range(1, 6):
         now = apart[0] + (apart[1] - apart[0]) * step / 5
         touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": fingers(now)})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def finger(page: Page, *way: tuple[float, float]) -> None:
+    """Move one finger from place to place on the screen; at a single place, tap."""
+    touch = page.context.new_cdp_session(page)
+    points = [[{"x": x, "y": y, "id": 0}] for x, y in way]
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": points[0]})
+    for point in points[1:]:
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": point})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
@@ -226,10 +236,45 @@ def test_locked_boxes_labels_and_clear(fake_chat: Open, shots: Path) -> None:
         assert overlap(one, other) < 2
     for frame in frames:
         assert frame["x"] + frame["width"] <= image["x"] + image["width"] + 1  # not over what stands beside
+    # Ten regions have all the colours: on labels, in the table, in the conversation, and on buttons.
+    notebook.chat.locator("summary").click()
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.choose_theme(theme)
+        assert_readable(notebook.chat.locator(".chip:visible, .gpt4roi-labels span"))
+        notebook.page.screenshot(path=shots / f"labels_{theme[-5:].strip()}.png")
     tool(notebook, "clear").click()
     expect(rows).to_have_count(1)
     expect(labels).to_have_count(1)
     expect(tool(notebook, "clear")).to_be_disabled()
+
+
+def test_one_finger_draws_and_the_cross_removes(fake_chat: Open) -> None:
+    notebook = fake_chat()
+    page = notebook.page
+    boxes = notebook.chat.locator(".image svg > g")
+    cross = notebook.chat.locator(".image svg g.gpt4roi-new rect.clickable")
+
+    def middle_of_cross() -> tuple[float, float]:
+        page.wait_for_timeout(400)  # until the kernel has confirmed the box
+        frame = frame_of(cross)
+        return frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+
+    places = [notebook.place(*at, SIZE) for at in ((60, 60), (110, 90), (160, 170))]
+    finger(page, *places)
+    expect(notebook.row(1)).to_be_attached()
+    assert notebook.box(1) == pytest.approx([60, 60, 160, 170], abs=2)
+    page.wait_for_timeout(400)
+    finger(page, places[1], notebook.place(140, 130, SIZE), notebook.place(150, 140, SIZE))  # moves it
+    expect(notebook.row(1).locator("input[data-edge='x1']")).to_have_value("100")
+    assert notebook.box(1) == pytest.approx([100, 110, 200, 220], abs=2)
+    finger(page, middle_of_cross())
+    expect(notebook.row(1)).not_to_be_attached()
+    expect(boxes).to_have_count(0)
+
+    notebook.draw((60, 60, 160, 170), SIZE, 1)
+    page.mouse.click(*middle_of_cross())
+    expect(notebook.row(1)).not_to_be_attached()
+    expect(boxes).to_have_count(0)
 
 
 def test_names_numbers_and_boxes_from_a_file(fake_chat: Open, tmp_path: Path, shots: Path) -> None:

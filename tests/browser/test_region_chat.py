@@ -108,18 +108,31 @@ def test_enter_asks_and_shift_enter_begins_a_line(fake_chat: Open) -> None:
 
 
 def test_stop_ends_an_answer_while_it_streams(fake_chat: Open) -> None:
-    notebook = fake_chat("lambda text: ' '.join(['word'] * 2000), pause=0.05")
+    notebook = fake_chat("lambda text: ' '.join(['word'] * (1 if text == 'First?' else 2000)), pause=0.05")
+    notebook.run_cell(
+        "first = chat.ask('First?')\nlooked = []\nchat.inspect_answer = lambda number: looked.append(number)"
+    )
     notebook.line.click()
     notebook.page.keyboard.type("What do you see?")
     notebook.page.keyboard.press("Enter")
     expect(notebook.chat.locator(".live .model .bubble")).to_contain_text("word word")
+    notebook.turn(1).locator("button[data-action='inspect']").click()
+    status = notebook.chat.locator(".gpt4roi-conversation .status")
+    expect(status).to_have_text("Answering… Looking inside the answer comes next.")
+    notebook.line.click()
     notebook.page.keyboard.type("And then?")
     notebook.page.keyboard.press("Enter")  # too early: the question waits in its line
     expect(notebook.line).to_have_value("And then?")
     expect(notebook.chat.locator(".problem")).to_be_hidden()
     notebook.button("stop").click()
-    expect(notebook.turn(1).locator(".stopped")).to_be_visible()
+    expect(notebook.turn(2).locator(".stopped")).to_be_visible()
     expect(notebook.button("ask")).to_be_enabled()
+    notebook.run_cell("chat.inspect_answer = lambda number: 1 / 0\nprint(looked)")
+    expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("[0]\n")
+    # One that does not open is forgotten: what a cell opens later does not scroll the page.
+    notebook.turn(1).locator("button[data-action='inspect']").click()
+    expect(notebook.chat.locator(".gpt4roi-conversation .problem")).to_be_visible()
+    expect(notebook.chat).not_to_have_attribute("data-opening", "true")
 
 
 def test_errors_stand_beside_the_question_which_stays(fake_chat: Open) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser.lab import Notebook
+from browser.lab import Notebook, assert_readable
 from matplotlib import colormaps
 from playwright.sync_api import expect
 
@@ -119,6 +119,7 @@ def test_both_inspectors_open_from_the_chat(open_notebook: Open, shots: Path) ->
     attention.locator("select[data-choice='method']").select_option("relevancy")
     expect(attention.locator("canvas[data-side='0']")).to_have_attribute("data-method", "relevancy", timeout=KERNEL_MS)
     notebook.page.screenshot(path=shots / "chat_attention.png")
+    assert_readable(attention.locator(".number:visible"))
     notebook.choose_theme("JupyterLab Dark")
 
     notebook.chat.locator(".gpt4roi-table summary").click()
@@ -128,5 +129,9 @@ def test_both_inspectors_open_from_the_chat(open_notebook: Open, shots: Path) ->
     expect(attention).not_to_be_attached()
     expect(roi.locator(".chips button[aria-pressed='true']")).to_have_text("region 2")
     notebook.page.screenshot(path=shots / "chat_roi_dark.png")
+    chips = roi.locator(".chips .chip, .number:visible")
+    assert_readable(chips)
+    notebook.choose_theme("JupyterLab Light")
+    assert_readable(chips)
     inside.get_by_text("Close").click()
     expect(roi).not_to_be_attached()
