@@ -22,6 +22,8 @@ assert {"config.json", "model.safetensors"} <= checkpoint, (
     f"the wheel's demo checkpoint holds only {sorted(checkpoint)}"
 )
 assert files("gpt4roi_nb").joinpath("py.typed").is_file(), "the wheel carries no py.typed"
+source = files("gpt4roi_nb").joinpath("failures", "zoo", "manifest.json")
+assert source.is_file(), "the wheel carries no manifest of the source for FiftyOne's zoo"
 
 scene = make_scene(seed=1)
 answer = GPT4RoI.from_pretrained().session(scene.image).ask("What is <region1>?", boxes=[scene.objects[0].box])
