@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import Image as ImageWidget
 from ipywidgets import VBox
 
-from gpt4roi_nb import Answer, GPT4RoI
+from gpt4roi_nb import Answer
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.failures.app import App
+from gpt4roi_nb.failures.comparison import add_comparison
 from gpt4roi_nb.failures.dataset import failures_view, to_fiftyone
-from gpt4roi_nb.failures.rows import HASH_LENGTH, ResultLike, field_of, rows_of
-from gpt4roi_nb.failures.slices import DIMENSIONS, Slices
+from gpt4roi_nb.failures.rows import ONE_WAY, ResultLike
+from gpt4roi_nb.failures.slices import DIMENSIONS, Bar, Slices
 from gpt4roi_nb.failures.tags import items_of, labels_of, open_dataset, read_tags, tag
+from gpt4roi_nb.session.region_model import RegionModel
 from gpt4roi_nb.widgets.attention_inspector import AttentionInspector
+from gpt4roi_nb.widgets.compared import match, outcome
 from gpt4roi_nb.widgets.display_image import display_image
-from gpt4roi_nb.widgets.failure_card import card, summary
+from gpt4roi_nb.widgets.failure_card import card, shared_card, shared_summary, summary
 from gpt4roi_nb.widgets.failure_panel import AppFrame, FailurePanel
 from gpt4roi_nb.widgets.region_chat import RegionChat
 from gpt4roi_nb.widgets.roi_inspector import RoIInspector
+from gpt4roi_nb.widgets.side_by_side import SideBySide
 from gpt4roi_nb.widgets.static_copy import StaticCopy
 from gpt4roi_nb.widgets.static_page import StaticPage
 from gpt4roi_nb.widgets.worker import Worker, problems_shown
@@ -45,17 +48,28 @@ class FailureBrowser:
     `show`, `ask`, `inspect`, `tag`, `tags`. The counts, `load` and the conversation work without MongoDB. A saved
     notebook contains the counts and the loaded prediction as HTML, readable without a kernel.
 
+    **Several models.** With several results of one benchmark, such as of two models, or of one model and two ways to
+    present a box, each has a letter: A for the first. A failure is then a question that at least one of them got wrong;
+    a further chart counts who is right ("A right, B wrong"). A loaded failure shows its image once, and below it one
+    column per model with its stored answer. One question line asks all models (`ask_all` in Python), each in a
+    conversation of its own. The bars, `table` and tags are of A's predictions.
+
     - `result`; `table`: its filtered predictions, with `error_kind`; `loaded`: ids of the loaded ones; `current`: the
       one that is shown, or None.
     - `chat`: the `RegionChat`, once something is loaded; `app`: the running App, or None.
+    - `side_by_side`: the columns of several models, whose `max_new_tokens` and `stop()` can be used; None for one.
 
     Args:
-        result: a `Result` of `gpt4roi_nb.evaluate`.
-        model: a loaded `GPT4RoI`; without one, loaded failures are shown, but cannot be asked about.
-        name, field, database_folder: as in `gpt4roi_nb.failures.to_fiftyone`, which is called when the App is opened.
+        result: a `Result` of `gpt4roi_nb.evaluate`, or several.
+        model: a loaded model, a `GPT4RoI` or what `load_model` returns; without one, loaded failures are shown, but
+            cannot be asked about. With several results, one model per result, or None in its place; or one for all.
+        field: as in `gpt4roi_nb.failures.to_fiftyone`; with several results, one per result.
+        name, database_folder: as in `gpt4roi_nb.failures.to_fiftyone`, which is called when the App is opened.
 
     Raises:
         TypeError: the first argument is not a `Result`.
+        ValueError: several results are of different benchmarks, have no question in common or share a field, or the
+            models do not match them.
 
     Example:
         >>> from gpt4roi_nb import GPT4RoI
@@ -71,31 +85,43 @@ class FailureBrowser:
         >>> browser.current == ids[0], len(browser.chat.regions) > 0
         (True, True)
         >>> browser.close()
+
+        Two models, or as here one model and two scorers, whose predictions need fields of their own:
+
+        >>> written = evaluate("vcr", gpt4roi, "world", scorer="generate", max_new_tokens=4, progress=False)
+        >>> both = FailureBrowser([result, written], gpt4roi, field=["likeliest", "written"])
+        >>> ids = both.load(both.table["id"][:1])
+        >>> both.side_by_side.max_new_tokens = 4
+        >>> len(both.ask_all())
+        2
+        >>> both.close()
     """
 
     def __init__(
         self,
-        result: ResultLike,
-        model: GPT4RoI | None = None,
+        result: ResultLike | Sequence[ResultLike],
+        model: RegionModel | Sequence[RegionModel | None] | None = None,
         *,
         name: str | None = None,
-        field: str | None = None,
+        field: str | Sequence[str | None] | None = None,
         database_folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        if not hasattr(result, "predictions"):
-            raise TypeError(f"expected a Result first, then the model, but got a {type(result).__name__} first")
-        self.result = result
-        self.model = model
-        self.name = name or result.benchmark
-        self.field = field or field_of(result)
+        results = _listed(result, 1)
+        self._compared = match(results, _listed(model, len(results)), _listed(field, len(results)))
+        first = self._compared[0]
+        self.result, self.model, self.field = first.result, first.model, first.field
+        self.name = name or self.result.benchmark
         self.app: App | None = None
         self.chat: RegionChat | None = None
+        self.side_by_side = SideBySide(self._compared) if self._several else None
         self._database_folder = database_folder
-        self._slices = Slices(rows_of(result))
-        self._rows = {row["id"]: row for row in self._slices.rows}
+        self._rows = first.rows
+        if self._several:
+            for item, row in self._rows.items():
+                row["outcome"] = outcome(item, self._compared)
+        self._slices = Slices(self._rows.values())
         self._loaded: list[str] = []
-        weights = result.card.checkpoint[:HASH_LENGTH]
-        self.panel = FailurePanel(title=f"{result.benchmark} · {Path(result.card.checkpoint_name).name} ({weights})")
+        self.panel = FailurePanel(title=self._title())
         self.frame = AppFrame()
         self._talk = VBox([])
         self.widget = VBox([self.panel, self.frame, self._talk])
@@ -109,11 +135,27 @@ class FailureBrowser:
     def _ipython_display_(self) -> None:
         self._copy.show(self.widget, "A FailureBrowser")
 
+    @property
+    def _several(self) -> bool:
+        return len(self._compared) > 1
+
+    def _title(self) -> str:
+        """The benchmark, and each model with its way to present a box."""
+        if self._several:
+            models = [f"{one.letter}: {one.name}, {one.way}" for one in self._compared]
+        else:
+            (one,) = self._compared
+            models = [one.name if one.result.card.way in ONE_WAY else f"{one.name}, {one.way}"]
+        return " · ".join([self.result.benchmark, *models])
+
     # ------------------------------------------------------------------------------------------------ the counts
 
     @property
     def table(self) -> DataFrame:
-        """The filtered predictions: rows of `result.predictions`, with `error_kind` and `mappings_agree`."""
+        """The filtered predictions: rows of `result.predictions`, with `error_kind` and `mappings_agree`.
+
+        With several results those of the first, with `outcome`: "A right, B wrong", or None if one has no verdict.
+        """
         import pandas as pd
 
         return pd.DataFrame(self._slices.selected())
@@ -133,7 +175,8 @@ class FailureBrowser:
         """Set the filters, as clicks on bars do, replacing the old ones: `browser.where(kind="qa", size_bin="small")`.
 
         Args:
-            values: by dimension, a value or several alternatives. Dimensions: kind, error_kind, size_bin, target, tag.
+            values: by dimension, a value or several alternatives. Dimensions: kind, error_kind, size_bin, target, tag,
+                and with several results outcome, such as "A right, B wrong".
 
         Returns:
             The browser itself.
@@ -157,7 +200,7 @@ class FailureBrowser:
                 "name": name,
                 "title": DIMENSIONS[name],
                 "bars": [
-                    {"value": bar.value, "total": bar.total, "wrong": bar.wrong, "chosen": bar.value in chosen}
+                    {"value": bar.value, "total": bar.total, "wrong": _wrong(name, bar), "chosen": bar.value in chosen}
                     for bar in bars
                 ],
             }
@@ -165,14 +208,20 @@ class FailureBrowser:
             for chosen in (self._slices.filters.get(name, set()),)
         ]
         self.panel.filtered = any(self._slices.filters.values())
-        self.panel.summary = summary(self._slices.selected(), len(self._rows))
+        rows, total = self._slices.selected(), len(self._rows)
+        self.panel.summary = shared_summary(rows, total, self._compared) if self._several else summary(rows, total)
+
+    def _fails(self, item: str) -> bool:
+        """Whether a model got a question wrong."""
+        return any(one.fails(item) for one in self._compared)
 
     # ------------------------------------------------------------------------------------------------- the App
 
     def open_app(self, port: int | None = None) -> App:
         """Open the App with the filtered predictions; import the result into FiftyOne first if that is not done yet.
 
-        Without a filter the App shows the failures, as the saved view of that name.
+        Without a filter the App shows the failures, as the saved view of that name. Several results are all imported,
+        with the saved views of `add_comparison`.
 
         Args:
             port: of the App's server; None chooses one.
@@ -183,9 +232,7 @@ class FailureBrowser:
         Raises:
             NoDatabase: no MongoDB answers.
         """
-        dataset = to_fiftyone(
-            self.result, self.name, field=self.field, database_folder=self._database_folder, progress=False
-        )
+        dataset = self._import()
         view = self._view(dataset)
         if self.app is None:
             self.app = App(dataset, view, port)
@@ -196,10 +243,25 @@ class FailureBrowser:
         self._read_tags(dataset)
         return self.app
 
+    def _import(self) -> Any:
+        """Import what is not in the dataset yet, and return the dataset."""
+        where: dict[str, Any] = {"name": self.name, "database_folder": self._database_folder}
+        for one in self._compared:
+            dataset = to_fiftyone(one.result, field=one.field, progress=False, **where)
+        if self._several:
+            results, fields = zip(*((one.result, one.field) for one in self._compared), strict=True)
+            add_comparison(*results, fields=fields, **where)
+        return dataset
+
     def _view(self, dataset: Any) -> Any:
-        if not any(self._slices.filters.values()):
+        filtered = any(self._slices.filters.values())
+        if not (filtered or self._several):
             return failures_view(dataset, self.field)
-        return labels_of(dataset, self.field, [row["id"] for row in self._slices.selected()])
+        items = [row["id"] for row in self._slices.selected() if filtered or self._fails(row["id"])]
+        view = labels_of(dataset, self.field, items)
+        for other in self._compared[1:]:
+            view = labels_of(view, other.field, items, only_matches=False)
+        return view
 
     def close_app(self) -> None:
         """Stop the App's server; the dataset stays."""
@@ -213,7 +275,8 @@ class FailureBrowser:
         """Load what is selected in the App: labels, patches, or the failures on images.
 
         Without the App or a selection, the filtered failures are loaded, starting with those of which the model was
-        most certain. At most `MAX_LOADED` are loaded; the panel says so if there are more.
+        most certain; of several models, those that most of them got wrong come first. At most `MAX_LOADED` are loaded;
+        the panel says so if there are more.
 
         Returns:
             Their ids.
@@ -234,17 +297,22 @@ class FailureBrowser:
             if samples and not labels and not ids:  # whole images
                 shown = {row["id"] for row in self._slices.selected()}
                 found = dataset.select(samples, ordered=True).values(f"{self.field}.detections.item", unwind=True)
-                ids = [item for item in found if item in shown and self._rows[item]["correct"] is not True]
+                ids = [item for item in found if item in shown and self._may_be_failure(item)]
             ids = [item for item in ids if item in self._rows]
             if (labels or samples) and not ids:
                 raise ValueError("the selection in the App contains no failure of this result; select others")
         if not ids:
-            wrong = [row for row in self._slices.selected() if row["correct"] is False]
+            wrong = [row for row in self._slices.selected() if self._fails(row["id"])]
             wrong.sort(key=lambda row: -(row["logprob"] if row.get("logprob") is not None else float("-inf")))
+            wrong.sort(key=lambda row: -sum(one.fails(row["id"]) for one in self._compared))
             ids = [row["id"] for row in wrong]
         if not ids:
             raise ValueError("no failure passes the filters, so there is nothing to load")
         return ids
+
+    def _may_be_failure(self, item: str) -> bool:
+        """Whether a model got a question wrong, or it is not judged."""
+        return self._fails(item) or self._rows[item]["correct"] is None
 
     def _load_first(self, ids: list[str]) -> list[str]:
         loaded = self.load(ids[:MAX_LOADED])
@@ -269,7 +337,8 @@ class FailureBrowser:
             raise ValueError(f"expected ids of this result's predictions (column `id` of its table), but {what}")
         self._bring(self._rows[wanted[0]])
         self._loaded = wanted
-        self.panel.loaded = [card(self._rows[item]) for item in wanted]
+        about = shared_card if self._several else card
+        self.panel.loaded = [about(self._rows[item]) for item in wanted]
         self.panel.current = 0
         return self.loaded
 
@@ -288,6 +357,10 @@ class FailureBrowser:
         self.panel.current = index
 
     def _bring(self, row: dict[str, Any]) -> None:
+        if self.side_by_side is not None:
+            self.side_by_side.show(row["id"])
+            self._talk.children = (self.side_by_side.view,)
+            return
         if self.model is None:
             boxed = display_image(draw_regions(row["image"], [list(box) for box in row["boxes"]]))
             self._talk.children = (ImageWidget(value=boxed.data, width=boxed.width),)
@@ -299,7 +372,8 @@ class FailureBrowser:
                 return
             self.chat = chat
             self._talk.children = (self.chat.widget,)
-            self.panel.inspectors = [{"name": name, "title": title} for name, title in INSPECTORS.items()]
+            can = {"attention": chat.conversation.inspectable, "regions": self.model.capabilities.roi_features}
+            self.panel.inspectors = [{"name": name, "title": title} for name, title in INSPECTORS.items() if can[name]]
         else:
             self.chat.set_image(row["image"])
         self.chat.set_boxes([list(box) for box in row["boxes"]])
@@ -313,13 +387,38 @@ class FailureBrowser:
             The answer; None if it was stopped before its first word.
 
         Raises:
-            RuntimeError: nothing is loaded, or there is no model.
+            RuntimeError: nothing is loaded, or there is no model, or there are several.
         """
+        self._check_one("ask with ask_all()")
         if self.chat is None or self.current is None:
             raise RuntimeError("nothing is loaded to ask about; call load_selection() or load(ids) first")
         answer = self.chat.ask(self._rows[self.current]["question"])
         self.chat.conversation.draft = ""
         return answer
+
+    def ask_all(self, question: str | None = None) -> list[Answer | None]:
+        """Ask each of several models about the loaded failure, as the question line below the image does.
+
+        Args:
+            question: names regions as `<region1>`; None asks each model the question that it was measured with.
+
+        Returns:
+            An answer per model; None for one that is not loaded, cannot take the question (its column says why), or was
+            stopped before its first word.
+
+        Raises:
+            RuntimeError: nothing is loaded, there is one model only, or answers are being written.
+            ValueError: the question is empty, or names a region that there is not.
+        """
+        if self.side_by_side is None:
+            raise RuntimeError("there is one model; ask it with ask(), or in the chat")
+        if self.current is None:
+            raise RuntimeError("nothing is loaded to ask about; call load_selection() or load(ids) first")
+        return self.side_by_side.ask(question)
+
+    def _check_one(self, instead: str) -> None:
+        if self._several:
+            raise RuntimeError(f"there are {len(self._compared)} models here; {instead}")
 
     # ----------------------------------------------------------------------------------------- what is inside
 
@@ -331,10 +430,11 @@ class FailureBrowser:
 
         Raises:
             ValueError: there is no such inspector.
-            RuntimeError: nothing is loaded.
+            RuntimeError: nothing is loaded, or there are several models.
         """
         if name not in INSPECTORS:
             raise ValueError(f"expected one of {', '.join(INSPECTORS)}, but got {name!r}")
+        self._check_one("open a FailureBrowser on one result to look inside its model")
         if self.chat is None or self.current is None:
             raise RuntimeError("nothing is loaded to inspect; call load_selection() or load(ids) first")
         if name == "regions":
@@ -365,7 +465,7 @@ class FailureBrowser:
         if not wanted:
             raise ValueError("nothing is loaded to tag; call load_selection() or load(ids) first, or give ids")
         if self.app is None:
-            to_fiftyone(self.result, self.name, field=self.field, database_folder=self._database_folder, progress=False)
+            self._import()
         dataset = self._dataset()
         tag(dataset, self.field, wanted, name)
         if self.app is not None:
@@ -393,6 +493,8 @@ class FailureBrowser:
         self.close_app()
         if self.chat is not None:
             self.chat.close()
+        if self.side_by_side is not None:
+            self.side_by_side.close()
         self.widget.close()
 
     # ---------------------------------------------------------------------------------------- a saved notebook
@@ -460,3 +562,13 @@ class FailureBrowser:
     def _tag_clicked(self, name: str, all_loaded: bool) -> None:
         ids = self._loaded if all_loaded else [item for item in (self.current,) if item]
         self.panel.notice = f"{self.tag(name, ids)} predictions now have the tag {name.strip()!r}."
+
+
+def _listed(given: Any, count: int) -> list[Any]:
+    """Several things as a list; one alone, or None, stands for each of `count`."""
+    return list(given) if isinstance(given, list | tuple) else [given] * count
+
+
+def _wrong(dimension: str, bar: Bar) -> int:
+    """The part of a bar that is failures: for who is right, all but what all models got right."""
+    return bar.total * ("wrong" in bar.value) if dimension == "outcome" else bar.wrong

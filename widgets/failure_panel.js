@@ -113,7 +113,7 @@ function makeCard(model) {
     facts.replaceChildren(
       ...row("asked", one.question),
       ...row("expected", one.target),
-      ...row("answered", one.answer || "(nothing)", one.wrong ? "wrong" : ""),
+      ...(one.answer === null ? [] : row("answered", one.answer || "(nothing)", one.wrong ? "wrong" : "")),
       ...row("details", [one.verdict, one.facts].filter(Boolean).join(" · ")),
     );
     inspectors.replaceChildren(

@@ -17,8 +17,9 @@ class FailurePanel(WorkingView):
     title: of the result. summary: how many of the filtered predictions are wrong.
     charts: [{"name", "title", "bars": [{"value", "total", "wrong", "chosen"}]}].
     filtered: whether a filter is on. app_open: whether the App is open.
-    loaded: [{"id", "question", "answer", "target", "wrong", "verdict", "facts"}] of the loaded predictions; current:
-    which one is in the conversation, from 0; -1 for none. inspectors: [{"name", "title"}] that can be opened now.
+    loaded: [{"id", "question", "answer": None if it is shown elsewhere, "target", "wrong", "verdict", "facts"}] of the
+    loaded predictions; current: which one is in the conversation, from 0; -1 for none. inspectors: [{"name", "title"}]
+    that can be opened now.
     busy, problem, notice: texts, "" for none.
 
     Messages from the browser: {"type": "toggle", "dimension", "value"}, {"type": "clear"}, {"type": "open"},

@@ -1,7 +1,10 @@
 // What the model was told in a turn: behind a small link, since most readers want the answer alone.
 
-/** A link below an answer, and the panel that it opens. The kernel sends what is in it, the first time. */
-function makeTold(model, turn) {
+/** A link below an answer, and the panel that it opens. The kernel sends what is in it, the first time.
+ *
+ * turn: what names the answer in messages. whose: what names it for people who hear the page.
+ */
+function makeTold(model, turn, whose = `answer ${turn + 1}`) {
   const panel = node("div", { className: "told", hidden: true });
   panel.dataset.told = turn;
   const link = button("told", "What the model was told", "The text and the images that the model got", () => {
@@ -9,7 +12,7 @@ function makeTold(model, turn) {
     link.setAttribute("aria-expanded", String(!panel.hidden));
     if (!panel.hidden && !panel.childElementCount) model.send({ type: "told", turn });
   });
-  link.ariaLabel = `What the model was told for answer ${turn + 1}`;
+  link.ariaLabel = `What the model was told for ${whose}`;
   link.setAttribute("aria-expanded", "false");
   return [link, panel];
 }

@@ -15,6 +15,7 @@ DIMENSIONS = {
     "error_kind": "Kind of error",
     "size_bin": "Size of the box",
     "target": "Right answer",
+    "outcome": "Right and wrong",  # of rows with this key: which of several models are right
     TAG: "Tag",
 }
 # Bars per chart, which shows those with the most wrong answers.

@@ -153,11 +153,18 @@ def tag(dataset: Any, field: str, items: Iterable[str], name: str) -> int:
     return sum(name not in given for given in tags.values())
 
 
-def labels_of(dataset: Any, field: str, items: Iterable[str]) -> Any:
-    """Return the view of some predictions: their images, with only their labels in the field."""
+def labels_of(dataset: Any, field: str, items: Iterable[str], *, only_matches: bool = True) -> Any:
+    """Return the view of some predictions: their images, with only their labels in the field.
+
+    Args:
+        dataset: of `to_fiftyone`, or a view of it.
+        field: of predictions.
+        items: ids of predictions.
+        only_matches: whether images without such labels are left out.
+    """
     from fiftyone import ViewField
 
-    return dataset.filter_labels(field, ViewField("item").is_in(list(items)))
+    return dataset.filter_labels(field, ViewField("item").is_in(list(items)), only_matches=only_matches)
 
 
 def read_tags(dataset: Any, field: str) -> dict[str, list[str]]:

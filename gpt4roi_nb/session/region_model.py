@@ -84,6 +84,10 @@ class RegionModel(Protocol):
     """A model that can be asked about regions of images."""
 
     @property
+    def way(self) -> str:
+        """How boxes are presented to it: "region tokens" for a GPT4RoI."""
+
+    @property
     def about(self) -> str:
         """What this model is, and how boxes are presented to it."""
 

@@ -86,6 +86,7 @@ class FakeGPT4RoI:
     settings: longest answer, temperature and seed of each question."""
 
     is_demo = True
+    way = "region tokens"
     about = "A stand-in that repeats the question."
     capabilities = Capabilities(True, True, True, True, True, True)
 
@@ -97,3 +98,6 @@ class FakeGPT4RoI:
 
     def session(self, image: Any) -> FakeSession:
         return FakeSession(self, image)
+
+    def render(self, image: Any, text: str, boxes: Any = ()) -> Rendered:
+        return Rendered((load_image(image),), text, {"way": "a stand-in's"})
