@@ -23,6 +23,6 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process ended before its work was done: it was killed (for its memory?), or the script that "
-            "starts it lacks `if __name__ == '__main__':`, without which each process would run the whole script again; "
+            "starts it lacks `if __name__ == '__main__':`, without which each process would run the whole script; "
             "add that line, or use workers=0"
         ) from error
