@@ -41,7 +41,7 @@ class Maps:
     """Maps of some answer tokens, and the share of each part of the prompt.
 
     Attributes:
-        maps: (tokens, grid, grid).
+        maps: (tokens, grid, columns).
         mass: (tokens, spans), the share of each part.
         on_sinks: (tokens, spans), how much of that share is on sinks.
         totals: (tokens,), the sums that the shares refer to.
@@ -64,12 +64,16 @@ class AttentionData:
     Attributes:
         attention: the source.
         spans: names of the parts of the prompt in their order, then "answer so far".
-        sinks: [{"position", "span", "token", "cell": index in the flattened grid, or -1 outside the image}].
+        methods: those of METHODS that the attention has.
+        sinks: [{"position", "span", "token", "cell": index in the flattened grid, or -1 outside the image}]; none where
+            they are not known.
     """
 
     def __init__(self, attention: Attention) -> None:
         self.attention = attention
+        attention.check_map()
         self.spans = [*attention.spans, ANSWER_SO_FAR]
+        self.methods = METHODS[:1] if attention.only else METHODS
         image = list(attention.spans["image"])
         self._image = np.asarray(image)
         self.sinks: list[dict[str, Any]] = [
@@ -79,7 +83,7 @@ class AttentionData:
                 "token": sink.token,
                 "cell": image.index(sink.position) if sink.position in image else -1,
             }
-            for sink in attention.sinks()
+            for sink in ([] if attention.only else attention.sinks())
         ]
         count = len(attention.prompt_tokens)
         self._member = np.zeros((count, len(self.spans)), np.float32)  # which span each position belongs to
@@ -101,7 +105,7 @@ class AttentionData:
         hidden = [sink["cell"] for sink in self.sinks if sink["cell"] >= 0]
         rows = []
         for layer in (None, *self.attention.layers):
-            cells = self._layer(layer)[..., self._image]  # (heads + 1, tokens, cells)
+            cells = self._cells(self._layer(layer))  # (heads + 1, tokens, cells)
             plain = cells.copy()
             plain[..., hidden] = 0
             rows.append(np.stack([cells.max(-1), plain.max(-1)], axis=-1))
@@ -114,8 +118,13 @@ class AttentionData:
         heads = _numpy(chosen)
         return np.concatenate([heads.mean(0, keepdims=True), heads])
 
+    def _cells(self, rows: Floats) -> Floats:
+        """(…, prompt tokens) → (…, cells) of the map, row by row."""
+        places = self.attention.places
+        return rows[..., self._image] if places is None else rows[..., self._image] @ _numpy(places).T
+
     def raw(self, layer: int | None, head: int | None) -> Floats:
-        """(tokens, grid, grid) of one layer and head, given by their numbers in the model; None is the mean."""
+        """(tokens, grid, columns) of one layer and head, given by their numbers in the model; None is the mean."""
         count = len(self.attention.tokens)
         return np.stack([_numpy(self.attention.to_image(token, layer, head)) for token in range(count)])
 
@@ -141,9 +150,8 @@ class AttentionData:
     def _maps(self, rows: Floats, totals: Floats) -> Maps:
         """Divide rows, (tokens, prompt tokens), none negative, by their totals."""
         shares: Floats = rows / np.where(totals > 0, totals, 1).astype(np.float32)[:, None]
-        grid = self.attention.grid
         return Maps(
-            maps=shares[:, self._image].reshape(len(rows), grid, grid),
+            maps=self._cells(shares).reshape(len(rows), self.attention.grid, self.attention.columns),
             mass=shares @ self._member,
             on_sinks=shares @ self._sink_member,
             totals=totals,
@@ -154,7 +162,7 @@ class AttentionData:
         attention = self.attention
         mass, on_sinks = self.masses()
         axes = (len(attention.layers) + 1, len(attention.heads) + 1)
-        cells = len(attention.tokens) * attention.grid**2
+        cells = len(attention.tokens) * attention.grid * attention.columns
         everything = np.prod(axes) * cells * 4 <= EAGER_BYTES
         numbers: list[tuple[int | None, int | None]] = [
             (layer, head) for layer in (None, *attention.layers) for head in (None, *attention.heads)
@@ -164,6 +172,9 @@ class AttentionData:
             "tokens": list(attention.tokens),
             "logprobs": [round(float(value), 4) for value in attention.logprobs],
             "grid": attention.grid,
+            "columns": attention.columns,
+            "frame": list(attention.frame or (0, 0, *attention.image_size)),
+            "methods": list(self.methods),
             "layers": list(attention.layers),
             "heads": list(attention.heads),
             "spans": [{"name": name, "color": span_color(name)} for name in self.spans],
@@ -183,7 +194,7 @@ class AttentionData:
         layers: dict[int | None, Floats] = {}
         for layer, _ in numbers:
             if layer not in layers:
-                layers[layer] = self._layer(layer)[..., self._image]
+                layers[layer] = self._cells(self._layer(layer))
         heads: list[int | None] = [None, *self.attention.heads]
         return b"".join(float32_bytes(layers[layer][heads.index(head)]) for layer, head in numbers)
 

@@ -4,7 +4,7 @@ const METHOD_SENT = "raw"; // the maps that come without being requested
 
 function makeSide(model, side, data, table, talk) {
   const url = URL.createObjectURL(new Blob([data.image]));
-  const stage = makeStage(url, data.size);
+  const stage = makeStage(url, data.size, data.frame);
   stage.canvas.dataset.side = side;
   drawBoxes(stage.boxes, data.size, data.regions);
   const bar = makeBar(table);
@@ -40,7 +40,7 @@ function makeSide(model, side, data, table, talk) {
     if (!found) return;
     const hidden = hide ? data.hiddenCells : [];
     const top = model.get("scale") === "absolute" ? high : peak(found.values, hidden).value;
-    paint(stage.canvas, found.values, data.grid, 0, top, table, hidden);
+    paint(stage.canvas, found.values, data.columns, 0, top, table, hidden);
     Object.assign(stage.canvas.dataset, { token: wanted.token, layer: wanted.layer, head: wanted.head, method: wanted.method });
     stage.canvas.dataset.high = top;
     bar.low.textContent = "0";
@@ -63,7 +63,7 @@ function makeSide(model, side, data, table, talk) {
     if (kind === "data") {
       const spans = Object.fromEntries(data.spans.map((span, i) => [span.name, found.shares[i]]));
       const content = {
-        ...wanted, text: data.tokens[wanted.token], tokens: data.tokens, grid: data.grid, map: [...found.values],
+        ...wanted, text: data.tokens[wanted.token], tokens: data.tokens, grid: data.grid, columns: data.columns, frame: data.frame, map: [...found.values],
         shares: spans, total: found.total, sinks: data.sinks, regions: data.regions,
         ablations: talk.ablations(side).map((entry) => ({ ...entry, verdict: entry.verdicts[wanted.token] ?? "" })),
       };
@@ -76,7 +76,7 @@ function makeSide(model, side, data, table, talk) {
     const caption = [words.what, words.mass, `Colours: 0 to ${percent(high)} per cell (${model.get("scale")} scale)`];
     talk.ablations(side).forEach(({ verdicts: all, how }) => all.length && caption.push(`${how}: ${all[wanted.token]}`));
     const svg = stageSvg({
-      url: dataUrl(data.image), size: data.size, map, columns: data.grid, opacity: talk.opacity(), regions: data.regions, caption,
+      url: dataUrl(data.image), size: data.size, map, columns: data.columns, frame: data.frame, opacity: talk.opacity(), regions: data.regions, caption,
     });
     if (kind === "svg") download(`${name}.svg`, svg, "image/svg+xml");
     else download(`${name}.png`, await svgToPng(svg), "image/png");
@@ -100,8 +100,10 @@ function peak(values, hidden) {
 /** A description of the map, for people who cannot see it, with its numbers for those who can. */
 function describe(data, wanted, found, hidden) {
   const { cell, value } = peak(found.values, hidden);
-  const [row, column] = [Math.floor(cell / data.grid), cell % data.grid];
-  const center = [((column + 0.5) / data.grid) * data.size[0], ((row + 0.5) / data.grid) * data.size[1]];
+  const [row, column] = [Math.floor(cell / data.columns), cell % data.columns];
+  const [x1, y1, x2, y2] = data.frame;
+  const center = [x1 + ((column + 0.5) / data.columns) * (x2 - x1), y1 + ((row + 0.5) / data.grid) * (y2 - y1)];
+  const beside = center.some((place, side) => place < 0 || place >= data.size[side]);
   const inside = data.regions
     .filter(({ box: [x1, y1, x2, y2] }) => x1 <= center[0] && center[0] < x2 && y1 <= center[1] && center[1] < y2)
     .map(({ number }) => `region ${number}`);
@@ -114,14 +116,34 @@ function describe(data, wanted, found, hidden) {
   };
   const what = `${kinds[wanted.method]}, of ${data.name(wanted.token)}.`;
   const whole = wanted.method === "raw" ? "attention" : wanted.method;
-  const mass = `${percent(share("image"))} of this token’s ${whole} is on the image`;
-  const regions = data.regions.map(({ number }) => `${percent(share(`region${number}`))} on the token of region ${number}`);
-  const where = `The strongest cell is in row ${row + 1}, column ${column + 1} of ${data.grid}, ${inside.length ? `inside ${inside.join(" and ")}` : "outside every region"}: ${percent(value)}.`;
+  const mass = `${percent(share("image"))} of this token’s ${whole} is on the image${unseen(data, found.values, share("image"))}`;
+  const regions = data.regions
+    .filter(({ number }) => data.spans.some(({ name }) => name === `region${number}`)) // only a GPT4RoI's have tokens
+    .map(({ number }) => `${percent(share(`region${number}`))} on the token of region ${number}`);
+  const lies = beside ? "on the padding beside the image" : inside.length ? `inside ${inside.join(" and ")}` : "outside every region";
+  const where = `The strongest cell is in row ${row + 1}, column ${column + 1} of ${data.grid === data.columns ? data.grid : `${data.grid} × ${data.columns}`}, ${lies}: ${percent(value)}.`;
   return { what, mass, all: [what, `${[mass, ...regions].join(", ")}.`, where].join(" ") };
 }
 
-function makeControls(model, layers, heads, talk) {
-  const kinds = [["raw", "raw attention"], ["relevancy", "relevancy (gradients)"], ["rollout", "rollout"]];
+/** In words, the part of what is on the image that its map does not show: beside the image, or without a place. */
+function unseen(data, values, share) {
+  const [x1, y1, x2, y2] = data.frame;
+  let [all, beside] = [0, 0];
+  values.forEach((value, cell) => {
+    const x = x1 + (((cell % data.columns) + 0.5) / data.columns) * (x2 - x1);
+    const y = y1 + ((Math.floor(cell / data.columns) + 0.5) / data.grid) * (y2 - y1);
+    all += value;
+    if (x < 0 || y < 0 || x >= data.size[0] || y >= data.size[1]) beside += value;
+  });
+  const parts = [];
+  if (beside > 0) parts.push(`${percent(beside)} on the padding beside it`);
+  if (share - all > 5e-4) parts.push(`${percent(share - all)} without a place in it`);
+  return parts.length ? ` (${parts.join(", ")})` : "";
+}
+
+function makeControls(model, layers, heads, methods, talk) {
+  const every = [["raw", "raw attention"], ["relevancy", "relevancy (gradients)"], ["rollout", "rollout"]];
+  const kinds = every.filter(([name]) => methods.includes(name));
   const method = choices("method", "Kind of map", kinds, (value) => talk.set({ method: value }));
   const layer = node("input", { type: "range", min: 0, max: layers.length, step: 1, ariaLabel: "Layer" });
   layer.dataset.choice = "layer";
@@ -138,6 +160,7 @@ function makeControls(model, layers, heads, talk) {
     return [field, node("label", { title }, field, ` ${text}`)];
   };
   const [sinks, sinksLabel] = check("hide_sinks", "hide sinks", "Leave out tokens that attract attention whatever their content");
+  sinksLabel.hidden = methods.length === 1;
   const [compare, compareLabel] = check("compare", "compare", "Two tokens, or two answers, side by side");
   const opacity = node("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0.65, ariaLabel: "Opacity of the map" });
   opacity.addEventListener("input", () => talk.setOpacity(opacity.value));
@@ -203,7 +226,9 @@ function render({ model, el }) {
     save: (kind) => sides.slice(0, model.get("compare") ? 2 : 1).forEach((side) => side.save(kind)),
   };
   const sides = [0, 1].map((side) => makeSide(model, side, dataOf(side), table, talk));
-  const [controls, showControls, opacity] = makeControls(model, answers[0].layers, answers[0].heads, talk);
+  const [controls, showControls, opacity] = makeControls(
+    model, answers[0].layers, answers[0].heads, answers[0].methods.filter((name) => answers.at(-1).methods.includes(name)), talk,
+  );
   const note = node("p", {
     className: "hint",
     textContent:

@@ -43,7 +43,7 @@ class AttentionView(WorkingView):
 
     Messages from the browser: {"type": "map", "side", "method", "layer", "head", "token"},
     {"type": "ablate", "side", "how"}. The reply to the first is the same with "spans", "on_sinks" and "total" for each
-    token, and the maps as a float32 buffer (tokens, grid, grid); or {"type": "failed", …, "problem"}.
+    token, and the maps as a float32 buffer (tokens, grid, columns); or {"type": "failed", …, "problem"}.
     """
 
     _esm = module("map_canvas.js", "attention_parts.js", "attention_inspector.js")
@@ -68,9 +68,10 @@ class AttentionView(WorkingView):
 class AttentionInspector:
     """Where an answer looks. Show it as the last line of a cell, and hover over the answer's tokens.
 
-    Each map comes with its share of the whole attention, the sinks, and the ablation that tests it. The attention is
-    recorded immediately; the tests are computed in the background, and shown when they are ready. A saved notebook
-    contains what was shown last as HTML, readable without a kernel.
+    Each map comes with its share of the whole attention, the sinks, and the ablation that tests it. Of a
+    `PromptedModel` whose `capabilities` have `attention_map`, only raw attention is shown, tested by removing and
+    blurring a region. The attention is recorded immediately; the tests are computed in the background, and shown when
+    they are ready. A saved notebook contains what was shown last as HTML, readable without a kernel.
 
     Args:
         answer: an `Answer`, or an `Attention`, for example from a file, which cannot be tested by ablation.
@@ -81,7 +82,7 @@ class AttentionInspector:
     Raises:
         RuntimeError: the answer was loaded from a file, or the model has been unloaded.
         TypeError: it is neither an `Answer` nor an `Attention`.
-        ValueError: the answer has no tokens.
+        ValueError: the answer has no tokens, or it is not known where the image's tokens of its model lie in the image.
         IndexError: there is no such token.
 
     Example:
@@ -107,7 +108,9 @@ class AttentionInspector:
             answers=[data.payload() for data in self._data],
             colors=color_table(SHARES),
             compare=other is not None,
+            hows=[how for how in ABLATIONS if all(how in _ablations(source) for source in self._sources)],
         )
+        self._methods = [method for method in METHODS if all(method in data.methods for data in self._data)]
         self.view.span = "region1" if "region1" in self._data[0].spans else "image"
         self._worker = Worker(self.view)
         self._copy = StaticCopy("gpt4roi-attention", self._to_read)
@@ -169,7 +172,7 @@ class AttentionInspector:
             changes |= {"second": _token(second, last), "compare": True}
         if span is not None and span not in self._data[0].spans:
             raise ValueError(f"there is no span {span!r}; there are {', '.join(self._data[0].spans)}")
-        for name, value, allowed in (("method", method, METHODS), ("scale", scale, SCALES)):
+        for name, value, allowed in (("method", method, self._methods), ("scale", scale, SCALES)):
             if value is not None and value not in allowed:
                 raise ValueError(f"expected {name} to be one of {', '.join(allowed)}, but got {value!r}")
         given = {"method": method, "scale": scale, "hide_sinks": hide_sinks, "span": span}
@@ -329,6 +332,10 @@ def _attention(source: Answer | Attention) -> Attention:
     if not attention.tokens:
         raise ValueError("the answer has no tokens, so there is nothing to look at; ask again")
     return attention
+
+
+def _ablations(source: Answer | Attention) -> tuple[How, ...]:
+    return source.ablations if isinstance(source, Answer) else ABLATIONS
 
 
 def _token(token: int, attention: Attention) -> int:

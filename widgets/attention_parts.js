@@ -9,7 +9,7 @@ class AnswerData {
     this.mass = floats(payload.mass);
     this.on_sinks = floats(payload.on_sinks);
     this.peaks = floats(payload.peaks);
-    this.cells = this.grid ** 2;
+    this.cells = this.grid * this.columns;
     this.hiddenCells = this.sinks.map((sink) => sink.cell).filter((cell) => cell >= 0);
     this.known = new Map();
     const all = floats(payload.maps);
@@ -158,6 +158,7 @@ function makeShares(data, choose) {
 }
 
 function sinkWords(data, share, hide) {
+  if (data.methods.length === 1) return "Sinks are looked for in a GPT4RoI alone: part of this attention may go to tokens that draw it whatever they hold.";
   if (!data.sinks.length) return "No sinks were found in this prompt.";
   const names = data.sinks.slice(0, 3).map(({ span, token }) => (span === "image" ? "an image cell" : `“${token.trim() || token}” (${span})`));
   const more = data.sinks.length > 3 ? ` and ${data.sinks.length - 3} more` : "";

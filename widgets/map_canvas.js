@@ -95,10 +95,18 @@ function drawBoxes(layer, size, regions) {
   layer.replaceChildren(svg, ...chips);
 }
 
-/** An image, a map over it and boxes over both. */
-function makeStage(url, size) {
+/** An image, a map over it and boxes over both. frame: what the map covers; what lies beside the image is not shown. */
+function makeStage(url, size, frame = [0, 0, ...size]) {
   const image = node("img", { src: url, alt: "" });
   const canvas = node("canvas", { role: "img" });
+  const [x1, y1, x2, y2] = frame;
+  const [width, height] = [x2 - x1, y2 - y1];
+  const share = (part, whole) => `${(100 * part) / whole}%`;
+  Object.assign(canvas.style, {
+    left: share(x1, size[0]), top: share(y1, size[1]), width: share(width, size[0]), height: share(height, size[1]),
+  });
+  const beside = [share(Math.max(-y1, 0), height), share(Math.max(x2 - size[0], 0), width), share(Math.max(y2 - size[1], 0), height), share(Math.max(-x1, 0), width)];
+  if (beside.some((side) => side !== "0%")) canvas.style.clipPath = `inset(${beside.join(" ")})`;
   const boxes = node("div", { className: "boxes" });
   const element = node("div", { className: "stage" }, image, canvas, boxes);
   element.style.aspectRatio = `${size[0]} / ${size[1]}`;
@@ -143,17 +151,21 @@ function wrapped(text, length) {
 }
 
 /** What a stage shows, with a caption, as a self-contained SVG document. */
-function stageSvg({ url, size, map, columns, opacity, regions, caption }) {
+function stageSvg({ url, size, map, columns, frame = [0, 0, ...size], opacity, regions, caption }) {
   const [width, height] = size;
+  const [left, top, right, bottom] = frame;
   const line = Math.max(Math.sqrt(width * height) / 180, 1);
   const font = 7 * line;
   const escape = (text) => text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
   const rows = map.length / columns;
   const cells = map.map((color, cell) => {
     if (!color) return "";
-    const x = ((cell % columns) * width) / columns;
-    const y = (Math.floor(cell / columns) * height) / rows;
-    return `<rect x="${x}" y="${y}" width="${width / columns}" height="${height / rows}" fill="${color}"/>`;
+    const [across, down] = [(right - left) / columns, (bottom - top) / rows];
+    const x = left + (cell % columns) * across;
+    const y = top + Math.floor(cell / columns) * down;
+    const [x1, y1] = [Math.max(x, 0), Math.max(y, 0)];
+    const [w, h] = [Math.min(x + across, width) - x1, Math.min(y + down, height) - y1];
+    return w > 0 && h > 0 ? `<rect x="${x1}" y="${y1}" width="${w}" height="${h}" fill="${color}"/>` : "";
   });
   const boxes = regions.map(({ number, color, box: [x1, y1, x2, y2] }) => {
     const place = `x="${x1}" y="${y1}" width="${x2 - x1}" height="${y2 - y1}" fill="none"`;

@@ -93,11 +93,11 @@ class RegionChat:
             raise TypeError(f"expected a GPT4RoI first, then the image, but got a {type(model).__name__} first")
         self.gpt4roi: RegionModel = model
         self._can = self.gpt4roi.capabilities
-        # Both inspectors need what a GPT4RoI alone has: features of a region, and its token to be taken away.
+        # What a region is made of only a GPT4RoI can show; where an answer looked, each whose image tokens have places.
         inspect_region = self._on_inspect_region if self._can.roi_features else None
         self.canvas = RegionCanvas(self._regions_changed, on_inspect=inspect_region)
         self.conversation = Conversation(
-            about=self.gpt4roi.about, colors=list(REGION_COLORS), inspectable=self._can.roi_features
+            about=self.gpt4roi.about, colors=list(REGION_COLORS), inspectable=self._can.attention_map
         )
         self.picker = ImagePicker()
         self.canvas.widget.layout.width = "auto"
@@ -234,10 +234,11 @@ class RegionChat:
         answers = self.answers
         if not -len(answers) <= number < len(answers):
             raise IndexError(f"there are {len(answers)} answers, numbered from 0, but number is {number}")
-        if not self._can.roi_features:
+        if not self._can.attention_map:
             raise RuntimeError(
-                "an AttentionInspector tests its maps by taking a region's token away, which only a GPT4RoI has; the "
-                "weights of this model are in the answer's attention()"
+                "an AttentionInspector lays attention over the image, but it is not known where this model's image "
+                "tokens lie in it; look at ablate() and occlusion() of the answer"
+                + (", and at attention().mass()" if self._can.attention else "")
             )
         inspector = AttentionInspector(answers[number])
         self._show_inspector(f"Inside answer {number % len(answers) + 1}", inspector, inspector.view)

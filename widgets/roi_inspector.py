@@ -15,6 +15,7 @@ from gpt4roi_nb.capture.ablation import How
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.session.export import image_address
 from gpt4roi_nb.session.references import readable
+from gpt4roi_nb.session.region_model import needs_gpt4roi
 from gpt4roi_nb.widgets.colormaps import SHARES, SIGNED, color_table
 from gpt4roi_nb.widgets.display_image import display_image
 from gpt4roi_nb.widgets.esm import module, style
@@ -87,6 +88,7 @@ class RoIInspector:
 
     Raises:
         ValueError: bad boxes, or there is no such region.
+        TypeError: the session's model is not a GPT4RoI, and so pools no features of a region.
 
     Example:
         >>> from gpt4roi_nb import GPT4RoI
@@ -108,6 +110,7 @@ class RoIInspector:
         region: int = 1,
         question: str = DEFAULT_QUESTION,
     ) -> None:
+        needs_gpt4roi(getattr(session, "loaded", None), "RoIInspector")
         self.session = session
         shown = display_image(session.image)
         self.view = RoIView(

@@ -22,6 +22,7 @@ How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
 ABLATIONS: tuple[How, ...] = get_args(How)
 BASELINES = ("mean", "zero")
 MORE_TOKENS = 16  # by which a new answer may be longer than the old one
+Places = tuple[int, int, int, int]  # left, top, right, bottom, in places of a grid over an image
 REFERENCE_SIDES = (2, 3, 4)  # the image is cut into this many boxes per side, and all of them are reference boxes
 
 
@@ -126,7 +127,7 @@ def ablate(
     answer = None
     if generate:
         answer = replay.answer(changed, len(replay.ids) + MORE_TOKENS if max_new_tokens is None else max_new_tokens)
-    return Ablation(how, region, baseline, target, list(replay.tokens), _own(before), _own(after), answer)
+    return Ablation(how, region, baseline, target, list(replay.tokens), copied(before), copied(after), answer)
 
 
 def _check_unused(how: str, other: int | None, box: Box | None) -> None:
@@ -224,23 +225,42 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     if patch > grid:
         raise ValueError(f"patch must be a whole number of places, from 1 to {grid}, but is {patch}")
     batch_size = whole_number(batch_size, "batch_size", least=1)
-    count = len(replay.tokens)
-    if not (token is None or token == "each" or (isinstance(token, int) and -count <= token < count)):
-        raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {token!r}')
-    starts = range(0, grid, patch)
-    boxes = [(column, row, min(column + patch, grid), min(row + patch, grid)) for row in starts for column in starts]
+    check_token(token, len(replay.tokens))
+    boxes, shape = squares(grid, grid, patch)
     batch = BatchSize(min(batch_size, len(boxes)), "covered images")
     batch.fit(encoded.loaded, lambda size: occlusion_bytes(replay, size))
     (whole,) = replay.log_probabilities(replay.embeddings())
 
     def drops(part: slice) -> Tensor:
-        images = [_covered(encoded.image, box, grid) for box in boxes[part]]
+        images = [covered(encoded.image, box, grid, grid) for box in boxes[part]]
         return whole - replay.log_probabilities(embed_images(replay, images), batch)
 
-    each = _own(torch.cat(list(batch.run(len(boxes), drops))).T.reshape(count, len(starts), len(starts)))
+    return of_token(torch.cat(list(batch.run(len(boxes), drops))), token, shape)
+
+
+def check_token(token: int | str | None, count: int) -> None:
+    """Raise IndexError unless a token is None, "each" or an index into `count` answer tokens."""
+    if not (token is None or token == "each" or (isinstance(token, int) and -count <= token < count)):
+        raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {token!r}')
+
+
+def squares(rows: int, columns: int, patch: int) -> tuple[list[Places], tuple[int, int]]:
+    """Cut a grid into squares of `patch` × `patch` places, smaller at the right and lower edge.
+
+    Returns:
+        The squares, row by row, and how many (rows, columns) of them there are.
+    """
+    down, across = range(0, rows, patch), range(0, columns, patch)
+    boxes = [(x, y, min(x + patch, columns), min(y + patch, rows)) for y in down for x in across]
+    return boxes, (len(down), len(across))
+
+
+def of_token(drops: Tensor, token: int | str | None, shape: tuple[int, int]) -> Tensor:
+    """Arrange the drops of each square, (squares, A), as a map of one token, of the whole answer or of each token."""
+    each = copied(drops.T.reshape(drops.shape[1], *shape))
     if token == "each":
         return each
-    return _own(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]
+    return copied(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]
 
 
 def occlusion_bytes(replay: Replay, batch_size: int) -> int:
@@ -269,18 +289,18 @@ def embed_images(replay: Replay, images: Sequence[Image.Image]) -> Tensor:
         return model.embed(ids, encoding.image_features, regions)
 
 
-def _covered(image: Image.Image, places: tuple[int, int, int, int], grid: int) -> Image.Image:
-    """Paint a rectangle of places of an image in its mean colour."""
+def covered(image: Image.Image, places: Places, rows: int, columns: int) -> Image.Image:
+    """Paint a rectangle of places of an image, which has so many rows and columns of them, in its mean colour."""
     width, height = image.size
-    left, right = round(places[0] * width / grid), round(places[2] * width / grid)
-    top, bottom = round(places[1] * height / grid), round(places[3] * height / grid)
+    left, right = round(places[0] * width / columns), round(places[2] * width / columns)
+    top, bottom = round(places[1] * height / rows), round(places[3] * height / rows)
     mean = np.asarray(image).reshape(-1, 3).mean(axis=0).round().astype(int)
     copy = image.copy()
     copy.paste(tuple(mean.tolist()), (left, top, right, bottom))
     return copy
 
 
-def _own(tensor: Tensor) -> Tensor:
+def copied(tensor: Tensor) -> Tensor:
     """Copy a tensor so that it can be used outside inference mode."""
     with torch.inference_mode(False):
         return tensor.clone()

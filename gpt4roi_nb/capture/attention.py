@@ -24,7 +24,8 @@ from gpt4roi_nb.tokenizer import token_texts
 
 KIND = "attention"
 _TENSORS = ("weights", "to_answer", "logprobs")
-_ABOUT = ("tokens", "prompt_tokens", "spans", "layers", "heads", "grid", "image_size", "only")
+_ABOUT = ("tokens", "prompt_tokens", "spans", "layers", "heads", "grid", "image_size", "only", "frame")
+_LATER: dict[str, Any] = {"only": "", "frame": None}  # what older files do not have, and what it means
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +43,17 @@ class Attention:
         spans: prompt positions by name; each position is in exactly one. See `spans.named_spans`.
         logprobs: (A,) float32, log-probability of each answer token, recomputed in this pass.
         layers, heads: the model's numbers of those recorded; arguments called layer and head are such numbers.
-        grid: rows of the image's tokens, which are as many columns in a GPT4RoI; 0 for a model whose image tokens form
-            no known grid.
+        grid: rows of the map over the image, which has as many columns in a GPT4RoI; 0 for a model whose image tokens
+            have no known places.
         image_size: (width, height) in pixels.
         image: the image, at most 1024 pixels per side.
         regions: box of each region of the prompt by number, pixel xyxy in the original image.
         only: why `sinks`, `rollout` and `relevancy` cannot be computed, if the model is the reason; else "".
+        frame: what the map covers, pixel xyxy in the original image: more than the image where the model pads it, a
+            part of it where the model is shown a crop. None: the image.
+        places: (cells, image tokens) float32, how much of each image token's attention goes to each cell of the map,
+            row by row; a column sums to 1, or to less for a token that has no place, or only in part. None: the image
+            tokens are the cells.
 
     Examples:
         >>> from gpt4roi_nb import GPT4RoI
@@ -75,6 +81,8 @@ class Attention:
     image: Image.Image = field(repr=False)
     regions: dict[int, Box]
     only: str = field(default="", repr=False)
+    frame: Box | None = None
+    places: Tensor | None = field(default=None, repr=False)
     _replay: Replay | None = field(default=None, repr=False)
     _found: dict[str, Any] = field(default_factory=dict, repr=False)  # what was computed once
 
@@ -105,26 +113,38 @@ class Attention:
         return self._mean(self.weights[:, :, self.token(token)].float(), layer, head)
 
     def to_image(self, token: int, layer: int | None = None, head: int | None = None) -> Tensor:
-        """Return the attention of one answer token to each place: (grid, grid) float32, from the image's top left.
+        """Return the attention of one answer token to each cell: (grid, columns) float32, from the frame's top left.
 
-        The grid covers the whole image. Nothing is rescaled: the sum is the token's mass on the image.
+        The cells cover the `frame`, which is the whole image in a GPT4RoI. Nothing is rescaled: the sum is the token's
+        mass on the image, less what has no place.
         """
         return self.on_image(self.row(token, layer, head))
 
     def on_image(self, scores: Tensor) -> Tensor:
-        """Arrange scores of the prompt tokens, such as a `rollout` or `relevancy` row: (P,) → (grid, columns).
+        """Arrange scores of the prompt tokens, such as a `rollout` or `relevancy` row: (…, P) → (…, grid, columns).
 
         Raises:
-            ValueError: if the model's image tokens form no known grid, or one that is not the image's: LLaVA and
-                ViP-LLaVA are shown an image that is not square with padding beside it.
+            ValueError: if the model's image tokens have no known places.
         """
+        self.check_map()
+        cells = scores[..., self.spans["image"]]
+        if self.places is not None:
+            cells = cells.float() @ self.places.T
+        return rearrange(cells, "... (h w) -> ... h w", h=self.grid)
+
+    def check_map(self) -> None:
+        """Raise ValueError if the model's image tokens have no known places, so that there is no map."""
         if not self.grid:
             raise ValueError(
-                "the image's tokens of this model form no known grid that covers the image and nothing else (tiles, "
-                "latent queries, or padding beside an image that is not square); look at mass() and row() instead, or "
-                "give an image that is square"
+                "it is not known where the image's tokens of this model lie in the image, so there is no map; look at "
+                "mass() and row() instead, and at occlusion() of the answer"
             )
-        return rearrange(scores[self.spans["image"]], "(h w) -> h w", h=self.grid)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the map over the image; 0 if there is none."""
+        cells = len(self.spans["image"]) if self.places is None else len(self.places)
+        return cells // self.grid if self.grid else 0
 
     def sinks(self) -> list[Sink]:
         """Find prompt tokens that draw attention whatever the content, the strongest first; see `sinks.find_sinks`."""
@@ -192,6 +212,8 @@ class Attention:
                 known = self._found.setdefault("relevancy", {})
                 known.update(relevancies(self._replay, [t for t in range(len(self.tokens)) if t not in known]))
         tensors = {name: getattr(self, name) for name in _TENSORS}
+        if self.places is not None:
+            tensors["places"] = self.places
         about: dict[str, Any] = {name: getattr(self, name) for name in _ABOUT}
         about["regions"] = [[number, list(box)] for number, box in self.regions.items()]
         if "rollout" in self._found:
@@ -217,10 +239,10 @@ class Attention:
             found["rollout"] = tensors["rollout"]
         if "sinks" in about:
             found["sinks"] = Sinks([Sink(**sink) for sink in about["sinks"]["sinks"]], about["sinks"]["thresholds"])
-        values = {name: about.get(name, "") if name == "only" else about[name] for name in _ABOUT} | {
-            name: tensors[name] for name in _TENSORS
-        }
+        values = {name: about.get(name, _LATER[name]) if name in _LATER else about[name] for name in _ABOUT}
+        values |= {name: tensors[name] for name in _TENSORS} | {"places": tensors.get("places")}
         values["image_size"] = tuple(values["image_size"])
+        values["frame"] = None if values["frame"] is None else tuple(values["frame"])
         return cls(**values, image=image, regions={n: tuple(box) for n, box in about["regions"]}, _found=found)
 
     def _positions(self, span: str) -> list[int]:

@@ -28,7 +28,21 @@ class TracedAnswer(Protocol):
     @property
     def tokens(self) -> list[str]: ...
     def attention(self, layers: Any = None, heads: Any = None) -> Attention: ...
-    def live(self, what: str) -> Replay: ...
+    def replayed(self, what: str) -> Replay | Removable: ...
+
+
+class Removable(Protocol):
+    """An answer whose prompt tokens can be taken away, each by itself."""
+
+    @property
+    def length(self) -> int:
+        """P, the number of prompt tokens."""
+
+    def removable(self, over: str) -> list[int]:
+        """Return the prompt positions of what is removed, one of OVER; ValueError if there are none."""
+
+    def without(self, removed: Tensor, batch: BatchSize) -> Tensor:
+        """Compute the log-probability of each answer token without some prompt tokens: (B, P) bool → (B, A) float32."""
 
 
 # An answer and the tokens in question → (P,), a score per prompt token, the highest for the most important.
@@ -66,6 +80,9 @@ class Faithfulness:
     the answers. Deletion removes prompt tokens, those that the map calls important first; a faithful map's curve falls
     early, so a *small* area is good. Insertion puts them back in that order; a *large* area is good. A removed image
     token becomes the image's mean image token, a region token the mean token of boxes elsewhere in the image.
+
+    Answers of a `PromptedModel` have no region tokens, and can be measured over the image, where the model takes
+    features.
 
     Attributes:
         fractions: (S,) share of the tokens removed or put back, 0 to 1.
@@ -159,8 +176,8 @@ def faithfulness(
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: for an unknown map, no answers, or a map of the wrong shape.
-        RuntimeError: for answers that were loaded from a file.
+        ValueError: for an unknown map, no answers, a map of the wrong shape, or answers without what is removed.
+        RuntimeError: for answers that were loaded from a file, or a map or model that cannot be computed so.
 
     Examples:
         >>> from gpt4roi_nb import GPT4RoI
@@ -185,19 +202,20 @@ def faithfulness(
     curves: dict[str, list[Tensor]] = {name: [] for name in (*named, RANDOM)}  # (2, S) per answer
     bar = tqdm(answers, unit="answer", leave=False, disable=None if progress else True)
     for number, answer in enumerate(bar):
-        replay = answer.live("the faithfulness of maps")
+        found = answer.replayed("the faithfulness of maps")
+        replay: Removable = _Embedded(found) if isinstance(found, Replay) else found
         asked = list(range(len(answer.tokens)) if tokens is None else tokens(answer))
         if not asked:
             raise ValueError(f"answer {number} ({answer.text!r}) has no tokens in question; leave it out")
-        units = _units(replay, over)
+        units = torch.tensor(replay.removable(over))
         ranked = {name: [_order(scored(answer, asked), units, replay, name)] for name, scored in named.items()}
         generator = torch.Generator().manual_seed(seed + number)
         shuffles = (torch.randperm(len(units), generator=generator) for _ in range(random_maps))
         ranked[RANDOM] = [units[order] for order in shuffles]
         orders = [order for several in ranked.values() for order in several]
-        found = iter(_curves(replay, orders, asked, fractions, batch))
+        drawn = iter(_curves(replay, orders, asked, fractions, batch))
         for name, several in ranked.items():
-            curves[name].append(torch.stack([next(found) for _ in several]).mean(dim=0))
+            curves[name].append(torch.stack([next(drawn) for _ in several]).mean(dim=0))
     stacked = {name: torch.stack(each) for name, each in curves.items()}  # (answers, 2, S)
     areas = {name: torch.trapezoid(each, fractions, dim=-1) for name, each in stacked.items()}
     return Faithfulness(
@@ -225,17 +243,36 @@ def _named(maps: Sequence[str] | Mapping[str, Map]) -> dict[str, Map]:
     return dict(maps)
 
 
-def _units(replay: Replay, over: str) -> Tensor:
-    """Return the prompt positions to remove."""
-    spans = replay.prompt.spans
-    regions = [spans[f"region{number}"][0] for number in replay.prompt.regions]
-    chosen = {"image": spans["image"], "regions": regions, "both": [*spans["image"], *regions]}[over]
-    if not chosen:
-        raise ValueError('an answer without regions cannot be measured with over="regions"; use over="image"')
-    return torch.tensor(chosen)
+class _Embedded:
+    """A GPT4RoI's answer, whose prompt tokens are embeddings."""
+
+    @torch.inference_mode()
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+        self.length = replay.length
+        self._prompt = prompt = replay.embeddings()[0]
+        self._nothing = nothing = prompt.clone()
+        image = replay.prompt.spans["image"]
+        nothing[image] = prompt[image].mean(dim=0)
+        for number in replay.prompt.regions:
+            position, box = replay.region(number)
+            nothing[position] = mean_region(replay, box)[0].to(nothing.device, nothing.dtype)
+
+    def removable(self, over: str) -> list[int]:
+        spans = self._replay.prompt.spans
+        regions = [spans[f"region{number}"][0] for number in self._replay.prompt.regions]
+        chosen = {"image": spans["image"], "regions": regions, "both": [*spans["image"], *regions]}[over]
+        if not chosen:
+            raise ValueError('an answer without regions cannot be measured with over="regions"; use over="image"')
+        return chosen
+
+    @torch.inference_mode()
+    def without(self, removed: Tensor, batch: BatchSize) -> Tensor:
+        prompts = torch.where(removed[..., None].to(self._prompt.device), self._nothing, self._prompt)
+        return self._replay.log_probabilities(prompts, batch)
 
 
-def _order(scores: Tensor, units: Tensor, replay: Replay, name: str) -> Tensor:
+def _order(scores: Tensor, units: Tensor, replay: Removable, name: str) -> Tensor:
     """Sort the units, the most important first; equal scores stay in the order of the prompt."""
     if scores.shape != (replay.length,):
         raise ValueError(
@@ -247,24 +284,16 @@ def _order(scores: Tensor, units: Tensor, replay: Replay, name: str) -> Tensor:
 
 @torch.inference_mode()
 def _curves(
-    replay: Replay, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch: BatchSize
+    replay: Removable, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch: BatchSize
 ) -> list[Tensor]:
     """Compute (2, S) float32 per order: the deletion curve and the insertion curve."""
-    prompt = replay.embeddings()[0]
-    nothing = prompt.clone()
-    image = replay.prompt.spans["image"]
-    nothing[image] = prompt[image].mean(dim=0)
-    for number in replay.prompt.regions:
-        position, box = replay.region(number)
-        nothing[position] = mean_region(replay, box)[0].to(nothing.device, nothing.dtype)
     counts = (fractions * len(orders[0])).round().int().tolist()
 
     def value(order: Tensor, gone: Sequence[slice]) -> Tensor:
         rows = torch.zeros(len(gone), replay.length, dtype=torch.bool)
         for row, part in enumerate(gone):
             rows[row, order[part]] = True
-        prompts = torch.where(rows[..., None].to(prompt.device), nothing, prompt)
-        return replay.log_probabilities(prompts, batch)[:, list(asked)].mean(dim=-1).exp()
+        return replay.without(rows, batch)[:, list(asked)].mean(dim=-1).exp()
 
     whole, empty = value(orders[0], [slice(0), slice(None)])  # the same for every order
     between = counts[1:-1]

@@ -10,6 +10,7 @@ from einops import rearrange
 
 from gpt4roi_nb.failures.rows import ResultLike, field_of, rows_of
 from gpt4roi_nb.failures.tags import open_dataset
+from gpt4roi_nb.session.region_model import needs_gpt4roi
 
 if TYPE_CHECKING:
     from gpt4roi_nb.session.conversation import Answer
@@ -55,6 +56,7 @@ def add_attention(
 
     Raises:
         ValueError: the result does not have an item.
+        TypeError: the model is not a GPT4RoI.
         DatasetGone: the dataset does not exist.
         NoDatabase: no MongoDB answers.
 
@@ -68,6 +70,7 @@ def add_attention(
     >>> add_attention(result, gpt4roi, result.predictions["id"][:1])
     1
     """
+    needs_gpt4roi(model, "add_attention")
     dataset = open_dataset(name or result.benchmark, database_folder)
     place = heat_map_field(field or field_of(result))
     import fiftyone as fo

@@ -164,6 +164,31 @@ def _joined(parts: Sequence[Any]) -> Any:
     return tuple(one for part in parts for one in part)
 
 
+def without_some(features: Any, removed: Tensor) -> Any:
+    """Replace some of the N features of one image by their mean.
+
+    Args:
+        features: from `encode`.
+        removed: (N,) bool.
+
+    Raises:
+        RuntimeError: if there are not N.
+    """
+    names = [name for name in ("pooler_output", "deepstack_features") if getattr(features, name, None) is not None]
+    return type(features)(**{name: _without_some(getattr(features, name), removed) for name in names})
+
+
+def _without_some(part: Any, removed: Tensor) -> Any:
+    if not isinstance(part, Tensor):
+        return type(part)(_without_some(one, removed) for one in part)
+    rows = part.flatten(0, -2)
+    if len(rows) != len(removed):
+        raise RuntimeError(
+            f"expected a feature for each of {len(removed)} image tokens, but the model made {len(rows)}"
+        )
+    return torch.where(removed[:, None].to(rows.device), rows.mean(dim=0), rows).reshape(part.shape)
+
+
 def takes_features(model: Any) -> bool:
     """Whether features of images can be passed to a model, so that an image is encoded once for many questions."""
     if model.config.model_type in ("kosmos-2", "florence2"):

@@ -15,7 +15,7 @@ from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.detokenizer import AnswerFormat, StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
-from gpt4roi_nb.models.attention import PromptedReplay, attention_modules
+from gpt4roi_nb.models.attention import attention_modules
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.families import (
     Family,
@@ -31,12 +31,13 @@ from gpt4roi_nb.models.families import (
 )
 from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, seen_size, takes_features
 from gpt4roi_nb.models.own_prompts import check_class, differs
+from gpt4roi_nb.models.placement import has_places
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import keeps_prefixes
-from gpt4roi_nb.models.ways import Pen, Pointing, Regions, Way
+from gpt4roi_nb.models.ways import Pen, Pointing, Regions, Way, without
 from gpt4roi_nb.models.ways.draw import ANCHOR, RED
 from gpt4roi_nb.prompt import check_references, check_turns, references
-from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.conversation import Answer, OtherReplay
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Capabilities, Rendered
 
@@ -115,6 +116,7 @@ class LoadedFamily(LoadedModel):
             follow_ups=self.family.follow_ups,
             likelihood=True,
             attention=self._attends,
+            attention_map=self._attends and has_places(self.model_type),
             roi_features=False,
         )
 
@@ -188,7 +190,13 @@ class LoadedFamily(LoadedModel):
         return point(whole, regions, self.way, self.model_type, resized=resized, frame=frame, pen=self.pen)
 
     def prompt(
-        self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
+        self,
+        images: SessionImages,
+        whole: Image.Image,
+        turns: Sequence[tuple[str, str]],
+        regions: Regions,
+        *,
+        hidden: int | None = None,
     ) -> PromptedPrompt:
         """Tokenize a conversation.
 
@@ -197,11 +205,15 @@ class LoadedFamily(LoadedModel):
             whole: the session's image.
             turns: ("user" or "assistant", text) in turn, the user first.
             regions: by number, pixel xyxy, checked.
+            hidden: number of a region that is asked about and not pointed at; see `ways.without`.
 
         Raises:
             ValueError: for turns out of order, or one that the model cannot take.
         """
-        return self._built(images, turns, self.point(images, whole, regions))
+        pointing = self.point(images, whole, regions)
+        if hidden is not None:
+            pointing = without(pointing, whole, regions, hidden, self.way, pen=self.pen)
+        return self._built(images, turns, pointing)
 
     def rendered(
         self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
@@ -221,7 +233,13 @@ class LoadedFamily(LoadedModel):
         task = task_of(turns[0][1], self.way, self.model_type) is not None
         prompt = build(format, self.processor, pieces, ids, task=task)
         asked = next(said for role, said in reversed(pieces) if role == "user")
-        return replace(prompt, shown=shown, told=told_of(format, asked, prompt.told))
+        return replace(
+            prompt,
+            shown=shown,
+            told=told_of(format, asked, prompt.told),
+            frames=pointing.frames or tuple((0, 0, *image.size) for image in pointing.images),
+            turns=tuple(turns),
+        )
 
     def checked(self, whole: Image.Image, text: str, boxes: ArrayLike) -> tuple[str, dict[int, Box]]:
         """Read a question that begins a conversation: its references in the spelling of prompts, and its regions.
@@ -253,7 +271,7 @@ class LoadedFamily(LoadedModel):
         prompt: PromptedPrompt,
         reused: int,
         seconds: float,
-        recorder: PromptedReplay | None = None,
+        replay: OtherReplay | None = None,
     ) -> Answer:
         """Make an `Answer` of what was written after a prompt.
 
@@ -262,10 +280,10 @@ class LoadedFamily(LoadedModel):
             prompt: what came before.
             reused: how many of its tokens had their keys and values in the cache.
             seconds: time from the question to the last token.
-            recorder: records its attention; None for an answer that keeps nothing of its image.
+            replay: runs it again; None for an answer that keeps nothing of its image.
         """
         first, last = row.kept
-        what = "changed and run again" if recorder is not None else "recorded"
+        what = "changed and run again" if replay is not None else "recorded"
         return Answer(
             text=row.text,
             tokens=row.tokens,
@@ -277,7 +295,7 @@ class LoadedFamily(LoadedModel):
             stopped=row.stopped,
             told=prompt.told,
             cannot=f"what {self.model_type} computes is not {what} here",
-            recorder=recorder,
+            other_replay=replay,
         )
 
     def check_loaded(self) -> None:

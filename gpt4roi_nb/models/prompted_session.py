@@ -16,13 +16,13 @@ from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
-from gpt4roi_nb.models.attention import PromptedReplay
 from gpt4roi_nb.models.batching import write_batches
 from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
+from gpt4roi_nb.models.replay import PromptedReplay
 from gpt4roi_nb.prompt import region
 from gpt4roi_nb.session.conversation import Answer, Region
 from gpt4roi_nb.session.region_model import Rendered
@@ -118,13 +118,11 @@ class PromptedSession(RegionSession):
     def _as_answer(
         self, row: StreamingDetokenizer, prompt: Any, regions: Sequence[Region], reused: int, seconds: float
     ) -> Answer:
-        recorder = self._recorder(row, prompt, {one.number: one.box for one in regions})
-        return self._loaded.as_answer(row, prompt, reused, seconds, recorder)
+        replay = self._replay(row, prompt, {one.number: one.box for one in regions})
+        return self._loaded.as_answer(row, prompt, reused, seconds, replay)
 
-    def _recorder(self, row: StreamingDetokenizer, prompt: Any, regions: dict[int, Box]) -> PromptedReplay | None:
-        """Return what records an answer's attention; None if the model's cannot be."""
-        if not self._loaded.capabilities.attention:
-            return None
+    def _replay(self, row: StreamingDetokenizer, prompt: Any, regions: dict[int, Box]) -> PromptedReplay:
+        """Return what runs an answer again."""
         first, last = row.kept
         return PromptedReplay(
             self._loaded, self._images, self.image, prompt, regions, row.ids[:last], first, row.tokens
@@ -172,8 +170,8 @@ class PromptedSession(RegionSession):
         box_of = {id(prompt): box for prompt, box in zip(prompts, checked, strict=True)}
 
         def keep(row: StreamingDetokenizer, prompt: PromptedPrompt, reused: int, seconds: float) -> Answer:
-            recorder = self._recorder(row, prompt, {1: box_of[id(prompt)]})
-            return loaded.as_answer(row, prompt, reused, seconds, recorder)
+            replay = self._replay(row, prompt, {1: box_of[id(prompt)]})
+            return loaded.as_answer(row, prompt, reused, seconds, replay)
 
         room: Any = max(prompts, key=lambda prompt: len(prompt.input_ids), default=None)
         max_new_tokens = self._room(room, max_new_tokens) if room else max_new_tokens

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.chat_template import cut_at_tokens
 from gpt4roi_nb.models.images import PreparedImage
 from gpt4roi_nb.prompt import HALF_CHARACTER, PromptParts
@@ -34,6 +35,8 @@ class PromptedPrompt:
         answer: the answer's ids, with the token that ends it, where the assistant has spoken last.
         told: what is shown of it: the whole, without its images, or of a chat the last question (`families.told_of`).
         shown: the images, prepared.
+        frames: of each image, the part of the session's image that it shows, pixel xyxy.
+        turns: the conversation as it was given: ("user" or "assistant", text), the user first.
     """
 
     input_ids: list[int]
@@ -42,6 +45,8 @@ class PromptedPrompt:
     answer: tuple[int, ...] = ()
     told: str = ""
     shown: tuple[PreparedImage, ...] = ()
+    frames: tuple[Box, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 def build(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.capture.ablation import Ablation, How, ablate, occlusion
+from gpt4roi_nb.capture.ablation import ABLATIONS, Ablation, How, ablate, occlusion
 from gpt4roi_nb.capture.attention import Attention, attention_of, wanted_and_size
+from gpt4roi_nb.capture.faithfulness import Removable
 from gpt4roi_nb.capture.recording import LIMIT
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
@@ -37,8 +38,12 @@ class Region:
     box: Box
 
 
-class AttentionRecorder(Protocol):
-    """Records the attention of an answer of a model that is not a GPT4RoI; arguments as `Answer.attention` has them."""
+class OtherReplay(Removable, Protocol):
+    """What runs an answer of a model that is not a GPT4RoI again; arguments as `Answer` has them."""
+
+    @property
+    def ablations(self) -> tuple[How, ...]:
+        """What `ablate` takes as `how`."""
 
     def attention(
         self,
@@ -51,6 +56,22 @@ class AttentionRecorder(Protocol):
 
     def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:
         """Return the bytes that this takes."""
+
+    def ablate(
+        self,
+        region: int,
+        how: str,
+        *,
+        baseline: str,
+        other: int | None,
+        box: Box | None,
+        generate: bool,
+        max_new_tokens: int | None,
+    ) -> Ablation:
+        """Change something about a region and score the answer again."""
+
+    def occlusion(self, patch: int, token: int | str | None, batch_size: int) -> Tensor:
+        """Cover parts of the image and score the answer again."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,7 @@ class Answer:
         stopped: whether a Stop or an interrupt ended it; False if it ended by itself or reached `max_new_tokens`.
         told: the last question as the model read it, if that differs from what was asked; else "".
         cannot: why the answer cannot be run again with changes, if its model is the reason; else "".
-        recorder: what records its attention, if the model is not a GPT4RoI.
+        other_replay: what runs it again, if the model is not a GPT4RoI.
 
     Examples:
         >>> from gpt4roi_nb import GPT4RoI
@@ -91,7 +112,7 @@ class Answer:
     stopped: bool = False
     told: str = field(default="", repr=False, compare=False)
     cannot: str = field(default="", repr=False, compare=False)
-    recorder: AttentionRecorder | None = field(default=None, repr=False, compare=False)
+    other_replay: OtherReplay | None = field(default=None, repr=False, compare=False)
     replay: Replay | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -154,8 +175,8 @@ class Answer:
             ValueError: for layers or heads that the model does not have, or another dtype.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
-        if self.recorder is not None:
-            return self.recorder.attention(layers, heads, dtype, limit)
+        if self.other_replay is not None:
+            return self.other_replay.attention(layers, heads, dtype, limit)
         replay = self.live("its attention")
         with replay.loaded.hold_weights():
             return attention_of(replay, layers, heads, dtype, limit)
@@ -167,9 +188,14 @@ class Answer:
         dtype: torch.dtype = torch.float32,
     ) -> int:
         """Compute the bytes that `attention` would take with these arguments: what is kept, and one more layer."""
-        if self.recorder is not None:
-            return self.recorder.size(layers, heads, dtype)
+        if self.other_replay is not None:
+            return self.other_replay.size(layers, heads, dtype)
         return wanted_and_size(self.live("its attention"), layers, heads, dtype)[2]
+
+    @property
+    def ablations(self) -> tuple[How, ...]:
+        """What `ablate` takes as `how`: "remove" and "blur" for every model, and for a GPT4RoI all six."""
+        return ABLATIONS if self.other_replay is None else self.other_replay.ablations
 
     def ablate(
         self,
@@ -196,6 +222,11 @@ class Answer:
         - "position_only": the content of the pooled features is replaced by `baseline`; the position embedding stays.
         - "feature_only": the position embedding is replaced by `baseline`; the content of the pooled features stays.
 
+        A `PromptedModel` has no region tokens, and takes two of these. "remove" takes away how the region was pointed
+        at: its coordinates become "the object", its drawing is left out while the words that name it stay, and the
+        whole image is shown in the place of its crop. "blur" blurs the image inside the box before anything is drawn
+        or cut out.
+
         Args:
             region: number of the region.
             how: one of the above.
@@ -208,9 +239,20 @@ class Answer:
             max_new_tokens: of the new answer; None allows 16 more than the old one had.
 
         Raises:
-            ValueError: for a region that the prompt does not have, an unknown or incomplete way, or a bad box.
+            ValueError: for a region that the prompt does not have, an unknown or incomplete way, a bad box, or what
+                only a GPT4RoI takes.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
+        if self.other_replay is not None:
+            return self.other_replay.ablate(
+                region,
+                how,
+                baseline=baseline,
+                other=other,
+                box=box,
+                generate=generate,
+                max_new_tokens=max_new_tokens,
+            )
         replay = self.live("ablations")
         with replay.loaded.hold_weights():
             return ablate(
@@ -231,22 +273,33 @@ class Answer:
         smaller). Each in turn is painted in the image's mean colour, the image is encoded again with all regions, and
         the same answer is scored. This takes one encoding and one pass per square.
 
+        Places are those of the image's tokens. A `PromptedModel` may have more columns than rows of them, and a part
+        of the image is covered before anything is drawn or cut out; where the places of its tokens are not known, or
+        are those of a crop, the image has 16 × 16 places.
+
         Args:
             patch: side of a square, in places of the image grid.
             token: None takes the whole answer (the sum over its tokens), an index takes one token, "each" all.
             batch_size: images at a time; fewer, with a warning, if memory is short.
 
         Returns:
-            (g, g) float32, for "each" (A, g, g); positive where the answer needed the square.
+            (g, g) float32, for "each" (A, g, g); positive where the answer needed the square. For a `PromptedModel`
+            (rows, columns) of squares.
 
         Raises:
             IndexError: for a token that the answer does not have.
             MemoryError: if a single image does not fit; the message says what helps.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
+        if self.other_replay is not None:
+            return self.other_replay.occlusion(patch, token, batch_size)
         replay = self.live("its occlusion map")
         with replay.loaded.hold_weights():
             return occlusion(replay, patch, token, batch_size)
+
+    def replayed(self, what: str) -> Replay | OtherReplay:
+        """Return what runs the answer again, whatever its model; as `live`."""
+        return self.live(what) if self.other_replay is None else self.other_replay
 
     def live(self, what: str) -> Replay:
         """Return what the answer was made from, to run it again.

@@ -175,7 +175,7 @@ class GPT4RoI(LoadedModel):
     @property
     def capabilities(self) -> Capabilities:
         """What the model can do: all that a session offers."""
-        return Capabilities(True, True, True, True, True, True)
+        return Capabilities(True, True, True, True, True, True, True)
 
     def render(self, image: ImageLike, text: str, boxes: ArrayLike = ()) -> Rendered:
         """Return what the model would read: the image, and each region's token where it is first named.

@@ -23,6 +23,7 @@ class Capabilities:
         follow_ups: a conversation may have more than one question.
         likelihood: options can be compared by their log-probabilities.
         attention: an answer's attention can be recorded.
+        attention_map: it is known where the image's tokens lie in the image, so that attention can be laid over it.
         roi_features: it pools features of a region, which can be shown.
     """
 
@@ -31,6 +32,7 @@ class Capabilities:
     follow_ups: bool
     likelihood: bool
     attention: bool
+    attention_map: bool
     roi_features: bool
 
     def __str__(self) -> str:

@@ -40,3 +40,50 @@ def test_what_the_model_was_told_is_behind_a_link(open_notebook: Callable[..., N
     notebook.page.screenshot(path=shots / "what_the_model_was_told.png")
     link.click()
     expect(told).to_be_hidden()
+
+
+def opened_inspector(open_notebook: Callable[..., Notebook], name: str, way: str, width: int, height: int) -> Notebook:
+    """A chat with a model in miniature, its question answered and the answer's inspector opened."""
+    notebook = open_notebook(
+        f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n"
+        "from tiny_families import tiny_family\nfrom gpt4roi_nb.data.scenes import make_scene\n"
+        "from gpt4roi_nb.models import PromptedModel\nfrom gpt4roi_nb.widgets import RegionChat\n"
+        f'model = PromptedModel(*tiny_family("{name}"), "{way}", "miniature")\n'
+        f"image = make_scene(7, size=336).image.resize(({width}, {height}))",
+        "chat = RegionChat(model, image)\nchat.conversation.max_new_tokens = 4\nchat",
+        height=1500,
+    )
+    notebook.draw((40, 40, 160, 160), (width, height), 1)
+    notebook.line.fill("What is <region1>?")
+    notebook.line.press("Enter")
+    notebook.turn(1).locator("[data-action='inspect']").click()
+    expect(notebook.panel.locator(".gpt4roi-attention[data-ready]")).to_be_visible(timeout=120_000)
+    return notebook
+
+
+def test_where_the_answer_of_another_model_looked(open_notebook: Callable[..., Notebook], shots: Path) -> None:
+    """ViP-LLaVA is shown a padded square: its map lies over the image, and what is beside it is not shown."""
+    notebook = opened_inspector(open_notebook, "vipllava", "draw", 336, 168)
+    view = notebook.panel.locator(".gpt4roi-attention[data-ready]")
+    expect(view.locator("[data-choice='method'] option")).to_have_text(["raw attention"])
+    side = view.locator(".side[data-side='0']")
+    expect(side.locator("[data-choice='how'] option")).to_have_text(["remove", "blur"])
+    expect(view.locator("[data-choice='hide_sinks']")).to_be_hidden()
+    expect(side.locator(".verdicts li")).to_contain_text("ithout region 1 the log-probability of")
+    expect(side.locator(".verdicts li")).to_contain_text("The model would say:")
+    side.locator("[data-choice='how']").select_option("blur")
+    expect(side.locator(".verdicts li")).to_contain_text("ith region 1 blurred")
+    expect(side.locator(".mass")).to_contain_text("on the padding beside it")
+
+    canvas, image = view.locator("canvas[data-side='0']"), view.locator(".stage img").first
+    sides = canvas.evaluate("canvas => [canvas.width, canvas.height]")
+    assert sides == [4, 4]
+    over, under = canvas.bounding_box(), image.bounding_box()
+    # The square is as wide as the image and twice as high, in the middle of it.
+    assert abs(over["x"] - under["x"]) < 2 and abs(over["width"] - under["width"]) < 2
+    assert abs(over["height"] - 2 * under["height"]) < 3
+    assert abs(over["y"] + under["height"] / 2 - under["y"]) < 3
+    assert canvas.evaluate("canvas => getComputedStyle(canvas).clipPath") == "inset(25% 0%)"
+    view.scroll_into_view_if_needed()
+    notebook.page.screenshot(path=shots / "another_model_looked.png")
+    expect(view.locator(".problem:visible")).to_have_count(0)

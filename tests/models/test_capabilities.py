@@ -27,7 +27,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the model was run")
 
     for name in ("gpt4roi_nb.models.images.encode", "gpt4roi_nb.models.prompted_session.reader_of",
-                 "gpt4roi_nb.models.batching.reader_of", "gpt4roi_nb.models.attention.reader_of"):  # fmt: skip
+                 "gpt4roi_nb.models.batching.reader_of", "gpt4roi_nb.models.replay.reader_of"):  # fmt: skip
         monkeypatch.setattr(name, run)
 
 
@@ -97,4 +97,7 @@ def test_what_only_a_gpt4roi_does_says_so() -> None:
         with pytest.raises(TypeError, match=r"takes a GPT4RoI, but PromptedModel\('tiny', vipllava"):
             call()
     everything = load_model(device="cpu").capabilities
-    assert str(everything) == "free question, several regions, follow ups, likelihood, attention, roi features"
+    assert (
+        str(everything)
+        == "free question, several regions, follow ups, likelihood, attention, attention map, roi features"
+    )

@@ -88,7 +88,7 @@ class FakeGPT4RoI:
     is_demo = True
     way = "region tokens"
     about = "A stand-in that repeats the question."
-    capabilities = Capabilities(True, True, True, True, True, True)
+    capabilities = Capabilities(True, True, True, True, True, True, True)
 
     def __init__(self, reply: Callable[[str], str] | None = None, pause: float = 0.0) -> None:
         self.reply = reply or (lambda text: f"You asked: {text}")

@@ -15,7 +15,8 @@ from tiny_families import tiny_family
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.models import PromptedModel, PromptedSession
 from gpt4roi_nb.session.region_model import Rendered
-from gpt4roi_nb.widgets import RegionChat
+from gpt4roi_nb.widgets import AttentionInspector, RegionChat, RoIInspector
+from gpt4roi_nb.widgets.attention_data import AttentionData
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8))
 A, B = (20.0, 10.0, 80.0, 60.0), (90.0, 40.0, 130.0, 90.0)
@@ -35,17 +36,21 @@ def heard(chat: RegionChat, **content: Any) -> list[tuple[dict[str, Any], list[b
 
 
 def test_it_talks_and_has_no_button_for_what_the_model_cannot_do() -> None:
-    chat = RegionChat(loaded("qwen3_vl"), PHOTO)
+    chat = RegionChat(loaded("internvl"), PHOTO)
     assert not chat.conversation.inspectable and not chat.canvas.table.inspectable
     assert "unverified" in chat.conversation.about
     chat.ask("What is <region1>?", [A], **FEW)
     answer = chat.ask("Is <region2> left of region 1?", [B], **FEW)
     assert isinstance(chat.session, PromptedSession) and chat.answers[-1] is answer
     assert [turn["regions"] for turn in chat.conversation.turns] == [1, 2]
-    with pytest.raises(RuntimeError, match="which only a GPT4RoI has"):
+    with pytest.raises(RuntimeError, match=r"not known where this model's image tokens lie.*look at ablate\(\)"):
         chat.inspect_answer()
+    with pytest.raises(ValueError, match="not known where the image's tokens of this model lie"):
+        AttentionInspector(answer)
     with pytest.raises(RuntimeError, match="features of a region, which only a GPT4RoI has"):
         chat.inspect_region(1)
+    with pytest.raises(TypeError, match=r"RoIInspector takes a GPT4RoI, but PromptedModel\('tiny', internvl"):
+        RoIInspector(chat.session)
     chat.undo()
     assert [region.asked for region in chat.regions] == [True, False]
     chat.close()
@@ -122,3 +127,59 @@ def test_a_saved_conversation_opens_with_the_kind_of_session_that_its_model_has(
     again.ask("And why?", **FEW)
     for opened in (chat, again):
         opened.close()
+
+
+def opened(chat: RegionChat) -> AttentionInspector:
+    inspector = chat.inspect_answer()
+    inspector._worker.wait()
+    return inspector
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "vipllava", "kosmos-2"])
+def test_a_map_comes_with_the_tests_that_its_model_takes(name: str) -> None:
+    chat = RegionChat(loaded(name), PHOTO)
+    assert chat.conversation.inspectable and not chat.canvas.table.inspectable
+    answer = chat.ask("What is <region1>?", [A], **FEW)
+    inspector = opened(chat)
+    view = inspector.view
+    assert view.hows == ["remove", "blur"] and view.problem == ""
+    (removed,) = view.ablations
+    change = answer.ablate(1, generate=False).change
+    assert removed["change"] == pytest.approx(change.tolist(), abs=1e-3) and not removed["generated"]
+    view._handle_custom_msg({"type": "ablate", "side": 0, "how": "blur"}, [])
+    inspector._worker.wait()
+    soft = view.ablations[-1]
+    assert soft["how"] == "blur" and soft["said"] == answer.ablate(1, "blur").answer and soft["problem"] == ""
+    assert view.token == int(np.argmin(removed["change"]))  # the token that loses most without the region
+    with pytest.raises(ValueError, match="expected method to be one of raw, but got 'rollout'"):
+        inspector.show(0, method="rollout")
+    chat.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "cells"),
+    [("qwen3_vl", [0, 0, 140, 100], 20), ("vipllava", [0, -20, 140, 120], 16), ("kosmos-2", [0, 0, 140, 100], 16)],
+)
+def test_maps_that_are_not_square_and_do_not_fit_the_image_are_sent_with_their_frame(
+    name: str, frame: list[int], cells: int
+) -> None:
+    attention = loaded(name).session(PHOTO).ask("What is <region1>?", [A], **FEW).attention()
+    payload = AttentionData(attention).payload()
+    assert payload["frame"] == frame and payload["grid"] * payload["columns"] == cells
+    assert payload["methods"] == ["raw"] and payload["sinks"] == []
+    maps = np.frombuffer(payload["maps"], "<f4").reshape(len(payload["sent"]), len(attention.tokens), cells)
+    peaks = np.frombuffer(payload["peaks"], "<f4").reshape(3, 5, len(attention.tokens), 2)
+    for (layer, head), sent in zip(payload["sent"], maps, strict=True):
+        expected = attention.to_image(1, None if layer < 0 else layer, None if head < 0 else head)
+        assert sent[1] == pytest.approx(expected.flatten().numpy(), abs=1e-6)
+        assert peaks[layer + 1, head + 1, 1] == pytest.approx(float(expected.max()), abs=1e-6)
+
+
+def test_two_models_are_compared_by_what_both_take() -> None:
+    mine = tiny_gpt4roi().session(PHOTO).ask("What is <region1>?", [A], **FEW)
+    other = loaded("paligemma", "draw").session(PHOTO).ask("What is <region1>?", [A], **FEW)
+    inspector = AttentionInspector(mine, other)
+    inspector._worker.wait()
+    assert inspector.view.hows == ["remove", "blur"] and {one["side"] for one in inspector.view.ablations} == {0, 1}
+    assert [payload["methods"] for payload in inspector.view.answers] == [["raw", "relevancy", "rollout"], ["raw"]]
+    inspector.close()

@@ -10,6 +10,7 @@ from gpt4roi_nb.models.ways.marks import marks
 from gpt4roi_nb.models.ways.native import native
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 from gpt4roi_nb.models.ways.text import text
+from gpt4roi_nb.models.ways.without import without
 
 Way = Literal["text", "draw", "marks", "crop", "context", "full+crop", "native"]
 WAYS: tuple[Way, ...] = ("text", "draw", "marks", "crop", "context", "full+crop", "native")
@@ -27,4 +28,5 @@ __all__ = [
     "marks",
     "native",
     "text",
+    "without",
 ]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.models.conventions import UNVERIFIED
-from gpt4roi_nb.models.ways.crop import MIN_SIDE, cut_out
+from gpt4roi_nb.models.ways.crop import MIN_SIDE, frame_of_cut, whole_frame
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
 MARGIN = 0.5  # of the box's side, on each side of it
@@ -30,10 +30,11 @@ def context(image: Image.Image, regions: Regions, *, margin: float = MARGIN) -> 
     """
     if margin < 0:
         raise ValueError(f"margin must be at least 0, but is {margin}")
-    images = tuple(cut_out(image, _widened(box, image.size, margin)) for box in regions.values()) or (image,)
-    where = "in the middle of the image" if len(images) == 1 else "in the middle of image {}"
+    cuts = tuple(frame_of_cut(_widened(box, image.size, margin), image.size) for box in regions.values())
+    frames = cuts or (whole_frame(image),)
+    where = "in the middle of the image" if len(frames) == 1 else "in the middle of image {}"
     return Pointing(
-        images,
+        tuple(image.crop(frame) for frame in frames),
         {number: f"the object {where.format(index)}" for index, number in enumerate(regions, 1)},
         {
             "way": "context",
@@ -42,6 +43,7 @@ def context(image: Image.Image, regions: Regions, *, margin: float = MARGIN) -> 
             "source": "arXiv 2504.16072, table 8",
             "status": UNVERIFIED,
         },
+        frames=frames,
     )
 
 

@@ -8,9 +8,10 @@ from PIL import Image
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.images import MAX_ASPECT_RATIO
-from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.models.conventions import UNVERIFIED, Size
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
+Frame = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the original image
 MIN_SIDE = 28  # pixels: two patches of most towers, the least that a processor can use
 
 
@@ -23,11 +24,12 @@ def crop(image: Image.Image, regions: Regions) -> Pointing:
         image: RGB, upright.
         regions: by number, pixel xyxy. Without any the whole image is shown.
     """
-    images = tuple(cut_out(image, box) for box in regions.values()) or (image,)
+    frames = tuple(frame_of_cut(box, image.size) for box in regions.values()) or (whole_frame(image),)
     return Pointing(
-        images,
-        {number: name_of(index, len(images)) for index, number in enumerate(regions, 1)},
+        tuple(image.crop(frame) for frame in frames),
+        {number: name_of(index, len(frames)) for index, number in enumerate(regions, 1)},
         {"way": "crop", "least_side": MIN_SIDE, "source": "arXiv 2504.16072, table 8", "status": UNVERIFIED},
+        frames=frames,
     )
 
 
@@ -36,13 +38,18 @@ def name_of(index: int, count: int) -> str:
     return "the object in the image" if count == 1 else f"the object in image {index}"
 
 
-def cut_out(image: Image.Image, box: Box) -> Image.Image:
-    """Cut out the pixels that a box touches, and some around it if these are too few."""
+def whole_frame(image: Image.Image) -> Frame:
+    """The frame of all of an image."""
+    return 0, 0, image.width, image.height
+
+
+def frame_of_cut(box: Box, size: Size) -> Frame:
+    """What is cut out of an image of a size, (width, height): the pixels that a box touches, more if these are few."""
     x1, y1, x2, y2 = box
     least = max(MIN_SIDE, math.ceil(max(x2 - x1, y2 - y1) / MAX_ASPECT_RATIO))
-    left, right = _grown(math.floor(x1), math.ceil(x2), least, image.width)
-    top, bottom = _grown(math.floor(y1), math.ceil(y2), least, image.height)
-    return image.crop((left, top, right, bottom))
+    left, right = _grown(math.floor(x1), math.ceil(x2), least, size[0])
+    top, bottom = _grown(math.floor(y1), math.ceil(y2), least, size[1])
+    return left, top, right, bottom
 
 
 def _grown(first: int, last: int, least: int, side: int) -> tuple[int, int]:

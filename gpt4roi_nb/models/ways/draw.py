@@ -79,7 +79,7 @@ def corners_of(box: Box) -> tuple[int, int, int, int]:
     return left, top, max(round(x2) - 1, left), max(round(y2) - 1, top)
 
 
-def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED) -> Pointing:
+def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED, without: int | None = None) -> Pointing:
     """Draw each region's box and name it by colour.
 
     The line runs along the box's edges, inside it, and grows with the image: `width` pixels where the longest side has
@@ -89,6 +89,7 @@ def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED) -> Pointing:
         image: RGB, upright; not changed.
         regions: by number, pixel xyxy.
         pen: colours and width of the lines.
+        without: number of a region that is named as ever, but not drawn.
 
     Raises:
         ValueError: there are more regions than colours.
@@ -102,6 +103,8 @@ def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED) -> Pointing:
     line = pen.pixels(image.size)
     named = dict(zip(regions, pen.colours.items(), strict=False))
     for number, box in regions.items():
+        if number == without:
+            continue
         x1, y1, x2, y2 = box
         if pen.warns and pen.covers(box, image.size):
             warnings.warn(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from gpt4roi_nb.models.conventions import UNVERIFIED
-from gpt4roi_nb.models.ways.crop import MIN_SIDE, cut_out
+from gpt4roi_nb.models.ways.crop import MIN_SIDE, frame_of_cut, whole_frame
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
 
@@ -16,9 +16,10 @@ def full_crop(image: Image.Image, regions: Regions) -> Pointing:
         image: RGB, upright.
         regions: by number, pixel xyxy.
     """
-    images = (image, *(cut_out(image, box) for box in regions.values()))
+    cuts = tuple(frame_of_cut(box, image.size) for box in regions.values())
     return Pointing(
-        images,
+        (image, *(image.crop(cut) for cut in cuts)),
         {number: f"the object in image {index}" for index, number in enumerate(regions, 2)},
         {"way": "full+crop", "least_side": MIN_SIDE, "source": "arXiv 2504.16072, table 8", "status": UNVERIFIED},
+        frames=(whole_frame(image), *cuts),
     )

@@ -9,14 +9,16 @@ from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
 
-def marks(image: Image.Image, regions: Regions) -> Pointing:
+def marks(image: Image.Image, regions: Regions, *, without: int | None = None) -> Pointing:
     """Draw each region's box with its number beside it, as `draw_regions` does.
 
     Args:
         image: RGB, upright; not changed.
         regions: by number, pixel xyxy.
+        without: number of a region that is named as ever, but not drawn.
     """
-    drawn = draw_regions(image, list(regions.values()), list(regions)) if regions else image
+    shown = {number: box for number, box in regions.items() if number != without}
+    drawn = draw_regions(image, list(shown.values()), list(shown)) if shown else image
     return Pointing(
         (drawn,),
         {number: f"the object marked {number}" for number in regions},

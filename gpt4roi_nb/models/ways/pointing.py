@@ -12,6 +12,7 @@ from gpt4roi_nb.prompt import REFERENCE
 
 Regions = Mapping[int, Box]  # by number: pixel xyxy in the original image, checked
 NOUN = "the object "  # with which most ways name a region
+NAMELESS = NOUN.strip()  # a region that is not pointed at
 Note = dict[str, str | int | float]
 
 
@@ -25,6 +26,7 @@ class Pointing:
         note: what a card says of it: the way, and all that could move a figure.
         lead: a line that follows a question which names a region; "" for none.
         boxes: by the number of a region, its box alone in the convention of the model, where that is part of a mention.
+        frames: of each image, the part of the original that it shows, pixel xyxy; () where each shows all of it.
     """
 
     images: tuple[Image.Image, ...]
@@ -32,6 +34,7 @@ class Pointing:
     note: Note = field(default_factory=dict)
     lead: str = ""
     boxes: Mapping[int, str] = field(default_factory=dict)
+    frames: tuple[Box, ...] = ()
 
     def pieces(self, text: str) -> list[tuple[str, bool]]:
         """Split a text into pieces (words, whether the way wrote them), with mentions in the place of `<regionN>`.
@@ -46,7 +49,7 @@ class Pointing:
             if mention is not None:
                 before = text[position : reference.start()]
                 found.append((before, False))
-                found.append((mention.removeprefix(NOUN) if before.endswith(NOUN) else mention, True))
+                found.append((f"{mention} ".removeprefix(NOUN).rstrip() if before.endswith(NOUN) else mention, True))
                 position = reference.end()
         found.append((text[position:], False))
         if self.lead and any(own for _, own in found):
