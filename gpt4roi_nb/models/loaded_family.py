@@ -237,7 +237,7 @@ class LoadedFamily(LoadedModel):
             prompt,
             shown=shown,
             told=told_of(format, asked, prompt.told),
-            frames=pointing.frames or tuple((0, 0, *image.size) for image in pointing.images),
+            frames=pointing.frames or tuple((0, 0, image.width, image.height) for image in pointing.images),
             turns=tuple(turns),
         )
 

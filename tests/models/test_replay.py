@@ -79,7 +79,7 @@ def test_a_region_in_tokens_of_the_model_becomes_what_stood_around_them() -> Non
         )
     }
     assert told == {
-        "kosmos-2": "<grounding> Question: What is<phrase> the object</phrase>? Answer:",
+        "kosmos-2": "<grounding> Question: What is <phrase> the object</phrase>? Answer:",
         "florence2": "<s>What does the region  describe?</s>",
         "paligemma": "<s>caption \n",
     }
