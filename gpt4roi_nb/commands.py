@@ -343,11 +343,11 @@ def add_model(made: argparse.ArgumentParser) -> None:
 
 
 def add_way(made: argparse.ArgumentParser) -> None:
-    """Add the option for how boxes are presented to a model that is not a GPT4RoI."""
+    """Add the option for how boxes are presented to the model."""
     made.add_argument(
         "--regions",
         choices=WAYS,
-        help="how a box is presented to a model that is not a GPT4RoI; default: as its makers document",
+        help="how a box is presented; default: as the model's makers document, a GPT4RoI's by region tokens",
     )
 
 

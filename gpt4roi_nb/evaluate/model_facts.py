@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from math import prod
 
 import torch
 
+from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.card import OF_THE_WAY
 from gpt4roi_nb.models.prompted_model import PromptedModel
@@ -51,7 +53,7 @@ def facts_of(model: Model) -> ModelFacts:
     told = {} if isinstance(model, GPT4RoI) else {name: text for name, text in model.note.items() if name != "way"}
     return ModelFacts(
         checkpoint=checkpoint_hash(model),
-        checkpoint_name="demo" if isinstance(model, GPT4RoI) and model.is_demo else model.source,
+        checkpoint_name="demo" if model.source == os.fspath(DEMO_CHECKPOINT) else model.source,
         dtype=str(model.model.dtype).removeprefix("torch."),
         device=device_name(model),
         way=model.way,

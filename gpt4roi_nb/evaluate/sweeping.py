@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpt4roi_nb.evaluate.model_facts import Model
 from gpt4roi_nb.evaluate.prompted import CannotBeAskedError
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import evaluate
 from gpt4roi_nb.evaluate.tables import Column, Table, table_of
-from gpt4roi_nb.models.families import way_of
+from gpt4roi_nb.models.families import GPT4ROI, way_of
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.models.ways.draw import RED
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 DRAW = "draw"
 _SAME = ("scorer", "prompt", "decoding", "mapping", "questions", "images")  # of the cards of one table
@@ -83,7 +85,7 @@ class Sweep:
 
 def sweep(
     name: str,
-    model: PromptedModel,
+    model: Model,
     root: str | os.PathLike[str] | None = None,
     *,
     ways: Sequence[str] | None = None,
@@ -98,7 +100,7 @@ def sweep(
 
     Args:
         name: one of `BENCHMARKS`.
-        model: from `load_model`; its own way is one among the others.
+        model: from `load_model`; its own way is one among the others. That of a GPT4RoI is "native", its region tokens.
         root: as for `evaluate`.
         ways: of `models.WAYS`; None takes all that suit the model.
         colours: of the first region's line, for the way "draw"; each is measured with each width.
@@ -110,24 +112,23 @@ def sweep(
         The results by way, and a table of them. After an interrupt, those that were begun.
 
     Raises:
-        TypeError: for a GPT4RoI, which has one way.
+        TypeError: for anything but a model of `load_model`.
         ValueError: for a way that does not suit the model, or as `evaluate`.
 
     >>> from gpt4roi_nb import GPT4RoI
     >>> from gpt4roi_nb.evaluate import sweep
-    >>> sweep("coco", GPT4RoI.from_pretrained())
-    Traceback (most recent call last):
-    TypeError: sweep takes a model of load_model that is not a GPT4RoI, ...
+    >>> from gpt4roi_nb.data.scenes.formats.write import write_world
+    >>> world = write_world("world", 2, progress=False)  # two images with the files of all datasets
+    >>> found = sweep("coco", GPT4RoI.from_pretrained(), world, ways=("native", "crop"), progress=False)
+    >>> list(found.results)
+    ['region tokens', 'crop']
 
     >>> from gpt4roi_nb import load_model
     >>> model = load_model("Qwen/Qwen3-VL-2B-Instruct")  # doctest: +SKIP
     >>> print(sweep("coco", model, "data", limit=100, colours=("red", "blue"), widths=(2, 4)))  # doctest: +SKIP
     """
-    if not isinstance(model, PromptedModel):
-        raise TypeError(
-            "sweep takes a model of load_model that is not a GPT4RoI, which has one way to present a box, but "
-            f"{model!r} came"
-        )
+    if not isinstance(model, GPT4RoI | PromptedModel):
+        raise TypeError(f"sweep takes a GPT4RoI or a model of load_model, but {model!r} came")
     variants = dict(_variants(model, ways, colours, widths))
     results: dict[str, Result] = {}
     refused: dict[str, str] = {}
@@ -144,10 +145,18 @@ def sweep(
 
 
 def _variants(
-    model: PromptedModel, ways: Sequence[str] | None, colours: Sequence[str], widths: Sequence[float]
-) -> Iterator[tuple[str, PromptedModel]]:
+    model: Model, ways: Sequence[str] | None, colours: Sequence[str], widths: Sequence[float]
+) -> Iterator[tuple[str, Model]]:
     """Yield (label, model) of each way; all are checked before the first is measured."""
-    for way in model.family.ways if ways is None else [way_of(model.model_type, way) for way in ways]:
+    own: dict[str, GPT4RoI] = {}
+    if isinstance(model, GPT4RoI):
+        own = {GPT4ROI.way: model}
+        model = PromptedModel.of(model, DRAW)
+    suited = (*own, *model.family.ways)
+    for way in suited if ways is None else [way if way in own else way_of(model.model_type, way) for way in ways]:
+        if way in own:
+            yield own[way].way, own[way]
+            continue
         if way != DRAW:
             yield way, model.with_regions(way)
             continue

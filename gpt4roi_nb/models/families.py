@@ -9,6 +9,7 @@ from typing import Literal
 
 from PIL import Image
 
+from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.models.conventions import CONVENTIONS, Convention, Size
 from gpt4roi_nb.models.ways import (
     WAYS,
@@ -50,7 +51,7 @@ class Family:
 
     way: Way
     ways: tuple[Way, ...]
-    format: Literal["chat", "kosmos-2", "florence2", "paligemma"] = "chat"
+    format: Literal["chat", "gpt4roi", "kosmos-2", "florence2", "paligemma"] = "chat"
     tasks: Mapping[str, str] = field(default_factory=dict)
     only_tasks: bool = False
     mention: str = "{box}"
@@ -129,11 +130,13 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 ANY_OTHER = Family("draw", _CHAT)
+# In its native way it is a `GPT4RoI`; these are the ways in which a `PromptedModel` asks it without region tokens.
+GPT4ROI = Family("native", DRAWN, format="gpt4roi", several_images=False)
 
 
 def family_of(model_type: str) -> Family:
     """Return what is known of a model type; `ANY_OTHER` for one that is not in the table."""
-    return FAMILIES.get(model_type, ANY_OTHER)
+    return GPT4ROI if model_type == GPT4RoIConfig.model_type else FAMILIES.get(model_type, ANY_OTHER)
 
 
 def way_of(model_type: str, way: str | None) -> Way:
@@ -144,7 +147,7 @@ def way_of(model_type: str, way: str | None) -> Way:
     """
     family = family_of(model_type)
     if way is None:
-        return family.way
+        way = family.way
     if way not in WAYS:
         raise ValueError(f"regions must be one of {', '.join(WAYS)}, or None, but is {way!r}")
     if way not in family.ways:
@@ -155,9 +158,20 @@ def way_of(model_type: str, way: str | None) -> Way:
     return way
 
 
+def other_way_of_gpt4roi(regions: str | None) -> Way | None:
+    """Check a way requested of a GPT4RoI; return None for its own, by region tokens.
+
+    Raises:
+        ValueError: as `way_of`.
+    """
+    return None if regions in (None, GPT4ROI.way) else way_of(GPT4RoIConfig.model_type, regions)
+
+
 def _why_not(way: Way, family: Family) -> str:
     if way == "full+crop" and not family.several_images:
         return "it was made for one image at a time"
+    if way == "native" and family is GPT4ROI:
+        return "with region tokens of its own it is a GPT4RoI, which load_model gives"
     if way in ("text", "native"):
         return f"no convention is known for boxes as {'text' if way == 'text' else 'tokens of its own'}"
     return "it answers tasks about a box and takes no question about a drawing"
@@ -260,14 +274,14 @@ def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> l
 
 
 def told_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str:
-    """Return what is shown of a question: as it is told, or all of the prompt where the family has its own format.
+    """Return what is shown of a question: as it is told, or all of the prompt where no question can be told from it.
 
     Args:
         format: of `Family`.
         pieces: from `pieces_of`.
         prompt: the prompt as it reads without its images.
     """
-    return "".join(words for words, _ in pieces) if format == "chat" else prompt
+    return "".join(words for words, _ in pieces) if format in ("chat", "gpt4roi") else prompt
 
 
 def check_question(question: str, regions: int, way: Way, model_type: str) -> None:

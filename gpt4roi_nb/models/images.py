@@ -12,9 +12,13 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.conventions import Size
+from gpt4roi_nb.prompt import token_id_of
+from gpt4roi_nb.tokenizer import IMAGE_TOKEN
 
 KEPT = 32  # images of a session whose features are kept: the whole one, and crops of the latest regions
 
@@ -91,6 +95,9 @@ def prepare(processor: Any, format: str, image: Image.Image) -> PreparedImage:
     digest, pads = digest_of(image), crops_to_square(processor) and image.width != image.height
     if pads:
         image = padded(image, padding_colour(processor))
+    if format == "gpt4roi":
+        ids = [token_id_of(IMAGE_TOKEN, tokenizer)] * processor.num_image_tokens
+        return PreparedImage(digest, ids, {"pixel_values": processor.image_processor.pixels(image)[None]})
     if format == "kosmos-2":
         made = processor(images=image, text=processor.grd_token, return_tensors="pt")
         ids = made["input_ids"][0].tolist()[:-1]  # without the grounding token
@@ -137,6 +144,8 @@ def encode(model: Any, image: PreparedImage) -> Any:
         key: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
         for key, value in image.values.items()
     }
+    if model.config.model_type == GPT4RoIConfig.model_type:
+        return BaseModelOutputWithPooling(pooler_output=model.encode_image(**values).image_features)
     if model.config.model_type == "kosmos-2":  # only its class without a head has them
         from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2Model
 
@@ -191,7 +200,7 @@ def _without_some(part: Any, removed: Tensor) -> Any:
 
 def takes_features(model: Any) -> bool:
     """Whether features of images can be passed to a model, so that an image is encoded once for many questions."""
-    if model.config.model_type in ("kosmos-2", "florence2"):
+    if model.config.model_type in ("kosmos-2", "florence2", GPT4RoIConfig.model_type):
         return True
     return "mm_encoder_outputs" in inspect.signature(type(model).forward).parameters
 

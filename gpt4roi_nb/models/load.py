@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
 from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.models.families import way_of
+from gpt4roi_nb.models.families import other_way_of_gpt4roi, way_of
 from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.models.room import check_room, not_quantised, skeleton
@@ -40,8 +40,9 @@ def load_model(
     Args:
         path: a folder or a hub id of a GPT4RoI or of an image-text-to-text model of transformers, whose code is part of
             transformers itself. None loads the embedded demo checkpoint.
-        regions: how a box is presented to a model that is not a GPT4RoI: "text", "draw", "marks", "crop", "context",
-            "full+crop" or "native". None takes what its makers document.
+        regions: how a box is presented: "text", "draw", "marks", "crop", "context", "full+crop" or "native". None takes
+            what the model's makers document: for a GPT4RoI its region tokens ("native"). With another way, a GPT4RoI is
+            asked as other models are, as a `PromptedModel`.
         device: where the model goes; None takes a GPU if there is one, else the CPU.
         dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU.
         quantization: "8bit" or "4bit" for the language model (needs bitsandbytes).
@@ -65,16 +66,12 @@ def load_model(
     as_given: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
     as_given["check_free_memory"] = check_free_memory
     if path is None:
-        check_way_of_gpt4roi(regions)
-        return GPT4RoI.from_pretrained(None, **as_given, **kwargs)
+        return _gpt4roi(None, regions, "", **as_given, **kwargs)
     hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     source = locate(path, "checkpoint", hub)
     model_type = model_type_of(source.folder)
     if model_type in ("", GPT4RoIConfig.model_type):  # if the file is damaged, this raises the right error
-        check_way_of_gpt4roi(regions)
-        gpt4roi = GPT4RoI.from_pretrained(path, **as_given, **kwargs)
-        gpt4roi.revision = source.revision
-        return gpt4roi
+        return _gpt4roi(path, regions, source.revision, **as_given, **kwargs)
     given = os.path.expanduser(source.name)
     config = _read_config(given, hub)
     check_kind(config.model_type, given)
@@ -100,6 +97,15 @@ def load_model(
     made.check_free_memory = check_free_memory
     made.revision = source.revision
     return made
+
+
+def _gpt4roi(
+    path: str | os.PathLike[str] | None, regions: str | None, revision: str, **options: Any
+) -> GPT4RoI | PromptedModel:
+    way = other_way_of_gpt4roi(regions)  # before the weights are read
+    gpt4roi = GPT4RoI.from_pretrained(path, **options)
+    gpt4roi.revision = revision
+    return gpt4roi if way is None else PromptedModel.of(gpt4roi, way)
 
 
 def _dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device, quantization: str | None) -> torch.dtype:
@@ -151,12 +157,3 @@ def _read_config(given: str, hub: dict[str, Any]) -> Any:
             f"{given!r} is of a kind that transformers does not know without running code of the checkpoint, which "
             f"this package does not do ({str(error).splitlines()[0]})"
         ) from error
-
-
-def check_way_of_gpt4roi(regions: str | None) -> None:
-    """Raise ValueError if a way of pointing was given for a GPT4RoI, which has one of its own."""
-    if regions is not None:
-        raise ValueError(
-            f"a GPT4RoI gets a box as a token of its own, pooled from the image, but regions={regions!r} came; "
-            "leave it out"
-        )

@@ -18,6 +18,7 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.attention import attention_modules
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.families import (
+    GPT4ROI,
     Family,
     check_question,
     convention_of,
@@ -100,6 +101,8 @@ class LoadedFamily(LoadedModel):
         return self.model.config.get_text_config(decoder=True).max_position_embeddings
 
     def never_written(self) -> list[int]:
+        if self.family is GPT4ROI:
+            return super().never_written()
         config: Any = self.model.config
         of_images = {getattr(config, name, None) for name in ("image_token_id", "video_token_id")} - {None}
         known = len(self.processor.tokenizer)
@@ -137,7 +140,10 @@ class LoadedFamily(LoadedModel):
             else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
         )
         again = "" if keeps_prefixes(self.model_type) else "; every question is read whole"
-        told = f"{self.model_type} from {self.source or 'memory'}, regions={how}; {status}; {often}{again}"
+        what = f"{self.model_type} from {self.source or 'memory'}"
+        if self.family is GPT4ROI:
+            what, status = super().about.removesuffix("."), "not what it was trained with"
+        told = f"{what}, regions={how}; {status}; {often}{again}"
         return f"{told}; {self.differs}" if self.differs else told
 
     @property

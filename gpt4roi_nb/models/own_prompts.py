@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from PIL import Image
 from transformers import PreTrainedModel
 
-from gpt4roi_nb.models.families import FAMILIES, family_of
+from gpt4roi_nb.models.families import ANY_OTHER, family_of
 from gpt4roi_nb.models.images import prepare
 from gpt4roi_nb.models.prompts import build
 
@@ -29,14 +29,15 @@ def check_class(config: Any, model_class: type[PreTrainedModel], processor: Any)
         ValueError: if it does not; the message says what is missing.
     """
     kind = config.model_type
+    is_known = family_of(kind) is not ANY_OTHER
     text = config.get_text_config(decoder=True)
     others = set(getattr(text, "layer_types", None) or ()) - _LAYERS
     lacking = ""
-    if getattr(config, "is_encoder_decoder", False) and kind not in FAMILIES:
+    if getattr(config, "is_encoder_decoder", False) and not is_known:
         lacking = "it has an encoder and a decoder"
     elif others:
         lacking = f"it has layers of another kind ({', '.join(sorted(others))}), whose state cannot be cut back"
-    elif kind not in FAMILIES and "mm_encoder_outputs" not in inspect.signature(model_class.forward).parameters:
+    elif not is_known and "mm_encoder_outputs" not in inspect.signature(model_class.forward).parameters:
         lacking = "its class does not put features of images in the place of tokens"
     elif family_of(kind).format == "chat":
         if not isinstance(getattr(processor, "image_token", None), str):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from dataclasses import replace
+from typing import Any, Self, overload
 
 from numpy.typing import ArrayLike
 
@@ -21,11 +22,12 @@ from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.ways import Pen
 from gpt4roi_nb.models.ways.draw import RED
 from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.session.region_model import Question, Rendered
 
 
 class PromptedModel(LoadedFamily):
-    """A model of transformers that gets a box as text, as a drawing or as a crop; made by `load_model`.
+    """A model that gets a box as text, as a drawing or as a crop; made by `load_model`.
 
     Attributes:
         model: the model, in evaluation mode.
@@ -50,6 +52,31 @@ class PromptedModel(LoadedFamily):
         >>> told.text, [shown.size for shown in told.images]
         ('What is the object in image 2?', [(64, 64), (40, 48)])
     """
+
+    @classmethod
+    def of(cls, gpt4roi: GPT4RoI, regions: str) -> Self:
+        """Return a GPT4RoI that is asked without its region tokens. It shares the weights and their lock.
+
+        Args:
+            gpt4roi: the model.
+            regions: how boxes are presented to it: "draw", "marks", "crop" or "context".
+
+        Raises:
+            ValueError: for another way.
+
+        Examples:
+            >>> from PIL import Image
+            >>> from gpt4roi_nb import GPT4RoI
+            >>> from gpt4roi_nb.models import PromptedModel
+            >>> cropped = PromptedModel.of(GPT4RoI.from_pretrained(device="cpu"), "crop")
+            >>> told = cropped.render(Image.new("RGB", (96, 96)), "What is <region1>?", [(8, 8, 48, 56)])
+            >>> told.text, told.images[0].size
+            ('What is the object in the image?', (40, 48))
+        """
+        made = cls(gpt4roi.model, gpt4roi.processor, regions, gpt4roi.source)
+        made.forward_lock, made.revision = gpt4roi.forward_lock, gpt4roi.revision
+        made.check_free_memory = gpt4roi.check_free_memory
+        return made
 
     def with_regions(self, regions: str | None, *, colour: str = RED.colour, width: float = RED.width) -> PromptedModel:
         """Return the same model, to which boxes are presented in another way. It shares the weights and their lock.
@@ -162,9 +189,10 @@ class PromptedModel(LoadedFamily):
         whole, images = load_image(image), self.images() if images is None else images
         text, regions = self.checked(whole, text, boxes)
         asked = self.prompt(images, whole, [("user", text)], regions)
-        answers = [
-            self.prompt(images, whole, [("user", text), ("assistant", option)], regions).answer for option in options
-        ]
+        answered = [self.prompt(images, whole, [("user", text), ("assistant", option)], regions) for option in options]
+        answers = [one.answer for one in answered]
+        for one in answered[:1]:  # all have the same opening
+            asked = replace(asked, input_ids=asked.input_ids[: one.before], images=asked.images[: one.before])
         self.check_tokens(len(asked.input_ids), max(map(len, answers), default=0))
         return option_likelihoods(self, images, asked, answers, whole_number(batch_size, "batch_size", least=1))
 

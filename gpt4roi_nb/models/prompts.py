@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.chat_template import cut_at_tokens
 from gpt4roi_nb.models.images import PreparedImage
-from gpt4roi_nb.prompt import HALF_CHARACTER, PromptParts
+from gpt4roi_nb.prompt import HALF_CHARACTER, IGNORE, PromptParts
 
 Pieces = Sequence[tuple[str, bool]]  # words, and whether this package wrote them
 Turns = Sequence[tuple[str, Pieces]]  # ("user" or "assistant", pieces) in turn, the user first
@@ -37,6 +37,7 @@ class PromptedPrompt:
         shown: the images, prepared.
         frames: of each image, the part of the session's image that it shows, pixel xyxy.
         turns: the conversation as it was given: ("user" or "assistant", text), the user first.
+        before: how many ids precede the answer, where the prompt of the question alone holds more; else None.
     """
 
     input_ids: list[int]
@@ -47,6 +48,7 @@ class PromptedPrompt:
     shown: tuple[PreparedImage, ...] = ()
     frames: tuple[Box, ...] = ()
     turns: tuple[tuple[str, str], ...] = ()
+    before: int | None = None
 
 
 def build(
@@ -164,7 +166,22 @@ def _florence(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequ
     return replace(question, answer=tuple(answer))
 
 
-_FORMATS: dict[str, Callable[..., PromptedPrompt]] = {"chat": _chat, "florence2": _florence}
+def _gpt4roi(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:
+    """GPT4RoI's own prompt of a question that names no region."""
+    said = [(role, "".join(words for words, _ in pieces)) for role, pieces in turns]
+    whole = processor.prompt(said)
+    token = expansions[0][0]
+    images = [0 if token_id == token else -1 for token_id in whole.input_ids]
+    if len(turns) % 2:
+        return PromptedPrompt(whole.input_ids, images, whole.spans)
+    # As `GPT4RoI.likelihoods` has it: with the marks around it. A prompt that awaits an answer may hold some of them.
+    asked = max(whole.spans[f"question{len(turns) // 2}"])
+    places = [place for place, label in enumerate(whole.labels) if label != IGNORE and place > asked]
+    answer = tuple(whole.input_ids[places[0] : places[-1] + 1])
+    return PromptedPrompt(whole.input_ids, images, whole.spans, answer, before=places[0])
+
+
+_FORMATS: dict[str, Callable[..., PromptedPrompt]] = {"chat": _chat, "florence2": _florence, "gpt4roi": _gpt4roi}
 _WITH_TASKS: dict[str, Callable[..., PromptedPrompt]] = {"kosmos-2": _kosmos, "paligemma": _paligemma}
 
 
@@ -238,9 +255,11 @@ def _rendered(processor: Any, roles: Sequence[str], images: int) -> list[str]:
     return pieces[::2]
 
 
-def end_of_turn(format: str, processor: Any) -> str:
-    """Return the token that ends an answer."""
+def end_of_turn(format: str, processor: Any) -> str | None:
+    """Return the token that ends an answer; None for a GPT4RoI whose answers end with a mark in text."""
     tokenizer = processor.tokenizer
+    if format == "gpt4roi":
+        return processor.end_of_turn
     if format == "chat":
         for piece, is_token in cut_at_tokens(_rendered(processor, ["user", "assistant"], 1)[-1], tokenizer):
             if is_token:

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
+from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inference.cache import new_cache
 from gpt4roi_nb.inference.decode import Read, masked_positions
-from gpt4roi_nb.models.families import FAMILIES
+from gpt4roi_nb.models.families import ANY_OTHER, family_of
 from gpt4roi_nb.models.prompts import PromptedPrompt
 
 _KINDS = ("token_type_ids", "mm_token_type_ids")
@@ -42,6 +43,7 @@ def reader_of(model: Any, prompts: Sequence[PromptedPrompt], start: int, feature
         features: from `SessionImages.features`, of all images of all prompts in order.
     """
     kinds: dict[str, Callable[..., Reader]] = {
+        GPT4RoIConfig.model_type: GPT4RoIReader,
         "kosmos-2": KosmosReader,
         "florence2": FlorenceReader,
         "paligemma": PrefixReader,
@@ -56,7 +58,7 @@ def keeps_prefixes(model_type: str) -> bool:
 
 def takes_padding(model_type: str) -> bool:
     """Whether prompts of different lengths can be read together; known for families that the tests build."""
-    return model_type in FAMILIES and model_type not in _OWN_READERS
+    return family_of(model_type) is not ANY_OTHER and model_type not in _OWN_READERS
 
 
 class TwoCaches(EncoderDecoderCache):
@@ -85,12 +87,13 @@ class CausalReader:
         has_images = any(place >= 0 for prompt in prompts for place in prompt.images[start:])
         self._shown = _of_images(features, images) if has_images else {}
         # A model whose prompt attends both ways within an image (Gemma 3) needs to know which tokens are an image's.
+        has_positions = hasattr(getattr(model, "model", None), "get_rope_index")
         own_kinds = [name for name in _KINDS if name in inspect.signature(type(model).forward).parameters]
-        self._kinds = own_kinds[:1] if has_images and not hasattr(model.model, "get_rope_index") else []
+        self._kinds = own_kinds[:1] if has_images and not has_positions else []
         self._length = start + self.begin.shape[1]
         # Positions in three dimensions, as in Qwen2-VL and what came after it: an image takes fewer than it has tokens.
         self._positions: Tensor | None = None
-        if hasattr(model.model, "get_rope_index"):
+        if has_positions:
             rows = [_positions(model, prompt) for prompt in prompts]
             self._after = torch.stack([row.max() + 1 for row in rows])  # (B,) positions of what is written first
             gaps = [self._length - row.shape[1] for row in rows]
@@ -157,6 +160,14 @@ def _positions(model: Any, prompt: PromptedPrompt) -> Tensor:
         ids, image_grid_thw=torch.cat(grids).to(model.device), mm_token_type_ids=kinds
     )
     return positions[:, 0]
+
+
+class GPT4RoIReader(CausalReader):
+    """A GPT4RoI that is asked without region tokens."""
+
+    def _prompt_options(self, model: Any, input_ids: Tensor) -> dict[str, Any]:
+        shown = self._shown.get("mm_encoder_outputs")
+        return {} if shown is None else {"image_features": shown["image"].pooler_output}
 
 
 class PrefixReader(CausalReader):

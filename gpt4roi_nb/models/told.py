@@ -16,6 +16,7 @@ from gpt4roi_nb.models.families import (
     check_question,
     convention_of,
     family_of,
+    other_way_of_gpt4roi,
     pieces_of,
     point,
     task_of,
@@ -23,7 +24,7 @@ from gpt4roi_nb.models.families import (
     way_of,
 )
 from gpt4roi_nb.models.images import frame_of, prepare, resized_size
-from gpt4roi_nb.models.load import check_kind, check_way_of_gpt4roi, model_type_of
+from gpt4roi_nb.models.load import check_kind, model_type_of
 from gpt4roi_nb.models.prompts import build
 from gpt4roi_nb.prompt import check_references, references
 from gpt4roi_nb.session.references import read_references
@@ -35,8 +36,8 @@ def render_without_weights(
 ) -> Rendered:
     """Return what a model would read, as its `render` does, from its configuration and its processor alone.
 
-    For a GPT4RoI, whose regions are tokens, the image is returned with numbered boxes, which the model does not see,
-    and the text as it was given.
+    For a GPT4RoI in its own way, whose regions are tokens, the image is returned with numbered boxes, which the model
+    does not see, and the text as it was given.
 
     Args:
         path: a folder or a hub id, as `load_model` takes it; for a hub id, the small files are downloaded. None takes a
@@ -65,12 +66,12 @@ def render_without_weights(
     check_references(references(text), list(given))
     source = None if path is None else locate(path, "checkpoint")
     model_type = "" if source is None else model_type_of(source.folder)
-    if model_type == GPT4RoIConfig.model_type or (path is None and regions is None):
-        check_way_of_gpt4roi(regions)
+    is_gpt4roi = model_type == GPT4RoIConfig.model_type
+    if (is_gpt4roi and other_way_of_gpt4roi(regions) is None) or (path is None and regions is None):
         drawn = draw_regions(whole, list(given.values()), list(given)) if given else whole
         note = {"way": "region tokens: the model sees the image without what is drawn here", "status": "its own"}
         return Rendered((drawn,), text, note)
-    if source is not None:
+    if source is not None and not is_gpt4roi:
         check_kind(model_type, source.name)
     way = way_of(model_type, regions)
     check_question(text, len(given), way, model_type)

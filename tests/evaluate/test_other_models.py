@@ -16,6 +16,7 @@ from pointing_oracle import World
 from pointing_oracle import answer as read_back
 from tiny_families import by_its_processor, tiny_family
 
+from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.evaluate import BENCHMARKS, Result, compare, evaluate, sweep
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.prompted import CANNOT_TAKE, CannotBeAskedError, PromptedPredictor, check_capabilities
@@ -217,6 +218,32 @@ def test_a_sweep_over_all_ways_is_one_table(things, oracle: Make, tmp_path: Path
     assert model.way == "text"
     again = [path.name for path in tmp_path.iterdir() if (path / "result.json").is_file()]
     assert sorted(again) == sorted(way.replace(", ", "-").replace(" ", "-") for way in found.results)
+
+
+def test_a_gpt4roi_is_swept_too_and_its_other_ways_are_those_of_what_it_is_shown(things, gpt4roi: GPT4RoI) -> None:
+    root = things[0]
+    found = sweep("coco", gpt4roi, root, ways=("crop", "native", "marks"), max_new_tokens=4, **QUIET)
+    assert list(found.results) == ["crop", "region tokens", "marks"] and not found.refused
+    own, crop = found.results["region tokens"], found.results["crop"]
+    alone = evaluate("coco", gpt4roi, root, max_new_tokens=4, **QUIET)
+    assert own.predictions["answer"].tolist() == alone.predictions["answer"].tolist()
+    assert not own.card.differences(alone.card) and own.card.way == "region tokens"
+    assert (own.card.checkpoint, own.card.seen) == (crop.card.checkpoint, crop.card.seen) and not own.card.told
+    assert crop.card.way == "crop" and crop.card.example == "What is the category of the object in the image?"
+    model = PromptedModel.of(gpt4roi, "crop")
+    for _, row in crop.predictions.iloc[::4].iterrows():
+        told = model.render(row["image"], row["question"], row["boxes"])
+        answer = gpt4roi.session(told.images[0]).ask(told.text, max_new_tokens=4)
+        assert row["answer"] == answer.text
+        assert row["logprob"] == pytest.approx(sum(answer.logprobs) / len(answer.logprobs), abs=1e-4)
+    assert list(sweep("coco", gpt4roi, root, limit=1, max_new_tokens=1, **QUIET).results)[:2] == [
+        "region tokens",
+        "draw, red, 3 pixels",
+    ]
+    with pytest.raises(ValueError, match="regions='text' does not suit gpt4roi"):
+        sweep("coco", gpt4roi, root, ways=("native", "text"), **QUIET)
+    with pytest.raises(TypeError, match="sweep takes a GPT4RoI or a model of load_model, but 'demo' came"):
+        sweep("coco", "demo", root, **QUIET)
 
 
 def test_a_way_that_cannot_be_asked_is_named_beside_the_others(things, oracle: Make, monkeypatch) -> None:

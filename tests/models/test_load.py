@@ -45,10 +45,6 @@ def test_a_gpt4roi_is_loaded_as_one(tmp_path: Path) -> None:
     tiny_gpt4roi().save_pretrained(tmp_path)
     model: RegionModel = load_model(tmp_path, device="cpu")
     assert isinstance(model, GPT4RoI) and model.capabilities.roi_features
-    with pytest.raises(ValueError, match="gets a box as a token of its own"):
-        load_model(tmp_path, regions="draw")
-    with pytest.raises(ValueError, match="gets a box as a token of its own"):
-        load_model(regions="draw")
 
 
 def test_a_way_that_does_not_suit_is_refused_before_weights_are_read(
