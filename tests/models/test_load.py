@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_gpt4roi
-from tiny_families import FAMILIES, tiny_family
+from tiny_families import FAMILIES as TINY
+from tiny_families import tiny_family
 
 from gpt4roi_nb import GPT4RoI, load_model
-from gpt4roi_nb.models import PromptedModel
+from gpt4roi_nb.models import FAMILIES, PromptedModel
+from gpt4roi_nb.models.families import default_question
 from gpt4roi_nb.models.room import not_quantised, session_bytes, skeleton, weight_bytes
 from gpt4roi_nb.session.region_model import Question, RegionModel
 
@@ -39,6 +41,24 @@ def test_a_saved_model_answers_as_before(saved: Path) -> None:
     )
     assert model.fingerprint() == expected.fingerprint()
     assert load_model(saved, regions="crop", device="cpu", dtype=torch.bfloat16).model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen2_5_vl", "kosmos-2", "florence2", "paligemma"])
+def test_every_named_family_is_loaded_from_a_folder(name: str, tmp_path: Path) -> None:
+    """Its configuration, its processor with its chat template and its weights come back as they were saved."""
+    model, processor = tiny_family(name)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, expected = load_model(tmp_path, device="cpu"), PromptedModel(model, processor)
+    assert isinstance(again, PromptedModel) and again.way == FAMILIES[name].way == expected.way
+    assert again.capabilities == expected.capabilities and again.note == expected.note
+    question = default_question(again.way, name)
+    said, wanted = (one.session(IMAGE).ask(question, [BOX], max_new_tokens=5) for one in (again, expected))
+    assert (said.text, said.told, said.token_ids) == (wanted.text, wanted.told, wanted.token_ids)
+    assert again.fingerprint() == expected.fingerprint()
+    assert again.likelihoods(IMAGE, question, [BOX], ["a", "b"]) == pytest.approx(
+        expected.likelihoods(IMAGE, question, [BOX], ["a", "b"]), abs=1e-5
+    )
 
 
 def test_a_gpt4roi_is_loaded_as_one(tmp_path: Path) -> None:
@@ -77,7 +97,7 @@ def test_what_does_not_fit_is_refused_before_weights_are_read(saved: Path, monke
         load_model(saved, device="cpu", check_free_memory=False)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", TINY)
 def test_bytes_of_weights_are_counted_without_them(name: str) -> None:
     model, _ = tiny_family(name)
     built = skeleton(model.config)
