@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers as tf
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 SIDE = 56  # pixels of a fixed tower
 TEXT = {
@@ -48,13 +48,12 @@ CHATML = (
     "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# As the card of llava-hf/vip-llava-7b-hf writes it.
+# As the card of llava-hf/vip-llava-7b-hf and transformers' page about VipLlava write it: nothing ends an answer.
 VICUNA = (
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the human's questions."
     "{% for m in messages %}###{% if m['role'] == 'user' %}Human: {% else %}Assistant: {% endif %}"
     "{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
-    "{% if m['role'] == 'assistant' %}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}###Assistant:{% endif %}"
 )
 LLAMA3 = (
@@ -64,13 +63,26 @@ LLAMA3 = (
 )
 
 
-def tokenizer(*special: str, bos: bool = False, **named: str) -> Any:
-    """A byte-level tokenizer that knows some words, with special tokens of a family. named: as attributes."""
+# How Llama 3's tokenizer.json cuts a text into words: the line breaks before an answer stay together.
+LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def tokenizer(*special: str, pattern: str = "", **named: str) -> Any:
+    """A byte-level tokenizer that knows some words, with special tokens of a family.
+
+    pattern: how it cuts a text into words; as GPT-2's if empty. named: tokens that are attributes too.
+    """
     words = ["<pad>", "<s>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges = [("i", "s"), ("o", "f"), ("Ġ", "t"), ("Ċ", "Ċ"), ("1", "0")]
     words += ["".join(pair) for pair in merges]
     backend = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pattern)
+    if pattern:
+        cut = pre_tokenizers.Split(Regex(pattern), "isolated")
+        backend.pre_tokenizer = pre_tokenizers.Sequence([cut, backend.pre_tokenizer])
     backend.decoder = decoders.ByteLevel()
     made = tf.PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -180,14 +192,13 @@ def _kosmos() -> tuple[Any, Any]:
     # As its makers' preprocessor_config.json ("use_square_size"): it squeezes an image into a square.
     images = tf.CLIPImageProcessor(size={"height": SIDE, "width": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     processor = tf.Kosmos2Processor(images, made)
-    processor.num_image_tokens = 8
     config = tf.Kosmos2Config(
         text_config={
             "vocab_size": len(made) + 5, "max_position_embeddings": 512, "embed_dim": 32, "layers": 2, "ffn_dim": 48,
             "attention_heads": 4, "init_std": 0.2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
         },
         vision_config=TOWER,
-        latent_query_num=8,
+        latent_query_num=64,  # as many as the processor makes places for
     )  # fmt: skip
     return config, processor
 
@@ -220,6 +231,7 @@ def _perception_lm() -> tuple[Any, Any]:
         "<|start_header_id|>",
         "<|end_header_id|>",
         "<|eot_id|>",
+        pattern=LLAMA3_WORDS,
         image_token="<|image|>",
         video_token="<|video|>",
     )
@@ -476,28 +488,51 @@ def expanded(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     return square
 
 
+# What Florence-2's own processor makes of its tasks (processing_florence2.py).
+FLORENCE_TASKS = {
+    r"What does the region (.*) describe\?": "<REGION_TO_DESCRIPTION>",
+    r"What is the region (.*)\?": "<REGION_TO_CATEGORY>",
+    r"What text is in the region (.*)\?": "<REGION_TO_OCR>",
+}
+
+
 def by_its_processor(name: str, told: str, images: list[Any]) -> dict[str, torch.Tensor]:
     """What the family's own processor makes of what was told, put together as its documents say.
 
     told: of a chat model the question; of others the whole prompt without its image.
     """
     _, processor = tiny_family(name)
-    if name in ("vipllava", "llava"):  # as mm_utils.py (process_images, "pad") of both makers
-        images = [expanded(image, processor.image_processor.image_mean) for image in images]
     if name == "kosmos-2":  # what was told is the whole text, as in the families below
         return processor(images=images[0], text=told, return_tensors="pt")
     if name == "florence2":  # its processor makes words of the task itself
-        (boxed,) = re.fullmatch(r"<s>What does the region (.*) describe\?</s>", told).groups()
-        return processor(images=images[0], text=f"<REGION_TO_DESCRIPTION>{boxed}", return_tensors="pt")
+        ((found, task),) = [
+            (match, task) for words, task in FLORENCE_TASKS.items() if (match := re.fullmatch(f"<s>{words}</s>", told))
+        ]
+        return processor(images=images[0], text=f"{task}{found[1]}", return_tensors="pt")
     if name == "paligemma":
         (asked,) = re.fullmatch(r"<s>(.*)\n", told).groups()
         made = processor(images=images[0], text=f"<image>{asked}", return_tensors="pt")
         made.pop("labels")
         made["token_type_ids"] = torch.zeros_like(made["input_ids"])  # 0: the prefix, which sees all of itself
         return made
-    content = [{"type": "image"}] * len(images) + [{"type": "text", "text": told}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
+    return talk_by_its_processor(name, [told], images)
+
+
+def talk_by_its_processor(name: str, said: Sequence[str], images: list[Any]) -> dict[str, torch.Tensor]:
+    """What a chat model's own template and processor make of a conversation that shows its images first.
+
+    said: what the user and the assistant say in turn.
+    """
+    _, processor = tiny_family(name)
+    if name in ("vipllava", "llava"):  # as mm_utils.py (process_images, "pad") of both makers
+        images = [expanded(image, processor.image_processor.image_mean) for image in images]
+    messages = [
+        {
+            "role": ("user", "assistant")[index % 2],
+            "content": [{"type": "image"}] * (len(images) if index == 0 else 0) + [{"type": "text", "text": text}],
+        }
+        for index, text in enumerate(said)
+    ]
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     given = [images] if name in ("gemma3", "idefics3") else images
     return processor(images=given, text=[text], return_tensors="pt")
