@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.draw import REGION_COLORS
 
 Box = tuple[float, float, float, float]
 MARGINS = (90, 20)  # grey, left of and above the scene: so that no side, order or frame looks like another
@@ -69,44 +69,47 @@ def iou(a: Box, b: Box) -> float:
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
-# How each family's numbers are read: pattern of one box, and what it means in pixels of a (width, height) image.
+# How each family's numbers are read: pattern of one box, and what it means in pixels of a (width, height) image, which
+# the family's processor resizes to another.
+Size = tuple[int, int]
+Reading = Callable[[list[float], Size, Size], Box]
 NUMBER = r"(\d+(?:\.\d+)?)"
 LIST = rf"\[{NUMBER}, ?{NUMBER}, ?{NUMBER}, ?{NUMBER}\]"
 
 
-def _of_a_side(parts: float) -> Callable[[list[float], tuple[int, int]], Box]:
-    def read(values: list[float], size: tuple[int, int]) -> Box:
+def _of_a_side(parts: float) -> Reading:
+    def read(values: list[float], size: Size, resized: Size) -> Box:
         (x1, y1, x2, y2), (width, height) = values, size
         return x1 * width / parts, y1 * height / parts, x2 * width / parts, y2 * height / parts
 
     return read
 
 
-def _of_resized(values: list[float], size: tuple[int, int], resized: tuple[int, int] = RESIZED) -> Box:
+def _of_resized(values: list[float], size: Size, resized: Size) -> Box:
     (x1, y1, x2, y2), (width, height) = values, size
     across, down = width / resized[0], height / resized[1]
     return x1 * across, y1 * down, x2 * across, y2 * down
 
 
-def _of_square(values: list[float], size: tuple[int, int]) -> Box:
+def _of_square(values: list[float], size: Size, resized: Size) -> Box:
     (x1, y1, x2, y2), (width, height) = values, size
     side = max(size)
     left, top = (side - width) / 2, (side - height) / 2
     return x1 * side - left, y1 * side - top, x2 * side - left, y2 * side - top
 
 
-def _of_cells(values: list[float], size: tuple[int, int]) -> Box:
+def _of_cells(values: list[float], size: Size, resized: Size) -> Box:
     first, last = map(int, values)
     across, down = size[0] / 32, size[1] / 32
     return first % 32 * across, first // 32 * down, (last % 32 + 1) * across, (last // 32 + 1) * down
 
 
-def _y_first(values: list[float], size: tuple[int, int]) -> Box:
+def _y_first(values: list[float], size: Size, resized: Size) -> Box:
     y1, x1, y2, x2 = values
-    return _of_a_side(1023)([x1, y1, x2, y2], size)
+    return _of_a_side(1023)([x1, y1, x2, y2], size, resized)
 
 
-READERS: dict[str, tuple[str, Callable[[list[float], tuple[int, int]], Box]]] = {
+READERS: dict[str, tuple[str, Reading]] = {
     "qwen2_vl": (LIST, _of_a_side(1000)),
     "qwen2_5_vl": (LIST, _of_resized),
     "qwen3_vl": (LIST, _of_a_side(1000)),
@@ -121,15 +124,16 @@ READERS: dict[str, tuple[str, Callable[[list[float], tuple[int, int]], Box]]] = 
 }
 
 
-def read_boxes(text: str, family: str, size: tuple[int, int]) -> list[Box]:
+def read_boxes(text: str, family: str, size: Size, resized: Size = RESIZED) -> list[Box]:
     """The boxes that a text names, in its order."""
     pattern, meaning = READERS[family]
-    return [meaning([float(number) for number in match.groups()], size) for match in re.finditer(pattern, text)]
+    found = re.finditer(pattern, text)
+    return [meaning([float(number) for number in match.groups()], size, resized) for match in found]
 
 
-def answer(text: str, images: Sequence[Image.Image], world: World, family: str) -> list[str]:
+def answer(text: str, images: Sequence[Image.Image], world: World, family: str, resized: Size = RESIZED) -> list[str]:
     """The things that a prompt points at, in the order of its words."""
-    if named := read_boxes(text, family, world.image.size) if family in READERS else []:
+    if named := read_boxes(text, family, world.image.size, resized) if family in READERS else []:
         return [world.named(box) for box in named]
     found = []
     for match in re.finditer(
@@ -158,9 +162,11 @@ def _drawn(image: Image.Image, colour: str) -> Box:
 
 
 def _marked(image: Image.Image, number: int, world: World) -> str:
-    """The thing that a line in the number's colour runs round."""
-    colour = tuple(bytes.fromhex(REGION_COLORS[(number - 1) % len(REGION_COLORS)][1:]))
-    same = (np.asarray(image) == colour).all(-1)
+    """The thing that a line runs round in the colour of the patch on which a number is written."""
+    written = {read: colour for colour, ink in _patches(image, world.image) if (read := read_number(ink))}
+    if number not in written:
+        return "nothing"
+    same = (np.asarray(image) == written[number]).all(-1)
 
     def lined(box: Box) -> float:
         shares = []
@@ -177,6 +183,57 @@ def _marked(image: Image.Image, number: int, world: World) -> str:
         return max(shares)
 
     return max(world.things, key=lambda thing: lined(thing[1]))[0]
+
+
+def _patches(image: Image.Image, before: Image.Image) -> list[tuple[tuple[int, ...], np.ndarray]]:
+    """The filled patches that were drawn on an image, whatever their colours: colour, and how white each pixel is."""
+    pixels = np.asarray(image)
+    shades = pixels.astype(int) @ (1 << 16, 1 << 8, 1)
+    drawn = (pixels != np.asarray(before)).any(-1)
+    found = []
+    for shade, count in zip(*np.unique(shades[drawn], return_counts=True), strict=True):
+        if count <= 40 or shade == 0xFFFFFF:
+            continue
+        same = (shades == shade) & drawn
+        height, width = same.shape
+        # A line of two pixels has no three by three of its colour.
+        solid = np.all([same[y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3)], axis=0)
+        if solid.any():
+            rows, columns = np.nonzero(solid)
+            # Without its round corners, in which there is the patch's white edge.
+            part = pixels[rows.min() + 2 : rows.max() + 1, columns.min() + 2 : columns.max() + 1].astype(float)
+            colour = np.array([shade >> 16, shade >> 8 & 255, shade & 255])
+            found.append((tuple(colour.tolist()), (part - colour).sum(-1) / (255.0 - colour).sum()))
+    return found
+
+
+@cache
+def _digits(number: int) -> Image.Image:
+    """A number in Pillow's font, white on black, without what is black around it."""
+    canvas = Image.new("L", (100, 100))
+    ImageDraw.Draw(canvas).text((20, 20), str(number), fill=255, font=ImageFont.load_default(40), stroke_width=1)
+    return canvas.crop(canvas.getbbox())
+
+
+def read_number(ink: np.ndarray) -> int | None:
+    """The number from 1 to 12 whose digits white ink, in shares, looks like; None if it looks like none."""
+    rows, columns = np.nonzero(ink > 0.3)
+    if not len(rows):
+        return None
+    ink = np.pad(ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].clip(0, 1), 1)
+
+    def likeness(number: int) -> float:
+        digits, height = _digits(number), len(ink) - 2
+        small = digits.resize((max(1, round(digits.width * height / digits.height)), height), Image.Resampling.BOX)
+        written = np.pad(ink, ((0, 0), (0, max(0, small.width + 2 - ink.shape[1]))))
+        wanted = np.zeros_like(written)
+        wanted[1:-1, 1 : small.width + 1] = np.asarray(small) / 255
+        size = np.sqrt((wanted**2).sum() * (written**2).sum())
+        places = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+        return max(float((np.roll(wanted, place, (0, 1)) * written).sum() / size) for place in places)
+
+    best = max(range(1, 13), key=likeness)
+    return best if likeness(best) > 0.8 else None
 
 
 def _lies_at(part: Image.Image, image: Image.Image) -> Box:
@@ -211,8 +268,10 @@ def answer_from_pixels(pixels: np.ndarray, world: World) -> str:
     return thing[0] if iou(thing[1], box) > 0.7 else "nothing"
 
 
-def shade_at(text: str, pixels: np.ndarray) -> str:
-    """The colour in the middle of the box that a text names in shares of a padded square."""
+def shade_at(text: str, pixels: np.ndarray, units: tuple[float, float]) -> str:
+    """The colour in the middle of the box that a text names, in an image (H, W, 3); units: pixels of one in x and y."""
     (match,) = re.finditer(LIST, text)
-    x1, y1, x2, y2 = (float(number) * len(pixels) for number in match.groups())
-    return str(tuple(int(one) for one in np.round(pixels[int((y1 + y2) / 2), int((x1 + x2) / 2)])))
+    x1, y1, x2, y2 = map(float, match.groups())
+    row, column = int((y1 + y2) / 2 * units[1]), int((x1 + x2) / 2 * units[0])
+    found = pixels[min(row, pixels.shape[0] - 1), min(column, pixels.shape[1] - 1)]
+    return str(tuple(int(one) for one in np.round(found)))

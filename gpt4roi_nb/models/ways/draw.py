@@ -112,8 +112,16 @@ def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED, without: int |
                 f'{y2 - y1:g} pixels; point with regions="crop" or "marks" instead',
                 stacklevel=2,
             )
-        # Pillow's corners are inclusive: the line ends on the box's last pixel.
-        canvas.rectangle(corners_of(box), outline=named[number][1], width=line)
+        # Four bars, each with both its corners: Pillow's own outline leaves a box that is narrower than two lines.
+        left, top, right, bottom = corners_of(box)
+        within = min(line, (min(right - left, bottom - top) + 2) // 2) - 1
+        for bar in (
+            (left, top, right, top + within),
+            (left, bottom - within, right, bottom),
+            (left, top, left + within, bottom),
+            (right - within, top, right, bottom),
+        ):
+            canvas.rectangle(bar, fill=named[number][1])
     return Pointing(
         (drawn,),
         {number: f"the object within the {name} rectangle" for number, (name, _) in named.items()},
