@@ -96,6 +96,51 @@ def test_a_new_region_in_a_drawing_is_read_from_the_image_on(way: str, rows: lis
     assert row.logprobs == pytest.approx(whole_pass(model, prompt, row.ids), abs=1e-4)
 
 
+UNDONE = [
+    *((name, "text") for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "perception_lm", "internvl", "video_llama_3")),
+    *(("qwen3_vl", way) for way in ("draw", "marks", "full+crop", "crop")),
+    ("vipllava", "draw"),
+]
+
+
+@pytest.mark.parametrize(("name", "way"), UNDONE)
+def test_after_an_undo_the_cache_holds_what_is_left_and_nothing_of_what_is_gone(
+    name: str, way: str, rows: list
+) -> None:
+    """With a region that came and went: its drawing or its crop is forgotten too."""
+    model = loaded(name, way)
+    session = model.session(IMAGE)
+    session.ask("What is <region1>?", [BOX], **FEW)
+    session.ask("Is <region2> larger than <region1>?", [OTHER], **FEW)
+    session.undo()
+    again = session.ask("And is region 1 red?", **FEW)
+    prompt, row = rows[-1]
+    # A drawing without the second region is another image; an image or a crop less leaves those before it as they were.
+    assert (again.reused_tokens > 0) == (way in ("text", "full+crop", "crop"))
+    assert row.logprobs == pytest.approx(whole_pass(model, prompt, row.ids), abs=1e-4)
+    fresh = model.session(IMAGE)
+    first = fresh.ask("What is <region1>?", [BOX], **FEW)
+    never = fresh.ask("And is region 1 red?", **FEW)
+    assert again.text == never.text and again.told == never.told
+    assert session.history[0].answer.text == first.text and len(session.regions) == len(fresh.regions) == 1
+    session.ask("Is <region2> red?", [(0.0, 50.0, 60.0, 100.0)], **FEW)  # another box under the same number
+    prompt, row = rows[-1]
+    assert row.logprobs == pytest.approx(whole_pass(model, prompt, row.ids), abs=1e-4)
+
+
+@pytest.mark.parametrize("way", ["text", "draw", "full+crop"])
+def test_an_undone_follow_up_leaves_the_turn_before_it_in_the_cache(way: str, rows: list) -> None:
+    model = loaded("qwen3_vl", way)
+    session = model.session(IMAGE)
+    first = session.ask("What is <region1>?", [BOX], **FEW)
+    session.ask("Is it red?", **FEW)
+    session.undo()
+    again = session.ask("Is it blue?", **FEW)
+    prompt, row = rows[-1]
+    assert again.reused_tokens >= first.prompt_tokens
+    assert row.logprobs == pytest.approx(whole_pass(model, prompt, row.ids), abs=1e-4)
+
+
 def test_text_with_a_new_region_needs_no_new_look_at_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     encode = images_module.encode
@@ -144,18 +189,38 @@ def test_a_stop_keeps_what_was_written_and_the_cache_stays_right(name: str, rows
     assert row.logprobs == pytest.approx(whole_pass(model, prompt, row.ids), abs=1e-4)
 
 
-def test_boxes_of_a_camera_image_are_those_of_the_upright_one(tmp_path: Path) -> None:
-    """A file that lies on its side is turned first, for the coordinates and for the pixels."""
-    lying, exif = IMAGE.transpose(Image.Transpose.ROTATE_90), Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+# How an image of each orientation lies in its file (EXIF 2.32, tag 0x0112: where row 0 and column 0 are).
+LYING = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", LYING)
+def test_boxes_of_a_camera_image_are_those_of_the_upright_one(orientation: int, tmp_path: Path) -> None:
+    """A file that lies on its side is turned first, for the coordinates, what is drawn and the pixels."""
+    lying, exif = Image.fromarray(np.ascontiguousarray(LYING[orientation](np.asarray(IMAGE)))), Image.Exif()
+    exif[0x0112] = orientation
     lying.save(tmp_path / "photo.png", exif=exif)
+    assert (lying.size == IMAGE.size) == (orientation < 5)
     model = loaded("qwen3_vl")
     session, upright = model.session(tmp_path / "photo.png"), model.session(IMAGE)
-    assert session.image.size == IMAGE.size != lying.size
-    answer, expected = (one.ask("What is <region1>?", [BOX], **FEW) for one in (session, upright))
+    answer, expected = (one.ask("What is <region1>?", [BOX], max_new_tokens=2) for one in (session, upright))
     assert answer.told == expected.told == "What is [143, 100, 571, 600]?"
     assert answer.logprobs == expected.logprobs
     assert session._images.prepared(session.image).digest == upright._images.prepared(IMAGE).digest
+    for way in ("draw", "crop"):
+        shown, wanted = (
+            loaded("qwen3_vl", way).render(one, "What is <region1>?", [BOX]).images[0]
+            for one in (tmp_path / "photo.png", IMAGE)
+        )
+        assert shown.tobytes() == wanted.tobytes()
 
 
 def test_one_answer_at_a_time() -> None:
