@@ -12,8 +12,8 @@ from ipywidgets import Widget
 DELAY = 0.3  # seconds: several changes in a row are copied once
 # Only one of the two outputs shows: the live view if it exists, else the copy, without "model not found" above it.
 _STYLE = """<style>
-.jp-OutputArea-child:has(.{live}) + .jp-OutputArea-child:has(.gpt4roi-saved),
-.jp-OutputArea-child:not(:has(.{live})):has(+ .jp-OutputArea-child .gpt4roi-saved) {{ display: none }}
+.jp-OutputArea-child:has(.{live}) + .jp-OutputArea-child:has(.{live}-saved),
+.jp-OutputArea-child:not(:has(.{live})):has(+ .jp-OutputArea-child .{live}-saved) {{ display: none }}
 </style>"""
 
 
@@ -28,7 +28,7 @@ class StaticCopy:
     """
 
     def __init__(self, live: str, render: Callable[[], tuple[str, str]]) -> None:
-        self._style = _STYLE.format(live=live)
+        self._live = live
         self._render = render
         self._id = f"gpt4roi-{uuid4().hex}"
         self._shown = False
@@ -69,7 +69,8 @@ class StaticCopy:
     def _bundle(self) -> dict[str, str]:
         page, text = self._render()
         note = '<p style="margin:0 0 10px;font-size:85%">This is a saved copy. Run this cell again to continue.</p>'
+        style = _STYLE.format(live=self._live)
         return {
-            "text/html": f'{self._style}\n<div class="gpt4roi-saved">\n{note}\n{page}\n</div>',
+            "text/html": f'{style}\n<div class="gpt4roi-saved {self._live}-saved">\n{note}\n{page}\n</div>',
             "text/plain": text,
         }

@@ -16,14 +16,14 @@ from lessons import NOTEBOOKS, RUN_THROUGH_A_HUB, check, solved
 from mongo import Mongo
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, Route, expect
 
+from gpt4roi_nb.data.scenes.scene import make_scene
+
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 TESTS = Path(__file__).resolve().parents[1]
 APP_SECONDS = 240  # FiftyOne's server imports all of FiftyOne
 CHAT = ".gpt4roi-chat img[alt='annotate me']"
 SHOWN = dict.fromkeys(RUN_THROUGH_A_HUB, CHAT) | {"06_measure": "img.widget-image"}  # its gallery
-# FiftyOne's own hints would cover its images.
-NO_HINTS = "localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')"
 # The App requests its makers' pages and fonts, which a closed network does not have; it works without them.
 MAKERS = re.compile(
     r"^https://([a-z0-9-]+\.)*"
@@ -77,8 +77,8 @@ class Failures(Notebook):
         return self.browser.locator(".gpt4roi-failures dd").nth(fact).inner_text()
 
 
-def browse(notebook: Failures, shots: Path) -> None:
-    """Filter, open the App, click a failure there, load it, ask again, tag it."""
+def browse(notebook: Failures, shots: Path, *, notice: bool) -> None:
+    """Filter, open the App, click a failure there, load it, ask again, tag it. notice: whether FiftyOne's comes."""
     page = notebook.page
     panel = notebook.browser.locator(".gpt4roi-failures")
     panel.locator(".chart[data-dimension='error_kind'] .bar[data-value='wrong region']").click()
@@ -89,6 +89,11 @@ def browse(notebook: Failures, shots: Path) -> None:
     looker = notebook.app.locator("[data-cy=looker]")
     expect(looker.first).to_be_visible(timeout=APP_SECONDS * 1000)
     shown = looker.count()
+    dismiss = notebook.app.get_by_role("button", name="Dismiss")
+    if notice:  # the hint above the App says what to do
+        expect(notebook.browser.locator(".gpt4roi-app .hint")).to_contain_text("press Dismiss")
+        dismiss.click()
+    expect(dismiss).to_have_count(0)
 
     notebook.browser.locator(".gpt4roi-app").scroll_into_view_if_needed()
     page.screenshot(path=shots / "app.png")
@@ -122,10 +127,9 @@ def test_from_the_chart_to_the_app_and_back_into_the_conversation(
     mongo: Mongo, lab: Lab, browser: Browser, tmp_path: Path
 ) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1100})
-    page.add_init_script(NO_HINTS)
     notebook = Failures(page, lab.address(lab.write("failures.ipynb", cells(tmp_path / "images", "lab", mongo))))
     try:
-        browse(notebook, tmp_path)
+        browse(notebook, tmp_path, notice=True)
         notebook.run_cell("browser.close()")
         assert [url for url in notebook.strangers if not MAKERS.match(url)] == []
     finally:
@@ -149,7 +153,6 @@ class Visitor:
         self.refused: list[str] = []
         self.sockets: list[str] = []
         self._own = f"{HERE}:{hub.port}"
-        page.add_init_script(NO_HINTS)
         page.route("**/*", self._only_the_hub)
         page.on("websocket", lambda socket: self.sockets.append(socket.url))
         page.set_default_timeout(APP_SECONDS * 1000)
@@ -186,13 +189,22 @@ def visitor(hub: Hub, browser: Browser) -> Iterator[Visitor]:
 def test_through_a_hub_nothing_else_is_reached(hub: Hub, mongo: Mongo, visitor: Visitor, tmp_path: Path) -> None:
     hub.write("failures.ipynb", cells(tmp_path / "images", "hub", mongo))
     notebook = Failures(visitor.page, hub.address("ada", "failures.ipynb"))
-    browse(notebook, tmp_path)
+    browse(notebook, tmp_path, notice=False)
     frame = notebook.browser.locator(".gpt4roi-app iframe").get_attribute("src")
     assert frame is not None and frame.startswith("/user/ada/proxy/")
     expect(notebook.browser.locator(".gpt4roi-app")).to_be_visible()
     visitor.check()
     notebook.run_cell("browser.close()")
     notebook.shut_down()
+
+
+def draw_and_ask(notebook: Notebook) -> None:
+    """Do what section 2 of notebook 01 asks for, after all its cells have run: the reader's chat is still untouched."""
+    thing = make_scene(7_000_000).objects[0]
+    expect(notebook.row(1)).not_to_be_attached()
+    notebook.draw(thing.box, (336, 336), 1)
+    answer = notebook.ask("What is <region1>?", turn=1)
+    assert thing.colour in answer and thing.category in answer
 
 
 @pytest.mark.timeout(1200)
@@ -205,6 +217,8 @@ def test_a_notebook_runs_through_a_hub(hub: Hub, visitor: Visitor, shots: Path, 
     shown.scroll_into_view_if_needed()
     expect(shown).to_be_visible()
     visitor.page.screenshot(path=shots / f"hub_{name}.png")
+    if name == "01_point_and_ask":
+        draw_and_ask(notebook)
     visitor.check()
     notebook.save()
     check(nbformat.read(file, as_version=4))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
-from browser.lab import Lab, Notebook
+from browser.lab import Lab, Notebook, assert_readable
 from lessons import NOTEBOOKS
 from playwright.sync_api import Browser, Locator, expect
 
@@ -105,6 +105,11 @@ def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path
     below = failures.locator(".gpt4roi-inspections")
     assert_arrived(notebook, below, below.locator(".gpt4roi-roi[data-ready]"), "What the region is made of")
     notebook.page.screenshot(path=shots / "arrived_failure.png")
+    failures.locator("button[data-action='inspect-attention']").click()  # asks first
+    looked = below.locator(".gpt4roi-attention[data-ready]:not(.gpt4roi-roi)")
+    assert_arrived(notebook, below, looked, "Where the answer looked")
+    expect(failures.locator(".turn[data-turn='1']")).to_be_attached()
+    expect(looked.locator(".verdicts li:visible").first).to_contain_text("log-probability of", timeout=KERNEL_MS)
 
 
 MONITOR = """
@@ -122,12 +127,77 @@ TrainingMonitor(run)
 """
 
 
+def test_after_a_restart_and_the_next_day(lab: Lab, open_notebook: Open, shots: Path) -> None:
+    """Both inspectors, the failure browser and the monitor, each in a cell of its own."""
+    notebook = open_notebook(
+        f"{LOAD}\nfrom fake_inside import fake_answer\nfrom fakes import FakeGPT4RoI\n"
+        "from gpt4roi_nb.widgets import AttentionInspector",
+        "AttentionInspector(fake_answer())",
+        f"inspector = RoIInspector(gpt4roi.session(scene.image), {BOXES})\nwords = inspector.features\ninspector",
+        "result = make_predictions(make_images(Path(tempfile.mkdtemp()), 3))\n"
+        "browser = FailureBrowser(result, FakeGPT4RoI())\nloaded = browser.load_selection()\nbrowser",
+        MONITOR,
+        height=4000,
+    )
+    page, panel = notebook.page, notebook.panel
+    file = page.evaluate("window.jupyterapp.shell.currentWidget.context.path")
+    saved, gone = panel.locator(".gpt4roi-saved"), panel.locator(".gpt4roi-gone:visible")
+    attention = panel.locator(".gpt4roi-attention[data-ready]:not(.gpt4roi-roi)")
+    canvas = attention.locator("canvas[data-side='0']")
+    roi, failures = panel.locator(".gpt4roi-roi-inspector"), panel.locator(".gpt4roi-failures")
+    monitor = panel.locator(".gpt4roi-monitor")
+    expect(attention).to_be_visible(timeout=KERNEL_MS)
+    attention.locator("button[data-token='2']:visible").click()
+    told = [
+        "of “star” (token 3 of 7). Colours: from 0 to",
+        "Region 1 is ",
+        "asked",
+        "Training, running: step 59 of 60",
+    ]
+    for index, words in enumerate(told):
+        copy = saved.nth(index)
+        expect(copy).to_contain_text(words, use_inner_text=False, timeout=KERNEL_MS)
+        expect(copy).to_be_hidden()  # while the live view is there
+    expect(gone).to_have_count(0)
+    notebook.save()
+
+    notebook.restart_kernel()
+    expect(gone).to_have_count(5)  # one more of the chat in the failure browser
+    for words in gone.all():
+        expect(words).to_contain_text("The kernel was restarted: run this cell again")
+    attention.locator("button[data-token='5']:visible").hover()  # its map is in the page
+    expect(canvas).to_have_attribute("data-token", "5")
+    assert attention.locator("[data-choice='method'] option:disabled").count() == 2
+    expect(attention.locator("[data-choice='how']:visible")).to_be_disabled()
+    assert roi.locator(".gpt4roi-canvas").evaluate("canvas => canvas.inert")
+    for part in (roi.locator(".gpt4roi-roi"), failures):
+        assert part.locator("button:enabled, select:enabled, input:enabled").count() == 0
+    expect(monitor.locator(".badge")).to_have_text("ended")
+    expect(monitor.locator("[data-action='stop']")).to_be_disabled()
+    expect(monitor.locator(".gpt4roi-gone")).to_contain_text("continues from the last checkpoint")
+    page.screenshot(path=shots / "restarted.png")
+
+    notebook.open_the_next_day(lab.address(file))
+    expect(saved).to_have_count(4)
+    for copy in saved.all():
+        expect(copy).to_be_visible()
+        expect(copy).to_contain_text("This is a saved copy. Run this cell again to continue.")
+        for image in copy.locator("img").all():
+            expect(image).not_to_have_js_property("naturalWidth", 0)
+    assert [copy.locator("img").count() for copy in saved.all()] == [1, 1, 0, 2]
+    expect(saved.first).to_contain_text("Test (remove): without region 1 the log-probability of ' star'")
+    expect(saved.nth(2).get_by_role("cell", name="What is region 1?")).to_be_visible()
+    expect(panel.get_by_text("model not found")).to_have_count(0)
+    page.screenshot(path=shots / "next_day.png")
+    notebook.forgive_missing_widgets()
+
+
 def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: Path) -> None:
     notebook = open_notebook(LOAD, MONITOR, "TrainingMonitor(bare)", width=1366, height=1600)
     probed, bare = (notebook.panel.locator(".gpt4roi-monitor").nth(index) for index in (0, 1))
     expect(probed.locator(".probe")).to_have_count(len(make_scene(SEED).objects), timeout=KERNEL_MS)
     notebook.hide_files()  # their list would leave no room on a narrow page
-    for width in (1366, 820, 390):
+    for width in (1366, 820, 700, 390):
         notebook.page.set_viewport_size({"width": width, "height": 1600})
         notebook.page.wait_for_timeout(500)
         for monitor in (probed, bare):
@@ -143,6 +213,11 @@ def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: 
         last = probed.locator(".probe").nth(1).bounding_box()
         assert width < 1000 or last["y"] == probed.locator(".probe").first.bounding_box()["y"]  # side by side
         notebook.page.screenshot(path=shots / f"monitor_{width}.png")
+    notebook.page.set_viewport_size({"width": 700, "height": 1600})
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.choose_theme(theme)
+        assert_readable(notebook.panel.locator(".gpt4roi-monitor :is(.badge, .chip)"))
+        notebook.page.screenshot(path=shots / f"monitor_700_{theme[-5:].strip()}.png")
 
 
 def test_a_lesson_leads_to_the_next_and_keeps_its_answers_folded(lab: Lab, browser: Browser, shots: Path) -> None:
