@@ -16,11 +16,15 @@ from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.predict import LoadedImage, Outcome
+from gpt4roi_nb.images import load_image
 from gpt4roi_nb.models.families import check_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.prompted_model import PromptedModel
+from gpt4roi_nb.models.room import SESSION_TOKENS, work_bytes
 from gpt4roi_nb.session.region_model import Question
 
+TOKENISED = 4  # the questions with the most characters are prepared with their images to find the longest prompt
+OPTIONS_AT_A_TIME = 16
 CANNOT_TAKE = "question that the model cannot take"
 Answered = tuple[str, float | None, tuple[float, ...] | None]  # text, log-probability, those of the options
 
@@ -118,7 +122,7 @@ class PromptedPredictor:
                     bad[item.id] = image
                     continue
                 try:
-                    asked.append(_Asked(item, _question(item, image), image))
+                    asked.append(_Asked(item, _question(item, image.prepared, image.size), image))
                 except (ValueError, TypeError) as error:
                     bad[item.id] = _cannot(error)
             answered = (self._choose if self.scorer == "likelihood" else self._write)(asked, shared)
@@ -158,7 +162,12 @@ class PromptedPredictor:
                 if len(set(item.options)) < max(2, len(item.options)):
                     raise ValueError(f"its options must be two or more that differ, but are {list(item.options)!r}")
                 likely = self.model.likelihoods(
-                    question.image, question.text, question.boxes, item.options, images=shared
+                    question.image,
+                    question.text,
+                    question.boxes,
+                    item.options,
+                    batch_size=OPTIONS_AT_A_TIME,
+                    images=shared,
                 )
             except ValueError as error:
                 found.append(_cannot(error))
@@ -169,11 +178,58 @@ class PromptedPredictor:
         return found
 
 
-def _question(item: Item, image: LoadedImage) -> Question:
+class PromptedCost:
+    """The memory, beside the weights, of a batch of questions to a model of `load_model`.
+
+    Call it with a batch size; it returns bytes. The longest prompt is that of a sample of questions: how many tokens an
+    image takes is known once it is prepared.
+    """
+
+    def __init__(self, model: PromptedModel, items: Sequence[Item], scorer: str, max_new_tokens: int) -> None:
+        self._model = model.model
+        self._likely = scorer == "likelihood"
+        sample = sorted(items, key=lambda item: len(item.question) + sum(map(len, item.options)), reverse=True)
+        lengths = [length for item in sample[:TOKENISED] if (length := self._length(model, item, max_new_tokens))]
+        # If none of these can be asked, what a session assumes.
+        self._prompt, self._written, self._options, _ = max(lengths, default=(SESSION_TOKENS, max_new_tokens, 1, 0))
+        self._pixels = max((pixels for *_, pixels in lengths), default=0)
+        self._context = model.context_length
+
+    def __call__(self, questions: int) -> int:
+        """Return bytes for this many questions per batch. Likelihoods are computed question by question."""
+        return work_bytes(
+            self._model,
+            rows=min(self._options, OPTIONS_AT_A_TIME) if self._likely else questions,
+            tokens=min(self._prompt + self._written, max(self._context, self._prompt)),
+            logits=self._written if self._likely else 1,
+            pixels=self._pixels,
+        )
+
+    def _length(self, model: PromptedModel, item: Item, max_new_tokens: int) -> tuple[int, int, int, int] | None:
+        """Tokens of a prompt and of what is written or scored after it, options, pixels; None if it cannot be asked."""
+        images = model.images()
+        try:
+            whole = load_image(item.image)
+            question = _question(item, whole, whole.size)
+            text, regions = model.checked(whole, question.text, question.boxes)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the card counts the boxes that a line covers
+                prompt = len(model.prompt(images, whole, [("user", text)], regions).input_ids)
+                pixels = sum(shown.width * shown.height for shown in model.point(images, whole, regions).images)
+        except (ValueError, TypeError, OSError):  # the run counts it when it comes to it
+            return None
+        ids = model.processor.tokenizer
+        scored = max(
+            (len(ids(option, add_special_tokens=False)["input_ids"]) + 1 for option in item.options), default=1
+        )
+        return prompt, scored if self._likely else max_new_tokens, len(item.options), pixels
+
+
+def _question(item: Item, image: Image.Image, size: tuple[int, int]) -> Question:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # annotation files hold boxes that exceed the image by a pixel
-        boxes = check_boxes(np.asarray(item.boxes, dtype=np.float64).reshape(-1, 4), *image.size)
-    return Question(image.prepared, item.question, boxes)
+        boxes = check_boxes(np.asarray(item.boxes, dtype=np.float64).reshape(-1, 4), *size)
+    return Question(image, item.question, boxes)
 
 
 def _cannot(error: Exception) -> BadRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -21,7 +22,7 @@ from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.model_facts import Model, counts_of_way, example_of, facts_of, identity_of, sizes_seen
 from gpt4roi_nb.evaluate.predict import BatchedPredictor, Predictor
 from gpt4roi_nb.evaluate.processes import RunFolder, data_root, processes
-from gpt4roi_nb.evaluate.prompted import PromptedPredictor, check_capabilities
+from gpt4roi_nb.evaluate.prompted import PromptedCost, PromptedPredictor, check_capabilities
 from gpt4roi_nb.evaluate.questions import Questions, check_words, chosen_of
 from gpt4roi_nb.evaluate.read_ahead import read_ahead, windows
 from gpt4roi_nb.evaluate.result import Result
@@ -204,9 +205,8 @@ class _Run:
         open_ = [window for window in mine if any(item.id not in settled for item in window.items)]
         total = sum(len(window.items) for window in mine)
         left = sum(item.id not in settled for window in open_ for item in window.items)
-        if open_ and isinstance(self.model, GPT4RoI):  # what a question costs another model is not known beforehand
-            cost = QuestionCost(self.model, self.items, self.config.scorer, self.max_new_tokens)
-            self.batch.fit(self.model, cost)
+        if open_:
+            self.batch.fit(self.model, self._cost())
         with tqdm(
             total=total,
             initial=total - left,
@@ -220,6 +220,12 @@ class _Run:
                     bar.update(len(outcomes))
                     if stop is not None and stop.is_set():
                         return
+
+    def _cost(self) -> Callable[[int], int]:
+        asked = self.items, self.config.scorer, self.max_new_tokens
+        if isinstance(self.model, PromptedModel):
+            return PromptedCost(self.model, *asked)
+        return QuestionCost(self.model, *asked)
 
     def _judged(self, journal: Journal, interrupted: bool) -> Result:
         outcomes = journal.done()

@@ -132,15 +132,16 @@ def sweep(
     variants = dict(_variants(model, ways, colours, widths))
     results: dict[str, Result] = {}
     refused: dict[str, str] = {}
-    for way, variant in variants.items():
-        place = None if folder is None else Path(folder) / way.replace(", ", "-").replace(" ", "-")
-        try:
-            results[way] = evaluate(name, variant, root, folder=place, **options)
-        except CannotBeAskedError as error:
-            refused[way] = str(error)
-            continue
-        if not results[way].card.complete:
-            break
+    with model.hold_weights():  # the same for all ways, and hashed once
+        for way, variant in variants.items():
+            place = None if folder is None else Path(folder) / way.replace(", ", "-").replace(" ", "-")
+            try:
+                results[way] = evaluate(name, variant, root, folder=place, **options)
+            except CannotBeAskedError as error:
+                refused[way] = str(error)
+                continue
+            if not results[way].card.complete:
+                break
     return Sweep(results, refused)
 
 

@@ -42,6 +42,7 @@ class ForwardLock:
         self._holding: Counter[int] = Counter()  # by thread: blocks that need the weights unchanged
         self._training: int | None = None  # the thread that changes them
         self._reserved: dict[object, float] = {}  # by answer: deadline of its next step, by the monotonic clock
+        self.hashes: dict[int, str] = {}  # of the weights by their version, kept while these are held
 
     @contextmanager
     def hold_weights(self) -> Iterator[None]:
@@ -57,6 +58,8 @@ class ForwardLock:
             with self._changed:
                 self._holding[me] -= 1
                 self._holding += Counter()  # drops zeros
+                if not self._holding:
+                    self.hashes.clear()
                 self._changed.notify_all()
 
     @contextmanager
@@ -226,9 +229,19 @@ class LoadedModel:
         floats = (weight for weight in weights if weight is not None and weight.is_floating_point())
         return hash((self.training_steps, *((weight._version, weight.data_ptr()) for weight in floats)))
 
-    @torch.inference_mode()
     def fingerprint(self) -> str:
-        """A hash of the weights as they are in memory: one changed number changes it."""
+        """A hash of the weights as they are in memory: one changed number changes it.
+
+        It is computed once while the weights are held, for all models that share them.
+        """
+        with self.hold_weights():
+            version, hashes = self.weights_version, self.forward_lock.hashes
+            if version not in hashes:
+                hashes[version] = self._hash_weights()
+            return hashes[version]
+
+    @torch.inference_mode()
+    def _hash_weights(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -64,14 +65,40 @@ def language_linears(model: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def session_bytes(config: PreTrainedConfig, dtype: torch.dtype, weights: int) -> int:
-    """Return the bytes of keys and values of SESSION_TOKENS, and of a GPT4RoI's headroom (at most the weights)."""
+def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Return the bytes of one token's keys and values."""
     text: Any = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return text.num_hidden_layers * 2 * heads * head_dim * dtype.itemsize
+
+
+def session_bytes(config: PreTrainedConfig, dtype: torch.dtype, weights: int) -> int:
+    """Return the bytes of keys and values of SESSION_TOKENS, and of a GPT4RoI's headroom (at most the weights)."""
+    text: Any = config.get_text_config(decoder=True)
     tokens = min(SESSION_TOKENS, text.max_position_embeddings)
-    cache = tokens * text.num_hidden_layers * 2 * heads * head_dim * dtype.itemsize
-    return cache + min(HEADROOM * dtype.itemsize, weights)
+    return tokens * token_bytes(config, dtype) + min(HEADROOM * dtype.itemsize, weights)
+
+
+def work_bytes(model: Any, *, rows: int, tokens: int, logits: int = 1, pixels: int = 0) -> int:
+    """Return the bytes that a batch takes besides a loaded model's weights: keys, values, logits, images, a headroom.
+
+    The headroom is a GPT4RoI's, per row, and grows with rows of more than SESSION_TOKENS. Not measured on real weights.
+
+    Args:
+        model: of transformers, as it is in memory.
+        rows: prompts in the batch.
+        tokens: of the longest prompt and its answer.
+        logits: positions per row whose logits are computed at one time.
+        pixels: of the images of a row before their preparation, together.
+    """
+    text: Any = model.config.get_text_config(decoder=True)
+    # As computed, in float32, and their logarithms.
+    scores = logits * text.vocab_size * (model.dtype.itemsize + 2 * torch.float32.itemsize)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    headroom = min(HEADROOM * model.dtype.itemsize, weights) * max(1.0, tokens / SESSION_TOKENS)
+    images = pixels * 3 * 2 * torch.float32.itemsize  # while they are prepared, and afterwards
+    return rows * (tokens * token_bytes(model.config, model.dtype) + scores + images + math.ceil(headroom))
 
 
 def check_room(

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from living import Living
 from PIL import Image
 from pointing_oracle import World
 from pointing_oracle import answer as read_back
@@ -18,8 +19,15 @@ from tiny_families import by_its_processor, tiny_family
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.evaluate import BENCHMARKS, Result, compare, evaluate, sweep
-from gpt4roi_nb.evaluate.benchmarks.item import Item
-from gpt4roi_nb.evaluate.prompted import CANNOT_TAKE, CannotBeAskedError, PromptedPredictor, check_capabilities
+from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
+from gpt4roi_nb.evaluate.predict import LoadedImage
+from gpt4roi_nb.evaluate.prompted import (
+    CANNOT_TAKE,
+    CannotBeAskedError,
+    PromptedCost,
+    PromptedPredictor,
+    check_capabilities,
+)
 from gpt4roi_nb.evaluate.questions import LEFT_OUT
 from gpt4roi_nb.evaluate.verify import AS_PUBLISHED, BELOW, CHECKS, judge, verify
 from gpt4roi_nb.images import load_image
@@ -365,3 +373,56 @@ def test_kosmos_2_is_asked_in_its_makers_words_about_the_whole_split(world: Path
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(TypeError, match="evaluate takes a GPT4RoI or a model of load_model, but 'Qwen' came"):
         evaluate("coco", "Qwen")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scorer", ["generate", "likelihood"])
+def test_questions_take_no_more_memory_than_is_computed(scorer: str, things, made: Make) -> None:
+    root, worlds = things
+    model = made("qwen3_vl", "draw")
+    paths = sorted((root / "coco/val2017").iterdir())
+    options = ("a cat", "a cat and a dog", "none")
+    items = [
+        Item(f"{path.name} {name}", str(path), (tuple(map(float, box)),), "What is <region1>?", options=options)
+        for path, world in zip(paths, worlds, strict=True)
+        for name, box in world.things
+    ]
+    images = {str(path): LoadedImage(load_image(path), load_image(path).size) for path in paths}
+    for batch_size in (1, 4):
+        predictor = PromptedPredictor(model, scorer, batch_size, 12)
+        with Living(model.model) as living:
+            assert all(
+                isinstance(one, Prediction) for some in predictor.answer([items[:batch_size]], images) for one in some
+            )
+        cost = PromptedCost(model, items, scorer, 12)(batch_size)
+        assert cost / 16 < living.peak < cost
+
+
+def test_batches_are_as_large_as_memory_allows(things, made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("qwen3_vl", "text")
+    costs: list[PromptedCost] = []
+
+    class Cost(PromptedCost):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            costs.append(self)
+
+    monkeypatch.setattr("gpt4roi_nb.evaluate.run.PromptedCost", Cost)
+    whole = evaluate("coco", model, things[0], max_new_tokens=2, **QUIET)
+    assert whole.card.batch_sizes == [4]
+    monkeypatch.setattr("gpt4roi_nb.batches.sum_free", lambda devices: costs[0](3) - 1)
+    with pytest.warns(UserWarning, match="continuing with 2 at a time"):
+        less = evaluate("coco", model, things[0], max_new_tokens=2, **QUIET)
+    assert less.card.batch_sizes == [2] and list(less.predictions["answer"]) == list(whole.predictions["answer"])
+    monkeypatch.setattr("gpt4roi_nb.batches.sum_free", lambda devices: costs[0](1) - 1)
+    with pytest.raises(MemoryError, match="the questions, even one at a time, need up to"):
+        evaluate("coco", model, things[0], max_new_tokens=2, **QUIET)
+
+
+def test_a_sweep_hashes_the_weights_once(things, oracle: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    plain = PromptedModel._hash_weights
+    monkeypatch.setattr(PromptedModel, "_hash_weights", lambda model: (hashed.append(model.way), plain(model))[1])
+    sweep("coco", oracle("qwen3_vl"), things[0], ways=("text", "crop", "marks"), **QUIET)
+    assert hashed == ["text"]
+    oracle("qwen3_vl").fingerprint()
+    assert len(hashed) == 2  # nothing is kept once the weights may change

@@ -210,6 +210,11 @@ def test_a_fingerprint_changes_with_one_number() -> None:
         changed = model.fingerprint()
         weight[0, 0] -= 1
     assert changed != before and len(before) == 64
+    with model.hold_weights(), torch.no_grad():  # which keeps the hash
+        assert model.fingerprint() == before
+        weight[0, 0] += 1
+        assert model.fingerprint() == changed
+        weight[0, 0] -= 1
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_runs() -> None:
