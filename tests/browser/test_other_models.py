@@ -17,7 +17,7 @@ def test_what_the_model_was_told_is_behind_a_link(open_notebook: Callable[..., N
         f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n"
         "from tiny_families import tiny_family\nfrom gpt4roi_nb.data.scenes import make_scene\n"
         "from gpt4roi_nb.models import PromptedModel\nfrom gpt4roi_nb.widgets import RegionChat\n"
-        'model = PromptedModel(*tiny_family("qwen3_vl"), "full+crop", "miniature")',
+        'model = PromptedModel(*tiny_family("internvl"), "full+crop", "miniature")',
         f"chat = RegionChat(model, make_scene(7, size={SIZE[0]}).image)\nchat.conversation.max_new_tokens = 4\nchat",
     )
     notebook.draw((40, 40, 160, 160), SIZE, 1)
@@ -49,7 +49,7 @@ def opened_inspector(open_notebook: Callable[..., Notebook], name: str, way: str
         "from tiny_families import tiny_family\nfrom gpt4roi_nb.data.scenes import make_scene\n"
         "from gpt4roi_nb.models import PromptedModel\nfrom gpt4roi_nb.widgets import RegionChat\n"
         f'model = PromptedModel(*tiny_family("{name}"), "{way}", "miniature")\n'
-        f"image = make_scene(7, size=336).image.resize(({width}, {height}))",
+        f"image = make_scene(7, size={width}).image[:{height}]",
         "chat = RegionChat(model, image)\nchat.conversation.max_new_tokens = 4\nchat",
         height=1500,
     )
