@@ -272,6 +272,7 @@ function makeHelpers(model, { insert, fill }) {
   };
   const showExamples = () => {
     const known = model.get("regions").length;
+    exampleRow.hidden = !model.get("examples").length;
     examples.replaceChildren();
     for (const text of model.get("examples")) {
       const example = node("button", { type: "button", title: text }, ...withChips(text, known, model));

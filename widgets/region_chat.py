@@ -42,6 +42,7 @@ UPDATES_PER_SECOND = 20
 _OPENING = "Looking at the image…"
 _RENDERING = "Rendering scenes…"
 _INSPECT = "inspect"  # topic of the worker's jobs
+_ONE_QUESTION = "This model was made for one question at a time: press New conversation to ask another."
 _SAVED_AS = "conversation"  # name of the files that the browser's buttons make
 _MIME = {"md": "text/markdown", "html": "text/html"}
 
@@ -280,6 +281,8 @@ class RegionChat:
         """Show the session's current state, for example after `chat.session.ask(...)`. Automatic after each cell."""
         self.canvas.set_asked([region.box for region in self._session.regions])
         self.conversation.set_history(self._session.history)
+        if self._is_over and _ONE_QUESTION not in self.conversation.notice:
+            self.conversation.notice = f"{self.conversation.notice} {_ONE_QUESTION}".lstrip()
 
     def close(self) -> None:
         """Remove the widget from the page and end its thread; an answer that is being written stops there."""
@@ -290,6 +293,11 @@ class RegionChat:
         self.widget.close()
 
     # --------------------------------------------------------------------------------------------- answering
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the model takes no further question in this conversation."""
+        return not self._can.follow_ups and bool(self._session.history)
 
     def _check_idle(self) -> None:
         if self._worker.working:
@@ -522,11 +530,12 @@ class RegionChat:
         old, fresh = [region.number for region in asked], [region.number for region in new]
         if not self._can.several_regions:
             old, fresh = ([], fresh[:1]) if fresh else (old[-1:], [])
-        self.conversation.examples = (
-            example_questions(old, fresh, self._opened - 1 + len(self._session.history))
-            if self._can.free_question
-            else example_tasks(getattr(self.gpt4roi, "tasks", ()), (fresh or old or [1])[0])
-        )
+        if self._is_over:
+            self.conversation.examples = []
+        elif self._can.free_question:
+            self.conversation.examples = example_questions(old, fresh, self._opened - 1 + len(self._session.history))
+        else:
+            self.conversation.examples = example_tasks(getattr(self.gpt4roi, "tasks", ()), (fresh or old or [1])[0])
         shown = tuple((region.box, region.name) for region in asked + new)
         self._copy.changed((id(self._session), shown, self._session.history))
 

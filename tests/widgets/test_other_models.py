@@ -98,8 +98,14 @@ def test_a_model_of_tasks_offers_its_tasks_and_refuses_a_second_question_in_word
         chat.ask("Why is <region1> there?", [A])
     assert chat.conversation.problem.startswith("Florence2 answers tasks")
     chat.ask(tasks[0], [A], **FEW)
+    over = "This model was made for one question at a time: press New conversation to ask another."
+    assert chat.conversation.examples == [] and chat.conversation.notice == over
+    chat.refresh()  # as after each cell
+    assert chat.conversation.notice == over
     with pytest.raises(ValueError, match="one question at a time"):
         chat.ask("What text is in region 1?")
+    chat.undo()
+    assert chat.conversation.examples == tasks and chat.conversation.notice == ""
     chat.new_conversation()
     chat.ask(tasks[1], [B], **FEW)
     chat.close()
