@@ -189,7 +189,7 @@ def _curve(lines: list[dict[str, Any]]) -> str:
 
 def _latest(probe: dict[str, Any]) -> list[str]:
     """A probe's region, the truth, its latest answer, and whether that is right."""
-    last = probe["answers"][-1] if probe["answers"] else {"text": "", "right": None}
+    last: dict[str, Any] = probe["answers"][-1] if probe["answers"] else {"text": "", "right": None}
     mark = {True: "✓", False: "✗", None: ""}[last["right"]]
     return [f"region {probe['number']}", probe["truth"], mark, last["text"] or "(nothing)"]
 
