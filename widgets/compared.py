@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NOT_STATED = "not stated"  # a way that a file of answers did not name
 
 
-@dataclass(eq=False)
+@dataclasses.dataclass(eq=False)
 class Compared:
     """A result, the model that it is of, and where its predictions go.
 
@@ -31,7 +31,7 @@ class Compared:
     result: ResultLike
     model: RegionModel | None
     field: str
-    rows: dict[str, dict[str, Any]] = field(init=False, repr=False)
+    rows: dict[str, dict[str, Any]] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.rows = {row["id"]: row for row in rows_of(self.result)}

@@ -263,7 +263,8 @@ class PromptedReplay:
     def _squares(self) -> tuple[int, int]:
         """Rows and columns of places over the whole image."""
         width, height = self.image.size
-        placement = self._placement() if self.prompt.frames[0] == (0, 0, width, height) else None
+        whole: Box = (0, 0, width, height)
+        placement = self._placement() if self.prompt.frames[0] == whole else None
         if placement is None:
             return PLACES, PLACES
         x1, y1, x2, y2 = placement.frame
