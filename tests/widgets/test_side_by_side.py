@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +42,13 @@ def send(browser: FailureBrowser, **content: Any) -> None:
     """Send a message of the columns as the browser does, and wait for its effects."""
     browser.side_by_side.view._handle_custom_msg(content, [])
     browser.side_by_side._worker.wait()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
 
 
 def last(browser: FailureBrowser) -> list[tuple[str, str]]:
@@ -276,6 +285,7 @@ def test_the_app_gets_both_models_and_a_selection_of_either_is_loaded(fiftyone, 
         assert shown(app.session.view, first) == shown(app.session.view, second) == only
         labels = dataset.values([f"{second.field}.detections.item", f"{second.field}.detections.id"], unwind=True)
         app.session.select_labels(ids=[dict(zip(*labels, strict=True))[ITEM]])
+        wait_for(lambda: len(app.selected[0]) == 1)
         assert browser.load_selection() == [ITEM]
     finally:
         browser.close()
