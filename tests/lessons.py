@@ -12,7 +12,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-RUN_IN_LAB = ("02_the_data", "03_train_it_yourself")
+RUN_IN_LAB = ("02_the_data", "03_train_it_yourself", "08_other_models")
 RUN_THROUGH_A_HUB = ("01_point_and_ask", "06_measure", "07_browse_failures")
 # What a lesson says where its demonstration found nothing; each must be found with the demo checkpoint.
 NOTHING_TO_SHOW = ("No such map was found", "None of these scenes' prompts has a sink")
@@ -22,6 +22,7 @@ _ANSWER_AND_TRUTH = re.compile(r"^the model: (.*)\nthe truth: (.*)$", re.MULTILI
 _LOSS = re.compile(r"^loss: ([\d.]+) at first, ([\d.]+) at last$", re.MULTILINE)
 _SHARE = re.compile(r"^words of the truth in the answers: (\d+)% before, (\d+)% after$", re.MULTILINE)
 _P_VALUE = re.compile(r"McNemar's test: p = (\S+)")
+_IN_WORDS = re.compile(r"In words, \w+ loses (\d+) points")
 _CONTROL = re.compile(r"with its own box (\d+)%, with another's (\d+)%")
 
 
@@ -60,6 +61,8 @@ def _check_answers(printed: str) -> None:
         assert truth.split(" and ")[0] in answer, f"{answer!r} is not {truth!r}"
     for drop in _COVERED.findall(printed):  # else the lesson's map would be the reason for the word after all
         assert float(drop) < 0.3
+    for lost in _IN_WORDS.findall(printed):  # else the lesson's control would not separate the words from the image
+        assert int(lost) >= 30
     for nothing in NOTHING_TO_SHOW:
         assert nothing not in printed, f"a demonstration has nothing to show: {nothing!r}"
 

@@ -1,4 +1,4 @@
-"""The lessons on data and training run from top to bottom in a real JupyterLab; what they print and show is right."""
+"""Lessons run from top to bottom in a real JupyterLab, and what they print and show is right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ TALL = 16_000  # pixels, so that Lab draws all cells at once
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("name", "shown", "least"),
-    zip(RUN_IN_LAB, (".g4r-record img", ".gpt4roi-monitor[data-state='done']"), (6, 2), strict=True),
+    zip(
+        RUN_IN_LAB,
+        (".g4r-record img", ".gpt4roi-monitor[data-state='done']", ".jp-RenderedImage img"),
+        (6, 2, 2),
+        strict=True,
+    ),
 )
 def test_a_lesson_runs_in_the_browser(
     lab: Lab, browser: Browser, shots: Path, name: str, shown: str, least: int
