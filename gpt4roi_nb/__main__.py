@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, add_way, fail, parse
+from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, add_way, fail, parse, settings
 
 BAD_INPUT, FAILED = 2, 1
 
@@ -162,14 +162,15 @@ def _ask(given: argparse.Namespace) -> int:
 
 def _check_way(given: argparse.Namespace, image: Any, boxes: list[list[float]]) -> None:
     """Check that the model can be told this question, where its folder or its small files say which it is."""
-    if given.checkpoint is None and given.regions is None:
+    chosen = settings(given)
+    if all(value is None for value in (given.checkpoint, given.regions, *chosen.values())):
         return
     from gpt4roi_nb.models.told import render_without_weights
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the session warns
-            render_without_weights(given.checkpoint, given.regions, image, given.question, boxes)
+            render_without_weights(given.checkpoint, given.regions, image, given.question, boxes, **chosen)
     except (ValueError, FileNotFoundError) as error:
         raise _BadInput(error) from error
 
@@ -186,6 +187,7 @@ def _load(given: argparse.Namespace) -> Any:
             return load_model(
                 given.checkpoint,
                 regions=given.regions,
+                **settings(given),
                 device=given.device,
                 dtype=given.dtype,
                 quantization=given.quantization,

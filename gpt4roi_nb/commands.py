@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 PROG = "python -m gpt4roi_nb"
 
@@ -343,12 +344,25 @@ def add_model(made: argparse.ArgumentParser) -> None:
 
 
 def add_way(made: argparse.ArgumentParser) -> None:
-    """Add the option for how boxes are presented to the model."""
+    """Add the options for how boxes are presented to the model."""
     made.add_argument(
         "--regions",
         choices=WAYS,
         help="how a box is presented; default: as the model's makers document, a GPT4RoI's by region tokens",
     )
+    made.add_argument("--colour", metavar="NAME", help="of draw: the first region's colour, such as blue (red)")
+    made.add_argument(
+        "--width", type=float, metavar="W",
+        help="of draw: width of the line, in pixels where the longest side of an image has 336 (3)",
+    )  # fmt: skip
+    made.add_argument(
+        "--margin", type=float, metavar="M", help="of context: margin on each side, as a share of the box's side (0.5)"
+    )
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what `add_way` read beside the way itself, as `load_model` takes it."""
+    return {"colour": given.colour, "width": given.width, "margin": given.margin}
 
 
 def _add_questions(made: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ def draw_regions(image: ImageLike, boxes: ArrayLike, numbers: Sequence[int] | No
         raise ValueError(f"expected region numbers of 1 or above, but got {numbers}")
 
     drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
-    line = max(MIN_LINE, round(math.sqrt(image.width * image.height) / SIDE_PER_LINE))
+    line = line_of(image.size)
     frames = [_frame(box, image.size, line) for box in checked.tolist()]
     regions = sorted(zip(frames, numbers, strict=True), key=lambda region: region[0].overlap(region[0]), reverse=True)
     for frame, number in regions:
@@ -101,6 +101,11 @@ def draw_regions(image: ImageLike, boxes: ArrayLike, numbers: Sequence[int] | No
         drawn.paste(chip, (place.left, place.top), mask=chip)
         taken.append(place)
     return drawn
+
+
+def line_of(size: tuple[int, int]) -> int:
+    """Return the width of a box's line, in pixels, in an image of a size, (width, height)."""
+    return max(MIN_LINE, round(math.sqrt(size[0] * size[1]) / SIDE_PER_LINE))
 
 
 def _edge(line: int) -> int:

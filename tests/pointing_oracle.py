@@ -114,6 +114,8 @@ READERS: dict[str, tuple[str, Reading]] = {
     "qwen2_5_vl": (LIST, _of_resized),
     "qwen3_vl": (LIST, _of_a_side(1000)),
     "qwen3_vl_moe": (LIST, _of_a_side(1000)),
+    "qwen3_5": (LIST, _of_a_side(1000)),
+    "qwen3_5_moe": (LIST, _of_a_side(1000)),
     "kosmos-2": (r"<object><patch_index_(\d{4})><patch_index_(\d{4})></object>", _of_cells),
     "florence2": (r"<loc_(\d+)><loc_(\d+)><loc_(\d+)><loc_(\d+)>", _of_a_side(1000)),
     "paligemma": (r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>", _y_first),
@@ -137,7 +139,7 @@ def answer(text: str, images: Sequence[Image.Image], world: World, family: str, 
         return [world.named(box) for box in named]
     found = []
     for match in re.finditer(
-        r"within the (?P<colour>\w+) rectangle|marked (?P<mark>\d+)"
+        r"(?:within|inside) the (?P<colour>\w+) rectangle|marked (?P<mark>\d+)"
         r"|(?P<middle>in the middle of )?(?:the )?image ?(?P<number>\d+)?",
         text,
     ):

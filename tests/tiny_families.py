@@ -100,7 +100,8 @@ def _text(made: Any, **changes: Any) -> dict[str, Any]:
     return {**TEXT, "vocab_size": len(made) + 5, **changes}
 
 
-def _qwen(name: str, **tower: Any) -> tuple[Any, Any]:
+def _qwen(name: str, text: dict[str, Any] | None = None, **tower: Any) -> tuple[Any, Any]:
+    """text: besides `TEXT`."""
     made = tokenizer(
         "<|im_start|>",
         "<|im_end|>",
@@ -126,12 +127,14 @@ def _qwen(name: str, **tower: Any) -> tuple[Any, Any]:
         "qwen2_vl": tf.Qwen2VLProcessor,
         "qwen2_5_vl": tf.Qwen2_5_VLProcessor,
         "qwen3_vl": tf.Qwen3VLProcessor,
+        "qwen3_vl_moe": tf.Qwen3VLProcessor,
+        "qwen3_5": tf.Qwen3VLProcessor,
+        "qwen3_5_moe": tf.Qwen3VLProcessor,
     }[name]
-    video = {"qwen3_vl": tf.Qwen3VLVideoProcessor}.get(name, tf.Qwen2VLVideoProcessor)()
+    video = (tf.Qwen3VLVideoProcessor if processor_class is tf.Qwen3VLProcessor else tf.Qwen2VLVideoProcessor)()
     processor = processor_class(images, made, video, chat_template=template)
-    text = _text(
-        made, rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}, head_dim=8
-    )
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    text = _text(made, rope_parameters=rope, head_dim=8, **(text or {}))
     config = tf.AutoConfig.for_model(name, text_config=text, vision_config={**QWEN_TOWER, **tower}, **ids)
     return config, processor
 
@@ -146,6 +149,31 @@ def _qwen2_5_vl() -> tuple[Any, Any]:
 
 def _qwen3_vl() -> tuple[Any, Any]:
     return _qwen("qwen3_vl", deepstack_visual_indexes=[0], num_position_embeddings=16)
+
+
+def _qwen3_vl_moe() -> tuple[Any, Any]:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "decoder_sparse_step": 1}
+    return _qwen("qwen3_vl_moe", experts, deepstack_visual_indexes=[0], num_position_embeddings=16)
+
+
+STATES = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+
+
+def _qwen3_5() -> tuple[Any, Any]:
+    return _qwen("qwen3_5", STATES, num_position_embeddings=16)
+
+
+def _qwen3_5_moe() -> tuple[Any, Any]:
+    experts = {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16
+    }  # fmt: skip
+    return _qwen("qwen3_5_moe", STATES | experts, num_position_embeddings=16)
 
 
 def _vipllava() -> tuple[Any, Any]:
@@ -446,6 +474,8 @@ FAMILIES = {
     "internvl": _internvl,
     "video_llama_3": _video_llama_3,
 }
+# Of Qwen3-VL's mixture of experts, and of what came after it.
+LATER = {"qwen3_vl_moe": _qwen3_vl_moe, "qwen3_5": _qwen3_5, "qwen3_5_moe": _qwen3_5_moe}
 # Classes that are not in the table, and LLaVA, whose row is what its users report: shown images, as any other.
 OTHERS = {
     "llava": _llava,
@@ -461,7 +491,7 @@ OTHERS = {
 def tiny_family(name: str, seed: int = 0) -> tuple[Any, Any]:
     """(model in evaluation mode, processor), made once per process."""
     with torch.inference_mode(False), torch.no_grad():  # whichever the test that asks first is in
-        config, processor = {**FAMILIES, **OTHERS}[name]()
+        config, processor = {**FAMILIES, **LATER, **OTHERS}[name]()
         torch.manual_seed(seed)
         model = tf.AutoModelForImageTextToText.from_config(config).eval()
         for parameter in model.parameters():

@@ -281,8 +281,7 @@ class RegionChat:
         """Show the session's current state, for example after `chat.session.ask(...)`. Automatic after each cell."""
         self.canvas.set_asked([region.box for region in self._session.regions])
         self.conversation.set_history(self._session.history)
-        if self._is_over and _ONE_QUESTION not in self.conversation.notice:
-            self.conversation.notice = f"{self.conversation.notice} {_ONE_QUESTION}".lstrip()
+        self._say_if_over()
 
     def close(self) -> None:
         """Remove the widget from the page and end its thread; an answer that is being written stops there."""
@@ -298,6 +297,10 @@ class RegionChat:
     def _is_over(self) -> bool:
         """Whether the model takes no further question in this conversation."""
         return not self._can.follow_ups and bool(self._session.history)
+
+    def _say_if_over(self) -> None:
+        if self._is_over and _ONE_QUESTION not in self.conversation.notice:
+            self.conversation.notice = f"{self.conversation.notice} {_ONE_QUESTION}".lstrip()
 
     def _check_idle(self) -> None:
         if self._worker.working:
@@ -420,6 +423,7 @@ class RegionChat:
         self.conversation.problem = self.conversation.notice = ""
         with problems_shown(self.conversation):
             action()
+        self._say_if_over()
 
     def _in_background(self, words: str, action: Callable[[], object], *, waits: bool = False, topic: str = "") -> None:
         """Run an action in the worker, with a text about it; ignored while another one runs.

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gpt4roi_nb import commands
 from gpt4roi_nb.commands import ALL, CANNOT_TELL, DIFFERS, EXPORT, IMPORT, INTERRUPTED, VERIFY
@@ -172,7 +173,7 @@ def write_into(page: Path, table: str | None = None) -> None:
 
 
 def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespace, first: bool) -> list[Result]:
-    model = _loaded(options, options.checkpoint, options.regions)
+    model = _loaded(options, options.checkpoint, options.regions, **commands.settings(options))
     results = []
     for name in names:
         result = evaluate(
@@ -197,11 +198,12 @@ def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespa
     return results
 
 
-def _loaded(options: argparse.Namespace, checkpoint: str | None, regions: str | None) -> Model:
+def _loaded(options: argparse.Namespace, checkpoint: str | None, regions: str | None, **settings: Any) -> Model:
     try:
         return load_model(
             checkpoint,
             regions=regions,
+            **settings,
             device=_device(options.device),
             dtype=options.dtype,
             quantization=options.quantization,

@@ -15,13 +15,12 @@ from transformers.cache_utils import Cache
 
 from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.finite import log_probabilities
-from gpt4roi_nb.inference.cache import gather
 from gpt4roi_nb.inference.decode import GREEDY, Sampling, decode, detokenizers
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.prompts import PromptedPrompt
-from gpt4roi_nb.models.reading import Reader, cache_for, keeps_prefixes, reader_of, takes_padding
+from gpt4roi_nb.models.reading import Reader, cache_for, keeps_prefixes, reader_of, rows_of, takes_padding
 from gpt4roi_nb.session.conversation import Answer
 
 # What becomes of an answer: its row, its prompt, the reused tokens, and seconds.
@@ -138,13 +137,13 @@ def read_together(
     """Return a reader of B prompts, the cache that it continues from, and how many tokens of each are in the cache."""
     model_type = loaded.model.config.model_type
     shared = _shared(prompts) if keeps_prefixes(model_type) and len(prompts) > 1 else 0
-    cache = cache_for(model_type)
+    cache = cache_for(model_type, loaded.model.config)
     with loaded.inference() as model:
         if shared:
             one = replace(prompts[0], input_ids=prompts[0].input_ids[:shared], images=prompts[0].images[:shared])
             opening = reader_of(model, [one], 0, images.features(one.shown))
             opening(model, opening.begin, cache, None)
-            cache = gather(cache, shared, torch.zeros(len(prompts), dtype=torch.long))
+            cache = rows_of(cache, shared, torch.zeros(len(prompts), dtype=torch.long))
         shown = prompts[0].shown if shared else [image for prompt in prompts for image in prompt.shown]
         return reader_of(model, prompts, shared, images.features(shown)), cache, shared
 
@@ -185,7 +184,7 @@ def option_likelihoods(
                 begun = torch.cat([reader.begin.expand(count, -1), begun], dim=1)
                 logits = reader(model, begun, cache_for(model_type), None)
             elif begun.shape[1]:
-                branched = gather(cache, length, torch.zeros(count, dtype=torch.long))
+                branched = rows_of(cache, length, torch.zeros(count, dtype=torch.long))
                 logits = torch.cat([first.expand(count, -1, -1), reader(model, begun, branched, None)], dim=1)
             else:
                 logits = first.expand(count, -1, -1)

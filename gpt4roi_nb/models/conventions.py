@@ -23,6 +23,7 @@ WORDS = {
     "resized": "the image as the model's processor resizes it",
     "padded": "the image padded to a square",
 }
+_ROUNDED = {"floor": "rounded down", "round": "rounded to the nearest"}
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,20 @@ class Convention:
 
     @property
     def summary(self) -> str:
-        """Frame, scale and order in one line, for a card."""
+        """Scale, digits, rounding, order and frame in one line, for a card."""
+        digits = f" in {self.digits} digits" if self.digits else ""
+        frame = f"of {WORDS[self.frame]}"
         if self.cells:
-            scale = f"numbers of the corner cells in a grid of {self.cells} × {self.cells}"
-        elif self.parts is None:
+            grid = f"a grid of {self.cells} × {self.cells}, counted row by row"
+            return f"numbers{digits} of the upper left and the lower right cell in {grid}, {frame}"
+        if self.parts is None:
             scale = "pixels"
         elif self.parts == 1:
             scale = f"0 to 1 in {self.decimals} decimals"
         else:
             scale = f"0 to {self.parts if self.last is None else self.last}"
         order = "y before x" if self.order == "yxyx" else "x before y"
-        return f"{scale}, {order}, of {WORDS[self.frame]}"
+        return f"{scale}{digits}, {_ROUNDED[self.rounding]}, {order}, {frame}"
 
     def write(self, box: Box, size: Size, resized: Size | None = None) -> str:
         """Write a box as the family does.
@@ -162,6 +166,8 @@ _ROWS = (
                frame="resized", rounding="round"),
     _thousandths("qwen3_vl", "QwenLM/Qwen3-VL issues 1427, 1486 and 1927"),
     _thousandths("qwen3_vl_moe", "QwenLM/Qwen3-VL issues 1427, 1486 and 1927"),
+    _thousandths("qwen3_5", "as Qwen3-VL (its users)"),
+    _thousandths("qwen3_5_moe", "as Qwen3-VL (its users)"),
     Convention("kosmos-2", "native", "<object><patch_index_{0}><patch_index_{1}></object>",
                "transformers, processing_kosmos2.py; card of microsoft/kosmos-2-patch14-224",
                parts=32, digits=4, cells=32),

@@ -37,7 +37,9 @@ def _draw(given: argparse.Namespace) -> int:
 
     from gpt4roi_nb.models.told import render_without_weights
 
-    told = render_without_weights(given.checkpoint, given.regions, given.image, given.question, given.box)
+    told = render_without_weights(
+        given.checkpoint, given.regions, given.image, given.question, given.box, **commands.settings(given)
+    )
     for number, image in enumerate(told.images, 1):
         path = given.out if number == 1 else _numbered(given.out, number)
         image.convert("RGB").save(path)

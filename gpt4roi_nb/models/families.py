@@ -25,7 +25,8 @@ from gpt4roi_nb.models.ways import (
     native,
     text,
 )
-from gpt4roi_nb.models.ways.draw import RED, check_count
+from gpt4roi_nb.models.ways.context import MARGIN
+from gpt4roi_nb.models.ways.draw import RED, VIP_LLAVA, Wording, check_count
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 
 DRAWN: tuple[Way, ...] = ("draw", "marks", "crop", "context")
@@ -43,6 +44,7 @@ class Family:
             box.
         only_tasks: whether nothing else can be asked in its native way.
         mention: as `ways.native` takes it.
+        wording: how a drawn region is called.
         several_images: whether it was made for more than one image.
         follow_ups: whether it was made for conversations.
         licence: of the best-known weights.
@@ -55,6 +57,7 @@ class Family:
     tasks: Mapping[str, str] = field(default_factory=dict)
     only_tasks: bool = False
     mention: str = "{box}"
+    wording: Wording = VIP_LLAVA
     several_images: bool = True
     follow_ups: bool = True
     licence: str = ""
@@ -74,6 +77,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3_vl": _QWEN,
     "qwen3_vl_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3-VL-30B-A3B-Instruct"),
+    "qwen3_5": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3.5-2B"),
+    "qwen3_5_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3.5-35B-A3B"),
     "kosmos-2": Family(
         "native",
         ("native", *DRAWN),
@@ -114,6 +119,10 @@ FAMILIES: dict[str, Family] = {
     "perception_lm": Family(
         "text",
         ("text", *DRAWN),
+        # It says "rec", which is taken for "red": its rectangle is.
+        wording=Wording(
+            "the region inside the {colour} rectangle", "facebookresearch/perception_models, notebook image_grounding"
+        ),
         several_images=False,  # its processor stacks no images of different numbers of tiles
         licence="FAIR Noncommercial Research",
         weights="facebook/Perception-LM-1B",
@@ -180,7 +189,6 @@ def _why_not(way: Way, family: Family) -> str:
 _SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
     "marks": marks,
     "crop": crop,
-    "context": context,
     "full+crop": full_crop,
 }
 
@@ -194,6 +202,7 @@ def point(
     resized: Size | None = None,
     frame: str = "",
     pen: Pen = RED,
+    margin: float = MARGIN,
 ) -> Pointing:
     """Present regions of an image to a family of models.
 
@@ -205,6 +214,7 @@ def point(
         resized: (width, height) to which the model's processor resizes the image, where the convention needs it.
         frame: for the note: what is done to the images afterwards.
         pen: what `draw` draws with.
+        margin: what `context` adds on each side, as a share of the box's side.
 
     Raises:
         ValueError: if the way takes fewer regions.
@@ -216,7 +226,9 @@ def point(
     elif way == "native":
         made = native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
     elif way == "draw":
-        made = draw(image, regions, pen=pen)
+        made = draw(image, regions, pen=pen, wording=family.wording)
+    elif way == "context":
+        made = context(image, regions, margin=margin)
     else:
         made = _SHOWN[way](image, regions)
     return replace(made, note={**made.note, "frame": frame}) if frame else made

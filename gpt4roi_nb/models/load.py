@@ -17,10 +17,11 @@ from transformers.models.auto.modeling_auto import (
 from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.models.families import other_way_of_gpt4roi, way_of
+from gpt4roi_nb.models.families import GPT4ROI, other_way_of_gpt4roi, way_of
 from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.models.room import check_room, not_quantised, skeleton
+from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
@@ -29,6 +30,9 @@ def load_model(
     path: str | os.PathLike[str] | None = None,
     *,
     regions: str | None = None,
+    colour: str | None = None,
+    width: float | None = None,
+    margin: float | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     quantization: str | None = None,
@@ -43,6 +47,10 @@ def load_model(
         regions: how a box is presented: "text", "draw", "marks", "crop", "context", "full+crop" or "native". None takes
             what the model's makers document: for a GPT4RoI its region tokens ("native"). With another way, a GPT4RoI is
             asked as other models are, as a `PromptedModel`.
+        colour: of the first region's line, for "draw": red, lime, blue, yellow, fuchsia, aqua, orange, purple or gold.
+            The other regions get the colours that follow. None takes red.
+        width: of the line, for "draw": pixels where the longest side of an image has 336. None takes 3.
+        margin: what "context" adds on each side of a box, as a share of the box's side. None takes 0.5.
         device: where the model goes; None takes a GPU if there is one, else the CPU.
         dtype: of the weights; None takes float32 on a CPU, and the checkpoint's own on a GPU.
         quantization: "8bit" or "4bit" for the language model (needs bitsandbytes).
@@ -51,8 +59,8 @@ def load_model(
             to `from_pretrained`.
 
     Raises:
-        ValueError: for a model of another kind, one whose code is not part of transformers, or a way that does not suit
-            it.
+        ValueError: for a model of another kind, one whose code is not part of transformers, a way that does not suit
+            it, or a setting that the way does not have.
         OSError: if there is no such checkpoint (`FileNotFoundError`), or its files cannot be read.
         MemoryError: if the model and a session do not fit; the message names the smallest change that would.
         ImportError: if a package is missing that the model or quantization needs; the message names it.
@@ -61,21 +69,25 @@ def load_model(
         >>> from gpt4roi_nb import load_model
         >>> model = load_model(device="cpu")
         >>> print(model.capabilities)
-        free question, several regions, follow ups, likelihood, attention, roi features
+        free question, several regions, follow ups, likelihood, attention, attention map, roi features
     """
     as_given: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
     as_given["check_free_memory"] = check_free_memory
+    settings: dict[str, Any] = {"colour": colour, "width": width, "margin": margin}
     if path is None:
-        return _gpt4roi(None, regions, "", **as_given, **kwargs)
+        return _gpt4roi(None, regions, settings, **as_given, **kwargs)
     hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     source = locate(path, "checkpoint", hub)
     model_type = model_type_of(source.folder)
     if model_type in ("", GPT4RoIConfig.model_type):  # if the file is damaged, this raises the right error
-        return _gpt4roi(path, regions, source.revision, **as_given, **kwargs)
+        gpt4roi = _gpt4roi(path, regions, settings, **as_given, **kwargs)
+        gpt4roi.revision = source.revision
+        return gpt4roi
     given = os.path.expanduser(source.name)
     config = _read_config(given, hub)
     check_kind(config.model_type, given)
     way = way_of(config.model_type, regions)  # before the weights are read
+    settings_of(way, **settings)
     check_quantization(quantization)
     target = choose_device(device)
     kind = _dtype(dtype, config, target, quantization)
@@ -93,19 +105,19 @@ def load_model(
     loaded = AutoModelForImageTextToText.from_pretrained(
         given, dtype=kind, trust_remote_code=False, use_safetensors=True, **kwargs
     )
-    made = PromptedModel(loaded, processor, way, given)
+    made = PromptedModel(loaded, processor, way, given).with_regions(way, **settings)
     made.check_free_memory = check_free_memory
     made.revision = source.revision
     return made
 
 
 def _gpt4roi(
-    path: str | os.PathLike[str] | None, regions: str | None, revision: str, **options: Any
+    path: str | os.PathLike[str] | None, regions: str | None, settings: dict[str, Any], **options: Any
 ) -> GPT4RoI | PromptedModel:
     way = other_way_of_gpt4roi(regions)  # before the weights are read
+    settings_of(way or GPT4ROI.way, **settings)
     gpt4roi = GPT4RoI.from_pretrained(path, **options)
-    gpt4roi.revision = revision
-    return gpt4roi if way is None else PromptedModel.of(gpt4roi, way)
+    return gpt4roi if way is None else PromptedModel.of(gpt4roi, way).with_regions(way, **settings)
 
 
 def _dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device, quantization: str | None) -> torch.dtype:

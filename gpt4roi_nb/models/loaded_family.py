@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.detokenizer import AnswerFormat, StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
@@ -34,8 +35,9 @@ from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, seen
 from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.placement import has_places
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
-from gpt4roi_nb.models.reading import keeps_prefixes
-from gpt4roi_nb.models.ways import Pen, Pointing, Regions, Way, without
+from gpt4roi_nb.models.reading import has_states, keeps_prefixes
+from gpt4roi_nb.models.ways import Pointing, Regions, Way, without
+from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.draw import ANCHOR, RED
 from gpt4roi_nb.prompt import check_references, check_turns, references
 from gpt4roi_nb.session.conversation import Answer, OtherReplay
@@ -64,6 +66,7 @@ class LoadedFamily(LoadedModel):
         family: what is known of models of its kind.
         way: how boxes are presented to it.
         pen: what `draw` draws with.
+        margin: what `context` adds on each side, as a share of the box's side.
         differs: how prompts differ from those of the processor itself; "" if they are the same.
     """
 
@@ -83,10 +86,11 @@ class LoadedFamily(LoadedModel):
         self.model_type: str = model.config.model_type
         check_class(model.config, type(model), processor)
         self.way: Way = way_of(self.model_type, way)
-        self.pen: Pen = RED
+        self.pen, self.margin = RED, MARGIN
         self.family: Family = family_of(self.model_type)
         # Kept here, so that `about` and `capabilities` can be read after `unload`.
         self._attends, self._takes_features = bool(attention_modules(model)), takes_features(model)
+        self._has_states = has_states(model.config)
         self._format = _Format(processor.tokenizer, end_of_turn(self.family.format, processor))
         self.differs = differs(self.family.format, processor)
         if self.differs:
@@ -133,13 +137,17 @@ class LoadedFamily(LoadedModel):
         """What this model is, how boxes are presented to it, and how often an image is encoded."""
         convention = convention_of(self.model_type, self.way)
         status = UNVERIFIED if convention is None else convention.status
-        how = f"{self.way} ({convention.summary})" if convention else self.way
+        details = {"draw": f"{self.pen.colour} first, {self.pen.line}", "context": f"margin {self.margin:g}"}
+        detail = convention.summary if convention else details.get(self.way)
+        how = f"{self.way} ({detail})" if detail else self.way
         often = (
             "each image is encoded once per session"
             if self._takes_features
             else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
         )
-        again = "" if keeps_prefixes(self.model_type) else "; every question is read whole"
+        again = "; a conversation is read whole after an undo" if self._has_states else ""
+        if not keeps_prefixes(self.model_type):
+            again = "; every question is read whole"
         what = f"{self.model_type} from {self.source or 'memory'}"
         if self.family is GPT4ROI:
             what, status = super().about.removesuffix("."), "not what it was trained with"
@@ -160,8 +168,8 @@ class LoadedFamily(LoadedModel):
             note["region"] = pointing.mentions[1]
         else:
             note["region"] = self.family.mention.replace("{box}", convention.form)
-        if self.way == "draw":
-            note["colours"] = ", ".join(self.pen.colours)
+        if self.way in ("draw", "marks"):
+            note["colours"] = ", ".join(self.pen.colours if self.way == "draw" else REGION_COLORS)
         return note
 
     def seen(self, image: ImageLike, boxes: ArrayLike = ()) -> tuple[str, ...]:
@@ -193,7 +201,16 @@ class LoadedFamily(LoadedModel):
         if convention is not None and convention.frame == "resized":
             resized = resized_size(self.processor, images.prepared(whole))
         frame = frame_of(self.processor)
-        return point(whole, regions, self.way, self.model_type, resized=resized, frame=frame, pen=self.pen)
+        return point(
+            whole,
+            regions,
+            self.way,
+            self.model_type,
+            resized=resized,
+            frame=frame,
+            pen=self.pen,
+            margin=self.margin,
+        )
 
     def prompt(
         self,

@@ -14,11 +14,11 @@ from gpt4roi_nb.models.images import prepare
 from gpt4roi_nb.models.prompts import build
 
 _QUESTION = "What is this?"
-_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "linear_attention"}
 
 
 def check_class(config: Any, model_class: type[PreTrainedModel], processor: Any) -> None:
-    """Check that a model reads images in the place of tokens, and that its cache is keys and values.
+    """Check that a model reads images in the place of tokens, and that what its cache holds is known.
 
     Args:
         config: of the model.
@@ -36,8 +36,8 @@ def check_class(config: Any, model_class: type[PreTrainedModel], processor: Any)
     if getattr(config, "is_encoder_decoder", False) and not is_known:
         lacking = "it has an encoder and a decoder"
     elif others:
-        lacking = f"it has layers of another kind ({', '.join(sorted(others))}), whose state cannot be cut back"
-    elif not is_known and "mm_encoder_outputs" not in inspect.signature(model_class.forward).parameters:
+        lacking = f"it has layers of a kind that was not tried here ({', '.join(sorted(others))})"
+    elif not is_known and not _in_place_of_tokens(model_class):
         lacking = "its class does not put features of images in the place of tokens"
     elif family_of(kind).format == "chat":
         if not isinstance(getattr(processor, "image_token", None), str):
@@ -46,6 +46,12 @@ def check_class(config: Any, model_class: type[PreTrainedModel], processor: Any)
             lacking = "its processor has no chat template (that of a base model may lack one; take the instructed one)"
     if lacking:
         raise ValueError(f"{kind} cannot be asked through this package: {lacking}")
+
+
+def _in_place_of_tokens(model_class: type[PreTrainedModel]) -> bool:
+    """Whether a class puts features of images in the place of tokens: it takes them, or computes them of pixels."""
+    takes = inspect.signature(model_class.forward).parameters
+    return "mm_encoder_outputs" in takes or ("pixel_values" in takes and hasattr(model_class, "get_image_features"))
 
 
 def differs(format: str, processor: Any) -> str:

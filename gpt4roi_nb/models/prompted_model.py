@@ -19,8 +19,7 @@ from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompted_session import PromptedSession
 from gpt4roi_nb.models.prompts import PromptedPrompt
-from gpt4roi_nb.models.ways import Pen
-from gpt4roi_nb.models.ways.draw import RED
+from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.session.region_model import Question, Rendered
@@ -36,6 +35,7 @@ class PromptedModel(LoadedFamily):
         family: what is known of models of its kind.
         way: how boxes are presented to it.
         pen: colour and width of the line of `draw`.
+        margin: what `context` adds on each side, as a share of the box's side.
 
     Examples:
         >>> from gpt4roi_nb import load_model
@@ -78,17 +78,22 @@ class PromptedModel(LoadedFamily):
         made.check_free_memory = gpt4roi.check_free_memory
         return made
 
-    def with_regions(self, regions: str | None, *, colour: str = RED.colour, width: float = RED.width) -> PromptedModel:
+    def with_regions(
+        self,
+        regions: str | None,
+        *,
+        colour: str | None = None,
+        width: float | None = None,
+        margin: float | None = None,
+    ) -> PromptedModel:
         """Return the same model, to which boxes are presented in another way. It shares the weights and their lock.
 
         Args:
-            regions: as `load_model` takes it.
-            colour: of the first region's line, for "draw": red, lime, blue, yellow, fuchsia, aqua, orange, purple or
-                gold. The other regions get the colours that follow.
-            width: of the line, for "draw": pixels where the longest side of an image has 336.
+            regions, colour, width, margin: as `load_model` takes them; None takes the default.
 
         Raises:
-            ValueError: if the way does not suit the model, or for another colour or a width of 0.
+            ValueError: if the way does not suit the model, for a setting of another way, or for a value that it cannot
+                have.
 
         Examples:
             >>> from gpt4roi_nb import load_model
@@ -96,7 +101,8 @@ class PromptedModel(LoadedFamily):
             >>> blue = model.with_regions("draw", colour="blue", width=5)  # doctest: +SKIP
         """
         other = copy.copy(self)
-        other.way, other.pen = way_of(self.model_type, regions), Pen(colour, width)
+        other.way = way_of(self.model_type, regions)
+        other.pen, other.margin = settings_of(other.way, colour=colour, width=width, margin=margin)
         return other
 
     def session(self, image: ImageLike) -> PromptedSession:

@@ -21,7 +21,7 @@ from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompts import PromptedPrompt
-from gpt4roi_nb.models.reading import cache_for, keeps_prefixes, reader_of
+from gpt4roi_nb.models.reading import StateCache, cache_for, keeps_prefixes, reader_of
 from gpt4roi_nb.models.replay import PromptedReplay
 from gpt4roi_nb.prompt import region
 from gpt4roi_nb.session.conversation import Answer, Region
@@ -64,7 +64,7 @@ class PromptedSession(RegionSession):
 
     def _forget(self) -> None:
         super()._forget()
-        self._cache = cache_for(self._loaded.model_type)
+        self._cache = cache_for(self._loaded.model_type, self._loaded.model.config)
 
     def _prepare(self, text: str, boxes: ArrayLike, max_new_tokens: int) -> tuple[list[Region], Any, int]:
         self._loaded.check_loaded()
@@ -103,8 +103,9 @@ class PromptedSession(RegionSession):
 
     def _cut_back(self, keys: list[Any]) -> int:
         common = self._in_common(keys[:-1])
-        if not keeps_prefixes(self._loaded.model_type) or any(shown for _, shown in keys[common:]):
-            self._forget()  # images are read together, from the beginning
+        cut = isinstance(self._cache, StateCache) and common < self._cache.get_seq_length()
+        if cut or not keeps_prefixes(self._loaded.model_type) or any(shown for _, shown in keys[common:]):
+            self._forget()  # states cannot be cut back; images are read together, from the beginning
             return 0
         return super()._cut_back(keys)
 

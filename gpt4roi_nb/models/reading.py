@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -10,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.inference.cache import new_cache
+from gpt4roi_nb.inference.cache import gather, new_cache
 from gpt4roi_nb.inference.decode import Read, masked_positions
 from gpt4roi_nb.models.families import ANY_OTHER, family_of
 from gpt4roi_nb.models.prompts import PromptedPrompt
 
 _KINDS = ("token_type_ids", "mm_token_type_ids")
 _OWN_READERS = ("kosmos-2", "florence2", "paligemma")
+_LINEAR = "linear_attention"  # as `layer_types` of a configuration calls it
 
 
 class Reader(Read, Protocol):
@@ -58,7 +60,12 @@ def keeps_prefixes(model_type: str) -> bool:
 
 def takes_padding(model_type: str) -> bool:
     """Whether prompts of different lengths can be read together; known for families that the tests build."""
-    return family_of(model_type) is not ANY_OTHER and model_type not in _OWN_READERS
+    return family_of(model_type) is not ANY_OTHER and not model_type.startswith((*_OWN_READERS, "qwen3_5"))
+
+
+def has_states(config: Any) -> bool:
+    """Whether a model has layers of linear attention: a state of all that was read, which cannot be cut back."""
+    return _LINEAR in (getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
 
 
 class TwoCaches(EncoderDecoderCache):
@@ -69,9 +76,27 @@ class TwoCaches(EncoderDecoderCache):
         self.cross_attention_cache.batch_select_indices(indices)
 
 
-def cache_for(model_type: str) -> Cache:
-    """Make an empty cache."""
+class StateCache(DynamicCache):
+    """Keys and values, and the states of layers of linear attention; rows can leave it, tokens cannot."""
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.reorder_cache(indices)  # type: ignore[arg-type]  # int64 is what it needs
+
+
+def cache_for(model_type: str, config: Any = None) -> Cache:
+    """Make an empty cache. config: of the model; needed if it has states."""
+    if config is not None and has_states(config):
+        return StateCache(config=config)
     return TwoCaches(new_cache(), new_cache()) if model_type == "florence2" else new_cache()
+
+
+def rows_of(cache: Cache, length: int, rows: Tensor) -> Cache:
+    """Make a cache whose row k is a copy of row `rows[k]`, (B,) int64, of another, which holds `length` tokens."""
+    if not isinstance(cache, StateCache):
+        return gather(cache, length, rows)
+    grown = copy.deepcopy(cache)
+    grown.reorder_cache(rows)  # type: ignore[arg-type]
+    return grown
 
 
 class CausalReader:

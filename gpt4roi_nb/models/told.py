@@ -13,6 +13,7 @@ from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.models.families import (
+    GPT4ROI,
     check_question,
     convention_of,
     family_of,
@@ -26,13 +27,22 @@ from gpt4roi_nb.models.families import (
 from gpt4roi_nb.models.images import frame_of, prepare, resized_size
 from gpt4roi_nb.models.load import check_kind, model_type_of
 from gpt4roi_nb.models.prompts import build
+from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.prompt import check_references, references
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Rendered
 
 
 def render_without_weights(
-    path: str | os.PathLike[str] | None, regions: str | None, image: ImageLike, text: str, boxes: ArrayLike
+    path: str | os.PathLike[str] | None,
+    regions: str | None,
+    image: ImageLike,
+    text: str,
+    boxes: ArrayLike,
+    *,
+    colour: str | None = None,
+    width: float | None = None,
+    margin: float | None = None,
 ) -> Rendered:
     """Return what a model would read, as its `render` does, from its configuration and its processor alone.
 
@@ -46,10 +56,11 @@ def render_without_weights(
         image: as `session` takes it.
         text: a question with `<regionN>`.
         boxes: (N, 4) pixel xyxy in the original image.
+        colour, width, margin: as `load_model` takes them.
 
     Raises:
-        ValueError: for bad boxes, references that do not match them, a way or a question that the model cannot take, or
-            a checkpoint of a kind that `load_model` does not load.
+        ValueError: for bad boxes, references that do not match them, a way, a setting or a question that the model
+            cannot take, or a checkpoint of a kind that `load_model` does not load.
         OSError: if there is no such checkpoint (`FileNotFoundError`), or its processor cannot be read.
 
     Examples:
@@ -68,15 +79,17 @@ def render_without_weights(
     model_type = "" if source is None else model_type_of(source.folder)
     is_gpt4roi = model_type == GPT4RoIConfig.model_type
     if (is_gpt4roi and other_way_of_gpt4roi(regions) is None) or (path is None and regions is None):
+        settings_of(GPT4ROI.way, colour=colour, width=width, margin=margin)
         drawn = draw_regions(whole, list(given.values()), list(given)) if given else whole
         note = {"way": "region tokens: the model sees the image without what is drawn here", "status": "its own"}
         return Rendered((drawn,), text, note)
     if source is not None and not is_gpt4roi:
         check_kind(model_type, source.name)
     way = way_of(model_type, regions)
+    pen, margin = settings_of(way, colour=colour, width=width, margin=margin)
     check_question(text, len(given), way, model_type)
     if source is None:
-        pointing = point(whole, given, way, model_type)
+        pointing = point(whole, given, way, model_type, pen=pen, margin=margin)
         return Rendered(
             pointing.images, "".join(words for words, _ in pieces_of(text, pointing, way, "")), pointing.note
         )
@@ -84,7 +97,7 @@ def render_without_weights(
     family, convention, resized = family_of(model_type), convention_of(model_type, way), None
     if convention is not None and convention.frame == "resized":
         resized = resized_size(processor, prepare(processor, family.format, whole))
-    pointing = point(whole, given, way, model_type, resized=resized, frame=frame_of(processor))
+    pointing = point(whole, given, way, model_type, resized=resized, frame=frame_of(processor), pen=pen, margin=margin)
     pieces = pieces_of(text, pointing, way, model_type)
     prompt = ""
     if family.format != "chat":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +13,23 @@ TESTS = Path(__file__).resolve().parents[1]
 SIZE = (336, 336)
 
 
-def test_what_the_model_was_told_is_behind_a_link(open_notebook: Callable[..., Notebook], shots: Path) -> None:
-    notebook = open_notebook(
-        f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n"
+def miniature(family: str, way: str = "None") -> str:
+    """A cell that makes a tiny model with random weights, which writes slowly and never ends by itself."""
+    return (
+        f"import sys, time\nsys.path.insert(0, {str(TESTS)!r})\n"
         "from tiny_families import tiny_family\nfrom gpt4roi_nb.data.scenes import make_scene\n"
         "from gpt4roi_nb.models import PromptedModel\nfrom gpt4roi_nb.widgets import RegionChat\n"
-        'model = PromptedModel(*tiny_family("internvl"), "full+crop", "miniature")',
-        f"chat = RegionChat(model, make_scene(7, size={SIZE[0]}).image)\nchat.conversation.max_new_tokens = 4\nchat",
+        f'model = PromptedModel(*tiny_family("{family}"), {way}, "miniature")\n'
+        "model.model.generation_config.eos_token_id = model.model.config.get_text_config(decoder=True).vocab_size - 1\n"
+        "handle = model.model.register_forward_pre_hook(lambda *_: time.sleep(0.02))"
     )
+
+
+CHAT = f"chat = RegionChat(model, make_scene(7, size={SIZE[0]}).image)\nchat.conversation.max_new_tokens = 4\nchat"
+
+
+def test_what_the_model_was_told_is_behind_a_link(open_notebook: Callable[..., Notebook], shots: Path) -> None:
+    notebook = open_notebook(miniature("internvl", "'full+crop'"), CHAT)
     notebook.draw((40, 40, 160, 160), SIZE, 1)
     expect(notebook.chat.locator("[data-action='inspect']")).to_have_count(0)
     notebook.line.fill("What is <region1>?")
@@ -87,3 +97,65 @@ def test_where_the_answer_of_another_model_looked(open_notebook: Callable[..., N
     view.scroll_into_view_if_needed()
     notebook.page.screenshot(path=shots / "another_model_looked.png")
     expect(view.locator(".problem:visible")).to_have_count(0)
+
+
+def test_a_conversation_goes_on_is_stopped_and_taken_back(open_notebook: Callable[..., Notebook], shots: Path) -> None:
+    notebook = open_notebook(miniature("qwen3_vl"), CHAT)
+    notebook.draw((40, 40, 160, 160), SIZE, 1)
+    notebook.ask("What is region 1?", turn=1)
+    notebook.ask("What colour is it?", turn=2)
+    notebook.draw((200, 60, 300, 160), SIZE, 2)
+
+    notebook.run_cell("chat.conversation.max_new_tokens = 800")
+    notebook.line.fill("Is <region2> left of region 1?")
+    notebook.line.press("Enter")
+    expect(notebook.chat.locator(".live .model .bubble")).to_have_text(re.compile(r"\S"), timeout=30000)
+    notebook.button("stop").click()
+    expect(notebook.turn(3).locator(".stopped")).to_be_visible()
+    notebook.turn(3).locator("[data-action='told']").click()
+    expect(notebook.turn(3).locator(".told .text")).to_contain_text("Is [")
+    notebook.page.screenshot(path=shots / "another_model_was_stopped.png")
+
+    notebook.button("undo").click()
+    expect(notebook.turn(3)).not_to_be_attached()
+    expect(notebook.line).to_have_value("Is <region2> left of region 1?")
+    notebook.button("undo").click()
+    expect(notebook.turn(2)).not_to_be_attached()
+    expect(notebook.line).to_have_value("What colour is it?")
+    notebook.run_cell("chat.conversation.max_new_tokens = 4")
+    notebook.line.fill("Is <region2> left of <region1>?")
+    notebook.line.press("Enter")
+    expect(notebook.turn(2)).to_be_visible()
+    expect(notebook.turn(2).locator(".stopped")).to_have_count(0)
+    expect(notebook.chat.locator(".problem")).to_be_hidden()
+
+
+def test_a_model_of_tasks_offers_them_once_and_then_a_new_conversation(
+    open_notebook: Callable[..., Notebook], shots: Path
+) -> None:
+    notebook = open_notebook(miniature("florence2"), CHAT)
+    examples, problem = notebook.chat.locator("[data-action='example']"), notebook.chat.locator(".problem")
+    notebook.draw((40, 40, 160, 160), SIZE, 1)
+    expect(examples).to_have_text(["Describe region 1.", "What category is region 1?", "What text is in region 1?"])
+    notebook.line.fill("Why is <region1> there?")
+    notebook.line.press("Enter")
+    expect(problem).to_contain_text("no free question")
+
+    examples.first.click()
+    expect(notebook.line).to_have_value("Describe <region1>.")
+    notebook.line.press("Enter")
+    expect(notebook.turn(1)).to_be_visible()
+    expect(problem).to_be_hidden()
+    expect(notebook.chat.locator(".examples")).to_be_hidden()
+    notebook.turn(1).locator("[data-action='told']").click()
+    expect(notebook.turn(1).locator(".told .text")).to_contain_text("What does the region <loc_")
+    expect(notebook.chat.locator(".status")).to_contain_text("press New conversation to ask another")
+    notebook.page.screenshot(path=shots / "a_model_of_tasks.png")
+
+    notebook.button("new").click()
+    expect(notebook.turn(1)).not_to_be_attached()
+    notebook.draw((200, 60, 300, 160), SIZE, 1)
+    expect(examples).to_have_count(3)
+    examples.nth(1).click()
+    notebook.line.press("Enter")
+    expect(notebook.turn(1).locator(".user .bubble")).to_have_text("What category is region 1?")

@@ -1,5 +1,6 @@
 """Classes that no row of the table is about: shown images as their own processors and forward passes would have it."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,33 @@ def test_it_talks(name: str) -> None:
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-4, rtol=0)
 
 
+def test_a_class_that_takes_no_features_is_shown_pixels() -> None:
+    """As every class of transformers 5.17, the oldest that this package takes."""
+    model, processor = tiny_family("mistral3")
+
+    class TakesPixels(type(model)):  # type: ignore[misc]
+        def forward(self, input_ids=None, pixel_values=None, image_sizes=None, past_key_values=None, **options: Any):
+            assert not {"mm_encoder_outputs", "inputs_embeds"} & set(options)
+            given = {"pixel_values": pixel_values, "image_sizes": image_sizes}
+            return super().forward(input_ids=input_ids, past_key_values=past_key_values, **given, **options)
+
+    older = copy.copy(model)  # the same weights
+    older.__class__ = TakesPixels
+    shown, taken = PromptedModel(older, processor, "draw"), loaded("mistral3", "draw")
+    assert "its class takes no features, so an image is encoded again" in shown.about
+    assert "each image is encoded once per session" in taken.about
+    answers = []
+    for one in (shown, taken):
+        session = one.session(IMAGE)
+        session.ask("What is <region1>?", [BOX], max_new_tokens=5)
+        session.ask("And is it red?", max_new_tokens=5)
+        answers.append([turn.answer for turn in session.history])
+        answers[-1] += one.answers([Question(IMAGE, "What is <region1>?", [box]) for box in (BOX, OTHER)])
+    for mine, its in zip(*answers, strict=True):
+        assert mine.token_ids == its.token_ids and mine.logprobs == pytest.approx(its.logprobs, abs=1e-4)
+        assert mine.reused_tokens == its.reused_tokens
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_prompts_of_the_table_are_those_of_their_processors(name: str) -> None:
     assert differs(FAMILIES[name].format, tiny_family(name)[1]) == ""
@@ -91,8 +119,8 @@ def test_a_class_that_cannot_be_asked_is_refused_in_words() -> None:
     model, processor = tiny_family("gemma3")
     text = model.config.text_config
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "layer_types", ["linear_attention", "full_attention"])
-        with pytest.raises(ValueError, match=r"gemma3 cannot be asked .* layers of another kind \(linear_attention\)"):
+        patch.setattr(text, "layer_types", ["mamba", "full_attention"])
+        with pytest.raises(ValueError, match=r"gemma3 cannot be asked .* layers of a kind that was not tried here"):
             PromptedModel(model, processor)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "chat_template", None)

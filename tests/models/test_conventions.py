@@ -32,6 +32,8 @@ GOLDEN = {
     "qwen2_5_vl": "[52, 33, 211, 181]",  # 52.3, 32.7, 211.3, 181.5 (181.475)
     "qwen3_vl": "[81, 69, 328, 381]",
     "qwen3_vl_moe": "[81, 69, 328, 381]",
+    "qwen3_5": "[81, 69, 328, 381]",
+    "qwen3_5_moe": "[81, 69, 328, 381]",
     "kosmos-2": "<object><patch_index_0066><patch_index_0394></object>",  # cells (2, 2) and (10, 12): 2·32+2, 12·32+10
     "florence2": "<loc_81><loc_68><loc_328><loc_381>",  # floor
     "paligemma": "<loc0070><loc0083><loc0390><loc0336>",  # of 1023: y 70.3, x 83.1, y 390.02, x 335.7
@@ -198,8 +200,12 @@ def test_pixels_of_the_resized_image_need_its_size() -> None:
 
 
 def test_a_row_says_what_it_decides_and_that_nobody_confirmed_it() -> None:
-    assert CONVENTIONS["paligemma"].summary == "0 to 1023, y before x, of the original image"
-    assert CONVENTIONS["qwen2_5_vl"].summary == "pixels, x before y, of the image as the model's processor resizes it"
+    for family, summary in (
+        ("paligemma", "0 to 1023 in 4 digits, rounded to the nearest, y before x, of the original image"),
+        ("perception_lm", "0 to 999 in 3 digits, rounded down, x before y, of the original image"),
+        ("qwen2_5_vl", "pixels, rounded to the nearest, x before y, of the image as the model's processor resizes it"),
+    ):
+        assert CONVENTIONS[family].summary == summary
     assert "32 × 32" in CONVENTIONS["kosmos-2"].summary and "padded" in CONVENTIONS["llava"].summary
     for row in CONVENTIONS.values():
         assert row.status == UNVERIFIED and row.source

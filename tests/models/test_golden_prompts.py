@@ -58,6 +58,7 @@ WRITTEN = {
     ("kosmos-2", "native"): (  # the blank before "<phrase>" is taken by the token
         "What is<phrase> the object</phrase><object><patch_index_0100><patch_index_0626></object>?"
     ),
+    ("perception_lm", "draw"): "What is the region inside the red rectangle?",
     ("perception_lm", "text"): "What is [142,100,571,600]?\nThe region is in the format of [x1, y1, x2, y2].",
     ("internvl", "text"): "What is <box>[[143, 100, 571, 600]]</box>?",
     ("video_llama_3", "text"): "What is [142, 100, 571, 600]?",
@@ -86,13 +87,13 @@ TASKS = {
 }
 GOLDEN = {
     **{(name, FAMILIES[name].way, asked): text for (name, asked), text in TASKS.items()},
-    **{(name, way, QUESTION): AROUND[name].format(text) for (name, way), text in WRITTEN.items()},
     **{
         (name, way, QUESTION): (AROUND_TWO[AROUND[name]] if way == "full+crop" else AROUND[name]).format(SHOWN[way])
         for name in TINY
         for way in FAMILIES[name].ways
         if way in SHOWN
     },
+    **{(name, way, QUESTION): AROUND[name].format(text) for (name, way), text in WRITTEN.items()},
 }
 
 

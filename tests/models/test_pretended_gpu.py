@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pretended import pretended_gpus
 from tiny_families import FAMILIES as TINY
-from tiny_families import OTHERS, tiny_family
+from tiny_families import LATER, OTHERS, tiny_family
 
 from gpt4roi_nb.models import PromptedModel
 from gpt4roi_nb.models.families import default_question
@@ -24,8 +24,12 @@ def gpus() -> Iterator[None]:
         yield
 
 
-# Without Gemma 3, whose masks come out of torch.vmap: marks of devices are lost there.
-@pytest.mark.parametrize("name", [*TINY, *(name for name in OTHERS if name != "gemma3")])
+# Gemma 3's masks come out of torch.vmap, where marks of devices are lost; mixtures of experts count on a GPU with an
+# operation that the CPU does not have.
+CANNOT_PRETEND = ("gemma3", "qwen3_vl_moe", "qwen3_5_moe")
+
+
+@pytest.mark.parametrize("name", [name for name in (*TINY, *LATER, *OTHERS) if name not in CANNOT_PRETEND])
 def test_everything_keeps_to_the_models_device(name: str) -> None:
     model, processor = tiny_family(name)
     here, there = PromptedModel(model, processor), PromptedModel(copy.deepcopy(model).to("cuda:0"), processor)
@@ -45,7 +49,7 @@ def test_everything_keeps_to_the_models_device(name: str) -> None:
             (
                 [value for answer in answers for value in answer.logprobs],
                 one.likelihoods(IMAGE, question, [BOX], ["a", "a longer one"]),
-                answers[0].attention().weights.flatten().tolist(),
+                answers[0].attention().weights.flatten().tolist() if one.capabilities.attention else [],
             )
         )
     for ours, theirs in zip(*found, strict=True):

@@ -158,19 +158,6 @@ def test_an_image_is_encoded_once_and_features_of_several_are_those_of_one_call(
         torch.testing.assert_close(torch.cat(mine), torch.cat(its))
 
 
-@torch.inference_mode()
-def test_a_class_that_takes_no_features_is_shown_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = loaded("qwen3_vl", "full+crop")
-    session = model.session(IMAGE)
-    expected = session.ask("What is <region1>?", [BOX], max_new_tokens=5).logprobs
-    monkeypatch.setattr(images_module, "takes_features", lambda _: False)
-    monkeypatch.setattr("gpt4roi_nb.models.loaded_family.takes_features", lambda _: False)
-    model = loaded("qwen3_vl", "full+crop")
-    answer = model.session(IMAGE).ask("What is <region1>?", [BOX], max_new_tokens=5)
-    assert answer.logprobs == pytest.approx(expected, abs=1e-4)
-    assert "takes no features" in model.about
-
-
 def test_the_resized_size_is_the_processors() -> None:
     for name, size in (("qwen2_5_vl", (140, 112)), ("qwen3_vl", (140, 112)), ("vipllava", None)):
         _, processor = tiny_family(name)
@@ -179,7 +166,8 @@ def test_the_resized_size_is_the_processors() -> None:
 
 def test_about_and_capabilities_say_what_is_so() -> None:
     about = loaded("qwen2_5_vl").about
-    assert "regions=text (pixels, x before y" in about and "unverified" in about and "encoded once" in about
+    assert "regions=text (pixels, rounded to the nearest, x before y" in about
+    assert "unverified" in about and "encoded once" in about
     assert "every question is read whole" in loaded("paligemma").about
     florence = loaded("florence2").capabilities
     assert not florence.free_question and not florence.several_regions and not florence.follow_ups
@@ -188,7 +176,9 @@ def test_about_and_capabilities_say_what_is_so() -> None:
     assert qwen.free_question and qwen.several_regions and qwen.follow_ups and qwen.attention
     assert not loaded("vipllava", "crop").capabilities.several_regions
     assert (
-        str(florence) == "no free question, no several regions, no follow ups, likelihood, attention, no roi features"
+        str(florence)
+        == "no free question, no several regions, no follow ups, likelihood, attention, no attention map, "
+        "no roi features"
     )
     everything = tiny_gpt4roi().capabilities
     assert everything.attention and everything.roi_features and everything.follow_ups

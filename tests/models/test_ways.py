@@ -69,7 +69,7 @@ def test_a_question_is_told_as_the_source_says(family: str, way: ways.Way, quest
 def test_every_documented_way_has_a_golden_text() -> None:
     told = {(family, way) for family, way, _ in GOLDEN}
     assert {(name, FAMILIES[name].way) for name in FAMILIES} - told == {
-        ("qwen2_vl", "text"), ("qwen3_vl_moe", "text"), ("llava", "draw")
+        ("qwen2_vl", "text"), ("qwen3_vl_moe", "text"), ("qwen3_5", "text"), ("qwen3_5_moe", "text"), ("llava", "draw")
     }  # fmt: skip  # which are those of qwen3_vl and vipllava
 
 

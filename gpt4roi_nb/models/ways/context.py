@@ -26,10 +26,9 @@ def context(image: Image.Image, regions: Regions, *, margin: float = MARGIN) -> 
         margin: what is added on each side, as a share of the box's side.
 
     Raises:
-        ValueError: the margin is negative.
+        ValueError: the margin is negative or not finite.
     """
-    if margin < 0:
-        raise ValueError(f"margin must be at least 0, but is {margin}")
+    check_margin(margin)
     cuts = tuple(frame_of_cut(_widened(box, image.size, margin), image.size) for box in regions.values())
     frames = cuts or (whole_frame(image),)
     where = "in the middle of the image" if len(frames) == 1 else "in the middle of image {}"
@@ -45,6 +44,13 @@ def context(image: Image.Image, regions: Regions, *, margin: float = MARGIN) -> 
         },
         frames=frames,
     )
+
+
+def check_margin(margin: float) -> float:
+    """Return a margin; raise ValueError if it is negative or not finite."""
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be at least 0 and finite, but is {margin}")
+    return margin
 
 
 def _widened(box: Box, size: tuple[int, int], margin: float) -> Box:

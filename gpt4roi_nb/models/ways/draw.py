@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.models.conventions import UNVERIFIED, Size
-from gpt4roi_nb.models.ways.pointing import Pointing, Regions
+from gpt4roi_nb.models.ways.pointing import NOUN, Pointing, Regions
 
 # Names and values of ViP-LLaVA, visual_prompt_generator.py (color_pool), in its order.
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -23,6 +24,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (128, 0, 128),
     "gold": (255, 215, 0),
 }
+SOURCE = "WisconsinAIVision/ViP-LLaVA, llava/visual_prompt_generator.py"
 WIDTH = 3.0  # of a line in an image whose longest side is `ANCHOR`: ViP-LLaVA's "constant" style
 ANCHOR = 336
 
@@ -44,8 +46,8 @@ class Pen:
     def __post_init__(self) -> None:
         if self.colour not in COLOURS:
             raise ValueError(f"colour must be one of {', '.join(COLOURS)}, but is {self.colour!r}")
-        if not self.width > 0:
-            raise ValueError(f"width must be above 0, but is {self.width}")
+        if not 0 < self.width < math.inf:
+            raise ValueError(f"width must be above 0 and finite, but is {self.width}")
 
     @property
     def colours(self) -> dict[str, tuple[int, int, int]]:
@@ -79,7 +81,25 @@ def corners_of(box: Box) -> tuple[int, int, int, int]:
     return left, top, max(round(x2) - 1, left), max(round(y2) - 1, top)
 
 
-def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED, without: int | None = None) -> Pointing:
+@dataclass(frozen=True)
+class Wording:
+    """How a drawn region is called.
+
+    Attributes:
+        words: with `{colour}` for the name of its colour.
+        source: where they were read; "" for `SOURCE`, where the drawing is from.
+    """
+
+    words: str = f"{NOUN}within the {{colour}} rectangle"
+    source: str = ""
+
+
+VIP_LLAVA = Wording()
+
+
+def draw(
+    image: Image.Image, regions: Regions, *, pen: Pen = RED, wording: Wording = VIP_LLAVA, without: int | None = None
+) -> Pointing:
     """Draw each region's box and name it by colour.
 
     The line runs along the box's edges, inside it, and grows with the image: `width` pixels where the longest side has
@@ -89,6 +109,7 @@ def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED, without: int |
         image: RGB, upright; not changed.
         regions: by number, pixel xyxy.
         pen: colours and width of the lines.
+        wording: how a region is called.
         without: number of a region that is named as ever, but not drawn.
 
     Raises:
@@ -124,13 +145,13 @@ def draw(image: Image.Image, regions: Regions, *, pen: Pen = RED, without: int |
             canvas.rectangle(bar, fill=named[number][1])
     return Pointing(
         (drawn,),
-        {number: f"the object within the {name} rectangle" for number, (name, _) in named.items()},
+        {number: wording.words.format(colour=name) for number, (name, _) in named.items()},
         {
             "way": "draw",
             "colours": ", ".join(name for name, _ in named.values()),
             "line": f"{line} pixels, opaque",
             "line_width": pen.line,
-            "source": "WisconsinAIVision/ViP-LLaVA, llava/visual_prompt_generator.py",
+            "source": f"{SOURCE}; words: {wording.source}" if wording.source else SOURCE,
             "status": UNVERIFIED,
         },
     )

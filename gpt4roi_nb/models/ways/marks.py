@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from gpt4roi_nb.draw import MIN_LINE, REGION_COLORS, SIDE_PER_LINE, draw_regions
+from gpt4roi_nb.draw import MIN_LINE, SIDE_PER_LINE, draw_regions, line_of, region_color
 from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
@@ -24,7 +24,8 @@ def marks(image: Image.Image, regions: Regions, *, without: int | None = None) -
         {number: f"the object marked {number}" for number in regions},
         {
             "way": "marks",
-            "colours": ", ".join(REGION_COLORS),
+            "colours": ", ".join(map(region_color, regions)),
+            "line": f"{line_of(image.size)} pixels with white edges, opaque; white numbers",
             "line_width": f"1/{SIDE_PER_LINE} of the mean side, at least {MIN_LINE} pixels, around the box",
             "source": "arXiv 2310.11441 (boxes and numbers of this package)",
             "status": UNVERIFIED,

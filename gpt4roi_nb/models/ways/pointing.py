@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from gpt4roi_nb.prompt import REFERENCE
 Regions = Mapping[int, Box]  # by number: pixel xyxy in the original image, checked
 NOUN = "the object "  # with which most ways name a region
 NAMELESS = NOUN.strip()  # a region that is not pointed at
+_NOUNS = re.compile(r"^the (?:object|region) ")
 Note = dict[str, str | int | float]
 
 
@@ -40,7 +42,7 @@ class Pointing:
         """Split a text into pieces (words, whether the way wrote them), with mentions in the place of `<regionN>`.
 
         A reference to a region that was not given stays as it is. After "the object", as in Ferret's question, a
-        mention does not begin with these words again.
+        mention does not begin with a noun again.
         """
         found: list[tuple[str, bool]] = []
         position = 0
@@ -49,7 +51,7 @@ class Pointing:
             if mention is not None:
                 before = text[position : reference.start()]
                 found.append((before, False))
-                found.append((f"{mention} ".removeprefix(NOUN).rstrip() if before.endswith(NOUN) else mention, True))
+                found.append((_NOUNS.sub("", f"{mention} ").rstrip() if before.endswith(NOUN) else mention, True))
                 position = reference.end()
         found.append((text[position:], False))
         if self.lead and any(own for _, own in found):
