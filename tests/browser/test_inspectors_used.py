@@ -137,7 +137,7 @@ def test_after_a_restart_and_the_next_day(lab: Lab, open_notebook: Open, shots: 
         "result = make_predictions(make_images(Path(tempfile.mkdtemp()), 3))\n"
         "browser = FailureBrowser(result, FakeGPT4RoI())\nloaded = browser.load_selection()\nbrowser",
         MONITOR,
-        height=4000,
+        height=8000,  # pixels, so that Lab draws all cells at once
     )
     page, panel = notebook.page, notebook.panel
     file = page.evaluate("window.jupyterapp.shell.currentWidget.context.path")
@@ -187,7 +187,7 @@ def test_after_a_restart_and_the_next_day(lab: Lab, open_notebook: Open, shots: 
     assert [copy.locator("img").count() for copy in saved.all()] == [1, 1, 0, 2]
     expect(saved.first).to_contain_text("Test (remove): without region 1 the log-probability of ' star'")
     expect(saved.nth(2).get_by_role("cell", name="What is region 1?")).to_be_visible()
-    expect(panel.get_by_text("model not found")).to_have_count(0)
+    expect(panel.get_by_text("model not found").locator("visible=true")).to_have_count(0)
     page.screenshot(path=shots / "next_day.png")
     notebook.forgive_missing_widgets()
 
