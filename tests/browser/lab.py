@@ -22,6 +22,8 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 HERE = "127.0.0.1"
 FORKED_KERNEL = Path(__file__).with_name("forked_kernel.py")
+# The tests' own figures need no screen (conftest.py); a notebook's are shown in it, as they are to its users.
+SHOWN_INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 START_SECONDS = 180  # an idle machine takes 3; on a busy one the test must not fail
 RUN_SECONDS = 240
 # No question about news, and no debugger, whose requests to a kernel that a test ends count as errors of the page; and
@@ -129,7 +131,7 @@ class Lab:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.files,
-                env={**os.environ, **{name: str(path) for name, path in isolated.items()}},
+                env={**os.environ, **SHOWN_INLINE, **{name: str(path) for name, path in isolated.items()}},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -154,7 +156,8 @@ class Lab:
         (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
         with (self._folder / "kernels.log").open("wb") as log:
             serve = [sys.executable, str(FORKED_KERNEL), "serve", address]
-            self._kernels = subprocess.Popen(serve, stdout=log, stderr=subprocess.STDOUT)
+            environment = {**os.environ, **SHOWN_INLINE}
+            self._kernels = subprocess.Popen(serve, env=environment, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_SECONDS
         while not Path(address).exists():
             if self._kernels.poll() is not None or time.monotonic() > deadline:
