@@ -234,7 +234,7 @@ class Told:
 
     def __init__(self, family: str, way: ways.Way, world: World) -> None:
         self._family, self._world = family, world
-        self._model = PromptedModel(*tiny_family(LIKE.get(family, family)), way, "tiny")
+        self._model = PromptedModel(*tiny_family(family), way, "tiny")
         self._model.model_type = family
         self._images = self._model.images()
         # As the processor itself resizes the image, and not as the package says that it does.
@@ -251,9 +251,6 @@ class Told:
         own = [token_id for token_id, of in zip(prompt.input_ids, prompt.images, strict=True) if of < 0]
         told = model.processor.tokenizer.decode(own)
         return answer(told, shown, self._world, self._family, self._resized)
-
-
-LIKE = {"qwen3_vl_moe": "qwen3_vl"}  # with the same processor
 
 
 @pytest.mark.parametrize(("family", "way"), POINTING)
