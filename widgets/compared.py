@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt4roi_nb.evaluate.card import OF_THE_WAY
 from gpt4roi_nb.failures.rows import HASH_LENGTH, ResultLike, field_of, rows_of
+from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.prompt import enumeration
 from gpt4roi_nb.session.region_model import RegionModel
 
@@ -98,6 +100,13 @@ def match(
                 f"result {one.letter} is of a model with boxes as {way!r}, but its model takes them as "
                 f"{one.model.way!r}; give the models in the order of the results"
             )
+        note = one.model.note if isinstance(one.model, PromptedModel) else {}
+        for name, told in one.result.card.told.items():
+            if name not in OF_THE_WAY and note.get(name, told) != told:
+                raise ValueError(
+                    f"result {one.letter} is of a model that was told {name}: {told}, but its model is told "
+                    f"{note[name]}; give the model that the result is of"
+                )
     return found
 
 

@@ -33,7 +33,7 @@ def export_questions(
     name: str,
     root: str | os.PathLike[str] | None = None,
     *,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -59,7 +59,7 @@ def export_questions(
     Args:
         name: one of `BENCHMARKS`.
         root, split, limit, seed, scorer, question, wording: as for `evaluate`.
-        out: the file to write.
+        out: the file to write. None writes "<name>.questions.jsonl" in the working folder.
 
     Returns:
         The file.
@@ -106,7 +106,7 @@ def export_questions(
         "max_new_tokens": chosen.max_new_tokens,
         "answers": HOW_TO[asked.scorer],
     }
-    target = Path(out)
+    target = Path(f"{chosen.name}.questions.jsonl" if out is None else out)
     with replacing(target) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.write(_line(header))
         for item in items:

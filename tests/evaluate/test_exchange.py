@@ -51,6 +51,13 @@ def exact(items: Sequence[Item], predictions: Sequence[Prediction], config: Eval
     return Scores({"length": mean_metric([len(one.answer) for _, one in pairs], units)}, {"score": shares})
 
 
+def test_a_file_without_a_name_is_called_after_the_benchmark(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export_questions("lvis", world).resolve() == tmp_path / "lvis.questions.jsonl"
+
+
 @pytest.fixture(scope="module")
 def asked(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The questions of COCO."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_families import FAMILIES as TINY
-from tiny_families import by_its_processor, tiny_family
+from tiny_families import LATER, OTHERS, by_its_processor, tiny_family
 
 from gpt4roi_nb import Answer
 from gpt4roi_nb.batches import BatchSize
@@ -136,6 +136,16 @@ def test_an_ablation_is_what_full_passes_say(name: str) -> None:
     again = model.session(soft).ask(question[0][1], [BOX], max_new_tokens=4)
     assert answer.ablate(1, "blur", max_new_tokens=4).answer == again.text
     assert answer.ablate(1, generate=False).answer is None
+
+
+@pytest.mark.parametrize("name", sorted({*LATER, *OTHERS} - {"gemma3"}))  # whose miniature ends its answer at once
+def test_classes_outside_the_table_are_ablated_and_occluded_too(name: str) -> None:
+    _, answer = asked(name)
+    for how in ("remove", "blur"):
+        ablation = answer.ablate(1, how, generate=False)
+        assert ablation.before.tolist() == pytest.approx(answer.logprobs, abs=1e-4)
+        assert ablation.change.abs().max() > 1e-6
+    assert torch.isfinite(answer.occlusion(4, "each", batch_size=2)).all()
 
 
 @pytest.mark.parametrize("name", ["qwen3_vl", "kosmos-2", "internvl", "vipllava", "florence2"])

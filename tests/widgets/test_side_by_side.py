@@ -171,6 +171,9 @@ def test_one_model_under_two_ways_is_asked_in_both(results) -> None:
         ValueError, match="result A is of a model with boxes as 'crop', but its model takes them as 'draw'"
     ):
         FailureBrowser([told_as(first, "crop"), told_as(second, "draw")], [drawn, model])
+    thick = replace(second, card=replace(second.card, way="draw", told=drawn.with_regions("draw", width=6).note))
+    with pytest.raises(ValueError, match=r"was told line_width: 6 pixels .*, but its model is told 3 pixels"):
+        FailureBrowser([told_as(first, "crop"), thick], [model, drawn])
 
 
 def test_a_failure_is_what_any_model_got_wrong_and_a_chart_counts_who_is_right(browser, results) -> None:
