@@ -396,6 +396,14 @@ def test_the_demo_model_runs_every_benchmark_with_one_command(world, tmp_path, c
     assert page.read_text() == f"# Before\n<!-- figures -->\n\n{table}\n<!-- end of figures -->\nafter\n"
 
 
+def test_the_command_presents_boxes_as_it_is_told(world, tmp_path):
+    options = ["--regions", "draw", "--colour", "blue", "--width", "5", "--limit", "1", "--out", str(tmp_path)]
+    assert main(["coco", "--root", str(world), *options]) == 0
+    card = Result.load(tmp_path / "coco").card
+    assert card.way == "draw" and card.told["colours"].startswith("blue, ")
+    assert card.told["line_width"].startswith("5 pixels")
+
+
 def test_the_command_says_all_that_is_missing(world, tmp_path, capsys):
     assert main(["vcr", "coco", "--root", str(world), "--check"]) == 0
     assert "complete for vcr, coco" in capsys.readouterr().out

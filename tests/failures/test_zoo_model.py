@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_gpt4roi
 from tiny_families import tiny_family
 
 import gpt4roi_nb
@@ -108,9 +107,10 @@ def test_boxes_go_in_and_answers_come_out(theirs, zoo, gpt4roi) -> None:
 
 
 def test_any_model_of_load_model_is_taken_by_its_path(theirs, zoo, tmp_path: Path) -> None:
-    tiny_gpt4roi().save_pretrained(tmp_path / "tiny")
+    for part in tiny_family("vipllava"):
+        part.save_pretrained(tmp_path / "tiny")
     model = zoo.load_zoo_model(OTHER, path=str(tmp_path / "tiny"), device="cpu", max_new_tokens=3)
-    apply(theirs.limit(1), model)
+    theirs.limit(1).apply_model(model, "answers", prompt_field="ground_truth")  # as the docs write it
     assert theirs.count("answers.detections.answer") == len(theirs.first().ground_truth.detections)
     with pytest.raises(ValueError, match="any other model needs path="):
         zoo.load_zoo_model(OTHER)
