@@ -86,6 +86,27 @@ def test_the_readmes_python_prints_what_it_says() -> None:
     assert len(expected) == 2 and said.getvalue().splitlines() == expected
 
 
+def test_the_readmes_three_lines_open_a_chat(monkeypatch):
+    from tiny_families import tiny_family
+
+    from gpt4roi_nb.models import PromptedModel
+
+    asked: list[str] = []
+
+    def load(path: str) -> PromptedModel:
+        asked.append(path)
+        return PromptedModel(*tiny_family("qwen3_vl"), None, path)
+
+    monkeypatch.setattr("gpt4roi_nb.load_model", load)
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    *lines, last = block.splitlines()
+    names: dict[str, object] = {}
+    exec("\n".join(lines), names)
+    chat = eval(last, names)
+    assert asked == ["Qwen/Qwen3-VL-2B-Instruct"] and isinstance(chat.gpt4roi, PromptedModel)
+    chat.close()
+
+
 @pytest.mark.slow
 def test_the_pythons_of_the_docs_run(tmp_path, monkeypatch):
     """Block after block of the page, as a reader would paste them."""
