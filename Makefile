@@ -37,7 +37,8 @@ $(READY): pyproject.toml constraints.txt | $(UV)
 		$(UV) venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
 	fi
 	@echo "Installing gpt4roi_nb and what it needs into $(VENV)"
-	UV_HTTP_TIMEOUT=300 $(UV) pip install --compile-bytecode --python $(PY) -e '.[dev]' -c constraints.txt
+	@# Bytecode of a package may take longer than uv waits on a busy machine.
+	UV_HTTP_TIMEOUT=300 UV_COMPILE_BYTECODE_TIMEOUT=600 $(UV) pip install --compile-bytecode --python $(PY) -e '.[dev]' -c constraints.txt
 	@# JupyterLab would open on a question about news; it is turned off for this .venv alone.
 	@$(VENV)/bin/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
 	@$(call ensure_mongod,$(VENV))

@@ -165,9 +165,12 @@ def _check_way(given: argparse.Namespace, image: Any, boxes: list[list[float]]) 
     chosen = settings(given)
     if all(value is None for value in (given.checkpoint, given.regions, *chosen.values())):
         return
+    from gpt4roi_nb.models.families import other_way_of_gpt4roi
     from gpt4roi_nb.models.told import render_without_weights
 
     try:
+        if given.checkpoint is None:  # the demo
+            other_way_of_gpt4roi(given.regions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the session warns
             render_without_weights(given.checkpoint, given.regions, image, given.question, boxes, **chosen)

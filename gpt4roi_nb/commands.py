@@ -188,7 +188,7 @@ def scenes() -> argparse.ArgumentParser:
         "scenes",
         "Write generated images with the annotation files of every dataset, for training and measuring.\n"
         "docs/world.md lists the files.\n\n"
-        "Needs only disk space: about 180 KB per image. 20,000 images take one core about 20 minutes.",
+        "Needs only disk space: about 195 KB per image. 20,000 images take one core about 20 minutes.",
         "scenes world --images 2000 --seed 1",
     )
     made.add_argument("out", metavar="OUT", help="folder to make")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 # GOOD: about regions it answers each of them right on at least 0.9 of fresh scenes; about the whole image, where it is
 # weaker, these two on about 0.9, and others less (tests/demo/test_checkpoint.py).
 GOOD_OF_IMAGE = ("How many objects are there?", "How many things are on the table?")
-MORE_OF_IMAGE = ("Describe the image.", "How many large objects are there?", "What is the largest object?")
+MORE_OF_IMAGE = ("Count the objects.", "How many large objects are there?", "How many small objects are there?")
 GOOD_OF_ONE = (
     "What is {a}?",
     "What colour is {a}?",

@@ -91,7 +91,10 @@ class RegionChat:
                 raise TypeError("a RegionSession has its own image; leave the image out")
             session, model = gpt4roi, gpt4roi.loaded
         if not hasattr(model, "session"):
-            raise TypeError(f"expected a GPT4RoI first, then the image, but got a {type(model).__name__} first")
+            raise TypeError(
+                f"expected a loaded model first, then the image, but got a {type(model).__name__} first; "
+                "load_model(…) loads one"
+            )
         self.gpt4roi: RegionModel = model
         self._can = self.gpt4roi.capabilities
         # What a region is made of only a GPT4RoI can show; where an answer looked, each whose image tokens have places.

@@ -102,8 +102,8 @@ def sweep(
         name: one of `BENCHMARKS`.
         model: from `load_model`; its own way is one among the others. That of a GPT4RoI is "native", its region tokens.
         root: as for `evaluate`.
-        ways: of `models.WAYS`; None takes all that suit the model.
-        colours: of the first region's line, for the way "draw"; each is measured with each width.
+        ways: of `models.WAYS`, one or several; None takes all that suit the model.
+        colours: of the first region's line, for the way "draw", one or several; each is measured with each width.
         widths: of the line, for "draw": pixels where the longest side of an image has 336.
         folder: where answers are saved, one folder per way. The same call continues an earlier one. None saves nothing.
         options: others of `evaluate`, such as `limit`, `scorer` and `question`; the same for each way.
@@ -149,6 +149,8 @@ def _variants(
     model: Model, ways: Sequence[str] | None, colours: Sequence[str], widths: Sequence[float]
 ) -> Iterator[tuple[str, Model]]:
     """Yield (label, model) of each way; all are checked before the first is measured."""
+    ways = (ways,) if isinstance(ways, str) else ways
+    colours = (colours,) if isinstance(colours, str) else colours
     own: dict[str, GPT4RoI] = {}
     if isinstance(model, GPT4RoI):
         own = {GPT4ROI.way: model}

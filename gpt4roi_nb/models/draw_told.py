@@ -40,8 +40,11 @@ def _draw(given: argparse.Namespace) -> int:
     told = render_without_weights(
         given.checkpoint, given.regions, given.image, given.question, given.box, **commands.settings(given)
     )
-    for number, image in enumerate(told.images, 1):
-        path = given.out if number == 1 else _numbered(given.out, number)
+    paths = [given.out if number == 1 else _numbered(given.out, number) for number in range(1, len(told.images) + 1)]
+    for path in paths:
+        if path.exists() and path.samefile(given.image):
+            raise ValueError(f"--out {str(given.out)!r} would overwrite the image itself; give another name")
+    for number, (path, image) in enumerate(zip(paths, told.images, strict=True), 1):
         image.convert("RGB").save(path)
         print(f"image {number}: {path}, {image.width} × {image.height}")
     print(f"text: {told.text}")

@@ -25,6 +25,8 @@ from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
+MISSPELT = {"color": "colour", "region": "regions", "way": "regions"}
+
 
 def load_model(
     path: str | os.PathLike[str] | None = None,
@@ -63,6 +65,7 @@ def load_model(
             it, or a setting that the way does not have.
         OSError: if there is no such checkpoint (`FileNotFoundError`), or its files cannot be read.
         MemoryError: if the model and a session do not fit; the message names the smallest change that would.
+        TypeError: for an argument that it does not have.
         ImportError: if a package is missing that the model or quantization needs; the message names it.
 
     Examples:
@@ -71,6 +74,9 @@ def load_model(
         >>> print(model.capabilities)
         free question, several regions, follow ups, likelihood, attention, attention map, roi features
     """
+    for name, meant in MISSPELT.items():
+        if name in kwargs:
+            raise TypeError(f"load_model has no {name!r}; did you mean {meant!r}?")
     as_given: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
     as_given["check_free_memory"] = check_free_memory
     settings: dict[str, Any] = {"colour": colour, "width": width, "margin": margin}

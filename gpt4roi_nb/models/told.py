@@ -78,7 +78,7 @@ def render_without_weights(
     source = None if path is None else locate(path, "checkpoint")
     model_type = "" if source is None else model_type_of(source.folder)
     is_gpt4roi = model_type == GPT4RoIConfig.model_type
-    if (is_gpt4roi and other_way_of_gpt4roi(regions) is None) or (path is None and regions is None):
+    if (is_gpt4roi and other_way_of_gpt4roi(regions) is None) or (path is None and regions in (None, GPT4ROI.way)):
         settings_of(GPT4ROI.way, colour=colour, width=width, margin=margin)
         drawn = draw_regions(whole, list(given.values()), list(given)) if given else whole
         note = {"way": "region tokens: the model sees the image without what is drawn here", "status": "its own"}

@@ -100,6 +100,26 @@ def test_a_gpt4roi_has_no_such_setting(tmp_path: Path) -> None:
             load_model(path, colour="blue")
 
 
+def test_a_likely_slip_is_told_the_right_name() -> None:
+    with pytest.raises(TypeError, match="load_model has no 'color'; did you mean 'colour'"):
+        load_model(regions="draw", color="blue")
+
+
+def test_the_image_itself_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "photo.png"
+    GREY.save(photo)
+    before = photo.read_bytes()
+    assert draw([str(photo), "What is <region1>?", "--box", "1", "2", "40", "40", "--out", str(photo)]) == 2
+    assert photo.read_bytes() == before and "would overwrite the image itself" in capsys.readouterr().err
+
+
+def test_the_demos_own_way_has_a_name_on_the_command_line_too(tmp_path: Path) -> None:
+    GREY.save(tmp_path / "photo.png")
+    words = [str(tmp_path / "photo.png"), "What is <region1>?", "--box", "1", "2", "40", "40", "--regions", "native"]
+    assert draw([*words, "--out", str(tmp_path / "told.png")]) == 0
+    assert main(["ask", *words]) == 0
+
+
 def test_the_command_line_takes_them(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [str(saved / "photo.png"), "What is <region1>?", "--box", *map(str, map(int, BOX))]
     words += ["--checkpoint", str(saved)]
