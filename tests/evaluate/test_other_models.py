@@ -18,7 +18,8 @@ from pointing_oracle import answer as read_back
 from tiny_families import by_its_processor, tiny_family
 
 from gpt4roi_nb import GPT4RoI
-from gpt4roi_nb.evaluate import BENCHMARKS, Result, compare, evaluate, sweep
+from gpt4roi_nb.evaluate import BENCHMARKS, Result, __main__, compare, evaluate, sweep
+from gpt4roi_nb.evaluate import verify as verify_module
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.predict import LoadedImage
 from gpt4roi_nb.evaluate.prompted import (
@@ -355,7 +356,9 @@ def test_a_question_that_is_too_much_is_left_out_and_counted(
 @pytest.mark.slow
 @pytest.mark.xdist_group("captions")
 @pytest.mark.usefixtures("one_meteor")
-def test_kosmos_2_is_asked_in_its_makers_words_about_the_whole_split(world: Path) -> None:
+def test_kosmos_2_is_asked_in_its_makers_words_about_the_whole_split(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = PromptedModel(*tiny_family("kosmos-2"), None, "tiny")
     found = verify("Kosmos-2", model, world, items=1, progress=False)
     (result,) = found.results.values()
@@ -368,6 +371,15 @@ def test_kosmos_2_is_asked_in_its_makers_words_about_the_whole_split(world: Path
     assert {one.verdict for one in judge("Kosmos-2", CHECKS["Kosmos-2"][0], enough)} == {AS_PUBLISHED}
     low = replace(enough, metrics={"METEOR": 9.0, "CIDEr": 40.0}, intervals={"METEOR": (8, 10), "CIDEr": (38, 42)})
     assert {one.verdict for one in judge("Kosmos-2", CHECKS["Kosmos-2"][0], low)} == {BELOW}
+
+    monkeypatch.setattr(__main__, "load_model", lambda path, *, regions, **_: model.with_regions(regions))
+    for stub, code in ((enough, 0), (low, __main__.DIFFERS)):
+        monkeypatch.setattr(verify_module, "evaluate", lambda *_, stub=stub, **__: stub)
+        words = ["verify", "Kosmos-2", "--root", str(world), "--out", str(tmp_path), "--json"]
+        assert __main__.main(words) == code
+        said = json.loads(capsys.readouterr().out)
+        assert said["behaves_as_published"] is (code == 0)
+        assert sorted(one["published"] for one in said["findings"]) == [12.2, 60.3]
 
 
 def test_what_is_no_model_is_refused() -> None:
