@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt | $(UV)
 		echo "Creating $(VENV) with $$($(PYTHON) --version)"; \
 		$(UV) venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
 	fi
-	@echo "Installing gpt4roi_nb and what it needs into $(VENV)"
+	@echo "Installing gpt4roi_nb and what it needs into $(VENV); compiling it at the end takes a minute or two without a word"
 	@# Bytecode of a package may take longer than uv waits on a busy machine.
 	UV_HTTP_TIMEOUT=300 UV_COMPILE_BYTECODE_TIMEOUT=600 $(UV) pip install --compile-bytecode --python $(PY) -e '.[dev]' -c constraints.txt
 	@# JupyterLab would open on a question about news; it is turned off for this .venv alone.

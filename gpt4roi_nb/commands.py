@@ -57,7 +57,7 @@ def ask_table() -> argparse.ArgumentParser:
     """Make the parser of `ask-table`: many questions at once."""
     made = parser_of(
         "ask-table",
-        "Ask a table of questions about a folder of images, and write a table of answers.\n\n"
+        "Ask a GPT4RoI a table of questions about a folder of images, and write a table of answers.\n\n"
         "QUESTIONS is a CSV file with a header. Its columns:\n"
         "  image     a file name below the folder IMAGES\n"
         '  question  such as "What is <region1>?"\n'
