@@ -12,6 +12,7 @@ import copy
 import gc
 import math
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -397,11 +398,21 @@ def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: S
     return "\n".join(rows)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables, for GPT4RoI-7B or for the model of a checkpoint."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables, for GPT4RoI-7B or for the model of a checkpoint. Returns the exit code."""
     given = commands.memory().parse_args(argv).checkpoint
-    print(tables(GPT4RoIConfig() if given is None else GPT4RoIConfig.from_pretrained(given)))
+    if given is None:
+        print(tables(GPT4RoIConfig()))
+        return 0
+    try:
+        kind = GPT4RoIConfig.get_config_dict(given)[0].get("model_type")
+        if kind != GPT4RoIConfig.model_type:
+            raise ValueError(f"its config.json says {kind}" if kind else "it lacks config.json")
+        print(tables(GPT4RoIConfig.from_pretrained(given)))
+    except (OSError, ValueError) as error:
+        return commands.fail(f"{given!r} is no checkpoint of a GPT4RoI: {error}", 2)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
