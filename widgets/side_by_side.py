@@ -99,19 +99,7 @@ class SideBySide:
             self.view.line = row["question"]
 
     def ask(self, question: str | None = None) -> list[Answer | None]:
-        """Ask every model about the failure, one after the other, and wait for the answers.
-
-        Args:
-            question: names regions as `<region1>`; None asks each model the question that it was measured with.
-
-        Returns:
-            An answer per model; None for one that is not loaded, cannot take the question (its column says why), or was
-            stopped before its first word.
-
-        Raises:
-            RuntimeError: no failure is shown, or answers are being written.
-            ValueError: the question is empty, or names a region that there is not.
-        """
+        """See `FailureBrowser.ask_all`."""
         asking = self._start(question)
         try:
             return asking.result() or []

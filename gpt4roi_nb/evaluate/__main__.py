@@ -122,18 +122,18 @@ def _verified(options: argparse.Namespace, first: bool) -> int:
     return {True: 0, False: DIFFERS, None: CANNOT_TELL}[found.behaves_as_published]
 
 
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What `evaluate` and `export_questions` take about the questions."""
+    return {name: getattr(options, name) for name in ("split", "limit", "seed", "scorer", "question", "wording")}
+
+
 def _exported(options: argparse.Namespace, first: bool) -> int:
     if first:
         file = export_questions(
             options.benchmark,
             options.root,
             out=options.out,
-            split=options.split,
-            limit=options.limit,
-            seed=options.seed,
-            scorer=options.scorer,
-            question=options.question,
-            wording=options.wording,
+            **_asked(options),
         )
         print(f"questions of {options.benchmark}: {file}")
     return 0
@@ -180,12 +180,7 @@ def _measured(names: Sequence[str], root: Path | None, options: argparse.Namespa
             name,
             model,
             root,
-            split=options.split,
-            limit=options.limit,
-            seed=options.seed,
-            scorer=options.scorer,
-            question=options.question,
-            wording=options.wording,
+            **_asked(options),
             mapping_model=options.mapping_model,
             batch_size=options.batch_size,
             folder=options.out / name,

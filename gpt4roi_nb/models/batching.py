@@ -137,7 +137,7 @@ def read_together(
     """Return a reader of B prompts, the cache that it continues from, and how many tokens of each are in the cache."""
     model_type = loaded.model.config.model_type
     shared = _shared(prompts) if keeps_prefixes(model_type) and len(prompts) > 1 else 0
-    cache = cache_for(model_type, loaded.model.config)
+    cache = cache_for(loaded.model.config)
     with loaded.inference() as model:
         if shared:
             one = replace(prompts[0], input_ids=prompts[0].input_ids[:shared], images=prompts[0].images[:shared])
@@ -182,7 +182,7 @@ def option_likelihoods(
             begun = ids[:, :-1]
             if model_type == "florence2":  # an answer begins a text of its own
                 begun = torch.cat([reader.begin.expand(count, -1), begun], dim=1)
-                logits = reader(model, begun, cache_for(model_type), None)
+                logits = reader(model, begun, cache_for(model.config), None)
             elif begun.shape[1]:
                 branched = rows_of(cache, length, torch.zeros(count, dtype=torch.long))
                 logits = torch.cat([first.expand(count, -1, -1), reader(model, begun, branched, None)], dim=1)

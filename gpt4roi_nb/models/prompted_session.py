@@ -64,7 +64,7 @@ class PromptedSession(RegionSession):
 
     def _forget(self) -> None:
         super()._forget()
-        self._cache = cache_for(self._loaded.model_type, self._loaded.model.config)
+        self._cache = cache_for(self._loaded.model.config)
 
     def _prepare(self, text: str, boxes: ArrayLike, max_new_tokens: int) -> tuple[list[Region], Any, int]:
         self._loaded.check_loaded()

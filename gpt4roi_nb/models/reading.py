@@ -83,11 +83,11 @@ class StateCache(DynamicCache):
         self.reorder_cache(indices)  # type: ignore[arg-type]  # int64 is what it needs
 
 
-def cache_for(model_type: str, config: Any = None) -> Cache:
-    """Make an empty cache. config: of the model; needed if it has states."""
-    if config is not None and has_states(config):
+def cache_for(config: Any) -> Cache:
+    """Make an empty cache for the model of a configuration."""
+    if has_states(config):
         return StateCache(config=config)
-    return TwoCaches(new_cache(), new_cache()) if model_type == "florence2" else new_cache()
+    return TwoCaches(new_cache(), new_cache()) if config.model_type == "florence2" else new_cache()
 
 
 def rows_of(cache: Cache, length: int, rows: Tensor) -> Cache:

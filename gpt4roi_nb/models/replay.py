@@ -236,7 +236,7 @@ class PromptedReplay:
         """As `log_probabilities`, from the features of all images of all prompts in order."""
         with self.loaded.inference() as model:
             reader = reader_of(model, prompts, 0, features)
-            logits = reader(model, self._forced(reader.begin), cache_for(self.loaded.model_type, model.config), None)
+            logits = reader(model, self._forced(reader.begin), cache_for(model.config), None)
             likely = log_probabilities(logits[:, -len(self.ids) :][:, self.first :], model).cpu()
         wanted = torch.tensor(list(self.ids[self.first :])).expand(len(prompts), -1)
         return likely.gather(-1, wanted[..., None])[..., 0]
@@ -314,9 +314,7 @@ class PromptedReplay:
                 kept[layer] = rows
 
             with eager(model), seen(model, look, layers):
-                logits = reader(
-                    model, self._forced(reader.begin), cache_for(self.loaded.model_type, model.config), None
-                )
+                logits = reader(model, self._forced(reader.begin), cache_for(model.config), None)
             weights = torch.stack([kept[layer] for layer in layers])[..., : length + max(len(self.ids) - 1, 0)]
             if not count:
                 return weights, torch.zeros(0)

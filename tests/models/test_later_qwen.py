@@ -43,7 +43,7 @@ def test_ids_and_logits_are_those_of_its_own_processor_and_forward(name: str) ->
     own = by_its_processor(name, prompt.told, [IMAGE])
     assert prompt.input_ids == own["input_ids"][0].tolist()
     reader = reader_of(model.model, [prompt], 0, store.features(prompt.shown))
-    logits = reader(model.model, reader.begin, cache_for(name, model.model.config))
+    logits = reader(model.model, reader.begin, cache_for(model.model.config))
     torch.testing.assert_close(logits[:, -1], model.model(**own).logits[:, -1], atol=1e-4, rtol=1e-4)
 
 

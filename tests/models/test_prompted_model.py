@@ -52,7 +52,7 @@ def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forwar
     for key in prompt.shown[0].values:
         torch.testing.assert_close(torch.cat([image.values[key] for image in prompt.shown]), own[key])
     reader = reader_of(model.model, [prompt], 0, store.features(prompt.shown))
-    logits = reader(model.model, reader.begin, cache_for(name))
+    logits = reader(model.model, reader.begin, cache_for(model.model.config))
     torch.testing.assert_close(logits[:, -1], model.model(**own).logits[:, -1], atol=1e-4, rtol=1e-4)
 
 

@@ -51,7 +51,7 @@ def whole_pass(model: PromptedModel, prompt: Any, written: list[int]) -> list[fl
     features = model.images().features(prompt.shown)
     reader = reader_of(model.model, [prompt], 0, features)
     ids = torch.tensor([written])
-    logits = reader(model.model, torch.cat([reader.begin, ids[:, :-1]], dim=1), cache_for(model.model_type))
+    logits = reader(model.model, torch.cat([reader.begin, ids[:, :-1]], dim=1), cache_for(model.model.config))
     likely = logits[:, -len(written) :].log_softmax(-1)
     return likely.gather(-1, ids[..., None]).flatten().tolist()
 
