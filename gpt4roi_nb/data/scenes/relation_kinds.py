@@ -136,16 +136,16 @@ def around(scene: Scene, index: int, mention: str, rng: np.random.Generator, hel
 
 def lies_between(scene: Scene, first: int, second: int) -> list[int] | None:
     """Return the objects between two others on the table, from left to right; None if any is a close call."""
-    start, end = (np.array(scene.objects[k].position) for k in (first, second))
-    line = end - start
-    length = float(np.linalg.norm(line))
+    start, end = (scene.objects[k].position for k in (first, second))
+    line = (end[0] - start[0], end[1] - start[1])
+    length = math.hypot(*line)
     found = []
     for k, thing in enumerate(scene.objects):
         if k in (first, second):
             continue
-        way = np.array(thing.position) - start
-        along = float(way @ line) / length**2
-        across = abs(float(line[0] * way[1] - line[1] * way[0])) / length
+        way = (thing.position[0] - start[0], thing.position[1] - start[1])
+        along = (way[0] * line[0] + way[1] * line[1]) / length**2
+        across = abs(line[0] * way[1] - line[1] * way[0]) / length
         within = min(along, 1 - along)
         if within >= ALONG[0] and across <= ACROSS[0]:
             found.append(k)

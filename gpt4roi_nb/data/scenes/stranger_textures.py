@@ -113,14 +113,14 @@ def checks(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def cells(rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw a mosaic of the regions nearest to scattered points: stones, scales, leather, cells under a microscope."""
+    from scipy.spatial import KDTree
+
     count = int(rng.integers(8, 90))
     points = rng.uniform(-1.1, 1.1, (count, 2))
     x, y = grid(size)
-    ways = np.sqrt((x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2)
-    nearest = ways.argmin(-1)
-    two = np.partition(ways, 1, axis=-1)
-    border = normal(two[..., 1] - two[..., 0])
-    image = colours(rng, count)[nearest] if rng.random() < 0.6 else mapped(rng, normal(two[..., 0]))
+    ways, nearest = KDTree(points).query(np.stack([x, y], axis=-1), k=2)
+    border = normal(ways[..., 1] - ways[..., 0])
+    image = colours(rng, count)[nearest[..., 0]] if rng.random() < 0.6 else mapped(rng, normal(ways[..., 0]))
     return image * np.clip(border * rng.uniform(2, 12), rng.uniform(0, 1), 1)[..., None]
 
 

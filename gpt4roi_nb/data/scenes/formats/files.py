@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 Record = dict[str, Any]
+_BLOCK = 2**20  # bytes of a spool in memory
 _UP = 2  # PNG's filter that gives the difference to the row above; above the first there are zeros
 
 
@@ -56,14 +57,14 @@ class JsonFile:
                 return
             if not self.lists:
                 file.write(b"[")
-                _separated(file.write, _lines(spools.get("")))
+                _separated(file.write, spools.get(""))
                 file.write(b"]")
                 return
             opening = dumps(self.head)[:-1]
             file.write(opening)
             for index, name in enumerate(self.lists):
                 file.write(b'%s"%s":[' % (b"," if index or self.head else b"", name.encode()))
-                _separated(file.write, _lines(spools.get(name)))
+                _separated(file.write, spools.get(name))
                 file.write(b"]")
             file.write(b"}")
 
@@ -90,7 +91,9 @@ def dumps(record: Any) -> bytes:
 
 
 def pickled(records: list[Record]) -> bytes:
-    """Pickle with protocol 2, as the published files are. Records come from JSON, so equal ones give equal bytes."""
+    """Pickle with protocol 2, as the published files are. Records come from `json`, so equal ones give equal bytes.
+
+    orjson would share keys with whatever the process read before, which a pickle shows."""
     return pickle.dumps(records, protocol=2)
 
 
@@ -125,6 +128,12 @@ def _lines(spool: Path | None) -> Iterable[bytes]:
         yield from file
 
 
-def _separated(write: Callable[[bytes], object], lines: Iterable[bytes]) -> None:
-    for index, line in enumerate(lines):
-        write((b"," if index else b"") + line.rstrip(b"\n"))
+def _separated(write: Callable[[bytes], object], spool: Path | None) -> None:
+    """Write a spool's records with commas between them. No record has a line break of its own: JSON escapes them."""
+    if spool is None or not spool.is_file():
+        return
+    with spool.open("rb") as file:
+        left = spool.stat().st_size - 1  # all but the last line's end
+        while left > 0 and (block := file.read(min(left, _BLOCK))):
+            write(block.replace(b"\n", b","))
+            left -= len(block)

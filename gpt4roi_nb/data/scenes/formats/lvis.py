@@ -1,9 +1,10 @@
 """LVIS v1: image records have no `file_name`, annotations no `iscrowd`; a category is a colour and a kind."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import orjson
 
 from gpt4roi_nb.data.scenes.formats.coco import INFO, LICENSES, image_record, object_records
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
@@ -49,9 +50,7 @@ class LvisFile(JsonFile):
         if "annotations" in spools:
             with spools["annotations"].open("rb") as lines:
                 for line in lines:
-                    tail = json.loads(
-                        b"{" + line[line.index(b'"image_id"') :]
-                    )  # skips the outline, which is most of a line
+                    tail = orjson.loads(b"{" + line[line.index(b'"image_id"') :])  # skips the outline: most of a line
                     pairs[tail["category_id"], tail["image_id"]] += 1
         images = Counter(category for category, _ in pairs)
         instances: Counter[int] = Counter()
