@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -39,9 +40,16 @@ class GrowingLayer(DynamicLayer):
         """Make a layer whose row k begins with the first `length` tokens of row `rows[k]` of this one."""
         grown = GrowingLayer()
         grown.lazy_initialization(self.keys, self.values)
-        grown.keys = self.keys[..., :length, :].index_select(0, rows.to(self.keys.device))
-        grown.values = self.values[..., :length, :].index_select(0, rows.to(self.values.device))
+        grown.keys, grown._key_room = _select(self.keys, length, rows)
+        grown.values, grown._value_room = _select(self.values, length, rows)
         return grown
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows, (B,) int64."""
+        length = self.get_seq_length()
+        if length:
+            self.keys, self._key_room = _select(self.keys, length, indices)
+            self.values, self._value_room = _select(self.values, length, indices)
 
 
 def _append(states: Tensor, length: int, new: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -54,6 +62,14 @@ def _append(states: Tensor, length: int, new: Tensor, room: Tensor | None) -> tu
             room[..., :length, :] = states
     room[..., length:total, :] = new
     return room[..., :total, :], room
+
+
+def _select(states: Tensor, length: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Copy the first `length` tokens of rows, (B,) int64, into memory with room; return the states and their memory."""
+    room = states.new_empty(len(rows), states.shape[1], length + ROOM, states.shape[-1])
+    selected = room[..., :length, :]
+    torch.index_select(states[..., :length, :], 0, rows.to(states.device), out=selected)
+    return selected, room
 
 
 def new_cache() -> Cache:
