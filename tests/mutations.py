@@ -1,7 +1,7 @@
 """Damage to files that keeps most of their structure, and the ways in which a reader may end that is given one.
 
 `FUZZ_CASES=10000 pytest tests/data/test_fuzz.py` runs that many cases of each reader, other ones each time; without the
-variable a few run, always the same.
+variable 25 run, or 200 under CI=true, always the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 PACKAGE = Path(__file__).parents[1] / "gpt4roi_nb"
-CASES = int(os.environ.get("FUZZ_CASES", "25"))
+CASES = int(os.environ.get("FUZZ_CASES", "200" if os.environ.get("CI") == "true" else "25"))
 SECONDS = 30  # a case takes milliseconds
 MEMORY = 400  # MiB that a case may add to the most that was ever held
 OWN_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
