@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
@@ -37,6 +38,7 @@ EXAMPLES = 1  # of each reason in the table
 LARGEST = 10**9  # pixels of a side or a coordinate: far above any image, and float32 can hold it
 LARGEST_NUMBER = 2**63 - 1
 LONGEST_WORDS = 300  # characters of each text in the list
+LONGEST_NAME, LONGEST_PATH = 255, 1000  # bytes of a name and characters of a path that all systems take
 
 
 class BadRecord(ValueError):
@@ -232,6 +234,8 @@ def relative_path(path: str, key: str) -> str:
             OUTSIDE_FOLDER,
             f"{key!r} must be a path below the folder that was named, without '..', but is {shown(path)}",
         )
+    if len(path) > LONGEST_PATH or any(len(os.fsencode(whole_characters(part))) > LONGEST_NAME for part in parts):
+        raise BadRecord(NO_IMAGE, f"{key!r} is longer than a path may be: {shown(path)}")
     return path
 
 

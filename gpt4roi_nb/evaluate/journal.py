@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord
+from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord, whole_characters
 from gpt4roi_nb.evaluate.benchmarks.item import Prediction
 from gpt4roi_nb.evaluate.predict import Outcome
 from gpt4roi_nb.files import read_json, read_json_lines, replacing, write_json
@@ -166,7 +166,7 @@ def outcome_id(outcome: Outcome) -> str:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
+    return whole_characters(json.dumps(entry, ensure_ascii=False)) + "\n"
 
 
 def _answered(entry: dict[str, Any]) -> tuple[int | None, list[Outcome]] | None:

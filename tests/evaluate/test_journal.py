@@ -120,6 +120,15 @@ def test_a_damaged_line_is_asked_again_and_the_others_stay(journal, damaged, pla
     assert plain([read(journal.folder).done().values()]) == plain(BATCHES)
 
 
+def test_half_a_character_in_another_line_does_not_keep_it_from_being_mended(journal):
+    file = journal.folder / "answers-0.jsonl"
+    half = {"batch_size": 4, "rows": [{**ROW, "id": "e", "answer": "a \ud83d"}]}
+    file.write_text(file.read_text() + "broken\n" + json.dumps(half) + "\n")
+    with pytest.warns(UserWarning, match="1 damaged line"):
+        journal.mend()
+    assert read(journal.folder).done()["e"].answer == "a \ufffd"
+
+
 def test_a_line_that_a_kill_cut_short_is_dropped_without_a_word(journal):
     file = journal.folder / "answers-0.jsonl"
     file.write_bytes(file.read_bytes() + '{"batch_size": 4, "rows": [{"id": "é'.encode()[:-1])

@@ -126,6 +126,19 @@ def test_ferrets_questions_name_the_true_one_first_in_turn(tmp_path: Path) -> No
     assert found.counts == {"questions in lvis_eval.jsonl": 4}
 
 
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "é" * 130 + ".jpg"])  # of 255 bytes at most, on all systems
+def test_a_name_that_no_file_can_have_is_a_bad_record_in_every_file_of_questions(tmp_path: Path, name: str) -> None:
+    root = coco(tmp_path, "val2017/000000000009.jpg")
+    ospreys = [{**OSPREY, "file_name": name}, {**OSPREY, "file_name": "a/" * 2000 + "b.jpg"}, OSPREY]
+    (root / "lvis" / "lvis_val_1k_category.json").write_text(json.dumps(ospreys))
+    for file, entry in (("lvis_eval.jsonl", FERRET), ("question_roc.json", CONTROLMLLM)):
+        (root / "lvis" / file).write_text(lines({**entry, "image_path": f"val2017/{name}"}, entry))
+    for split, bad in (("lvis_val_1k_category", 2), ("lvis_eval", 1), ("question_roc", 1)):
+        problems = Problems()
+        assert list(LVIS.items(EvalConfig(root, split), problems))
+        assert problems.counts() == {"no such image": bad}
+
+
 def test_controlmllms_test_part_is_asked_in_the_files_words(tmp_path: Path) -> None:
     root = coco(tmp_path, "val2017/000000000009.jpg")
     wordless = {**CONTROLMLLM, "text": "Is it a bowl or a mug?"}
