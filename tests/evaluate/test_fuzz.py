@@ -18,6 +18,7 @@ from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Prediction
 from gpt4roi_nb.evaluate.benchmarks.naming_subsets import CONTROLMLLM, FERRET, OSPREY_PACO, Subset
 from gpt4roi_nb.evaluate.journal import RUN, Journal
 from gpt4roi_nb.evaluate.predictions import _frame, read_predictions, write_predictions
+from gpt4roi_nb.prompt import references
 
 FILES = {
     "coco": "coco/annotations/instances_val2017.json",
@@ -48,6 +49,7 @@ def test_damaged_annotations_of_a_benchmark(name: str, world: Path, tmp_path: Pa
             for item in items:
                 assert ".." not in Path(item.image).parts and item.image.startswith(str(tmp_path))
                 assert item.question.strip() and (item.target.strip() or item.options)
+                assert set(references(item.question)) == set(range(1, len(item.boxes) + 1))
             assert problems.table()
 
     case()

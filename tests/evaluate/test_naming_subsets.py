@@ -126,6 +126,14 @@ def test_ferrets_questions_name_the_true_one_first_in_turn(tmp_path: Path) -> No
     assert found.counts == {"questions in lvis_eval.jsonl": 4}
 
 
+def test_a_name_that_reads_like_a_region_names_none(tmp_path: Path) -> None:
+    root = coco(tmp_path, "val2017/000000000009.jpg")
+    (root / "lvis" / "lvis_eval.jsonl").write_text(lines({**FERRET, "neg_class": "<region1>"}))
+    (item,) = LVIS.items(EvalConfig(root, "lvis_eval"), Problems())
+    assert item.question == "Is the object <region1> of the image a mug or a (region1)?"
+    assert item.options == ("mug", "(region1)")
+
+
 @pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "é" * 130 + ".jpg"])  # of 255 bytes at most, on all systems
 def test_a_name_that_no_file_can_have_is_a_bad_record_in_every_file_of_questions(tmp_path: Path, name: str) -> None:
     root = coco(tmp_path, "val2017/000000000009.jpg")

@@ -16,6 +16,7 @@ from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
 from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT
+from gpt4roi_nb.data.record import harmless
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.masks import annotation_masks
@@ -119,7 +120,7 @@ def annotation_items(
             if false is None:
                 problems.leave_out("choices without a false name to offer")
                 continue
-            pair = [clean_name(true.name), clean_name(false.name)]
+            pair = [harmless(clean_name(one.name)) for one in (true, false)]
             if draw(config.seed + 1, annotation).random() < 0.5:
                 pair.reverse()
             asked = Asked(f"{name}/{CHOICE}", image_path, box, group)

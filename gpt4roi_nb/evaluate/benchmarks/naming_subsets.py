@@ -33,6 +33,7 @@ from gpt4roi_nb.data.problems import (
     whole_characters,
 )
 from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT
+from gpt4roi_nb.data.record import harmless
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.benchmarks.naming_items import Asked, choice_item, name_item
 from gpt4roi_nb.evaluate.metrics.similarity import clean_name, surface_forms
@@ -157,7 +158,7 @@ def _ferret(file: Path, number: int, entry: Any, coco: Path, problems: Problems)
         raise BadRecord(MISSING, "'bbox_norm' needs 'width' and 'height'")
     x1, y1, x2, y2 = four_numbers(field(entry, "bbox_norm", list))
     box = box_from_xyxy([x1 * width, y1 * height, x2 * width, y2 * height], width, height)
-    true, false = text_field(entry, "name"), text_field(entry, "neg_class")
+    true, false = (harmless(text_field(entry, key)) for key in ("name", "neg_class"))
     pair = (true, false) if number % 2 == 0 else (false, true)  # as in Ferret: every other line has the true name first
     asked = Asked(f"{file.stem}/{number}", _place(name, [coco / "val2017"]), box, f"{file.stem}/{name}")
     yield choice_item(asked, CHOICE_PROMPT.format(*pair), pair, true, _synonyms(entry), _forms(false))
