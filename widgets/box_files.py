@@ -13,7 +13,7 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh, box_from_xyxy
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.session.references import MENTION
-from gpt4roi_nb.widgets.regions import MAX_NAME
+from gpt4roi_nb.widgets.regions import MAX_NAME, bare_name, is_name
 
 # More boxes than this cannot be told apart on an image; of a detector's boxes, the highest scores are taken.
 MAX_BOXES = 40
@@ -152,12 +152,12 @@ def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
     taken: list[str] = []
     for given in names:
         name = " ".join(given.split())[: MAX_NAME - len(f" {MAX_BOXES}")]
-        if len(name) < 2 or MENTION.search(name) or not any(character.isalpha() for character in name):
+        if MENTION.search(name) or not is_name(name):
             taken.append("")
             continue
-        known = {other.casefold() for other in taken}
+        known = {bare_name(other) for other in taken}
         numbered = name
-        while numbered.casefold() in known:
+        while bare_name(numbered) in known:
             seen[name.casefold()] += 1
             numbered = f"{name} {seen[name.casefold()] + 1}"
         taken.append(numbered)

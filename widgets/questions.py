@@ -8,7 +8,7 @@ from gpt4roi_nb.widgets.regions import mentions
 
 def check_named(text: str, count: int) -> None:
     """Raise ValueError if a question names a region that is not on the image. count: the number of those that are."""
-    missing = [number for number in mentions(text) if number > count]
+    missing = [number for number in mentions(text) if not 1 <= number <= count]
     if not missing:
         return
     names = enumeration([f"region {number}" for number in missing])

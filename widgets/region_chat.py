@@ -15,7 +15,7 @@ from typing import Any
 from ipywidgets import HBox, VBox, Widget
 from numpy.typing import ArrayLike
 
-from gpt4roi_nb import Answer, RegionSession
+from gpt4roi_nb import Answer, RegionSession, Turn
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike
@@ -32,7 +32,7 @@ from gpt4roi_nb.widgets.image_picker import ImagePicker, gallery_scene, open_upl
 from gpt4roi_nb.widgets.inspections import Inspections
 from gpt4roi_nb.widgets.questions import check_named
 from gpt4roi_nb.widgets.region_canvas import RegionCanvas
-from gpt4roi_nb.widgets.regions import DrawnRegion, unnamed_notice
+from gpt4roi_nb.widgets.regions import DrawnRegion, listed, unnamed_notice
 from gpt4roi_nb.widgets.roi_inspector import RoIInspector
 from gpt4roi_nb.widgets.static_copy import StaticCopy
 from gpt4roi_nb.widgets.worker import Worker, problems_shown
@@ -53,7 +53,8 @@ class RegionChat:
     Boxes are numbered region1, region2, … A question names them `<region1>` or "region 1". A region that was asked
     about cannot change, so that its number keeps its meaning; a new one can be moved, resized and removed. A
     conversation numbers regions in the order in which they are asked about: if a question names region 3, and region 2
-    was never asked about, the two swap numbers, and a message says so.
+    was never asked about, the two swap numbers, and a message says so. A question that names none of the new regions
+    is asked only after a second Enter; later ones say which regions they were asked without.
 
     Everything works from Python as well, and what Python does shows in the notebook:
 
@@ -114,9 +115,10 @@ class RegionChat:
         self.widget.add_class("gpt4roi-chat")
         self._stop = threading.Event()
         self._worker = Worker(self.conversation)
-        self._warned: tuple[int, ...] = ()  # keys of the unnamed regions that the user was told about
+        self._warned: frozenset[int] = frozenset()  # keys of the unnamed regions that the user was told about
         self._copy = StaticCopy("gpt4roi-chat", self._to_read)
         self._opened = 0  # number of images so far
+        self._seen: tuple[Turn, ...] = ()  # the conversation as this view shows it
         self._show(session or self.gpt4roi.session(gallery_scene() if image is None else image))
         self.conversation.on_msg(self._on_conversation_message)
         self.picker.on_msg(self._on_picker_message)
@@ -282,8 +284,9 @@ class RegionChat:
 
     def refresh(self) -> None:
         """Show the session's current state, for example after `chat.session.ask(...)`. Automatic after each cell."""
+        self._seen = self._session.history
         self.canvas.set_asked([region.box for region in self._session.regions])
-        self.conversation.set_history(self._session.history)
+        self.conversation.set_history(self._seen)
         self._say_if_over()
 
     def close(self) -> None:
@@ -323,12 +326,12 @@ class RegionChat:
             stop = threading.Event()
             pieces = self._session.stream(question.text, question.boxes, stop=stop, **settings)
             self._stop = stop
-            moved = [(old, new) for old, new in question.moved if old > new]
             self.canvas.reorder(question.order)
             talk.problem = ""
             talk.notice = " ".join(
-                f"Region {old} is now region {new}: regions are numbered in the order in which they are asked about."
-                for old, new in moved
+                f"Region {old} is now region {new}, and region {new} is region {old}: regions are numbered in the "
+                "order in which they are asked about."
+                for old, new in question.moved
             )
             talk.streaming, talk.pending, talk.stoppable = "", question.text, True
             if typed:
@@ -354,8 +357,6 @@ class RegionChat:
             talk.problem = in_words(outcome, expected=False)
         elif outcome is None:
             talk.notice = "Stopped before the first word; the question is back in its line."
-        else:
-            self._warned = ()  # the next question must not overlook the same regions silently
         if len(self._session.history) == before:
             talk.put_back(question)
         self.refresh()
@@ -379,7 +380,8 @@ class RegionChat:
         elif kind == "stop":
             self.stop()
         elif kind == "undo":
-            self._at_once(self.undo)
+            if self._is_up_to_date():
+                self._at_once(self.undo)
         elif kind == "new":
             self._at_once(self.new_conversation)
         elif kind == "inspect":
@@ -449,29 +451,44 @@ class RegionChat:
     def _ask_typed(self, text: str) -> None:
         """Ask a typed question. On any error, or if the user should be told something first, it returns to its line."""
         self.conversation.notice = ""
+        if not self._is_up_to_date():
+            self.conversation.put_back(text)
+            return
         taken = False
-        with problems_shown(self.conversation):
-            if not self._overlooks(text):
+        with problems_shown(self.conversation), self._worker.lock:
+            overlooked = self._overlooked(text)
+            # The question must neither silently ignore a new box nor silently include it.
+            if self._warned.issuperset(region.key for region in overlooked):
                 self._start(text, typed=True)
                 taken = True
+                if overlooked:
+                    numbers = [region.number for region in overlooked]
+                    self.conversation.notice = f"Asked without {listed(numbers)}, which the question does not name."
+            else:
+                self._warned = frozenset(region.key for region in overlooked)
+                self.conversation.problem = ""
+                self.conversation.notice = unnamed_notice([region.number for region in overlooked])
         if not taken:
             self.conversation.put_back(text)
 
-    def _overlooks(self, text: str) -> bool:
-        """Whether a question names none of the new regions; the user is told, and may ask it again."""
-        new = self.canvas.book.new
-        unnamed = tuple(region.key for region in new)
-        named = self.canvas.book.mentions(spelled(text))
-        told = not unnamed or unnamed == self._warned
-        names_one = any(region.number in named for region in new)
-        unknown = any(number > len(self.regions) for number in named)  # another error says so
-        if told or names_one or unknown or not text.strip():
-            return False
-        # The question must neither silently ignore the new box nor silently include it.
-        self._warned = unnamed
+    def _is_up_to_date(self) -> bool:
+        """Whether the view shows the session's conversation; if not, because another view has continued it, show it."""
+        if self._worker.working or self._session.history == self._seen:
+            return True
+        self.refresh()
         self.conversation.problem = ""
-        self.conversation.notice = unnamed_notice([region.number for region in new])
-        return True
+        self.conversation.notice = (
+            "The conversation went on in another view; here it is now. Do it again if you still mean it."
+        )
+        return False
+
+    def _overlooked(self, text: str) -> tuple[DrawnRegion, ...]:
+        """The new regions, if a question names none of them."""
+        new = self.canvas.book.new
+        named = self.canvas.book.mentions(spelled(text))
+        names_one = any(region.number in named for region in new)
+        unknown = any(not 1 <= number <= len(self.regions) for number in named)  # another error says so
+        return () if names_one or unknown or not text.strip() else new
 
     def _hand_out(self, format: str) -> None:
         """Have the browser download the conversation as a Markdown or HTML file."""

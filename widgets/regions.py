@@ -6,11 +6,13 @@ Plain Python: no widget, no browser, no model. Boxes are pixel xyxy in the origi
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
 from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.prompt import enumeration
 from gpt4roi_nb.session.references import MENTION, mentioned
 
 MAX_NAME = 40  # characters; a longer name does not fit beside a box
@@ -43,7 +45,7 @@ class Question:
         text: names the new regions as `<regionN>`.
         boxes: of the new regions that it asks about, in the order of their numbers.
         order: keys of all new regions in their new order: those that it asks about first.
-        moved: (old, new) numbers that had to change.
+        moved: pairs of regions that swap their numbers: the one that is named, and the one whose number it gets.
     """
 
     text: str
@@ -123,15 +125,17 @@ class RegionBook:
         """Give a region another name, "" for none; also one that was asked about.
 
         Raises:
-            ValueError: another region has the name, it reads like a region's number, or it has fewer than two
-                characters, more than `MAX_NAME`, or no letter.
+            ValueError: another region has the name, with or without "the" before it; or it reads like a region's
+                number, or has fewer than two characters (one that is a word by itself, as in Chinese, is enough), more
+                than `MAX_NAME`, or no letter.
         """
         name = " ".join(name.split())
-        if name and not (2 <= len(name) <= MAX_NAME and any(character.isalpha() for character in name)):
+        if name and not is_name(name):
             raise ValueError(f"expected a name of 2 to {MAX_NAME} characters, with a letter, but got “{name}”")
         if MENTION.search(name):
             raise ValueError(f"“{name}” reads like the number of a region; choose another name")
-        taken = next((r for r in self.regions if name and r.key != key and r.name.casefold() == name.casefold()), None)
+        others = [region for region in self.regions if name and region.name and region.key != key]
+        taken = next((other for other in others if bare_name(other.name) == bare_name(name)), None)
         if taken is not None:
             raise ValueError(f"region {taken.number} is already called “{taken.name}”; choose another name")
         self._asked, self._new = (
@@ -156,8 +160,8 @@ class RegionBook:
         named = {region.name.casefold(): region.number for region in self.regions if region.name}
         if not named:
             return text
-        longest_first = "|".join(re.escape(name) for name in sorted(named, key=len, reverse=True))
-        names = re.compile(rf"(?<!\w)(?:the )?({longest_first})(?!\w)", re.IGNORECASE)
+        longest_first = "|".join(map(_as_a_word, sorted(named, key=len, reverse=True)))
+        names = re.compile(rf"(?:(?<!\w)the )?({longest_first})", re.IGNORECASE)
         return names.sub(lambda match: f"<region{named[match[1].casefold()]}>", text)
 
     def mentions(self, text: str) -> list[int]:
@@ -178,9 +182,10 @@ class RegionBook:
         text = self.by_number(text)
         by_number = {region.number: region for region in self._new}
         named = sorted({n for n in mentions(text) if n in by_number} | set(list(by_number)[:given]))
-        rest = [number for number in by_number if number not in named]
-        first = len(self._asked) + 1
-        becomes = {old: first + i for i, old in enumerate(named + rest)}
+        first = list(by_number)[: len(named)]
+        moved = tuple(zip((n for n in named if n not in first), (n for n in first if n not in named), strict=True))
+        becomes = {number: number for number in by_number} | dict(moved) | {new: old for old, new in moved}
+        order = sorted(by_number, key=lambda number: becomes[number])
 
         def rename(match: re.Match[str]) -> str:
             old = mentioned(match)
@@ -188,9 +193,9 @@ class RegionBook:
 
         return Question(
             text=MENTION.sub(rename, text),
-            boxes=tuple(by_number[number].box for number in named),
-            order=tuple(by_number[number].key for number in named + rest),
-            moved=tuple((old, new) for old, new in becomes.items() if old != new),
+            boxes=tuple(by_number[number].box for number in order[: len(named)]),
+            order=tuple(by_number[number].key for number in order),
+            moved=moved,
         )
 
     def reorder(self, keys: Sequence[int]) -> None:
@@ -206,11 +211,46 @@ def mentions(text: str) -> list[int]:
 
 def unnamed_notice(numbers: Sequence[int]) -> str:
     """The message to a user who drew new regions, and asks without naming any. numbers: of these regions."""
-    if len(numbers) == 1:
-        drawn, it = f"region {numbers[0]}", "it"
-    else:
-        drawn, it = f"regions {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}", "them"
+    it = "it" if len(numbers) == 1 else "them"
     return (
-        f"You drew {drawn}, but the question does not name {it}. Insert {it} with the buttons below, press Enter again "
-        f"to ask without {it}, or remove {it} with Clear."
+        f"You drew {listed(numbers)}, but the question does not name {it}. Insert {it} with the buttons below, press "
+        f"Enter again to ask without {it}, or remove {it} with Clear."
     )
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """List regions in words.
+
+    Args:
+        numbers: ascending, at least one.
+
+    >>> listed([2]), listed([1, 3]), listed([2, 3, 4, 5])
+    ('region 2', 'regions 1 and 3', 'regions 2 to 5')
+    """
+    if len(numbers) == 1:
+        return f"region {numbers[0]}"
+    in_a_row = len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1
+    return f"regions {numbers[0]} to {numbers[-1]}" if in_a_row else f"regions {enumeration(list(map(str, numbers)))}"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is long enough for a name, short enough, and has a letter."""
+    least = 1 if any(map(_needs_no_space, text)) else 2
+    return least <= len(text) <= MAX_NAME and any(character.isalpha() for character in text)
+
+
+def bare_name(name: str) -> str:
+    """What a question may call a region: its name without "the", in small letters."""
+    return name.casefold().removeprefix("the ")
+
+
+def _needs_no_space(character: str) -> bool:
+    """Whether a letter is of a script without capitals: most have no space between words, or join other words to it."""
+    return unicodedata.category(character) == "Lo"
+
+
+def _as_a_word(name: str) -> str:
+    """A pattern that finds a name as a word of its own, as far as its script has spaces between words."""
+    before = "" if _needs_no_space(name[0]) else r"(?<!\w)"
+    after = "" if _needs_no_space(name[-1]) else r"(?!\w)"
+    return before + re.escape(name) + after

@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from gpt4roi_nb.prompt import region
 
 MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)  # as a prompt or a person writes it
-_LOOSE = re.compile(r"<\s*region[\s_-]*(\d{1,6})\s*>", re.IGNORECASE)
+_LOOSE = re.compile(r"[<\[{]\s*region[\s_-]*(\d{1,6})\s*[>\]}]", re.IGNORECASE)
+_OTHERWISE = re.compile(r"\bregion(?:\s*(?:#|no\.?|nr\.?|number)\s*|[_-]|\s{2,})(\d{1,6})\b", re.IGNORECASE)
+_SEVERAL = re.compile(
+    r"\b(region)s\s+(\d{1,6}(?:(?:\s*,\s*|\s*,?\s*(?:&|\b(?:and|or)\b)\s*)\d{1,6})+)\b", re.IGNORECASE
+)
 _IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
 
 
@@ -35,12 +39,16 @@ def readable(text: str, numbers: Mapping[int, int] | None = None) -> str:
 
 
 def spelled(text: str) -> str:
-    """Spell a question's references in brackets as a prompt expects them: `<Region 1>` becomes `<region1>`.
+    """Spell a question's references so that `MENTION` finds each: in brackets `<region1>`, in words "region 1".
 
-    >>> spelled("Is < Region_1 > left of <region 2>?")
+    >>> spelled("Is < Region_1 > left of [region 2]?")
     'Is <region1> left of <region2>?'
+    >>> spelled("Are regions 1, 2 and 3 larger than region #4?")
+    'Are region 1, region 2 and region 3 larger than region 4?'
     """
-    return _LOOSE.sub(lambda match: region(int(match[1])), text)
+    text = _LOOSE.sub(lambda match: region(int(match[1])), text)
+    text = _OTHERWISE.sub(lambda match: f"region {match[1]}", text)
+    return _SEVERAL.sub(lambda match: re.sub(r"\d+", lambda number: f"{match[1]} {number[0]}", match[2]), text)
 
 
 def read_references(text: str, known: int) -> str:

@@ -20,6 +20,10 @@ BOX = (3, 4, 30, 40)
         ("What is region1?", 0, "What is <region1>?"),
         ("Is region 1 left of region 2?", 1, "Is region 1 left of <region2>?"),
         ("Is <Region 1> left of region 2?", 2, "Is <region1> left of region 2?"),
+        ("Are regions 1 and 2 alike?", 0, "Are <region1> and <region2> alike?"),
+        ("Are regions 1, 2, or 3 red?", 2, "Are region 1, region 2, or <region3> red?"),
+        ("[region 1] and region no. 2", 0, "<region1> and <region2>"),
+        ("In regions 3 balls and 2 cups", 0, "In regions 3 balls and 2 cups"),
         ("a regional 5, region 0, <regions> and regions", 0, "a regional 5, region 0, <regions> and regions"),
     ],
 )

@@ -100,7 +100,7 @@ def test_asking_about_the_second_drawn_region_renumbers_in_the_open(chat) -> Non
     type_and_enter(chat, "What is <region2>?")
     assert chat.gpt4roi.asked == [("What is <region1>?", (B,))]
     assert [(region.number, region.box) for region in chat.regions] == [(1, B), (2, A)]
-    assert chat.conversation.notice.startswith("Region 2 is now region 1")
+    assert chat.conversation.notice.startswith("Region 2 is now region 1, and region 1 is region 2")
 
 
 def test_a_drawn_box_is_not_overlooked_silently(chat) -> None:
@@ -120,13 +120,34 @@ def test_a_new_box_is_not_overlooked_when_only_an_old_region_is_named(chat) -> N
     type_and_enter(chat, "What is <region1> made of?")
     assert len(chat.answers) == 1 and "You drew region 2" in chat.conversation.notice
     type_and_enter(chat, chat.conversation.draft)  # Enter again
-    type_and_enter(chat, "And what colour is region 1?")  # the next question must not overlook it silently, either
-    assert len(chat.answers) == 2 and "You drew region 2" in chat.conversation.notice
-    type_and_enter(chat, chat.conversation.draft)
-    assert len(chat.answers) == 3 and not chat.regions[1].asked
+    assert len(chat.answers) == 2 and chat.conversation.notice.startswith("Asked without region 2")
+    type_and_enter(chat, "And what colour is region 1?")  # it may not be overlooked silently, and need not be confirmed
+    assert len(chat.answers) == 3 and chat.conversation.notice.startswith("Asked without region 2")
+    chat.set_boxes([B, C])
+    type_and_enter(chat, "And its shape?")
+    assert len(chat.answers) == 3 and "You drew regions 2 and 3" in chat.conversation.notice
+    type_and_enter(chat, "What is region 0?")
+    assert len(chat.answers) == 3 and "names region 0" in chat.conversation.problem
 
 
-@pytest.mark.parametrize("text", ["What is <Region1>?", "What is <region 1>?", "What is < REGION_1 >?", "region1?"])
+def test_two_chats_about_one_session_show_what_the_other_did_before_they_go_on() -> None:
+    chat, other = make_chat(), make_chat()
+    other._show(chat.session)
+    other.set_boxes([B])
+    asks: list[dict] = [{"type": "ask", "text": "What is <region1>?"}, {"type": "undo"}]
+    for done, content in enumerate(asks, start=1):
+        chat.ask("What is <region1>?", [A] if done == 1 else None)
+        assert len(other.conversation.turns) == done - 1
+        tell(other, **content)
+        assert len(other.answers) == len(other.conversation.turns) == done and "went on" in other.conversation.notice
+    assert other.conversation.draft == "What is <region1>?"
+    assert [(region.box, region.asked) for region in other.regions] == [(A, True), (B, False)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["What is <Region1>?", "What is <region 1>?", "What is < REGION_1 >?", "region1?", "[region 1]", "Region #1?"],
+)
 def test_spellings_whose_meaning_is_plain_name_the_region(chat, text) -> None:
     chat.set_boxes([A])
     type_and_enter(chat, text)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from gpt4roi_nb.widgets.examples import GOOD_OF_IMAGE, GOOD_OF_ONE, GOOD_OF_TWO, example_questions
-from gpt4roi_nb.widgets.regions import RegionBook, mentions
+from gpt4roi_nb.widgets.regions import RegionBook, mentions, unnamed_notice
 
 A, B, C = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (40.0, 0.0, 50.0, 10.0)
 
@@ -75,20 +75,21 @@ def test_a_region_that_was_asked_about_is_left_as_the_person_wrote_it() -> None:
     assert question.boxes == (B,)
 
 
-def test_a_question_about_the_third_region_leaves_the_others_for_later() -> None:
+def test_a_question_about_the_third_region_swaps_it_with_the_first_and_leaves_the_second() -> None:
     made = book(A, B, C)
     question = made.question("What is <region3>?")
     assert (question.text, question.boxes) == ("What is <region1>?", (C,))
     made.reorder(question.order)
     made.set_asked([C])
-    assert shown(made) == [(1, C, True), (2, A, False), (3, B, False)]
-    assert (3, 1) in question.moved
+    assert shown(made) == [(1, C, True), (2, B, False), (3, A, False)]
+    assert question.moved == ((3, 1),)
 
 
 def test_renumbering_does_not_confuse_two_names() -> None:
     question = book(A, B, C).question("Is <region3> left of <region2>, and what is region 3?")
-    assert question.text == "Is <region2> left of <region1>, and what is <region2>?"
-    assert question.boxes == (B, C)
+    assert question.text == "Is <region1> left of <region2>, and what is <region1>?"
+    assert question.boxes == (C, B)
+    assert question.moved == ((3, 1),)
 
 
 def test_a_question_that_names_none_takes_none_along() -> None:
@@ -148,7 +149,21 @@ def test_a_name_stays_with_its_region() -> None:
     assert [(region.number, region.name) for region in made.regions] == [(1, "the kettle")]
 
 
-@pytest.mark.parametrize("name", ["a", "x" * 41, "12", "region 2", "my <region1>", "KETTLE"])
+def test_a_name_is_found_in_a_script_without_spaces_between_words() -> None:
+    made = book(A, B, C)
+    for region, name in zip(made.regions, ("杯", "杯子", "컵"), strict=True):
+        made.rename(region.key, name)
+    assert made.mentions("杯子是什么颜色?杯呢?") == [2, 1]
+    assert made.mentions("컵은 무슨 색이에요?") == [3]
+
+
+@pytest.mark.parametrize("numbers", [[4], [1, 2], [1, 3, 4], [2, 3, 4]])
+def test_a_message_lists_regions_as_a_person_would(numbers: list[int]) -> None:
+    words = {1: "region 4", 2: "regions 1 and 2", 3: "regions 2 to 4" if numbers[0] == 2 else "regions 1, 3 and 4"}
+    assert words[len(numbers)] in unnamed_notice(numbers)
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 41, "12", "region 2", "my <region1>", "KETTLE", "the kettle"])
 def test_a_name_that_would_confuse_is_refused(name: str) -> None:
     made = book(A)
     made.set_new([A, B], ["kettle", ""])
