@@ -63,9 +63,9 @@ function attend(canvas, model, zoom) {
     unshield = shield(boxes, () => !press?.begun && model.get("heard") >= released);
   });
   // After the box widget's own message, and with its boxes, since that message may wait for the answer to another one.
-  const sendReleased = () => {
+  const sendReleased = (drawn = false) => {
     released = Date.now();
-    const message = { type: "released", at: released };
+    const message = { type: "released", at: released, drawn };
     setTimeout(() => model.send(boxes ? { ...message, boxes: boxes.get("bboxes") } : message));
   };
 
@@ -86,7 +86,8 @@ function attend(canvas, model, zoom) {
       model.send({ type: "locked", region: Number(fixed.dataset.region.replace("region", "")) });
       return;
     }
-    press = { svg, target: svg.contains(event.target) ? event.target : svg, clientX, clientY, moved: false };
+    const onTop = event.shiftKey || !svg.contains(event.target); // draws, also within a box
+    press = { svg, target: onTop ? svg : event.target, clientX, clientY, moved: false };
     if (press.target !== svg) begin();
   };
   const move = (event) => {
@@ -103,7 +104,7 @@ function attend(canvas, model, zoom) {
       relay("mouseup", svg, event ?? press);
     }
     press = null;
-    if (begun) sendReleased();
+    if (begun) sendReleased(moved);
   };
   /** Cancels the drawing or moving in progress. */
   const cancel = () => {
@@ -212,7 +213,8 @@ function attend(canvas, model, zoom) {
   });
   viewport.setAttribute("role", "application");
   viewport.ariaLabel =
-    "The image. Draw a box with the mouse, or add a region by numbers below. Plus, minus and 0 zoom, arrow keys move.";
+    "The image. Draw a box with the mouse, within another one with Shift, or add a region by numbers below. " +
+    "Plus, minus and 0 zoom, arrow keys move.";
   model.send({ type: "released" }); // in case a page was closed while the mouse was down
 
   return () => {

@@ -141,6 +141,7 @@ function makeLog(model) {
 const MAX_LINES = 6;
 const LATE_MS = 1000;
 const LATE = "The kernel is busy with a cell; the question will be asked when it is done.";
+const CUT = "There is no connection to the kernel; the question will be asked when it is back.";
 const DOUBLE_CLICK_MS = 500;
 
 function makeQuestionLine(model, showSent) {
@@ -165,12 +166,16 @@ function makeQuestionLine(model, showSent) {
   let waiting = false;
   let askedAt = -Infinity;
   let patience;
-  const late = node("div", { className: "late", role: "status", hidden: true, textContent: LATE });
+  const late = node("div", { className: "late", role: "status", hidden: true });
   const ask = () => {
     if (waiting || model.get("busy")) return; // the question stays in its line
     const text = field.value;
     waiting = true;
-    patience = setTimeout(() => (late.hidden = false), LATE_MS);
+    patience = setTimeout(() => {
+      const reached = model.widget_manager?.kernel?.connectionStatus ?? "connected"; // in JupyterLab and Notebook
+      late.textContent = reached === "connected" ? LATE : CUT;
+      late.hidden = false;
+    }, LATE_MS);
     write("");
     showSent(text.trim());
     showBusy();
@@ -184,9 +189,13 @@ function makeQuestionLine(model, showSent) {
     showBusy();
   };
   const hear = (content) => {
-    if (content?.type === "taken") heard();
-    else if (content?.type === "back") {
+    if (content?.type === "taken") {
+      if (!waiting && field.value === content.text) write(""); // another view has asked it
       heard();
+    } else if (content?.type === "back") {
+      heard();
+      // Another view in this page may have written it already: they share the draft.
+      if (field.value === content.text || field.value.startsWith(`${content.text}\n`)) return;
       const since = field.value.trim() ? `\n${field.value}` : ""; // typed meanwhile: neither text is lost
       write(content.text + since);
     } else if (content?.type === "line" && content.instead_of.includes(field.value.trim())) write(content.text);
@@ -230,7 +239,13 @@ function makeQuestionLine(model, showSent) {
     stopButton.hidden = !model.get("stoppable");
   };
   showBusy();
-  requestAnimationFrame(grow);
+  // Lines break elsewhere when the page gets wider or narrower, such as when the file browser closes.
+  let width = 0;
+  new ResizeObserver(() => {
+    if (field.offsetWidth === width) return;
+    width = field.offsetWidth;
+    requestAnimationFrame(grow);
+  }).observe(field);
   const line = node("div", { className: "line" }, field, askButton, stopButton);
   const lock = () => {
     clearTimeout(patience);

@@ -28,6 +28,7 @@ class Conversation(WorkingView):
     ratio: of the image, width by height.
     temperature, max_new_tokens, seed: how answers are written, as `RegionSession.ask` takes them.
     inspectable: whether each answer has a button to look inside it.
+    earlier: whether Undo, without turns, brings an earlier conversation back.
 
     Messages from the browser: {"type": "ask", "text"}, {"type": "stop"}, {"type": "undo"}, {"type": "new"},
     {"type": "image"}, {"type": "inspect", "turn": from 0}, {"type": "export", "format": "md" or "html"},
@@ -55,6 +56,7 @@ class Conversation(WorkingView):
     max_new_tokens = traitlets.Int(MAX_NEW_TOKENS).tag(sync=True)
     seed = traitlets.Int(None, allow_none=True).tag(sync=True)
     inspectable = traitlets.Bool(True).tag(sync=True)
+    earlier = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
@@ -79,9 +81,9 @@ class Conversation(WorkingView):
         self.send({"type": "line", "text": text, "instead_of": ["", self._put.strip()]})
         self._put = text
 
-    def take(self) -> None:
+    def take(self, text: str) -> None:
         """Tell the browser that the typed question is being answered."""
-        self.send({"type": "taken"})
+        self.send({"type": "taken", "text": text})
 
     def put_back(self, text: str) -> None:
         """Return a typed question that was not asked or not answered to its line, before any text typed since."""

@@ -130,7 +130,7 @@ function makeKeeping(model) {
 
 function makeTools(model) {
   const send = (type) => () => model.send({ type });
-  const undo = button("undo", "Undo", "Remove the last question and its answer", send("undo"));
+  const undo = button("undo", "Undo", "", send("undo"));
   const fresh = button("new", "New conversation", "Forget the conversation; the image stays", send("new"));
   const image = button("image", "Other image…", "A scene from the gallery, or your own file", send("image"));
   const settings = SETTINGS.map((setting) => makeSetting(model, setting));
@@ -144,7 +144,11 @@ function makeTools(model) {
   const show = () => {
     const busy = Boolean(model.get("busy"));
     const silent = !model.get("turns").length;
-    undo.disabled = busy || silent;
+    undo.disabled = busy || (silent && !model.get("earlier"));
+    undo.title =
+      silent && model.get("earlier")
+        ? "Bring back the conversation before this one, with its image and boxes"
+        : "Remove the last question and its answer";
     fresh.disabled = busy || silent;
     image.disabled = busy;
     for (const keeper of keepers) keeper.disabled = busy || silent;
@@ -154,6 +158,7 @@ function makeTools(model) {
   const listeners = [
     ["change:busy", show],
     ["change:turns", show],
+    ["change:earlier", show],
     ...settings.flatMap(([, own]) => Object.entries(own)),
     ...Object.entries(keepingListeners),
   ];

@@ -39,7 +39,7 @@ function render({ model, el }) {
   });
   const words = node("div", { className: "words", role: "alert" });
   const file = node("input", { type: "file", accept: "image/*" });
-  const drop = node("label", { className: "drop" }, "Choose a file, or drop one here ", file);
+  const drop = node("label", { className: "drop" }, "Choose a file, or drop or paste one anywhere on this chat ", file);
   const root = node(
     "div",
     { className: "gpt4roi-picker" },
@@ -50,9 +50,12 @@ function render({ model, el }) {
   const showProblem = () => {
     words.textContent = model.get("problem");
     words.classList.toggle("problem", Boolean(model.get("problem")));
+    if (model.get("problem")) words.scrollIntoView({ block: "nearest" }); // a file may be dropped far below it
   };
-  const upload = async (chosen) => {
+  const upload = async (files) => {
+    const chosen = files.find((file) => file.type.startsWith("image/")) ?? files[0];
     if (!chosen) return;
+    const others = files.length - 1;
     const limit = model.get("max_bytes");
     const { name, size } = chosen;
     words.classList.remove("problem");
@@ -60,27 +63,50 @@ function render({ model, el }) {
     const smaller = size > limit || /\.hei[cf]$/i.test(name) ? await shrunk(chosen, limit) : null;
     words.textContent = "";
     if (smaller) {
-      model.send({ type: "file", name, shrunk: smaller.sizes }, undefined, [await smaller.blob.arrayBuffer()]);
+      model.send({ type: "file", name, others, shrunk: smaller.sizes }, undefined, [await smaller.blob.arrayBuffer()]);
     } else if (size > limit) {
       model.send({ type: "unreadable", name }, undefined, [await chosen.slice(0, HEAD_BYTES).arrayBuffer()]);
     } else {
-      model.send({ type: "file", name }, undefined, [await chosen.arrayBuffer()]);
+      model.send({ type: "file", name, others }, undefined, [await chosen.arrayBuffer()]);
     }
   };
   file.addEventListener("change", () => {
-    upload(file.files[0]);
+    upload([...file.files]);
     file.value = ""; // the same file can be chosen again
   });
-  drop.addEventListener("dragover", (event) => {
+
+  // A file may be dropped anywhere on the chat, and an image pasted there. Caught early: the notebook would handle
+  // dropped files itself, and a browser would leave the page for one.
+  const ends = new AbortController();
+  const onChat = (type, listener) => {
+    const hear = (event) => {
+      const chat = root.closest(".gpt4roi-chat");
+      if (chat?.contains(event.target) && !root.closest(".gpt4roi-lost")) listener(event, chat);
+    };
+    window.addEventListener(type, hear, { capture: true, signal: ends.signal });
+  };
+  const mark = (chat, over) => chat.classList.toggle("gpt4roi-over", over);
+  const bringsFiles = (event) => event.dataTransfer?.types.includes("Files");
+  onChat("dragover", (event, chat) => {
+    if (!bringsFiles(event)) return;
     event.preventDefault();
-    drop.classList.add("over");
+    event.stopPropagation();
+    mark(chat, true);
   });
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
+  onChat("dragleave", (event, chat) => !chat.contains(event.relatedTarget) && mark(chat, false));
+  onChat("drop", (event, chat) => {
+    if (!bringsFiles(event)) return;
     event.preventDefault();
-    event.stopPropagation(); // the notebook would handle dropped files itself
-    drop.classList.remove("over");
-    upload(event.dataTransfer.files[0]);
+    event.stopPropagation();
+    mark(chat, false);
+    upload([...event.dataTransfer.files]);
+  });
+  onChat("paste", (event) => {
+    const images = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
+    if (!images.length) return; // text, for the question line
+    event.preventDefault();
+    event.stopPropagation();
+    upload(images);
   });
 
   let addresses = [];
@@ -122,6 +148,7 @@ function render({ model, el }) {
   showScenes();
   showOpened();
   return () => {
+    ends.abort();
     unmount();
     forget();
   };

@@ -28,14 +28,15 @@ _AS_JPEG = "save it as JPEG or PNG"
 
 
 class ImagePicker(anywidget.AnyWidget):
-    """A strip of scenes and a drop area for a file, hidden until `opened`.
+    """A strip of scenes and a field for a file, hidden until `opened`. Files can also be dropped or pasted on the chat.
 
     thumbnails: [{"seed", "data": an image file's bytes}]. max_bytes: the limit of one message; the browser shrinks
     larger images. problem: what is wrong with the chosen file, as a text.
 
-    Messages from the browser: {"type": "scene", "seed"}, {"type": "more"}, {"type": "file", "name", "shrunk"} with the
-    file's bytes as a buffer, and {"type": "unreadable", "name"} with its first bytes: it is too large for a message,
-    and the browser cannot read it. shrunk: width and height before, then after; absent if it was not shrunk.
+    Messages from the browser: {"type": "scene", "seed"}, {"type": "more"}, {"type": "file", "name", "others", "shrunk"}
+    with the file's bytes as a buffer, and {"type": "unreadable", "name"} with its first bytes: it is too large for a
+    message, and the browser cannot read it. others: how many files came with it and are not opened. shrunk: width and
+    height before, then after; absent if it was not shrunk.
     """
 
     _esm = module("image_picker.js")

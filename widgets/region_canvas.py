@@ -42,6 +42,8 @@ ADDED_SHARE = 0.25
 _FIXED = (
     "Region {0} has been asked about and cannot change, so that “region {0}” keeps its meaning. Draw a new one instead."
 )
+_MOVED = "Region {0} was moved. To draw a new one within it, hold Shift."
+_TOO_SMALL = "This box is smaller than one pixel of the image, and was not kept."
 
 
 class RegionTable(anywidget.AnyWidget):
@@ -55,10 +57,11 @@ class RegionTable(anywidget.AnyWidget):
     box_widget: the box widget above the table, by its name in the browser. heard: the browser's time of the latest
         mouse release that the kernel knows of; boxes that the kernel sends afterwards are up to date.
 
-    Messages from the browser: {"type": "pressed"}, {"type": "released", "at", "boxes"}, {"type": "add"},
+    Messages from the browser: {"type": "pressed"}, {"type": "released", "at", "drawn", "boxes"}, {"type": "add"},
     {"type": "box", "key", "box"}, {"type": "name", "key", "name"}, {"type": "remove", "key"}, {"type": "clear"},
     {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect", "key"}, and
     {"type": "view", "box"}: the visible part, answered with {"type": "detail", "box"} and an image file as a buffer.
+    drawn: whether the mouse moved.
     """
 
     _esm = module("zoom.js", "box_labels.js", "box_manners.js", "region_canvas.js")
@@ -109,10 +112,10 @@ class RegionCanvas:
         """The regions on the image, by number."""
         return self.book.regions
 
-    def set_image(self, image: Image.Image) -> None:
-        """Show another image (upright RGB), without regions."""
+    def set_image(self, image: Image.Image, regions: Sequence[DrawnRegion] = ()) -> None:
+        """Show another image (upright RGB), with regions that were on it before."""
         with self._lock:
-            self.book.clear()
+            self.book.restore(regions)
             self._image = image.size
             self._pixels = image
             shown = display_image(image)
@@ -207,7 +210,8 @@ class RegionCanvas:
     def _is_empty(self, entry: dict[str, Any]) -> bool:
         return entry.get("key") is None and self._read(entry) is None
 
-    def _take(self, entries: list[dict[str, Any]]) -> None:
+    def _take(self, entries: list[dict[str, Any]], drawn: bool = False) -> None:
+        """Apply the box widget's boxes. drawn: whether a box without a size was drawn, and is not a click's."""
         before = self.regions
         # An entry at exactly a region's place is that region, sent before it had a key.
         keys = {_place(entry): key for key, entry in self._sent.items()}
@@ -223,10 +227,16 @@ class RegionCanvas:
             elif entry is None:
                 self.book.remove(region.key)
             elif (box := self._read(entry, self._sent.get(region.key))) is not None:
+                if _size(entry) == _size(self._sent.get(region.key, {})):
+                    notice = _MOVED.format(region.number)
                 self.book.change(region.key, box)
         for entry in entries:
-            if entry.get("key") is None and (box := self._read(entry)) is not None:
+            if entry.get("key") is not None:
+                continue
+            if (box := self._read(entry)) is not None:
                 self.book.add(box)
+            elif drawn:
+                notice = _TOO_SMALL
         self.table.notice = notice
         self._push()
         if self.regions != before:
@@ -260,7 +270,7 @@ class RegionCanvas:
                 self.table.heard = max(content.get("at", 0.0), self.table.heard)
                 entries = _entries(content.get("boxes", self.bbox.bboxes))
                 if entries != list(self._sent.values()):
-                    self._take(entries)
+                    self._take(entries, bool(content.get("drawn")))
                 # Sent again even if nothing changed: while the mouse was down, the browser did not listen.
                 self.bbox.send_state("bboxes")
             elif kind == "add":

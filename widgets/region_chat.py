@@ -8,14 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ipywidgets import HBox, VBox, Widget
 from numpy.typing import ArrayLike
+from PIL import Image
 
-from gpt4roi_nb import Answer, RegionSession, Turn
+from gpt4roi_nb import Answer, Region, RegionSession, Turn
 from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike
@@ -41,10 +43,20 @@ from gpt4roi_nb.widgets.worker import Worker, problems_shown
 UPDATES_PER_SECOND = 20
 _OPENING = "Looking at the image…"
 _RENDERING = "Rendering scenes…"
-_INSPECT = "inspect"  # topic of the worker's jobs
+_INSPECT, _SCENE = "inspect", "scene"  # topics of the worker's jobs
 _ONE_QUESTION = "This model was made for one question at a time: press New conversation to ask another."
 _SAVED_AS = "conversation"  # name of the files that the browser's buttons make
 _MIME = {"md": "text/markdown", "html": "text/html"}
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A conversation that another one replaced. shown: all regions on the image, with their names."""
+
+    image: Image.Image
+    regions: tuple[Region, ...]
+    turns: tuple[Turn, ...]
+    shown: tuple[DrawnRegion, ...]
 
 
 class RegionChat:
@@ -118,6 +130,7 @@ class RegionChat:
         self._warned: frozenset[int] = frozenset()  # keys of the unnamed regions that the user was told about
         self._copy = StaticCopy("gpt4roi-chat", self._to_read)
         self._opened = 0  # number of images so far
+        self._left: _Left | None = None  # what Undo returns to once nothing else is left to undo
         self._seen: tuple[Turn, ...] = ()  # the conversation as this view shows it
         self._show(session or self.gpt4roi.session(gallery_scene() if image is None else image))
         self.conversation.on_msg(self._on_conversation_message)
@@ -192,19 +205,24 @@ class RegionChat:
     def undo(self) -> None:
         """Remove the last question and its answer.
 
-        Its regions can be changed again, and the question returns to its line, unless somebody is typing there.
+        Its regions can be changed again, and the question returns to its line, unless somebody is typing there. Without
+        a question, the conversation before a new one, or before another image, comes back.
         """
         self._check_idle()
+        if self._left is not None and not self._session.history:
+            self._return()
+            return
         turn = self._session.undo()
         self.conversation.problem = self.conversation.notice = ""
         self.conversation.put_line(turn.question)
         self.refresh()
 
     def new_conversation(self) -> None:
-        """Forget the conversation and its regions. The image stays, and stays encoded."""
+        """Begin again without regions, until `undo` brings them back. The image stays, and stays encoded."""
         self._check_idle()
+        self._leave()
         self._session.reset()
-        self.conversation.problem = self.conversation.notice = ""
+        self.conversation.problem, self.conversation.notice = "", self._how_to_return()
         self.refresh()
         self.canvas.set_boxes([])
 
@@ -312,8 +330,13 @@ class RegionChat:
         if self._worker.working:
             raise RuntimeError("an answer is being written; wait for it, or stop it first")
 
-    def _start(self, text: str, given: int = 0, *, typed: bool = False, **options: Any) -> Future[Answer | None]:
-        """Start an answer. options: of `RegionSession.stream`; those that are None or absent come from the settings."""
+    def _start(self, text: str, given: int = 0, *, typed: str = "", **options: Any) -> Future[Answer | None]:
+        """Start an answer.
+
+        Args:
+            typed: the question as it was in its line, if it comes from there.
+            options: of `RegionSession.stream`; those that are None or absent come from the settings.
+        """
         talk = self.conversation
         settings: dict[str, Any] = {"max_new_tokens": talk.max_new_tokens, "temperature": talk.temperature}
         settings["seed"] = talk.seed
@@ -335,7 +358,7 @@ class RegionChat:
             )
             talk.streaming, talk.pending, talk.stoppable = "", question.text, True
             if typed:
-                talk.take()  # before the worker begins: a failure returns the question to its line
+                talk.take(typed)  # before the worker begins: a failure returns the question to its line
             written = partial(self._written, question.text, len(self._session.history))
             return self._worker.submit("Answering…", lambda: self._write(pieces), written, failed=written)
 
@@ -380,7 +403,11 @@ class RegionChat:
         elif kind == "stop":
             self.stop()
         elif kind == "undo":
-            if self._is_up_to_date():
+            if not self._is_up_to_date():
+                pass  # the person has not seen what would be undone
+            elif self._left is not None and not self._session.history:
+                self._in_background(_OPENING, self._return)
+            else:
                 self._at_once(self.undo)
         elif kind == "new":
             self._at_once(self.new_conversation)
@@ -394,9 +421,10 @@ class RegionChat:
         elif kind == "save":
             self._at_once(self._save_beside)
         elif kind == "image":
-            self.picker.opened = not self.picker.opened
-            if self.picker.opened and not self.picker.thumbnails:
-                self._in_background(_RENDERING, lambda: show_more_scenes(self.picker))
+            if self.picker.opened:
+                self.picker.opened = False
+            else:
+                self._open_picker()
 
     def _on_picker_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         kind = content.get("type")
@@ -406,13 +434,21 @@ class RegionChat:
             self._in_background(_RENDERING, lambda: show_more_scenes(self.picker))
         elif kind == "scene":
             seed = int(content["seed"])
-            waits = self.conversation.busy == _RENDERING  # the first scenes can be chosen while others are rendered
-            self._in_background(_OPENING, lambda: self._open(gallery_scene(seed)), waits=waits)
+            waits = self.conversation.busy != _OPENING  # a double click opens it once
+            self._worker.drop(_SCENE)
+            self._in_background(_OPENING, lambda: self._open(gallery_scene(seed)), waits=waits, topic=_SCENE)
         elif kind == "file":
             data = bytes(buffers[0])
             self._in_background(_OPENING, lambda: self._open_file(content, data), waits=True)
         elif kind == "unreadable":
-            self.picker.problem = why_unreadable(str(content["name"]), bytes(buffers[0]))
+            self._open_picker(why_unreadable(str(content["name"]), bytes(buffers[0])))
+
+    def _open_picker(self, problem: str = "") -> None:
+        """Show the picker. problem: of a file that was chosen there, or dropped on the chat."""
+        self.picker.opened = True
+        self.picker.problem = problem
+        if not self.picker.thumbnails:
+            self._in_background(_RENDERING, lambda: show_more_scenes(self.picker), waits=bool(problem))
 
     def _on_inspect_region(self, number: int) -> None:
         self._look_inside("Looking inside the region…", lambda: self.inspect_region(number))
@@ -459,7 +495,7 @@ class RegionChat:
             overlooked = self._overlooked(text)
             # The question must neither silently ignore a new box nor silently include it.
             if self._warned.issuperset(region.key for region in overlooked):
-                self._start(text, typed=True)
+                self._start(text, typed=text)
                 taken = True
                 if overlooked:
                     numbers = [region.number for region in overlooked]
@@ -514,15 +550,38 @@ class RegionChat:
 
     def _open(self, image: ImageLike) -> None:
         """Encode an image and start a conversation about it."""
-        self._show(self.gpt4roi.session(image))
+        session = self.gpt4roi.session(image)
+        self._leave()
+        self._show(session)
 
-    def _show(self, session: RegionSession) -> None:
-        """Show another session from now on."""
+    def _leave(self) -> None:
+        """Remember the conversation that another one replaces now, unless it is empty."""
+        if self._session.history or self.regions:
+            session = self._session
+            self._left = _Left(session.image, tuple(session.regions), tuple(session.history), self.regions)
+            self.conversation.earlier = True
+
+    def _how_to_return(self) -> str:
+        return "Undo brings the last conversation back." if self._left is not None and self._left.turns else ""
+
+    def _return(self) -> None:
+        """Bring back the conversation that was left."""
+        left, self._left = self._left, None
+        self.conversation.earlier = False
+        if left is None:
+            return
+        # One that was left for another image is encoded again: kept, it would need memory all the time.
+        session = self._session if self._session.image is left.image else self.gpt4roi.session(left.image)
+        session.restore(left.regions, left.turns)
+        self._show(session, left.shown)
+
+    def _show(self, session: RegionSession, regions: Sequence[DrawnRegion] = ()) -> None:
+        """Show another session from now on. regions: on its image."""
         self._session = session
         self._opened += 1
-        self.canvas.set_image(session.image)
+        self.canvas.set_image(session.image, regions)
         self.conversation.ratio = session.image.width / session.image.height
-        self.conversation.problem = self.conversation.notice = ""
+        self.conversation.problem, self.conversation.notice = "", self._how_to_return()
         self.picker.opened = False
         self.inspections.close()
         self.refresh()
@@ -533,12 +592,16 @@ class RegionChat:
         try:
             image = open_upload(name, data)
         except ValueError as error:
-            self.picker.problem = str(error)
+            self._open_picker(str(error))
             return
         self._open(image)
+        words = []
+        if content.get("others"):
+            words.append(f"Only {name} was opened: a chat shows one image.")
         if content.get("shrunk"):
             was, now = ("{} × {}".format(*content["shrunk"][i : i + 2]) for i in (0, 2))
-            self.canvas.table.notice = f"{name} was shrunk from {was} to {now} pixels; boxes refer to the latter."
+            words.append(f"{name} was shrunk from {was} to {now} pixels; boxes refer to the latter.")
+        self.canvas.table.notice = " ".join(words)
 
     def _show_inspector(self, title: str, inspector: AttentionInspector | RoIInspector, view: Widget) -> None:
         if self._worker.closed:  # closed while the inspector was being made

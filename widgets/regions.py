@@ -147,9 +147,11 @@ class RegionBook:
         """Remove a new region; those after it move up."""
         self._set_new([region for region in self._new if region.key != key])
 
-    def clear(self) -> None:
-        """Remove all regions."""
-        self._asked, self._new = [], []
+    def restore(self, regions: Iterable[DrawnRegion]) -> None:
+        """Replace all regions by those that the book had before; none removes them."""
+        regions = list(regions)
+        self._asked = [region for region in regions if region.asked]
+        self._new = [region for region in regions if not region.asked]
 
     def _set_new(self, regions: Sequence[DrawnRegion]) -> None:
         first = len(self._asked) + 1

@@ -6,6 +6,7 @@ const WHEEL_ZOOM = 0.004; // of the exponent, per pixel that the wheel scrolls
 const MOST_SCREEN_PIXELS = 16; // per pixel of the image…
 const LEAST_LIMIT = 4; // …but a small image can always be magnified this much
 const PAN_PIXELS = 60;
+const LEAST_ROOM = 100; // pixels of the viewport's height
 const DETAIL_MS = 250; // after the last movement
 const COARSE = 1.1; // screen pixels per pixel of the image that was sent: above it, a finer one is requested
 
@@ -19,23 +20,26 @@ function makeZoom(canvas, model, changed) {
   let held = null; // the fixed point of the last zoom, { clientX, clientY, x, y }: x and y as shares of the image
   let timer = null;
 
-  const padding = () => {
-    const style = getComputedStyle(viewport);
-    const sum = (...sides) => sides.reduce((total, side) => total + parseFloat(style[`padding${side}`]), 0);
-    return [sum("Left", "Right"), sum("Top", "Bottom")];
-  };
-  /** The size on the screen of the whole image. Whole pixels, in which the box widget counts. */
+  const style = getComputedStyle(viewport);
+  const sides = () => parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+  const ends = () => parseFloat(style.paddingTop) + parseFloat(style.paddingBottom);
+  /** The size on the screen of the whole image, which is as wide as the viewport unless it would be too high. */
   const fitted = () => {
-    const width = Math.max(Math.floor(viewport.offsetWidth - padding()[0]), 1);
-    return [width, Math.max(Math.round((width * model.get("height")) / model.get("width")), 1)];
+    const [width, height] = [model.get("width"), model.get("height")];
+    const room = Math.max(Math.floor(viewport.offsetWidth - sides()), 1);
+    const scale = Math.min(room / width, (parseFloat(style.maxHeight) - ends()) / height);
+    return [width * scale, height * scale];
   };
   const layOut = () => {
     if (!viewport.offsetWidth) return; // on a hidden page
     const [width, height] = fitted();
-    image.style.width = `${Math.round(width * zoom)}px`;
-    image.style.height = `${Math.round(height * zoom)}px`;
+    // Whole pixels, in which the box widget counts.
+    image.style.width = `${Math.max(Math.round(width * zoom), 1)}px`;
+    image.style.height = `${Math.max(Math.round(height * zoom), 1)}px`;
     viewport.classList.toggle("gpt4roi-zoomed", zoom > 1);
-    viewport.style.height = zoom > 1 ? `${height + padding()[1]}px` : "";
+    // A flat strip leaves room to look at a part of it.
+    const room = Math.max(Math.round(height), LEAST_ROOM) + ends();
+    viewport.style.height = zoom > 1 || height < LEAST_ROOM ? `${room}px` : "";
   };
   const forget = () => {
     detail.hidden = true;

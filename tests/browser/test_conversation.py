@@ -14,6 +14,12 @@ SIZE = (336, 336)
 Open = Callable[..., Notebook]
 WINDOWS = ((1366, 768), (820, 1180), (700, 768), (390, 844))
 STATUS_BAR = 25  # pixels at the bottom of JupyterLab
+# Lab scrolls to the active cell some time after the window was resized.
+SCROLLED_TO = """async (chat) => {
+    chat.scrollIntoView({ block: "start" });
+    await new Promise((done) => setTimeout(done, 500));
+    return chat.getBoundingClientRect().top >= 0;
+}"""
 
 
 def enter(notebook: Notebook, text: str) -> None:
@@ -73,6 +79,36 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     notebook.page.screenshot(path=shots / "conversation_asks_first.png")
     notebook.line.press("Enter")
     expect(notebook.turn(4)).to_be_visible()
+    expect(status).to_have_text("Asked without region 2, which the question does not name.")
+
+    # A second view of the chat shares the line: a question that comes back is there once, in both.
+    notebook.run_cell("chat")
+    other = notebook.panel.locator(".gpt4roi-chat").nth(1)
+    notebook.draw((20, 200, 60, 300), SIZE, 3)
+    other.locator("textarea").fill("And this?")
+    other.locator("textarea").press("Enter")
+    expect(other.locator(".status")).to_contain_text("You drew regions 2 and 3")
+    for line in (notebook.line, other.locator("textarea")):
+        expect(line).to_have_value("And this?")
+    other.locator("textarea").press("Enter")
+    expect(notebook.turn(5).locator(".user .bubble")).to_have_text("And this?")
+    expect(notebook.line).to_have_value("")
+    notebook.run_cell("chat.canvas.set_boxes([(200, 60, 300, 160)])")
+    notebook.button("undo").click()
+    expect(notebook.turn(5)).not_to_be_attached()
+    notebook.line.fill("")
+
+    # Both regions in one phrase; a new conversation by mistake is taken back.
+    enter(notebook, "Are regions 1 and 2 alike?")
+    expect(notebook.turn(5).locator(".user .chip")).to_have_text(["region 1", "region 2"])
+    notebook.button("undo").click()
+    notebook.button("new").click()
+    expect(status).to_have_text("Undo brings the last conversation back.")
+    expect(notebook.turn(1)).not_to_be_attached()
+    notebook.button("undo").click()
+    expect(notebook.turn(4)).to_be_visible()
+    assert notebook.box(2) == pytest.approx([200, 60, 300, 160], abs=2)
+    notebook.line.fill("")
 
     notebook.button("undo").click()
     expect(notebook.line).to_have_value("What colour is <region1>?")
@@ -176,10 +212,16 @@ def test_image_and_question_line_fit_the_window(fake_chat: Open, shots: Path) ->
         notebook.choose_theme(theme)
         for width, height in WINDOWS:
             notebook.page.set_viewport_size({"width": width, "height": height})
-            notebook.chat.evaluate("chat => chat.scrollIntoView({block: 'start'})")
-            notebook.page.wait_for_timeout(500)
+            notebook.page.wait_for_function(SCROLLED_TO, arg=notebook.chat.element_handle())
             notebook.page.screenshot(path=shots / f"conversation_{theme[-5:].strip()}_{width}.png")
             line, image = notebook.line.bounding_box(), notebook.chat.locator(".image svg").bounding_box()
             assert line is not None and image is not None
             assert line["y"] + line["height"] <= height - STATUS_BAR, f"at {width} × {height}"
             assert image["y"] >= 0 and image["width"] >= 150
+    # A question that needs three lines on a narrow page needs one on a wide one.
+    notebook.line.fill("Is the large red cup to the left of the small green cylinder, or behind it?")
+    high = notebook.line.bounding_box()
+    notebook.page.set_viewport_size({"width": 1366, "height": 768})
+    one_line = "([line, high]) => line.offsetHeight < high / 2"
+    assert high is not None
+    notebook.page.wait_for_function(one_line, arg=[notebook.line.element_handle(), high["height"]])

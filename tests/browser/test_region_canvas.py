@@ -346,6 +346,68 @@ def test_large_and_unreadable_files(fake_chat: Open, tmp_path: Path, shots: Path
     expect(notebook.panel.locator(".jp-OutputArea-output pre").last).to_have_text("(4096, 819)\n")
     notebook.button("image").click()
     expect(words).to_have_text("")
+    notebook.button("image").click()
+
+    # Dropped on the picture, or pasted.
+    notes, small, tall = (tmp_path / name for name in ("notes.txt", "small.png", "tall.png"))
+    notes.write_text("not this one")
+    Image.new("RGB", (60, 40), "green").save(small)
+    Image.linear_gradient("L").resize((10, 3000)).save(tall)
+    page, svg = notebook.page, notebook.chat.locator(".image svg")
+    drop_files(page, frame_of(notebook.image), notes, small)
+    expect(notice(notebook)).to_have_text("Only small.png was opened: a chat shows one image.")
+    drop_files(page, frame_of(notebook.image), heic)
+    expect(words).to_contain_text("IMG_0001.heic is in Apple's HEIC format")
+    expect(words).to_be_in_viewport()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(COPY_AN_IMAGE)
+    for focused in (notebook.line, notebook.chat.locator(".wrapper")):
+        focused.click()
+        expect(notice(notebook)).not_to_have_text("Draw a box around what you want to ask about.")
+        page.keyboard.press("Control+v")
+        expect(notice(notebook)).to_have_text("Draw a box around what you want to ask about.")
+        expect(notebook.chat.locator("input[data-edge]")).to_have_count(0)
+        drop_files(page, frame_of(notebook.image), small, small)
+        expect(notice(notebook)).to_contain_text("Only small.png")
+
+    # A strip is not endlessly high, and can be drawn on where it is large enough.
+    drop_files(page, frame_of(notebook.image), tall)
+    expect(notice(notebook)).to_have_text("Draw a box around what you want to ask about.")
+    notebook.image.wait_for()
+    assert frame_of(svg)["height"] <= 560
+    viewport = frame_of(notebook.chat.locator(".wrapper"))
+    page.mouse.move(viewport["x"] + 5, viewport["y"] + 300)
+    page.keyboard.down("Control")
+    for _ in range(20):
+        page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    expect(notebook.chat.locator(".zoom .level")).to_have_text("× 86")
+    assert frame_of(notebook.chat.locator(".wrapper")) == pytest.approx(viewport, abs=1)
+    notebook.drag((viewport["x"] + 40, viewport["y"] + 60), (viewport["x"] + 110, viewport["y"] + 130))
+    expect(notebook.row(1)).to_be_attached()
+    box = notebook.box(1)
+    assert (box[2] - box[0], box[3] - box[1]) == pytest.approx((4.4, 4.4), abs=1)
+    # Less than a pixel of it is no region, and a message says so.
+    notebook.drag((viewport["x"] + 40, viewport["y"] + 300), (viewport["x"] + 45, viewport["y"] + 305))
+    expect(notice(notebook)).to_contain_text("smaller than one pixel")
+    expect(notebook.row(2)).not_to_be_attached()
+
+
+COPY_AN_IMAGE = """async () => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 50, height: 30 });
+    canvas.getContext("2d").fillRect(0, 0, 20, 20);
+    const image = await new Promise((done) => canvas.toBlob(done, "image/png"));
+    await navigator.clipboard.write([new ClipboardItem({ "image/png": image })]);
+}"""
+
+
+def drop_files(page: Page, frame: Frame, *files: Path) -> None:
+    """Drag files from the desktop onto the middle of a frame."""
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    place = {"x": frame["x"] + frame["width"] / 2, "y": frame["y"] + min(frame["height"] / 2, 100), "data": data}
+    browser = page.context.new_cdp_session(page)
+    for event in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": event, **place})
 
 
 def test_boxes_keep_their_place_when_the_theme_changes(fake_chat: Open) -> None:
@@ -368,9 +430,17 @@ def test_keys_on_the_image_move_no_box_and_save_the_notebook(fake_chat: Open) ->
     page.keyboard.type("what was drawn: cdqerf ")  # somebody who forgot to click on the line
     page.wait_for_timeout(500)
     assert notebook.box(1) == drawn
+    # A drag within a box moves it; with Shift, it draws another one.
+    page.keyboard.down("Shift")
+    notebook.draw((80, 80, 120, 130), SIZE, 2)
+    page.keyboard.up("Shift")
+    assert notebook.box(1) == drawn
+    notebook.drag(notebook.place(200, 200, SIZE), notebook.place(220, 230, SIZE))
+    expect(notice(notebook)).to_have_text("Region 1 was moved. To draw a new one within it, hold Shift.")
+    assert notebook.box(1) == pytest.approx([60, 70, 260, 270], abs=2)
     dirty = page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
     expect(dirty).to_have_count(1)
     page.keyboard.press("Control+s")
     expect(dirty).to_have_count(0)
     page.keyboard.press("Delete")
-    expect(notebook.row(1)).to_have_count(0)
+    expect(notebook.row(2)).to_have_count(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
@@ -75,6 +75,9 @@ class FakeSession:
         turn, self.history = self.history[-1], self.history[:-1]
         self.regions = tuple(region for region in self.regions if region.number not in turn.regions)
         return turn
+
+    def restore(self, regions: Sequence[Region], turns: Sequence[Turn]) -> None:
+        self.regions, self.history = tuple(regions), tuple(turns)
 
     def reset(self) -> None:
         self.regions, self.history = (), ()

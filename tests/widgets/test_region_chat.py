@@ -19,6 +19,7 @@ from tiny import tiny_gpt4roi, tiny_image
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.widgets import RegionChat
 from gpt4roi_nb.widgets.errors import OUT_OF_MEMORY
+from gpt4roi_nb.widgets.image_picker import gallery_scene
 
 A, B, C = (10.0, 10.0, 60.0, 60.0), (100.0, 20.0, 160.0, 80.0), (30.0, 100.0, 90.0, 160.0)
 PATIENCE = 20  # seconds
@@ -273,6 +274,36 @@ def test_undo_does_not_overwrite_what_is_being_typed(chat) -> None:
     chat.conversation.draft = "Half a thou"
     chat.undo()
     assert chat.conversation.draft == "Half a thou"
+
+
+def test_undo_brings_back_what_a_new_conversation_or_another_image_replaced(chat) -> None:
+    image = chat.session.image
+    chat.set_boxes([A, B], ["kettle", ""])
+    chat.ask("What is the kettle?")
+    for leave in (lambda: tell(chat, type="new"), lambda: chat.set_image(Image.new("RGB", (50, 40)))):
+        leave()
+        assert (chat.answers, chat.regions) == ([], ())
+        assert chat.conversation.earlier and "Undo brings" in chat.conversation.notice
+        chat.ask("And this?")
+        tell(chat, type="undo")
+        assert chat.answers == []
+        tell(chat, type="undo")
+        wait_for(lambda: not chat.conversation.busy)
+        assert chat.session.image == image and len(chat.answers) == 1
+        shown = [(region.box, region.asked, region.name) for region in chat.regions]
+        assert shown == [(A, True, "kettle"), (B, False, "")]
+        assert not chat.conversation.earlier and chat.conversation.notice == ""
+        assert chat.conversation.turns[0]["question"] == "What is <region1>?"
+
+
+def test_a_scene_that_is_clicked_while_an_answer_is_written_comes_next() -> None:
+    chat = make_chat(lambda text: "word " * 20, pause=0.05)
+    chat.ask("Tell me", wait=False)
+    for seed in (7_000_000, 7_000_001):  # only the last counts
+        chat.picker._handle_custom_msg({"type": "scene", "seed": seed}, [])
+    assert chat.conversation.notice == "Looking at the image comes next."
+    wait_for(lambda: not chat.conversation.busy)
+    assert chat.session.image.tobytes() == gallery_scene(7_000_001).tobytes() and chat._opened == 2
 
 
 def test_undo_with_nothing_to_undo_is_said_in_words(chat) -> None:
