@@ -203,18 +203,25 @@ function attend(canvas, model, zoom) {
   // The focused box widget swallows every key, and letters move its box: a question that is typed here, without a click
   // on the line, would change what was drawn. It gets only the keys for a selected box; the page keeps all others.
   on(canvas, "keydown", (event) => {
+    const command = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
+    if (command && event.key.toLowerCase() === "z" && event.target.localName !== "input") {
+      event.preventDefault();
+      event.stopImmediatePropagation(); // the notebook would undo a change of its cells
+      model.send({ type: "undo" });
+      return;
+    }
     if (!viewport.contains(event.target)) return;
     if (event.key === "Escape") cancel();
     if (BOX_KEYS.includes(event.key)) return;
     event.stopImmediatePropagation();
     passSave(canvas, event);
-    const command = event.ctrlKey || event.metaKey || event.altKey;
-    if (!command && zoom.press(event.key)) event.preventDefault();
+    const modified = event.ctrlKey || event.metaKey || event.altKey;
+    if (!modified && zoom.press(event.key)) event.preventDefault();
   });
   viewport.setAttribute("role", "application");
   viewport.ariaLabel =
     "The image. Draw a box with the mouse, within another one with Shift, or add a region by numbers below. " +
-    "Plus, minus and 0 zoom, arrow keys move.";
+    "Plus, minus and 0 zoom, arrow keys move, Control Z takes back a change.";
   model.send({ type: "released" }); // in case a page was closed while the mouse was down
 
   return () => {

@@ -81,7 +81,11 @@ function makeRows(model) {
 // ---------------------------------------------------------------------------------------------- the row of buttons
 
 function makeTools(model, zoomBar, say) {
-  const clear = button("clear", "Clear", "Remove the regions that were not asked about", () => model.send({ type: "clear" }));
+  const clear = button("clear", "Clear", "Remove the regions that were not asked about", () => {
+    // This button is disabled next, and would lose the focus to the notebook, with the key that takes it back.
+    clear.closest(".gpt4roi-canvas")?.querySelector(".wrapper")?.focus({ preventScroll: true });
+    model.send({ type: "clear" });
+  });
   clear.ariaLabel = "Clear the regions that were not asked about";
   const file = node("input", { type: "file", accept: ".csv,.tsv,.txt,.json", hidden: true });
   file.addEventListener("change", async () => {

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ ADDED_SHARE = 0.25
 _FIXED = (
     "Region {0} has been asked about and cannot change, so that “region {0}” keeps its meaning. Draw a new one instead."
 )
-_MOVED = "Region {0} was moved. To draw a new one within it, hold Shift."
+_MOVED = "Region {0} was moved; Ctrl+Z moves it back. To draw a new one within it, hold Shift."
+_CLEARED = "Ctrl+Z brings the regions back."
 _TOO_SMALL = "This box is smaller than one pixel of the image, and was not kept."
 
 
@@ -59,8 +61,8 @@ class RegionTable(anywidget.AnyWidget):
 
     Messages from the browser: {"type": "pressed"}, {"type": "released", "at", "drawn", "boxes"}, {"type": "add"},
     {"type": "box", "key", "box"}, {"type": "name", "key", "name"}, {"type": "remove", "key"}, {"type": "clear"},
-    {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect", "key"}, and
-    {"type": "view", "box"}: the visible part, answered with {"type": "detail", "box"} and an image file as a buffer.
+    {"type": "undo"}, {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect", "key"},
+    and {"type": "view", "box"}: the visible part, answered with {"type": "detail", "box"} and an image file as a buffer.
     drawn: whether the mouse moved.
     """
 
@@ -100,6 +102,7 @@ class RegionCanvas:
         self._pixels: Image.Image | None = None
         self._scale = 1  # pixels of the box widget per pixel of the original
         self._sent: dict[int, dict[str, Any]] = {}
+        self._past: list[tuple[DrawnRegion, ...]] = []  # the new regions before each change by hand
         self._dragging = False
         self._pushing = False
         # The user draws in the kernel's main thread while a worker may lock the regions of an answer.
@@ -116,6 +119,7 @@ class RegionCanvas:
         """Show another image (upright RGB), with regions that were on it before."""
         with self._lock:
             self.book.restore(regions)
+            self._past.clear()
             self._image = image.size
             self._pixels = image
             shown = display_image(image)
@@ -150,6 +154,8 @@ class RegionCanvas:
     def set_asked(self, boxes: Sequence[Box]) -> None:
         """Lock these regions, which are those of the conversation now."""
         with self._lock:
+            if list(boxes) != [region.box for region in self.book.asked]:
+                self._past.clear()  # what was new then is part of the conversation now, or the other way round
             self.book.set_asked(boxes)
             self._push()
             self._changed()
@@ -205,7 +211,24 @@ class RegionCanvas:
             if self._dragging and any(self._is_empty(entry) for entry in _entries(change["new"])):
                 return  # the 0×0 box with which every drag begins, or one that a click has just left: see "released"
             self._dragging = False
-            self._take(_entries(change["new"]))
+            with self._by_hand():
+                self._take(_entries(change["new"]))
+
+    @contextmanager
+    def _by_hand(self) -> Iterator[None]:
+        """Remember the new regions for `_undo` if the block changes them."""
+        before = self.book.new
+        yield
+        if self.book.new != before:
+            self._past.append(before)
+
+    def _undo(self) -> None:
+        """Take back the last change by hand."""
+        if self._past and not self._dragging:
+            self.book.restore([*self.book.asked, *self._past.pop()])
+            self.table.notice = ""
+            self._push()
+            self._changed()
 
     def _is_empty(self, entry: dict[str, Any]) -> bool:
         return entry.get("key") is None and self._read(entry) is None
@@ -261,7 +284,11 @@ class RegionCanvas:
             if number is not None and self._on_inspect is not None:
                 self._on_inspect(number)
             return
-        with self._lock:
+        if content.get("type") == "undo":
+            with self._lock:
+                self._undo()
+            return
+        with self._lock, self._by_hand():
             kind = content.get("type")
             if kind == "pressed":
                 self._dragging = True
@@ -287,7 +314,7 @@ class RegionCanvas:
             elif kind == "remove":
                 self._edit(content["key"], None)
             elif kind == "clear":
-                self.table.notice = ""
+                self.table.notice = _CLEARED
                 self.set_boxes([])
             elif kind == "boxes":
                 self._load(str(content["name"]), str(content["text"]))

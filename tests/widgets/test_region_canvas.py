@@ -224,6 +224,32 @@ def test_what_is_seen_comes_as_fine_as_the_original(canvas) -> None:
     assert canvas.table.fineness == pytest.approx(MAX_SIDE / 3000)
 
 
+def test_changes_by_hand_are_taken_back_until_a_question_uses_the_regions(canvas) -> None:
+    send(canvas, [raw(10, 20, 30, 40)])
+    (key,) = (region.key for region in canvas.regions)
+    tell(canvas, type="add")
+    tell(canvas, type="name", key=key, name="kettle")
+    tell(canvas, type="box", key=key, box=[0, 0, 9, 9])
+    tell(canvas, type="remove", key=key)
+    tell(canvas, type="clear")
+    assert "Ctrl+Z" in canvas.table.notice
+    seen = []
+    for _ in range(8):
+        tell(canvas, type="undo")
+        seen.append([(region.box[2], region.name) for region in canvas.regions])
+    added = (seen[0][0][0], "")
+    assert seen[:6] == [[added], [(9, "kettle"), added], [(40, "kettle"), added], [(40, ""), added], [(40, "")], []]
+    assert seen[6:] == [[], []] and canvas.bbox.bboxes == []
+
+    send(canvas, [raw(10, 20, 30, 40), raw(50, 20, 30, 40)])
+    canvas.set_asked([(10, 20, 40, 60)])
+    tell(canvas, type="undo")
+    assert [region.asked for region in canvas.regions] == [True, False]
+    tell(canvas, type="clear")
+    tell(canvas, type="undo")
+    assert [region.asked for region in canvas.regions] == [True, False]
+
+
 def test_clear_takes_what_was_drawn_and_leaves_what_was_asked_about(canvas) -> None:
     canvas.set_asked([(10.0, 20.0, 40.0, 60.0)])
     send(canvas, [*canvas.bbox.bboxes, raw(100, 100, 20, 20)])
@@ -231,7 +257,7 @@ def test_clear_takes_what_was_drawn_and_leaves_what_was_asked_about(canvas) -> N
     assert "Region 1 has been asked about" in canvas.table.notice
     tell(canvas, type="clear")
     assert boxes(canvas) == [(10, 20, 40, 60)]
-    assert canvas.table.notice == ""
+    assert canvas.table.notice == "Ctrl+Z brings the regions back."
 
 
 def test_a_name_reaches_the_table_and_a_bad_one_is_put_back(canvas) -> None:
