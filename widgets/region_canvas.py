@@ -61,9 +61,9 @@ class RegionTable(anywidget.AnyWidget):
 
     Messages from the browser: {"type": "pressed"}, {"type": "released", "at", "drawn", "boxes"}, {"type": "add"},
     {"type": "box", "key", "box"}, {"type": "name", "key", "name"}, {"type": "remove", "key"}, {"type": "clear"},
-    {"type": "undo"}, {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect", "key"},
-    and {"type": "view", "box"}: the visible part, answered with {"type": "detail", "box"} and an image file as a buffer.
-    drawn: whether the mouse moved.
+    {"type": "undo"}, {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect",
+    "key"}, and {"type": "view", "box"}: the visible part, answered with {"type": "detail", "box"} and an image file as
+    a buffer. drawn: whether the mouse moved.
     """
 
     _esm = module("zoom.js", "box_labels.js", "box_manners.js", "region_canvas.js")
