@@ -8,8 +8,7 @@ function render({ model, el }) {
   const hint = node("p", {
     className: "hint",
     textContent:
-      "FiftyOne may first show a notice about its paid version, which takes every click: press Dismiss there. On a "
-      + "narrow page some buttons, including the patches button, are behind the arrow at the end of its toolbar.",
+      "On a narrow page some buttons, including the patches button, are behind the arrow at the end of the App's toolbar.",
   });
   const root = node("div", { className: "gpt4roi-app" }, head, hint, frame);
 
@@ -20,8 +19,6 @@ function render({ model, el }) {
     if (!url) {
       frame.removeAttribute("src");
     } else if (frame.getAttribute("src") !== url) {
-      // Behind a hub the App has the notebook's own origin, so that its notice can be marked as seen.
-      if (new URL(url, location.href).origin === location.origin) localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
       frame.src = url;
       link.href = url;
     }

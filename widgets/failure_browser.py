@@ -236,7 +236,7 @@ class FailureBrowser:
         view = self._view(dataset)
         if self.app is None:
             self.app = App(dataset, view, port)
-            self.frame.url, self.panel.app_open = self.app.url, True
+            self.frame.url, self.panel.app_open = self.app.start_url, True
             self.panel.notice = self.app.note
         else:
             self.app.show(dataset, view)
@@ -265,9 +265,10 @@ class FailureBrowser:
 
     def close_app(self) -> None:
         """Stop the App's server; the dataset stays."""
+        self.frame.url = ""  # first, since the server takes seconds to end
         if self.app is not None:
             self.app.close()
-        self.app, self.frame.url, self.panel.app_open, self.panel.notice = None, "", False, ""
+        self.app, self.panel.app_open, self.panel.notice = None, False, ""
 
     # ------------------------------------------------------------------------------------ into the conversation
 

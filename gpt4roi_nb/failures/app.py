@@ -8,7 +8,9 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gpt4roi_nb.failures.database import connect
 from gpt4roi_nb.logs import quiet
@@ -18,6 +20,7 @@ ADDRESS = "127.0.0.1"
 START_SECONDS = 300
 CONNECT_SECONDS = 120
 HUB_PREFIX = "JUPYTERHUB_SERVICE_PREFIX"
+START_PAGE = Path(__file__).with_name("app_start.html")
 NO_LOGIN = (
     "The App has no login of its own. The hub lets only you in, but anyone who runs programs on the same host can "
     "reach its port {port}, and through it every file that you can read. If users share this host, close the App when "
@@ -36,6 +39,7 @@ class App:
     Attributes:
         session: FiftyOne's session.
         url: address for the user's browser; on a JupyterHub, a path below the hub.
+        start_url: the same, through a page that marks FiftyOne's notice about its paid version as seen.
         note: a warning for users of a shared host; "" elsewhere.
 
     Raises:
@@ -69,6 +73,8 @@ class App:
             self.close()
             raise
         self.url: str = self.session.url
+        address, mark, query = self.url.partition("?")
+        self.start_url = f"{address}media?filepath={quote(str(START_PAGE))}#{mark}{query}"
         self.note = NO_LOGIN.format(port=self.port) if prefix else ""
 
     @property

@@ -18,7 +18,7 @@ from predictions import make_images, make_predictions
 from gpt4roi_nb.evaluate import Result
 from gpt4roi_nb.failures import add_attention, add_features
 from gpt4roi_nb.failures import app as app_of_fiftyone
-from gpt4roi_nb.failures.app import HUB_PREFIX, NO_LOGIN, App
+from gpt4roi_nb.failures.app import HUB_PREFIX, NO_LOGIN, START_PAGE, App
 from gpt4roi_nb.failures.database import WAYS_OUT, NoDatabase
 from gpt4roi_nb.failures.rows import rows_of
 from gpt4roi_nb.widgets import FailureBrowser
@@ -317,7 +317,9 @@ def test_a_selection_in_the_app_is_loaded_asked_and_tagged(fiftyone, browser, mo
         assert browser.panel.problem == ""
         app = browser.app
         # As the hub's proxy passes it on, with a warning about who else can reach the port.
-        assert browser.frame.url.startswith(f"/user/ada/proxy/{app.port}/?proxy=/user/ada/proxy/{app.port}/")
+        below = f"/user/ada/proxy/{app.port}/"
+        assert app.url.startswith(f"{below}?proxy={below}")
+        assert browser.frame.url == f"{below}media?filepath={START_PAGE}#{app.url.removeprefix(below)}"
         assert browser.panel.notice == NO_LOGIN.format(port=app.port)
         dataset = fiftyone.load_dataset("toys")
         shown = app.session.view.values(f"{browser.field}.detections.size_bin", unwind=True)
