@@ -5,7 +5,14 @@ Importing this package is quick: the public names, listed in `__init__.pyi`, are
 
 from importlib import import_module as _import_module
 
-import lazy_loader as _lazy_loader
+try:
+    import lazy_loader as _lazy_loader
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "this Python lacks the packages that gpt4roi_nb needs. In a clone of the repository run `make setup` once, and "
+        "then .venv/bin/python in place of python; elsewhere install the package with pip",
+        name=error.name,
+    ) from None
 
 _resolve, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
 

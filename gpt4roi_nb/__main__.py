@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
 import runpy
 import sys
 import warnings
@@ -19,7 +18,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpt4roi_nb.commands import COMMANDS, INTERRUPTED, PROG, add_model, add_way, fail, parse, settings
+from gpt4roi_nb.commands import (
+    COMMANDS,
+    INTERRUPTED,
+    PROG,
+    add_boxes,
+    add_model,
+    add_way,
+    fail,
+    gathered,
+    parse,
+    settings,
+)
 
 BAD_INPUT, FAILED = 2, 1
 
@@ -42,24 +52,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `python -m gpt4roi_nb`; None takes those of `sys.argv`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in COMMANDS:
-        parse(words[0], words[1:])  # help and typing errors, before anything slow is imported
-        before, sys.argv = sys.argv, [f"{PROG} {words[0]}", *words[1:]]
-        try:
-            runpy.run_module(COMMANDS[words[0]][1], run_name="__main__", alter_sys=True)
-        finally:
-            sys.argv = before
-        return 0
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # catch_warnings puts it back
+        if words and words[0] in COMMANDS:
+            return _run(words[0], words[1:])
         try:
-            return _ask(_parser().parse_args(_gather(words)))
+            given, unknown = _parser().parse_known_args(gathered(words))
+            if unknown:  # else the help that the message names would be that of all commands
+                raise _BadInput(f"unrecognized arguments: {' '.join(unknown)} (see {PROG} {given.command} --help)")
+            return _ask(given)
         except _BadInput as error:
             return fail(error, BAD_INPUT)
         except (MemoryError, ImportError, OSError, FloatingPointError) as error:
             return fail(error, FAILED)
         except KeyboardInterrupt:
             return fail("interrupted", INTERRUPTED)
+
+
+def _run(command: str, words: Sequence[str]) -> int:
+    """Run the module of a command other than `ask`."""
+    parse(command, words)  # help and typing errors, before anything slow is imported
+    before, sys.argv = sys.argv, [f"{PROG} {command}", *words]
+    try:
+        runpy.run_module(COMMANDS[command][1], run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # also while the module is imported, which takes seconds
+        return fail("interrupted", INTERRUPTED, command)
+    finally:
+        sys.argv = before
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,13 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ask.add_argument("image", help="an image file")
     ask.add_argument("question", help='such as "What is <region1>?"; <region1> is the first box')
-    ask.add_argument(
-        "--box",
-        action="append",
-        default=[],
-        metavar="x1 y1 x2 y2",
-        help="a region in pixels of the upright image: left, top, right, bottom; repeat for <region2>",
-    )
+    add_boxes(ask)
     ask.add_argument("--json", action="store_true", help="print one JSON object instead of the answer")
     ask.add_argument("--save", type=Path, metavar="FILE", help="write the image with its numbered boxes to this file")
     ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer, in tokens (256)")
@@ -101,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ask(given: argparse.Namespace) -> int:
     # Check all that can be checked before loading the model, which may take minutes; importing torch takes seconds.
-    boxes = [_box(text) for text in given.box]
+    boxes = given.box
     if given.max_new_tokens < 1:
         raise _BadInput(f"--max-new-tokens must be at least 1, but is {given.max_new_tokens}")
     if given.save is not None:
@@ -212,35 +226,6 @@ def _check_device(name: str) -> None:
         raise ValueError(
             f'--device must be one that PyTorch can use, such as "cpu" or "cuda:1", but is {name!r} ({reason})'
         ) from None
-
-
-def _gather(argv: Sequence[str]) -> list[str]:
-    """Join the words after each --box, up to four numbers: argparse may take a negative number for an option."""
-    words, gathered = list(argv), []
-    while words:
-        word = words.pop(0)
-        if word == "--box":
-            box = ""
-            while words and len(_numbers(box)) < 4 and not words[0].startswith("--"):
-                box = f"{box} {words.pop(0)}"
-            word = f"--box={box}"
-        gathered.append(word)
-    return gathered
-
-
-def _numbers(box: str) -> list[str]:
-    """Split a box into its words, whatever separates them: `1 2 3 4`, `1,2,3,4`, `[1, 2, 3, 4]`."""
-    return [word for word in re.split(r"[\s,()\[\]]+", box) if word]
-
-
-def _box(text: str) -> list[float]:
-    try:
-        x1, y1, x2, y2 = map(float, _numbers(text))
-    except ValueError:
-        raise _BadInput(
-            f"--box takes four numbers, x1 y1 x2 y2 in pixels, but got {text.strip()!r}; repeat --box for each box"
-        ) from None
-    return [x1, y1, x2, y2]
 
 
 def _check_writable(path: Path, image: Path) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PROG = "python -m gpt4roi_nb"
 
@@ -36,6 +37,13 @@ DIFFERS, CANNOT_TELL = 3, 4  # exit codes of `verify`, besides 0 for a checkpoin
 INTERRUPTED = 130  # a shell's exit code for SIGINT
 
 
+class Parser(argparse.ArgumentParser):
+    """Reports an error in one line, without the usage, which --help prints and which would push the error off sight."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def parser_of(command: str, says: str, example: str = "") -> argparse.ArgumentParser:
     """Make a parser without arguments.
 
@@ -45,7 +53,7 @@ def parser_of(command: str, says: str, example: str = "") -> argparse.ArgumentPa
         example: calls of it, one per line.
     """
     lines = "\n  ".join(f"{PROG} {line}" for line in example.splitlines())
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"{PROG} {command}",
         description=says,
         epilog=f"for example:\n  {lines}" if lines else None,
@@ -98,10 +106,7 @@ def draw() -> argparse.ArgumentParser:
     )
     made.add_argument("image", help="an image file")
     made.add_argument("question", help='such as "What is <region1>?"; <region1> is the first box')
-    made.add_argument(
-        "--box", action="append", default=[], nargs=4, type=float, metavar=("X1", "Y1", "X2", "Y2"),
-        help="a region in pixels of the upright image; give it again for <region2>",
-    )  # fmt: skip
+    add_boxes(made)
     made.add_argument("--checkpoint", metavar="FOLDER_OR_HUB_ID", help="the model that would be asked")
     add_way(made)
     made.add_argument(
@@ -335,6 +340,47 @@ def _add_scenes_of(made: argparse.ArgumentParser, seed: int) -> None:
     made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
+def add_boxes(made: argparse.ArgumentParser) -> None:
+    """Add the option that gives boxes, for words that went through `gathered`."""
+    made.add_argument(
+        "--box",
+        action="append",
+        default=[],
+        type=_box,
+        metavar="x1 y1 x2 y2",
+        help="a region in pixels of the upright image: left, top, right, bottom; repeat for <region2>",
+    )
+
+
+def gathered(words: Sequence[str]) -> list[str]:
+    """Join the words after each --box, up to four numbers: argparse may take a negative number for an option."""
+    left, joined = list(words), []
+    while left:
+        word = left.pop(0)
+        if word == "--box":
+            box = ""
+            while left and len(_numbers(box)) < 4 and not left[0].startswith("--"):
+                box = f"{box} {left.pop(0)}"
+            word = f"--box={box}"
+        joined.append(word)
+    return joined
+
+
+def _numbers(box: str) -> list[str]:
+    """Split a box into its words, whatever separates them: `1 2 3 4`, `1,2,3,4`, `[1, 2, 3, 4]`."""
+    return [word for word in re.split(r"[\s,()\[\]]+", box) if word]
+
+
+def _box(text: str) -> list[float]:
+    try:
+        x1, y1, x2, y2 = map(float, _numbers(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"takes four numbers, x1 y1 x2 y2 in pixels, but got {text.strip()!r}; repeat --box for each box"
+        ) from None
+    return [x1, y1, x2, y2]
+
+
 def add_model(made: argparse.ArgumentParser) -> None:
     """Add the options that choose the model and how it is loaded."""
     made.add_argument("--checkpoint", metavar="FOLDER_OR_HUB_ID", help="the model; default: the embedded demo")
@@ -427,4 +473,4 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     within = {VERIFY: verify, EXPORT: export_questions, IMPORT: import_answers} if command == "evaluate" else {}
     if words and words[0] in within:
         return within[words[0]]().parse_args(words[1:])
-    return COMMANDS[command][2]().parse_args(words)
+    return COMMANDS[command][2]().parse_args(gathered(words))

@@ -195,9 +195,12 @@ def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
         the block raises.
 
     Raises:
+        FileNotFoundError: there is no folder for it.
         ValueError: if `file` is a folder, a device or a pipe, which must not be replaced.
     """
     target = Path(os.path.realpath(file))  # a link stays, and its target is replaced
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{str(file)!r} cannot be written: there is no folder {str(target.parent)!r}")
     if target.exists() and not target.is_file():
         kind = "a folder" if target.is_dir() else "a device or a pipe"
         raise ValueError(f"expected a file to write to, or a new name, but {str(file)!r} is {kind}")

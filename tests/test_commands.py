@@ -73,6 +73,36 @@ def test_a_command_is_run_with_the_parser_of_its_help(name, capsys) -> None:
     assert f"{commands.PROG} {name}: error:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["evaluate", "kokos"], ["scenes"], ["draw", "a.png", "What?", "--box", "1,2,3"]])
+def test_a_slip_is_told_in_one_line(words, capsys) -> None:
+    """The usage of `evaluate` alone has 14 lines, below which nobody finds the error."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert said.endswith(f" (see {commands.PROG} {words[0]} --help)\n")
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_an_interrupt_ends_a_command_in_one_line(command, helped, monkeypatch, capsys) -> None:
+    """Also while its module is imported, which takes seconds."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("runpy.run_module", interrupted)
+    line = next(line for line in helped[0][command].splitlines() if line.startswith("  python -m gpt4roi_nb "))
+    assert main(shlex.split(line)[3:]) == commands.INTERRUPTED
+    assert capsys.readouterr().err == f"{commands.PROG} {command}: interrupted\n"
+
+
+def test_a_python_without_the_packages_is_told_what_to_do(root: Path) -> None:
+    bare = [sys.executable, "-S", "-m", "gpt4roi_nb", "--help"]  # without site-packages
+    done = subprocess.run(bare, cwd=root, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "`make setup`" in last and ".venv/bin/python" in last
+
+
 def test_what_is_written_out_is_what_the_modules_say() -> None:
     assert set(commands.DTYPES) == set(DTYPES)
     assert commands.TOWER == DEFAULT_TOWER

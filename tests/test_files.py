@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from gpt4roi_nb.files import MAX_DEPTH, MAX_DIGITS, alone_in, check_regular_file, parse_json, read_json
+from gpt4roi_nb.files import MAX_DEPTH, MAX_DIGITS, alone_in, check_regular_file, parse_json, read_json, write_json
 
 
 def nested(depth: int) -> str:
@@ -117,3 +117,8 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path, monkeyp
     ):
         pass
     assert (tmp_path / "out").is_dir()
+
+
+def test_a_missing_folder_to_write_into_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'.*new\.json' cannot be written: there is no folder '.*absent'"):
+        write_json(tmp_path / "absent" / "new.json", {})

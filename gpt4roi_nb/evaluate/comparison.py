@@ -140,6 +140,7 @@ def compare(first: Result, second: Result) -> Comparison:
         Counts, p-value, and the items that changed.
 
     Raises:
+        TypeError: one is no `Result`.
         ValueError: the results are of different benchmarks, or have no question in common.
 
     >>> from gpt4roi_nb import GPT4RoI
@@ -151,6 +152,12 @@ def compare(first: Result, second: Result) -> Comparison:
     >>> same.common, len(same.changed), same.p_value
     (6, 0, 1.0)
     """
+    for given in (first, second):
+        if not isinstance(given, Result):
+            raise TypeError(
+                f"expected two results, as `evaluate` returns them, but got {type(given).__name__}; "
+                "for a folder of `evaluate --out`, take Result.load(folder)"
+            )
     if first.benchmark != second.benchmark:
         raise ValueError(f"results must be of one benchmark, but got {first.benchmark!r} and {second.benchmark!r}")
     one, two = first.predictions.set_index("id"), second.predictions.set_index("id")

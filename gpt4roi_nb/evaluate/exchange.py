@@ -144,7 +144,7 @@ def read_header(said: dict[str, Any], where: str, model: str | None) -> tuple[As
     for key in ("model", "revision", "regions", "decoding"):
         text = said.get(key, "" if key == "model" else NOT_STATED)
         usable = isinstance(text, str) and bool(text.strip()) and len(text) <= MAX_TEXT
-        more = " (add it to the header, or give model=)" if key == "model" else ""
+        more = " (add it to the header, or give it: model=, on the command line --model)" if key == "model" else ""
         check(key, f"a text of 1 to {MAX_TEXT} characters{more}", usable)
         texts[key] = whole_characters(" ".join(text.split()))
     return Asked(chosen.name, split, limit, seed, scorer, question, wording), digest, Answerer(**texts)

@@ -17,13 +17,13 @@ BAD_INPUT, FAILED = 2, 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code."""
-    given = commands.draw().parse_args(arguments)
+    given = commands.draw().parse_args(commands.gathered(sys.argv[1:] if arguments is None else arguments))
     try:
         return _draw(given)
-    except (ValueError, FileNotFoundError) as error:
-        return commands.fail(error, BAD_INPUT)
+    except (ValueError, FileNotFoundError, IsADirectoryError) as error:
+        return commands.fail(error, BAD_INPUT, "draw")
     except (ImportError, OSError) as error:
-        return commands.fail(error, FAILED)
+        return commands.fail(error, FAILED, "draw")
 
 
 def _draw(given: argparse.Namespace) -> int:

@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = parser.parse_args(arguments).config
     try:
         config = yaml.load(file.read_text(encoding="utf-8"), Loader)
-    except (OSError, yaml.YAMLError) as error:
-        parser.error(f"{file} cannot be read: {error}")
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        parser.error(f"{file} cannot be read as a YAML file: {error}")
     if not isinstance(config, dict) or not config.get("output_dir") or not config.get("data"):
         parser.error(f"{file} must give output_dir and data; docs/training.md shows a whole file")
     begun: list[object] = []
@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()  # after hours of training, the traceback may be the only evidence
             parser.exit(1, f"{parser.prog}: {error}\n")
         parser.error(str(error))
+    except KeyboardInterrupt:
+        more = "; the same call continues from the last checkpoint" if begun else ""
+        parser.exit(commands.INTERRUPTED, f"{parser.prog}: interrupted{more}\n")
 
 
 def mixed(entries: Sequence[Mapping[str, Any]], seed: int) -> Mixture:

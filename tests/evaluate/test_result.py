@@ -134,6 +134,8 @@ def test_comparing_tells_what_differs_in_the_protocol(result):
     assert compare(result, result).differences == {}
     with pytest.raises(ValueError, match="of one benchmark"):
         compare(result, replace(result, benchmark="coco"))
+    with pytest.raises(TypeError, match=r"expected two results, .* but got PosixPath; .*take Result\.load\(folder\)"):
+        compare(result, Path("evaluations/coco"))
     with pytest.raises(ValueError, match="no question in common"):
         compare(result, replace(result, predictions=result.predictions.assign(id="x" + result.predictions["id"])))
 

@@ -111,6 +111,22 @@ def test_draw_says_what_is_wrong_in_one_line(
     assert why in said and said.count("\n") == 1 and list(tmp_path.iterdir()) == []
 
 
+def test_draw_takes_boxes_as_ask_does_and_warns_in_one_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["draw", str(place / "photo.png"), "What is <region1>?"]
+    for box in (["-5", "8", "60", "40"], ["-5,8,60,40"], ["[-5, 8, 60, 40]"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--box", *box])
+        said = capsys.readouterr()
+        assert ended.value.code == 0 and said.out.startswith("image 1: told.png, ")
+        # The lines before are runpy's, of a module that this process has already imported.
+        assert said.err.splitlines()[-1].startswith(f"{commands.PROG}: boxes[0] = (-5, 8, 60, 40) reaches outside")
+    assert draw([str(tmp_path), "What is <region1>?", *BOX_WORDS]) == 2  # a folder
+    assert capsys.readouterr().err.startswith(f"{commands.PROG} draw: expected an image file, but ")
+
+
 def test_without_weights_the_same_is_told_as_with_them(place: Path, tmp_path: Path) -> None:
     question = ("What is <region1>?", [BOX])
     for name in ("vipllava", "qwen2_5_vl", "kosmos-2"):

@@ -66,6 +66,10 @@ def test_a_file_says_what_is_trained_on_what(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([str(file)])
         assert words in capsys.readouterr().err
+    file.write_bytes(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        main([str(file)])
+    assert "cannot be read as a YAML file" in capsys.readouterr().err
     for change, words in (
         ({"data": [{"format": "coco", "annotations": "absent.json"}]}, "absent.json"),
         ({"warmup": 20}, "give warmup_steps=20"),  # its former name

@@ -17,6 +17,8 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}")
         return 1
+    except KeyboardInterrupt:
+        return commands.fail("interrupted; the same call continues from there", commands.INTERRUPTED, "scenes")
     seconds = time.perf_counter() - started
     print(f"{given.images} images in {folder} after {seconds:.0f} s, {given.images / seconds:.0f} per second")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,8 +18,11 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
         RuntimeError: one of them ended before its work was done.
     """
     # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
+    context = multiprocessing.get_context("spawn")
+    # A terminal's Ctrl+C reaches all processes. The first ends the others, which would each print a traceback.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
     try:
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(count, context, initializer=signal.signal, initargs=ignore) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise RuntimeError(
