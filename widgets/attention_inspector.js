@@ -74,7 +74,7 @@ function makeSide(model, side, data, table, talk) {
     const map = [...found.values].map((value, cell) => (hidden.includes(cell) ? null : colorOf(table, step(value, 0, high))));
     const words = describe(data, wanted, found, hidden);
     const caption = [words.what, words.mass, `Colours: 0 to ${percent(high)} per cell (${model.get("scale")} scale)`];
-    talk.ablations(side).forEach(({ verdicts: all, how }) => all.length && caption.push(`${how}: ${all[wanted.token]}`));
+    talk.ablations(side).forEach(({ verdicts: all, how }) => all.length && caption.push(`${how.replace("_", " ")}: ${all[wanted.token]}`));
     const svg = stageSvg({
       url: dataUrl(data.image), size: data.size, map, columns: data.columns, frame: data.frame, opacity: talk.opacity(), regions: data.regions, caption,
     });

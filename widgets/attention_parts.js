@@ -100,12 +100,13 @@ function makeTokens(data, { hover, choose }) {
     element.addEventListener("mouseleave", () => hover(null));
     element.addEventListener("click", () => choose(token));
     element.addEventListener("keydown", (event) => {
-      const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      const next = move === undefined ? undefined : buttons[token + move];
-      if (!next) return;
-      event.preventDefault();
-      next.focus();
-      choose(token + move);
+      const last = buttons.length - 1;
+      const to = { ArrowRight: token + 1, ArrowDown: token + 1, ArrowLeft: token - 1, ArrowUp: token - 1, Home: 0, End: last }[event.key];
+      if (to === undefined) return;
+      event.preventDefault(); // the page would scroll
+      if (!buttons[to]) return;
+      buttons[to].focus();
+      choose(to);
     });
     return element;
   });

@@ -308,7 +308,12 @@ class FailureBrowser:
             wrong.sort(key=lambda row: -sum(one.fails(row["id"]) for one in self._compared))
             ids = [row["id"] for row in wrong]
         if not ids:
-            raise ValueError("no failure passes the filters, so there is nothing to load")
+            filtered = any(self._slices.filters.values())
+            raise ValueError(
+                "no failure passes the filters, so there is nothing to load; clear them, or choose other bars"
+                if filtered
+                else "no prediction is judged wrong, so there is no failure to load; load(ids) loads others"
+            )
         return ids
 
     def _may_be_failure(self, item: str) -> bool:
@@ -562,7 +567,9 @@ class FailureBrowser:
 
     def _tag_clicked(self, name: str, all_loaded: bool) -> None:
         ids = self._loaded if all_loaded else [item for item in (self.current,) if item]
-        self.panel.notice = f"{self.tag(name, ids)} predictions now have the tag {name.strip()!r}."
+        count = self.tag(name, ids)
+        have = "prediction now has" if count == 1 else "predictions now have"
+        self.panel.notice = f"{count} {have} the tag {name.strip()!r}. The App can take tags away."
 
 
 def _listed(given: Any, count: int) -> list[Any]:

@@ -54,7 +54,8 @@ function makeToolbar(model) {
   const load = button("load", "Load selection", "", send("load"));
   const clear = button("clear", "Clear filters", "Show all predictions again", send("clear"));
   const close = button("close", "Close the App", "Stop the App's server", send("close"));
-  const show = () => {
+  const toolbar = node("div", { className: "toolbar" }, open, load, clear, close);
+  const show = keepFocus(toolbar, () => {
     const busy = Boolean(model.get("busy"));
     const opened = model.get("app_open");
     const filtered = model.get("filtered");
@@ -66,10 +67,10 @@ function makeToolbar(model) {
     close.hidden = !opened;
     clear.disabled = busy || !filtered;
     for (const one of [open, load, close]) one.disabled = busy;
-  };
+  });
   show();
   const listeners = { "change:busy": show, "change:app_open": show, "change:filtered": show };
-  return [node("div", { className: "toolbar" }, open, load, clear, close), listeners];
+  return [toolbar, listeners];
 }
 
 function makeCard(model) {
@@ -93,7 +94,7 @@ function makeCard(model) {
     node("div", { className: "tagging" }, name, tagButton, every),
   );
   const step = (by) => model.send({ type: "show", index: model.get("current") + by });
-  const show = () => {
+  const show = keepFocus(card, () => {
     const loaded = model.get("loaded");
     const current = model.get("current");
     const busy = Boolean(model.get("busy"));
@@ -123,7 +124,7 @@ function makeCard(model) {
         return look;
       }),
     );
-  };
+  });
   show();
   return [
     card,

@@ -99,6 +99,24 @@ function tellLost(model, root, needing, then = () => "") {
   });
 }
 
+/**
+ * Wraps a function that draws part of a page anew, or disables it for a while: a button that had the focus gets it back.
+ *
+ * Otherwise whoever presses a key again speaks to the notebook. The button is known by its `data-` attributes.
+ */
+function keepFocus(root, draw) {
+  let held = "";
+  return () => {
+    const now = document.activeElement;
+    if (now !== document.body) {
+      const known = [...now.attributes].filter(({ name }) => name.startsWith("data-"));
+      held = root.contains(now) && known.map(({ name, value }) => `[${name}=${CSS.escape(value)}]`).join("");
+    }
+    draw();
+    if (held && document.activeElement === document.body) root.querySelector(`${held}:enabled`)?.focus({ preventScroll: true });
+  };
+}
+
 /** How a region is called on the image and in the conversation: its number, and the name that the user gave. */
 function regionLabel(number, name) {
   return name ? `region ${number} · ${name}` : `region ${number}`;

@@ -121,15 +121,20 @@ function render({ model, el }) {
   const summary = node("p", { className: "summary" });
   summary.setAttribute("aria-live", "polite");
   const head = (text) => node("h4", { textContent: text });
-  const root = node(
+  const inside = node(
     "div",
-    { className: "gpt4roi-attention gpt4roi-roi" },
-    node("div", { className: "controls" }, regions, coloring, status), problem, summary,
+    { className: "inside" },
     head("What the token is made of"), parts, head("Is it the position, or what is seen there?"), control,
     head("In the frame of the box"), inBox, head("In the frame of the image"), words, inImage,
     head("How similar the regions’ tokens are"), alike,
   );
-  const drawRegions = () => {
+  const root = node(
+    "div",
+    { className: "gpt4roi-attention gpt4roi-roi" },
+    node("div", { className: "controls" }, regions, coloring, status), problem, summary, inside,
+  );
+  const drawRegions = keepFocus(regions, () => {
+    inside.hidden = regions.hidden = coloring.hidden = !model.get("regions").length;
     regions.replaceChildren(
       ...model.get("regions").map(({ number, color }) => {
         const chip = button("region", `region ${number}`, `Look inside region ${number}`, () => model.send({ type: "region", number }));
@@ -140,7 +145,7 @@ function render({ model, el }) {
         return chip;
       }),
     );
-  };
+  });
   const drawImage = () => {
     talk.maps = [];
     showImage(model.get("rows"), false);
@@ -153,14 +158,13 @@ function render({ model, el }) {
     alike.replaceChildren(...model.get("similarity").map((value, i) => all[i] && barRow(`region ${all[i].number}`, value, all[i].color, `cosine ${value.toFixed(3)}`)));
     alike.previousElementSibling.hidden = alike.hidden = all.length < 2;
   };
-  const drawControl = () => {
+  const drawControl = keepFocus(control, () => {
     const said = model.get("controls").map(({ name, said: text }) => node("li", {}, node("b", { textContent: `${name}: ` }), text));
     const ask = button("control", "Ask", "Ask the model with the whole token, the position alone, and the features alone", () => model.send({ type: "control" }));
-    ask.disabled = !model.get("regions").length;
     // The model hears of this region alone, as <region1>; the reader knows it by its own number.
     const question = model.get("question").replaceAll("<region1>", `region ${model.get("region")}`);
     control.replaceChildren(node("span", { textContent: `“${question}” ` }), ask, node("ul", {}, ...said));
-  };
+  });
   const drawWords = () => {
     if (model.get("problem")) waiting = false; // perhaps for an answer that will not come
     summary.textContent = model.get("summary");

@@ -70,7 +70,7 @@ function chart(lines, sources, last, width) {
   return svg;
 }
 
-function legend(lines, sources) {
+function legend(lines, sources, state) {
   const swatch = (name, color, value, key) => {
     const mark = node("i", { className: "swatch" });
     if (color) mark.style.background = color;
@@ -79,7 +79,8 @@ function legend(lines, sources) {
     return entry;
   };
   const last = lines.at(-1);
-  if (!last) return [node("span", { className: "quiet", textContent: "Loss: waiting for the first figures…" })];
+  const none = state === "running" ? "waiting for the first figures…" : "it ended before the first figures";
+  if (!last) return [node("span", { className: "quiet", textContent: `Loss: ${none}` })];
   const latest = (name) => lines.findLast((line) => name in line.sources)?.sources[name];
   const each = sources.length > 1 ? sources : [];
   return [
@@ -158,7 +159,7 @@ function render({ model, el }) {
   };
   const showCurves = () => {
     const lines = model.get("lines"), sources = model.get("sources");
-    key.replaceChildren(...legend(lines, sources));
+    key.replaceChildren(...legend(lines, sources, model.get("state")));
     const last = Math.max(model.get("max_steps"), lines.at(-1)?.step ?? 1);
     curves.replaceChildren(chart(lines, sources, last, Math.max(curves.clientWidth, LEAST_WIDTH)));
   };
@@ -185,7 +186,7 @@ function render({ model, el }) {
   };
   const listeners = [
     ["change:state change:step change:max_steps change:stopping", showProgress],
-    ["change:lines change:sources change:max_steps", showCurves],
+    ["change:lines change:sources change:max_steps change:state", showCurves],
     ["change:facts", showFacts],
     ["change:probes change:probe_image change:question", showProbes],
     ["change:notice change:problem", showWords],

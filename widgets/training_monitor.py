@@ -103,11 +103,6 @@ class TrainingMonitor(anywidget.AnyWidget):
         self._copy.close()
         super().close()
 
-    def _stop(self) -> None:
-        """Stop the training after the current step, with a checkpoint."""
-        self.stopping = True
-        self.run.stop()
-
     def _refresh(self) -> None:
         """Show the run's current state; called automatically, at most twice per second."""
         run = self.run
@@ -125,7 +120,7 @@ class TrainingMonitor(anywidget.AnyWidget):
             if lines:
                 self.facts = _facts(lines[-1], run)
             self.probes = _probes(run)
-            self.state = run.state
+            self.state, self.stopping = run.state, run.stopping
             self.problem = "" if run.error is None else _problem(run.error)
             self.notice = self._words()
         self._copy.changed((self.state, len(run.answers), COPIES * self.step // max(self.max_steps, 1)))
@@ -156,15 +151,14 @@ class TrainingMonitor(anywidget.AnyWidget):
 
     def _follow(self, run: TrainingRun) -> None:
         now = time.monotonic()
-        if run.running and now - self._shown < 1 / UPDATES_PER_SECOND:
+        if run.running and run.stopping == self.stopping and now - self._shown < 1 / UPDATES_PER_SECOND:
             return
         self._shown = now
         self._refresh()
 
     def _on_message(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         if content.get("type") == "stop":
-            self._stop()
-            self._refresh()
+            self.run.stop()  # which shows it, in every monitor of the run
 
 
 def _drawn(probes: Probes) -> str:

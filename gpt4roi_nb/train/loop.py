@@ -325,8 +325,9 @@ def _alone() -> Iterator[None]:
     """Raise RuntimeError while another training runs in this process, of this model or another."""
     if not _TRAINING.acquire(blocking=False):
         raise RuntimeError(
-            "another training runs in this process, and a second one would break it; wait for it (TrainingRun.wait), "
-            "end it (TrainingRun.stop), or train in another process (python -m gpt4roi_nb.train)"
+            "another training runs in this process, and a second one would break it. Of the `run` that train returned "
+            "for it, run.wait() waits for its end, run.stop() ends it with a checkpoint, and TrainingMonitor(run) "
+            "shows it again. Or train in another process (python -m gpt4roi_nb.train)"
         )
     try:
         yield

@@ -94,8 +94,10 @@ class TrainingRun:
             self._work(work)
 
     def stop(self) -> None:
-        """End the training after the current step, with a checkpoint."""
-        self._stop.set()
+        """End the training after the current step, with a checkpoint. Calls the listeners."""
+        if not self.stopping:  # a listener may call this
+            self._stop.set()
+            self.changed()
 
     def wait(self, timeout: float | None = None) -> TrainingRun:
         """Wait for the end, for at most `timeout` seconds; if the training failed, raise its exception.
@@ -143,7 +145,7 @@ class TrainingRun:
         return "\n".join(said)
 
     def listen(self, listener: Listener) -> None:
-        """Call a function with the run, in the training's thread, after each step and at the end."""
+        """Call a function with the run, in the training's thread after each step and at the end, and by `stop`."""
         self._listeners.append(listener)
 
     def changed(self) -> None:

@@ -27,6 +27,14 @@ LOAD = (
 )
 
 
+# Collects the places of an element's upper edge, in pixels, as the page is drawn.
+WATCH_TOPS = """name => {
+    const element = document.querySelector(name), seen = new Set();
+    const look = () => { seen.add(element.offsetTop); window.tops = [...seen]; requestAnimationFrame(look); };
+    look();
+}"""
+
+
 def middle(notebook: Notebook, canvas: Locator, box: tuple[float, ...]) -> tuple[float, float]:
     """The position on the screen of the middle of a box of the scene."""
     svg = canvas.locator(".image svg")
@@ -62,6 +70,19 @@ def test_the_region_inspector_follows_the_hand_and_keeps_its_image_in_sight(open
     notebook.page.mouse.click(*middle(notebook, canvas, BOXES[0]))
     expect(pressed).to_have_text("region 1")
 
+    # Nothing jumps while the features are computed, and a key pressed again speaks to the same button.
+    notebook.page.evaluate(WATCH_TOPS, ".gpt4roi-roi .bars")
+    page.locator("button[data-action='control']").focus()
+    notebook.page.keyboard.press("Enter")
+    expect(page.locator(".control li")).to_have_count(3, timeout=KERNEL_MS)
+    expect(page.locator("button[data-action='control']")).to_be_focused()
+    page.locator(".chips button[data-region='2']").focus()
+    notebook.page.keyboard.press("Enter")
+    expect(pressed).to_have_text("region 2")
+    expect(pressed).to_be_focused()
+    expect(page.locator(".summary")).to_contain_text("Region 2 is")
+    assert len(notebook.page.evaluate("window.tops")) == 1
+
     page.locator(".multiples").last.scroll_into_view_if_needed()
     page.locator("figure").last.scroll_into_view_if_needed()
     notebook.page.wait_for_timeout(300)
@@ -69,6 +90,12 @@ def test_the_region_inspector_follows_the_hand_and_keeps_its_image_in_sight(open
     assert maps["y"] + maps["height"] <= LAPTOP["height"] + 1
     assert image["y"] >= 0 and image["y"] + image["height"] <= LAPTOP["height"]
     notebook.page.screenshot(path=shots / "roi_scrolled.png")
+
+    canvas.get_by_role("button", name="Clear").click()
+    expect(page.locator(".summary")).to_have_text("Draw a box to see what it is made of.")
+    expect(page.locator(".inside")).to_be_hidden()  # it was about "region 0"
+    notebook.drag(middle(notebook, canvas, BOXES[0]), middle(notebook, canvas, BOXES[1]))
+    expect(page.locator(".control span")).to_have_text("“What is region 1?” ")
 
 
 def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path) -> None:
@@ -91,6 +118,20 @@ def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path
 
     notebook.turn(1).locator("button[data-action='inspect']").click()
     assert_arrived(notebook, inside, attention, "Where the answer looked")
+    tokens = attention.locator(".tokens:visible button")
+    tokens.first.click()
+    outer = notebook.panel.locator(".jp-WindowedPanel-outer").first
+    scrolled = outer.evaluate("outer => outer.scrollTop")
+    for key, token in (
+        ("End", tokens.last),
+        ("ArrowDown", tokens.last),
+        ("Home", tokens.first),
+        ("ArrowDown", tokens.nth(1)),
+    ):
+        notebook.page.keyboard.press(key)
+        expect(token).to_be_focused()
+        expect(token).to_have_attribute("aria-checked", "true")
+    assert outer.evaluate("outer => outer.scrollTop") == scrolled  # the keys are not the page's
     notebook.page.screenshot(path=shots / "arrived.png")
     notebook.chat.locator(".gpt4roi-table summary").click()
     notebook.row(2).locator("button[data-action='inspect']").click()
@@ -101,6 +142,12 @@ def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path
         tracks = [track.bounding_box() for track in chart.locator(".track").all()]
         assert len({round(track["x"]) for track in tracks}) <= 1, "bars begin at several edges"
         assert len({round(track["width"]) for track in tracks}) <= 1
+    following = failures.locator("button[data-action='next']")
+    following.focus()
+    for place in (2, 3):
+        notebook.page.keyboard.press("Enter")
+        expect(failures.locator(".place")).to_have_text(f"{place} of 6", timeout=KERNEL_MS)
+        expect(following).to_be_focused()
     failures.locator("button[data-action='inspect-regions']").click()
     below = failures.locator(".gpt4roi-inspections")
     assert_arrived(notebook, below, below.locator(".gpt4roi-roi[data-ready]"), "What the region is made of")
@@ -120,6 +167,7 @@ boxes = [thing.box for thing in scene.objects]
 said = [(step, [f"a thing at {step}, number {number}" for number in range(len(boxes))]) for step in range(0, 60, 10)]
 history = [{"step": step, "loss": 2.0 / step, "learning_rate": 1e-4} for step in range(1, 60)]
 known = dict(history=history, step=59, max_steps=60, state="running", running=True, error=None, output_dir=Path("."))
+known["stopping"] = False
 known |= dict(problems=SimpleNamespace(counts=dict), listen=lambda follow: None)
 run = SimpleNamespace(probes=Probes(scene.image, boxes, [""] * len(boxes)), answers=said, **known)
 bare = SimpleNamespace(probes=None, answers=[], **known)

@@ -40,6 +40,7 @@ def test_it_follows_a_run_and_its_button_ends_one(open_notebook: Open, shots: Pa
         "short.wait()\n"
         "long = train(gpt4roi, records, folder / 'names', folder / 'long', max_steps=5000, block=False, **settings)\n"
         "TrainingMonitor(long)",
+        "TrainingMonitor(long)",
         height=1400,
     )
     done, running = (notebook.panel.locator(".gpt4roi-monitor").nth(index) for index in (0, 1))
@@ -54,6 +55,9 @@ def test_it_follows_a_run_and_its_button_ends_one(open_notebook: Open, shots: Pa
 
     expect(running.locator("[data-fact='loss']")).to_be_visible(timeout=TRAIN_MS)
     running.locator("button[data-action='stop']").click()
+    second = notebook.panel.locator(".gpt4roi-monitor").nth(2)  # of the same training
+    expect(second.locator("button[data-action='stop']")).not_to_have_text("Stop")
     expect(running).to_have_attribute("data-state", "stopped", timeout=TRAIN_MS)
+    expect(second).to_have_attribute("data-state", "stopped", timeout=TRAIN_MS)
     expect(running.locator(".notice")).to_contain_text("with a checkpoint in")
     notebook.page.screenshot(path=shots / "monitor.png")

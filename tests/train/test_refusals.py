@@ -87,9 +87,7 @@ def test_a_second_training_in_one_process_is_refused(tmp_path, same):
     gpt4roi = tiny_gpt4roi(seed=1)
     other = gpt4roi if same else tiny_gpt4roi(seed=2)
     with running(gpt4roi, tmp_path, tmp_path / "out") as first:
-        with pytest.raises(
-            RuntimeError, match=r"another training runs in this process.*wait for it \(TrainingRun\.wait"
-        ):
+        with pytest.raises(RuntimeError, match=r"another training runs in this process.*run\.stop\(\) ends it"):
             train(other, records(tmp_path), tmp_path, tmp_path / "other", **{**OPTIONS, "lora": {}})
         assert first.running and not (tmp_path / "other").exists()
         assert not any("lora" in name for name, _ in other.model.named_parameters())

@@ -139,8 +139,13 @@ def test_bad_ids_and_empty_selections_are_said_in_words(browser) -> None:
         browser.tag("odd")
     tell(browser, type="toggle", dimension="kind", value="no such kind")
     tell(browser, type="load")
-    assert browser.panel.problem == "No failure passes the filters, so there is nothing to load."
+    assert browser.panel.problem.startswith("No failure passes the filters, so there is nothing to load; clear them")
     assert browser.panel.busy == ""
+    right = browser.result.predictions.assign(correct=True)
+    without = FailureBrowser(replace(browser.result, predictions=right))
+    tell(without, type="load")  # without a filter
+    assert without.panel.problem.startswith("No prediction is judged wrong, so there is no failure to load")
+    without.close()
     with pytest.raises(TypeError, match="expected a Result first"):
         FailureBrowser(FakeGPT4RoI())
 
