@@ -19,10 +19,11 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """
     # spawn, since forking a process that runs threads (a notebook's, torch's) can lock up
     context = multiprocessing.get_context("spawn")
-    # A terminal's Ctrl+C reaches all processes. The first ends the others, which would each print a traceback.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
+    # A terminal's Ctrl+C reaches all processes: these end without a traceback each. They must not ignore it, since a
+    # second one that meets the first process while it waits for them would leave both waiting.
+    end_at_once = (signal.SIGINT, signal.SIG_DFL)
     try:
-        with ProcessPoolExecutor(count, context, initializer=signal.signal, initargs=ignore) as pool:
+        with ProcessPoolExecutor(count, context, initializer=signal.signal, initargs=end_at_once) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise RuntimeError(
