@@ -6,10 +6,12 @@ import contextlib
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbclient
 import nbformat
 import pytest
+import torch
 from lessons import NOTEBOOKS, NOTHING_TO_SHOW, ROOT, RUN_IN_LAB, RUN_THROUGH_A_HUB, SOLUTION, check, solved
 
 FIRST, *LESSONS = NOTEBOOKS.values()  # lessons have exercises and their solutions
@@ -45,6 +47,32 @@ def test_the_answers_in_checks_are_folded(path: Path) -> None:
     assert len(checks) >= 3
     assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in checks)
     assert all(cell.source.startswith("# The check of exercise ") for cell in checks)  # the line that Lab shows
+
+
+NUMBERS = torch.tensor([[0.1, 0.2], [0.4, 0.3]])
+LOOKED = SimpleNamespace(tokens=["a", "star"], layers=[0, 1], heads=[0, 1], matrix=lambda span, token: NUMBERS)
+FEATURES = SimpleNamespace(similarity_map=lambda region, level: NUMBERS)
+WITHOUT = SimpleNamespace(change=NUMBERS[0] - 1, verdict=lambda token: "it falls")
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "known", "words"),
+    [
+        ("02_the_data", 1, {"annotation": {"bbox": [1, 2, 3, 4]}, "my_box": 7}, "four numbers"),
+        ("04_what_is_in_a_region", 2, {"features": FEATURES, "my_place": (9, 9)}, "(0, 0) to (1, 1)"),
+        ("04_what_is_in_a_region", 2, {"features": FEATURES, "my_place": 3}, "(row, column)"),
+        ("05_where_does_it_look", 1, {"attention": LOOKED, "without_one": WITHOUT, "my_token": 99}, "0 to 1"),
+        ("05_where_does_it_look", 2, {"attention": LOOKED, "without_one": WITHOUT, "my_head": (9, 0)}, "(1, 1)"),
+        ("05_where_does_it_look", 2, {"attention": LOOKED, "without_one": WITHOUT, "my_head": 3}, "(layer, head)"),
+    ],
+)
+def test_a_check_says_what_form_an_answer_has(name, number, known, words, capsys):
+    """An answer out of range, or a number for a pair, gave a traceback of the folded cell."""
+    cells = nbformat.read(NOTEBOOKS[name], as_version=4).cells
+    (source,) = (cell.source for cell in cells if cell.source.startswith(f"# The check of exercise {number}."))
+    exec(source, dict(known))
+    said = capsys.readouterr().out
+    assert said.startswith(f"Exercise {number}: ") and words in said
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS.values(), ids=lambda path: path.stem)
