@@ -250,7 +250,8 @@ class AttentionInspector:
         """One ablation in numbers and words; None if it was made before."""
         if self._tests().get(key, {}).get("generated"):
             return None
-        _, how, region = key
+        side, how, region = key
+        source.check_weights(self.attentions[side])  # else the test would be of another model than the map
         ablation = source.ablate(region=region, how=cast(How, how), generate=generate)
         return _test(
             key,

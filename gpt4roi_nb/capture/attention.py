@@ -19,6 +19,7 @@ from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.capture.sinks import Sink, Sinks, find_sinks
 from gpt4roi_nb.capture.spans import ANSWER_SO_FAR, named_spans
 from gpt4roi_nb.capture.storage import read, small_image, write
+from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.memory import map_bytes
 from gpt4roi_nb.tokenizer import token_texts
 
@@ -83,6 +84,7 @@ class Attention:
     only: str = field(default="", repr=False)
     frame: Box | None = None
     places: Tensor | None = field(default=None, repr=False)
+    weights_version: int | None = field(default=None, repr=False)  # of the model then; None in a saved file
     _replay: Replay | None = field(default=None, repr=False)
     _found: dict[str, Any] = field(default_factory=dict, repr=False)  # what was computed once
 
@@ -175,6 +177,7 @@ class Attention:
             MemoryError: if the attention weights of all layers and their gradients do not fit; nothing is computed.
             RuntimeError: if the model gives no gradients, as some quantised ones, or for a token whose relevancy was
                 not saved.
+            WeightsChangedError: if the model has been trained since.
         """
         index = self.token(token)
         known: dict[int, Tensor] = self._found.setdefault("relevancy", {})
@@ -259,7 +262,16 @@ class Attention:
             raise RuntimeError(f"{self.only}; {what} cannot be computed")
         if self._replay is None:
             raise RuntimeError(f"{what} was not saved with this attention; ask the model again to compute it")
+        self.check_weights(self._replay.loaded, what)
         return self._replay
+
+    def check_weights(self, loaded: LoadedModel, what: str) -> None:
+        """Raise WeightsChangedError if the model has been trained since the attention was recorded."""
+        if self.weights_version not in (None, loaded.weights_version):
+            raise WeightsChangedError(
+                f"the model was trained after this attention was recorded, so {what} would mix old and new weights; "
+                "ask the question again, and look at the new answer"
+            )
 
     def _once(self, name: str, compute: Callable[[Replay], Any]) -> Any:
         if name not in self._found:
@@ -303,6 +315,7 @@ def attention_of(
         image_size=encoded.size,
         image=small_image(encoded.image),
         regions=dict(sorted(zip(prompt.regions, replay.boxes, strict=True))),
+        weights_version=encoded.loaded.weights_version,
         _replay=replay,
     )
 

@@ -102,6 +102,7 @@ class PromptedReplay:
             only=f"only the attention weights of a {model_type} are recorded",
             frame=placement.frame if placement else None,
             places=placement.places if placement else None,
+            weights_version=self.loaded.weights_version,
         )
 
     def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:

@@ -41,6 +41,11 @@ class Region:
 class OtherReplay(Removable, Protocol):
     """What runs an answer of a model that is not a GPT4RoI again; arguments as `Answer` has them."""
 
+    def check_weights(self, attention: Attention) -> None:
+        """Raise WeightsChangedError if the model has been trained since this attention of the answer was recorded."""
+        replay = self.other_replay or self.live("ablations")
+        attention.check_weights(replay.loaded, "a test of it")
+
     @property
     def ablations(self) -> tuple[How, ...]:
         """What `ablate` takes as `how`."""
@@ -191,6 +196,11 @@ class Answer:
         if self.other_replay is not None:
             return self.other_replay.size(layers, heads, dtype)
         return wanted_and_size(self.live("its attention"), layers, heads, dtype)[2]
+
+    def check_weights(self, attention: Attention) -> None:
+        """Raise WeightsChangedError if the model has been trained since this attention of the answer was recorded."""
+        replay = self.other_replay or self.live("ablations")
+        attention.check_weights(replay.loaded, "a test of it")
 
     @property
     def ablations(self) -> tuple[How, ...]:

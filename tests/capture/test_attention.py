@@ -9,6 +9,7 @@ from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import RegionSession
 from gpt4roi_nb.capture import Attention, RoIFeatures, eager_attention
+from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 FEW = {"max_new_tokens": 6}
@@ -241,3 +242,20 @@ def test_a_large_image_is_kept_small():
     attention = answer.attention()
     assert attention.image_size == (2000, 600) and attention.image.size == (1024, 307)
     assert attention.regions == {1: (500, 100, 900, 400)}
+
+
+def test_after_training_old_attention_is_not_tested_with_new_weights():
+    """The map would be of one model and its test of another."""
+    gpt4roi = tiny_gpt4roi(seed=2)
+    answer = gpt4roi.session(tiny_image()).ask("What is <region1>?", [BOX], **FEW)
+    attention = answer.attention()
+    known = attention.relevancy(0)
+    answer.check_weights(attention)
+    with gpt4roi.training_step(), torch.no_grad():
+        gpt4roi.model.multi_modal_projector.bias += 1
+    assert attention.relevancy(0) is known  # was computed before
+    with pytest.raises(WeightsChangedError, match="trained after this attention was recorded"):
+        attention.relevancy(1)
+    with pytest.raises(WeightsChangedError, match="ask the question again"):
+        answer.check_weights(attention)
+    answer.check_weights(answer.attention())

@@ -86,6 +86,9 @@ class FakeAnswer(Answer):
     def attention(self, **options: Any) -> FakeAttention:
         return FakeAttention(self.seed, self.regions)
 
+    def check_weights(self, attention: Attention) -> None:
+        """There are no weights."""
+
     def ablate(self, region: int, how: str, *, generate: bool = True) -> Any:
         self.ablated.append((region, how, generate))
         if how == "swap":

@@ -12,6 +12,7 @@ import torch
 from fake_inside import GRID, HEADS, LAYERS, REGION, SINKS, TOKENS, FakeAnswer, FakeAttention, fake_answer
 from matplotlib import colormaps
 from PIL import Image
+from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb.draw import region_color
 from gpt4roi_nb.widgets import AttentionInspector, attention_data
@@ -199,6 +200,20 @@ def test_a_test_that_failed_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(type(answer), "ablate", real)
     tell(inspector, type="ablate", side=0, how="blur")
     assert len(view.ablations) == 2 and view.ablations[1]["said"] == "a blue star" and not view.ablations[1]["problem"]
+
+
+def test_after_training_a_test_says_that_it_would_be_of_another_model() -> None:
+    gpt4roi = tiny_gpt4roi(seed=1)
+    answer = gpt4roi.session(tiny_image()).ask("What is <region1>?", [(4, 4, 40, 40)], max_new_tokens=3)
+    inspector = AttentionInspector(answer)
+    inspector._worker.wait()
+    assert [entry["problem"] for entry in inspector.view.ablations] == [""]
+    with gpt4roi.training_step(), torch.no_grad():
+        gpt4roi.model.multi_modal_projector.bias += 1
+    inspector.view._handle_custom_msg({"type": "ablate", "side": 0, "how": "blur"}, [])
+    inspector._worker.wait()
+    assert "the model was trained after" in inspector.view.ablations[-1]["problem"].lower()
+    inspector.close()
 
 
 def test_an_attention_by_itself_is_shown_without_a_test() -> None:
