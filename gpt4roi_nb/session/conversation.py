@@ -17,6 +17,7 @@ from gpt4roi_nb.capture.recording import LIMIT
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.encoded_image import EncodedImage
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import Prompt
 
 
@@ -41,10 +42,9 @@ class Region:
 class OtherReplay(Removable, Protocol):
     """What runs an answer of a model that is not a GPT4RoI again; arguments as `Answer` has them."""
 
-    def check_weights(self, attention: Attention) -> None:
-        """Raise WeightsChangedError if the model has been trained since this attention of the answer was recorded."""
-        replay = self.other_replay or self.live("ablations")
-        attention.check_weights(replay.loaded, "a test of it")
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model that wrote the answer."""
 
     @property
     def ablations(self) -> tuple[How, ...]:
