@@ -1,7 +1,7 @@
 // A running training: curves, figures, and the answers to the probes. What models write enters the page as text.
 
 const SVG = "http://www.w3.org/2000/svg";
-const LEAST_WIDTH = 240, LEFT = 44, RIGHT = 12, TOP = 10; // pixels of the page: letters keep their size
+const LEAST_WIDTH = 240, LEFT = 50, RIGHT = 12, TOP = 10; // pixels of the page: letters keep their size
 const LOSS_HEIGHT = 210, RATE_TOP = 250, RATE_HEIGHT = 44, HEIGHT = 324;
 const SHOWN_ANSWERS = 4; // older ones are only counted
 
@@ -30,7 +30,7 @@ function stepTicks(last) {
   return ticks;
 }
 
-const short = (value) => (value >= 0.001 && value < 10000 ? String(+value.toPrecision(3)) : value.toExponential(0));
+const short = (value) => (value >= 0.001 && value < 10000 ? String(+value.toPrecision(2)) : value.toExponential(0));
 
 function chart(lines, sources, last, width) {
   const svg = shape("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, role: "img", class: "curves" });

@@ -165,7 +165,7 @@ from gpt4roi_nb.train import Probes
 from gpt4roi_nb.widgets import TrainingMonitor
 boxes = [thing.box for thing in scene.objects]
 said = [(step, [f"a thing at {step}, number {number}" for number in range(len(boxes))]) for step in range(0, 60, 10)]
-history = [{"step": step, "loss": 2.0 / step, "learning_rate": 1e-4} for step in range(1, 60)]
+history = [{"step": step, "loss": 2.0 / step, "learning_rate": 1.478e-3} for step in range(1, 60)]
 known = dict(history=history, step=59, max_steps=60, state="running", running=True, error=None, output_dir=Path("."))
 known["stopping"] = False
 known |= dict(problems=SimpleNamespace(counts=dict), listen=lambda follow: None)
@@ -255,6 +255,8 @@ def test_the_monitor_fills_its_place_at_every_width(open_notebook: Open, shots: 
             curves = monitor.locator("svg.curves")
             assert curves.bounding_box()["height"] == 324  # letters are as large as elsewhere
             assert float(curves.get_attribute("viewBox").split()[2]) == round(curves.bounding_box()["width"])
+            edges = [tick.bounding_box()["x"] for tick in monitor.locator("svg .tick").all()]
+            assert min(edges) >= curves.bounding_box()["x"]  # no number is cut off
             parts = [part.bounding_box() for part in monitor.locator(".sides > :visible").all()]
             covered = sum(part["width"] * part["height"] for part in parts)
             assert covered > 0.75 * inner["width"] * inner["height"], (width, parts, inner)
