@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -182,7 +183,8 @@ class Attention:
         index = self.token(token)
         known: dict[int, Tensor] = self._found.setdefault("relevancy", {})
         if index not in known:
-            known.update(relevancies(self._live("the relevancy of this token"), [index]))
+            with self._live("the relevancy of this token") as replay:
+                known.update(relevancies(replay, [index]))
         return known[index]
 
     def token(self, token: int) -> int:
@@ -213,7 +215,8 @@ class Attention:
             self.sinks()
             if relevancy:
                 known = self._found.setdefault("relevancy", {})
-                known.update(relevancies(self._replay, [t for t in range(len(self.tokens)) if t not in known]))
+                with self._live("the relevancy of its tokens") as replay:
+                    known.update(relevancies(replay, [t for t in range(len(self.tokens)) if t not in known]))
         tensors = {name: getattr(self, name) for name in _TENSORS}
         if self.places is not None:
             tensors["places"] = self.places
@@ -257,13 +260,16 @@ class Attention:
         """Take one layer or their mean, and one head or their mean: (L, H, …) → (…)."""
         return _one_or_mean(_one_or_mean(values, layer, self.layers, "layer"), head, self.heads, "head")
 
-    def _live(self, what: str) -> Replay:
+    @contextmanager
+    def _live(self, what: str) -> Iterator[Replay]:
+        """Give what runs the answer again, with the weights of then, which stay until the block ends."""
         if self.only:
             raise RuntimeError(f"{self.only}; {what} cannot be computed")
         if self._replay is None:
             raise RuntimeError(f"{what} was not saved with this attention; ask the model again to compute it")
-        self.check_weights(self._replay.loaded, what)
-        return self._replay
+        with self._replay.loaded.hold_weights():
+            self.check_weights(self._replay.loaded, what)
+            yield self._replay
 
     def check_weights(self, loaded: LoadedModel, what: str) -> None:
         """Raise WeightsChangedError if the model has been trained since the attention was recorded."""
@@ -275,7 +281,8 @@ class Attention:
 
     def _once(self, name: str, compute: Callable[[Replay], Any]) -> Any:
         if name not in self._found:
-            self._found[name] = compute(self._live(name))
+            with self._live(name) as replay:
+                self._found[name] = compute(replay)
         return self._found[name]
 
 

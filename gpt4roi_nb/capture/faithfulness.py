@@ -207,13 +207,14 @@ def faithfulness(
         asked = list(range(len(answer.tokens)) if tokens is None else tokens(answer))
         if not asked:
             raise ValueError(f"answer {number} ({answer.text!r}) has no tokens in question; leave it out")
-        units = torch.tensor(replay.removable(over))
-        ranked = {name: [_order(scored(answer, asked), units, replay, name)] for name, scored in named.items()}
-        generator = torch.Generator().manual_seed(seed + number)
-        shuffles = (torch.randperm(len(units), generator=generator) for _ in range(random_maps))
-        ranked[RANDOM] = [units[order] for order in shuffles]
-        orders = [order for several in ranked.values() for order in several]
-        drawn = iter(_curves(replay, orders, asked, fractions, batch))
+        with found.loaded.hold_weights():
+            units = torch.tensor(replay.removable(over))
+            ranked = {name: [_order(scored(answer, asked), units, replay, name)] for name, scored in named.items()}
+            generator = torch.Generator().manual_seed(seed + number)
+            shuffles = (torch.randperm(len(units), generator=generator) for _ in range(random_maps))
+            ranked[RANDOM] = [units[order] for order in shuffles]
+            orders = [order for several in ranked.values() for order in several]
+            drawn = iter(_curves(replay, orders, asked, fractions, batch))
         for name, several in ranked.items():
             curves[name].append(torch.stack([next(drawn) for _ in several]).mean(dim=0))
     stacked = {name: torch.stack(each) for name, each in curves.items()}  # (answers, 2, S)

@@ -81,10 +81,13 @@ def add_attention(
         if item not in rows:
             raise ValueError(f"the result has no prediction {item!r}; see the column `id` of its table")
         row = rows[item]
-        answer = model.session(row["image"]).ask(row["question"], row["boxes"])
-        if not answer.tokens:
-            continue
-        recorded, number = answer.attention(), int(row["region"] or 0)
+        number = int(row["region"] or 0)
+        with model.hold_weights():
+            answer = model.session(row["image"]).ask(row["question"], row["boxes"])
+            if not answer.tokens:
+                continue
+            recorded = answer.attention()
+            fall = _fall(answer, number) if f"region{number}" in recorded.spans else None
         mean = recorded.weights.mean(dim=(0, 1, 2))
         flat = mean[recorded.spans["image"]]
         regions = [positions for span, positions in recorded.spans.items() if span.startswith("region")]
@@ -95,7 +98,7 @@ def add_attention(
             item=item,
             answer=answer.text,
             region=number or None,
-            fell_without_region=_fall(answer, number) if f"region{number}" in recorded.spans else None,
+            fell_without_region=fall,
             mass_image=float(flat.sum()),
             mass_regions=float(sum(mean[positions].sum() for positions in regions)),
         )

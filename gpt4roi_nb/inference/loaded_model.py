@@ -42,6 +42,7 @@ class ForwardLock:
         self._holding: Counter[int] = Counter()  # by thread: blocks that need the weights unchanged
         self._training: int | None = None  # the thread that changes them
         self._reserved: dict[object, float] = {}  # by answer: deadline of its next step, by the monotonic clock
+        self.training_steps = 0  # that were taken
         self.hashes: dict[int, str] = {}  # of the weights by their version, kept while these are held
 
     @contextmanager
@@ -82,6 +83,7 @@ class ForwardLock:
         finally:
             with self._changed:
                 self._training = before
+                self.training_steps += 1
                 self._changed.notify_all()
 
     def _seconds_to_wait(self, me: int) -> float:
@@ -122,7 +124,6 @@ class LoadedModel:
         processor: its `GPT4RoIProcessor`.
         source: where it was loaded from.
         forward_lock: the lock of the model. No pass begins in one attention mode and ends in another.
-        training_steps: how often the weights were changed within `training_step()`.
         check_free_memory: whether work larger than a session compares needed with free memory before it begins.
         compiled: the compiled steps of answers written alone; None if nothing is compiled.
         way: how a region is told to the model.
@@ -138,7 +139,6 @@ class LoadedModel:
         self.source = source
         self.forward_lock = ForwardLock()
         self._depth = 0  # of `inference()` blocks in the thread that holds the lock
-        self.training_steps = 0
         self.check_free_memory = True
         self.compiled: CompiledSteps | None = None
         self._holders: weakref.WeakSet[Releasable] = weakref.WeakSet()
@@ -216,10 +216,12 @@ class LoadedModel:
         when they are used.
         """
         with self.forward_lock.training_step():
-            try:
-                yield
-            finally:
-                self.training_steps += 1
+            yield
+
+    @property
+    def training_steps(self) -> int:
+        """How often the weights were changed within `training_step()`, by any of the models that share them."""
+        return self.forward_lock.training_steps
 
     @property
     def weights_version(self) -> int:

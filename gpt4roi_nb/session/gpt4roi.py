@@ -240,15 +240,16 @@ class GPT4RoI(LoadedModel):
         prompts = [self.processor.prompt([("user", text), ("assistant", option)]) for option in options]
         for prompt in prompts:
             self.processor.order_boxes(prompt, boxes, whole)
-        encoded = EncodedImage(self, whole)
         found = []
-        for prompt in prompts:
-            embeddings = encoded.embed(prompt, [tuple(given[number - 1]) for number in prompt.regions])
-            with self.inference() as model:
-                logits = model.language_model(inputs_embeds=embeddings).logits[0, :-1]
-            answer = torch.tensor(prompt.labels[1:], device=logits.device)
-            likely = log_probabilities(logits, self.model).gather(-1, answer.clamp(min=0)[:, None])[:, 0]
-            found.append(float(likely[answer != IGNORE].double().sum()))
+        with self.hold_weights():
+            encoded = EncodedImage(self, whole)
+            for prompt in prompts:
+                embeddings = encoded.embed(prompt, [tuple(given[number - 1]) for number in prompt.regions])
+                with self.inference() as model:
+                    logits = model.language_model(inputs_embeds=embeddings).logits[0, :-1]
+                answer = torch.tensor(prompt.labels[1:], device=logits.device)
+                likely = log_probabilities(logits, self.model).gather(-1, answer.clamp(min=0)[:, None])[:, 0]
+                found.append(float(likely[answer != IGNORE].double().sum()))
         return found
 
     def session(self, image: ImageLike) -> RegionSession:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from tiny import tiny_config, tiny_gpt4roi, tiny_image, tiny_model, tiny_processor
 
 from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.capture import attention as attention_module
+from gpt4roi_nb.capture import faithfulness
+from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import ForwardLock, LoadedModel, WeightsChangedError
+from gpt4roi_nb.session import Answer
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
 QUESTION = "What is <region1>?"
@@ -29,6 +36,10 @@ def changed(gpt4roi: GPT4RoI, scale: float = 1.5) -> None:
     with gpt4roi.training_step(), torch.no_grad():
         for weight in gpt4roi.model.parameters():
             weight.mul_(scale)
+
+
+def asked(gpt4roi: GPT4RoI) -> Answer:
+    return gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], **FEW)
 
 
 def started(work) -> threading.Thread:
@@ -210,6 +221,40 @@ def test_an_answer_is_of_one_state_of_the_weights_while_a_thread_trains(gpt4roi:
     finally:
         ended.set()
         training.join(SOON)
+
+
+@pytest.mark.parametrize(
+    ("owner", "between", "use"),
+    [
+        (EncodedImage, "embed", lambda model: model.likelihoods(tiny_image(), QUESTION, [BOX], ["red", "blue"])),
+        (attention_module, "find_sinks", lambda model: asked(model).attention().sinks()),
+        (attention_module, "rollout", lambda model: asked(model).attention().rollout()),
+        (attention_module, "relevancies", lambda model: asked(model).attention().relevancy(0)),
+        (
+            sys.modules[faithfulness.__module__],
+            "_curves",
+            lambda model: faithfulness(["rollout"], [asked(model)], steps=1),
+        ),
+    ],
+    ids=["likelihoods", "sinks", "rollout", "relevancy", "faithfulness"],
+)
+def test_what_takes_several_passes_is_of_one_state_of_the_weights(
+    gpt4roi: GPT4RoI, monkeypatch: pytest.MonkeyPatch, owner: Any, between: str, use: Callable[[GPT4RoI], Any]
+) -> None:
+    trainings, function = [], getattr(owner, between)
+
+    def tried(*args: Any, **kwargs: Any) -> Any:
+        trainings.append(started(lambda: changed(gpt4roi)))
+        trainings[-1].join(A_WHILE)
+        assert trainings[-1].is_alive()
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, between, tried)
+    use(gpt4roi)
+    for training in trainings:
+        training.join(SOON)
+        assert not training.is_alive()
+    assert gpt4roi.training_steps == len(trainings) > 0
 
 
 def test_a_reader_that_takes_the_next_piece_at_once_keeps_training_waiting(gpt4roi: GPT4RoI) -> None:

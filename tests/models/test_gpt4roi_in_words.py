@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import tiny_config, tiny_gpt4roi, tiny_model, tiny_processor
 from tiny_parts import REGION, save_language_model, save_siglip
 
 from gpt4roi_nb import GPT4RoI, load_model
+from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 from gpt4roi_nb.models import PromptedModel, render_without_weights
 from gpt4roi_nb.models.families import GPT4ROI
 from gpt4roi_nb.session import Question
@@ -43,6 +45,18 @@ def test_it_says_what_the_model_says_of_the_image_and_the_words_that_it_is_shown
         assert one.token_ids == other.token_ids and one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
     described = model.session(IMAGE).describe([BOX, OTHER], max_new_tokens=6, progress=False)
     assert [one.text for one in described] == [one.text for one in alone[:2]]
+
+
+def test_its_stream_ends_with_words_if_the_model_is_trained_meanwhile() -> None:
+    gpt4roi = tiny_gpt4roi()
+    for model in (PromptedModel.of(gpt4roi, "crop"), PromptedModel.of(gpt4roi, "draw").with_regions("crop")):
+        pieces = model.session(IMAGE).stream(ASKED, [BOX], max_new_tokens=20)
+        next(pieces)
+        with gpt4roi.training_step(), torch.no_grad():
+            for weight in gpt4roi.model.parameters():
+                weight.mul_(1.01)
+        with pytest.raises(WeightsChangedError, match="was trained while this answer was being written"):
+            list(pieces)
 
 
 def of_parts(folder: Path) -> GPT4RoI:

@@ -22,19 +22,20 @@ def model_answerer(loaded: LoadedModel) -> Answerer:
     For the same scenes, it reads images, the common beginning of their prompts, and repeated prompts only once.
     """
     latest: list[
-        tuple[dict[int, int], list[Scene], SharedOpening]
-    ] = []  # empty, or one entry: the scenes asked about last
+        tuple[int, dict[int, int], list[Scene], SharedOpening]
+    ] = []  # empty, or one entry: the weights' version and the scenes asked about last
 
     def opening_of(scenes: Sequence[Scene]) -> tuple[dict[int, int], SharedOpening]:
         """The row of each scene by its id in Python, and the opening of all scenes."""
-        if not latest or not all(id(scene) in latest[0][0] for scene in scenes):
+        version = loaded.weights_version
+        if not latest or latest[0][0] != version or not all(id(scene) in latest[0][1] for scene in scenes):
             shown = list({id(scene): scene for scene in scenes}.values())
             pixel_values = [loaded.processor.image_processor(scene.image)["pixel_values"] for scene in shown]
             rows = {id(scene): row for row, scene in enumerate(shown)}
             latest[:] = [
-                (rows, shown, SharedOpening(loaded, torch.cat(pixel_values)))
+                (version, rows, shown, SharedOpening(loaded, torch.cat(pixel_values)))
             ]  # `shown` keeps the scenes alive, so that no id is reused
-        rows, _, opening = latest[0]
+        _, rows, _, opening = latest[0]
         return rows, opening
 
     def answer(asked: Sequence[Asked]) -> list[str]:
