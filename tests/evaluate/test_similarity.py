@@ -150,3 +150,9 @@ def test_every_genuine_lvis_name_has_forms_and_is_said_by_itself(samples: Path) 
         assert "(" not in "".join(forms[1:])
         assert word_iou(clean_name(entry["name"]), clean_name(entry["name"])) == 1
     assert bracketed > 20
+
+
+def test_an_items_random_numbers_are_its_own_also_for_negative_ids() -> None:
+    drawn = [draw(seed, item).random() for seed, item in ((0, 1), (0, -1), (-1, 1), (1, 0), (0, 2**63 - 1))]
+    assert len(set(drawn)) == len(drawn)
+    assert draw(0, -1).random() == drawn[1]

@@ -204,5 +204,5 @@ def distinct(name: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def draw(seed: int, item: int) -> np.random.Generator:
-    """Return the random numbers of an item, independent of the order and number of items."""
-    return np.random.default_rng((seed, item))
+    """Return the random numbers of an item, independent of the order and number of items. Both may be negative."""
+    return np.random.default_rng([number % 2**64 for number in (seed, item)])
