@@ -98,13 +98,13 @@ function attend(canvas, model, zoom) {
     relay("mousemove", press.svg, event);
   };
   const finish = (event) => {
-    const { begun, moved, svg } = press ?? {};
+    const { begun, moved, svg, target } = press ?? {};
     if (begun) {
       if (moved && event) relay("mousemove", svg, event);
       relay("mouseup", svg, event ?? press);
     }
     press = null;
-    if (begun) sendReleased(moved);
+    if (begun) sendReleased(moved && target === svg);
   };
   /** Cancels the drawing or moving in progress. */
   const cancel = () => {

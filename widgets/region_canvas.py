@@ -63,7 +63,7 @@ class RegionTable(anywidget.AnyWidget):
     {"type": "box", "key", "box"}, {"type": "name", "key", "name"}, {"type": "remove", "key"}, {"type": "clear"},
     {"type": "undo"}, {"type": "boxes", "name", "text"}: a file, {"type": "locked", "region"}, {"type": "inspect",
     "key"}, and {"type": "view", "box"}: the visible part, answered with {"type": "detail", "box"} and an image file as
-    a buffer. drawn: whether the mouse moved.
+    a buffer. drawn: whether the mouse drew a new box.
     """
 
     _esm = module("zoom.js", "box_labels.js", "box_manners.js", "region_canvas.js")
@@ -104,6 +104,7 @@ class RegionCanvas:
         self._sent: dict[int, dict[str, Any]] = {}
         self._past: list[tuple[DrawnRegion, ...]] = []  # the new regions before each change by hand
         self._dragging = False
+        self._pressed_with = 0  # regions on the image
         self._pushing = False
         # The user draws in the kernel's main thread while a worker may lock the regions of an answer.
         self._lock = threading.RLock()
@@ -233,8 +234,7 @@ class RegionCanvas:
     def _is_empty(self, entry: dict[str, Any]) -> bool:
         return entry.get("key") is None and self._read(entry) is None
 
-    def _take(self, entries: list[dict[str, Any]], drawn: bool = False) -> None:
-        """Apply the box widget's boxes. drawn: whether a box without a size was drawn, and is not a click's."""
+    def _take(self, entries: list[dict[str, Any]]) -> None:
         before = self.regions
         # An entry at exactly a region's place is that region, sent before it had a key.
         keys = {_place(entry): key for key, entry in self._sent.items()}
@@ -254,13 +254,10 @@ class RegionCanvas:
                     notice = _MOVED.format(region.number)
                 self.book.change(region.key, box)
         for entry in entries:
-            if entry.get("key") is not None:
-                continue
-            if (box := self._read(entry)) is not None:
+            if entry.get("key") is None and (box := self._read(entry)) is not None:
                 self.book.add(box)
-            elif drawn:
-                notice = _TOO_SMALL
-        self.table.notice = notice
+        if notice or self.regions != before:
+            self.table.notice = notice
         self._push()
         if self.regions != before:
             self._changed()
@@ -292,12 +289,15 @@ class RegionCanvas:
             kind = content.get("type")
             if kind == "pressed":
                 self._dragging = True
+                self._pressed_with = len(self.regions)
             elif kind == "released":
                 self._dragging = False
                 self.table.heard = max(content.get("at", 0.0), self.table.heard)
                 entries = _entries(content.get("boxes", self.bbox.bboxes))
                 if entries != list(self._sent.values()):
-                    self._take(entries, bool(content.get("drawn")))
+                    self._take(entries)
+                if content.get("drawn") and len(self.regions) <= self._pressed_with:
+                    self.table.notice = _TOO_SMALL
                 # Sent again even if nothing changed: while the mouse was down, the browser did not listen.
                 self.bbox.send_state("bboxes")
             elif kind == "add":

@@ -224,6 +224,19 @@ def test_what_is_seen_comes_as_fine_as_the_original(canvas) -> None:
     assert canvas.table.fineness == pytest.approx(MAX_SIDE / 3000)
 
 
+def test_a_drawn_box_of_less_than_a_pixel_is_spoken_of(canvas) -> None:
+    for drawn in (False, True):
+        tell(canvas, type="pressed")
+        send(canvas, [raw(10, 20, 0, 0)])
+        tell(canvas, type="released", drawn=drawn)
+        send(canvas, [])  # what the browser sends late
+        assert canvas.regions == () and ("smaller than one pixel" in canvas.table.notice) is drawn
+    tell(canvas, type="pressed")
+    send(canvas, [raw(10, 20, 30, 40)])
+    tell(canvas, type="released", drawn=True)
+    assert len(canvas.regions) == 1 and canvas.table.notice == ""
+
+
 def test_changes_by_hand_are_taken_back_until_a_question_uses_the_regions(canvas) -> None:
     send(canvas, [raw(10, 20, 30, 40)])
     (key,) = (region.key for region in canvas.regions)
