@@ -215,7 +215,7 @@ def third(**values: Any) -> Callable[[list[Any]], list[Any]]:
         (changed(questions="abc"), r"line 1 .*'questions' must be a hash"),
         (changed(questions="0" * 12), r"answers other questions of coco \(000000000000\) than those of"),
         (changed(seed=1), None),  # COCO's questions do not depend on it
-        (changed(model=...), r"line 1 .*'model' must be a text.*add it to the header, or give model=\), but is None"),
+        (changed(model=...), r"line 1 .*'model' must be a text.*add it to the header, .* line --model\), but is None"),
         (changed(model=" "), r"line 1 .*'model' must be a text"),
         (changed(regions=""), r"line 1 .*'regions' must be a text"),
         (third(id="coco/0"), r"line 3 .*'id' must be that of an exported question, but is 'coco/0'"),
