@@ -1,5 +1,5 @@
-from .conventions import CONVENTIONS as CONVENTIONS
-from .conventions import Convention as Convention
+from .ways.conventions import CONVENTIONS as CONVENTIONS
+from .ways.conventions import Convention as Convention
 from .families import FAMILIES as FAMILIES
 from .load import load_model as load_model
 from .prompted_model import PromptedModel as PromptedModel

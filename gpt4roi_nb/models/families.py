@@ -10,7 +10,6 @@ from typing import Literal
 from PIL import Image
 
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.models.conventions import CONVENTIONS, Convention, Size
 from gpt4roi_nb.models.ways import (
     WAYS,
     Pen,
@@ -26,6 +25,7 @@ from gpt4roi_nb.models.ways import (
     text,
 )
 from gpt4roi_nb.models.ways.context import MARGIN
+from gpt4roi_nb.models.ways.conventions import CONVENTIONS, Convention, Size
 from gpt4roi_nb.models.ways.draw import RED, VIP_LLAVA, Wording, check_count
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inference.loaded_model import LoadedModel
-from gpt4roi_nb.models.conventions import Size
+from gpt4roi_nb.models.ways.conventions import Size
 from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN
 

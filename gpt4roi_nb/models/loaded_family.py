@@ -17,7 +17,6 @@ from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.detokenizer import AnswerFormat, StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.attention import attention_modules
-from gpt4roi_nb.models.conventions import UNVERIFIED
 from gpt4roi_nb.models.families import (
     GPT4ROI,
     Family,
@@ -38,6 +37,7 @@ from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import has_states, keeps_prefixes
 from gpt4roi_nb.models.ways import Pointing, Regions, Way, without
 from gpt4roi_nb.models.ways.context import MARGIN
+from gpt4roi_nb.models.ways.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.draw import ANCHOR, RED
 from gpt4roi_nb.prompt import check_references, check_turns, references
 from gpt4roi_nb.session.conversation import Answer, OtherReplay

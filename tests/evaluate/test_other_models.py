@@ -33,7 +33,7 @@ from gpt4roi_nb.evaluate.questions import LEFT_OUT
 from gpt4roi_nb.evaluate.verify import AS_PUBLISHED, BELOW, CHECKS, judge, verify
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.models import FAMILIES, PromptedModel
-from gpt4roi_nb.models.conventions import CONVENTIONS
+from gpt4roi_nb.models.ways.conventions import CONVENTIONS
 from gpt4roi_nb.session import Question
 from gpt4roi_nb.session.conversation import Answer
 

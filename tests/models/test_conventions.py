@@ -19,9 +19,9 @@ from transformers.models.kosmos2.processing_kosmos2 import coordinate_to_patch_i
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from gpt4roi_nb.images import load_image
-from gpt4roi_nb.models.conventions import CONVENTIONS, UNVERIFIED
 from gpt4roi_nb.models.families import FAMILIES
 from gpt4roi_nb.models.images import prepare, resized_size
+from gpt4roi_nb.models.ways.conventions import CONVENTIONS, UNVERIFIED
 
 SIZE = (640, 480)
 BOX = (52.0, 33.0, 210.0, 183.0)

@@ -14,9 +14,9 @@ from tiny_families import tiny_family
 
 from gpt4roi_nb import draw as draw_module
 from gpt4roi_nb.models import PromptedModel, ways
-from gpt4roi_nb.models.conventions import CONVENTIONS, UNVERIFIED
 from gpt4roi_nb.models.families import FAMILIES, family_of, pieces_of, point, task_of, way_of
 from gpt4roi_nb.models.images import digest_of
+from gpt4roi_nb.models.ways.conventions import CONVENTIONS, UNVERIFIED
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
 ONE = {1: (52.0, 33.0, 210.0, 183.0)}

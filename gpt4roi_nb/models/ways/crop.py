@@ -8,7 +8,7 @@ from PIL import Image
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.images import MAX_ASPECT_RATIO
-from gpt4roi_nb.models.conventions import UNVERIFIED, Size
+from gpt4roi_nb.models.ways.conventions import UNVERIFIED, Size
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
 Frame = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the original image

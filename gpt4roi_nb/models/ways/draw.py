@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.models.conventions import UNVERIFIED, Size
+from gpt4roi_nb.models.ways.conventions import UNVERIFIED, Size
 from gpt4roi_nb.models.ways.pointing import NOUN, Pointing, Regions
 
 # Names and values of ViP-LLaVA, visual_prompt_generator.py (color_pool), in its order.

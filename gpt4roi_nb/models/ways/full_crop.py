@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.models.ways.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.crop import MIN_SIDE, frame_of_cut, whole_frame
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from gpt4roi_nb.draw import MIN_LINE, SIDE_PER_LINE, draw_regions, line_of, region_color
-from gpt4roi_nb.models.conventions import UNVERIFIED
+from gpt4roi_nb.models.ways.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.pointing import Pointing, Regions
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from gpt4roi_nb.models.conventions import Convention, Size
+from gpt4roi_nb.models.ways.conventions import Convention, Size
 from gpt4roi_nb.models.ways.pointing import Note, Pointing, Regions
 
 
