@@ -121,7 +121,9 @@ def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def schedule(progress: float, warmup: float) -> float:
-    """The learning rate as a share of the highest, at a progress from 0 to 1: a straight rise, then a cosine to 0."""
+    """The learning rate as a share of the highest, at a progress from 0 to 1: a straight rise, then a cosine to 0.
+
+    One for two optimizers, whose phases may be interrupted; the embedded weights come from these very rates."""
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * min((progress - warmup) / (1 - warmup), 1.0)))
