@@ -17,16 +17,17 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from gpt4roi_nb import commands
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
-from gpt4roi_nb.quantization import QUANTIZATIONS, check_packing, quantised_bytes, quantised_linears
+from gpt4roi_nb.quantization import NOT_QUANTISED, QUANTIZATIONS, check_packing, quantised_bytes, quantised_linears
 
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -73,11 +74,23 @@ def skeleton(config: GPT4RoIConfig) -> GPT4RoIForConditionalGeneration:
         return GPT4RoIForConditionalGeneration(copy.deepcopy(config))
 
 
-def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: str | None = None) -> int:
-    """Compute the bytes of a model's weights once loaded. model: a `skeleton`, or a GPT4RoI that is not quantised."""
+def weight_bytes(
+    model: nn.Module,
+    dtype: torch.dtype,
+    quantization: str | None = None,
+    skipped: Sequence[str] = NOT_QUANTISED,
+) -> int:
+    """Compute the bytes of a model's weights once loaded.
+
+    Args:
+        model: a `skeleton`, or a model that is not quantised.
+        dtype: of the weights that are not quantised.
+        quantization: "8bit", "4bit" or None.
+        skipped: names of the modules that are not quantised.
+    """
     total = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     if quantization is not None:
-        for linear in quantised_linears(model).values():
+        for linear in quantised_linears(model, skipped).values():
             total += quantised_bytes(linear, quantization) - linear.weight.numel() * dtype.itemsize
     return total
 
@@ -92,7 +105,7 @@ def loading_bytes(model: nn.Module, quantization: str | None, device_type: str) 
 
 def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
     """Compute the bytes of one token's keys and values."""
-    text = config.text_config
+    text: Any = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return text.num_hidden_layers * 2 * heads * head_dim * dtype.itemsize
@@ -134,22 +147,23 @@ def session_bytes(model: nn.Module, dtype: torch.dtype, regions: int = 1, quanti
         quantization: "8bit", "4bit" or None.
     """
     config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
-    return cache_bytes(config, dtype, regions) + _headroom(dtype, weight_bytes(model, dtype, quantization))
+    return cache_bytes(config, dtype, regions) + headroom_bytes(dtype, weight_bytes(model, dtype, quantization))
 
 
-def _headroom(dtype: torch.dtype, weights: int) -> int:
-    """Bytes that a prompt of up to HEADROOM_REGIONS about one image takes besides its keys and values."""
+def headroom_bytes(dtype: torch.dtype, weights: int) -> int:
+    """Compute the bytes that a prompt about one image takes besides its keys and values. weights: bytes."""
     return min(HEADROOM * dtype.itemsize, weights)
 
 
 def work_bytes(
-    model: GPT4RoIForConditionalGeneration,
+    model: PreTrainedModel,
     *,
     rows: int = 1,
     images: int = 1,
     tokens: int,
     cached: int,
     logits: int = 1,
+    headroom_tokens: int | None = None,
 ) -> int:
     """Compute the most bytes that work takes besides a loaded model's weights: keys, values, logits and a headroom.
 
@@ -160,15 +174,17 @@ def work_bytes(
         tokens: length of the longest row.
         cached: tokens whose keys and values are held at one time, over all rows and copies.
         logits: positions per row whose logits are computed at one time.
+        headroom_tokens: length of a row beyond which the headroom grows; None takes that of a GPT4RoI's prompt of
+            HEADROOM_REGIONS.
     """
-    config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
-    longer = max(1.0, tokens / prompt_tokens(config, HEADROOM_REGIONS))
+    text: Any = model.config.get_text_config(decoder=True)
+    longer = max(1.0, tokens / (headroom_tokens or prompt_tokens(model.config, HEADROOM_REGIONS)))
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    headroom = _headroom(model.dtype, weights) * max(rows, images) * longer
+    headroom = headroom_bytes(model.dtype, weights) * max(rows, images) * longer
     # As computed, in float32, and their logarithms.
     each_logit = model.dtype.itemsize + 2 * torch.float32.itemsize
-    scores = rows * logits * config.text_config.vocab_size * each_logit
-    return cached * token_bytes(config, model.dtype) + scores + math.ceil(headroom)
+    scores = rows * logits * text.vocab_size * each_logit
+    return cached * token_bytes(model.config, model.dtype) + scores + math.ceil(headroom)
 
 
 def map_bytes(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> int:
@@ -261,7 +277,7 @@ def clear_frames(error: BaseException | None) -> None:
 
 
 @dataclass(frozen=True)
-class _LoadOption:
+class LoadOption:
     """One way to load a model, and the bytes that it needs."""
 
     words: str
@@ -302,14 +318,46 @@ def check_memory(
     if free is None or needed <= free:
         return
     session = _session(model, dtype, quantization, compiled)
-    places = " and ".join(map(str, devices)) + ("" if limits is None else ", within max_memory")
+    weights = weight_bytes(model, dtype, quantization)
     raise MemoryError(
         f"{os.fspath(source) or 'this model'!r} needs {in_words(needed)}"
-        f" ({in_words(weight_bytes(model, dtype, quantization))} for the weights"
-        f" {'in ' + quantization.replace('bit', ' bits') if quantization else 'as ' + _name(dtype)}"
-        f" and {in_words(session)} for a {'compiled ' if compiled else ''}session),"
-        f" but {in_words(free)} are free on {places}; {_advice(model, devices, dtype, quantization, free, compiled)}"
+        f" ({needs_in_words(weights, session, dtype, quantization, compiled)}), but {in_words(free)} are free on"
+        f" {' and '.join(map(str, devices))}{'' if limits is None else ', within max_memory'};"
+        f" {advice(_options(model, devices, dtype, quantization, free, compiled))}"
     )
+
+
+def needs_in_words(
+    weights: int, session: int, dtype: torch.dtype, quantization: str | None, compiled: bool = False
+) -> str:
+    """Say what a model and a session take, both in bytes."""
+    kind = f"in {quantization.replace('bit', ' bits')}" if quantization else f"as {_name(dtype)}"
+    return (
+        f"{in_words(weights)} for the weights {kind}"
+        f" and {in_words(session)} for a {'compiled ' if compiled else ''}session"
+    )
+
+
+def advice(options: Sequence[LoadOption]) -> str:
+    """Name the first way to load a model that fits; if none does, the one that needs the least."""
+    for option in options:
+        if option.needed <= option.free:
+            return f"the smallest change that fits: {option.words}, which needs {in_words(option.needed)}"
+    least = min(options, key=lambda option: option.needed)
+    return (
+        f"nothing smaller fits either ({least.words} needs {in_words(least.needed)}): free memory"
+        " (gpt4roi.unload(), other notebooks), or use a smaller model or a larger machine"
+    )
+
+
+def settings_in_words(dtype: torch.dtype, quantization: str | None) -> str:
+    """Write the keywords that give a dtype and a quantisation."""
+    return (f'quantization="{quantization}", ' if quantization else "") + f'dtype="{_name(dtype)}"'
+
+
+def half_of(dtype: torch.dtype) -> torch.dtype:
+    """Return a dtype of 16 bits: the given one, else bfloat16."""
+    return dtype if dtype.itemsize == torch.bfloat16.itemsize else torch.bfloat16
 
 
 def _session(model: nn.Module, dtype: torch.dtype, quantization: str | None, compiled: bool) -> int:
@@ -326,38 +374,30 @@ def _needed(
     return weight_bytes(model, dtype, quantization) + max(session, loading)
 
 
-def _advice(
+def _options(
     model: nn.Module,
     devices: Sequence[torch.device],
     dtype: torch.dtype,
     quantization: str | None,
     free: int,
     compiled: bool,
-) -> str:
-    """Name the first way to load the model that would fit, from the smallest change to the largest."""
-    half = dtype if dtype.itemsize == torch.bfloat16.itemsize else torch.bfloat16
+) -> list[LoadOption]:
+    """Smaller ways to load the model, from the smallest change to the largest."""
     cpu = torch.device("cpu")
     places = [("", devices[0], free)]
     if cpu not in devices and (in_ram := free_bytes(cpu)) is not None:
         places.append(('device="cpu", ', cpu, in_ram))
     options = []
     if compiled:
-        options.append(_LoadOption("compile=False", _needed(model, dtype, quantization, devices[0].type), free))
+        options.append(LoadOption("compile=False", _needed(model, dtype, quantization, devices[0].type), free))
     for where, device, room in places:
-        kind = torch.bfloat16 if device == cpu else half  # convolutions in float16 take minutes on a CPU
+        kind = torch.bfloat16 if device == cpu else half_of(dtype)  # convolutions in float16 take minutes on a CPU
         for bits in (None, *QUANTIZATIONS):
             plain = "compile=False, " if compiled and bits else ""  # quantised models cannot be compiled
-            words = plain + where + (f'quantization="{bits}", ' if bits else "") + f'dtype="{_name(kind)}"'
+            words = plain + where + settings_in_words(kind, bits)
             needed = _needed(model, kind, bits, device.type, compiled and not bits)
-            options.append(_LoadOption(words, needed, room))
-    for option in options:
-        if option.needed <= option.free:
-            return f"the smallest change that fits: {option.words}, which needs {in_words(option.needed)}"
-    least = min(options, key=lambda option: option.needed)
-    return (
-        f"nothing smaller fits either ({least.words} needs {in_words(least.needed)}): free memory"
-        " (gpt4roi.unload(), other notebooks), or use a smaller model or a larger machine"
-    )
+            options.append(LoadOption(words, needed, room))
+    return options
 
 
 def _name(dtype: torch.dtype) -> str:

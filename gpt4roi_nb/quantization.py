@@ -15,7 +15,8 @@ from gpt4roi_nb.logs import quiet
 
 QUANTIZATIONS = ("8bit", "4bit")
 # Only the language model is quantised: the other parts are small, and region features are what this model is about.
-NOT_QUANTISED = ("vision_tower", "multi_modal_projector", "region_encoder", "lm_head")
+HEAD = "lm_head"
+NOT_QUANTISED = ("vision_tower", "multi_modal_projector", "region_encoder", HEAD)
 
 # nf4 keeps one float32 scale per block of weights, and a table of the sixteen values per matrix.
 BLOCK = 64
@@ -76,12 +77,17 @@ def stored_quantization(config: PreTrainedConfig) -> str | None:
     return next((name for name in QUANTIZATIONS if stored.get(f"load_in_{name}")), None)
 
 
-def quantised_linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return, by name, the matrices of a GPT4RoI that is not yet quantised which `quantization` would quantise."""
+def quantised_linears(model: nn.Module, skipped: Sequence[str] = NOT_QUANTISED) -> dict[str, nn.Linear]:
+    """Return, by name, the matrices that `quantization` would quantise.
+
+    Args:
+        model: not yet quantised.
+        skipped: names of the modules that are not quantised.
+    """
     return {
         name: module
         for name, module in model.named_modules()
-        if type(module) is nn.Linear and not name.startswith(NOT_QUANTISED) and not name.endswith(NOT_QUANTISED)
+        if type(module) is nn.Linear and not name.startswith(tuple(skipped)) and not name.endswith(HEAD)
     }
 
 

@@ -19,8 +19,8 @@ from gpt4roi_nb.evaluate.predict import LoadedImage, Outcome
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.models.families import check_question
 from gpt4roi_nb.models.images import SessionImages
+from gpt4roi_nb.models.memory import SESSION_TOKENS, work_bytes
 from gpt4roi_nb.models.prompted_model import PromptedModel
-from gpt4roi_nb.models.room import SESSION_TOKENS, work_bytes
 from gpt4roi_nb.session.region_model import Question
 
 TOKENISED = 4  # the questions with the most characters are prepared with their images to find the longest prompt

@@ -18,9 +18,9 @@ from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.models.families import GPT4ROI, other_way_of_gpt4roi, way_of
+from gpt4roi_nb.models.memory import check_memory, not_quantised, skeleton
 from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
-from gpt4roi_nb.models.room import check_room, not_quantised, skeleton
 from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -98,7 +98,7 @@ def load_model(
     target = choose_device(device)
     kind = _dtype(dtype, config, target, quantization)
     if check_free_memory:
-        check_room(config, target, kind, quantization, given)
+        check_memory(config, target, kind, quantization, given)
     if quantization is not None:
         model = skeleton(config)
         skipped = NOT_QUANTISED if model is None else not_quantised(model)

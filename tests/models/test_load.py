@@ -8,13 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_gpt4roi
-from tiny_families import FAMILIES as TINY
 from tiny_families import tiny_family
 
 from gpt4roi_nb import GPT4RoI, load_model
 from gpt4roi_nb.models import FAMILIES, PromptedModel
 from gpt4roi_nb.models.families import default_question
-from gpt4roi_nb.models.room import not_quantised, session_bytes, skeleton, weight_bytes
 from gpt4roi_nb.session.region_model import Question, RegionModel
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8))
@@ -90,28 +88,11 @@ def test_what_does_not_fit_is_refused_before_weights_are_read(saved: Path, monke
         (500_000, 'the smallest change that fits: dtype="bfloat16", which needs'),
         (1000, 'nothing smaller fits either .*quantization=.4bit., dtype="bfloat16" needs'),
     ):
-        monkeypatch.setattr("gpt4roi_nb.models.room.sum_free", lambda devices, free=free: free)
+        monkeypatch.setattr("gpt4roi_nb.memory.sum_free", lambda devices, free=free: free)
         with pytest.raises(MemoryError, match=f"needs .* for the weights as float32 .* are free on cpu; {words}"):
             load_model(saved, device="cpu")
     with pytest.raises(AttributeError):  # it goes on to what was taken away
         load_model(saved, device="cpu", check_free_memory=False)
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_bytes_of_weights_are_counted_without_them(name: str) -> None:
-    model, _ = tiny_family(name)
-    built = skeleton(model.config)
-    counted = weight_bytes(built, torch.float32, None)
-    assert counted == sum(parameter.nbytes for parameter in model.parameters())
-    skipped = not_quantised(built)
-    outside = {
-        n for n, module in model.named_modules() if type(module) is torch.nn.Linear and n.startswith(tuple(skipped))
-    }
-    inside = {n for n, module in model.named_modules() if type(module) is torch.nn.Linear} - outside
-    assert inside and all("language_model" in n or "text_model" in n for n in inside)
-    assert not any("vision" in n or "visual" in n for n in inside)
-    assert weight_bytes(built, torch.float32, "8bit") < counted
-    assert 0 < session_bytes(model.config, torch.float32, counted) < 50 * counted
 
 
 def test_the_language_model_alone_is_quantised(saved: Path) -> None:
