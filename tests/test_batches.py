@@ -14,7 +14,7 @@ from gpt4roi_nb.batches import BatchSize, check_room, less_memory
 from gpt4roi_nb.capture import faithfulness
 from gpt4roi_nb.capture.ablation import occlusion_bytes
 from gpt4roi_nb.capture.flow import relevancy_bytes
-from gpt4roi_nb.capture.recording import capture_attention
+from gpt4roi_nb.capture.recording import attention_modules, capture_attention, eager_attention
 from gpt4roi_nb.session import describe
 
 BOXES = [(3, 4, 30, 40), (20, 8, 60, 44), (1, 1, 20, 20), (5, 9, 33, 41)]
@@ -62,7 +62,12 @@ def test_relevancy_at_the_size_of_the_real_model():
 def relevancy_peak(model, tokens: int) -> int:
     """Bytes that a pass keeps for gradients, and the gradients of all attention weights."""
     maps = []
-    with Living(model) as living, capture_attention(model, lambda layer, weights: maps.append(weights)):
+    modules = attention_modules(model)
+    with (
+        Living(model) as living,
+        eager_attention(model),
+        capture_attention(modules, lambda layer, weights: maps.append(weights)),
+    ):
         device = model.multi_modal_projector.weight.device
         width = model.config.text_config.hidden_size
         embeddings = torch.empty(1, tokens, width, dtype=model.dtype, device=device).requires_grad_()

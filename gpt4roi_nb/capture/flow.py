@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.batches import check_room
-from gpt4roi_nb.capture.recording import capture_attention, check_pass, forced_tokens
+from gpt4roi_nb.capture.recording import (
+    attention_modules,
+    capture_attention,
+    check_pass,
+    eager_attention,
+    forced_tokens,
+)
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.memory import graph_bytes, is_out_of_memory, work_bytes
 from gpt4roi_nb.quantization import unpack
@@ -28,7 +34,11 @@ def rollout(replay: Replay) -> Tensor:
         attended = weights[0].float().mean(dim=0).cpu()
         flow = (flow + attended @ flow) / 2  # half for the residual connection
 
-    with replay.loaded.inference() as model, capture_attention(model, look):
+    with (
+        replay.loaded.inference() as model,
+        eager_attention(model),
+        capture_attention(attention_modules(model), look),
+    ):
         model.language_model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=1)
     return flow[replay.steps, : replay.length].contiguous()
 
@@ -66,7 +76,8 @@ def relevancies(replay: Replay, tokens: Sequence[int]) -> dict[int, Tensor]:
         torch.inference_mode(False),
         torch.enable_grad(),
         replay.loaded.inference() as model,
-        capture_attention(model, look),
+        eager_attention(model),
+        capture_attention(attention_modules(model), look),
     ):
         unpack(model)
         embeddings = computed.clone().requires_grad_()  # a tensor made in inference mode cannot have a gradient

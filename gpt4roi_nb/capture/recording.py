@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,13 +63,18 @@ def attention_modules(model: GPT4RoIForConditionalGeneration) -> list[nn.Module]
 
 @contextmanager
 def capture_attention(
-    model: GPT4RoIForConditionalGeneration, look: Callable[[int, Tensor], None], layers: Sequence[int] | None = None
+    modules: Sequence[nn.Module], look: Callable[[int, Tensor], None], layers: Sequence[int] | None = None
 ) -> Iterator[None]:
-    """Call `look(layer, weights)` with the (B, heads, T, T) weights of each pass in the block, one layer at a time."""
-    modules = attention_modules(model)
+    """Call `look(layer, weights)` with the (B, heads, T, S) weights of each pass in the block, one layer at a time.
+
+    Args:
+        modules: the attention module of each layer, which must be in eager mode.
+        look: called with each layer's weights.
+        layers: indices of the modules to look at; None means all.
+    """
 
     def hook(layer: int) -> Callable[..., None]:
-        def see(module: nn.Module, given: tuple[Tensor, ...], output: tuple[Tensor, Tensor | None]) -> None:
+        def see(module: nn.Module, given: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
             weights = output[1]
             if weights is None:
                 raise NotImplementedError(f"{type(module).__name__} returns no attention weights in eager mode")
@@ -77,13 +83,12 @@ def capture_attention(
         return see
 
     chosen = range(len(modules)) if layers is None else layers
-    with eager_attention(model):
-        handles = [modules[layer].register_forward_hook(hook(layer)) for layer in chosen]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    handles = [modules[layer].register_forward_hook(hook(layer)) for layer in chosen]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -193,7 +198,11 @@ def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: t
         kept[layer] = weights[0, :, steps][picked.to(weights.device)].to("cpu", dtype)
 
     embeddings = replay.forced(replay.embeddings())
-    with replay.loaded.inference() as model, capture_attention(model, look, layers):
+    with (
+        replay.loaded.inference() as model,
+        eager_attention(model),
+        capture_attention(attention_modules(model), look, layers),
+    ):
         logits = model.language_model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=max(count, 1)).logits[0]
     weights = torch.stack([kept[layer] for layer in layers])
     if not count:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.capture.ablation import mean_region
-from gpt4roi_nb.capture.recording import attention_modules, capture_attention, capture_layer_inputs
+from gpt4roi_nb.capture.recording import attention_modules, capture_attention, capture_layer_inputs, eager_attention
 from gpt4roi_nb.capture.replay import Replay
 
 FENCE = 3.0  # Tukey's outer fence: values this many interquartile ranges above the upper quartile are "far out"
@@ -144,7 +144,8 @@ def _look(replay: Replay, prompt: Tensor) -> tuple[Tensor, Tensor]:
 
     with (
         replay.loaded.inference() as model,
-        capture_attention(model, look),
+        eager_attention(model),
+        capture_attention(attention_modules(model), look),
         capture_layer_inputs(model, enter),
     ):
         model.language_model(inputs_embeds=replay.forced(prompt), use_cache=False, logits_to_keep=1)

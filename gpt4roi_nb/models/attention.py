@@ -1,12 +1,12 @@
-"""The attention modules of models of transformers, seen in eager mode, and names for the parts of a prompt."""
+"""The attention modules of models of transformers, their eager mode, and names for the parts of a prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gpt4roi_nb.capture.spans import FIRST_TOKEN
 from gpt4roi_nb.models.prompts import PromptedPrompt
@@ -71,25 +71,3 @@ def eager(model: Any) -> Iterator[None]:
     finally:
         for key, config in configs.items():
             config._attn_implementation_internal = before[key]
-
-
-@contextmanager
-def seen(model: Any, look: Callable[[int, Tensor], None], layers: Sequence[int]) -> Iterator[None]:
-    """Call `look(layer, weights)` within it, with the (B, heads, T, S) weights of each pass, one layer at a time."""
-    modules = attention_modules(model)
-
-    def hook(layer: int) -> Callable[..., None]:
-        def see(module: nn.Module, given: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
-            weights = output[1]
-            if weights is None:
-                raise NotImplementedError(f"{type(module).__name__} returns no attention weights in eager mode")
-            look(layer, weights)
-
-        return see
-
-    handles = [modules[layer].register_forward_hook(hook(layer)) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

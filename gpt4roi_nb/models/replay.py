@@ -26,10 +26,10 @@ from gpt4roi_nb.capture.ablation import (
     squares,
 )
 from gpt4roi_nb.capture.attention import Attention
-from gpt4roi_nb.capture.recording import check_size, chosen
+from gpt4roi_nb.capture.recording import capture_attention, check_size, chosen
 from gpt4roi_nb.capture.storage import small_image
 from gpt4roi_nb.finite import log_probabilities
-from gpt4roi_nb.models.attention import attention_modules, eager, features_at, seen, spans_of
+from gpt4roi_nb.models.attention import attention_modules, eager, features_at, spans_of
 from gpt4roi_nb.models.batching import write_batches
 from gpt4roi_nb.models.images import SessionImages, together, without_some
 from gpt4roi_nb.models.loaded_family import LoadedFamily
@@ -314,7 +314,7 @@ class PromptedReplay:
                     rows = torch.nn.functional.pad(rows, (0, max(len(self.ids) - 1, 0)))
                 kept[layer] = rows
 
-            with eager(model), seen(model, look, layers):
+            with eager(model), capture_attention(attention_modules(model), look, layers):
                 logits = reader(model, self._forced(reader.begin), cache_for(model.config), None)
             weights = torch.stack([kept[layer] for layer in layers])[..., : length + max(len(self.ids) - 1, 0)]
             if not count:

@@ -132,7 +132,7 @@ def test_no_more_than_one_layer_is_held(gpt4roi, answer):
     import gc
     import weakref
 
-    from gpt4roi_nb.capture.recording import capture_attention, record
+    from gpt4roi_nb.capture.recording import attention_modules, capture_attention, record
 
     seen = []
 
@@ -142,7 +142,7 @@ def test_no_more_than_one_layer_is_held(gpt4roi, answer):
         passed.append((layer, weakref.ref(weights)))
 
     passed = []
-    with capture_attention(gpt4roi.model, look):
+    with capture_attention(attention_modules(gpt4roi.model), look):
         record(answer.replay, [0], [0], torch.float32)
     assert seen == [(0, []), (1, [False])]
 
