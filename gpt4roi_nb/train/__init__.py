@@ -5,7 +5,8 @@ from gpt4roi_nb.quantization import without_advice
 with without_advice():  # the trainer imports bitsandbytes if it is installed
     import transformers.trainer  # noqa: F401
 
-from gpt4roi_nb.train.loop import PUBLISHED, train
+from gpt4roi_nb.train.arguments import PUBLISHED
+from gpt4roi_nb.train.loop import train
 from gpt4roi_nb.train.parts import begin_anew
 from gpt4roi_nb.train.probes import Probes
 from gpt4roi_nb.train.run import TrainingRun

@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.data.augmentation import AUGMENTATIONS
 from gpt4roi_nb.data.collate import ImageFolders
 from gpt4roi_nb.data.mixture import WithImages
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+from gpt4roi_nb.train.arguments import PUBLISHED, Stage
+from gpt4roi_nb.train.memory import Settings, check_training_memory
+from gpt4roi_nb.train.parts import LORA_DEFAULTS, adapter_numbers
+from gpt4roi_nb.train.sharding import is_sharded
 
 # The smallest value of each integer that `train` takes.
 LEAST = {
@@ -37,6 +42,13 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"train has no keyword warmup; give warmup_steps={options['warmup']!r}: "
             "a number of steps, or, if below 1, a share of all steps"
         )
+
+
+def check_stage(stage: int) -> Stage:
+    """Return the published settings of a stage; raise ValueError if there is no such stage."""
+    if stage not in PUBLISHED:
+        raise ValueError(f"stage must be 1 or 2, but is {stage!r}; for other parts give trainable")
+    return PUBLISHED[stage]
 
 
 def check_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,4 +126,44 @@ def check_gradients(model: GPT4RoIForConditionalGeneration, autocast: bool) -> N
         raise ValueError(
             "without autocast, gradients vanish in a frozen language model in float16: give bf16=True or fp16=True, "
             'or load it in another dtype, as GPT4RoI.from_pretrained(…, dtype="bfloat16")'
+        )
+
+
+def check_fits(
+    model: GPT4RoIForConditionalGeneration,
+    trainable: Sequence[str],
+    lora: Mapping[str, Any] | None,
+    arguments: TrainingArguments,
+    tokens: int,
+    gradient_checkpointing: bool,
+) -> None:
+    """Raise MemoryError if a training needs more than is free on its device.
+
+    Args:
+        model: as it is loaded.
+        trainable: parts, as `choose_parts` takes them.
+        lora: options of the adapters; None if there are none.
+        arguments: of the training.
+        tokens: per record.
+        gradient_checkpointing: whether layers are computed again in the backward pass.
+    """
+    settings = Settings(
+        trainable,
+        rank=None if lora is None else int(lora.get("r", LORA_DEFAULTS["r"])),
+        adapters=None if lora is None else adapter_numbers(model, dict(lora)),
+        batch_size=arguments.per_device_train_batch_size,
+        tokens=tokens,
+        checkpointing=gradient_checkpointing,
+        half=computes_in_half(bool(arguments.bf16 or arguments.fp16)),
+        optim=arguments.optim,
+        shards=arguments.world_size if is_sharded(os.environ) else 1,
+    )
+    check_training_memory(model, settings, arguments.device, arguments.gradient_accumulation_steps)
+
+
+def check_unsharded(given: Mapping[str, Any]) -> None:
+    """Raise ValueError if a sharded training is given what it does not support; None is not given."""
+    if unfit := [name for name, value in given.items() if value is not None]:
+        raise ValueError(
+            f"a sharded training (FSDP) does not support {', '.join(unfit)}: leave it out, or train unsharded"
         )

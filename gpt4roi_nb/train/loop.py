@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,48 +18,29 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.files import alone_in
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.session.region_model import needs_gpt4roi
+from gpt4roi_nb.train.arguments import training_arguments
 from gpt4roi_nb.train.checks import (
     check_augment,
     check_data,
+    check_fits,
     check_gradients,
     check_numbers,
     check_options,
+    check_stage,
     check_tower_cache,
-    computes_in_half,
+    check_unsharded,
 )
 from gpt4roi_nb.train.disk import check_disk
 from gpt4roi_nb.train.epoch_dataset import EpochDataset
 from gpt4roi_nb.train.execute import execute, prepare_output
-from gpt4roi_nb.train.memory import Settings, check_training_memory
-from gpt4roi_nb.train.parts import LORA_DEFAULTS, STAGES, adapter_numbers, choose_parts, table
+from gpt4roi_nb.train.parts import choose_parts, table
 from gpt4roi_nb.train.probes import Probes
 from gpt4roi_nb.train.run import RunCallback, TrainingRun
-from gpt4roi_nb.train.sharding import is_sharded
-from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for
+from gpt4roi_nb.train.trainer import RegionTrainer
 
 # accelerate keeps one state per process, and each new Trainer replaces it: a running training would lose its own.
 _TRAINING = threading.Lock()
 SKIPPED_FILE = "skipped.jsonl"  # in the output folder: records that could not be used
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The published settings of a stage (arXiv 2307.03601 and its code, commit 00273ad).
-
-    batch_size: records per device.
-    warmup_steps: a number of steps, or, if below 1, a share of all steps.
-    """
-
-    parts: tuple[str, ...]
-    batch_size: int
-    weight_decay: float
-    warmup_steps: float
-
-
-PUBLISHED = {
-    1: Stage(STAGES[1], batch_size=1, weight_decay=0.01, warmup_steps=0.003),
-    2: Stage(STAGES[2], batch_size=2, weight_decay=0.0, warmup_steps=3000),
-}
 
 
 def train(
@@ -187,9 +166,7 @@ def train(
     """
     needs_gpt4roi(gpt4roi, "train")
     check_options(options)
-    if stage not in PUBLISHED:
-        raise ValueError(f"stage must be 1 or 2, but is {stage!r}; for other parts give trainable")
-    published = PUBLISHED[stage]
+    published = check_stage(stage)
     trainable = trainable or published.parts
     numbers = check_numbers(
         {
@@ -222,55 +199,17 @@ def train(
     output = Path(f"runs/stage{stage}" if output_dir is None else output_dir).expanduser()
     problems = Problems(output / SKIPPED_FILE, strict=strict)
     collator = Collator(
-        gpt4roi.processor,
-        images,
-        numbers["max_length"],
-        also=also,
-        problems=problems,
-        augment=augmented,
-        seed=seed,
+        gpt4roi.processor, images, numbers["max_length"], also=also, problems=problems, augment=augmented, seed=seed
     )
     dataset = EpochDataset(data, collator, located=images is None)
     tokens = dataset.check_readable()
     with ExitStack() as claims:
         claims.enter_context(_alone())
-        arguments = arguments_for(
-            output,
-            learning_rate=numbers["learning_rate"],
-            weight_decay=numbers["weight_decay"],
-            warmup_steps=numbers["warmup_steps"],
-            lr_scheduler_type="cosine",
-            num_train_epochs=numbers["epochs"],
-            max_steps=numbers["max_steps"],
-            per_device_train_batch_size=numbers["batch_size"],
-            gradient_accumulation_steps=numbers["gradient_accumulation_steps"],
-            bf16=bf16,
-            seed=seed,
-            save_steps=numbers["save_steps"],
-            save_total_limit=numbers["keep"],
-            logging_steps=numbers["logging_steps"],
-            dataloader_num_workers=numbers["workers"],
-            disable_tqdm=not progress,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            logging_nan_inf_filter=False,
-            # transformers 5.17 and later versions all take this name; later ones warn about it, whatever its value.
-            **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
-            **{"report_to": _loggers(), **options},
+        arguments = training_arguments(
+            output, numbers, options, bf16=bf16, gradient_checkpointing=gradient_checkpointing, progress=progress
         )
         if check_free_memory:
-            settings = Settings(
-                trainable,
-                rank=None if lora is None else int(lora.get("r", LORA_DEFAULTS["r"])),
-                adapters=None if lora is None else adapter_numbers(gpt4roi.model, dict(lora)),
-                batch_size=numbers["batch_size"],
-                tokens=tokens,
-                checkpointing=gradient_checkpointing,
-                half=computes_in_half(bf16 or bool(options.get("fp16"))),
-                optim=arguments.optim,
-                shards=arguments.world_size if is_sharded(os.environ) else 1,
-            )
-            accumulation = numbers["gradient_accumulation_steps"]
-            check_training_memory(gpt4roi.model, settings, arguments.device, accumulation)
+            check_fits(gpt4roi.model, trainable, lora, arguments, tokens, gradient_checkpointing)
         if arguments.should_save:  # true in the one of several processes that writes
             claims.enter_context(alone_in(output, "training"))
         transformers.set_seed(seed)  # also for the adapters' initial weights
@@ -287,11 +226,8 @@ def train(
         )
         decayed = trainer.get_decay_parameter_names(gpt4roi.model)
         print(table(parts, numbers["learning_rate"], numbers["weight_decay"], decayed))  # noqa: T201  # what trains is said before it does
-        given = {"lora": lora, "probes": probes, "tower_cache": tower_cache}
-        if trainer.is_fsdp_enabled and (unfit := [name for name, value in given.items() if value is not None]):
-            raise ValueError(
-                f"a sharded training (FSDP) does not support {', '.join(unfit)}: leave it out, or train unsharded"
-            )
+        if trainer.is_fsdp_enabled:
+            check_unsharded({"lora": lora, "probes": probes, "tower_cache": tower_cache})
         # It replaces the progress bar, and prints the same as `history`.
         trainer.remove_callback(transformers.PrinterCallback)
 
@@ -339,8 +275,3 @@ def _within(claims: ExitStack, work: Callable[[], None]) -> None:
     """Do the work, and release what it has claimed."""
     with claims:
         work()
-
-
-def _loggers() -> str:
-    """The Trainer's logger: TensorBoard if it is installed."""
-    return "tensorboard" if importlib.util.find_spec("tensorboard") else "none"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import warnings
 from collections import defaultdict
@@ -342,28 +341,6 @@ def _damage(checkpoint: Path) -> str | None:
     except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         return f"it is cut short ({error})"
     return None
-
-
-class SingleDeviceArguments(TrainingArguments):
-    """transformers' arguments, with one GPU per process.
-
-    Its Trainer would copy the model to all GPUs that it sees and split each batch among them, which does not work for a
-    batch with boxes; a launcher starts one process per GPU.
-    """
-
-    @property
-    def n_gpu(self) -> int:
-        return min(super().n_gpu, 1)
-
-
-def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> TrainingArguments:
-    """Make transformers' arguments, with the settings that this package's batches need."""
-    return SingleDeviceArguments(
-        output_dir=os.fspath(output_dir),
-        remove_unused_columns=False,  # a batch is more than the model's arguments
-        label_names=["labels"],
-        **options,
-    )
 
 
 def read_history(checkpoint: Path) -> list[dict[str, float]]:

@@ -22,8 +22,8 @@ from gpt4roi_nb.data import FORMATS, Mixture, load
 from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.train import train
 from gpt4roi_nb.train.__main__ import Loader, main, mixed, placement
+from gpt4roi_nb.train.arguments import PUBLISHED
 from gpt4roi_nb.train.checks import check_augment
-from gpt4roi_nb.train.loop import PUBLISHED
 from gpt4roi_nb.train.trainer import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -129,7 +129,7 @@ def test_a_training_of_few_adapters_is_not_refused_for_what_all_would_need(tmp_p
     gpt4roi = tiny_gpt4roi(seed=1)
     counted = []
     monkeypatch.setattr(
-        "gpt4roi_nb.train.loop.check_training_memory", lambda _, settings, *__: counted.append(settings)
+        "gpt4roi_nb.train.checks.check_training_memory", lambda _, settings, *__: counted.append(settings)
     )
     lora = {"target_modules": ["q_proj"], "r": 2}
     done = train(gpt4roi, records(tmp_path), tmp_path, tmp_path / "out", **{**OPTIONS, "max_steps": 1, "lora": lora})

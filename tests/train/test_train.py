@@ -23,8 +23,9 @@ from gpt4roi_nb.data.collate import Collator
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.train import Probes, begin_anew, train
+from gpt4roi_nb.train.arguments import arguments_for
 from gpt4roi_nb.train.parts import choose_parts, table
-from gpt4roi_nb.train.trainer import RegionTrainer, arguments_for, checkpoints, last_checkpoint
+from gpt4roi_nb.train.trainer import RegionTrainer, checkpoints, last_checkpoint
 from gpt4roi_nb.widgets import TrainingMonitor
 
 TESTS = Path(__file__).resolve().parents[1]
