@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpt4roi_nb.check_gpu.device_config import GOLDEN
 from gpt4roi_nb.check_gpu.golden import recipe as load_recipe
-from gpt4roi_nb.check_gpu.setting import GOLDEN
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 recipe = load_recipe()

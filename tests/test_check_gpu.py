@@ -1,4 +1,4 @@
-"""The report on a GPU, in its small size on the CPU: every row has a figure or a reason, and an early end keeps it."""
+"""The report on a GPU, in its small size on the CPU: each row has a measurement or a reason, also if it ends early."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import torch
 
 from gpt4roi_nb.check_gpu import __main__ as command
 from gpt4roi_nb.check_gpu import golden, machine
-from gpt4roi_nb.check_gpu import setting as settings
+from gpt4roi_nb.check_gpu.device_config import GOLDEN, DeviceConfig, exact_float32
 from gpt4roi_nb.check_gpu.golden import ENCODER_DEMAND, SmallEncoder
 from gpt4roi_nb.check_gpu.machine import PACKAGES
 from gpt4roi_nb.check_gpu.needs import quantised_section, training_section
 from gpt4roi_nb.check_gpu.random_model import RandomModel, boxes, make
-from gpt4roi_nb.check_gpu.report import FAILED, MISSED, NOT_MEASURED, Figure, NotThisTime, Report, Section
-from gpt4roi_nb.check_gpu.setting import GOLDEN, Setting, exact_float32
+from gpt4roi_nb.check_gpu.report import FAILED, MISSED, NOT_MEASURED, Measurement, NotThisTime, Report, Section
 from gpt4roi_nb.check_gpu.speed import Speed
 from gpt4roi_nb.checkpoint import device as devices
 
-CPU = Setting(torch.device("cpu"), small=True)
+CPU = DeviceConfig(torch.device("cpu"), small=True)
 NOTEBOOK = ["ipywidgets", "anywidget", "traitlets", "fiftyone", "pandas", "pyarrow", "matplotlib", "scipy"]
-# What the small size leaves out or a CPU has not; every other row must have a figure.
+# What the small size leaves out or a CPU has not; every other row must have a measurement.
 LEFT_OUT = (
     r"there is no GPU|cannot use the NVIDIA device|a CPU has no TF32|left out of the small size|takes minutes on a CPU|"
     r"only a GPU's allocator"
@@ -100,7 +99,7 @@ def test_a_deviation_beyond_the_demand_is_missed(tmp_path: Path, monkeypatch: py
 
 
 def failing(error: BaseException):
-    def measure(prepared: object) -> Figure:
+    def measure(prepared: object) -> Measurement:
         raise error
 
     return measure
@@ -112,7 +111,7 @@ def test_a_row_that_cannot_be_measured_says_why_and_the_next_is_measured(tmp_pat
         "package": ModuleNotFoundError("No module named 'peft'", name="peft"),
         "left out": NotThisTime("this is left out"),
     }
-    rows = [*((name, failing(error)) for name, error in errors.items()), ("last", lambda prepared: Figure("1 ms"))]
+    rows = [*((name, failing(error)) for name, error in errors.items()), ("last", lambda prepared: Measurement("1 ms"))]
     report = Report(tmp_path / "report.md", 8, "a title")
     report.write(Section("a section", rows, share=1.0))
     found = {name: measured for name, (measured, *_) in cells((tmp_path / "report.md").read_text()).items()}
@@ -135,13 +134,15 @@ def test_a_crash_is_written_and_the_command_ends_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], place: str
 ) -> None:
     crash = failing(error("no such thing"))
-    fine = ("fine", lambda prepared: Figure("1 ms"))
+    fine = ("fine", lambda prepared: Measurement("1 ms"))
     crashing = (
         Section("a", [("crashed", crash), fine], 1.0)
         if place == "row"
         else Section("a", [("crashed", fine[1])], 1.0, lambda: crash(None))
     )
-    monkeypatch.setattr(command, "sections", lambda setting, model: [crashing, Section("b", [("after", fine[1])], 1.0)])
+    monkeypatch.setattr(
+        command, "sections", lambda device_config, model: [crashing, Section("b", [("after", fine[1])], 1.0)]
+    )
     out = tmp_path / "report.md"
     assert command.main(["--device", "cpu", "--out", str(out)]) == 1
     rows = cells(out.read_text(encoding="utf-8"))
@@ -151,8 +152,11 @@ def test_a_crash_is_written_and_the_command_ends_with_1(
 
 
 def test_the_command_ends_with_0_where_nothing_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [("left out", failing(NotThisTime("this is left out"))), ("fine", lambda prepared: Figure("1 ms", "", True))]
-    monkeypatch.setattr(command, "sections", lambda setting, model: [Section("a", rows, 1.0)])
+    rows = [
+        ("left out", failing(NotThisTime("this is left out"))),
+        ("fine", lambda prepared: Measurement("1 ms", "", True)),
+    ]
+    monkeypatch.setattr(command, "sections", lambda device_config, model: [Section("a", rows, 1.0)])
     assert command.main(["--device", "cpu", "--out", str(tmp_path / "report.md")]) == 0
     assert "Demands missed: none. Failed: none." in (tmp_path / "report.md").read_text(encoding="utf-8")
 
@@ -166,7 +170,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_told_of(tmp_path: Path, monkeypatch: p
     for module in (devices, machine):
         monkeypatch.setattr(module, "unused_gpu", lambda: UNUSED)
     monkeypatch.setattr(
-        command, "sections", lambda setting, model: [Section("a", machine.section(setting).rows[:2], 1.0)]
+        command, "sections", lambda device_config, model: [Section("a", machine.section(device_config).rows[:2], 1.0)]
     )
     with pytest.warns(devices.UnusedGPUWarning, match="built for CUDA 13"):
         assert command.main(["--out", str(tmp_path / "report.md")]) == 0
@@ -189,7 +193,7 @@ def test_a_device_that_is_not_there_is_explained(
 
 
 def test_an_early_end_keeps_what_was_measured(tmp_path: Path) -> None:
-    rows = [("first", lambda prepared: Figure("1 ms")), ("second", failing(KeyboardInterrupt()))]
+    rows = [("first", lambda prepared: Measurement("1 ms")), ("second", failing(KeyboardInterrupt()))]
     with pytest.raises(KeyboardInterrupt):
         Report(tmp_path / "report.md", 8, "a title").write(Section("a section", rows, share=1.0))
     assert cells((tmp_path / "report.md").read_text())["first"][0] == "1 ms"
@@ -199,7 +203,7 @@ def test_a_section_that_cannot_be_prepared_says_so_in_every_row(tmp_path: Path) 
     def prepare() -> None:
         raise MemoryError("no room")
 
-    rows = [(name, lambda prepared: Figure("1 ms")) for name in ("one", "two")]
+    rows = [(name, lambda prepared: Measurement("1 ms")) for name in ("one", "two")]
     Report(tmp_path / "report.md", 8, "a title").write(Section("a section", rows, 1.0, prepare))
     assert {measured for measured, *_ in cells((tmp_path / "report.md").read_text()).values()} == {
         f"{NOT_MEASURED}MemoryError: no room"
@@ -215,7 +219,7 @@ def test_rows_beyond_their_share_of_the_time_are_not_begun(tmp_path: Path) -> No
 def test_speed_is_demanded_of_the_card_that_it_is_demanded_of(monkeypatch: pytest.MonkeyPatch) -> None:
     speed = Speed(CPU, make(CPU, torch.bfloat16))
     assert speed.fusion_seconds().met is None
-    monkeypatch.setattr(settings.Setting, "name", "NVIDIA H200")
+    monkeypatch.setattr(DeviceConfig, "name", "NVIDIA H200")
     monkeypatch.setattr(Speed, "fusion", lambda self: (5e-3, 1e12))
     assert speed.fusion_seconds().met is False
     monkeypatch.setattr(Speed, "fusion", lambda self: (4e-3, 1e12))

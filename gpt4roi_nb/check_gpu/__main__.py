@@ -14,23 +14,23 @@ import torch
 
 from gpt4roi_nb import commands
 from gpt4roi_nb.check_gpu import answers, golden, machine, needs, speed
+from gpt4roi_nb.check_gpu.device_config import DeviceConfig
 from gpt4roi_nb.check_gpu.random_model import RandomModel
 from gpt4roi_nb.check_gpu.report import Report, Section
-from gpt4roi_nb.check_gpu.setting import Setting
 from gpt4roi_nb.checkpoint.device import choose_device
 
 
-def sections(setting: Setting, model: RandomModel) -> list[Section]:
+def sections(device_config: DeviceConfig, model: RandomModel) -> list[Section]:
     """All sections of the report; those that may take longest come last."""
-    parts, compiled = speed.sections(setting, model)
+    parts, compiled = speed.sections(device_config, model)
     return [
-        machine.section(setting),
-        *golden.sections(setting),
-        answers.section(setting),
+        machine.section(device_config),
+        *golden.sections(device_config),
+        answers.section(device_config),
         parts,
-        needs.memory_section(setting, model),
-        needs.training_section(setting, model),
-        needs.quantised_section(setting, model),
+        needs.memory_section(device_config, model),
+        needs.training_section(device_config, model),
+        needs.quantised_section(device_config, model),
         compiled,
     ]
 
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = choose_device(given.device)
     except (ValueError, RuntimeError) as error:  # a GPU that does not exist; a name that torch does not know
         parser.error(str(error))
-    setting = Setting(device, small=given.small or device.type == "cpu")
-    report = Report(given.out, given.minutes, f"gpt4roi_nb on {setting.name}, {date.today()}")
-    for section in sections(setting, RandomModel(setting, torch.bfloat16)):
+    device_config = DeviceConfig(device, small=given.small or device.type == "cpu")
+    report = Report(given.out, given.minutes, f"gpt4roi_nb on {device_config.name}, {date.today()}")
+    for section in sections(device_config, RandomModel(device_config, torch.bfloat16)):
         report.write(section)
     report.end()
     return 1 if report.missed or report.failed else 0

@@ -17,7 +17,7 @@ DATASHEET_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e1
 
 
 @dataclass(frozen=True)
-class Setting:
+class DeviceConfig:
     """device: the one that is measured. small: small models and few repeats, for a CPU."""
 
     device: torch.device

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
-from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
-from gpt4roi_nb.check_gpu.setting import GOLDEN, Setting, exact_float32, name_of
+from gpt4roi_nb.check_gpu.device_config import GOLDEN, DeviceConfig, exact_float32, name_of
+from gpt4roi_nb.check_gpu.report import Measurement, NotThisTime, Section
 from gpt4roi_nb.checkpoint.keys import to_original
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.images import load_image
@@ -100,7 +100,7 @@ def set_weights(module: nn.Module, weights: dict[str, Tensor], device: torch.dev
 class SmallEncoder:
     """The region encoder with 64 channels, and the authors' region vectors for two images' features and boxes."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, device_config: DeviceConfig) -> None:
         vision = {"hidden_size": CHANNELS, "intermediate_size": 64, "num_hidden_layers": 12, "num_attention_heads": 4}
         config = GPT4RoIConfig(
             vision_config={**vision, "image_size": 224, "patch_size": 14}, region_config={"hidden_size": CHANNELS}
@@ -110,12 +110,12 @@ class SmallEncoder:
         fill(self._encoder, "region_encoder.", "model.spi_module.")
         self._weights = weights_of(self._encoder)
         self._features = [
-            torch.from_numpy(made.raw_normal(f"input.feat{level}", (2, GRID**2, CHANNELS))).to(setting.device)
+            torch.from_numpy(made.raw_normal(f"input.feat{level}", (2, GRID**2, CHANNELS))).to(device_config.device)
             for level in range(LEVELS)
         ]
-        self._boxes = [torch.from_numpy(numbers[f"boxes.img{image}"]).to(setting.device) for image in range(2)]
+        self._boxes = [torch.from_numpy(numbers[f"boxes.img{image}"]).to(device_config.device) for image in range(2)]
         self._expected = torch.from_numpy(np.concatenate([numbers["out.img0"], numbers["out.img1"]]))
-        self._device = setting.device
+        self._device = device_config.device
 
     @torch.inference_mode()
     def deviation(self, dtype: torch.dtype) -> float:
@@ -128,10 +128,10 @@ class SmallEncoder:
 class RealWidths:
     """The model at its real widths (two language layers), and the authors' results for an image and a prompt."""
 
-    def __init__(self, setting: Setting) -> None:
-        if setting.small:
+    def __init__(self, device_config: DeviceConfig) -> None:
+        if device_config.small:
             raise NotThisTime("the real widths are left out of the small size (tests/test_golden_model.py has them)")
-        self._device = setting.device
+        self._device = device_config.device
         with self._device, no_init_weights():  # every weight is set below
             self._model = GPT4RoIForConditionalGeneration(recorded_config()).eval()
         fill(self._model)
@@ -140,7 +140,7 @@ class RealWidths:
         self._pixels = GPT4RoIImageProcessor(224).pixels(load_image(GOLDEN / "image0.png"))[None]
 
     @torch.inference_mode()
-    def figure(self, dtype: torch.dtype, demanded: bool = False) -> Figure:
+    def measurement(self, dtype: torch.dtype, demanded: bool = False) -> Measurement:
         """The deviations of one forward pass. demanded: whether they must be within the limits."""
         set_weights(self._model, self._weights, self._device, dtype)
         golden = {name: torch.from_numpy(self._golden[f"A.{name}"]) for name in ("input_ids", "labels", "boxes")}
@@ -155,7 +155,7 @@ class RealWidths:
         loss = abs(float(outputs.loss) - float(self._golden["A.loss"]))
         same = float((outputs.logits[0].argmax(-1).cpu().numpy() == self._golden["A.argmax"]).mean())
         met = region <= REGION_DEMAND and logits <= LOGITS_DEMAND and loss <= LOSS_DEMAND and same == 1
-        return Figure(
+        return Measurement(
             f"region vector {region:.1e}, logits {logits:.1e}, loss {loss:.1e}, same likeliest token at {same:.1%}",
             f"{REGION_DEMAND:g}, {LOGITS_DEMAND:g}, {LOSS_DEMAND:g}, 100%" if demanded else "",
             met if demanded else None,
@@ -170,23 +170,23 @@ def largest(computed: Tensor, expected: Tensor) -> float:
     return found
 
 
-def sections(setting: Setting) -> list[Section]:
+def sections(device_config: DeviceConfig) -> list[Section]:
     halves = (torch.bfloat16, torch.float16)
 
-    def encoder_in(encoder: SmallEncoder, dtype: torch.dtype) -> Figure:
-        return Figure(f"{encoder.deviation(dtype):.1e}")
+    def encoder_in(encoder: SmallEncoder, dtype: torch.dtype) -> Measurement:
+        return Measurement(f"{encoder.deviation(dtype):.1e}")
 
-    def exact_encoder(encoder: SmallEncoder) -> Figure:
+    def exact_encoder(encoder: SmallEncoder) -> Measurement:
         with exact_float32():
             deviation = encoder.deviation(torch.float32)
-        return Figure(f"{deviation:.1e}", f"at most {ENCODER_DEMAND:g}", deviation <= ENCODER_DEMAND)
+        return Measurement(f"{deviation:.1e}", f"at most {ENCODER_DEMAND:g}", deviation <= ENCODER_DEMAND)
 
-    def exact_model(model: RealWidths) -> Figure:
+    def exact_model(model: RealWidths) -> Measurement:
         with exact_float32():
-            return model.figure(torch.float32, demanded=True)
+            return model.measurement(torch.float32, demanded=True)
 
-    def tf32(measure: Any) -> Figure:
-        if not setting.on_gpu:
+    def tf32(measure: Any) -> Measurement:
+        if not device_config.on_gpu:
             raise NotThisTime("a CPU has no TF32")
         return measure()
 
@@ -202,21 +202,21 @@ def sections(setting: Setting) -> list[Section]:
         ("one pass, float32 without TF32", exact_model),
         (
             "one pass, float32 with TF32 convolutions",
-            lambda model: tf32(lambda: model.figure(torch.float32)),
+            lambda model: tf32(lambda: model.measurement(torch.float32)),
         ),
-        *((f"one pass, {name_of(dtype)}", lambda model, dtype=dtype: model.figure(dtype)) for dtype in halves),
+        *((f"one pass, {name_of(dtype)}", lambda model, dtype=dtype: model.measurement(dtype)) for dtype in halves),
     ]
     return [
         Section(
             "The authors' numbers: region encoder, 64 channels, largest deviation",
             small,
             share=0.15,
-            prepare=lambda: SmallEncoder(setting),
+            prepare=lambda: SmallEncoder(device_config),
         ),
         Section(
             "The authors' numbers: whole model at its real widths, largest deviations",
             whole,
             share=0.3,
-            prepare=lambda: RealWidths(setting),
+            prepare=lambda: RealWidths(device_config),
         ),
     ]

@@ -1,4 +1,4 @@
-"""The machine and the versions that the figures belong to."""
+"""The machine and the versions that the measurements belong to."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from functools import partial
 
 import torch
 
-from gpt4roi_nb.check_gpu.report import Figure, Measure, NotThisTime, Section
-from gpt4roi_nb.check_gpu.setting import Setting, name_of
+from gpt4roi_nb.check_gpu.device_config import DeviceConfig, name_of
+from gpt4roi_nb.check_gpu.report import Measure, Measurement, NotThisTime, Section
 from gpt4roi_nb.checkpoint.device import driver_version, unused_gpu
 from gpt4roi_nb.memory import in_words
 
 PACKAGES = ("torch", "torchvision", "transformers", "triton", "accelerate", "peft", "bitsandbytes", "flash_attn")
 
 
-def section(setting: Setting) -> Section:
-    def version(name: str) -> Figure:
+def section(device_config: DeviceConfig) -> Section:
+    def version(name: str) -> Measurement:
         try:
-            return Figure(importlib.metadata.version(name))
+            return Measurement(importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            return Figure("not installed")
+            return Measurement("not installed")
 
-    def card() -> Figure:
-        if not setting.on_gpu:
-            return Figure(f"the CPU; {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}")
-        properties = torch.cuda.get_device_properties(setting.device)
-        return Figure(f"{properties.name}, {in_words(properties.total_memory)}, CUDA {torch.version.cuda}")
+    def card() -> Measurement:
+        if not device_config.on_gpu:
+            return Measurement(
+                f"the CPU; {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
+            )
+        properties = torch.cuda.get_device_properties(device_config.device)
+        return Measurement(f"{properties.name}, {in_words(properties.total_memory)}, CUDA {torch.version.cuda}")
 
-    def driver() -> Figure:
-        if not setting.on_gpu:
+    def driver() -> Measurement:
+        if not device_config.on_gpu:
             why = "the CPU was asked for" if torch.cuda.is_available() else unused_gpu()
             raise NotThisTime(why or "there is no GPU")
         if (version := driver_version()) is None:
             raise NotThisTime("neither nvidia-smi nor the kernel reports it")
-        return Figure(version)
+        return Measurement(version)
 
-    def products(dtype: torch.dtype) -> Figure:
-        sheet = setting.datasheet_flops if dtype == torch.bfloat16 else None
+    def products(dtype: torch.dtype) -> Measurement:
+        sheet = device_config.datasheet_flops if dtype == torch.bfloat16 else None
         beside = "" if sheet is None else f"{sheet / 1e12:.0f} TFLOP/s on the data sheet"
-        return Figure(f"{setting.product_flops(dtype) / 1e12:.3g} TFLOP/s", beside)
+        return Measurement(f"{device_config.product_flops(dtype) / 1e12:.3g} TFLOP/s", beside)
 
     rows: list[tuple[str, Measure]] = [("device", lambda _: card()), ("driver", lambda _: driver())]
-    rows.append(("Python", lambda _: Figure(platform.python_version())))
+    rows.append(("Python", lambda _: Measurement(platform.python_version())))
     rows += [(name, partial(lambda name, _: version(name), name)) for name in PACKAGES]
     rows += [
         (f"matrix product, {name_of(dtype)}", partial(lambda dtype, _: products(dtype), dtype))

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.initialization import no_init_weights
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.check_gpu.setting import Setting
+from gpt4roi_nb.check_gpu.device_config import DeviceConfig
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
@@ -47,13 +47,13 @@ def boxes(count: int) -> list[Box]:
 class RandomModel:
     """The model, created at its first use and shared by all sections that need it."""
 
-    def __init__(self, setting: Setting, dtype: torch.dtype) -> None:
-        self.setting, self.dtype = setting, dtype
+    def __init__(self, device_config: DeviceConfig, dtype: torch.dtype) -> None:
+        self.device_config, self.dtype = device_config, dtype
         self._made: GPT4RoI | None = None
 
     def get(self) -> GPT4RoI:
         if self._made is None:
-            self._made = make(self.setting, self.dtype)
+            self._made = make(self.device_config, self.dtype)
         return self._made
 
     def drop(self) -> None:
@@ -63,7 +63,7 @@ class RandomModel:
         self._made = None
 
 
-def make(setting: Setting, dtype: torch.dtype) -> GPT4RoI:
+def make(device_config: DeviceConfig, dtype: torch.dtype) -> GPT4RoI:
     """Create the model with a processor.
 
     Its tokenizer is the demo checkpoint's, since LLaMA's cannot be shipped: prompts are about as long.
@@ -71,7 +71,7 @@ def make(setting: Setting, dtype: torch.dtype) -> GPT4RoI:
     demo = GPT4RoIProcessor.from_pretrained(DEMO_CHECKPOINT)
     id_of = demo.tokenizer.convert_tokens_to_ids
     sizes: dict[str, Any] = {}
-    if setting.small:
+    if device_config.small:
         sizes = {
             "text_config": {**SMALL_TEXT, "vocab_size": len(demo.tokenizer)},
             "vision_config": {"model_type": "clip_vision_model", **SMALL_VISION, "image_size": 56, "patch_size": 14},
@@ -81,7 +81,7 @@ def make(setting: Setting, dtype: torch.dtype) -> GPT4RoI:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # 7 billion weights in float32 first would need twice the memory
     try:
-        with setting.device, no_init_weights():
+        with device_config.device, no_init_weights():
             model = GPT4RoIForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)

@@ -1,6 +1,6 @@
 """A report that is written row by row, so that an early end keeps what was measured.
 
-A row has a figure, the reason why there is none, or the error that its code raised.
+A row has a measurement, the reason why there is none, or the error that its code raised.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST_REASON = 240
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """The content of a row.
 
     Attributes:
@@ -34,7 +34,7 @@ class Figure:
     met: bool | None = None
 
 
-Measure = Callable[[Any], Figure]  # takes what its section has prepared
+Measure = Callable[[Any], Measurement]  # takes what its section has prepared
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Report:
         if reason is None:
             prepared, reason = self._tried(section.prepare)
         for name, measure in section.rows:
-            self._row(name, self._figure(section, measure, prepared, reason))
+            self._row(name, self._measurement(section, measure, prepared, reason))
 
     def end(self) -> None:
         """Write how long it took, what was missed, and what failed."""
@@ -81,13 +81,13 @@ class Report:
         missed, failed = (", ".join(names) or "none" for names in (self.missed, self.failed))
         self._write(f"\n{seconds:.0f} s. Demands missed: {missed}. Failed: {failed}.")
 
-    def _figure(self, section: Section, measure: Measure, prepared: Any, reason: str | None) -> Figure:
+    def _measurement(self, section: Section, measure: Measure, prepared: Any, reason: str | None) -> Measurement:
         reason = reason or self._late(section)
         if reason is None:
-            figure, reason = self._tried(lambda: measure(prepared))
+            measurement, reason = self._tried(lambda: measure(prepared))
             if reason is None:
-                return figure  # type: ignore[no-any-return]
-        return Figure(reason)
+                return measurement  # type: ignore[no-any-return]
+        return Measurement(reason)
 
     def _tried(self, work: Callable[[], Any]) -> tuple[Any, str | None]:
         """The result of some work, or what to write in the row instead."""
@@ -103,13 +103,13 @@ class Report:
         late = time.perf_counter() - self._started > section.share * self._minutes * 60
         return f"{NOT_MEASURED}its share of the {self._minutes:g} minutes was over" if late else None
 
-    def _row(self, name: str, figure: Figure) -> None:
-        if figure.met is False:
+    def _row(self, name: str, measurement: Measurement) -> None:
+        if measurement.met is False:
             self.missed.append(name)
-        if figure.measured.startswith(FAILED):
+        if measurement.measured.startswith(FAILED):
             self.failed.append(name)
-        verdict = {None: "", True: "met", False: MISSED}[figure.met]
-        cells = (name, figure.measured, figure.beside, verdict)
+        verdict = {None: "", True: "met", False: MISSED}[measurement.met]
+        cells = (name, measurement.measured, measurement.beside, verdict)
         self._write("| " + " | ".join(" ".join(cell.split()).replace("|", "/") for cell in cells) + " |")
 
     def _write(self, line: str) -> None:
@@ -119,7 +119,7 @@ class Report:
 
 
 def in_words(error: BaseException) -> str:
-    """Why there is no figure, on one line."""
+    """Why there is no measurement, on one line."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name} is not installed"
     if isinstance(error, NotThisTime):

@@ -9,9 +9,9 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gpt4roi_nb.check_gpu.device_config import DeviceConfig, milliseconds
 from gpt4roi_nb.check_gpu.random_model import HEIGHT, QUESTION, WIDTH, Endless, RandomModel, boxes, image
-from gpt4roi_nb.check_gpu.report import Figure, NotThisTime, Section
-from gpt4roi_nb.check_gpu.setting import Setting, milliseconds
+from gpt4roi_nb.check_gpu.report import Measurement, NotThisTime, Section
 from gpt4roi_nb.inference.cache import new_cache
 from gpt4roi_nb.inference.compiled import CompiledSteps
 from gpt4roi_nb.inference.decode import decode
@@ -26,24 +26,26 @@ DESCRIBED = 16
 class Speed:
     """The parts of an answer, each measured separately."""
 
-    def __init__(self, setting: Setting, gpt4roi: GPT4RoI) -> None:
-        self.setting, self.gpt4roi = setting, gpt4roi
+    def __init__(self, device_config: DeviceConfig, gpt4roi: GPT4RoI) -> None:
+        self.device_config, self.gpt4roi = device_config, gpt4roi
         self.image = image()
-        self.tokens = 6 if setting.small else 48
+        self.tokens = 6 if device_config.small else 48
         self.session = gpt4roi.session(self.image)
         self.encoded = EncodedImage(gpt4roi, self.session.image)
-        self.pixels = gpt4roi.processor.image_processor(self.image)["pixel_values"].to(setting.device)
+        self.pixels = gpt4roi.processor.image_processor(self.image)["pixel_values"].to(device_config.device)
         self._fresh = itertools.cycle(boxes(60))
         self._fusion: tuple[float, float] | None = None  # seconds, operations
 
     def _goal(self, seconds: float, goal: float) -> tuple[str, bool | None]:
         """The demand, and whether it is met; None on another GPU than the one that it is for."""
-        met = seconds <= goal if GOAL_CARD in self.setting.name else None
+        met = seconds <= goal if GOAL_CARD in self.device_config.name else None
         return f"at most {milliseconds(goal)} on an {GOAL_CARD}", met
 
     @torch.inference_mode()
-    def encoding(self) -> Figure:
-        return Figure(milliseconds(self.setting.seconds(lambda: self.gpt4roi.model.encode_image(self.pixels))))
+    def encoding(self) -> Measurement:
+        return Measurement(
+            milliseconds(self.device_config.seconds(lambda: self.gpt4roi.model.encode_image(self.pixels)))
+        )
 
     @torch.inference_mode()
     def fusion(self) -> tuple[float, float]:
@@ -53,33 +55,35 @@ class Speed:
             levels = self.gpt4roi.model.encode_image(self.pixels).levels
             with FlopCounterMode(display=False) as counted:
                 fuse(levels)
-            self._fusion = self.setting.seconds(lambda: fuse(levels)), float(counted.get_total_flops())
+            self._fusion = self.device_config.seconds(lambda: fuse(levels)), float(counted.get_total_flops())
         return self._fusion
 
-    def fusion_seconds(self) -> Figure:
+    def fusion_seconds(self) -> Measurement:
         seconds, _ = self.fusion()
-        return Figure(milliseconds(seconds), *self._goal(seconds, FUSION_GOAL))
+        return Measurement(milliseconds(seconds), *self._goal(seconds, FUSION_GOAL))
 
-    def fusion_share(self) -> Figure:
+    def fusion_share(self) -> Measurement:
         seconds, operations = self.fusion()
         reached = operations / seconds
-        product = self.setting.product_flops(self.gpt4roi.model.dtype)
-        sheet = self.setting.datasheet_flops
-        return Figure(
+        product = self.device_config.product_flops(self.gpt4roi.model.dtype)
+        sheet = self.device_config.datasheet_flops
+        return Measurement(
             f"{operations / 1e12:.3g} TFLOP, {reached / 1e12:.3g} TFLOP/s: {reached / product:.0%} of a large matrix "
             "product's" + ("" if sheet is None else f", {reached / sheet:.0%} of the data sheet's")
         )
 
-    def new_box(self) -> Figure:
-        return Figure(milliseconds(self.setting.seconds(lambda: self.encoded.region_tokens([next(self._fresh)]))))
+    def new_box(self) -> Measurement:
+        return Measurement(
+            milliseconds(self.device_config.seconds(lambda: self.encoded.region_tokens([next(self._fresh)])))
+        )
 
-    def first_token(self) -> Figure:
+    def first_token(self) -> Measurement:
         def ask() -> None:
             self.session.reset()
             self.session.ask(QUESTION, [next(self._fresh)], max_new_tokens=1)
 
-        seconds = self.setting.seconds(ask)
-        return Figure(milliseconds(seconds), *self._goal(seconds, FIRST_TOKEN_GOAL))
+        seconds = self.device_config.seconds(ask)
+        return Measurement(milliseconds(seconds), *self._goal(seconds, FIRST_TOKEN_GOAL))
 
     def _steps(self, count: int) -> tuple[float, list[float]]:
         """Seconds until the second token, and those of each later one."""
@@ -88,38 +92,42 @@ class Speed:
         row = Endless(self.gpt4roi.processor)
         times = [time.perf_counter()]
         for _ in decode(self.gpt4roi, [row], embeddings, new_cache(), max_new_tokens=count):
-            self.setting.synchronise()
+            self.device_config.synchronise()
             times.append(time.perf_counter())
         each = [after - before for before, after in itertools.pairwise(times[:-1])]  # the last yields no token
         return sum(each[:2]), each[2:]
 
-    def tokens_per_second(self) -> Figure:
+    def tokens_per_second(self) -> Measurement:
         _, each = self._steps(self.tokens)
         median = statistics.median(each)
-        return Figure(f"{1 / median:.3g} tokens/s ({milliseconds(median)} each)")
+        return Measurement(f"{1 / median:.3g} tokens/s ({milliseconds(median)} each)")
 
-    def compiled(self, mode: str) -> Figure:
-        if self.setting.small:
+    def compiled(self, mode: str) -> Measurement:
+        if self.device_config.small:
             raise NotThisTime("compiling is left out of the small size (tests/inference/test_compiled.py has it)")
         self.gpt4roi.compiled = CompiledSteps(self.gpt4roi.model, mode)
         try:
             begun, _ = self._steps(4)
             again, _ = self._steps(4)
-            figure = self.tokens_per_second()
+            measurement = self.tokens_per_second()
         finally:
             self.gpt4roi.compiled = None
-        return Figure(f"{figure.measured}; {begun:.0f} s to compile, second answer's first tokens {again:.2g} s")
+        return Measurement(
+            f"{measurement.measured}; {begun:.0f} s to compile, second answer's first tokens {again:.2g} s"
+        )
 
-    def describe(self) -> Figure:
-        count, tokens = (4, 4) if self.setting.small else (DESCRIBED, 32)
+    def describe(self) -> Measurement:
+        count, tokens = (4, 4) if self.device_config.small else (DESCRIBED, 32)
         session = self.gpt4roi.session(self.image)
         started = time.perf_counter()
         answers = session.describe(boxes(count), max_new_tokens=tokens, progress=False)
-        self.setting.synchronise()
+        self.device_config.synchronise()
         written = sum(len(answer.token_ids) for answer in answers)
-        return Figure(f"{milliseconds(time.perf_counter() - started)} for {count} boxes, {written} tokens of answers")
+        return Measurement(
+            f"{milliseconds(time.perf_counter() - started)} for {count} boxes, {written} tokens of answers"
+        )
 
-    def vcr(self) -> Figure:
+    def vcr(self) -> Measurement:
         import numpy as np
 
         from gpt4roi_nb.data.protocol_texts import LETTERS
@@ -138,22 +146,22 @@ class Speed:
         height, width = scene.image.shape[:2]
         image = LoadedImage(self.gpt4roi.processor.image_processor(scene.image)["pixel_values"][0], (width, height))
         predictor = BatchedPredictor(self.gpt4roi, "likelihood", len(items), 1)
-        seconds = self.setting.seconds(lambda: list(predictor.answer([items], {"scene": image})))
-        return Figure(f"{milliseconds(seconds)}, question and rationale, the image's encoding included")
+        seconds = self.device_config.seconds(lambda: list(predictor.answer([items], {"scene": image})))
+        return Measurement(f"{milliseconds(seconds)}, question and rationale, the image's encoding included")
 
-    def attention(self) -> Figure:
+    def attention(self) -> Measurement:
         session = self.gpt4roi.session(self.image)
         answer = session.ask(QUESTION, boxes(1), max_new_tokens=self.tokens)
-        seconds = self.setting.seconds(answer.attention, repeats=3)
+        seconds = self.device_config.seconds(answer.attention, repeats=3)
         layers, heads, tokens, prompt = answer.attention().weights.shape
-        return Figure(f"{milliseconds(seconds)} for {layers} layers × {heads} heads × {tokens} × {prompt} tokens")
+        return Measurement(f"{milliseconds(seconds)} for {layers} layers × {heads} heads × {tokens} × {prompt} tokens")
 
 
-def sections(setting: Setting, model: RandomModel) -> list[Section]:
+def sections(device_config: DeviceConfig, model: RandomModel) -> list[Section]:
     def prepare() -> Speed:
-        return Speed(setting, model.get())
+        return Speed(device_config, model.get())
 
-    size = "small shapes" if setting.small else "GPT4RoI-7B's shapes"
+    size = "small shapes" if device_config.small else "GPT4RoI-7B's shapes"
     rows = [
         ("an image's encoding: tower, projector, fusion", lambda speed: speed.encoding()),
         ("… of it the fusion", lambda speed: speed.fusion_seconds()),

@@ -38,7 +38,7 @@ from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import cache_for, reader_of
 from gpt4roi_nb.tokenizer import token_texts
 
-HOWS: tuple[How, ...] = ("remove", "blur")
+PROMPT_ABLATIONS: tuple[How, ...] = ("remove", "blur")  # of ABLATIONS, those that change no region token
 PLACES = 16  # rows and columns of squares that are covered, where the places of the image's tokens are not known
 
 
@@ -69,7 +69,7 @@ class PromptedReplay:
     @property
     def ablations(self) -> tuple[How, ...]:
         """What `ablate` takes as `how`."""
-        return HOWS
+        return PROMPT_ABLATIONS
 
     def attention(
         self,
@@ -123,9 +123,9 @@ class PromptedReplay:
         """See `Answer.ablate`."""
         loaded = self.loaded
         loaded.check_loaded()
-        if how not in HOWS:
+        if how not in PROMPT_ABLATIONS:
             raise ValueError(
-                f"how must be {' or '.join(HOWS)} for a {loaded.model_type}, but is {how!r}"
+                f"how must be {' or '.join(PROMPT_ABLATIONS)} for a {loaded.model_type}, but is {how!r}"
                 + ("; only a GPT4RoI has a region token that can be changed in this way" if how in ABLATIONS else "")
             )
         if baseline != "mean" or other is not None or box is not None:
