@@ -413,7 +413,7 @@ class RegionChat:
             self._at_once(self.new_conversation)
         elif kind == "inspect":
             turn = int(content["turn"])
-            self._look_inside("Looking inside the answer…", lambda: self.inspect_answer(turn))
+            self._look_inside(f"Looking inside answer {turn + 1}…", lambda: self.inspect_answer(turn))
         elif kind == "told":
             self._at_once(lambda: self._tell(int(content["turn"])))
         elif kind == "export":
@@ -451,11 +451,13 @@ class RegionChat:
             self._in_background(_RENDERING, lambda: show_more_scenes(self.picker), waits=bool(problem))
 
     def _on_inspect_region(self, number: int) -> None:
-        self._look_inside("Looking inside the region…", lambda: self.inspect_region(number))
+        self._look_inside(f"Looking inside region {number}…", lambda: self.inspect_region(number))
 
     def _look_inside(self, words: str, action: Callable[[], object]) -> None:
         """Open an inspector; while something else runs, once that is done. Only the last of several clicks counts."""
         with self._worker.lock:
+            if self._worker.newest(_INSPECT) == words:
+                return  # a double click opens it once: a second view would take the focus away with the first
             self._worker.drop(_INSPECT)
             self._in_background(words, action, waits=True, topic=_INSPECT)
 

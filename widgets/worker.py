@@ -100,6 +100,11 @@ class Worker:
             for job in self._jobs:
                 job.dropped |= job.topic == topic
 
+    def newest(self, topic: str) -> str:
+        """The words of the newest job of a topic that runs or waits and is not dropped; "" if there is none."""
+        with self.lock:
+            return next((job.words for job in reversed(self._jobs) if job.topic == topic and not job.dropped), "")
+
     @contextmanager
     def occupied(self, words: str) -> Iterator[None]:
         """Count the block as a job, although it runs in the caller's thread."""

@@ -116,8 +116,10 @@ def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path
     expect(attention.locator(".verdicts li:visible").first).to_contain_text("log-probability of")
     expect(attention.locator(".verdicts").first).not_to_contain_text("0.00")
 
-    notebook.turn(1).locator("button[data-action='inspect']").click()
+    notebook.turn(1).locator("button[data-action='inspect']").dblclick()
     assert_arrived(notebook, inside, attention, "Where the answer looked")
+    expect(notebook.chat.locator(".gpt4roi-conversation .status")).to_be_hidden()
+    expect(attention).to_be_focused()  # not replaced by a second one
     tokens = attention.locator(".tokens:visible button")
     tokens.first.click()
     outer = notebook.panel.locator(".jp-WindowedPanel-outer").first
@@ -142,6 +144,9 @@ def test_what_a_click_opens_comes_to_the_reader(open_notebook: Open, shots: Path
         tracks = [track.bounding_box() for track in chart.locator(".track").all()]
         assert len({round(track["x"]) for track in tracks}) <= 1, "bars begin at several edges"
         assert len({round(track["width"]) for track in tracks}) <= 1
+    facts = failures.locator(".facts").bounding_box()
+    for fact in failures.locator(".facts dd").all():  # they have all the room, although Lab's style gives them a part
+        assert round(fact.bounding_box()["x"] + fact.bounding_box()["width"]) == round(facts["x"] + facts["width"])
     following = failures.locator("button[data-action='next']")
     following.focus()
     for place in (2, 3):

@@ -118,7 +118,7 @@ def test_stop_ends_an_answer_while_it_streams(fake_chat: Open) -> None:
     expect(notebook.chat.locator(".live .model .bubble")).to_contain_text("word word")
     notebook.turn(1).locator("button[data-action='inspect']").click()
     status = notebook.chat.locator(".gpt4roi-conversation .status")
-    expect(status).to_have_text("Answering… Looking inside the answer comes next.")
+    expect(status).to_have_text("Answering… Looking inside answer 1 comes next.")
     notebook.line.click()
     notebook.page.keyboard.type("And then?")
     notebook.page.keyboard.press("Enter")  # too early: the question waits in its line

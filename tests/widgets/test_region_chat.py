@@ -247,9 +247,25 @@ def test_what_is_looked_into_meanwhile_comes_next_and_the_page_says_so() -> None
     for _ in range(2):  # a second click asks for nothing more
         tell(chat, type="inspect", turn=0)
         assert chat.conversation.busy == "Answering…"
-        assert chat.conversation.notice == "Looking inside the answer comes next."
+        assert chat.conversation.notice == "Looking inside answer 1 comes next."
     wait_for(lambda: not chat.conversation.busy)
-    assert looked == [(0, "Looking inside the answer…", "")] and len(chat.answers) == 2
+    assert looked == [(0, "Looking inside answer 1…", "")] and len(chat.answers) == 2
+
+
+@pytest.mark.parametrize(("clicks", "opened"), [((0,), [0]), ((1,), [0, 1]), ((1, 0), [0, 0])])
+def test_a_double_click_on_look_inside_opens_it_once_and_the_last_click_counts(clicks, opened) -> None:
+    chat = make_chat()
+    looked, go_on = [], threading.Event()
+    chat.inspect_answer = lambda number: (looked.append(number), go_on.wait())
+    chat.ask("First?")
+    chat.ask("Second?")
+    tell(chat, type="inspect", turn=0)
+    wait_for(lambda: looked == [0])
+    for turn in clicks:
+        tell(chat, type="inspect", turn=turn)
+    go_on.set()
+    wait_for(lambda: not chat.conversation.busy)
+    assert looked == opened
 
 
 def test_undo_gives_question_and_region_back(chat) -> None:
