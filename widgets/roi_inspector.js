@@ -46,13 +46,16 @@ function mapView(model, row, map, stage, table, talk) {
   } else {
     drawBoxes(view.boxes, size, model.get("regions"));
     talk.maps.push({ stage, level: map.level, view, draw });
-    view.canvas.addEventListener("mousemove", (event) => {
+    const point = (event) => {
       const frame = view.canvas.getBoundingClientRect();
       const at = (offset, extent) => Math.min(Math.max(Math.floor((map.columns * offset) / extent), 0), map.columns - 1);
       const [row_, column] = [at(event.clientY - frame.top, frame.height), at(event.clientX - frame.left, frame.width)];
       talk.hover({ stage, level: map.level, row: row_, column });
-    });
-    view.canvas.addEventListener("mouseleave", () => talk.hover(null));
+    };
+    // A finger taps, and what it chose stays: after a tap, browsers send events of a mouse that comes and leaves.
+    view.canvas.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(event));
+    view.canvas.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && talk.hover(null));
+    view.canvas.addEventListener("click", point);
   }
   return node("figure", {}, view.element, node("figcaption", { textContent: map.label }));
 }
@@ -196,7 +199,7 @@ function render({ model, el }) {
         const values = floats(buffers[0]);
         paint(found.view.canvas, values, Math.sqrt(values.length), -1, 1, bytes(model.get("signed")));
         found.view.canvas.dataset.similarity = `${content.row} ${content.column}`;
-        words.textContent = `Similarity of each place to the one under the mouse: cosines from −1 to 1 (row ${content.row + 1}, column ${content.column + 1}).`;
+        words.textContent = `Similarity of each place to the one that you point at: cosines from −1 to 1 (row ${content.row + 1}, column ${content.column + 1}).`;
       }
     }
     const place = next;
@@ -213,6 +216,7 @@ function render({ model, el }) {
     if (canvas) canvas.inert = true;
   });
   root.dataset.ready = "true";
+  root.addEventListener("click", (event) => event.target.closest("canvas") || talk.hover(null)); // a finger that taps elsewhere
   const leave = arrive(root, "What the region is made of");
   return () => {
     leave();

@@ -95,6 +95,16 @@ def assert_readable(chips: Locator) -> None:
     assert found and min(found) >= 4.5, found
 
 
+def finger(page: Page, *way: tuple[float, float]) -> None:
+    """Move one finger from place to place on the screen; at a single place, tap."""
+    touch = page.context.new_cdp_session(page)
+    points = [[{"x": x, "y": y, "id": 0}] for x, y in way]
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": points[0]})
+    for point in points[1:]:
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": point})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 class Lab:
     """A JupyterLab server without the user's own configuration. A context manager."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser.lab import Notebook, assert_readable
+from browser.lab import Notebook, assert_readable, finger
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
@@ -112,16 +112,6 @@ def pinch(page: Page, at: tuple[float, float], apart: tuple[float, float]) -> No
     for step in range(1, 6):
         now = apart[0] + (apart[1] - apart[0]) * step / 5
         touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": fingers(now)})
-    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-
-
-def finger(page: Page, *way: tuple[float, float]) -> None:
-    """Move one finger from place to place on the screen; at a single place, tap."""
-    touch = page.context.new_cdp_session(page)
-    points = [[{"x": x, "y": y, "id": 0}] for x, y in way]
-    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": points[0]})
-    for point in points[1:]:
-        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": point})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 

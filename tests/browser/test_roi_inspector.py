@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser.lab import Notebook, assert_readable
+from browser.lab import Notebook, assert_readable, finger
 from matplotlib import colormaps
 from playwright.sync_api import expect
 
@@ -70,6 +70,14 @@ def test_maps_are_the_features_and_follow_the_box(open_notebook: Open, demo: GPT
     assert np.abs(pixels(canvas) - colors(np.einsum("chw,c->hw", units, units[:, 5, 3]), -1, 1, "cividis")).max() <= 2
     page.locator("h4").first.hover()
     expect(canvas).not_to_have_attribute("data-similarity", "5 3")
+    # A finger chooses a place by a tap, and leaves it by a tap elsewhere.
+    frame = canvas.bounding_box()
+    finger(notebook.page, (frame["x"] + frame["width"] * 2.5 / grid, frame["y"] + frame["height"] * 1.5 / grid))
+    expect(canvas).to_have_attribute("data-similarity", "1 2")
+    expect(page.get_by_text("(row 2, column 3)")).to_be_visible()
+    title = page.locator("h4").first.bounding_box()
+    finger(notebook.page, (title["x"] + 5, title["y"] + 5))
+    expect(canvas).not_to_have_attribute("data-similarity", "1 2")
 
     page.locator("button[data-action='control']").click()
     expect(page.locator(".control li")).to_have_count(3, timeout=KERNEL_MS)
