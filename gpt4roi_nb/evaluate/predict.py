@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord
@@ -26,6 +25,7 @@ from gpt4roi_nb.evaluate.options import choice
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.cache import gather
 from gpt4roi_nb.inference.decode import masked_positions
+from gpt4roi_nb.inference.padding import pad
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
 from gpt4roi_nb.prompt import Prompt, check_references
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
@@ -237,9 +237,7 @@ class BatchedPredictor:
         """(options,) log-probability of the tokens after each option's first."""
         device = self.gpt4roi.device
         rows = torch.tensor(owners, device=device)
-        tokens = [torch.tensor(rest) for rest in rests]
-        ids = pad_sequence(tokens, batch_first=True, padding_value=self._pad).to(device)
-        known = pad_sequence([torch.ones_like(each) for each in tokens], batch_first=True).to(device)
+        ids, known = pad(rests, device, side="right", value=self._pad)
         length = batch.cache.get_seq_length()
         mask = batch.attention_mask
         if mask is None:

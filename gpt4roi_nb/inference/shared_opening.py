@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.inference.cache import gather, new_cache
 from gpt4roi_nb.inference.decode import decode, detokenizers
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.inference.padding import mask_after, pad
 from gpt4roi_nb.model import ImageEncoding
 from gpt4roi_nb.prompt import Prompt
 
@@ -56,17 +56,14 @@ class SharedOpening:
             boxes: per prompt, (n, 4) float32 xyxy in [0, 1], in the order of its `<bbox>` tokens.
         """
         length = min((_common_length(prompt.input_ids, self._ids) for prompt in prompts), default=0)
-        own = [torch.tensor(prompt.input_ids[length:]) for prompt in prompts]
-        pad = self._loaded.processor.tokenizer.pad_token_id or 0
+        own = [prompt.input_ids[length:] for prompt in prompts]
+        filler = self._loaded.processor.tokenizer.pad_token_id or 0
         with self._loaded.inference() as model:
-            device = self._loaded.device
-            ids = pad_sequence(own, batch_first=True, padding_value=pad, padding_side="left").to(device)
-            mask = pad_sequence([torch.ones_like(row) for row in own], batch_first=True, padding_side="left").to(device)
-            # The gap between the opening and the rest of a short prompt is masked out, so it takes no position.
-            mask = torch.cat([mask.new_ones(len(mask), length), mask], dim=1)
+            ids, mask = pad(own, self._loaded.device, side="left", value=filler)
             embeddings = model.embed(ids, None, self._regions(images, boxes))
             cache = gather(self._read_opening(), length, torch.tensor(images))
-        return PromptBatch(embeddings, None if mask.all() else mask, cache)
+        # The gap between the opening and the rest of a short prompt is masked out, so it takes no position.
+        return PromptBatch(embeddings, mask_after(length, mask), cache)
 
     def write(self, batch: PromptBatch, max_new_tokens: int) -> list[StreamingDetokenizer]:
         """Write an answer to each prompt of a batch, greedily; return one row per prompt."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.batches import BatchSize
@@ -18,6 +17,7 @@ from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.decode import GREEDY, Sampling, decode, detokenizers
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.inference.padding import pad
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import Reader, cache_for, keeps_prefixes, reader_of, rows_of, takes_padding
@@ -174,11 +174,9 @@ def option_likelihoods(
         length = cache.get_seq_length()
 
         def likely(part: slice) -> list[float]:
-            several = [torch.tensor(list(answer)) for answer in answers[part]]
-            count = len(several)
             # Padded on the right, which nothing before it sees.
-            ids = pad_sequence(several, batch_first=True).to(model.device)
-            valid = pad_sequence([torch.ones_like(one) for one in several], batch_first=True)
+            ids, valid = pad(answers[part], model.device, side="right")
+            count = len(ids)
             begun = ids[:, :-1]
             if model_type == "florence2":  # an answer begins a text of its own
                 begun = torch.cat([reader.begin.expand(count, -1), begun], dim=1)
@@ -189,6 +187,6 @@ def option_likelihoods(
             else:
                 logits = first.expand(count, -1, -1)
             each = log_probabilities(logits, model).gather(-1, ids.to(logits.device)[..., None])[..., 0]
-            return torch.where(valid == 1, each.double().cpu(), 0).sum(-1).tolist()
+            return torch.where(valid.cpu() == 1, each.double().cpu(), 0).sum(-1).tolist()
 
         return [value for several in BatchSize(at_a_time, "options").run(len(answers), likely) for value in several]

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inference.cache import gather, new_cache
 from gpt4roi_nb.inference.decode import Read, masked_positions
+from gpt4roi_nb.inference.padding import mask_after, pad
 from gpt4roi_nb.models.families import ANY_OTHER, family_of
 from gpt4roi_nb.models.prompts import PromptedPrompt
 
@@ -104,10 +104,9 @@ class CausalReader:
 
     def __init__(self, model: Any, prompts: Sequence[PromptedPrompt], start: int, features: Any) -> None:
         filler = 0 if getattr(model.config, "image_token_id", None) != 0 else 1
-        own = [torch.tensor(prompt.input_ids[start:]) for prompt in prompts]
-        padded = pad_sequence(own, batch_first=True, padding_value=filler, padding_side="left")
-        self.begin = padded.to(model.device)
-        self.attention_mask = _mask(own, start, model.device)
+        own = [prompt.input_ids[start:] for prompt in prompts]
+        self.begin, mask = pad(own, model.device, side="left", value=filler)
+        self.attention_mask = mask_after(start, mask)
         images = [image for prompt in prompts for image in prompt.shown]
         has_images = any(place >= 0 for prompt in prompts for place in prompt.images[start:])
         self._shown = _of_images(features, images) if has_images else {}
@@ -154,12 +153,6 @@ class CausalReader:
         after = self._after[:, None] + written[written >= 0]
         placed = torch.cat([positions[..., known : known + count], after.expand(3, -1, -1)], dim=-1)
         return placed.expand(-1, rows, -1)
-
-
-def _mask(own: Sequence[Tensor], start: int, device: torch.device) -> Tensor | None:
-    """(B, start + n) int64, 0 for padding; None if there is none."""
-    ones = pad_sequence([torch.ones_like(row) for row in own], batch_first=True, padding_side="left").to(device)
-    return None if ones.all() else torch.cat([ones.new_ones(len(ones), start), ones], dim=1)
 
 
 def _of_images(features: Any, images: Sequence[Any]) -> dict[str, Any]:
