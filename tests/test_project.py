@@ -25,6 +25,7 @@ ROOMS = (
     "gpt4roi_nb.files",
     "gpt4roi_nb.logs",
     "gpt4roi_nb.arguments",
+    "gpt4roi_nb.typed",
     "gpt4roi_nb.config",
     "gpt4roi_nb.boxes",
     "gpt4roi_nb.images",

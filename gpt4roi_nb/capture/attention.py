@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from einops import rearrange
@@ -19,10 +19,11 @@ from gpt4roi_nb.capture.recording import attention_bytes, check_pass, check_size
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.capture.sinks import Sink, Sinks, find_sinks
 from gpt4roi_nb.capture.spans import ANSWER_SO_FAR, named_spans
-from gpt4roi_nb.capture.storage import read, small_image, write
+from gpt4roi_nb.capture.storage import check_shapes, checking, read, small_image, write
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
 from gpt4roi_nb.memory import map_bytes
 from gpt4roi_nb.tokenizer import token_texts
+from gpt4roi_nb.typed import typed_fields
 
 KIND = "attention"
 _TENSORS = ("weights", "to_answer", "logprobs")
@@ -238,18 +239,51 @@ class Attention:
             ValueError: if it is not a saved attention.
         """
         tensors, image, about = read(path, KIND)
-        found: dict[str, Any] = {
-            "relevancy": {int(n.split()[1]): scores for n, scores in tensors.items() if n.startswith("relevancy ")}
-        }
+        with checking(path, KIND):
+            return cls._made(tensors, image, about)
+
+    @classmethod
+    def _made(cls, tensors: dict[str, Tensor], image: Image.Image, about: dict[str, Any]) -> Attention:
+        """Make it of what a file holds; raise ValueError for what is missing, of another type or does not fit."""
+        own = get_type_hints(cls)
+        hints = {name: own[name] for name in _ABOUT} | {
+            "kind": str, "regions": list[tuple[int, Box]], "sinks": Sinks
+        }  # fmt: skip
+        values = typed_fields(about, hints, "its description", optional=("sinks", *_LATER))
+        del values["kind"]
+        found: dict[str, Any] = {"sinks": values.pop("sinks")} if "sinks" in values else {}
+        values = {**_LATER, **values, "regions": dict(values["regions"])}
+        tokens, prompt, spans = values["tokens"], values["prompt_tokens"], values["spans"]
+        if sorted(position for span in spans.values() for position in span) != list(range(len(prompt))):
+            raise ValueError(f"each of its {len(prompt)} prompt tokens must be in exactly one of its spans")
+        if (
+            "image" not in spans
+            or min(values["image_size"]) < 1
+            or not (tokens and values["layers"] and values["heads"])
+        ):
+            raise ValueError("it must have an image, a span of it, and at least one token, layer and head")
+        relevancy = {f"relevancy {index}": index for index in range(len(tokens))}
+        shapes = {
+            "weights": "layers heads answer prompt", "to_answer": "layers heads answer written", "logprobs": "answer",
+            "rollout": "answer prompt", "places": "cells image", **dict.fromkeys(relevancy, "prompt"),
+        }  # fmt: skip
+        if unknown := [name for name in tensors if name not in shapes]:
+            raise ValueError(f"it holds {unknown[0]!r}, which is no part of an attention")
+        check_shapes(
+            tensors,
+            [(name, axes) for name, axes in shapes.items() if name in _TENSORS or name in tensors],
+            layers=len(values["layers"]), heads=len(values["heads"]), answer=len(tokens), prompt=len(prompt),
+            image=len(spans["image"]),
+        )  # fmt: skip
+        values |= {name: tensors[name] for name in _TENSORS} | {"places": tensors.get("places")}
+        found["relevancy"] = {index: tensors[name] for name, index in relevancy.items() if name in tensors}
         if "rollout" in tensors:
             found["rollout"] = tensors["rollout"]
-        if "sinks" in about:
-            found["sinks"] = Sinks([Sink(**sink) for sink in about["sinks"]["sinks"]], about["sinks"]["thresholds"])
-        values = {name: about.get(name, _LATER[name]) if name in _LATER else about[name] for name in _ABOUT}
-        values |= {name: tensors[name] for name in _TENSORS} | {"places": tensors.get("places")}
-        values["image_size"] = tuple(values["image_size"])
-        values["frame"] = None if values["frame"] is None else tuple(values["frame"])
-        return cls(**values, image=image, regions={n: tuple(box) for n, box in about["regions"]}, _found=found)
+        made = cls(**values, image=image, _found=found)
+        cells = len(spans["image"]) if made.places is None else len(made.places)
+        if made.grid < 0 or (made.grid and (not cells or cells % made.grid)):
+            raise ValueError(f"the {cells} cells of its map must be in {made.grid} rows of one length")
+        return made
 
     def _positions(self, span: str) -> list[int]:
         if span not in self.spans:

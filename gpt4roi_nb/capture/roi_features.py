@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,19 @@ from gpt4roi_nb.capture.contributions import contributions, plain, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
 from gpt4roi_nb.capture.pca import PCA, fit_components
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
-from gpt4roi_nb.capture.storage import read, small_image, write
+from gpt4roi_nb.capture.storage import check_shapes, checking, read, small_image, write
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import WeightsChangedError
+from gpt4roi_nb.typed import typed_fields
 
 KIND = "region features"
 LISTS = ("levels", "input_convs", "fused_maps", "pooled", "head_outputs")
 _SINGLE = ("boxes", "content", "position_embedding", "tokens")
 MAPS = ("levels", "input_convs", "fused_maps")
+_ABOUT = {
+    "kind": str, "image_size": tuple[int, int], "num_levels": int, "num_rounds": int | None, "parts": list[str],
+    "lenses": dict[str, list[list[list[str]]]],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,8 +255,26 @@ class RoIFeatures:
             ValueError: if it does not hold saved region features.
         """
         tensors, image, about = read(path, KIND)
-        levels, rounds = range(about["num_levels"]), about["num_rounds"]
-        found: dict[str, Any] = {name: LogitLens(words, tensors[name]) for name, words in about["lenses"].items()}
+        with checking(path, KIND):
+            return cls._made(tensors, image, about)
+
+    @classmethod
+    def _made(cls, tensors: dict[str, Tensor], image: Image.Image, about: dict[str, Any]) -> RoIFeatures:
+        """Make it of what a file holds; raise ValueError for what is missing, of another type or does not fit."""
+        about = typed_fields(about, _ABOUT, "its description")
+        levels, rounds, lenses = range(about["num_levels"]), about["num_rounds"], about["lenses"]
+        if not levels or min(about["image_size"]) < 1 or (rounds is not None and rounds < 0):
+            raise ValueError("it must have an image, at least one level, and no or more rounds")
+        if not all(name.startswith("lens ") for name in lenses):
+            raise ValueError(f"its lenses must be named 'lens regions …' or 'lens image …', but are {list(lenses)}")
+        check_shapes(tensors, _shapes(levels, range(rounds or 0), about["parts"], lenses))
+        if not ((tensors["boxes"] >= 0) & (tensors["boxes"] <= 1)).all():
+            raise ValueError("its boxes must lie between 0 and 1")
+        found: dict[str, Any] = {name: LogitLens(words, tensors[name]) for name, words in lenses.items()}
+        for name, lens in found.items():
+            layers, rows, k = lens.probabilities.shape
+            if [[len(row) for row in layer] for layer in lens.words] != [[k] * rows] * layers:
+                raise ValueError(f"the words of {name!r} must be as many as its probabilities, {layers} × {rows} × {k}")
         if about["parts"]:
             found["contribution"] = {name: tensors[f"part {name}"] for name in about["parts"]}
         values: dict[str, Any] = {name: tensors[name] for name in _SINGLE}
@@ -259,7 +282,7 @@ class RoIFeatures:
         values["fusion_rounds"] = None
         if rounds is not None:
             values["fusion_rounds"] = [[tensors[f"round {n} {index}"] for index in levels] for n in range(rounds)]
-        return cls(**values, image=image, image_size=tuple(about["image_size"]), _found=found)
+        return cls(**values, image=image, image_size=about["image_size"], _found=found)
 
     def _region(self, region: int) -> int:
         if not isinstance(region, int) or not -len(self.boxes) <= region < len(self.boxes):
@@ -280,6 +303,24 @@ class RoIFeatures:
                     )
                 self._found[name] = compute(self._encoded)
         return self._found[name]
+
+
+def _shapes(
+    levels: Iterable[int], rounds: Iterable[int], parts: Iterable[str], lenses: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """The axes of each tensor in a file; see `RoIFeatures`."""
+    yield from {
+        "boxes": "regions 4", "content": "regions embedding", "position_embedding": "regions embedding",
+        "tokens": "regions token",
+    }.items()  # fmt: skip
+    for level in levels:
+        side = f"side{level}"
+        yield f"levels {level}", "channels grid grid"
+        yield from ((f"{name} {level}", f"features {side} {side}") for name in ("input_convs", "fused_maps"))
+        yield from ((f"{name} {level}", "regions features bins bins") for name in ("pooled", "head_outputs"))
+    yield from ((f"round {n} {level}", f"features side{level} side{level}") for n in rounds for level in levels)
+    yield from ((f"part {name}", "regions token") for name in parts)
+    yield from ((name, f"layers rows-{name.replace(' ', '-')} k-{name.replace(' ', '-')}") for name in lenses)
 
 
 @torch.inference_mode()

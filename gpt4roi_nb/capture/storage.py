@@ -6,6 +6,8 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +104,47 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], Im
         about = parse_json(text, "its description")
         found = about["kind"]
         image = Image.fromarray(tensors.pop(_IMAGE).numpy())
+        if image.mode != "RGB" or 0 in image.size:
+            raise ValueError(f"expected an RGB image, but it holds {image.size} pixels of mode {image.mode}")
     except _DAMAGED as error:
         raise ValueError(f"{str(path)!r} is damaged, or no saved {kind}: {type(error).__name__} {error}") from error
     if found != kind:
         raise ValueError(f"expected saved {kind}, but {str(path)!r} holds {found!r}")
     return tensors, image, about
+
+
+@contextmanager
+def checking(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Name the file in a ValueError that the block raises about what it holds."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is damaged, or no saved {kind}: {error}; save it again") from error
+
+
+def check_shapes(tensors: dict[str, Tensor], shapes: Iterable[tuple[str, str]], **sizes: int) -> None:
+    """Check that tensors are there, hold real numbers, and fit each other.
+
+    Args:
+        tensors: by name.
+        shapes: (name, its axes such as "regions 4"); an axis with a name has one length in all tensors.
+        sizes: lengths that are known, by axis.
+
+    Raises:
+        ValueError: for the first tensor that does not fit.
+    """
+    for name, axes in shapes:
+        if name not in tensors:
+            raise ValueError(f"it lacks {name!r}")
+        found, named = tuple(tensors[name].shape), axes.split()
+        fits = len(found) == len(named)
+        for axis, length in zip(named, found, strict=False):
+            fits &= length == (int(axis) if axis.isdecimal() else sizes.setdefault(axis, length))
+        if not fits:
+            lengths = ", ".join(f"{axis} = {sizes[axis]}" for axis in dict.fromkeys(named) if axis in sizes)
+            raise ValueError(f"{name!r} must be of shape ({', '.join(named)}), with {lengths}, but is {found}")
+        if not tensors[name].is_floating_point():
+            raise ValueError(f"{name!r} must hold real numbers, but holds {tensors[name].dtype}")
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
