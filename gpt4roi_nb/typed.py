@@ -56,7 +56,7 @@ def typed(value: Any, hint: Any, name: str) -> Any:
     if origin is tuple:
         if len(value) != len(arguments):
             raise ValueError(f"{name} must be a list of {len(arguments)}, but is {reprlib.repr(value)}")
-        return tuple(typed(one, kind, f"each of {name}") for one, kind in zip(value, arguments, strict=True))
+        return tuple(typed(one, its, f"each of {name}") for one, its in zip(value, arguments, strict=True))
     return value
 
 

@@ -98,7 +98,7 @@ class ProtocolCard:
     @property
     def shown(self) -> str:
         """The way in a few words: "crop", or "draw, red, 3 pixels"."""
-        if self.way != "draw" or not self.told:  # nothing is told of answers that were imported
+        if self.way != "draw" or not {"colours", "line_width"} <= self.told.keys():  # as of answers that were imported
             return self.way
         return f"{self.way}, {self.told['colours'].partition(',')[0]}, {' '.join(self.told['line_width'].split()[:2])}"
 

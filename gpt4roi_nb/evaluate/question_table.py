@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +75,7 @@ def read_table(file: Path, images: Path) -> QuestionTable:
     first = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=first.count)
     try:
-        lines = [cells for cells in csv.reader(text.splitlines(keepends=True), delimiter=delimiter) if cells]
+        lines = [cells for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if cells]
     except csv.Error as error:
         raise ValueError(f"{str(file)!r} cannot be read as a table: {error}") from error
     header = tuple(name.strip() for name in lines[0]) if lines else ()
@@ -143,9 +145,10 @@ def _boxes(named: dict[str, str]) -> tuple[Box, ...]:
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
-    if len(numbers) != len(words) or len(numbers) % 4:
+    if len(numbers) != len(words) or len(numbers) % 4 or not all(map(math.isfinite, numbers)):
         raise ValueError(
-            f"each box must be four numbers, x1 y1 x2 y2 in pixels, with semicolons between boxes, but got {text!r}"
+            "each box must be four numbers, x1 y1 x2 y2 in finite pixels, with semicolons between boxes, but got "
+            f"{text!r}"
         )
     edges = iter(numbers)
     return tuple(zip(edges, edges, edges, edges, strict=True))

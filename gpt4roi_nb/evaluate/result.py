@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from gpt4roi_nb.evaluate.card import ProtocolCard
 from gpt4roi_nb.evaluate.predictions import read_predictions, write_predictions
 from gpt4roi_nb.evaluate.tables import Column, Table, table_of
 from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.typed import typed_fields
 
 if TYPE_CHECKING:
     from gpt4roi_nb.evaluate.gallery import Gallery
@@ -185,18 +186,14 @@ class Result:
         content = read_json(folder / RESULT)
         if not (folder / PREDICTIONS).is_file():
             raise FileNotFoundError(f"the folder {str(folder)!r} lacks {PREDICTIONS}")
+        hints = {name: hint for name, hint in get_type_hints(cls).items() if name not in ("predictions", "folder")}
         try:
-            return cls(
-                content["benchmark"],
-                content["metrics"],
-                {name: (low, high) for name, (low, high) in content["intervals"].items()},
-                ProtocolCard(**content["card"]),
-                read_predictions(folder / PREDICTIONS),
-                content["notes"],
-                folder,
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{str(folder / RESULT)!r} was written by another version: {error}") from error
+            values = typed_fields(content, hints, "it")
+        except ValueError as error:
+            raise ValueError(
+                f"{str(folder / RESULT)!r} is damaged or was written by another version: {error}; evaluate again"
+            ) from error
+        return cls(**values, predictions=read_predictions(folder / PREDICTIONS), folder=folder)
 
     def __str__(self) -> str:
         return str(self.table())

@@ -66,6 +66,22 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GPT4RoI, "from_pretrained", None)
 
 
+def test_a_line_break_of_unicode_cuts_no_row_and_an_infinite_box_is_a_problem_of_its_row(
+    photos: Path, tmp_path: Path
+) -> None:
+    rows = [
+        ["a.png", "What is <region1>,\u2028and why?", "1 2 30 40"],
+        ["a.png", "What is\x85<region1>?", "1 2 30 40"],
+        ["a.png", NAMED, "1 2 inf 40"],
+        ["a.png", NAMED, "nan 2 30 40"],
+    ]
+    (tmp_path / "q.csv").write_text("image;question;boxes\n" + "".join(";".join(row) + "\n" for row in rows))
+    found = read_table(tmp_path / "q.csv", photos).rows
+    assert [row.question for row in found] == [question for _, question, _ in rows]
+    assert [row.boxes for row in found[:2]] == [((1.0, 2.0, 30.0, 40.0),)] * 2
+    assert ["finite pixels" in row.problem for row in found] == [False, False, True, True]
+
+
 def write(file: Path, rows: list[list[str]], header: str = "image,question,boxes,note", delimiter: str = ",") -> Path:
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter=delimiter)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from mutations import cases, ends_well, garbled, mutated, written
 
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.evaluate import BENCHMARKS
+from gpt4roi_nb.evaluate import BENCHMARKS, Result, evaluate
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Prediction
 from gpt4roi_nb.evaluate.benchmarks.naming_subsets import CONTROLMLLM, FERRET, OSPREY_PACO, Subset
 from gpt4roi_nb.evaluate.journal import RUN, Journal
 from gpt4roi_nb.evaluate.predictions import _frame, read_predictions, write_predictions
+from gpt4roi_nb.evaluate.question_table import read_table
+from gpt4roi_nb.evaluate.result import PREDICTIONS, RESULT
 from gpt4roi_nb.prompt import references
+from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 FILES = {
     "coco": "coco/annotations/instances_val2017.json",
@@ -188,5 +194,62 @@ def test_a_damaged_table_of_predictions(tmp_path: Path) -> None:
         file.write_bytes(garbled(data, rng))
         with ends_well():
             read_predictions(file)
+
+    case()
+
+
+@pytest.fixture(scope="module")
+def saved(gpt4roi: GPT4RoI, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a result."""
+    return evaluate("vcr", gpt4roi, world, limit=2, progress=False).save(tmp_path_factory.mktemp("saved"))
+
+
+def test_a_damaged_result(saved: Path, tmp_path: Path) -> None:
+    content = json.loads((saved / RESULT).read_text())
+    (tmp_path / PREDICTIONS).symlink_to(saved / PREDICTIONS)
+
+    @cases
+    def case(rng: random.Random) -> None:
+        (tmp_path / RESULT).write_bytes(written(mutated(content, rng), rng))
+        with ends_well():
+            loaded = Result.load(tmp_path)
+            assert str(loaded) and loaded.card.text() and isinstance(loaded.card.model, str)
+            assert loaded.card.differences(loaded.card) == {}
+
+    case()
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"intervals": []}, "'intervals' of it must be an object, but is \\[\\]"),
+        ({"intervals": {"a": [1, 2, 3]}}, "'a' of 'intervals' of it must be a list of 2, but is \\[1, 2, 3\\]"),
+        ({"metrics": {"a": "b"}}, "'a' of 'metrics' of it must be a number, but is 'b'"),
+        ({"card": {}}, "'card' of it lacks 'benchmark'"),
+    ],
+)
+def test_a_result_of_another_form_is_said(entry: dict[str, Any], says: str, saved: Path, tmp_path: Path) -> None:
+    (tmp_path / PREDICTIONS).symlink_to(saved / PREDICTIONS)
+    (tmp_path / RESULT).write_text(json.dumps(json.loads((saved / RESULT).read_text()) | entry))
+    with pytest.raises(ValueError, match=rf"result\.json' is damaged or was written by another version: {says}"):
+        Result.load(tmp_path)
+
+
+def test_a_damaged_table_of_questions(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    rows = [["a.png", "What is <region1>?", "1 2 30 40"], ["a.png", "And <region2>, “beside” it?", "1 2 3 4; 5 6 7 8"]]
+    file = tmp_path / "questions.csv"
+
+    @cases
+    def case(rng: random.Random) -> None:
+        changed = [[str(cell) for cell in row] for row in mutated(rows, rng) if isinstance(row, list)]
+        stream = io.StringIO()
+        csv.writer(stream).writerows([["image", "question", "boxes"], *changed])
+        data = stream.getvalue().encode("utf-8", "replace")
+        file.write_bytes(garbled(data, rng) if rng.random() < 0.3 else data)
+        with ends_well():
+            for row in read_table(file, tmp_path).rows:
+                assert row.problem or (row.question.strip() and row.image.startswith(str(tmp_path)))
+                assert np.isfinite(np.array(row.boxes)).all()
 
     case()
