@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from typing import Any
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh, box_from_xyxy
-from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.data.problems import BadRecord, shown, whole_characters
+from gpt4roi_nb.files import parse_json
 from gpt4roi_nb.session.references import MENTION
 from gpt4roi_nb.widgets.regions import MAX_NAME, bare_name, is_name
 
 # More boxes than this cannot be told apart on an image; of a detector's boxes, the highest scores are taken.
 MAX_BOXES = 40
 _CORNERS, _SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "width", "height")
+_NO_ID = "\0 no id"  # of an entry whose image is unknown
 _NAMES = ("name", "label", "class", "category")
 _EXPECTED = (
     "expected CSV with the columns x1, y1, x2, y2 or x, y, width, height (and optionally name and score), or COCO's "
@@ -66,6 +69,7 @@ def read_boxes(text: str, width: int, height: int) -> FileBoxes:
     >>> read_boxes("x,y,width,height,name\\n10,20,30,40,kettle", 640, 480)
     FileBoxes(boxes=((10.0, 20.0, 40.0, 60.0),), names=('kettle',), left_out=0)
     """
+    text = text.removeprefix("\ufeff")
     rows = list(_coco(text, width, height) if text.lstrip().startswith(("{", "[")) else _csv(text))
     kept: list[tuple[Box, str]] = []
     problem = "it has no boxes"
@@ -87,8 +91,11 @@ def _csv(text: str) -> Iterable[_Row]:
         dialect: Any = csv.Sniffer().sniff(text[:4096], delimiters=",;\t ")
     except csv.Error:
         dialect = csv.excel
-    lines = [line for line in csv.reader(text.splitlines(), dialect) if any(cell.strip() for cell in line)]
-    header = [cell.strip().strip("\ufeff").casefold() for cell in lines[0]] if lines else []
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), dialect) if any(map(str.strip, line))]
+    except csv.Error as error:
+        raise ValueError(f"{_EXPECTED}, but it cannot be read as a table: {error}") from error
+    header = [cell.strip().casefold() for cell in lines[0]] if lines else []
     if _number(header[0] if header else "") is not None:
         header = [*_CORNERS, "name", "score"][: len(header)]
     else:
@@ -96,7 +103,7 @@ def _csv(text: str) -> Iterable[_Row]:
     columns = {name: index for index, name in reversed(list(enumerate(header)))}
     form = next((form for form in (_CORNERS, _SIDES) if all(name in columns for name in form)), None)
     if form is None:
-        raise ValueError(f"{_EXPECTED}, but the columns are {', '.join(header) or 'missing'}")
+        raise ValueError(f"{_EXPECTED}, but the columns are {', '.join(header)[:200] or 'missing'}")
     label = next((name for name in _NAMES if name in columns), None)
     for line in lines:
         cells = dict(zip(header, line, strict=False))
@@ -105,37 +112,51 @@ def _csv(text: str) -> Iterable[_Row]:
             [_number(cells.get(column, "")) for column in form],
             form is _SIDES,
             name,
-            _number(cells.get("score", "")) or 0.0,
+            _score(_number(cells.get("score", ""))),
         )
 
 
 def _coco(text: str, width: int, height: int) -> Iterable[_Row]:
     try:
-        content = json.loads(text)
+        content = parse_json(text, "it")
     except ValueError as error:
-        raise ValueError(f"{_EXPECTED}, but it is not JSON: {error}") from error
+        raise ValueError(f"{_EXPECTED}, but {error}") from error
     whole = content if isinstance(content, dict) else {"annotations": content}
-    annotations, images, categories = (
-        [entry for entry in whole.get(table) or [] if isinstance(entry, dict)]
-        for table in ("annotations", "images", "categories")
-    )
+    annotations, images, categories = (_table(whole, name) for name in ("annotations", "images", "categories"))
     chosen = _image_of(annotations, images, width, height)
-    names = {category.get("id"): str(category.get("name", "")) for category in categories}
+    names = {_id(category, "id"): str(category.get("name", "")) for category in categories}
     for entry in annotations:
-        if entry.get("image_id") == chosen:
-            score = entry.get("score")
-            name = names.get(entry.get("category_id")) or ""
-            yield _Row(entry.get("bbox") or (), True, name, score if isinstance(score, int | float) else 0.0)
+        if (image := _id(entry, "image_id")) in (chosen, _NO_ID):
+            box = entry.get("bbox") or () if image == chosen else ()
+            yield _Row(box, True, names.get(_id(entry, "category_id")) or "", _score(entry.get("score")))
+
+
+def _table(whole: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of the file; in place of what is no object in it, an entry that is no box."""
+    entries = whole.get(name) or []
+    if not isinstance(entries, list):
+        raise ValueError(f"{_EXPECTED}, but its {name} are no list: {shown(entries)}")
+    return [entry if isinstance(entry, dict) else {"image_id": _NO_ID} for entry in entries]
+
+
+def _id(entry: dict[str, Any], name: str) -> int | str | None:
+    """An id, or `_NO_ID` if it is none; None where a file of one image leaves it out."""
+    found = entry.get(name)
+    return found if found is None or isinstance(found, int | str) else _NO_ID
+
+
+def _score(value: Any) -> float:
+    return value if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def _image_of(annotations: Sequence[dict[str, Any]], images: Sequence[dict[str, Any]], width: int, height: int) -> Any:
     """The id of the image that is meant: the only one, or the only one of this size."""
-    ids = list(dict.fromkeys(entry.get("image_id") for entry in annotations))
+    ids = [known for known in dict.fromkeys(_id(entry, "image_id") for entry in annotations) if known != _NO_ID]
     if not ids:
         raise ValueError(f"{_EXPECTED}, but it has no annotations")
     if len(ids) > 1:
         of_this_size = [
-            image.get("id") for image in images if (image.get("width"), image.get("height")) == (width, height)
+            _id(image, "id") for image in images if (image.get("width"), image.get("height")) == (width, height)
         ]
         ids = [known for known in ids if known in of_this_size] if of_this_size else ids
     if len(ids) != 1:
@@ -151,7 +172,7 @@ def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
     seen: Counter[str] = Counter()
     taken: list[str] = []
     for given in names:
-        name = " ".join(given.split())[: MAX_NAME - len(f" {MAX_BOXES}")]
+        name = " ".join(whole_characters(given).split())[: MAX_NAME - len(f" {MAX_BOXES}")]
         if MENTION.search(name) or not is_name(name):
             taken.append("")
             continue
