@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import reprlib
 import stat
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,36 @@ MAX_DEPTH = 100  # of nested lists and objects
 NO_LOCKS = frozenset((errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 
 
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user gave, with `~` replaced.
+
+    Raises:
+        ValueError: as `check_name`.
+    """
+    given = Path(os.path.expanduser(path))
+    check_name(given)
+    return given
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Check that the system takes a path as the name of a file, whether or not there is one.
+
+    Raises:
+        ValueError: if it is too long, or holds a null byte or half a character.
+    """
+    try:
+        os.lstat(path)
+    except ValueError:
+        fault = "holds a null byte, or half a character"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return  # there is none, or it cannot be read, which its reader says
+        fault = f"has {len(os.fspath(path)):,} characters, more than the file system takes in a name or a path"
+    else:
+        return
+    raise ValueError(f"expected the path of a file or folder, but {reprlib.repr(os.fspath(path))} {fault}; check it")
+
+
 def check_regular_file(path: str | os.PathLike[str]) -> None:
     """Check that a path leads to a regular file: reading a pipe, a terminal or a device may never end.
 
@@ -29,8 +60,9 @@ def check_regular_file(path: str | os.PathLike[str]) -> None:
     Raises:
         FileNotFoundError: if there is nothing.
         IsADirectoryError: if it is a folder.
-        ValueError: if it is a pipe, a socket or a device.
+        ValueError: if it is a pipe, a socket or a device, or no name at all (`check_name`).
     """
+    check_name(path)
     name = repr(os.fspath(path))
     try:
         mode = os.stat(path).st_mode
@@ -84,6 +116,7 @@ def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a regular file, not a JSON object, or `parse_json` rejects it.
     """
+    check_name(file)
     if not file.exists():
         raise FileNotFoundError(f"{what} {str(file.parent)!r} lacks {file.name}")
     check_regular_file(file)
@@ -196,8 +229,9 @@ def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: there is no folder for it.
-        ValueError: if `file` is a folder, a device or a pipe, which must not be replaced.
+        ValueError: if `file` is a folder, a device or a pipe, which must not be replaced, or `check_name` rejects it.
     """
+    check_name(file)
     target = Path(os.path.realpath(file))  # a link stays, and its target is replaced
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{str(file)!r} cannot be written: there is no folder {str(target.parent)!r}")
@@ -205,6 +239,7 @@ def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
         kind = "a folder" if target.is_dir() else "a device or a pipe"
         raise ValueError(f"expected a file to write to, or a new name, but {str(file)!r} is {kind}")
     partial = target.with_name(f"{target.name}.part{os.getpid() if shared else ''}")
+    check_name(partial)
     partial.unlink(missing_ok=True)
     partial.touch(exist_ok=False)  # never through a link that somebody put there
     try:

@@ -8,6 +8,9 @@ import socket
 
 import pytest
 
+from gpt4roi_nb import GPT4RoI
+from gpt4roi_nb.data import load
+from gpt4roi_nb.evaluate import Result
 from gpt4roi_nb.files import MAX_DEPTH, MAX_DIGITS, alone_in, check_regular_file, parse_json, read_json, write_json
 
 
@@ -122,3 +125,19 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path, monkeyp
 def test_a_missing_folder_to_write_into_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'.*new\.json' cannot be written: there is no folder '.*absent'"):
         write_json(tmp_path / "absent" / "new.json", {})
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_said_wherever_a_file_is_named(name, tmp_path):
+    for use in (
+        lambda: check_regular_file(tmp_path / name),
+        lambda: read_json(tmp_path / name),
+        lambda: write_json(tmp_path / name, {}),
+        lambda: load("coco", name),
+        lambda: load("coco", tmp_path, also=name),
+        lambda: GPT4RoI.from_pretrained(tmp_path / name),
+        lambda: Result.load(tmp_path / name),
+    ):
+        with pytest.raises(ValueError, match=r"expected the path of a file or folder, but .* (more than|null byte)"):
+            use()
+    assert list(tmp_path.iterdir()) == []

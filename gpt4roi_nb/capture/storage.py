@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt4roi_nb.files import check_regular_file, parse_json, replacing
+from gpt4roi_nb.files import check_regular_file, given_path, parse_json, replacing
 
 ENDINGS = (".npz", ".safetensors")
 IMAGE_SIDE = 1024  # enough to draw on; a photograph of 50 megapixels would be larger than what is drawn over it
@@ -148,7 +148,7 @@ def check_shapes(tensors: dict[str, Tensor], shapes: Iterable[tuple[str, str]], 
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
-    given = Path(path).expanduser()
+    given = given_path(path)
     if given.suffix not in ENDINGS:
         raise ValueError(f"the file's name must end in {' or '.join(ENDINGS)}, but is {str(path)!r}")
     return given

@@ -27,7 +27,7 @@ from gpt4roi_nb.data.record import Annotation, Record
 from gpt4roi_nb.data.refcoco import read_refcoco
 from gpt4roi_nb.data.vcr import read_vcr
 from gpt4roi_nb.data.visual_genome import read_visual_genome
-from gpt4roi_nb.files import check_regular_file
+from gpt4roi_nb.files import check_name, check_regular_file
 from gpt4roi_nb.images import load_image
 
 FORMATS: dict[str, Callable[..., Iterator[Annotation]]] = {
@@ -249,6 +249,7 @@ def load(
     if not 0 <= shown <= 1:
         raise ValueError(f"shown must lie between 0 and 1, but is {shown}")
     for file in [*files, *([folder] if folder is not None else [])]:
+        check_name(file)
         if not file.exists():
             raise FileNotFoundError(f"there is no {str(file)!r} in {os.getcwd()!r}; check the path and its spelling")
     if folder is not None and not folder.is_dir():

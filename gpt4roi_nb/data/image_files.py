@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from gpt4roi_nb.data.problems import NO_IMAGE, OUTSIDE_FOLDER, UNREADABLE_IMAGE, BadRecord
-from gpt4roi_nb.files import check_regular_file
+from gpt4roi_nb.files import check_name, check_regular_file
 from gpt4roi_nb.images import DAMAGED
 
 HUB_FOLDERS = ("models--", "datasets--", "spaces--")  # of the hub's cache, one per repository
@@ -95,6 +95,7 @@ def linked_folders(also: str | os.PathLike[str] | Iterable[str | os.PathLike[str
     """Return the one or several folders that `also` names. Raises FileNotFoundError, NotADirectoryError."""
     folders = [Path(one) for one in ([also] if isinstance(also, (str, os.PathLike)) else also)]
     for folder in folders:
+        check_name(folder)
         if not folder.exists():
             raise FileNotFoundError(
                 f"there is no {str(folder)!r} in {os.getcwd()!r}, which also names; check the path and its spelling"

@@ -11,13 +11,12 @@ import io
 import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from PIL import Image
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.draw import draw_regions, region_color
-from gpt4roi_nb.files import replacing
+from gpt4roi_nb.files import given_path, replacing
 from gpt4roi_nb.session.conversation import Turn
 from gpt4roi_nb.session.references import MENTION, mentioned
 
@@ -87,7 +86,7 @@ def export_conversation(
     path: str | os.PathLike[str], image: Image.Image, boxes: Sequence[Box], turns: Sequence[Turn], about: str = ""
 ) -> None:
     """Write the conversation to one file; see `RegionSession.export`."""
-    target = Path(path).expanduser()
+    target = given_path(path)
     kind = target.suffix.lower()
     if kind in (".html", ".htm"):
         content = as_document(as_html(image, boxes, turns, about))

@@ -19,6 +19,7 @@ from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.files import check_name
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.session.answers import answers
 from gpt4roi_nb.session.conversation import Answer
@@ -91,6 +92,7 @@ class GPT4RoI(LoadedModel):
         """
         check_mode(compile)
         source = DEMO_CHECKPOINT if path is None else path
+        check_name(source)
         model, processor = load_checkpoint(
             source,
             device=device,

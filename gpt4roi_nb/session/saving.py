@@ -17,7 +17,7 @@ from PIL import Image
 
 from gpt4roi_nb.arguments import real_number, whole_number
 from gpt4roi_nb.boxes import check_boxes
-from gpt4roi_nb.files import read_json, replacing, write_json
+from gpt4roi_nb.files import check_name, given_path, read_json, replacing, write_json
 from gpt4roi_nb.prompt import references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
 
@@ -82,7 +82,7 @@ def write_conversation(
         regions, turns: of the conversation.
         way: how regions were told to the model.
     """
-    target = Path(path).expanduser()
+    target = given_path(path)
     if not target.name or (target.exists() and not target.is_file()):
         raise ValueError(f"{str(path)!r} is not the name of a file to save to; give one such as 'talk.json'")
     if not target.parent.is_dir():
@@ -185,7 +185,7 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a saved conversation, or a damaged one.
     """
-    source = Path(path).expanduser()
+    source = given_path(path)
     content = _read(source)
     try:
         image = content["image"]
@@ -200,6 +200,7 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
         if not isinstance(sha256, str):
             raise ValueError(f"the image's sha256 must be text, but is {sha256!r}")
         reference = source.parent / image["path"]  # an absolute path stays absolute
+        check_name(reference)
         way = _text(content.get("way", ""), "the way of telling regions")
         return SavedConversation(reference, (width, height), sha256, regions, turns, way)
     except (KeyError, TypeError, ValueError) as error:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
 
 import numpy as np
 import pytest
 from PIL import Image
+from mutations import cases, ends_well, mutated, written
 from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import RegionSession
+from gpt4roi_nb.session.saving import read_conversation
 
 BOX, OTHER_BOX = (3, 4, 30.5, 40), (20, 8, 60, 44.25)
 FEW = {"max_new_tokens": 8}
@@ -234,6 +237,7 @@ def with_value(value, *keys):
     ],
     ids=lambda change: change.__name__,
 )
+@pytest.mark.filterwarnings("ignore::gpt4roi_nb.boxes.BoxClippedWarning")
 def test_a_damaged_conversation_is_refused(gpt4roi, image_file, tmp_path, change):
     path = tmp_path / "talk.json"
     talked(gpt4roi, image_file).save(path)
@@ -293,3 +297,47 @@ def test_a_pipe_or_a_device_is_not_replaced(gpt4roi, tmp_path):
         with pytest.raises(ValueError, match="is not the name of a file to save to"):
             session.save(path)
     assert (tmp_path / "pipe").is_fifo() and not os.path.isfile("/dev/null") and len(os.listdir(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 300, "a/" * 3000 + "b", "a\0b", "a\ud83d"], ids=["name", "path", "null", "half"]
+)
+def test_a_name_that_no_file_can_have_is_said(gpt4roi, image_file, tmp_path, name):
+    session = talked(gpt4roi, image_file)
+    for use in (
+        lambda: session.save(tmp_path / name),
+        lambda: session.export(tmp_path / f"{name}.html"),
+        lambda: RegionSession.load(tmp_path / name, gpt4roi),
+    ):
+        with pytest.raises(
+            ValueError, match=r"expected the path of a file or folder, but .* (more than|holds a null byte)"
+        ):
+            use()
+    session.save(tmp_path / "talk.json")
+    content = json.loads((tmp_path / "talk.json").read_text())
+    content["image"]["path"] = name
+    (tmp_path / "talk.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"talk\.json' is a damaged conversation: .* expected the path of a file"):
+        RegionSession.load(tmp_path / "talk.json", gpt4roi)
+
+
+def test_a_name_that_its_image_beside_cannot_have_is_said(gpt4roi, tmp_path):
+    with pytest.raises(ValueError, match="more than the file system takes"):
+        talked(gpt4roi, tiny_image()).save(tmp_path / ("a" * 250))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::gpt4roi_nb.boxes.BoxClippedWarning")
+def test_a_damaged_conversation(gpt4roi, image_file, tmp_path):
+    talked(gpt4roi, image_file).save(tmp_path / "talk.json")
+    content = json.loads((tmp_path / "talk.json").read_text())
+
+    @cases
+    def case(rng: random.Random) -> None:
+        (tmp_path / "damaged.json").write_bytes(written(mutated(content, rng), rng))
+        with ends_well():
+            saved = read_conversation(tmp_path / "damaged.json")
+            saved.find_image()
+            assert [region.number for region in saved.regions] == list(range(1, len(saved.regions) + 1))
+
+    case()
