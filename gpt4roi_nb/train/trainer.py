@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sized
 from contextlib import ExitStack, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -18,7 +19,7 @@ from accelerate.utils import gather_object, save_fsdp_optimizer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
 from gpt4roi_nb.files import read_json, write_json
@@ -28,6 +29,7 @@ from gpt4roi_nb.train.disk import DiskUse, room_for, tensor_bytes
 from gpt4roi_nb.train.memory import optimizer_bytes
 from gpt4roi_nb.train.meter import Meter
 from gpt4roi_nb.train.sharding import divide, load_trained, stored_names
+from gpt4roi_nb.typed import typed_fields
 
 TRAINED_FILE = "trained.safetensors"
 ORDER_FILE = "order.json"
@@ -38,6 +40,10 @@ STATE_FILE = "trainer_state.json"
 RANDOM_FILE, RANDOM_FILES = "rng_state.pth", "rng_state*.pth"  # one process's, and each of several processes'
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin")  # one process's or all processes', and a sharded training's
 SCHEDULER_FILE = "scheduler.pt"
+_STATE = {
+    "global_step": int, "epoch": float, "log_history": list[dict[str, float]], "total_flos": float,
+    "num_input_tokens_seen": int, "best_model_checkpoint": str | None, "stateful_callbacks": dict[str, Any],
+}  # fmt: skip
 CHECKPOINT_FILES = (TRAINED_FILE, ORDER_FILE, SCHEDULER_FILE, STATE_FILE)
 
 
@@ -336,11 +342,22 @@ def _damage(checkpoint: Path) -> str | None:
         with safe_globals():  # of NumPy, whose random state is in these files
             for name in random_states:
                 torch.load(checkpoint / name, map_location="cpu", weights_only=True)
-        for name in (ORDER_FILE, STATE_FILE):
-            read_json(checkpoint / name)
+        read_json(checkpoint / ORDER_FILE)
+        _check_state(read_json(checkpoint / STATE_FILE), _step(checkpoint))
+        TrainerState.load_from_json(str(checkpoint / STATE_FILE))  # which, unlike read_json, takes no byte order mark
     except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        return f"it is cut short ({error})"
+        return f"it is cut short or damaged ({error})"
     return None
+
+
+def _check_state(state: dict[str, Any], step: int) -> None:
+    """Check what the Trainer, and `read_history`, take from a checkpoint of this step; raise ValueError."""
+    known = {one.name for one in fields(TrainerState)}
+    if unknown := sorted(state.keys() - known):
+        raise ValueError(f"{STATE_FILE} has {unknown[0]!r}, which this version of transformers does not know")
+    typed_fields({name: state[name] for name in _STATE if name in state}, _STATE, STATE_FILE)
+    if state["global_step"] != step:
+        raise ValueError(f"{STATE_FILE} is of step {state['global_step']}, expected {step}")
 
 
 def read_history(checkpoint: Path) -> list[dict[str, float]]:

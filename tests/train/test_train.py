@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from learnable import BOX, OPTIONS, changed_parts, copy_of, losses, mixture, records, run
+from mutations import cases, ends_well, mutated, written
 from PIL import Image
 from tiny import tiny_gpt4roi, tiny_image
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
+from transformers import TrainerState
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig
 from gpt4roi_nb.data.collate import Collator
@@ -25,7 +29,7 @@ from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.train import Probes, begin_anew, train
 from gpt4roi_nb.train.arguments import arguments_for
 from gpt4roi_nb.train.parts import choose_parts, table
-from gpt4roi_nb.train.trainer import RegionTrainer, checkpoints, last_checkpoint
+from gpt4roi_nb.train.trainer import RegionTrainer, checkpoints, last_checkpoint, read_history
 from gpt4roi_nb.widgets import TrainingMonitor
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -176,6 +180,44 @@ def test_a_checkpoint_that_is_cut_short_or_lacks_a_file_is_skipped_with_a_word(t
     with pytest.warns(UserWarning, match=f"it lacks {name}"):
         assert last_checkpoint(two_checkpoints) == older
     (newest / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({}, "trainer_state.json lacks 'global_step'"),
+        ({"log_history": 5}, "'log_history' of trainer_state.json must be a list, but is 5"),
+        ({"global_step": "x"}, "'global_step' of trainer_state.json must be a whole number, but is 'x'"),
+        ({"global_step": 900}, "trainer_state.json is of step 900, expected"),
+        ({"a": 5}, "trainer_state.json has 'a', which this version of transformers does not know"),
+    ],
+)
+def test_a_checkpoint_whose_state_is_damaged_is_skipped_with_a_word(two_checkpoints, entry, says):
+    older, newest = checkpoints(two_checkpoints)
+    content = (newest / "trainer_state.json").read_text()
+    (newest / "trainer_state.json").write_text(json.dumps({**json.loads(content), **entry} if entry else {}))
+    with pytest.warns(UserWarning, match=rf"{newest.name}' is skipped: it is cut short or damaged \({says}"):
+        assert last_checkpoint(two_checkpoints) == older
+    (newest / "trainer_state.json").write_text(content)
+
+
+def test_a_damaged_state_of_a_checkpoint(two_checkpoints):
+    older, newest = checkpoints(two_checkpoints)
+    whole = (newest / "trainer_state.json").read_bytes()
+    content = json.loads(whole)
+
+    @cases
+    def case(rng: random.Random) -> None:
+        (newest / "trainer_state.json").write_bytes(written(mutated(content, rng), rng))
+        with ends_well(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            found = last_checkpoint(two_checkpoints)
+            assert found in (older, newest)
+            assert all(isinstance(line["loss"], int | float) for line in read_history(found))
+            TrainerState.load_from_json(str(found / "trainer_state.json"))
+
+    case()
+    (newest / "trainer_state.json").write_bytes(whole)
 
 
 @pytest.mark.slow
