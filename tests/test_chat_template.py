@@ -243,6 +243,8 @@ def test_a_template_that_cannot_serve_is_explained(template, words):
 
 
 LOOP = "{% for i in range(99999) %}"
+TOO_LARGE = "more than 50,000,000 characters"
+NAMESPACE = "{% set ns = namespace(s='aa') %}"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,31 @@ LOOP = "{% for i in range(99999) %}"
     [
         (LOOP * 3 + "x" + "{% endfor %}" * 3, r"not finished after 1,000,000 lines; it may never end"),
         ("{% for i in range(10**12) %}{% endfor %}", r"it multiplies \(\* or \*\*\)"),
-        ("{% for i in range(1000000000000) %}{% endfor %}", "Range too big"),
+        ("{% for i in range(1000000000000) %}{% endfor %}", "counts beyond 100,000"),
+        ("{% for i in range('1000000000000'|int) %}{% endfor %}", "counts beyond 100,000"),
+        ("{{ [1]|slice(1000000000000000)|list|length }}", "counts beyond 100,000"),
+        ("{{ 'a'|center(2000000000) }}", "counts beyond 100,000"),
+        ("{{ 'a'.center('2000000000'|int) }}", "counts beyond 100,000"),
+        ("{{ 'a'['cen' ~ 'ter'](1e9|int) }}", "counts beyond 100,000"),
+        ("{{ '%2000000000d'|format(1) }}", "a width beyond 100,000"),
+        ("{{ '{:2000000000}'.format(1) }}", "a width beyond 100,000"),
+        ("{{ '{:{}}'.format(1, '2000000000') }}", "a width beyond 100,000"),
+        ("{{ '%*d'|format('2000000000'|int, 1) }}", "counts beyond 100,000"),
+        ("{{ '%2000000000d' % 1 }}", r"formats with a width \(%\)"),
+        ("{% set f = '%' ~ 99999 ~ 99999 ~ 'd' %}{{ f % 1 }}", r"formats with a width \(%\)"),
+        ("{{ [[1]|slice(99999)|list]|tojson }}" + LOOP + "{{ [1]|slice(99999)|list }}{% endfor %}", "lines"),
+        (NAMESPACE + LOOP + "{% set ns.s = ns.s ~ ns.s %}{% endfor %}", TOO_LARGE),
+        (NAMESPACE + LOOP + "{% set ns.s = ns.s + ns.s %}{% endfor %}", TOO_LARGE),
+        (NAMESPACE + LOOP + "{% set ns.s = ns.s|replace('a', ns.s) %}{% endfor %}", TOO_LARGE),
+        (NAMESPACE + LOOP + "{% set ns.s = '%s%s'|format(ns.s, ns.s) %}{% endfor %}", TOO_LARGE),
+        (NAMESPACE + LOOP + "{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}", TOO_LARGE),
+        (NAMESPACE + LOOP + "{% set ns.s = ns.s ~ 'a'|center(999) %}{% endfor %}", TOO_LARGE),
+        ("{{ range(99999)|map('string')|join('x'|center(99999)) }}", TOO_LARGE),
+        ("{{ range(99999)|list|tojson(indent=99999) }}", TOO_LARGE),
+        (
+            "{% set s = 'aa' %}" + "{% set s %}{{ s }}{{ s }}{% endset %}" * 60,
+            TOO_LARGE,
+        ),
         ("{{ 'a' * 30000000000 }}", r"it multiplies \(\* or \*\*\)"),
         ("{{ 9 ** 9 ** 9 }}", r"it multiplies \(\* or \*\*\)"),
         ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
