@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +16,13 @@ def not_finite(model: nn.Module) -> list[str]:
     Computes one sum per tensor, since NaN and infinity survive sums. This is as fast as reading memory: about a second
     for 7 billion weights. Integers, such as quantised weights, and weights that are on disk are skipped.
     """
+    return not_finite_among(model.state_dict())
+
+
+def not_finite_among(weights: Mapping[str, Tensor]) -> list[str]:
+    """Find them as `not_finite` does, among named weights."""
     found = []
-    for name, weight in model.state_dict().items():
+    for name, weight in weights.items():
         if not weight.is_floating_point() or weight.is_meta:
             continue
         total = weight.sum(dtype=torch.promote_types(weight.dtype, torch.float32))

@@ -13,8 +13,9 @@ from accelerate.utils import broadcast_object_list, str_to_bool
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.tensor import DTensor
 
 from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT
 from gpt4roi_nb.checkpoint.check import check_small_files
@@ -114,3 +115,8 @@ def stored_names(file: Path) -> set[str]:
     """Names of the tensors in a file, without reading them."""
     with safe_open(file, framework="pt") as opened:
         return set(opened.keys())
+
+
+def own_share(weight: Tensor) -> Tensor:
+    """Return the part of a sharded weight that this process holds; a whole weight is returned as it is."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight

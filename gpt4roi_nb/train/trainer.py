@@ -23,12 +23,13 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_pt_utils import safe_globals
 
 from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.finite import not_finite_among
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.train.disk import DiskUse, room_for, tensor_bytes
 from gpt4roi_nb.train.memory import optimizer_bytes
 from gpt4roi_nb.train.meter import Meter
-from gpt4roi_nb.train.sharding import divide, load_trained, stored_names
+from gpt4roi_nb.train.sharding import divide, load_trained, own_share, stored_names
 from gpt4roi_nb.typed import typed_fields
 
 TRAINED_FILE = "trained.safetensors"
@@ -82,7 +83,9 @@ class RegionTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._changing:  # also released after an error within a step
-            return super().train(*args, **kwargs)
+            result = super().train(*args, **kwargs)
+        self._check_weights()  # the loss is computed before a step's change, so it does not show the last one
+        return result
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the tensors that weight decay applies to.
@@ -163,6 +166,26 @@ class RegionTrainer(Trainer):
             "them, lower the learning rate, or train in float32; the last checkpoint is intact"
         )
 
+    def _check_weights(self) -> None:
+        """Raise FloatingPointError if weights that train hold NaN or infinity, in any of the processes."""
+        model = self.accelerator.unwrap_model(cast(nn.Module, self.model))
+        trained = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+        found = not_finite_among({name: own_share(weight) for name, weight in trained.items()})
+        names = sorted({name for each in gather_object([found]) for name in each})  # type: ignore[no-untyped-call]
+        if not names:
+            return
+        folder = Path(str(self.args.output_dir))
+        present = checkpoints(folder)
+        if present:
+            good = f"the last checkpoint is intact: {str(present[-1])!r}"
+        else:
+            good = "there is no checkpoint yet; load the model again"
+        raise FloatingPointError(
+            f"after step {self.state.global_step}, {len(names)} of the trained tensors hold NaN or infinity, first "
+            f"{names[0]}; they are not saved. The likely cause is the learning rate of {self.args.learning_rate:g}: "
+            f"lower it, or train in float32; {good}"
+        )
+
     # ------------------------------------------------------------------------------------------- sharded (FSDP 2)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -188,6 +211,7 @@ class RegionTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write it to a folder with a temporary name, which is renamed when everything is written."""
+        self._check_weights()
         folder = Path(str(self.args.output_dir))
         name = f"checkpoint-{self.state.global_step}"
         self._staging = folder / UNFINISHED

@@ -343,6 +343,26 @@ def test_a_loss_that_is_no_number_names_its_records(tmp_path):
     assert len(listed["records"]) == 2 and {"source", "id"} == set(listed["records"][0])
 
 
+def test_a_last_step_that_makes_weights_infinite_does_not_end_well(tmp_path):
+    words = r"after step 1, .* hold NaN or infinity, first .*; they are not saved.*learning rate of 1e\+38"
+    for folder, options in (("model", {"save_strategy": "no"}), ("checkpoints", {"save_steps": 1})):
+        with pytest.raises(FloatingPointError, match=f"{words}.*there is no checkpoint yet; load the model again"):
+            run(tmp_path, tmp_path / folder, learning_rate=1e38, max_steps=1, **options)
+        assert not (tmp_path / folder / "model").exists() and not checkpoints(tmp_path / folder)
+
+
+def test_a_checkpoint_of_infinite_weights_is_not_written_and_the_one_before_is_named(tmp_path):
+    gpt4roi, out = tiny_gpt4roi(seed=1), tmp_path / "out"
+
+    def spoil(line):
+        if line["step"] == 2:
+            gpt4roi.model.multi_modal_projector.bias.data[0] = torch.inf
+
+    with pytest.raises(FloatingPointError, match=r"after step 2, 1 of .*projector.bias; .*checkpoint-1'"):
+        train(gpt4roi, records(tmp_path), tmp_path, out, report=spoil, **{**OPTIONS, "save_steps": 1, "max_steps": 2})
+    assert [path.name for path in checkpoints(out)] == ["checkpoint-1"]
+
+
 @pytest.mark.parametrize(
     "error",
     [
