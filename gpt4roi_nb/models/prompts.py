@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.chat_template import cut_at_tokens
+from gpt4roi_nb.chat_template import _EXPRESSION_ERRORS, _bounded, _check_operators, cut_at_tokens
 from gpt4roi_nb.models.images import PreparedImage
 from gpt4roi_nb.prompt import HALF_CHARACTER, IGNORE, PromptParts
 
@@ -242,10 +242,7 @@ def _rendered(processor: Any, roles: Sequence[str], images: int) -> list[str]:
         }
         for index, (role, place) in enumerate(zip(roles, places, strict=True))
     ]
-    try:
-        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=roles[-1] == "user")
-    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"the model's chat template cannot write messages of {', '.join(roles)}: {error}") from error
+    text = apply_template(processor, messages, tokenize=False, add_generation_prompt=roles[-1] == "user")
     pieces = re.split(f"({'|'.join(places)})", str(text))
     if pieces[1::2] != places:
         raise ValueError(
@@ -253,6 +250,23 @@ def _rendered(processor: Any, roles: Sequence[str], images: int) -> list[str]:
             f"some of {', '.join(roles)}"
         )
     return pieces[::2]
+
+
+def apply_template(processor: Any, messages: Sequence[dict[str, Any]], **options: Any) -> Any:
+    """Call `processor.apply_chat_template` within the limits of `chat_template`: a template may never end.
+
+    Raises:
+        ValueError: if the template cannot write these messages, or not within the limits.
+    """
+    try:
+        _check_operators(processor.chat_template)
+        return _bounded(lambda: processor.apply_chat_template(messages, **options))
+    except (TemplateError, *_EXPRESSION_ERRORS) as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise ValueError(
+            f"the model's chat template cannot write messages of {roles}: {error}; compare it with that of the model's "
+            "makers"
+        ) from error
 
 
 def end_of_turn(format: str, processor: Any) -> str | None:
