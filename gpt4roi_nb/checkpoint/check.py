@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from gpt4roi_nb.checkpoint.hub import CONFIG_FILE
+from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, SMALL_FILES
 from gpt4roi_nb.checkpoint.shards import HOW_TO_DOWNLOAD, check_inside, weight_map
-from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.files import read_json
+from gpt4roi_nb.config import LAYERS, GPT4RoIConfig
+from gpt4roi_nb.files import check_regular_file, read_json
 from gpt4roi_nb.memory import skeleton
 
 WEIGHTS_FILE = "model.safetensors"
@@ -27,10 +27,16 @@ PROCESSOR_FILES = {
 }
 # transformers reads these too, if they exist.
 OPTIONAL_FILES = ("generation_config.json", "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
+_MORE_TEMPLATES = "additional_chat_templates/*.jinja"
 ADAPTER_FILE = "adapter_config.json"
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names for the dtypes that weights may have
+# What transformers' configurations call the number of layers that they make a model build.
+_LAYER_COUNTS = frozenset(
+    ("num_hidden_layers", "num_layers", "layers", "encoder_layers", "decoder_layers", "depth", "depths", "n_layers")
+)
+_MOST_LAYERS = 2 * LAYERS[1]  # of the tower and the language model
 # What transformers raises for a configuration that it cannot build a model from (found by trying).
-_UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -88,16 +94,26 @@ def check_small_files(folder: Path) -> dict[str, Any]:
     return values
 
 
-def check_what_is_loaded(folder: Path, names: Iterable[str]) -> None:
+def check_what_is_loaded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     """Check those of some JSON files that exist, and anything that would make transformers load other weights silently.
 
+    Returns:
+        The content of config.json.
+
     Raises:
-        ValueError: a file cannot be read, config.json names a weights file, or there is an adapter beside the weights.
+        FileNotFoundError: there is no config.json.
+        ValueError: a file cannot be read or is a pipe or a device, config.json names a weights file, or there is an
+            adapter beside the weights.
     """
+    for pattern in (*SMALL_FILES, _MORE_TEMPLATES):
+        for file in sorted(folder.glob(pattern)):
+            if file.exists() and not file.is_dir():
+                check_regular_file(file)
     for name in names:
         if (folder / name).exists():
             _read_json(folder / name)
-    if "transformers_weights" in _read_json(folder / CONFIG_FILE):
+    values = _read_json(folder / CONFIG_FILE)
+    if "transformers_weights" in values:
         raise ValueError(
             f"{str(folder / CONFIG_FILE)!r} names its own weights file (transformers_weights); remove the entry, "
             f"and rename the file to {WEIGHTS_FILE}"
@@ -107,6 +123,18 @@ def check_what_is_loaded(folder: Path, names: Iterable[str]) -> None:
             f"{str(folder)!r} holds an adapter ({ADAPTER_FILE}), which would change the weights beside it; merge it "
             "into them and save the whole model (peft: merge_and_unload), or move the adapter's files out of the folder"
         )
+    return values
+
+
+def count_layers(values: Mapping[str, Any]) -> int:
+    """Count the layers that the content of a config.json names, of all its parts together."""
+    count = 0
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            count += count_layers(value)
+        elif name in _LAYER_COUNTS:
+            count += sum(part for part in (value if isinstance(value, list) else [value]) if isinstance(part, int))
+    return count
 
 
 def check_weights(folder: Path) -> dict[str, Stored]:
@@ -141,6 +169,41 @@ def _read_json(file: Path) -> dict[str, Any]:
     return read_json(file, "the checkpoint")
 
 
+def check_layers(path: str, values: Mapping[str, Any], stored: dict[str, Stored]) -> None:
+    """Raise ValueError if config.json names more layers than there are tensors: layers take time to build.
+
+    Args:
+        path: how the message names the checkpoint.
+        values: the content of its config.json.
+        stored: the tensors in its files; empty while they are on a hub. Then the limit is what any model may have.
+    """
+    layers, most = count_layers(values), len(stored) or _MOST_LAYERS
+    if layers > most:
+        held = f"there are only {most:,} tensors" if stored else f"expected at most {most:,}"
+        raise ValueError(f"{_misfit(path)}: it says {layers:,} layers, but {held}; copy both again")
+
+
+def check_floats(path: str, stored: dict[str, Stored], names: Iterable[str]) -> None:
+    """Raise ValueError if some weights are stored as something else than floating-point numbers.
+
+    Args:
+        path: how the message names the checkpoint.
+        stored: the tensors in its files.
+        names: which of them are weights; those that the files lack are skipped.
+    """
+    whole = [name for name in names if name in stored and stored[name].dtype not in FLOATS]
+    if whole:
+        raise ValueError(
+            f"{len(whole)} weights of {path!r} are not floating-point numbers, first {whole[0]}, stored as "
+            f"{stored[whole[0]].dtype}; expected one of {', '.join(FLOATS)}: they were not saved as weights, copy them "
+            "again"
+        )
+
+
+def _misfit(path: str) -> str:
+    return f"the weights of {path!r} do not fit their config.json"
+
+
 def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *, quantised: bool) -> None:
     """Compare config.json with the weights, before any memory is allocated for the model that it describes.
 
@@ -153,13 +216,10 @@ def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *,
     Raises:
         ValueError: config.json belongs to other weights, or describes no model.
     """
-    misfit = f"the weights of {path!r} do not fit their config.json"
-    layers = sum(part.num_hidden_layers for part in (config.text_config, config.vision_config))
-    if stored and layers > len(stored):  # the cheapest first: layers take time to build
-        raise ValueError(f"{misfit}: it says {layers:,} layers, but there are only {len(stored):,} tensors")
+    check_layers(path, config.to_dict(), stored)  # the cheapest first
     try:
         expected = skeleton(config).state_dict()
-    except _UNBUILDABLE as error:
+    except UNBUILDABLE as error:
         raise ValueError(
             f"{CONFIG_FILE} of {path!r} does not describe a GPT4RoI ({type(error).__name__}: {error}); copy it again"
         ) from error
@@ -169,14 +229,7 @@ def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *,
     wrong = [name for name, tensor in known.items() if tensor.shape != tuple(expected[name].shape)]
     if wrong:
         raise ValueError(
-            f"{misfit}: {len(wrong)} tensors have another shape than it says, first {wrong[0]}: expected "
+            f"{_misfit(path)}: {len(wrong)} tensors have another shape than it says, first {wrong[0]}: expected "
             f"{tuple(expected[wrong[0]].shape)}, got {known[wrong[0]].shape}"
         )
-    floats = (name for name, tensor in expected.items() if tensor.is_floating_point())
-    whole = [name for name in floats if name in known and known[name].dtype not in FLOATS]
-    if whole:
-        raise ValueError(
-            f"{len(whole)} weights of {path!r} are not floating-point numbers, first {whole[0]}, stored as "
-            f"{known[whole[0]].dtype}; expected one of {', '.join(FLOATS)}: they were not saved as weights, copy them "
-            "again"
-        )
+    check_floats(path, stored, [name for name, tensor in expected.items() if tensor.is_floating_point()])

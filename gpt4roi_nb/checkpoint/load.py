@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from gpt4roi_nb.checkpoint.check import LAYOUT, PROCESSOR_FILES, check_small_files, check_stored, check_weights
 from gpt4roi_nb.checkpoint.device import SPREADING, check_device_map, choose_device, warn_of_unused_gpu
-from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
+from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, Source, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.finite import check_finite
 from gpt4roi_nb.logs import no_progress_bar
@@ -68,11 +68,7 @@ def load_checkpoint(
     """
     if device is not None and device_map is not None:
         raise ValueError("give either device or device_map, not both")
-    if unchecked := [name for name in OTHER_WEIGHTS if kwargs.get(name) not in (None, True)]:
-        raise ValueError(
-            f"{unchecked[0]}={kwargs[unchecked[0]]!r} would load other weights than the checkpoint's "
-            f"{' or '.join(reversed(LAYOUT))}, which are checked; leave it out"
-        )
+    check_options(kwargs)
     check_quantization(quantization)  # before a hub is asked
     limits = None if device_map is None else check_device_map(device_map, kwargs)
     source = locate(path, "checkpoint", {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
@@ -99,36 +95,84 @@ def load_checkpoint(
     if source.is_remote:  # only now: weights that would not fit into memory are not downloaded
         source.get_weights([LAYOUT])
         check_stored(given, config, check_weights(folder), quantised=saved_as is not None)
-    with no_progress_bar(_weight_bytes(folder)):
+    model = load_weights(
+        GPT4RoIForConditionalGeneration.from_pretrained,
+        source,
+        dtype=dtype,
+        quantization_config=None if quantization is None else quantization_config(quantization, dtype),
+        attn_implementation=attn_implementation,
+        device_map=device_map,
+        **kwargs,
+    )
+    processor = load_processor(GPT4RoIProcessor.from_pretrained, source, tuple(PROCESSOR_FILES))
+    _check_processor(given, processor, model.config)
+    return model.eval(), processor
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that makes transformers read other weights than those that were checked."""
+    if unchecked := [name for name in OTHER_WEIGHTS if options.get(name) not in (None, True)]:
+        raise ValueError(
+            f"{unchecked[0]}={options[unchecked[0]]!r} would load other weights than the checkpoint's "
+            f"{' or '.join(reversed(LAYOUT))}, which are checked; leave it out"
+        )
+
+
+def load_weights(
+    from_pretrained: Callable[..., Any], source: Source, plain: Container[str] | None = None, **options: Any
+) -> Any:
+    """Load a model whose files were checked; raise ValueError if its weights do not fit it, or are no numbers.
+
+    Args:
+        from_pretrained: of transformers.
+        source: its files; all of them are in the folder.
+        plain: only for weights that another library has quantised: the model's tensors before quantisation. What is
+            stored beside them is for that library to judge.
+        options: for `from_pretrained`.
+    """
+    given = source.name
+    with no_progress_bar(_weight_bytes(source.folder)):
         try:
-            loaded: Any = GPT4RoIForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=dtype,
-                quantization_config=None if quantization is None else quantization_config(quantization, dtype),
-                attn_implementation=attn_implementation,
-                device_map=device_map,
+            model, info = from_pretrained(
+                source.folder,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # _check_tensors raises, and names them
-                **kwargs,
+                **options,
             )
         except (MemoryError, torch.OutOfMemoryError) as error:
             clear_frames(error)  # they hold what was loaded so far
             raise
-    model, info = loaded
+        except torch.AcceleratorError:
+            raise
+        except RuntimeError as error:  # tensors that transformers joins into one do not fit together
+            raise ValueError(
+                f"the weights of {given!r} cannot be put into the model that their config.json describes ({error}); "
+                "copy both again, from one place"
+            ) from error
     if source.is_remote:
         model.name_or_path = model.config.name_or_path = given  # what a LoRA gives as its base model
-    _check_tensors(given, info)
+    _check_tensors(given, info, plain)
     check_finite(model, f"the weights of {given!r}")
+    return model
+
+
+def load_processor(from_pretrained: Callable[..., Any], source: Source, names: Sequence[str]) -> Any:
+    """Load a checkpoint's processor; raise ValueError if it cannot be read.
+
+    Args:
+        from_pretrained: of transformers.
+        source: the checkpoint's files.
+        names: the processor's files in the message.
+    """
     try:
-        processor = GPT4RoIProcessor.from_pretrained(folder)
+        return from_pretrained(source.folder)
+    except ImportError:  # a package is missing, and the message names it
+        raise
     except Exception as error:  # the tokenizers library raises nothing narrower
-        names = ", ".join(PROCESSOR_FILES)
         raise ValueError(
-            f"the processor of {given!r} cannot be read ({error}); one of {names} is damaged or of another model: copy "
-            "them again"
+            f"the processor of {source.name!r} cannot be read ({error}); one of {', '.join(names)} is damaged or of "
+            "another model: copy them again"
         ) from error
-    _check_processor(given, processor, model.config)
-    return model.eval(), processor
 
 
 def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization: str | None) -> torch.dtype:
@@ -190,8 +234,14 @@ def _read_config(given: str, folder: Path) -> GPT4RoIConfig:
         ) from error
 
 
-def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:
-    """Raise ValueError if tensors are missing, unknown or of another shape: a model must not run on guessed weights."""
+def _check_tensors(path: str, info: dict[str, Any], plain: Container[str] | None) -> None:
+    """Raise ValueError if tensors are missing, unknown or of another shape: a model must not run on guessed weights.
+
+    What the class ties or ignores, transformers has taken out of `info`. plain: as in `load_weights`.
+    """
+    if plain is not None:
+        missing = {name for name in info["missing_keys"] if name in plain}
+        info = {"missing_keys": missing, "unexpected_keys": (), "mismatched_keys": ()}
     complaints = []
     if mismatched := info["mismatched_keys"]:
         name, came, expected = sorted(mismatched)[0]
@@ -204,7 +254,10 @@ def _check_tensors(path: str | os.PathLike[str], info: dict[str, Any]) -> None:
             shown = ", ".join(names[:_SHOWN_NAMES]) + (" …" if len(names) > _SHOWN_NAMES else "")
             complaints.append(f"{len(names)} tensors are {what}: {shown}")
     if complaints:
-        raise ValueError(f"the weights of {os.fspath(path)!r} do not fit their config.json: " + "; ".join(complaints))
+        raise ValueError(
+            f"the weights of {path!r} do not fit their config.json: {'; '.join(complaints)}. Copy both again, from one "
+            "place"
+        )
 
 
 def _weight_bytes(folder: str | os.PathLike[str]) -> int:

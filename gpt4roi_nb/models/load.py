@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
+from gpt4roi_nb.checkpoint.check import (
+    LAYOUT,
+    OPTIONAL_FILES,
+    PROCESSOR_FILES,
+    UNBUILDABLE,
+    check_floats,
+    check_layers,
+    check_weights,
+    check_what_is_loaded,
+)
 from gpt4roi_nb.checkpoint.device import choose_device
-from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, locate
+from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, Source, locate
+from gpt4roi_nb.checkpoint.load import check_options, load_processor, load_weights
 from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.files import read_json
 from gpt4roi_nb.models.families import GPT4ROI, other_way_of_gpt4roi, way_of
 from gpt4roi_nb.models.memory import check_memory, not_quantised, skeleton
 from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.models.ways.settings import settings_of
-from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config
+from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config, stored_quantization
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
+# Beside config.json, the JSON files that transformers reads if they exist.
+JSON_FILES = (*PROCESSOR_FILES, *OPTIONAL_FILES, "video_preprocessor_config.json", "vocab.json", "chat_template.json")
 MISSPELT = {"color": "colour", "region": "regions", "way": "regions"}
 
 
@@ -61,8 +78,9 @@ def load_model(
             to `from_pretrained`.
 
     Raises:
-        ValueError: for a model of another kind, one whose code is not part of transformers, a way that does not suit
-            it, or a setting that the way does not have.
+        ValueError: for a model of another kind, one whose code is not part of transformers, a damaged file or one that
+            leads out of the folder, weights that do not fit config.json, a way that does not suit the model, or a
+            setting that the way does not have.
         OSError: if there is no such checkpoint (`FileNotFoundError`), or its files cannot be read.
         MemoryError: if the model and a session do not fit; the message names the smallest change that would.
         TypeError: for an argument that it does not have.
@@ -90,26 +108,47 @@ def load_model(
         gpt4roi.revision = source.revision
         return gpt4roi
     given = os.path.expanduser(source.name)
-    config = _read_config(given, hub)
-    check_kind(config.model_type, given)
+    for name in hub:
+        del kwargs[name]
+    check_options(kwargs)
+    kwargs.pop("use_safetensors", None)
+    values = check_what_is_loaded(source.folder, JSON_FILES)
+    check_kind(model_type, given)
+    stored = {} if source.is_remote else check_weights(source.folder)
+    check_layers(given, values, stored)
+    config = _read_config(given, source.folder, model_type)
     way = way_of(config.model_type, regions)  # before the weights are read
     settings_of(way, **settings)
-    check_quantization(quantization)
+    saved_as = stored_quantization(config)
+    bits = quantization or saved_as
+    check_quantization(bits)
     target = choose_device(device)
-    kind = _dtype(dtype, config, target, quantization)
+    kind = _dtype(dtype, config, target, bits)
+    model = _built(config, given)
+    is_quantised = getattr(config, "quantization_config", None) is not None
+    if not is_quantised:
+        check_floats(given, stored, _weights(stored, model))
     if check_free_memory:
-        check_memory(config, target, kind, quantization, given)
+        check_memory(config, target, kind, bits, given)
     if quantization is not None:
-        model = skeleton(config)
         skipped = NOT_QUANTISED if model is None else not_quantised(model)
         kwargs["quantization_config"] = quantization_config(quantization, kind, skipped)
-    if quantization is not None or target.type != "cpu":
+    if bits is not None or target.type != "cpu":
         kwargs["device_map"] = {"": target}  # each tensor goes straight to its place
-    processor = AutoProcessor.from_pretrained(given, trust_remote_code=False, **hub)
+    read_processor = partial(AutoProcessor.from_pretrained, trust_remote_code=False)
+    processor = load_processor(read_processor, source, JSON_FILES)
     model_class = cast("type[PreTrainedModel]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
     check_class(config, model_class, processor)  # before weights are fetched
-    loaded = AutoModelForImageTextToText.from_pretrained(
-        given, dtype=kind, trust_remote_code=False, use_safetensors=True, **kwargs
+    if source.is_remote:
+        _fetch(source, values, model, is_quantised)
+    loaded = load_weights(
+        AutoModelForImageTextToText.from_pretrained,
+        source,
+        plain=_plain_names(model) if is_quantised and saved_as is None else None,
+        dtype=kind,
+        trust_remote_code=False,
+        use_safetensors=True,
+        **kwargs,
     )
     made = PromptedModel(loaded, processor, way, given).with_regions(way, **settings)
     made.check_free_memory = check_free_memory
@@ -144,10 +183,9 @@ def _dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device, q
 def model_type_of(folder: Path) -> str:
     """What config.json says that a model is; "" if it says nothing that can be read."""
     try:
-        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return str(read_json(folder / CONFIG_FILE).get("model_type", ""))
     except (OSError, ValueError):
         return ""
-    return str(values.get("model_type", "")) if isinstance(values, dict) else ""
 
 
 def check_kind(model_type: str, given: str) -> None:
@@ -159,6 +197,11 @@ def check_kind(model_type: str, given: str) -> None:
     """
     if not model_type:
         raise ValueError(f"{given!r} lacks config.json, or its config.json does not say what kind of model it is")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{given!r} is a {model_type}, a kind that transformers does not know without running code of the "
+            "checkpoint, which this package does not do; give a model whose code is part of transformers"
+        )
     if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(
             f"{given!r} is a {model_type}, and transformers has no image-text-to-text model of that kind; give a "
@@ -167,11 +210,45 @@ def check_kind(model_type: str, given: str) -> None:
         )
 
 
-def _read_config(given: str, hub: dict[str, Any]) -> Any:
+def _read_config(given: str, folder: Path, model_type: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(given, trust_remote_code=False, **hub)
-    except ValueError as error:
-        raise ValueError(
-            f"{given!r} is of a kind that transformers does not know without running code of the checkpoint, which "
-            f"this package does not do ({str(error).splitlines()[0]})"
-        ) from error
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (*UNBUILDABLE, StrictDataclassError) as error:
+        raise _undescribed(given, model_type, error) from error
+
+
+def _built(config: Any, given: str) -> nn.Module | None:
+    """Build the model without values; None for a class that cannot be built so."""
+    try:
+        return skeleton(config)
+    except UNBUILDABLE as error:
+        raise _undescribed(given, config.model_type, error) from error
+
+
+def _undescribed(given: str, model_type: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{CONFIG_FILE} of {given!r} does not describe a {model_type} ({type(error).__name__}: {error}); copy it again"
+    )
+
+
+def _plain_names(model: nn.Module | None) -> set[str]:
+    return set() if model is None else set(model.state_dict())
+
+
+def _weights(stored: Iterable[str], model: nn.Module | None) -> list[str]:
+    """Those of some tensors that are weights, since a parameter of the model ends with the same word.
+
+    Whole names may differ: transformers renames what was saved with an earlier version.
+    """
+    parameters = ["weight", "bias"] if model is None else [name for name, _ in model.named_parameters()]
+    words = {name.rpartition(".")[2] for name in parameters}
+    return [name for name in stored if name.rpartition(".")[2] in words]
+
+
+def _fetch(source: Source, values: dict[str, Any], model: nn.Module | None, is_quantised: bool) -> None:
+    """Download a hub id's weights, and check them as a folder's."""
+    source.get_weights([LAYOUT])
+    stored = check_weights(source.folder)
+    check_layers(source.name, values, stored)
+    if not is_quantised:
+        check_floats(source.name, stored, _weights(stored, model))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_cache import COMMIT, NAME, publish
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from tiny import tiny_gpt4roi, tiny_image
@@ -19,32 +20,9 @@ from gpt4roi_nb import GPT4RoI, load_model, memory
 from gpt4roi_nb.checkpoint import hub
 from gpt4roi_nb.train.sharding import without_weights
 
-COMMIT, EARLIER = "0123456789" * 4, "fedcba9876" * 4
+EARLIER = "fedcba9876" * 4
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 REGION = {"num_levels": 2, "hidden_size": 16, "num_groups": 4, "output_size": 4, "embed_dim": 24}
-NAME = "some/model"
-
-
-def publish(folder: Path, cache: Path, name: str = NAME, commit: str = COMMIT, revision: str = "main", only=None):
-    """Lay a folder out in a hub's cache as huggingface_hub does: links to blobs. Links are copied as they are."""
-    repository = cache / f"models--{name.replace('/', '--')}"
-    snapshot, blobs, refs = repository / "snapshots" / commit, repository / "blobs", repository / "refs"
-    for place in (snapshot, blobs, refs):
-        place.mkdir(parents=True, exist_ok=True)
-    (refs / revision).write_text(commit)
-    for file in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        below = str(file.relative_to(folder))
-        if only is not None and below not in only:
-            continue
-        (snapshot / below).parent.mkdir(parents=True, exist_ok=True)
-        (snapshot / below).unlink(missing_ok=True)
-        if file.is_symlink():
-            (snapshot / below).symlink_to(os.readlink(file))
-        else:
-            blob = blobs / f"{commit[:8]}{below.replace('/', '-')}"
-            shutil.copy(file, blob)
-            (snapshot / below).symlink_to(os.path.relpath(blob, (snapshot / below).parent))
-    return snapshot
 
 
 class Hub:
