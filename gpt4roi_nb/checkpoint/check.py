@@ -32,7 +32,20 @@ ADAPTER_FILE = "adapter_config.json"
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names for the dtypes that weights may have
 # What transformers' configurations call the number of layers that they make a model build.
 _LAYER_COUNTS = frozenset(
-    ("num_hidden_layers", "num_layers", "layers", "encoder_layers", "decoder_layers", "depth", "depths", "n_layers")
+    (
+        "num_hidden_layers",
+        "num_layers",
+        "layers",
+        "n_layers",
+        "encoder_layers",
+        "decoder_layers",
+        "num_decoder_layers",
+        "num_global_layers",
+        "conf_num_hidden_layers",
+        "depth",
+        "depths",
+        "resampler_depth",
+    )
 )
 _MOST_LAYERS = 2 * LAYERS[1]  # of the tower and the language model
 # What transformers raises for a configuration that it cannot build a model from (found by trying).

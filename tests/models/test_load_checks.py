@@ -17,6 +17,8 @@ from tiny_families import FAMILIES as TINY
 from tiny_families import LATER, OTHERS, tiny_family
 
 from gpt4roi_nb import load_model
+from gpt4roi_nb.checkpoint.hub import Source
+from gpt4roi_nb.checkpoint.load import load_weights
 from gpt4roi_nb.models import PromptedModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -144,7 +146,7 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     **{
         str(dtype): (
-            with_tensors(lambda all, dtype=dtype: all.update({MATRIX: all[MATRIX].to(dtype)})),  # type: ignore[misc]
+            with_tensors(lambda all, dtype=dtype: all.update({MATRIX: all[MATRIX].to(dtype)})),
             rf"1 weights of .* are not floating-point numbers, first {MATRIX}, stored as .*; expected one of F64, F32",
         )
         for dtype in (torch.int8, torch.int64, torch.uint8, torch.bool)
@@ -203,6 +205,19 @@ def test_what_is_wrong_is_named(copied: Path, cache: Path, case: str, place: str
         load_model(copied if place == "folder" else NAME, device="cpu").session(Image.new("RGB", (60, 40)))
 
 
+@pytest.mark.parametrize("case", ["adapter", "no-heads", "activation", "100,000-layers", "tokenizer"])
+def test_a_hubs_weights_are_fetched_after_all_that_can_be_checked_without(
+    copied: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    change, words = CASES[case]
+    change(copied)
+    (copied / WEIGHTS).unlink()
+    publish(copied, cache, NAME)
+    monkeypatch.setattr(Source, "get_weights", None)
+    with pytest.raises(ValueError, match=words):
+        load_model(NAME, device="cpu")
+
+
 @pytest.mark.parametrize("option", ["variant", "gguf_file", "transformers_weights"])
 def test_other_weights_than_those_that_are_checked_are_refused(saved: Path, option: str) -> None:
     with pytest.raises(ValueError, match=f"{option}='other' would load other weights .* leave it out"):
@@ -257,3 +272,33 @@ def test_a_downloaded_folder_of_links_is_followed(copied: Path, tmp_path: Path) 
     (copied / WEIGHTS).rename(blobs / "4a5b")
     (copied / WEIGHTS).symlink_to(blobs / "4a5b")
     assert load_model(copied, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "qwen3_5_moe"])
+def test_experts_that_do_not_fit_together_are_refused(name: str, tmp_path: Path) -> None:
+    """transformers joins their matrices into one when it loads them."""
+    model, processor = tiny_family(name)
+    processor.save_pretrained(tmp_path)
+    for change, words in (
+        (lambda all, expert: all.pop(expert), "do not fit their config.json: 1 tensors "),
+        (lambda all, expert: all.update({expert: torch.zeros(3, 5)}), "cannot be put into the model .* copy both"),
+    ):
+        model.save_pretrained(tmp_path)
+        expert = next(name for name in sorted(load_file(tmp_path / WEIGHTS)) if "experts" in name)
+        with_tensors(lambda all, change=change, expert=expert: change(all, expert))(tmp_path)
+        with pytest.raises(ValueError, match=words):
+            load_model(tmp_path, device="cpu")
+
+
+def test_beside_weights_that_another_library_quantised_its_own_tensors_may_lie(saved: Path) -> None:
+    """It cannot be judged here which of them it needs; but no weight that is not quantised may be missing."""
+    model = tiny_family("vipllava")[0]
+    info = {"missing_keys": {"a.scale"}, "unexpected_keys": {"a.zeros"}, "mismatched_keys": {("a.q", (1,), (2,))}}
+
+    def load(missing: set[str]) -> object:
+        known = {**info, "missing_keys": info["missing_keys"] | missing}
+        return load_weights(lambda folder, **options: (model, known), Source("it", saved), {"a.weight", "b.weight"})
+
+    assert load(set()) is model
+    with pytest.raises(ValueError, match=r"the weights of 'it' .* 1 tensors are missing: b\.weight"):
+        load({"b.weight"})
