@@ -14,12 +14,12 @@ from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
+from gpt4roi_nb.files import check_name
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel
-from gpt4roi_nb.files import check_name
 from gpt4roi_nb.prompt import IGNORE
 from gpt4roi_nb.session.answers import answers
 from gpt4roi_nb.session.conversation import Answer

@@ -8,8 +8,8 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image
 from mutations import cases, ends_well, mutated, written
+from PIL import Image
 from tiny import tiny_gpt4roi, tiny_image
 
 from gpt4roi_nb import RegionSession
