@@ -37,6 +37,7 @@ DAMAGED = (
     EOFError,
     IndexError,
     KeyError,
+    RuntimeError,  # AVIF
     struct.error,
     zlib.error,
     Image.DecompressionBombError,

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import resource
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mutations import cases, ends_well, garbled
 from PIL import Image
 
 from gpt4roi_nb.images import MAX_PIXELS, image_to_pixel_values, load_image
@@ -364,3 +366,24 @@ def test_an_open_file_is_read(tmp_path):
         assert load_image(opened).tobytes() == sample_image().tobytes()
     with pytest.raises(TypeError, match=r"got a torch\.Tensor; convert a torch tensor to an array"):
         load_image(torch.zeros(3, 4, 4))
+
+
+def test_pixels_of_an_avif_file_that_are_garbled_are_said():
+    data = encoded(sample_image(), "AVIF")
+    at = data.index(b"mdat") + 4
+    data = data[:at] + bytes(8) + data[at + 8 :]
+    with pytest.raises(ValueError, match="damaged"):
+        load_image(data)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about tags
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_a_damaged_file_of_each_kind(kind):
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)), kind)
+
+    @cases
+    def case(rng: random.Random) -> None:
+        with ends_well():
+            assert load_image(garbled(data, rng)).mode == "RGB"
+
+    case()
