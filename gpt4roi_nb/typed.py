@@ -46,8 +46,8 @@ def typed(value: Any, hint: Any, name: str) -> Any:
             return real_number(value, name)
         except TypeError as error:
             raise ValueError(str(error)) from None
-    kind: type = list if origin is tuple else origin
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    fits = isinstance(value, list if origin is tuple else origin) and (origin is bool or not isinstance(value, bool))
+    if not fits:
         raise ValueError(f"{name} must be {_WORDS[origin]}, but is {reprlib.repr(value)}")
     if origin is list:
         return [typed(one, arguments[0], f"each of {name}") for one in value]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ import yaml
 
 from gpt4roi_nb import commands
 from gpt4roi_nb.data import Mixture, RegionDataset, load
+from gpt4roi_nb.files import check_regular_file
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.train.loop import train
 from gpt4roi_nb.train.sharding import is_sharded, reads_weights, without_weights
@@ -44,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = commands.train()
     file = parser.parse_args(arguments).config
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        parser.error(f"{file} cannot be read as a YAML file: {error}")
+        config = read_config(file)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     if not isinstance(config, dict) or not config.get("output_dir") or not config.get("data"):
         parser.error(f"{file} must give output_dir and data; docs/training.md shows a whole file")
     begun: list[object] = []
@@ -69,6 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(commands.INTERRUPTED, f"{parser.prog}: interrupted{more}\n")
 
 
+def read_config(file: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, ValueError: as `check_regular_file`; ValueError if it cannot be read.
+    """
+    check_regular_file(file)
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader)
+    except (ValueError, yaml.YAMLError) as error:  # ValueError also for a date that does not exist
+        problem = str(error)
+    except (LookupError, AttributeError, TypeError, OverflowError) as error:  # PyYAML on an explicit tag: !!bool maybe
+        problem = f"{type(error).__name__} {error}"
+    except RecursionError:
+        problem = "it nests lists or mappings too deep"
+    raise ValueError(f"{file} cannot be read as a YAML file: {problem}")
+
+
 def mixed(entries: Sequence[Mapping[str, Any]], seed: int) -> Mixture:
     """Load the data sets that a file lists, as one mixture.
 
@@ -77,17 +98,22 @@ def mixed(entries: Sequence[Mapping[str, Any]], seed: int) -> Mixture:
         seed: for the order of the records.
 
     Raises:
-        ValueError: an entry is not a mapping, or its weight is not a number; and what `load` raises.
+        ValueError: `entries` is no list, an entry is not a mapping, or its weight is not a number; and what `load`
+            raises.
     """
+    if not isinstance(entries, list | tuple):
+        raise ValueError(f"data must be a list of entries with keywords of load, but is {reprlib.repr(entries)}")
     datasets: dict[str, RegionDataset] = {}
     weights = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
-            raise ValueError(f"an entry of data must give keywords of load, as {{format: coco, …}}, but is {entry!r}")
+            raise ValueError(
+                f"an entry of data must give keywords of load, as {{format: coco, …}}, but is {reprlib.repr(entry)}"
+            )
         options = dict(entry)
         weight = options.pop("weight", 1)
         if type(weight) not in (int, float):
-            raise ValueError(f"weight, how often each record is drawn, must be a number, but is {weight!r}")
+            raise ValueError(f"weight, how often each record is drawn, must be a number, but is {reprlib.repr(weight)}")
         dataset = load(**options)
         name = f"{dataset.name} {number}"
         datasets[name], weights[name] = dataset, weight * len(dataset)

@@ -1,11 +1,14 @@
 """Mapping answers to classes: the protocol, worked out by hand, and both mappings side by side."""
 
 import json
+import os
+import random
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mutations import cases, ends_well, garbled
 
 from gpt4roi_nb.evaluate.benchmarks.class_names import ADE20K, CITYSCAPES, TABLES, class_names, read_words
 from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName
@@ -205,3 +208,24 @@ def test_ospreys_files_of_words_are_read_by_their_numbers(tmp_path: Path) -> Non
         file.write_text("\n".join(broken))
         with pytest.raises(ValueError, match=r"must (be a class's number|have the numbers 1 to 150)"):
             read_words(file, rooms, "ade20k")
+    file.write_bytes(b"\xff\xfe1:a")
+    with pytest.raises(ValueError, match=r"words\.txt' is not UTF-8 text"):
+        read_words(file, rooms, "ade20k")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="is a pipe"):
+        read_words(file, rooms, "ade20k")
+
+
+def test_a_damaged_file_of_words(tmp_path: Path) -> None:
+    city = [ClassName(number, names, True) for number, names in TABLES["cityscapes"].items()]
+    data = "\n".join(f"{k}:{', '.join(names)}" for k, names in enumerate(TABLES["cityscapes"].values())).encode()
+
+    @cases
+    def case(rng: random.Random) -> None:
+        (tmp_path / "words.txt").write_bytes(garbled(data, rng))
+        with ends_well():
+            words = read_words(tmp_path / "words.txt", city, "cityscapes")
+            assert len(words) == 19 and all(map(all, words.values()))
+
+    case()

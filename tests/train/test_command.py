@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -15,13 +16,14 @@ import pytest
 import torch
 import yaml
 from learnable import OPTIONS, changed_parts, copy_of, entry
+from mutations import cases, ends_well, garbled
 from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data import FORMATS, Mixture, load
 from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.train import train
-from gpt4roi_nb.train.__main__ import Loader, main, mixed, placement
+from gpt4roi_nb.train.__main__ import Loader, main, mixed, placement, read_config
 from gpt4roi_nb.train.arguments import PUBLISHED
 from gpt4roi_nb.train.checks import check_augment
 from gpt4roi_nb.train.trainer import checkpoints
@@ -256,3 +258,61 @@ def test_two_launched_processes_train_as_one_does(tmp_path):
         losses = {name: value for name, value in one.items() if name.startswith("loss")}
         assert {name: two[name] for name in losses} == pytest.approx(losses, rel=1e-4)
     assert {"loss/refcoco+", "loss/llava"} <= {name for line in lines[2] for name in line}
+
+
+YAML = b"""output_dir: out
+max_steps: 4
+learning_rate: 1e-4
+resume: true
+begun: 2026-01-02
+data:
+  - {format: coco, annotations: a.json, weight: 2}
+  - &more {format: llava, annotations: b.json}
+  - *more
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: " + "[" * 5000 + "]" * 5000, "nests lists or mappings too deep"),
+        ("a: " + "9" * 5000, "cannot be read as a YAML file"),
+        ("begun: 2020-13-45", "cannot be read as a YAML file: month must be in 1..12"),
+        ("a: !!bool maybe", "cannot be read as a YAML file: KeyError 'maybe'"),
+        ("output_dir: x\ndata: 5", "data must be a list of entries with keywords of load, but is 5"),
+    ],
+    ids=["deep", "digits", "date", "tag", "data"],
+)
+def test_what_is_wrong_with_a_file_is_said(text, says, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "config.yaml")])
+    assert says in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "config.yaml")])
+    assert "is a pipe" in capsys.readouterr().err
+
+
+KINDS = (b"bool", b"int", b"float", b"timestamp", b"binary", b"set", b"omap", b"pairs", b"seq", b"map", b"null")
+MARKS = (
+    *(b"!!" + kind + b" " for kind in KINDS),
+    *(b"*more ", b"&more ", b"<<: ", b"? ", b"- ", b"0x", b"0b", b"1:", b"!", b"%", b"| ", b"2020-13-45", b"[" * 3000),
+)
+
+
+def test_a_damaged_file(tmp_path):
+    @cases
+    def case(rng: random.Random) -> None:
+        data = garbled(YAML, rng)
+        for _ in range(rng.randrange(3)):  # what YAML alone gives a meaning
+            at = rng.randrange(len(data) + 1)
+            data = data[:at] + rng.choice(MARKS) + data[at:]
+        (tmp_path / "config.yaml").write_bytes(data)
+        with ends_well():
+            read_config(tmp_path / "config.yaml")
+
+    case()

@@ -7,11 +7,13 @@ other words, from files in `osprey/eval/utils` of Osprey's repository: such a fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName
+from gpt4roi_nb.files import check_regular_file
 
 CITYSCAPES: dict[int, tuple[str, ...]] = {
     7: ("road", "street"),
@@ -195,6 +197,7 @@ TABLES: dict[str, dict[int, tuple[str, ...]]] = {"cityscapes": CITYSCAPES, "ade2
 
 # Osprey's files of words: one line per class, such as `13:car,cars`.
 WORDS_FILES = {"cityscapes": "cityscapes_with_prompt_eng.txt", "ade20k": "ade20k_150_with_prompt_eng.txt"}
+_NUMBER = re.compile("[0-9]{1,9}")
 _INVALID = "invalid_class_id"  # entry 0 of ADE20K's file: no class
 
 
@@ -237,12 +240,17 @@ def read_words(file: Path, classes: Sequence[ClassName], dataset: str) -> dict[s
     table = TABLES[dataset]
     numbers = dict(enumerate(table, 0 if dataset == "cityscapes" else 1))
     words: dict[int, tuple[str, ...]] = {}
-    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    check_regular_file(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not UTF-8 text ({error}); download Osprey's file again") from error
+    for place, line in enumerate(text.split("\n"), 1):
         number, colon, rest = line.partition(":")
         found = tuple(word.strip() for word in rest.split(",") if word.strip())
         if not line.strip() or found == (_INVALID,):
             continue
-        if not colon or not number.strip().isdecimal() or not found or int(number) in words:
+        if not colon or not _NUMBER.fullmatch(number.strip()) or not found or int(number) in words:
             raise ValueError(
                 f"line {place} of {str(file)!r} must be a class's number, a colon and its words, as in Osprey's file, "
                 f"with each number once, but is {line[:60]!r}"
