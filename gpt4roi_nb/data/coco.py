@@ -22,6 +22,7 @@ from gpt4roi_nb.data.problems import (
     UniqueTable,
     field,
     id_field,
+    is_blank,
     length_field,
     path_field,
     path_in_url,
@@ -166,7 +167,7 @@ def is_crowd(entry: dict[str, Any]) -> bool:
 def category_name(entry: Any) -> str:
     """Return the name of a category in words. Raises BadRecord if it has none."""
     name = plain(field(entry, "name", str).replace("_", " "))
-    if not name:
+    if is_blank(name):
         raise BadRecord(MISSING, "'name' is empty, and would train an empty answer")
     return name
 

@@ -38,6 +38,7 @@ from gpt4roi_nb.data.problems import (
     Problems,
     UniqueTable,
     field,
+    is_blank,
     path_field,
     text_field,
 )
@@ -259,7 +260,7 @@ def texts_of_turns(turns: list[Any], clean: Callable[[str], str] = harmless) -> 
                 f"turn {index} has {IMAGE_MARK} within the text; it may only stand at either end of the first turn",
             )
         text = clean(text)
-        if not text:
+        if is_blank(text):
             raise BadRecord(MISSING, f"turn {index} is empty")
         texts.append(text)
     return tuple(texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -37,6 +38,7 @@ REASONS = (
 EXAMPLES = 1  # of each reason in the table
 LARGEST = 10**9  # pixels of a side or a coordinate: far above any image, and float32 can hold it
 LARGEST_NUMBER = 2**63 - 1
+_UNSEEN = ("Cc", "Cf")  # Unicode's categories of control and format characters
 LONGEST_WORDS = 300  # characters of each text in the list
 LONGEST_NAME, LONGEST_PATH = 255, 1000  # bytes of a name and characters of a path that all systems take
 
@@ -189,10 +191,15 @@ def field(entry: Any, key: str, kind: type[T], default: T | None = None) -> T:
     return value
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space, control characters, and such as U+200B and U+FEFF."""
+    return all(character.isspace() or unicodedata.category(character) in _UNSEEN for character in text)
+
+
 def text_field(entry: Any, key: str) -> str:
     """Return `entry[key]`, a string. Raises BadRecord if it is blank, or as `field` does."""
     text = field(entry, key, str)
-    if not text.strip():
+    if is_blank(text):
         raise BadRecord(MISSING, f"{key!r} is empty")
     return text
 
@@ -221,7 +228,10 @@ def id_field(entry: Any, key: str) -> int | str:
 
 def path_field(entry: Any, key: str) -> str:
     """Return `entry[key]`, the path of a file below a folder that the user has named."""
-    return relative_path(text_field(entry, key), key)
+    path = field(entry, key, str)
+    if not path.strip():  # other characters that cannot be seen may be a file's name
+        raise BadRecord(MISSING, f"{key!r} is empty")
+    return relative_path(path, key)
 
 
 def relative_path(path: str, key: str) -> str:

@@ -24,6 +24,7 @@ from gpt4roi_nb.data.problems import (
     UniqueTable,
     field,
     id_field,
+    is_blank,
     length_field,
     path_field,
     text_field,
@@ -115,7 +116,7 @@ def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Ite
             image, width, height = _found(images, field(entry, "image_id", int), "image", instances)
             box = box_from_xywh(xywh, width, height)
             captions = field(entry, "caption", list)
-            if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+            if not captions or not all(isinstance(caption, str) and not is_blank(caption) for caption in captions):
                 raise BadRecord(MISSING, "'caption' must be a list of texts")
         except BadRecord as bad:
             problems.add(bad, where)

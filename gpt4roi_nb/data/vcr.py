@@ -24,6 +24,7 @@ from gpt4roi_nb.data.problems import (
     BadRecord,
     Problems,
     field,
+    is_blank,
     length_field,
     path_field,
     shown,
@@ -220,7 +221,7 @@ def _choices(entry: Any, key: str) -> list[Tokens]:
 def _checked_tokens(tokens: Any, key: str) -> Tokens:
     if not isinstance(tokens, list):
         raise BadRecord(WRONG_TYPE, f"{key!r} must be a list of tokens, but holds {shown(tokens)}")
-    if all(isinstance(token, str) and not token.strip() for token in tokens):
+    if all(isinstance(token, str) and is_blank(token) for token in tokens):
         raise BadRecord(MISSING, f"{key!r} is empty")
     for token in tokens:
         is_objects = isinstance(token, list) and token and all(type(index) is int for index in token)

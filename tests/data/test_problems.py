@@ -17,7 +17,7 @@ import pytest
 from annotation_files import Given
 
 from gpt4roi_nb.data import BadRecord, RegionDataset, json_stream, load
-from gpt4roi_nb.data.coco import CROWDS
+from gpt4roi_nb.data.coco import CROWDS, category_name
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.llava import read_detections
 from gpt4roi_nb.data.pickles import read_pickle
@@ -34,7 +34,10 @@ from gpt4roi_nb.data.problems import (
     WRONG_TYPE,
     ZERO_AREA,
     Problems,
+    is_blank,
+    text_field,
 )
+from gpt4roi_nb.data.record import as_boxes
 
 INFINITY = float("inf")
 
@@ -94,6 +97,7 @@ BAD = [
     (files.flickr, of_first("annotations", tokens_positive=[[3]]), WRONG_TYPE, 1),
     (files.flickr, of_first("annotations", tokens_positive=None), MISSING, 1),
     (files.vg_train, of_first("annotations", caption="  "), MISSING, 1),
+    (files.vg_train, of_first("annotations", caption="\u200b\ufeff \x07"), MISSING, 1),
     (files.vg_regions, lambda content: content[0]["regions"][0].update(width=0), ZERO_AREA, 1),
     (files.vg_regions, lambda content: content[0]["regions"].append("x"), WRONG_TYPE, 1),
     (files.vg_regions, lambda content: content.append({"id": 5}), MISSING, 1),
@@ -578,3 +582,25 @@ def test_a_place_in_a_pickles_memo_takes_no_memory(tmp_path: Path) -> None:
         ]
         file.write_bytes(pickle.dumps(content, protocol))
         assert read_pickle(file) == content
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\u200b", "\ufeff", "\x00\x07", "\u200b \u2060"])
+def test_a_text_of_which_nothing_can_be_seen_is_blank(text: str) -> None:
+    assert is_blank(text) and not is_blank(f"{text}é")
+    for entry, read in (({"name": text}, category_name), ({"value": text}, lambda one: text_field(one, "value"))):
+        with pytest.raises(BadRecord, match="is empty"):
+            read(entry)
+
+
+@pytest.mark.parametrize("seed", [True, 1.5])
+def test_a_seed_that_is_no_whole_number_is_named(tmp_path: Path, seed: Any) -> None:
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        opened(files.coco(tmp_path), seed=seed)
+
+
+def test_boxes_with_a_mask_are_not_read_as_if_they_had_none() -> None:
+    boxes = np.ma.array([[1, 2, 3, 4], [5, 6, 7, 8]], mask=[[False] * 4, [True] * 4])
+    for rows in (boxes, list(boxes)):
+        with pytest.raises(ValueError, match="some of the boxes are masked"):
+            as_boxes(rows)
+    assert len(as_boxes(boxes[:1])) == 1
