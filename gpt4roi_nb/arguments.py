@@ -7,17 +7,17 @@ import operator
 from typing import Any
 
 
-def whole_number(value: Any, name: str, least: int | None = None) -> int:
+def whole_number(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
     """Return an argument as an int. NumPy integers are accepted; booleans and floats such as 2.0 are not.
 
     Args:
         value: the argument.
         name: its name in messages.
-        least: the smallest value allowed; None allows any.
+        least, most: the smallest and the largest value allowed; None allows any.
 
     Raises:
         TypeError: if it is not an integer.
-        ValueError: if it is less than `least`.
+        ValueError: if it is less than `least` or more than `most`.
     """
     try:
         if isinstance(value, bool):
@@ -27,6 +27,8 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
         raise TypeError(f"{name} must be a whole number, but is {value!r}") from None
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}, but is {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, but is {number}")
     return number
 
 

@@ -183,11 +183,16 @@ def to_bbox_widget(boxes: ArrayLike, labels: Sequence[str], scale: float = 1.0) 
     return dicts
 
 
+def has_masked(boxes: Any) -> bool:
+    """Whether an array, or one of a list of arrays, has masked values."""
+    rows = boxes if isinstance(boxes, list | tuple) else [boxes]
+    return any(np.ma.is_masked(row) for row in rows if isinstance(row, np.ma.MaskedArray))
+
+
 def _as_real_array(boxes: Any, what: str) -> NDArray[np.float64]:
     """Return `boxes` as (N, 4) float64; raise ValueError for another shape or values that are not real numbers."""
     expected = f"expected {what} of shape (N, 4), pixel numbers (x1, y1, x2, y2)"
-    rows = boxes if isinstance(boxes, list | tuple) else [boxes]
-    if any(np.ma.is_masked(row) for row in rows if isinstance(row, np.ma.MaskedArray)):  # asarray would forget the mask
+    if has_masked(boxes):  # asarray would forget the mask
         raise ValueError(f"{expected}, but some of them are masked; leave these boxes out, or give boxes.data")
     if hasattr(boxes, "detach"):  # a torch tensor, without importing torch: float64 since NumPy has no bfloat16
         boxes = boxes.detach().cpu().double().numpy()

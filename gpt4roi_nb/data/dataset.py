@@ -244,6 +244,7 @@ def load(
     source, folder = Path(annotations), Path(images) if images is not None else None
     others = linked_folders(also)
     files = [source, *(value for value in options.values() if isinstance(value, Path))]
+    seed = whole_number(seed, "seed")
     max_regions = None if max_regions is None else whole_number(max_regions, "max_regions", least=1)
     shown = real_number(shown, "shown")
     if not 0 <= shown <= 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt4roi_nb.boxes import Boxes
+from gpt4roi_nb.boxes import Boxes, has_masked
 from gpt4roi_nb.prompt import HALF_CHARACTER, REFERENCE, check_turns, references, region
 
 # Kinds of annotation, which decide how `instructions.py` puts them into words.
@@ -143,5 +143,7 @@ def unbracketed(text: str) -> str:
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:
-    """Return rows of four numbers as (N, 4) float32, also for N = 0."""
+    """Return rows of four numbers as (N, 4) float32, also for N = 0. Raises ValueError if some are masked."""
+    if has_masked(rows):
+        raise ValueError("some of the boxes are masked; leave these out, or give boxes.data")
     return np.asarray(rows, dtype=np.float32).reshape(-1, 4)

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import load_image
@@ -55,6 +56,7 @@ class Gallery(ipywidgets.VBox):
 
     Raises:
         ValueError: an argument is invalid.
+        TypeError: page_size or columns is not a whole number.
     """
 
     def __init__(
@@ -70,11 +72,9 @@ class Gallery(ipywidgets.VBox):
             raise ValueError(f"sort must be one of {', '.join(map(repr, SORTS))}, but is {sort!r}")
         if verdict not in VERDICTS:
             raise ValueError(f"verdict must be one of {', '.join(map(repr, VERDICTS))}, but is {verdict!r}")
-        if page_size < 1 or columns < 1:
-            raise ValueError(f"page_size and columns must be at least 1, but are {page_size} and {columns}")
         self.predictions = predictions
-        self.page_size = page_size
-        self.columns = columns
+        self.page_size = whole_number(page_size, "page_size", least=1)
+        self.columns = whole_number(columns, "columns", least=1)
         self.page = 0
         self._verdict = _choice("show", VERDICTS, verdict)
         self._sort = _choice("order", tuple(SORTS), sort)

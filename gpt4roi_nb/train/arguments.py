@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.train.parts import STAGES
+
+MOST_SEED = 2**32 - 1  # NumPy's, which transformers' set_seed sets with the others
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,13 @@ class SingleDeviceArguments(TrainingArguments):
 
 
 def arguments_for(output_dir: str | os.PathLike[str], **options: Any) -> TrainingArguments:
-    """Make transformers' arguments, with the settings that this package's batches need."""
+    """Make transformers' arguments, with the settings that this package's batches need.
+
+    Raises:
+        TypeError, ValueError: for a seed that is not a whole number, or that NumPy does not take.
+    """
+    if "seed" in options:
+        options["seed"] = whole_number(options["seed"], "seed", least=0, most=MOST_SEED)
     return SingleDeviceArguments(
         output_dir=os.fspath(output_dir),
         remove_unused_columns=False,  # a batch is more than the model's arguments

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -183,11 +184,13 @@ def _add_adapters(model: GPT4RoIForConditionalGeneration, options: dict[str, Any
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError("lora needs the package peft: pip install 'gpt4roi_nb[train]'") from error
+    options = {**LORA_DEFAULTS, **options}
+    options["r"] = whole_number(options["r"], "lora['r']", least=1)
     output = model.language_model.get_output_embeddings()
     linears = [
         name
         for name, module in model.language_model.named_modules()
         if isinstance(module, nn.Linear) and module is not output
     ]
-    config = LoraConfig(**{**LORA_DEFAULTS, "target_modules": linears, **options})
+    config = LoraConfig(**{"target_modules": linears, **options})
     inject_adapter_in_model(config, model.language_model)

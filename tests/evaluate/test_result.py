@@ -188,6 +188,9 @@ def test_the_gallery_survives_an_image_that_is_gone_and_no_rows_at_all(result):
     for arguments in ({"sort": "best"}, {"verdict": "maybe"}, {"page_size": 0}):
         with pytest.raises(ValueError, match="must be"):
             result.gallery(**arguments)
+    for arguments in ({"page_size": 1.5}, {"columns": True}):
+        with pytest.raises(TypeError, match="must be a whole number"):
+            result.gallery(**arguments)
 
 
 def test_the_gallery_draws_regions_in_their_colours(result, tmp_path: Path):

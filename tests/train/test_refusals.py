@@ -50,6 +50,9 @@ NAN, INFINITY = float("nan"), float("inf")
         ("keep", 0, ValueError, "keep must be at least 1"),
         ("workers", -1, ValueError, "workers must be at least 0"),
         ("seed", True, TypeError, "seed must be a whole number, but is True"),
+        ("seed", 2**70, ValueError, "seed must be at most 4294967295, but is 1180591620717411303424"),
+        ("lora", {"r": 0}, ValueError, r"lora\['r'\] must be at least 1, but is 0"),
+        ("lora", {"r": 1.5}, TypeError, r"lora\['r'\] must be a whole number, but is 1.5"),
     ],
 )
 def test_numbers_that_are_none_are_named_before_anything_is_changed(tmp_path, option, value, error, words):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.data.scenes.render import (
     ALBEDO,
     CANVAS,
@@ -283,6 +284,7 @@ def scene_seed(seed: int, index: int) -> int:
         >>> bool((make_scene(scene_seed(1, 1)).image == second.image).all())
         True
     """
+    seed = whole_number(seed, "seed", least=0)
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
 
 
@@ -319,8 +321,9 @@ def scenes(
         >>> [len(scene.objects) for scene in scenes(seed=1, count=2, n_objects=(3, 3))]
         [3, 3]
     """
+    workers = whole_number(workers, "workers", least=0)
     jobs = [(scene_seed(seed, index), size, n_objects) for index in range(count)]
-    if workers < 1:
+    if not workers:
         yield from map(_make, jobs)
         return
     with worker_processes(workers) as pool:

@@ -293,3 +293,20 @@ def test_each_part_of_a_mask_is_one_polygon_and_an_empty_mask_has_none() -> None
     assert len(polygons(disc_with_holes())) == 3
     assert polygons(np.zeros((4, 4), bool)) == []
     assert polygons(np.ones((2, 3), bool)) == [[0, 0, 3, 0, 3, 2, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"seed": 1.5}, TypeError),
+        ({"seed": True}, TypeError),
+        ({"seed": -1}, ValueError),
+        ({"workers": 1.5}, TypeError),
+        ({"workers": -1}, ValueError),
+    ],
+)
+def test_a_seed_or_workers_that_cannot_be_are_named(tmp_path: Path, arguments: dict[str, Any], error: Any) -> None:
+    (name,) = arguments
+    with pytest.raises(error, match=f"{name} must be "):
+        write_world(tmp_path / "world", 2, **arguments)
+    assert not list(tmp_path.iterdir())

@@ -23,6 +23,7 @@ import PIL
 from PIL import Image
 from tqdm import tqdm
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.data.scenes.formats import (
     ade20k,
     captions,
@@ -257,8 +258,11 @@ def write_world(
         FileExistsError: the folder exists; or its part is being written by another run, or belongs to another world.
         OSError: too little free disk; checked before anything is written.
         ValueError: an argument is out of range.
+        TypeError: images, seed or workers is not a whole number.
         RuntimeError: a worker process ended before its work was done.
     """
+    images, seed = whole_number(images, "images"), whole_number(seed, "seed", least=0)
+    workers = whole_number(workers, "workers", least=0)
     if images < 2:
         raise ValueError(f"images must be at least 2, one for validation and one for training; got {images}")
     if n_objects[0] < 2:
