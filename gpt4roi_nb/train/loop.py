@@ -147,7 +147,8 @@ def train(
         FileExistsError: another training is writing to `output_dir`.
         OSError: too little disk space for the tower cache, a checkpoint or the model. The space for all checkpoints and
             the model is checked before the first step.
-        FloatingPointError: the loss became NaN or infinite; the batch's records are in `output_dir`/bad_batch.json.
+        FloatingPointError: the loss became NaN or infinite, and the batch's records are in
+            `output_dir`/bad_batch.json; or weights did, which are then not saved.
         MemoryError: too little memory is free, or it ran out; the message says what to lower.
 
     Example:
