@@ -130,6 +130,7 @@ class RegionChat:
         self._warned: frozenset[int] = frozenset()  # keys of the unnamed regions that the user was told about
         self._copy = StaticCopy("gpt4roi-chat", self._to_read)
         self._opened = 0  # number of images so far
+        self._remembers = True  # whether Undo brings back what another image or a new conversation replaced
         self._left: _Left | None = None  # what Undo returns to once nothing else is left to undo
         self._seen: tuple[Turn, ...] = ()  # the conversation as this view shows it
         self._show(session or self.gpt4roi.session(gallery_scene() if image is None else image))
@@ -499,6 +500,7 @@ class RegionChat:
             if self._warned.issuperset(region.key for region in overlooked):
                 self._start(text, typed=text)
                 taken = True
+                self._warned = frozenset()  # the next question must not overlook them silently either
                 if overlooked:
                     numbers = [region.number for region in overlooked]
                     self.conversation.notice = f"Asked without {listed(numbers)}, which the question does not name."
@@ -558,7 +560,8 @@ class RegionChat:
 
     def _leave(self) -> None:
         """Remember the conversation that another one replaces now, unless it is empty."""
-        if self._session.history or self.regions:
+        kept = self._left is not None and self._left.turns
+        if self._remembers and (self._session.history or (self.regions and not kept)):
             session = self._session
             self._left = _Left(session.image, tuple(session.regions), tuple(session.history), self.regions)
             self.conversation.earlier = True
@@ -568,13 +571,13 @@ class RegionChat:
 
     def _return(self) -> None:
         """Bring back the conversation that was left."""
-        left, self._left = self._left, None
-        self.conversation.earlier = False
+        left = self._left
         if left is None:
             return
         # One that was left for another image is encoded again: kept, it would need memory all the time.
         session = self._session if self._session.image is left.image else self.gpt4roi.session(left.image)
         session.restore(left.regions, left.turns)
+        self._left, self.conversation.earlier = None, False  # not before: encoding may fail, and be tried again
         self._show(session, left.shown)
 
     def _show(self, session: RegionSession, regions: Sequence[DrawnRegion] = ()) -> None:

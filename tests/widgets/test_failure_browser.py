@@ -243,6 +243,15 @@ def test_inspectors_get_what_they_look_into(browser, monkeypatch) -> None:
     assert [inspector.closed for inspector in (features, attention, last)] == [True] * 3
 
 
+def test_undo_does_not_lead_to_another_failure(browser) -> None:
+    browser.load(["toys/2/1", "toys/3/1"])
+    browser.ask()
+    image = browser.chat.session.image
+    browser.show(1)
+    assert browser.chat.session.image is not image
+    assert not browser.chat.conversation.earlier and browser.chat.conversation.notice == ""
+
+
 def test_what_the_model_computes_for_a_click_keeps_nothing_waiting(browser) -> None:
     begun, goes_on = threading.Event(), threading.Event()
     session = browser.model.session

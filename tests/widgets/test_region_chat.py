@@ -122,7 +122,9 @@ def test_a_new_box_is_not_overlooked_when_only_an_old_region_is_named(chat) -> N
     assert len(chat.answers) == 1 and "You drew region 2" in chat.conversation.notice
     type_and_enter(chat, chat.conversation.draft)  # Enter again
     assert len(chat.answers) == 2 and chat.conversation.notice.startswith("Asked without region 2")
-    type_and_enter(chat, "And what colour is region 1?")  # it may not be overlooked silently, and need not be confirmed
+    type_and_enter(chat, "And what colour is region 1?")  # nor by the next question
+    assert len(chat.answers) == 2 and "You drew region 2" in chat.conversation.notice
+    type_and_enter(chat, chat.conversation.draft)
     assert len(chat.answers) == 3 and chat.conversation.notice.startswith("Asked without region 2")
     chat.set_boxes([B, C])
     type_and_enter(chat, "And its shape?")
@@ -310,6 +312,29 @@ def test_undo_brings_back_what_a_new_conversation_or_another_image_replaced(chat
         assert shown == [(A, True, "kettle"), (B, False, "")]
         assert not chat.conversation.earlier and chat.conversation.notice == ""
         assert chat.conversation.turns[0]["question"] == "What is <region1>?"
+
+
+def test_a_box_alone_does_not_take_the_place_of_a_conversation_that_undo_would_bring_back(chat) -> None:
+    chat.ask("What is <region1>?", [A])
+    tell(chat, type="new")
+    chat.set_boxes([B])
+    chat.set_image(Image.new("RGB", (50, 40)))
+    tell(chat, type="undo")
+    wait_for(lambda: not chat.conversation.busy)
+    assert len(chat.answers) == 1
+
+
+def test_a_conversation_that_could_not_be_brought_back_is_not_lost(chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat.ask("What is <region1>?", [A])
+    chat.set_image(Image.new("RGB", (50, 40)))
+    with monkeypatch.context() as patch:
+        patch.setattr(chat.gpt4roi, "session", lambda image: (_ for _ in ()).throw(MemoryError("too little memory")))
+        tell(chat, type="undo")
+        wait_for(lambda: not chat.conversation.busy)
+    assert chat.conversation.problem == "Too little memory." and chat.conversation.earlier
+    tell(chat, type="undo")
+    wait_for(lambda: not chat.conversation.busy)
+    assert len(chat.answers) == 1 and not chat.conversation.earlier
 
 
 def test_a_scene_that_is_clicked_while_an_answer_is_written_comes_next() -> None:
