@@ -103,7 +103,9 @@ function render({ model, el }) {
   });
   onChat("paste", (event) => {
     const images = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
-    if (!images.length) return; // text, for the question line
+    // Text is for the question line, also that of programs which copy a picture of it as well.
+    const intoLine = event.target.closest?.("textarea, input") && event.clipboardData.types.includes("text/plain");
+    if (!images.length || intoLine) return;
     event.preventDefault();
     event.stopPropagation();
     upload(images);

@@ -164,7 +164,12 @@ class RegionBook:
             return text
         longest_first = "|".join(map(_as_a_word, sorted(named, key=len, reverse=True)))
         names = re.compile(rf"(?:(?<!\w)the )?({longest_first})", re.IGNORECASE)
-        return names.sub(lambda match: f"<region{named[match[1].casefold()]}>", text)
+
+        def reference(match: re.Match[str]) -> str:
+            number = named.get(match[1].casefold())  # some letters match without being alike when folded, as Turkish İ
+            return match[0] if number is None else f"<region{number}>"
+
+        return names.sub(reference, text)
 
     def mentions(self, text: str) -> list[int]:
         """Numbers of the regions that a text names, as `mentions` finds them, or by their names."""

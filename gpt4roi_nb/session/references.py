@@ -12,7 +12,7 @@ from gpt4roi_nb.prompt import region
 
 MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)  # as a prompt or a person writes it
 _LOOSE = re.compile(r"[<\[{]\s*region[\s_-]*(\d{1,6})\s*[>\]}]", re.IGNORECASE)
-_OTHERWISE = re.compile(r"\bregion(?:\s*(?:#|no\.?|nr\.?|number)\s*|\s{2,})(\d{1,6})\b", re.IGNORECASE)
+_OTHERWISE = re.compile(r"\bregion(?:\s*(?:#|no\.|nr\.|number)\s*|\s{2,})(\d{1,6})\b", re.IGNORECASE)
 _SEVERAL = re.compile(
     r"\b(region)s\s+(\d{1,6}(?:(?:\s*,\s*|\s*,?\s*(?:&|\b(?:and|or)\b)\s*)\d{1,6})+)\b", re.IGNORECASE
 )

@@ -172,3 +172,9 @@ def test_a_name_that_would_confuse_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         made.set_new([C, C], ["kettle", name])
     assert [region.name for region in made.new] == ["kettle", ""]
+
+
+def test_a_letter_that_matches_without_being_alike_when_folded_names_nothing() -> None:
+    book = RegionBook()
+    book.set_new([(1, 1, 9, 9)], ["kitap"])
+    assert book.by_number("KİTAP and Kitap") == "KİTAP and <region1>"
