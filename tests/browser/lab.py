@@ -223,7 +223,7 @@ class Notebook:
         self._listeners: dict[Any, Callable[[Any], object]] = {
             "request": lambda request: self._note_request(request.url),
             "console": lambda message: message.type == "error" and self._note_error(message),
-            "pageerror": lambda error: self.errors.append(str(error)),
+            "pageerror": lambda error: self._note_page_error(str(error)),
         }
         for event, listener in self._listeners.items():
             page.on(event, listener)
@@ -242,6 +242,12 @@ class Notebook:
 
     def _note_error(self, message: ConsoleMessage) -> None:
         self.errors.append(f"{message.text} at {message.location}")
+
+    def _note_page_error(self, text: str) -> None:
+        # Now and then Lab cannot read a message with what a kernel wrote to stderr, since its topic stands first in it.
+        # Nothing but these lines is lost; where it comes from, the server or ipykernel, is not known.
+        if not ("Kernel message validation error" in text and '"stream.stderr"' in text):
+            self.errors.append(text)
 
     def _wait_for_kernel(self) -> None:
         """Wait until the kernel has answered the notebook.
