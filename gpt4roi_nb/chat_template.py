@@ -40,8 +40,10 @@ _COUNTS = f"it counts beyond {MAX_NUMBER:,}, which no chat template needs"
 _FORMATS = {"do_format": "value", "format_field": "format_spec"}  # functions, and their argument that may name widths
 _WIDTH = re.compile(rf"\d{{{len(str(MAX_NUMBER))},}}")
 _CONVERSION = re.compile(r"%[-+ #0]*([\d.*]|$)")  # with a width, or one that may be appended
-# What expressions of a template raise, besides jinja2's own errors.
-_EXPRESSION_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+# What `render_within_limits` raises: jinja2's own errors, and those of a template's expressions.
+TEMPLATE_ERRORS = (
+    *(TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError),
+)
 # Private-use characters occur in no template, and its trimming of white space leaves them.
 _PLACEHOLDER = "\ue000{}\ue001"
 
@@ -124,16 +126,16 @@ def _rendered(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
     """Compute `_render`, which costs more than the rest of a prompt and depends only on the roles."""
     places = [_PLACEHOLDER.format(index) for index in range(len(roles))]
     try:
-        _check_operators(tokenizer.chat_template)
-        rendered = _bounded(
+        rendered = render_within_limits(
+            tokenizer.chat_template,
             lambda: tokenizer.apply_chat_template(
                 [{"role": role, "content": place} for role, place in zip(roles, places, strict=True)],
                 tokenize=False,
                 add_generation_prompt=roles[-1] == "user",
                 enable_thinking=False,  # templates that know this option then open an answer without a chain of thought
-            )
+            ),
         )
-    except (TemplateError, *_EXPRESSION_ERRORS) as error:
+    except TEMPLATE_ERRORS as error:
         hint = '; for a template without a system message, set system=""' if "system" in roles else ""
         raise ValueError(
             f"the tokenizer's chat template cannot write messages of {', '.join(roles)}: {error}{hint}"
@@ -145,6 +147,16 @@ def _rendered(roles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
             f'some of {", ".join(roles)}; use chat_format="gpt4roi"'
         )
     return written[::2]
+
+
+def render_within_limits(template: Any, render: Callable[[], Any]) -> Any:
+    """Call `render`, which renders a template, or one of several by name; a template may never end, or fill the memory.
+
+    Raises:
+        TemplateError: beyond a limit. What else a template raises is in `TEMPLATE_ERRORS`.
+    """
+    _check_operators(template)
+    return _bounded(render)
 
 
 def _check_operators(template: Any) -> None:

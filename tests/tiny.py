@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,14 @@ def tiny_model(config: GPT4RoIConfig | None = None, seed: int = 0) -> GPT4RoIFor
 def tiny_gpt4roi(seed: int = 0, **changes) -> GPT4RoI:
     config = tiny_config(**changes)
     return GPT4RoI(tiny_model(config, seed), tiny_processor(config), "tiny")
+
+
+def set_in_config(folder: Path, name: str, value: object) -> None:
+    """Change a checkpoint's config.json. name: dotted, such as "text_config.num_hidden_layers"."""
+    content = json.loads((folder / "config.json").read_text())
+    *path, last = name.split(".")
+    part = content
+    for step in path:
+        part = part[step]
+    part[last] = value
+    (folder / "config.json").write_text(json.dumps(content))

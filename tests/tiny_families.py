@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -508,6 +509,13 @@ def tiny_family(name: str, seed: int = 0) -> tuple[Any, Any]:
     model.generation_config.eos_token_id = ends
     model.generation_config.pad_token_id = 0
     return model, processor
+
+
+def saved_family(folder: Path, name: str) -> Path:
+    """The folder, with the model and its processor in it."""
+    for part in tiny_family(name):
+        part.save_pretrained(folder)
+    return folder
 
 
 def expanded(image: Image.Image, mean: Sequence[float]) -> Image.Image:

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from gpt4roi_nb.checkpoint.shards import LAYOUTS, weight_map
+from gpt4roi_nb.files import given_path
 
 CONFIG_FILE = "config.json"
 # Configurations and tokenizers in every format that was ever used.
@@ -104,12 +105,12 @@ def locate(
     Raises:
         FileNotFoundError: there is no such folder and no such hub id.
         OSError: the disk of the hub's cache is full, or access to it is denied (`PermissionError`).
-        ValueError: it is a file.
+        ValueError: it is a file, or no name that the system takes.
     """
     options = dict(options or {})
     subfolder = options.pop("subfolder", None) or ""
     given = os.fspath(name)
-    path = Path(os.path.expanduser(given))
+    path = given_path(given)
     if given and path.is_dir():
         return Source(given, path / subfolder, what)
     if given and path.exists():

@@ -129,7 +129,7 @@ def load_model(
     if not is_quantised:
         check_floats(given, stored, _weights(stored, model))
     if check_free_memory:
-        check_memory(config, target, kind, bits, given)
+        check_memory(config, model, target, kind, bits, given)
     if quantization is not None:
         skipped = NOT_QUANTISED if model is None else not_quantised(model)
         kwargs["quantization_config"] = quantization_config(quantization, kind, skipped)

@@ -70,12 +70,18 @@ def work_bytes(model: PreTrainedModel, *, rows: int, tokens: int, logits: int = 
 
 
 def check_memory(
-    config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, quantization: str | None, source: str
+    config: PreTrainedConfig,
+    model: nn.Module | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str | None,
+    source: str,
 ) -> None:
     """Compare the need of a model and a session with the free memory, before weights are fetched or read.
 
     Args:
         config: of the model.
+        model: its `skeleton`; None compares nothing.
         device: where it is to go.
         dtype: of its weights, or with `quantization` of the other parts.
         quantization: of its language model.
@@ -85,9 +91,9 @@ def check_memory(
         MemoryError: if it does not fit; the message names the smallest change of setting that would.
         ValueError: if the processor cannot compute with this quantisation of this model.
     """
-    model, free = skeleton(config), memory.sum_free([device])
     if model is None:
         return
+    free = memory.sum_free([device])
     skipped = not_quantised(model)
     check_packing(quantised_linears(model, skipped) if quantization else {}, quantization, device)
     if free is None:

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.chat_template import _EXPRESSION_ERRORS, _bounded, _check_operators, cut_at_tokens
+from gpt4roi_nb.chat_template import TEMPLATE_ERRORS, cut_at_tokens, render_within_limits
 from gpt4roi_nb.models.images import PreparedImage
 from gpt4roi_nb.prompt import HALF_CHARACTER, IGNORE, PromptParts
 
@@ -259,9 +258,8 @@ def apply_template(processor: Any, messages: Sequence[dict[str, Any]], **options
         ValueError: if the template cannot write these messages, or not within the limits.
     """
     try:
-        _check_operators(processor.chat_template)
-        return _bounded(lambda: processor.apply_chat_template(messages, **options))
-    except (TemplateError, *_EXPRESSION_ERRORS) as error:
+        return render_within_limits(processor.chat_template, lambda: processor.apply_chat_template(messages, **options))
+    except TEMPLATE_ERRORS as error:
         roles = ", ".join(message["role"] for message in messages)
         raise ValueError(
             f"the model's chat template cannot write messages of {roles}: {error}; compare it with that of the model's "

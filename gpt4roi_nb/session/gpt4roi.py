@@ -14,7 +14,6 @@ from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
-from gpt4roi_nb.files import check_name
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
@@ -92,7 +91,6 @@ class GPT4RoI(LoadedModel):
         """
         check_mode(compile)
         source = DEMO_CHECKPOINT if path is None else path
-        check_name(source)
         model, processor = load_checkpoint(
             source,
             device=device,

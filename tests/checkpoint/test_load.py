@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_gpt4roi, tiny_image
+from tiny import set_in_config, tiny_gpt4roi, tiny_image
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, GPT4RoIProcessor
@@ -278,13 +278,7 @@ NAN, INFINITY = float("nan"), float("inf")
     ],
 )
 def test_a_config_of_impossible_values_names_the_value(copied, nothing_built, name, value, words):
-    config = json.loads((copied / "config.json").read_text())
-    *path, last = name.split(".")
-    part = config
-    for step in path:
-        part = part[step]
-    part[last] = value
-    (copied / "config.json").write_text(json.dumps(config))
+    set_in_config(copied, name, value)
     if words is None:
         with pytest.raises(AssertionError, match="the model was built"):  # a long text is no number
             load(copied)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_gpt4roi
-from tiny_families import tiny_family
+from tiny_families import saved_family, tiny_family
 
 from gpt4roi_nb import GPT4RoI, load_model
 from gpt4roi_nb.models import FAMILIES, PromptedModel
@@ -21,11 +21,7 @@ BOX = (20.0, 10.0, 80.0, 60.0)
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vipllava")
-    model, processor = tiny_family("vipllava")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return saved_family(tmp_path_factory.mktemp("vipllava"), "vipllava")
 
 
 def test_a_saved_model_answers_as_before(saved: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 from hub_cache import NAME, publish
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny import set_in_config
 from tiny_families import FAMILIES as TINY
-from tiny_families import LATER, OTHERS, tiny_family
+from tiny_families import LATER, OTHERS, saved_family, tiny_family
 
 from gpt4roi_nb import load_model
 from gpt4roi_nb.checkpoint.hub import Source
@@ -31,11 +32,7 @@ Change = Callable[[Path], None]
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vipllava")
-    model, processor = tiny_family("vipllava")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return saved_family(tmp_path_factory.mktemp("vipllava"), "vipllava")
 
 
 @pytest.fixture
@@ -61,13 +58,7 @@ def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
 
 def with_config(name: str, value: object) -> Change:
     def rewrite(folder: Path) -> None:
-        content = json.loads((folder / "config.json").read_text())
-        *path, last = name.split(".")
-        part = content
-        for step in path:
-            part = part[step]
-        part[last] = value
-        (folder / "config.json").write_text(json.dumps(content))
+        set_in_config(folder, name, value)
 
     return rewrite
 

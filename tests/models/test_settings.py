@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import tiny_gpt4roi
-from tiny_families import tiny_family
+from tiny_families import saved_family, tiny_family
 
 from gpt4roi_nb import load_model
 from gpt4roi_nb.__main__ import main
@@ -24,10 +24,7 @@ ASKED = ("What is <region1>?", [BOX])
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vipllava")
-    model, processor = tiny_family("vipllava")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    folder = saved_family(tmp_path_factory.mktemp("vipllava"), "vipllava")
     GREY.save(folder / "photo.png")
     return folder
 
