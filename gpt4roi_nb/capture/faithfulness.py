@@ -12,12 +12,19 @@ from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.batches import BatchSize
-from gpt4roi_nb.capture.ablation import mean_region
 from gpt4roi_nb.capture.attention import Attention
-from gpt4roi_nb.capture.replay import Replay
+from gpt4roi_nb.capture.removal import OVER, Removal
+from gpt4roi_nb.inference.loaded_model import LoadedModel
 
 RANDOM = "random"
-OVER = ("image", "regions", "both")
+
+
+class TracedReplay(Protocol):
+    """What runs it again."""
+
+    @property
+    def loaded(self) -> LoadedModel: ...
+    def removal(self) -> Removal: ...
 
 
 class TracedAnswer(Protocol):
@@ -28,21 +35,7 @@ class TracedAnswer(Protocol):
     @property
     def tokens(self) -> list[str]: ...
     def attention(self, layers: Any = None, heads: Any = None) -> Attention: ...
-    def replayed(self, what: str) -> Replay | Removable: ...
-
-
-class Removable(Protocol):
-    """An answer whose prompt tokens can be taken away, each by itself."""
-
-    @property
-    def length(self) -> int:
-        """P, the number of prompt tokens."""
-
-    def removable(self, over: str) -> list[int]:
-        """Return the prompt positions of what is removed, one of OVER; ValueError if there are none."""
-
-    def without(self, removed: Tensor, batch: BatchSize) -> Tensor:
-        """Compute the log-probability of each answer token without some prompt tokens: (B, P) bool → (B, A) float32."""
+    def replayed(self, what: str) -> TracedReplay: ...
 
 
 # An answer and the tokens in question → (P,), a score per prompt token, the highest for the most important.
@@ -203,11 +196,11 @@ def faithfulness(
     bar = tqdm(answers, unit="answer", leave=False, disable=None if progress else True)
     for number, answer in enumerate(bar):
         found = answer.replayed("the faithfulness of maps")
-        replay: Removable = _Embedded(found) if isinstance(found, Replay) else found
         asked = list(range(len(answer.tokens)) if tokens is None else tokens(answer))
         if not asked:
             raise ValueError(f"answer {number} ({answer.text!r}) has no tokens in question; leave it out")
         with found.loaded.hold_weights():
+            replay = found.removal()
             units = torch.tensor(replay.removable(over))
             ranked = {name: [_order(scored(answer, asked), units, replay, name)] for name, scored in named.items()}
             generator = torch.Generator().manual_seed(seed + number)
@@ -244,36 +237,7 @@ def _named(maps: Sequence[str] | Mapping[str, Map]) -> dict[str, Map]:
     return dict(maps)
 
 
-class _Embedded:
-    """A GPT4RoI's answer, whose prompt tokens are embeddings."""
-
-    @torch.inference_mode()
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
-        self.length = replay.length
-        self._prompt = prompt = replay.embeddings()[0]
-        self._nothing = nothing = prompt.clone()
-        image = replay.prompt.spans["image"]
-        nothing[image] = prompt[image].mean(dim=0)
-        for number in replay.prompt.regions:
-            position, box = replay.region(number)
-            nothing[position] = mean_region(replay, box)[0].to(nothing.device, nothing.dtype)
-
-    def removable(self, over: str) -> list[int]:
-        spans = self._replay.prompt.spans
-        regions = [spans[f"region{number}"][0] for number in self._replay.prompt.regions]
-        chosen = {"image": spans["image"], "regions": regions, "both": [*spans["image"], *regions]}[over]
-        if not chosen:
-            raise ValueError('an answer without regions cannot be measured with over="regions"; use over="image"')
-        return chosen
-
-    @torch.inference_mode()
-    def without(self, removed: Tensor, batch: BatchSize) -> Tensor:
-        prompts = torch.where(removed[..., None].to(self._prompt.device), self._nothing, self._prompt)
-        return self._replay.log_probabilities(prompts, batch)
-
-
-def _order(scores: Tensor, units: Tensor, replay: Removable, name: str) -> Tensor:
+def _order(scores: Tensor, units: Tensor, replay: Removal, name: str) -> Tensor:
     """Sort the units, the most important first; equal scores stay in the order of the prompt."""
     if scores.shape != (replay.length,):
         raise ValueError(
@@ -285,7 +249,7 @@ def _order(scores: Tensor, units: Tensor, replay: Removable, name: str) -> Tenso
 
 @torch.inference_mode()
 def _curves(
-    replay: Removable, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch: BatchSize
+    replay: Removal, orders: Sequence[Tensor], asked: Sequence[int], fractions: Tensor, batch: BatchSize
 ) -> list[Tensor]:
     """Compute (2, S) float32 per order: the deletion curve and the insertion curve."""
     counts = (fractions * len(orders[0])).round().int().tolist()

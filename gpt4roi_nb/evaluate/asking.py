@@ -8,11 +8,11 @@ from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.journal import outcome_id
-from gpt4roi_nb.evaluate.options import choice
 from gpt4roi_nb.evaluate.predict import LoadedImage, Outcome, Predictor
 from gpt4roi_nb.evaluate.read_ahead import windows
 from gpt4roi_nb.memory import TEXT_TOKENS, prompt_tokens, within_context, work_bytes
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.options import choice
 
 TOKENISED = 16  # the questions with the most characters are tokenised to find the longest prompt
 

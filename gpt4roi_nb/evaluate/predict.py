@@ -21,14 +21,10 @@ from torch import Tensor
 from gpt4roi_nb.boxes import check_boxes, normalise
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
-from gpt4roi_nb.evaluate.options import choice
-from gpt4roi_nb.finite import log_probabilities
-from gpt4roi_nb.inference.cache import gather
-from gpt4roi_nb.inference.decode import masked_positions
-from gpt4roi_nb.inference.padding import pad
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
 from gpt4roi_nb.prompt import Prompt, check_references
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.options import choice
 
 TOO_LONG = "prompt longer than the model's context"
 
@@ -99,7 +95,6 @@ class BatchedPredictor:
         self.scorer = scorer
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
-        self._pad = gpt4roi.processor.tokenizer.pad_token_id or 0
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Return what `LoadedImage` holds: (3, S, S) float32, in pinned memory if the model is on a GPU."""
@@ -208,53 +203,18 @@ class BatchedPredictor:
     def _choose(
         self, questions: Sequence[_Question], shared: SharedOpening
     ) -> list[tuple[str, float | None, tuple[float, ...] | None]]:
-        batch = self._read(questions, shared)
-        with self.gpt4roi.inference() as model:
-            logits = model.language_model(
-                inputs_embeds=batch.inputs_embeds,
-                past_key_values=batch.cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **masked_positions(batch.attention_mask, batch.inputs_embeds.shape[1]),
-            ).logits[:, -1]
-        first = log_probabilities(logits, model)
-        owners = [row for row, question in enumerate(questions) for _ in question.continuations]
-        rests = [rest for question in questions for rest in question.continuations]
-        likely = first[owners, [rest[0] for rest in rests]].cpu()
-        if max(map(len, rests)) > 1:
-            likely = likely + self._rest(owners, rests, batch).cpu()
+        likely = shared.likelihoods(
+            self._read(questions, shared),
+            [rest for question in questions for rest in question.continuations],
+            [row for row, question in enumerate(questions) for _ in question.continuations],
+            max(1, self.batch_size),
+        )
         answers: list[tuple[str, float | None, tuple[float, ...] | None]] = []
         start = 0
         for question in questions:
             count = len(question.continuations)
-            normalised = likely[start : start + count].double().log_softmax(0).tolist()
+            normalised = likely[start : start + count].log_softmax(0).tolist()
             start += count
             best = max(range(count), key=normalised.__getitem__)
             answers.append((question.item.options[best], normalised[best], tuple(normalised)))
         return answers
-
-    def _rest(self, owners: list[int], rests: Sequence[Sequence[int]], batch: PromptBatch) -> Tensor:
-        """(options,) log-probability of the tokens after each option's first."""
-        device = self.gpt4roi.device
-        rows = torch.tensor(owners, device=device)
-        ids, known = pad(rests, device, side="right", value=self._pad)
-        length = batch.cache.get_seq_length()
-        mask = batch.attention_mask
-        if mask is None:
-            mask = known.new_ones(len(batch.inputs_embeds), length)
-        sums = []
-        # In batches of the same size, since keys and values are copied for each option.
-        for start in range(0, len(owners), max(1, self.batch_size)):
-            part = slice(start, start + max(1, self.batch_size))
-            inputs, valid = ids[part, :-1], known[part]
-            whole = torch.cat([mask[rows[part]], valid[:, :-1]], dim=1)
-            with self.gpt4roi.inference() as model:
-                logits = model.language_model(
-                    inputs_embeds=model.get_input_embeddings()(inputs),
-                    past_key_values=gather(batch.cache, length, rows[part]),
-                    use_cache=True,
-                    **masked_positions(whole, inputs.shape[1]),
-                ).logits
-            each = log_probabilities(logits.to(device), model).gather(-1, ids[part, 1:, None]).squeeze(-1)
-            sums.append((each * valid[:, 1:]).sum(-1))
-        return torch.cat(sums)

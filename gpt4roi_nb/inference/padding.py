@@ -1,4 +1,4 @@
-"""Rows of token ids of different lengths, read together."""
+"""Rows of token ids of different lengths, read together, and how much of them is common."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def pad(
         pad_sequence(ids, batch_first=True, padding_value=value, padding_side=side).to(device),
         pad_sequence(mask, batch_first=True, padding_side=side).to(device),
     )
+
+
+def common_length(rows: Sequence[Sequence[object]]) -> int:
+    """Count the items that all rows, at least one, begin with."""
+    columns = zip(*rows, strict=False)
+    return next((place for place, items in enumerate(columns) if len(set(items)) > 1), min(map(len, rows)))
 
 
 def mask_after(length: int, mask: Tensor) -> Tensor | None:

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.inference.cache import gather, new_cache
-from gpt4roi_nb.inference.decode import decode, detokenizers
+from gpt4roi_nb.inference.decode import decode, detokenizers, masked_positions
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
+from gpt4roi_nb.inference.likelihoods import continuation_likelihoods
 from gpt4roi_nb.inference.loaded_model import LoadedModel
-from gpt4roi_nb.inference.padding import mask_after, pad
+from gpt4roi_nb.inference.padding import common_length, mask_after, pad
 from gpt4roi_nb.model import ImageEncoding
 from gpt4roi_nb.prompt import Prompt
 
@@ -43,7 +44,7 @@ class SharedOpening:
         with loaded.inference() as model, torch.inference_mode():
             self._encoding: ImageEncoding = model.encode_image(pixel_values)
         one, other = (loaded.processor.prompt([("user", text)]).input_ids for text in ("What?", "<region1>"))
-        self._ids = one[: _common_length(one, other)]
+        self._ids = one[: common_length([one, other])]
         self._cache: Cache | None = None
 
     @torch.inference_mode()
@@ -55,7 +56,7 @@ class SharedOpening:
             images: per prompt, the row of its image in `pixel_values`.
             boxes: per prompt, (n, 4) float32 xyxy in [0, 1], in the order of its `<bbox>` tokens.
         """
-        length = min((_common_length(prompt.input_ids, self._ids) for prompt in prompts), default=0)
+        length = common_length([self._ids, *(prompt.input_ids for prompt in prompts)])
         own = [prompt.input_ids[length:] for prompt in prompts]
         filler = self._loaded.processor.tokenizer.pad_token_id or 0
         with self._loaded.inference() as model:
@@ -78,6 +79,40 @@ class SharedOpening:
         ):
             pass
         return rows
+
+    def likelihoods(
+        self, batch: PromptBatch, continuations: Sequence[Sequence[int]], owners: Sequence[int], at_a_time: int
+    ) -> Tensor:
+        """Return the natural log-probability of continuations of the prompts of a batch: (n,) float64 on the CPU.
+
+        Args:
+            batch: prompts, each read once.
+            continuations: token ids, at least one each.
+            owners: per continuation, the row of its prompt.
+            at_a_time: continuations read together; keys and values are copied for each.
+        """
+        model, prompts = self._loaded.model, batch.inputs_embeds
+        mask = batch.attention_mask
+
+        def read(ids: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+            before = valid.new_ones(len(rows), length) if mask is None else mask[rows]
+            return model.language_model(
+                inputs_embeds=model.get_input_embeddings()(ids),
+                past_key_values=gather(batch.cache, length, rows),
+                use_cache=True,
+                **masked_positions(torch.cat([before, valid], dim=1), ids.shape[1]),
+            ).logits
+
+        with self._loaded.inference(), torch.inference_mode():
+            first = model.language_model(
+                inputs_embeds=prompts,
+                past_key_values=batch.cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **masked_positions(mask, prompts.shape[1]),
+            ).logits[:, -1]
+            length = batch.cache.get_seq_length()
+            return continuation_likelihoods(model, first, continuations, owners, read, at_a_time=at_a_time)
 
     def _read_opening(self) -> Cache:
         """Return the keys and values of the opening, one row per image."""
@@ -106,11 +141,3 @@ class SharedOpening:
         vectors = self._loaded.model.encode_regions(self._encoding.fused_maps, per_image)
         starts = np.cumsum([0, *map(len, per_image)])
         return vectors[[int(starts[image]) + row for image, row in places]]
-
-
-def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Count the tokens that both begin with."""
-    count = 0
-    while count < min(len(one), len(other)) and one[count] == other[count]:
-        count += 1
-    return count

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from transformers.cache_utils import Cache
 
 from gpt4roi_nb.batches import BatchSize
-from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.decode import GREEDY, Sampling, decode, detokenizers
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
+from gpt4roi_nb.inference.likelihoods import continuation_likelihoods
 from gpt4roi_nb.inference.loaded_model import LoadedModel
-from gpt4roi_nb.inference.padding import pad
+from gpt4roi_nb.inference.padding import common_length
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import Reader, cache_for, keeps_prefixes, reader_of, rows_of, takes_padding
@@ -157,8 +158,8 @@ def _shared(prompts: Sequence[PromptedPrompt]) -> int:
         ]
         for prompt in prompts
     ]
-    least = min(map(len, keys)) - 1  # the last token of each is always read: its answer begins with those logits
-    common = next((place for place in range(least) if len({key[place] for key in keys}) > 1), least)
+    # The last token of each is always read: its answer begins with those logits.
+    common = min(common_length(keys), min(map(len, keys)) - 1)
     return 0 if any(image >= 0 for prompt in prompts for image in prompt.images[common:]) else common
 
 
@@ -170,23 +171,14 @@ def option_likelihoods(
     model_type = loaded.model.config.model_type
     with loaded.hold_weights(), loaded.inference() as model:
         reader, cache, _ = read_together(loaded, images, [prompt])
-        first = reader(model, reader.begin, cache, None)[:, -1:]
+        first = reader(model, reader.begin, cache, None)[:, -1]
         length = cache.get_seq_length()
 
-        def likely(part: slice) -> list[float]:
-            # Padded on the right, which nothing before it sees.
-            ids, valid = pad(answers[part], model.device, side="right")
-            count = len(ids)
-            begun = ids[:, :-1]
-            if model_type == "florence2":  # an answer begins a text of its own
-                begun = torch.cat([reader.begin.expand(count, -1), begun], dim=1)
-                logits = reader(model, begun, cache_for(model.config), None)
-            elif begun.shape[1]:
-                branched = rows_of(cache, length, torch.zeros(count, dtype=torch.long))
-                logits = torch.cat([first.expand(count, -1, -1), reader(model, begun, branched, None)], dim=1)
-            else:
-                logits = first.expand(count, -1, -1)
-            each = log_probabilities(logits, model).gather(-1, ids.to(logits.device)[..., None])[..., 0]
-            return torch.where(valid.cpu() == 1, each.double().cpu(), 0).sum(-1).tolist()
+        def read(ids: Tensor, rows: Tensor, _: Tensor) -> Tensor:
+            if model_type != "florence2":
+                return reader(model, ids, rows_of(cache, length, rows), None)
+            begun = torch.cat([reader.begin.expand(len(ids), -1), ids], dim=1)  # an answer begins a text of its own
+            return reader(model, begun, cache_for(model.config), None)[:, 1:]
 
-        return [value for several in BatchSize(at_a_time, "options").run(len(answers), likely) for value in several]
+        owners = [0] * len(answers)
+        return continuation_likelihoods(model, first, answers, owners, read, at_a_time=at_a_time).tolist()

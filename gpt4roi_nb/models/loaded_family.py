@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.capture.answer_replay import AnswerReplay
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.detokenizer import AnswerFormat, StreamingDetokenizer
@@ -40,7 +41,7 @@ from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.draw import ANCHOR, RED
 from gpt4roi_nb.prompt import check_references, check_turns, references
-from gpt4roi_nb.session.conversation import Answer, OtherReplay
+from gpt4roi_nb.session.conversation import NOT_KEPT, Answer
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Capabilities, Rendered
 
@@ -294,7 +295,7 @@ class LoadedFamily(LoadedModel):
         prompt: PromptedPrompt,
         reused: int,
         seconds: float,
-        replay: OtherReplay | None = None,
+        replay: AnswerReplay | None = None,
     ) -> Answer:
         """Make an `Answer` of what was written after a prompt.
 
@@ -306,7 +307,6 @@ class LoadedFamily(LoadedModel):
             replay: runs it again; None for an answer that keeps nothing of its image.
         """
         first, last = row.kept
-        what = "changed and run again" if replay is not None else "recorded"
         return Answer(
             text=row.text,
             tokens=row.tokens,
@@ -317,8 +317,8 @@ class LoadedFamily(LoadedModel):
             seconds=seconds,
             stopped=row.stopped,
             told=prompt.told,
-            cannot=f"what {self.model_type} computes is not {what} here",
-            other_replay=replay,
+            cannot=NOT_KEPT if replay is None else "",
+            replay=replay,
         )
 
     def check_loaded(self) -> None:

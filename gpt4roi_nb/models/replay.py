@@ -67,6 +67,11 @@ class PromptedReplay:
     tokens: list[str]
 
     @property
+    def boxes(self) -> list[Box]:
+        """Pixel xyxy of the regions."""
+        return list(self.regions.values())
+
+    @property
     def ablations(self) -> tuple[How, ...]:
         """What `ablate` takes as `how`."""
         return PROMPT_ABLATIONS
@@ -122,7 +127,6 @@ class PromptedReplay:
     ) -> Ablation:
         """See `Answer.ablate`."""
         loaded = self.loaded
-        loaded.check_loaded()
         if how not in PROMPT_ABLATIONS:
             raise ValueError(
                 f"how must be {' or '.join(PROMPT_ABLATIONS)} for a {loaded.model_type}, but is {how!r}"
@@ -152,7 +156,6 @@ class PromptedReplay:
     def occlusion(self, patch: int, token: int | str | None, batch_size: int) -> Tensor:
         """See `Answer.occlusion`."""
         loaded = self.loaded
-        loaded.check_loaded()
         check_token(token, len(self.tokens))
         batch = BatchSize(whole_number(batch_size, "batch_size", least=1), "covered images")
         with loaded.hold_weights():
@@ -195,6 +198,10 @@ class PromptedReplay:
     def length(self) -> int:
         """P, the number of prompt tokens."""
         return len(self.prompt.input_ids)
+
+    def removal(self) -> PromptedReplay:
+        """See `faithfulness`."""
+        return self
 
     def removable(self, over: str) -> list[int]:
         """Return the prompt positions that hold features of the images; see `faithfulness`."""
@@ -278,7 +285,6 @@ class PromptedReplay:
     def _wanted(
         self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype
     ) -> tuple[list[int], list[int], int]:
-        self.loaded.check_loaded()
         if not self.loaded.capabilities.attention:
             raise RuntimeError(
                 f"what {self.loaded.model_type} computes is not recorded here, so you cannot look at its attention; "

@@ -15,11 +15,9 @@ from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.prompt import Prompt
-from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.conversation import NOT_KEPT, Answer
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Question
-
-NOT_KEPT = "an answer from a batch keeps nothing of its image"
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.capture.ablation import ABLATIONS, Ablation, How, ablate, occlusion
-from gpt4roi_nb.capture.attention import Attention, attention_of, wanted_and_size
-from gpt4roi_nb.capture.faithfulness import Removable
+from gpt4roi_nb.capture.ablation import ABLATIONS, Ablation, How
+from gpt4roi_nb.capture.answer_replay import AnswerReplay, GPT4RoIReplay
+from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.recording import LIMIT
-from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.encoded_image import EncodedImage
-from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import Prompt
+
+NOT_KEPT = "an answer from a batch keeps nothing of its image"
 
 
 @dataclass(frozen=True)
@@ -39,46 +39,6 @@ class Region:
     box: Box
 
 
-class OtherReplay(Removable, Protocol):
-    """What runs an answer of a model that is not a GPT4RoI again; arguments as `Answer` has them."""
-
-    @property
-    def loaded(self) -> LoadedModel:
-        """The model that wrote the answer."""
-
-    @property
-    def ablations(self) -> tuple[How, ...]:
-        """What `ablate` takes as `how`."""
-
-    def attention(
-        self,
-        layers: Sequence[int] | int | None,
-        heads: Sequence[int] | int | None,
-        dtype: torch.dtype,
-        limit: float,
-    ) -> Attention:
-        """Record it."""
-
-    def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:
-        """Return the bytes that this takes."""
-
-    def ablate(
-        self,
-        region: int,
-        how: str,
-        *,
-        baseline: str,
-        other: int | None,
-        box: Box | None,
-        generate: bool,
-        max_new_tokens: int | None,
-    ) -> Ablation:
-        """Change something about a region and score the answer again."""
-
-    def occlusion(self, patch: int, token: int | str | None, batch_size: int) -> Tensor:
-        """Cover parts of the image and score the answer again."""
-
-
 @dataclass(frozen=True)
 class Answer:
     """What the model answered.
@@ -92,8 +52,8 @@ class Answer:
         seconds: time from the question to the last token.
         stopped: whether a Stop or an interrupt ended it; False if it ended by itself or reached `max_new_tokens`.
         told: the last question as the model read it, if that differs from what was asked; else "".
-        cannot: why the answer cannot be run again with changes, if its model is the reason; else "".
-        other_replay: what runs it again, if the model is not a GPT4RoI.
+        cannot: why nothing runs the answer again, if it was not loaded from a file; else "".
+        replay: what runs it again; None if nothing does.
 
     Examples:
         >>> from gpt4roi_nb import GPT4RoI
@@ -117,8 +77,7 @@ class Answer:
     stopped: bool = False
     told: str = field(default="", repr=False, compare=False)
     cannot: str = field(default="", repr=False, compare=False)
-    other_replay: OtherReplay | None = field(default=None, repr=False, compare=False)
-    replay: Replay | None = field(default=None, repr=False, compare=False)
+    replay: AnswerReplay | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -151,7 +110,7 @@ class Answer:
             reused_tokens=reused_tokens,
             seconds=seconds,
             stopped=row.stopped,
-            replay=Replay(encoded, prompt, tuple(boxes), ids, first, tokens),
+            replay=GPT4RoIReplay(encoded, prompt, tuple(boxes), ids, first, tokens),
         )
 
     def __str__(self) -> str:
@@ -180,11 +139,7 @@ class Answer:
             ValueError: for layers or heads that the model does not have, or another dtype.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
-        if self.other_replay is not None:
-            return self.other_replay.attention(layers, heads, dtype, limit)
-        replay = self.live("its attention")
-        with replay.loaded.hold_weights():
-            return attention_of(replay, layers, heads, dtype, limit)
+        return self.replayed("its attention").attention(layers, heads, dtype, limit)
 
     def attention_size(
         self,
@@ -193,19 +148,16 @@ class Answer:
         dtype: torch.dtype = torch.float32,
     ) -> int:
         """Compute the bytes that `attention` would take with these arguments: what is kept, and one more layer."""
-        if self.other_replay is not None:
-            return self.other_replay.size(layers, heads, dtype)
-        return wanted_and_size(self.live("its attention"), layers, heads, dtype)[2]
+        return self.replayed("its attention").size(layers, heads, dtype)
 
     def check_weights(self, attention: Attention) -> None:
         """Raise WeightsChangedError if the model has been trained since this attention of the answer was recorded."""
-        replay = self.other_replay or self.live("ablations")
-        attention.check_weights(replay.loaded, "a test of it")
+        attention.check_weights(self.replayed("ablations").loaded, "a test of it")
 
     @property
     def ablations(self) -> tuple[How, ...]:
         """What `ablate` takes as `how`: "remove" and "blur" for every model, and for a GPT4RoI all six."""
-        return ABLATIONS if self.other_replay is None else self.other_replay.ablations
+        return ABLATIONS if self.replay is None else self.replay.ablations
 
     def ablate(
         self,
@@ -253,28 +205,15 @@ class Answer:
                 only a GPT4RoI takes.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
-        if self.other_replay is not None:
-            return self.other_replay.ablate(
-                region,
-                how,
-                baseline=baseline,
-                other=other,
-                box=box,
-                generate=generate,
-                max_new_tokens=max_new_tokens,
-            )
-        replay = self.live("ablations")
-        with replay.loaded.hold_weights():
-            return ablate(
-                replay,
-                region,
-                how,
-                baseline=baseline,
-                other=other,
-                box=box,
-                generate=generate,
-                max_new_tokens=max_new_tokens,
-            )
+        return self.replayed("ablations").ablate(
+            region,
+            how,
+            baseline=baseline,
+            other=other,
+            box=box,
+            generate=generate,
+            max_new_tokens=max_new_tokens,
+        )
 
     def occlusion(self, patch: int = 2, token: int | Literal["each"] | None = None, *, batch_size: int = 16) -> Tensor:
         """Measure how much the answer's log-probability drops when a part of the image is covered.
@@ -301,27 +240,19 @@ class Answer:
             MemoryError: if a single image does not fit; the message says what helps.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
-        if self.other_replay is not None:
-            return self.other_replay.occlusion(patch, token, batch_size)
-        replay = self.live("its occlusion map")
-        with replay.loaded.hold_weights():
-            return occlusion(replay, patch, token, batch_size)
+        return self.replayed("its occlusion map").occlusion(patch, token, batch_size)
 
-    def replayed(self, what: str) -> Replay | OtherReplay:
-        """Return what runs the answer again, whatever its model; as `live`."""
-        return self.live(what) if self.other_replay is None else self.other_replay
-
-    def live(self, what: str) -> Replay:
+    def replayed(self, what: str) -> AnswerReplay:
         """Return what the answer was made from, to run it again.
 
         Args:
             what: the purpose in the message, such as "its attention".
 
         Raises:
-            RuntimeError: for an answer that was loaded from a file, if its model cannot show it, or if the model has
-                been unloaded.
+            RuntimeError: for an answer that was loaded from a file or comes from a batch, or if the model has been
+                unloaded.
         """
-        if self.cannot:
+        if self.replay is None and self.cannot:
             raise RuntimeError(f"{self.cannot}, so you cannot look at {what}")
         if self.replay is None:
             raise RuntimeError(f"this answer was loaded from a file; ask again to look at {what}")

@@ -10,18 +10,16 @@ import torch
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb.arguments import whole_number
-from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
-from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
-from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel
-from gpt4roi_nb.prompt import IGNORE
+from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.session.answers import answers
 from gpt4roi_nb.session.conversation import Answer
+from gpt4roi_nb.session.options import whole_answers
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Capabilities, Question, Rendered
 from gpt4roi_nb.session.region_session import RegionSession
@@ -220,37 +218,33 @@ class GPT4RoI(LoadedModel):
             whole_number(batch_size, "batch_size", least=1),
         )
 
-    @torch.inference_mode()
-    def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
+    def likelihoods(
+        self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str], *, batch_size: int = 16
+    ) -> list[float]:
         """Return the natural log-probability of each option as the whole answer, with the marks that open and end it.
+
+        The prompt is read once for all options, and the options are read together.
 
         Args:
             image: as `session` takes it.
             text: a question with `<regionN>`.
             boxes: (N, 4) pixel xyxy in the original image.
             options: answers to compare.
+            batch_size: options at a time.
 
         Raises:
             ValueError: for bad boxes, references that do not match them, or an empty option.
         """
         if not all(isinstance(option, str) and option.strip() for option in options):
             raise ValueError(f"each option must be a text that is not empty, but they are {list(options)!r}")
-        whole, text = load_image(image), read_references(text, 0)
-        given = check_boxes(boxes, *whole.size).tolist()
-        prompts = [self.processor.prompt([("user", text), ("assistant", option)]) for option in options]
-        for prompt in prompts:
-            self.processor.order_boxes(prompt, boxes, whole)
-        found = []
+        batch_size = whole_number(batch_size, "batch_size", least=1)
+        whole = load_image(image)
+        asked = whole_answers(self.processor, read_references(text, 0), options)
+        given = self.processor.order_boxes(asked.prompt, boxes, whole)
         with self.hold_weights():
-            encoded = EncodedImage(self, whole)
-            for prompt in prompts:
-                embeddings = encoded.embed(prompt, [tuple(given[number - 1]) for number in prompt.regions])
-                with self.inference() as model:
-                    logits = model.language_model(inputs_embeds=embeddings).logits[0, :-1]
-                answer = torch.tensor(prompt.labels[1:], device=logits.device)
-                likely = log_probabilities(logits, self.model).gather(-1, answer.clamp(min=0)[:, None])[:, 0]
-                found.append(float(likely[answer != IGNORE].double().sum()))
-        return found
+            opening = SharedOpening(self, self.processor.image_processor.pixels(whole)[None].to(self.device))
+            batch = opening.read([asked.prompt], [0], [given])
+            return opening.likelihoods(batch, asked.continuations, [0] * len(options), batch_size).tolist()
 
     def session(self, image: ImageLike) -> RegionSession:
         """Start a conversation about an image, which is encoded here, once.

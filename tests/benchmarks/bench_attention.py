@@ -26,7 +26,7 @@ def run() -> list[dict[str, object]]:
     session = gpt4roi.session(scene.image)
     session.ask("What is <region1>?", [scene.objects[0].box])
     answer = session.ask("Is it the same colour as <region2>?", [scene.objects[1].box])
-    replay = answer.live("the benchmark")
+    replay = answer.replay
 
     def plain() -> torch.Tensor:
         return replay.log_probabilities(replay.embeddings())

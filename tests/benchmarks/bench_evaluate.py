@@ -21,9 +21,9 @@ from gpt4roi_nb.data.problems import Problems
 from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction
 from gpt4roi_nb.evaluate.benchmarks.vcr import VCR
-from gpt4roi_nb.evaluate.options import choice
 from gpt4roi_nb.evaluate.predict import BatchedPredictor, LoadedImage
 from gpt4roi_nb.images import load_image
+from gpt4roi_nb.session.options import choice
 
 IMAGES = 40  # of which 4 are for validation
 BATCH = 16

@@ -13,11 +13,11 @@ from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.evaluate.asking import QuestionCost
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
-from gpt4roi_nb.evaluate.options import choice
 from gpt4roi_nb.evaluate.predict import TOO_LONG, BatchedPredictor, LoadedImage
 from gpt4roi_nb.evaluate.read_ahead import read_ahead, windows
 from gpt4roi_nb.images import load_image
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.session.options import choice
 
 LETTERS = ("(A)", "(B)", "(C)", "(D)")
 TEXTS = ("a cat", "a cat and a dog", "two red dogs", "none")

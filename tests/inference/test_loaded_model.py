@@ -15,8 +15,8 @@ from tiny import tiny_config, tiny_gpt4roi, tiny_image, tiny_model, tiny_process
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.capture import attention as attention_module
 from gpt4roi_nb.capture import faithfulness
-from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import ForwardLock, LoadedModel, WeightsChangedError
+from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.session import Answer
 
 BOX, OTHER_BOX = (3, 4, 30, 40), (20, 8, 60, 44)
@@ -226,7 +226,7 @@ def test_an_answer_is_of_one_state_of_the_weights_while_a_thread_trains(gpt4roi:
 @pytest.mark.parametrize(
     ("owner", "between", "use"),
     [
-        (EncodedImage, "embed", lambda model: model.likelihoods(tiny_image(), QUESTION, [BOX], ["red", "blue"])),
+        (SharedOpening, "read", lambda model: model.likelihoods(tiny_image(), QUESTION, [BOX], ["red", "blue"])),
         (attention_module, "find_sinks", lambda model: asked(model).attention().sinks()),
         (attention_module, "rollout", lambda model: asked(model).attention().rollout()),
         (attention_module, "relevancies", lambda model: asked(model).attention().relevancy(0)),

@@ -45,7 +45,7 @@ def test_it_is_what_output_attentions_says(name: str) -> None:
     own = dict(by_its_processor(name, answer.told, [IMAGE]))
     if name in ("vipllava", "llava"):
         own = dict(by_its_processor(name, answer.told, list(model.render(IMAGE, "What is <region1>?", [BOX]).images)))
-    replay = answer.other_replay
+    replay = answer.replay
     ids = torch.tensor([list(replay.ids[:-1])], dtype=torch.long)
     with eager(model.model):
         if name == "florence2":

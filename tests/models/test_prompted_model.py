@@ -134,6 +134,12 @@ def test_likelihoods_of_a_gpt4roi_are_those_of_its_labels() -> None:
         with torch.inference_mode():
             loss = gpt4roi.model(**batch).loss
         assert value == pytest.approx(-float(loss) * int((batch["labels"][:, 1:] != -100).sum()), abs=1e-4)
+    for batch_size in (1, 2):
+        again = gpt4roi.likelihoods(IMAGE, "What is <region1>?", [BOX], OPTIONS, batch_size=batch_size)
+        assert again == pytest.approx(found, abs=1e-4)
+    twice = gpt4roi.likelihoods(IMAGE, "What is <region1>?", [BOX], [OPTIONS[0]] * 2)
+    assert twice == pytest.approx(found[:1] * 2, abs=1e-4)
+    assert gpt4roi.likelihoods(IMAGE, "What is <region1>?", [BOX], []) == []
 
 
 @torch.inference_mode()

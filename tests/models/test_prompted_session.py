@@ -315,8 +315,8 @@ def test_what_a_model_cannot_do_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="pools no features of a region"):
         session.roi_features([BOX])
     answer = session.ask("Describe <region1>.", [BOX], **FEW)
-    with pytest.raises(RuntimeError, match="florence2 computes is not changed and run again here, so you cannot"):
-        answer.live("its hidden states")
+    with pytest.raises(ValueError, match="how must be remove or blur for a florence2, but is 'swap'"):
+        answer.ablate(1, "swap")
     with pytest.raises(ValueError, match="never names <region1>"):
         loaded("qwen3_vl").session(IMAGE).ask("What is it?", [BOX])
     with pytest.raises(ValueError, match="must name <region1>"):

@@ -118,7 +118,7 @@ def full_pass(name: str, model: Any, told: str, image: Image.Image, ids: list[in
 @pytest.mark.parametrize("name", TINY)
 def test_an_ablation_is_what_full_passes_say(name: str) -> None:
     model, answer = asked(name)
-    replay: Any = answer.other_replay
+    replay: Any = answer.replay
     ids, first = list(replay.ids), replay.first
     question = [("user", default_question(model.way, name))]
     soft = blurred(IMAGE, BOX)
@@ -151,7 +151,7 @@ def test_classes_outside_the_table_are_ablated_and_occluded_too(name: str) -> No
 @pytest.mark.parametrize("name", ["qwen3_vl", "kosmos-2", "internvl", "vipllava", "florence2"])
 def test_an_occlusion_is_what_full_passes_say(name: str) -> None:
     model, answer = asked(name)
-    replay: Any = answer.other_replay
+    replay: Any = answer.replay
     places = {"qwen3_vl": (4, 5), "kosmos-2": (4, 4), "vipllava": (3, 4)}.get(name, (16, 16))
     patch = 8 if places == (16, 16) else 2
     each = answer.occlusion(patch, "each", batch_size=3)
@@ -281,7 +281,7 @@ def test_what_cannot_be_changed_is_refused_in_words() -> None:
     (described,) = model.session(IMAGE).describe([BOX], max_new_tokens=2)
     assert described.ablate(1, generate=False).change.shape == (len(described.tokens),)
     batch = model.answers([Question(IMAGE, "What is <region1>?", [BOX])], max_new_tokens=2)[0]
-    with pytest.raises(RuntimeError, match="is not recorded here, so you cannot look at ablations"):
+    with pytest.raises(RuntimeError, match="keeps nothing of its image, so you cannot look at ablations"):
         batch.ablate(1)
 
 
@@ -301,7 +301,7 @@ def test_a_follow_up_is_run_again_with_all_that_was_said() -> None:
 
 def one_at_a_time(answer: Answer, tokens: Any) -> torch.Tensor:
     """How much the tokens lose when one image token becomes their mean: faithful by construction."""
-    replay: Any = answer.other_replay
+    replay: Any = answer.replay
     units = replay.removable("image")
     rows = torch.zeros(len(units) + 1, replay.length, dtype=torch.bool)
     for row, position in enumerate(units, 1):
