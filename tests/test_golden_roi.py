@@ -127,6 +127,28 @@ def test_the_fusion_as_the_model_runs_it_agrees_with_the_original(encoder, featu
         np.testing.assert_allclose(sample, golden[f"{name}.sample"], atol=TOLERANCE, rtol=0, err_msg=name)
 
 
+def test_the_fusion_as_the_model_runs_it_has_the_gradients_of_the_steps(encoder, features):
+    """The steps are those that agree with the original; no gradients of its own were recorded."""
+    gradients = []
+    for run in (encoder.fusion, lambda given: steps_of(encoder.fusion, given)):
+        given = [level[:1].clone().requires_grad_() for level in features]
+        maps = run(given)
+        sum(torch.from_numpy(recipe.raw_normal(f"gradient{level}", each.shape)).mul(each).mean() * 100
+            for level, each in enumerate(maps)).backward()  # fmt: skip
+        gradients.append([tensor.grad for tensor in (*given, *encoder.fusion.parameters())])
+        encoder.zero_grad()
+    for found, expected in zip(*gradients, strict=True):
+        # A value within rounding of ReLU's corner has one gradient or the other; all else is equal (tests/test_roi.py).
+        assert (found - expected).norm() <= 5e-3 * expected.norm()
+
+
+def steps_of(fusion, features):
+    maps = fusion.project(features)
+    for fusion_round in fusion.rounds:
+        maps = [fusion_round(mixed) for mixed in fusion.mix(maps)]
+    return maps
+
+
 def test_region_vectors_agree_with_the_original(encoder, features, boxes, golden):
     with torch.no_grad():
         vectors = encoder(features, boxes)

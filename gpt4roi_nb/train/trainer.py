@@ -114,6 +114,7 @@ class RegionTrainer(Trainer):
         inputs = dict(inputs)
         self._ids, self._sources = inputs.pop("ids"), inputs.pop("sources")
         self._meter.add(inputs["attention_mask"].numel(), len(self._ids))
+        inputs["logits_to_keep"] = _needed_logits(inputs["labels"])
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         value = loss[0] if isinstance(loss, tuple) else loss
         if not torch.isfinite(value):
@@ -122,7 +123,8 @@ class RegionTrainer(Trainer):
 
     def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """The mean over all labelled tokens of the step, over all devices and accumulated batches."""
-        logits, targets = outputs.logits[:, :-1].float(), labels[:, 1:].to(outputs.logits.device)
+        logits = outputs.logits[:, :-1].float()
+        targets = labels[:, labels.shape[1] - logits.shape[1] :].to(logits.device)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none")
         sums = losses.view(targets.shape).sum(dim=1)
         counts = (targets != IGNORE).sum(dim=1)
@@ -388,3 +390,9 @@ def read_history(checkpoint: Path) -> list[dict[str, float]]:
     """Read the logged lines in a checkpoint."""
     history: list[dict[str, float]] = read_json(checkpoint / STATE_FILE)["log_history"]
     return [line for line in history if "loss" in line]
+
+
+def _needed_logits(labels: Tensor) -> int:
+    """How many of the last positions of (B, T) labels predict one that counts in the loss, or come after such."""
+    labelled = (labels != IGNORE).any(dim=0).tolist()
+    return len(labelled) - max(labelled.index(True) - 1, 0) if any(labelled) else 2

@@ -1,10 +1,10 @@
 """`make bench`: run the benchmarks and print their ratios beside what is demanded of them, and the machine.
 
-Each `bench_*.py` beside this file has a `run()` that returns rows
+Each `bench_*.py` beside this file has a `run()` that returns or yields rows
 `{"what": str, "ratio": float, "demand": "<= 0.05" | ">= 4" | "", "detail": str}`: a ratio carries over from one machine
 to another better than seconds do; an empty demand only reports. `BENCH="encode describe"` runs those alone.
-Each runs in a process of its own, so that one that fails takes no other's rows along. The exit status is 1 when a
-demand is not met or a benchmark fails.
+Each runs in a process of its own and writes its rows as they come, so that one that fails takes no other's rows along,
+nor those that it had. The exit status is 1 when a demand is not met or a benchmark fails.
 """
 
 import importlib.util
@@ -78,21 +78,23 @@ def load(path: Path) -> Any:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The rows of one benchmark, run in a process of its own; one that fails gives a row that says so."""
-    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+    """The rows of one benchmark, run in a process of its own; one that fails ends with a row that says so."""
+    with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as file:
         done = subprocess.run([sys.executable, str(HERE), ROWS, str(path), file.name], stdout=sys.stderr)
-        if done.returncode == 0:
-            rows: list[dict[str, Any]] = json.load(file)
-            return rows
-    failed = f"ended with status {done.returncode}; its error stands above"
-    return [{"what": path.stem, "ratio": float("nan"), "demand": FAILED, "detail": failed}]
+        rows = [json.loads(line) for line in file]
+    if done.returncode != 0:
+        failed = f"ended with status {done.returncode}; its error stands above"
+        rows.append({"what": path.stem, "ratio": float("nan"), "demand": FAILED, "detail": failed})
+    return rows
 
 
 def main(names: list[str]) -> int:
     """Run the benchmarks whose file name contains one of `names` (all without any); 1 when a demand is missed."""
     if names[:1] == [ROWS]:
         _, path, out = names
-        Path(out).write_text(json.dumps(load(Path(path)).run(), default=float))
+        with Path(out).open("w") as file:
+            for row in load(Path(path)).run():
+                print(json.dumps(row, default=float), file=file, flush=True)
         return 0
     paths = [p for p in sorted(HERE.glob("bench_*.py")) if not names or any(name in p.stem for name in names)]
     if not paths:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
+from timing import measured, quotient
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.scene import make_scene
 
 REPEATS = 25
-
-
-def busy(work: Callable[[], object]) -> float:
-    """Processor time: what other programs do is not counted."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 def run() -> list[dict[str, object]]:
@@ -32,18 +25,11 @@ def run() -> list[dict[str, object]]:
         return replay.log_probabilities(replay.embeddings())
 
     plain(), answer.attention(), answer.attention(dtype=torch.float16)
-    ways = {"plain": plain, "whole": answer.attention, "half": lambda: answer.attention(dtype=torch.float16)}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(REPEATS):  # in turn, so that a busy machine slows all of them
-        for name, work in ways.items():
-            times[name].append(busy(work))
-    best = {name: min(several) for name, several in times.items()}
-    return [
-        {
-            "what": f"recording attention, {kind} / a plain teacher-forced pass",
-            "ratio": best[name] / best["plain"],
-            "demand": "<= 1.5",
-            "detail": f"{best[name] * 1e3:.1f} ms and {best['plain'] * 1e3:.1f} ms of processor time",
-        }
-        for name, kind in (("whole", "float32"), ("half", "float16"))
-    ]
+    ways = {"plain": plain, "float32": answer.attention, "float16": partial(answer.attention, dtype=torch.float16)}
+    found = measured(ways, REPEATS)
+    rows: list[dict[str, object]] = []
+    for kind in ("float32", "float16"):
+        ratio, detail = quotient(found[kind], found["plain"])
+        what = f"recording attention, {kind} / a plain teacher-forced pass"
+        rows.append({"what": what, "ratio": ratio, "demand": "<= 1.5", "detail": detail})
+    return rows

@@ -7,13 +7,12 @@ question gives the probabilities of all. The rows between say what each kind of 
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import measured, quotient
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.boxes import normalise
@@ -93,15 +92,7 @@ def run() -> list[dict[str, object]]:
         "prefix": lambda: shared(gpt4roi, asked, images, 1),
         "batches": lambda: shared(gpt4roi, asked, images, BATCH),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    wall: dict[str, list[float]] = {name: [] for name in ways}
-    answers: dict[str, Answers] = {}
-    for _ in range(REPEATS):
-        for name, way in ways.items():
-            started, clock = time.process_time(), time.perf_counter()
-            answers[name] = way()
-            seconds[name].append(time.process_time() - started)
-            wall[name].append(time.perf_counter() - clock)
+    answers = {name: way() for name, way in ways.items()}
     for name in ways:
         apart = max(
             abs(one - other)
@@ -110,38 +101,21 @@ def run() -> list[dict[str, object]]:
         )
         if apart > CLOSE:
             raise RuntimeError(f"{name} gives other log-probabilities than the plain way, by {apart:.2g}")
-    best = {name: statistics.median(times) for name, times in seconds.items()}
-    clock_ratio = {name: statistics.median(wall[name]) / statistics.median(wall["batches"]) for name in ways}
-    detail = f"{best['plain']:.1f} and {best['batches']:.1f} s of processor for {len(asked)} questions of 4 options"
-    return [
-        {
-            "what": "a full forward per option / all that evaluate shares",
-            "ratio": best["plain"] / best["batches"],
-            "demand": ">= 4",
-            "detail": f"{detail}; by the clock {clock_ratio['plain']:.2f}",
-        },
-        {
-            "what": "a full forward per question, which gives all letters / all that evaluate shares",
-            "ratio": best["letters"] / best["batches"],
-            "demand": ">= 1",
-            "detail": f"by the clock {clock_ratio['letters']:.2f}",
-        },
-        {
-            "what": "a full forward per option / the same with one encoding per image",
-            "ratio": best["plain"] / best["encoding"],
-            "demand": "",
-            "detail": "",
-        },
-        {
-            "what": "one encoding per image / the options share a prompt too",
-            "ratio": best["encoding"] / best["prefix"],
-            "demand": "",
-            "detail": "questions one by one",
-        },
-        {
-            "what": f"one by one / in batches of {BATCH}",
-            "ratio": best["prefix"] / best["batches"],
-            "demand": "",
-            "detail": "",
-        },
-    ]
+    found = measured(ways, REPEATS)
+    rows: list[dict[str, object]] = []
+    for one, other, demand, what in (
+        ("plain", "batches", ">= 4", "a full forward per option / all that evaluate shares"),
+        (
+            "letters",
+            "batches",
+            ">= 1",
+            "a full forward per question, which gives all letters / all that evaluate shares",
+        ),
+        ("plain", "encoding", "", "a full forward per option / the same with one encoding per image"),
+        ("encoding", "prefix", "", "one encoding per image / the options share a prompt too, questions one by one"),
+        ("prefix", "batches", "", f"one by one / in batches of {BATCH}"),
+    ):
+        ratio, detail = quotient(found[one], found[other])
+        detail = f"{detail}; {len(asked)} questions of 4 options"
+        rows.append({"what": what, "ratio": ratio, "demand": demand, "detail": detail})
+    return rows

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TypeVar
+
+from timing import measured
 
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.scene import make_scene
@@ -15,16 +15,6 @@ REPEATS = 5
 OPEN_SECONDS = 1.0
 ROUND_TRIP_SECONDS = 0.25
 QUESTION = "What is <region1>, and is it the same colour as <region2>?"
-
-
-def quickest(action: Callable[[], object]) -> float:
-    """Processor seconds of the best of several: other programs do not add to them, though a second thread does."""
-    taken = []
-    for _ in range(REPEATS):
-        started = time.process_time()
-        action()
-        taken.append(time.process_time() - started)
-    return min(taken)
 
 
 def computed(inspector: Inspector) -> Inspector:
@@ -39,40 +29,36 @@ def run() -> list[dict[str, object]]:
     boxes = [tuple(item.box) for item in scene.objects]
     session = gpt4roi.session(scene.image)
     answer = session.ask(QUESTION, boxes[:2])
-    # Each opening records the attention, looks for sinks, and tests both regions.
-    opening = quickest(lambda: computed(AttentionInspector(answer)).close())
-    features = quickest(lambda: computed(RoIInspector(session, boxes)).close())
     inspector, roi = computed(AttentionInspector(answer)), computed(RoIInspector(session, boxes))
-    tokens = iter(range(len(answer.tokens)))
-    view = inspector.view
+    tokens, moves = iter(range(len(answer.tokens))), iter(range(1, REPEATS + 1))
     wanted = {"type": "map", "side": 0, "layer": -1, "head": -1, "method": "relevancy"}
 
     def ask() -> None:
-        view._handle_custom_msg({**wanted, "token": next(tokens)}, [])  # a new one each
+        inspector.view._handle_custom_msg({**wanted, "token": next(tokens)}, [])  # a new one each
         computed(inspector)
-
-    relevancy = quickest(ask)
-    moves = iter(range(1, REPEATS + 1))
 
     def move() -> None:
         by = next(moves)
         roi.set_boxes([(x1 + by, y1, x2 + by, y2) for x1, y1, x2, y2 in boxes[:1]])
         computed(roi)
 
-    moving = quickest(move)
-    if view.ablations == [] or roi.view.problem:
+    works = {
+        # It records the attention, looks for sinks, and tests both regions.
+        "opening an AttentionInspector with two ablations": lambda: computed(AttentionInspector(answer)).close(),
+        f"opening a RoIInspector with {len(boxes)} boxes": lambda: computed(RoIInspector(session, boxes)).close(),
+        "a token's relevancy on demand": ask,
+        "following a moved box": move,
+    }
+    limits = dict(zip(works, (OPEN_SECONDS, OPEN_SECONDS, ROUND_TRIP_SECONDS, ROUND_TRIP_SECONDS), strict=True))
+    found = measured(works, REPEATS)
+    if inspector.view.ablations == [] or roi.view.problem:
         raise RuntimeError(f"an inspector did not do its work: {roi.view.problem!r}")
     return [
-        {"what": f"{what} on the demo model / {limit:g} s", "ratio": took / limit, "demand": "<= 1", "detail": detail}
-        for what, took, limit, detail in (
-            ("opening an AttentionInspector", opening, OPEN_SECONDS, f"{1000 * opening:.0f} ms with two ablations"),
-            ("opening a RoIInspector", features, OPEN_SECONDS, f"{1000 * features:.0f} ms with {len(boxes)} boxes"),
-            (
-                "a token's relevancy on demand",
-                relevancy,
-                ROUND_TRIP_SECONDS,
-                f"{1000 * relevancy:.0f} ms in the kernel",
-            ),
-            ("following a moved box", moving, ROUND_TRIP_SECONDS, f"{1000 * moving:.0f} ms in the kernel"),
-        )
+        {
+            "what": f"{what}, by the clock / {limits[what]:g} s",
+            "ratio": took.wall / limits[what],
+            "demand": "<= 1",
+            "detail": str(took),
+        }
+        for what, took in found.items()
     ]

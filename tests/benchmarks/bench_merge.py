@@ -13,10 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
+from timing import Seconds, timed
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
@@ -124,18 +124,22 @@ sys.exit(status)
 """
 
 
-def merge(folder: Path) -> tuple[float, float, float]:
+def merge(folder: Path) -> tuple[Seconds, float, float]:
     """Merges in a process of its own; returns seconds, peak GiB of its memory, and GB written."""
+    said: list[str] = []
     paths = [str(folder / name) for name in ("delta", "merged", "base", "clip")]
     command = [sys.executable, "-c", CHILD, "convert", *paths[:2], "--base", paths[2], "--vision", paths[3]]
-    started = time.perf_counter()
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-    seconds = time.perf_counter() - started
+
+    def run() -> None:
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        said.append(done.stdout)
+
+    seconds = timed(run)
     written = sum(file.stat().st_size for file in (folder / "merged").glob("*.safetensors")) / 1e9
-    return seconds, int(said.split()[-1]) * 1024 / GIB, written
+    return seconds, int(said[0].split()[-1]) * 1024 / GIB, written
 
 
-def measure(layers: int, where: Path | None = None) -> tuple[int, float, float, float]:
+def measure(layers: int, where: Path | None = None) -> tuple[int, Seconds, float, float]:
     folder = Path(tempfile.mkdtemp(prefix="merge-", dir=where))
     try:
         return generate(folder, layers), *merge(folder)
@@ -150,7 +154,7 @@ def run() -> list[dict[str, object]]:
             "what": "peak memory of merging a delta / 4 GiB",
             "ratio": peak / 4,
             "demand": "<= 1",
-            "detail": f"{peak:.2f} GiB, {seconds:.0f} s, {tensors} tensors, {written:.1f} GB written (2 of 32 layers)",
+            "detail": f"{peak:.2f} GiB, {seconds}, {tensors} tensors, {written:.1f} GB written (2 of 32 layers)",
         }
     ]
 
@@ -161,4 +165,4 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, help="where to put up to 45 GB for the while (default: the system's)")
     options = parser.parse_args()
     tensors, seconds, peak, written = measure(options.layers, options.folder)
-    print(f"{options.layers} layers, {tensors} tensors, {written:.1f} GB written: {seconds:.0f} s, peak {peak:.2f} GiB")
+    print(f"{options.layers} layers, {tensors} tensors, {written:.1f} GB written: {seconds}, peak {peak:.2f} GiB")

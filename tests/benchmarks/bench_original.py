@@ -1,22 +1,22 @@
 """The region encoder beside the same arithmetic written plainly, at the original's real sizes with random weights.
 
 `plain` does what the original does for every question: each convolution at each level's own size, for the image and
-its boxes alike. Both run in one process, in turn; the ratios are of processor time, since a busy machine stretches the
-wall's. bfloat16 is measured where the processor computes in it, or with `bfloat16` on the command line:
+its boxes alike. All run in one process, in turn; the ratios are of processor time, since a busy machine stretches the
+wall's. Before anything is timed, both must give the same vector. bfloat16 is measured where the processor computes in
+it, or with `bfloat16` on the command line:
 
     .venv/bin/python tests/benchmarks/bench_original.py [float32] [bfloat16]
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from bench_real_sizes import has_bf16
+from timing import Seconds, measured, quotient
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -24,6 +24,8 @@ from gpt4roi_nb import GPT4RoIConfig
 from gpt4roi_nb.roi import RegionEncoder
 
 REPEATS = 3
+BOXES_A_REPEAT = 5  # the next box is quick
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.05}  # the largest difference / the largest value
 BOX = [[0.1, 0.2, 0.6, 0.7]]
 DEMANDS = {torch.float32: ("<= 0.8", ">= 85"), torch.bfloat16: ("<= 0.5", ">= 60")}  # the first box, the next
 
@@ -60,19 +62,8 @@ def plain(encoder: RegionEncoder, features: Sequence[Tensor], boxes: Tensor) -> 
     return head.output_projection(content + head.position_embedding(boxes))
 
 
-def measured(works: Sequence[Callable[[], object]], repeats: int = REPEATS) -> list[tuple[float, float]]:
-    """Median (processor, wall) seconds of each work; they take turns."""
-    times: list[list[tuple[float, float]]] = [[] for _ in works]
-    for _ in range(repeats):
-        for work, kept in zip(works, times, strict=True):
-            processor, wall = time.process_time(), time.perf_counter()
-            work()
-            kept.append((time.process_time() - processor, time.perf_counter() - wall))
-    return [(statistics.median(p for p, _ in kept), statistics.median(w for _, w in kept)) for kept in times]
-
-
 @torch.inference_mode()
-def compare(dtype: torch.dtype) -> list[dict[str, object]]:
+def compare(dtype: torch.dtype) -> Iterator[dict[str, object]]:
     torch.manual_seed(0)
     config = GPT4RoIConfig()
     original = RegionEncoder(config).eval()
@@ -94,31 +85,30 @@ def compare(dtype: torch.dtype) -> list[dict[str, object]]:
     def next_box() -> Tensor:
         return encoder.head(kept, [boxes])
 
+    apart = float((as_the_original().float() - first_box().float()).abs().max() / as_the_original().abs().max())
+    if apart > CLOSE[dtype]:
+        raise RuntimeError(f"the plain arithmetic gives another vector, by {apart:.2g}; nothing can be compared")
     for _ in range(2):
         next_box()
-    theirs, first = measured([as_the_original, first_box])
-    (following,) = measured([next_box], 5 * REPEATS)
-    seconds = [f"{processor:.3f} s of processor, {wall:.3f} of wall" for processor, wall in (theirs, first, following)]
+
+    def next_boxes() -> None:
+        for _ in range(BOXES_A_REPEAT):
+            next_box()
+
+    found = measured({"theirs": as_the_original, "first": first_box, "next": next_boxes}, REPEATS)
+    following = Seconds(*(each / BOXES_A_REPEAT for each in found["next"]))
     name = str(dtype).removeprefix("torch.")
-    return [
-        {
-            "what": f"the first box of an image / the original's arithmetic, {name}",
-            "ratio": first[0] / theirs[0],
-            "demand": DEMANDS[dtype][0],
-            "detail": f"{seconds[1]}; the original's {seconds[0]}",
-        },
-        {
-            "what": f"the original's arithmetic / the next box, {name}",
-            "ratio": theirs[0] / following[0],
-            "demand": DEMANDS[dtype][1],
-            "detail": seconds[2],
-        },
-    ]
+    ratio, detail = quotient(found["first"], found["theirs"])
+    what = f"the first box of an image / the original's arithmetic, {name}"
+    yield {"what": what, "ratio": ratio, "demand": DEMANDS[dtype][0], "detail": f"{detail}; {apart:.1g} apart"}
+    ratio, detail = quotient(found["theirs"], following)
+    what = f"the original's arithmetic / the next box, {name}"
+    yield {"what": what, "ratio": ratio, "demand": DEMANDS[dtype][1], "detail": detail}
 
 
-def run() -> list[dict[str, object]]:
-    dtypes = [torch.float32, torch.bfloat16] if has_bf16() else [torch.float32]
-    return [row for dtype in dtypes for row in compare(dtype)]
+def run() -> Iterator[dict[str, object]]:
+    for dtype in [torch.float32, torch.bfloat16] if has_bf16() else [torch.float32]:
+        yield from compare(dtype)
 
 
 if __name__ == "__main__":

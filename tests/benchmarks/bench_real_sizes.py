@@ -6,13 +6,14 @@ is compared here does not depend on its depth and 7B in float32 would not fit be
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+import copy
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from timing import measured, quotient
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, GPT4RoIForConditionalGeneration, GPT4RoIProcessor
 from gpt4roi_nb.processor import GPT4RoIImageProcessor
@@ -44,22 +45,13 @@ def real_gpt4roi() -> GPT4RoI:
     return GPT4RoI(model, processor, "random weights of the original's sizes")
 
 
-def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def has_bf16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def run() -> list[dict[str, object]]:
+def run() -> Iterator[dict[str, object]]:
     gpt4roi = real_gpt4roi()
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
     session = gpt4roi.session(image)  # also warms up
@@ -72,15 +64,10 @@ def run() -> list[dict[str, object]]:
         encoded._known.clear()
         encoded.region_tokens([SECOND])
 
-    encode_seconds, box_seconds = seconds(first), seconds(new_box)
-    rows: list[dict[str, object]] = [
-        {
-            "what": "vision and region work of a second question with a new box / of the first",
-            "ratio": box_seconds / encode_seconds,
-            "demand": "<= 0.05",
-            "detail": f"{encode_seconds:.2f} s for image and box, {box_seconds:.3f} s for a new box",
-        }
-    ]
+    found = measured({"first": first, "new": new_box}, REPEATS)
+    ratio, detail = quotient(found["new"], found["first"])
+    what = "vision and region work of a second question with a new box / of the first"
+    yield {"what": what, "ratio": ratio, "demand": "<= 0.05", "detail": detail}
 
     lengths: list[int] = []
     hook = gpt4roi.model.language_model.register_forward_pre_hook(
@@ -91,28 +78,19 @@ def run() -> list[dict[str, object]]:
     follow_up = session.ask(FOLLOW_UP, [SECOND], max_new_tokens=8)
     hook.remove()
     new_tokens = follow_up.prompt_tokens - first_answer.prompt_tokens
-    rows.append(
-        {
-            "what": "tokens that a follow-up computes before its answer / tokens by which its prompt is longer",
-            "ratio": lengths[0] / new_tokens,
-            "demand": "<= 1.2",  # the mark that closed the first prompt is read again
-            "detail": f"{lengths[0]} of {follow_up.prompt_tokens}; the first prompt had {first_answer.prompt_tokens}",
-        }
-    )
+    yield {
+        "what": "tokens that a follow-up computes before its answer / tokens by which its prompt is longer",
+        "ratio": lengths[0] / new_tokens,
+        "demand": "<= 1.2",  # the mark that closed the first prompt is read again
+        "detail": f"{lengths[0]} of {follow_up.prompt_tokens}; the first prompt had {first_answer.prompt_tokens}",
+    }
 
-    pixel_values = gpt4roi.processor.image_processor(image)["pixel_values"]
     if has_bf16():
+        pixel_values = gpt4roi.processor.image_processor(image)["pixel_values"]
+        models = {"float32": gpt4roi.model, "bfloat16": copy.deepcopy(gpt4roi.model).to(torch.bfloat16)}
         with torch.inference_mode():
-            single = seconds(lambda: gpt4roi.model.encode_image(pixel_values))
-            gpt4roi.model.to(torch.bfloat16)
-            gpt4roi.model.encode_image(pixel_values)
-            half = seconds(lambda: gpt4roi.model.encode_image(pixel_values))
-        rows.append(
-            {
-                "what": "encoding an image in bfloat16 / in float32",
-                "ratio": half / single,
-                "demand": "",
-                "detail": f"{half:.2f} s and {single:.2f} s on this CPU",
-            }
-        )
-    return rows
+            models["bfloat16"].encode_image(pixel_values)
+            encoding = {name: partial(model.encode_image, pixel_values) for name, model in models.items()}
+            found = measured(encoding, REPEATS)
+        ratio, detail = quotient(found["bfloat16"], found["float32"])
+        yield {"what": "encoding an image in bfloat16 / in float32", "ratio": ratio, "demand": "", "detail": detail}

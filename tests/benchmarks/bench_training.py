@@ -6,13 +6,14 @@ import contextlib
 import io
 import statistics
 import tempfile
-import time
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from timing import Seconds, clocks, median, quotient
 from torch.optim import AdamW
 
 from gpt4roi_nb import GPT4RoI
@@ -31,8 +32,7 @@ RATE = 1e-3
 class Step(NamedTuple):
     """Medians over the steps of one training."""
 
-    seconds: float  # of processor
-    wall: float
+    seconds: Seconds
     waiting: float = 0.0  # share of the time that is spent on data
 
 
@@ -43,7 +43,7 @@ def plain_loop(records: list[Record], folder: Path, attention: str) -> Step:
     collator = Collator(gpt4roi.processor, folder)
     optimizer = AdamW((p for p in gpt4roi.model.parameters() if p.requires_grad), lr=RATE)
     gpt4roi.model.train()
-    times = [clocks()]
+    times = []
     for step in range(WARM_UP + STEPS):
         batch = collator([records[(step * BATCH + k) % len(records)] for k in range(BATCH)])
         del batch["ids"], batch["sources"]
@@ -51,13 +51,13 @@ def plain_loop(records: list[Record], folder: Path, attention: str) -> Step:
         optimizer.step()
         optimizer.zero_grad()
         times.append(clocks())
-    return Step(*medians(times))
+    return Step(of_a_step(times))
 
 
 def ours(records: list[Record], folder: Path, out: Path, cache: Path | None) -> Step:
     """`train`, with kept tower states or without; images are opened in the same process."""
     gpt4roi = GPT4RoI.from_pretrained(device="cpu", dtype="float32")
-    times: list[tuple[float, float]] = []
+    times: list[Seconds] = []
     with contextlib.redirect_stdout(io.StringIO()):
         run = train(
             gpt4roi, records, folder, out, stage=1, learning_rate=RATE, warmup_steps=0, batch_size=BATCH,
@@ -65,18 +65,13 @@ def ours(records: list[Record], folder: Path, out: Path, cache: Path | None) -> 
             report_to="none", report=lambda _: times.append(clocks()),
         )  # fmt: skip
     lines = [line for line in run.history if "waiting" in line][WARM_UP:]
-    return Step(*medians(times[: WARM_UP + STEPS]), statistics.median(line["waiting"] for line in lines))
+    return Step(of_a_step(times[: WARM_UP + STEPS]), statistics.median(line["waiting"] for line in lines))
 
 
-def clocks() -> tuple[float, float]:
-    """Seconds of this process's processor time, and of the clock on the wall."""
-    return time.process_time(), time.perf_counter()
-
-
-def medians(times: list[tuple[float, float]]) -> tuple[float, float]:
-    """Of the steps between these times, but for those that warm up."""
-    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(times)][WARM_UP:]
-    return statistics.median(step[0] for step in steps), statistics.median(step[1] for step in steps)
+def of_a_step(ends: list[Seconds]) -> Seconds:
+    """The median step, from what the clocks showed after each, but for those that warm up."""
+    steps = [Seconds(*(after - before for after, before in zip(b, a, strict=True))) for a, b in pairwise(ends)]
+    return median(steps[WARM_UP - 1 :])
 
 
 def from_files(folder: Path) -> float:
@@ -102,7 +97,7 @@ def from_files(folder: Path) -> float:
     return sum(line["waiting"] for line in lines) / len(lines)
 
 
-def run() -> list[dict[str, object]]:
+def run() -> Iterator[dict[str, object]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images, tower = folder / "images", folder / "tower"
@@ -114,37 +109,29 @@ def run() -> list[dict[str, object]]:
             found["sdpa"].append(plain_loop(records, images, "sdpa"))
             found["kept"].append(ours(records, images, folder / f"kept-{repeat}", tower))
             found["opened"].append(ours(records, images, folder / f"opened-{repeat}", None))
-        waiting_files = from_files(folder)
-    spent = {way: statistics.median(step.seconds for step in steps) for way, steps in found.items()}
-    wall = {way: statistics.median(step.wall for step in steps) for way, steps in found.items()}
-    waiting = {way: statistics.median(step.waiting for step in steps) for way, steps in found.items()}
-    threads = torch.get_num_threads()
-
-    def faster(way: str, than: str, demand: str, what: str) -> dict[str, object]:
-        return {
-            "what": f"samples per processor second, stage 1: {what}",
-            "ratio": spent[than] / spent[way],
-            "demand": demand,
-            "detail": (
-                f"{BATCH / spent[way]:.1f} against {BATCH / spent[than]:.1f}, "
-                f"by the clock {wall[than] / wall[way]:.2f}; batches of {BATCH}, {threads} threads"
-            ),
-        }
-
-    return [
-        faster("kept", "eager", ">= 1.15", "kept tower states / plain loop, eager attention"),
-        faster("kept", "sdpa", ">= 1.05", "kept tower states / plain loop, SDPA"),
-        faster("opened", "sdpa", ">= 0.97", "no kept states / plain loop, SDPA"),
-        {
+        spent = {way: median([step.seconds for step in steps]) for way, steps in found.items()}
+        for way, than, demand, what in (
+            ("kept", "eager", ">= 1.15", "kept tower states / plain loop, eager attention"),
+            ("kept", "sdpa", ">= 1.05", "kept tower states / plain loop, SDPA"),
+            ("opened", "sdpa", ">= 1", "no kept states / plain loop, SDPA"),
+        ):
+            ratio, detail = quotient(spent[than], spent[way])
+            yield {
+                "what": f"samples per processor second, stage 1: {what}",
+                "ratio": ratio,
+                "demand": demand,
+                "detail": f"a step takes {detail}; batches of {BATCH}, {torch.get_num_threads()} threads",
+            }
+        waiting = {way: statistics.median(step.waiting for step in steps) for way, steps in found.items()}
+        yield {
             "what": "share of a step in which images are opened and prompts built, in the same process",
             "ratio": waiting["opened"],
             "demand": "<= 0.15",
             "detail": f"{waiting['kept']:.3f} with kept tower states",
-        },
-        {
+        }
+        yield {
             "what": "share of a step spent waiting, stage 2 on a mixture of files, workers=1",
-            "ratio": waiting_files,
+            "ratio": from_files(folder),
             "demand": "<= 0.15",
             "detail": f"COCO's and Visual Genome's files of {FILES} generated images",
-        },
-    ]
+        }

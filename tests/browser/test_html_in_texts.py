@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from browser.lab import Notebook
 from mongo import Mongo
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -56,6 +56,39 @@ browser.load([table["id"][0]])
 browser
 """
 GALLERY = "result.gallery()"
+NAMED = "named = RegionChat(FakeGPT4RoI(), images[1])\nnamed.set_boxes([(5, 5, 60, 60)], names=[HTML])\nnamed"
+PAIR = """
+from dataclasses import replace
+other = replace(result, card=replace(result.card, checkpoint=HTML, way=HTML, told={HTML: HTML}))
+pair = FailureBrowser([result, other], [FakeGPT4RoI(lambda text: HTML), FakeGPT4RoI(lambda text: HTML)], name=HTML)
+pair.load([table["id"][0]])
+pair
+"""
+MONITOR = """
+from learnable import OPTIONS, records
+from tiny import tiny_gpt4roi, tiny_image
+from gpt4roi_nb.train import Probes, train
+from gpt4roi_nb.widgets import TrainingMonitor
+folder = Path(tempfile.mkdtemp())
+probes = Probes(tiny_image(0), [(3, 4, 30, 40)], [HTML], max_new_tokens=4)
+given = [replace(record, source=HTML) for record in records(folder)]
+done = train(tiny_gpt4roi(), given, folder, folder / "out", probes=probes, **{**OPTIONS, "epochs": 1})
+TrainingMonitor(done)
+"""
+REGIONS = """
+from tiny import tiny_gpt4roi
+from gpt4roi_nb.widgets import RoIInspector
+inspector = RoIInspector(tiny_gpt4roi().session(tiny_image()), [(3, 4, 30, 40)])
+inspector.view.problem = HTML  # a message may quote what was typed
+inspector
+"""
+
+
+def nothing_became_html(page: Page) -> None:
+    """In no frame: nothing of the planted texts is an element, or ran."""
+    for frame in page.frames:
+        assert frame.locator(".planted").count() == 0
+        assert frame.evaluate("window.hit === undefined")
 
 
 def test_texts_from_elsewhere_stay_texts(mongo: Mongo, open_notebook: Callable[..., Notebook], shots: Path) -> None:
@@ -77,7 +110,24 @@ def test_texts_from_elsewhere_stay_texts(mongo: Mongo, open_notebook: Callable[.
     for text in (f"{HTML} · tiny", HTML):
         expect(failures).to_contain_text(text)
     expect(failures.locator(".card")).to_contain_text(HTML)
+    expect(panel.locator("option").filter(has_text=HTML).first).to_be_attached()  # the gallery's list of kinds
     page.screenshot(path=shots / "html_in_texts.png")
+    nothing_became_html(page)
 
-    assert page.locator(".planted").count() == 0
-    assert page.evaluate("window.hit === undefined")
+
+def test_names_columns_and_a_training_stay_texts(
+    mongo: Mongo, open_notebook: Callable[..., Notebook], shots: Path
+) -> None:
+    setup = f"import os\nos.environ['FIFTYONE_DATABASE_URI'] = {mongo.uri!r}\n{SETUP}"
+    made = BROWSER.split("browser = ")[0]
+    notebook = open_notebook(setup, NAMED, made, PAIR, MONITOR, REGIONS, height=6000)
+    panel, page = notebook.panel, notebook.page
+    expect(panel.locator(".gpt4roi-conversation").first).to_contain_text(HTML)
+    beside = panel.locator(".gpt4roi-beside")
+    expect(beside.locator(".cell").first).to_contain_text(HTML)
+    monitor = panel.locator(".gpt4roi-monitor")
+    expect(monitor).to_have_attribute("data-state", "done", timeout=60_000)
+    expect(monitor.locator(".probe")).to_contain_text(HTML)
+    expect(panel.locator(".gpt4roi-roi[data-ready]")).to_contain_text(HTML)
+    page.screenshot(path=shots / "html_in_names.png")
+    nothing_became_html(page)
