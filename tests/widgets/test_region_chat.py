@@ -607,3 +607,20 @@ def test_another_image_is_encoded_in_the_background_and_nothing_else_goes_on_the
     with pytest.raises(ValueError, match="not an image"):
         chat.set_image(b"not an image")
     assert "not an image" in chat.conversation.problem and chat.session.image.size == (50, 40)
+
+
+def test_a_chat_that_was_opened_before_a_training_asks_the_weights_as_they_are() -> None:
+    gpt4roi = tiny_gpt4roi(seed=1)
+    chat = RegionChat(gpt4roi, tiny_image())
+    box, few = (3.0, 4.0, 30.0, 40.0), {"max_new_tokens": 6}
+    chat.ask("What is <region1>?", [box], **few)
+    with gpt4roi.training_step(), torch.no_grad():
+        for weight in gpt4roi.model.parameters():
+            weight.mul_(1.5)
+    second = chat.ask("And what is it like?", **few)
+
+    fresh = gpt4roi.session(tiny_image())
+    fresh.restore(chat.session.regions, chat.session.history[:1])
+    expected = fresh.ask("And what is it like?", **few)
+    assert second is not None and second.reused_tokens == 0
+    assert (second.text, second.logprobs) == (expected.text, expected.logprobs)
