@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gpt4roi_nb.data.run_lengths import decompressed
+
 GROUND_TRUTH = "ground_truth"
 # Attribute of a detection → (column of the table, name of FiftyOne's field class).
 SHARED = {
@@ -71,31 +73,17 @@ def short_label(text: Any) -> str:
 def decode_mask(counts: str, width: int, height: int) -> np.ndarray:
     """Decode COCO's compressed run lengths.
 
-    Each run is a signed number in groups of five bits, lowest first. A group is one character, counted from "0", with
-    the bit 32 set if another group follows. From the fourth run on, the number is the difference to the run before the
-    last.
-
     Args:
-        counts: the run lengths.
+        counts: the run lengths; see `data.run_lengths`.
         width, height: of the mask in pixels.
 
     Returns:
         (height, width) bool.
 
     Raises:
-        ValueError: the runs do not add up to the size.
+        ValueError: the text is not run lengths (BadRecord), or the runs do not add up to the size.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
+    runs = decompressed(counts)
     if sum(runs) != width * height or min(runs, default=0) < 0:
         raise ValueError(
             f"the runs of a mask of {width} × {height} pixels must add up to {width * height}, but give {sum(runs)}"

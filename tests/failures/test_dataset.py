@@ -132,8 +132,15 @@ def test_masks_are_decoded_as_coco_does() -> None:
         mask = random.random((height, width)) < random.random()
         counts = tools.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
         np.testing.assert_array_equal(decode_mask(counts, width, height), mask)
-    with pytest.raises(ValueError, match="add up to 100"):
-        decode_mask("01", 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("counts", "why"),
+    [("01", "add up to 100"), ("T3P", "end within a number"), ("~T3", "not compressed run lengths")],
+)
+def test_run_lengths_that_are_no_mask_of_the_size_are_not_shown_as_one(counts, why) -> None:
+    with pytest.raises(ValueError, match=why):
+        decode_mask(counts, 10, 10)
 
 
 def test_each_saved_view_holds_what_its_name_says(fiftyone, images) -> None:
