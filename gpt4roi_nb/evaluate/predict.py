@@ -23,6 +23,7 @@ from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
 from gpt4roi_nb.prompt import Prompt, check_references
+from gpt4roi_nb.session.conversation import mean_logprob
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 from gpt4roi_nb.session.options import choice
 
@@ -194,11 +195,7 @@ class BatchedPredictor:
             self.gpt4roi.context_length - max(len(question.prompt.input_ids) for question in questions),
         )
         rows = shared.write(batch, room)
-        answers: list[tuple[str, float | None, tuple[float, ...] | None]] = []
-        for row in rows:
-            logprobs = row.logprobs[slice(*row.kept)]
-            answers.append((row.text, sum(logprobs) / len(logprobs) if logprobs else None, None))
-        return answers
+        return [(row.text, mean_logprob(row.logprobs[slice(*row.kept)]), None) for row in rows]
 
     def _choose(
         self, questions: Sequence[_Question], shared: SharedOpening

@@ -21,6 +21,7 @@ from gpt4roi_nb.models.families import check_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.memory import SESSION_TOKENS, work_bytes
 from gpt4roi_nb.models.prompted_model import PromptedModel
+from gpt4roi_nb.session.conversation import mean_logprob
 from gpt4roi_nb.session.region_model import Question
 
 TOKENISED = 4  # the questions with the most characters are prepared with their images to find the longest prompt
@@ -150,10 +151,7 @@ class PromptedPredictor:
             if len(asked) == 1:
                 return [_cannot(error)]
             return [one for each in asked for one in self._write([each], shared)]  # all but those that cannot be asked
-        return [
-            (self.model.plain(one.text), sum(one.logprobs) / len(one.logprobs) if one.logprobs else None, None)
-            for one in answers
-        ]
+        return [(self.model.plain(one.text), mean_logprob(one.logprobs), None) for one in answers]
 
     def _choose(self, asked: Sequence[_Asked], shared: SessionImages) -> list[Answered | BadRecord]:
         found: list[Answered | BadRecord] = []

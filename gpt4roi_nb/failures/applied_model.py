@@ -15,6 +15,7 @@ from PIL import Image
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.failures.labels import short_label
 from gpt4roi_nb.images import load_image
+from gpt4roi_nb.session.conversation import mean_logprob
 
 if TYPE_CHECKING:
     from gpt4roi_nb.session.region_model import RegionModel
@@ -144,8 +145,8 @@ class AppliedModel(SupportsGetItem, TorchModelMixin, SamplesMixin, Model):  # ty
 
     def _detection(self, asked: Any, answer: Any) -> Any:
         more: dict[str, Any] = {"question": self.question, "told": answer.told}
-        if len(answer.logprobs):
-            more["logprob"] = sum(answer.logprobs) / len(answer.logprobs)
+        more["logprob"] = mean_logprob(answer.logprobs)
+        if more["logprob"] is not None:
             more["confidence"] = min(math.exp(more["logprob"]), 1.0)
         return fiftyone.Detection(
             label=short_label(answer.text),

@@ -306,20 +306,9 @@ class LoadedFamily(LoadedModel):
             seconds: time from the question to the last token.
             replay: runs it again; None for an answer that keeps nothing of its image.
         """
-        first, last = row.kept
-        return Answer(
-            text=row.text,
-            tokens=row.tokens,
-            token_ids=row.ids[first:last],
-            logprobs=row.logprobs[first:last],
-            prompt_tokens=len(prompt.input_ids),
-            reused_tokens=reused,
-            seconds=seconds,
-            stopped=row.stopped,
-            told=prompt.told,
-            cannot=NOT_KEPT if replay is None else "",
-            replay=replay,
-        )
+        cannot = NOT_KEPT if replay is None else ""
+        tokens = len(prompt.input_ids)
+        return Answer.from_row(row, tokens, reused, seconds, told=prompt.told, cannot=cannot, replay=replay)
 
     def check_loaded(self) -> None:
         if not self.is_loaded:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self, overload
+from typing import Self, overload
 
 from numpy.typing import ArrayLike
 
@@ -22,7 +21,7 @@ from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
-from gpt4roi_nb.session.region_model import Question, Rendered
+from gpt4roi_nb.session.region_model import Question, Rendered, numbered
 
 
 class PromptedModel(LoadedFamily):
@@ -222,13 +221,11 @@ class _Prompts(Sequence[PromptedPrompt]):
             ValueError: for the first that the model cannot take.
         """
         self._loaded, self.images = loaded, images
-        # An open file can be read once.
-        given: list[Any] = [one.image for one in questions]
-        self._given = [image.read() if hasattr(image, "read") else image for image in given]
+        self._given = [one.rereadable() for one in questions]
         self._asked: list[tuple[str, dict[int, Box]]] = []
-        for number, (question, image) in enumerate(zip(questions, self._given, strict=True)):
-            with _numbered(number):
-                text, regions = loaded.checked(load_image(image), question.text, question.boxes)
+        for number, question in enumerate(self._given):
+            with numbered(number):
+                text, regions = loaded.checked(load_image(question.image), question.text, question.boxes)
                 ids = loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
                 loaded.check_tokens(len(ids), 1)
                 self._asked.append((text, regions))
@@ -245,17 +242,8 @@ class _Prompts(Sequence[PromptedPrompt]):
     def __getitem__(self, index: int | slice) -> PromptedPrompt | list[PromptedPrompt]:
         if isinstance(index, slice):
             return [self[number] for number in range(len(self))[index]]
-        with _numbered(index):
+        with numbered(index):
             text, regions = self._asked[index]
-            prompt = self._loaded.prompt(self.images, load_image(self._given[index]), [("user", text)], regions)
+            prompt = self._loaded.prompt(self.images, load_image(self._given[index].image), [("user", text)], regions)
             self._loaded.check_tokens(len(prompt.input_ids), 1)
             return prompt
-
-
-@contextmanager
-def _numbered(number: int) -> Iterator[None]:
-    """Say which question an error is about."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"question {number}: {error}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.prompt import Prompt
 from gpt4roi_nb.session.conversation import NOT_KEPT, Answer
 from gpt4roi_nb.session.references import read_references
-from gpt4roi_nb.session.region_model import Question
+from gpt4roi_nb.session.region_model import Question, numbered
 
 
 @dataclass(frozen=True)
@@ -41,21 +40,17 @@ def answers(loaded: LoadedModel, questions: Sequence[Question], max_new_tokens: 
 
 
 def _check(loaded: LoadedModel, number: int, question: Question) -> _Checked:
-    try:
+    with numbered(number):
         loaded.check_loaded()
-        given: Any = question.image
-        if hasattr(given, "read"):  # an open file can be read once
-            given = given.read()
+        image = question.rereadable().image
         prompt = loaded.processor.prompt([("user", read_references(question.text, 0))])
-        boxes = loaded.processor.order_boxes(prompt, question.boxes, load_image(given))
+        boxes = loaded.processor.order_boxes(prompt, question.boxes, load_image(image))
         if len(prompt.input_ids) >= loaded.context_length:
             raise ValueError(
                 f"the prompt is {len(prompt.input_ids)} tokens long, but the model takes {loaded.context_length} with "
                 "the answer; shorten the question"
             )
-    except ValueError as error:
-        raise ValueError(f"question {number}: {error}") from error
-    return _Checked(given, prompt, boxes)
+        return _Checked(image, prompt, boxes)
 
 
 @torch.inference_mode()
@@ -71,20 +66,7 @@ def _write(loaded: LoadedModel, batch: Sequence[_Checked], max_new_tokens: int) 
     )
     rows = shared.write(read, min(max_new_tokens, room))
     seconds = (time.perf_counter() - started) / len(batch)
-    made = []
-    for row, one in zip(rows, batch, strict=True):
-        first, last = row.kept
-        made.append(
-            Answer(
-                text=row.text,
-                tokens=row.tokens,
-                token_ids=row.ids[first:last],
-                logprobs=row.logprobs[first:last],
-                prompt_tokens=len(one.prompt.input_ids),
-                reused_tokens=0,
-                seconds=seconds,
-                stopped=row.stopped,
-                cannot=NOT_KEPT,
-            )
-        )
-    return made
+    return [
+        Answer.from_row(row, len(one.prompt.input_ids), 0, seconds, cannot=NOT_KEPT)
+        for row, one in zip(rows, batch, strict=True)
+    ]

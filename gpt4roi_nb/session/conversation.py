@@ -100,17 +100,40 @@ class Answer:
             reused_tokens, seconds: as the attributes.
         """
         first, last = row.kept
-        ids, tokens = row.ids[:last], row.tokens
+        replay = GPT4RoIReplay(encoded, prompt, tuple(boxes), row.ids[:last], first, row.tokens)
+        return cls.from_row(row, len(prompt.input_ids), reused_tokens, seconds, replay=replay)
+
+    @classmethod
+    def from_row(
+        cls,
+        row: StreamingDetokenizer,
+        prompt_tokens: int,
+        reused_tokens: int,
+        seconds: float,
+        *,
+        told: str = "",
+        cannot: str = "",
+        replay: AnswerReplay | None = None,
+    ) -> Answer:
+        """Make an answer from what was written.
+
+        Args:
+            row: the tokens written.
+            prompt_tokens, reused_tokens, seconds, told, cannot, replay: as the attributes.
+        """
+        first, last = row.kept
         return cls(
             text=row.text,
-            tokens=tokens,
-            token_ids=ids[first:],
+            tokens=row.tokens,
+            token_ids=row.ids[first:last],
             logprobs=row.logprobs[first:last],
-            prompt_tokens=len(prompt.input_ids),
+            prompt_tokens=prompt_tokens,
             reused_tokens=reused_tokens,
             seconds=seconds,
             stopped=row.stopped,
-            replay=GPT4RoIReplay(encoded, prompt, tuple(boxes), ids, first, tokens),
+            told=told,
+            cannot=cannot,
+            replay=replay,
         )
 
     def __str__(self) -> str:
@@ -258,6 +281,11 @@ class Answer:
             raise RuntimeError(f"this answer was loaded from a file; ask again to look at {what}")
         self.replay.loaded.check_loaded()
         return self.replay
+
+
+def mean_logprob(logprobs: Sequence[float]) -> float | None:
+    """Return the mean natural log-probability of an answer's tokens; None for an empty answer."""
+    return sum(logprobs) / len(logprobs) if logprobs else None
 
 
 @dataclass(frozen=True)

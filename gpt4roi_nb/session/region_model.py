@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
@@ -64,6 +65,20 @@ class Question:
     image: ImageLike
     text: str
     boxes: ArrayLike = ()
+
+    def rereadable(self) -> Question:
+        """Return the question with an image that can be loaded again: an open file is replaced by its bytes."""
+        image: Any = self.image
+        return replace(self, image=image.read()) if hasattr(image, "read") else self
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Say in a ValueError which of many questions it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"question {number}: {error}") from error
 
 
 @dataclass(frozen=True)
