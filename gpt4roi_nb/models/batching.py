@@ -151,13 +151,7 @@ def read_together(
 
 def _shared(prompts: Sequence[PromptedPrompt]) -> int:
     """The number of tokens that all prompts begin with, if these include all images; else 0."""
-    keys = [
-        [
-            (token_id, prompt.shown[image].digest if image >= 0 else "")
-            for token_id, image in zip(prompt.input_ids, prompt.images, strict=True)
-        ]
-        for prompt in prompts
-    ]
+    keys = [prompt.keys() for prompt in prompts]
     # The last token of each is always read: its answer begins with those logits.
     common = min(common_length(keys), min(map(len, keys)) - 1)
     return 0 if any(image >= 0 for prompt in prompts for image in prompt.images[common:]) else common

@@ -16,6 +16,7 @@ from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
+from gpt4roi_nb.inference.padding import common_length
 from gpt4roi_nb.models.batching import write_batches
 from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
@@ -95,14 +96,10 @@ class PromptedSession(RegionSession):
         return _IN_WORDS.sub(meant, text)
 
     def _keys(self, prompt: Any, regions: Sequence[Region]) -> list[Any]:
-        """A token's id, and in the place of an image its pixels."""
-        return [
-            (token_id, prompt.shown[image].digest if image >= 0 else None)
-            for token_id, image in zip(prompt.input_ids, prompt.images, strict=True)
-        ]
+        return prompt.keys()
 
     def _cut_back(self, keys: list[Any]) -> int:
-        common = self._in_common(keys[:-1])
+        common = common_length([self._cached, keys[:-1]])
         cut = isinstance(self._cache, StateCache) and common < self._cache.get_seq_length()
         if cut or not keeps_prefixes(self._loaded.model_type) or any(shown for _, shown in keys[common:]):
             self._forget()  # states cannot be cut back; images are read together, from the beginning

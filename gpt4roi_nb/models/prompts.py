@@ -49,6 +49,13 @@ class PromptedPrompt:
     turns: tuple[tuple[str, str], ...] = ()
     before: int | None = None
 
+    def keys(self) -> list[tuple[int, str | None]]:
+        """Return what a token's keys and values depend on, besides the tokens before it: its id, an image's pixels."""
+        return [
+            (token_id, self.shown[image].digest if image >= 0 else None)
+            for token_id, image in zip(self.input_ids, self.images, strict=True)
+        ]
+
 
 def build(
     format: str, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]], *, task: bool = False

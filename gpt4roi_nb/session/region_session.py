@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
@@ -23,6 +22,7 @@ from gpt4roi_nb.inference.decode import Read, Sampling, decode, detokenizers
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import LoadedModel, WeightsChangedError
+from gpt4roi_nb.inference.padding import common_length
 from gpt4roi_nb.prompt import DEFAULT_QUESTION, Prompt, check_references, references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
 from gpt4roi_nb.session.describe import describe_batches
@@ -329,16 +329,12 @@ class RegionSession:
 
     def _cut_back(self, keys: list[_Key]) -> int:
         """Cut the cache back to what it has in common with a prompt; return how many tokens that is."""
-        common = self._in_common(keys[:-1])  # the last token is always computed: the answer begins with its logits
+        # The last token is always computed: the answer begins with its logits.
+        common = common_length([self._cached, keys[:-1]])
         if excess := self._cache.get_seq_length() - common:
             self._cache.crop(-excess)
         self._cached = keys[:common]
         return common
-
-    def _in_common(self, keys: Sequence[_Key]) -> int:
-        """Count the tokens at the beginning of the cache that are the same as these."""
-        same = (cached == wanted for cached, wanted in zip(self._cached, keys, strict=False))
-        return sum(itertools.takewhile(bool, same))
 
     def describe(
         self,
@@ -387,7 +383,7 @@ class RegionSession:
 
         def batches() -> Iterator[list[Answer]]:
             self._check_weights()
-            known = branch(self._cache, self._in_common(before_region))
+            known = branch(self._cache, common_length([self._cached, before_region]))
             yield from describe_batches(
                 self._encoded, prompt, checked, batch_size, max_new_tokens, sampling, known, stop
             )
