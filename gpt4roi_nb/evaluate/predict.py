@@ -8,18 +8,17 @@ padded on the left. All options of a question cost one prompt, since they differ
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from gpt4roi_nb.boxes import check_boxes, normalise
+from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord
+from gpt4roi_nb.evaluate.answered import Answered, boxes_of, chosen
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
 from gpt4roi_nb.prompt import Prompt, check_references
@@ -144,7 +143,7 @@ class BatchedPredictor:
                     outcomes.append(None)
                 except BadRecord as bad:
                     outcomes.append((item.id, bad))
-            answers: Iterator[tuple[str, float | None, tuple[float, ...] | None]] = iter(())
+            answers: Iterator[Answered] = iter(())
             if questions and shared is not None:
                 likely = self.scorer == "likelihood"
                 answers = iter(self._choose(questions, shared) if likely else self._write(questions, shared))
@@ -168,9 +167,7 @@ class BatchedPredictor:
                 room = max(map(len, continuations))
             else:
                 prompt = processor.prompt([("user", item.question)])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # annotation files hold boxes that exceed the image by a pixel
-                checked = check_boxes(np.asarray(item.boxes, dtype=np.float64).reshape(-1, 4), *size)
+            checked = boxes_of(item, size)
             check_references(prompt.regions, range(1, len(checked) + 1))
         except (ValueError, TypeError) as error:
             raise BadRecord(WRONG_TYPE, f"it cannot be asked: {error}") from error
@@ -186,9 +183,7 @@ class BatchedPredictor:
             [question.boxes for question in questions],
         )
 
-    def _write(
-        self, questions: Sequence[_Question], shared: SharedOpening
-    ) -> list[tuple[str, float | None, tuple[float, ...] | None]]:
+    def _write(self, questions: Sequence[_Question], shared: SharedOpening) -> list[Answered]:
         batch = self._read(questions, shared)
         room = min(
             self.max_new_tokens,
@@ -197,21 +192,12 @@ class BatchedPredictor:
         rows = shared.write(batch, room)
         return [(row.text, mean_logprob(row.logprobs[slice(*row.kept)]), None) for row in rows]
 
-    def _choose(
-        self, questions: Sequence[_Question], shared: SharedOpening
-    ) -> list[tuple[str, float | None, tuple[float, ...] | None]]:
+    def _choose(self, questions: Sequence[_Question], shared: SharedOpening) -> list[Answered]:
         likely = shared.likelihoods(
             self._read(questions, shared),
             [rest for question in questions for rest in question.continuations],
             [row for row, question in enumerate(questions) for _ in question.continuations],
             max(1, self.batch_size),
         )
-        answers: list[tuple[str, float | None, tuple[float, ...] | None]] = []
-        start = 0
-        for question in questions:
-            count = len(question.continuations)
-            normalised = likely[start : start + count].log_softmax(0).tolist()
-            start += count
-            best = max(range(count), key=normalised.__getitem__)
-            answers.append((question.item.options[best], normalised[best], tuple(normalised)))
-        return answers
+        several = likely.split([len(question.continuations) for question in questions])
+        return [chosen(question.item.options, own) for question, own in zip(questions, several, strict=True)]

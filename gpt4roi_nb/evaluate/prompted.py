@@ -8,12 +8,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from PIL import Image
 
-from gpt4roi_nb.boxes import check_boxes
 from gpt4roi_nb.data.problems import BadRecord
+from gpt4roi_nb.evaluate.answered import Answered, boxes_of, chosen
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.predict import LoadedImage, Outcome
 from gpt4roi_nb.images import load_image
@@ -27,7 +26,6 @@ from gpt4roi_nb.session.region_model import Question
 TOKENISED = 4  # the questions with the most characters are prepared with their images to find the longest prompt
 OPTIONS_AT_A_TIME = 16
 CANNOT_TAKE = "question that the model cannot take"
-Answered = tuple[str, float | None, tuple[float, ...] | None]  # text, log-probability, those of the options
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,8 @@ class PromptedPredictor:
                     bad[item.id] = image
                     continue
                 try:
-                    asked.append(_Asked(item, _question(item, image.prepared, image.size), image))
+                    question = Question(image.prepared, item.question, boxes_of(item, image.size))
+                    asked.append(_Asked(item, question, image))
                 except (ValueError, TypeError) as error:
                     bad[item.id] = _cannot(error)
             answered = (self._choose if self.scorer == "likelihood" else self._write)(asked, shared)
@@ -170,9 +169,7 @@ class PromptedPredictor:
             except ValueError as error:
                 found.append(_cannot(error))
                 continue
-            normalised = torch.tensor(likely, dtype=torch.float64).log_softmax(0).tolist()
-            best = max(range(len(normalised)), key=normalised.__getitem__)
-            found.append((item.options[best], normalised[best], tuple(normalised)))
+            found.append(chosen(item.options, torch.tensor(likely, dtype=torch.float64)))
         return found
 
 
@@ -208,8 +205,7 @@ class PromptedCost:
         images = model.images()
         try:
             whole = load_image(item.image)
-            question = _question(item, whole, whole.size)
-            text, regions = model.checked(whole, question.text, question.boxes)
+            text, regions = model.checked(whole, item.question, boxes_of(item, whole.size))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the card counts the boxes that a line covers
                 prompt = len(model.prompt(images, whole, [("user", text)], regions).input_ids)
@@ -221,13 +217,6 @@ class PromptedCost:
             (len(ids(option, add_special_tokens=False)["input_ids"]) + 1 for option in item.options), default=1
         )
         return prompt, scored if self._likely else max_new_tokens, len(item.options), pixels
-
-
-def _question(item: Item, image: Image.Image, size: tuple[int, int]) -> Question:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # annotation files hold boxes that exceed the image by a pixel
-        boxes = check_boxes(np.asarray(item.boxes, dtype=np.float64).reshape(-1, 4), *size)
-    return Question(image, item.question, boxes)
 
 
 def _cannot(error: Exception) -> BadRecord:

@@ -21,6 +21,7 @@ from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
+from gpt4roi_nb.session.options import check_options
 from gpt4roi_nb.session.region_model import Question, Rendered, numbered
 
 
@@ -189,8 +190,7 @@ class PromptedModel(LoadedFamily):
         Raises:
             ValueError: as `render`, or for an empty option.
         """
-        if not all(isinstance(option, str) and option.strip() for option in options):
-            raise ValueError(f"each option must be a text that is not empty, but they are {list(options)!r}")
+        check_options(options)
         whole, images = load_image(image), self.images() if images is None else images
         text, regions = self.checked(whole, text, boxes)
         asked = self.prompt(images, whole, [("user", text)], regions)

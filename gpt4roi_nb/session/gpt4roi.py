@@ -19,7 +19,7 @@ from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.session.answers import answers
 from gpt4roi_nb.session.conversation import Answer
-from gpt4roi_nb.session.options import whole_answers
+from gpt4roi_nb.session.options import check_options, whole_answers
 from gpt4roi_nb.session.references import read_references
 from gpt4roi_nb.session.region_model import Capabilities, Question, Rendered
 from gpt4roi_nb.session.region_session import RegionSession
@@ -235,8 +235,7 @@ class GPT4RoI(LoadedModel):
         Raises:
             ValueError: for bad boxes, references that do not match them, or an empty option.
         """
-        if not all(isinstance(option, str) and option.strip() for option in options):
-            raise ValueError(f"each option must be a text that is not empty, but they are {list(options)!r}")
+        check_options(options)
         batch_size = whole_number(batch_size, "batch_size", least=1)
         whole = load_image(image)
         asked = whole_answers(self.processor, read_references(text, 0), options)

@@ -23,6 +23,12 @@ class Options:
     continuations: tuple[tuple[int, ...], ...]
 
 
+def check_options(options: Sequence[str]) -> None:
+    """Raise ValueError if an option is empty or not a text."""
+    if not all(isinstance(option, str) and option.strip() for option in options):
+        raise ValueError(f"each option must be a text that is not empty, but they are {list(options)!r}")
+
+
 def whole_answers(processor: GPT4RoIProcessor, question: str, options: Sequence[str]) -> Options:
     """Make each option a whole answer: the prompt is the question, a continuation is all that counts in the loss.
 
