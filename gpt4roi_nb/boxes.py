@@ -88,6 +88,11 @@ def check_boxes(boxes: ArrayLike | Any, width: int, height: int, *, what: str = 
     return clipped
 
 
+def checked_boxes(boxes: ArrayLike | Any, width: int, height: int, *, what: str = "boxes") -> list[Box]:
+    """Check boxes as `check_boxes` does, and return each as four Python numbers."""
+    return [tuple(box) for box in check_boxes(boxes, width, height, what=what).tolist()]
+
+
 def normalise(boxes: ArrayLike, width: int, height: int) -> Boxes:
     """Divide pixel boxes by the width and height of the image.
 

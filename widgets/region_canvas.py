@@ -20,7 +20,7 @@ from jupyter_bbox_widget import BBoxWidget
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from gpt4roi_nb.boxes import Box, check_boxes, from_bbox_widget, to_bbox_widget
+from gpt4roi_nb.boxes import Box, checked_boxes, from_bbox_widget, to_bbox_widget
 from gpt4roi_nb.draw import REGION_COLORS, region_color
 from gpt4roi_nb.widgets.box_files import read_boxes
 from gpt4roi_nb.widgets.display_image import display_image, drawing_url
@@ -146,9 +146,9 @@ class RegionCanvas:
         Raises:
             ValueError: bad boxes (see `gpt4roi_nb.boxes.check_boxes`) or names (see `RegionBook.rename`).
         """
-        checked = check_boxes(boxes, *self._image).tolist()
+        checked = checked_boxes(boxes, *self._image)
         with self._lock:
-            self.book.set_new((tuple(box) for box in checked), names)
+            self.book.set_new(checked, names)
             self._push()
             self._changed()
 

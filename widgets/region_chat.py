@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from gpt4roi_nb import Answer, Region, RegionSession, Turn
-from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.boxes import checked_boxes
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.session.export import as_document, as_html, as_markdown, as_text
@@ -186,10 +186,10 @@ class RegionChat:
         drawn = [region.box for region in self.canvas.book.new]
         given = 0
         if boxes is not None:
-            checked = check_boxes(boxes, *self._session.image.size)
+            checked = checked_boxes(boxes, *self._session.image.size)
             given = len(checked)
             self._check_idle()
-            self.canvas.set_boxes([*checked.tolist(), *drawn])
+            self.canvas.set_boxes([*checked, *drawn])
         try:
             answering = self._start(text, given, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         except (ValueError, RuntimeError, TypeError, FloatingPointError) as error:

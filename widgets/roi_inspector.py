@@ -9,7 +9,7 @@ from ipywidgets import HBox, VBox
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb import RegionSession
-from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.boxes import Box, checked_boxes
 from gpt4roi_nb.capture import RoIFeatures
 from gpt4roi_nb.capture.ablation import How
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
@@ -132,8 +132,8 @@ class RoIInspector:
         self.canvas.table.observe(lambda change: self._hint(), "notice")
         self._hint()
         self.canvas.set_image(session.image)
-        given = [known.box for known in session.regions] if boxes is None else check_boxes(boxes, *session.image.size)
-        chosen = [tuple(map(float, box)) for box in given] or [_middle(*session.image.size)]
+        given = [known.box for known in session.regions] if boxes is None else checked_boxes(boxes, *session.image.size)
+        chosen = given or [_middle(*session.image.size)]
         if not 1 <= region <= len(chosen):
             raise ValueError(f"there is no region {region}; there are {len(chosen)}, numbered from 1")
         self.view.region = region
@@ -323,7 +323,7 @@ class RoIInspector:
         self.view.controls = said
 
 
-def _middle(width: int, height: int) -> tuple[float, ...]:
+def _middle(width: int, height: int) -> Box:
     x, y = width * (1 - ADDED_SHARE) / 2, height * (1 - ADDED_SHARE) / 2
     return x, y, width - x, height - y
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.batches import BatchSize
-from gpt4roi_nb.boxes import Box, check_boxes, normalise
+from gpt4roi_nb.boxes import Box, checked_boxes, normalise
 from gpt4roi_nb.capture.recording import forced_tokens
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.memory import work_bytes
@@ -152,8 +152,8 @@ def _other(replay: Replay, region: int, other: int | None) -> tuple[int, Box]:
 
 
 def _checked(replay: Replay, box: Box) -> Box:
-    (checked,) = check_boxes([box], *replay.encoded.size, what="box").tolist()
-    return tuple(checked)
+    (checked,) = checked_boxes([box], *replay.encoded.size, what="box")
+    return checked
 
 
 def farthest_corner(box: Box, size: tuple[int, int]) -> Box:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.boxes import Box, checked_boxes
 from gpt4roi_nb.capture.answer_replay import AnswerReplay
 from gpt4roi_nb.draw import REGION_COLORS
 from gpt4roi_nb.images import ImageLike, load_image
@@ -31,22 +31,49 @@ from gpt4roi_nb.models.families import (
     told_of,
     way_of,
 )
-from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, seen_size, takes_features
+from gpt4roi_nb.models.images import PreparedImage, SessionImages, frame_of, resized_size, seen_size, takes_features
 from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.placement import has_places
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import has_states, keeps_prefixes
-from gpt4roi_nb.models.ways import Pointing, Regions, Way, without
+from gpt4roi_nb.models.ways import Pen, Pointing, Regions, Way, without
 from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.draw import ANCHOR, RED
-from gpt4roi_nb.prompt import check_references, check_turns, references
+from gpt4roi_nb.prompt import check_turns
 from gpt4roi_nb.session.conversation import NOT_KEPT, Answer
-from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.references import read_question
 from gpt4roi_nb.session.region_model import Capabilities, Rendered
 
 # What Kosmos-2 writes beside words (processing_kosmos2.py).
 _OF_BOXES = re.compile(r"</?(?:phrase|object|grounding|patch_index_\d+|delimiter_of_multi_objects/)>")
+
+
+def pointing_for(
+    processor: Any,
+    prepared: Callable[[Image.Image], PreparedImage],
+    whole: Image.Image,
+    regions: Regions,
+    way: Way,
+    model_type: str,
+    *,
+    pen: Pen,
+    margin: float,
+) -> Pointing:
+    """Return how regions of an image are presented to a model with this processor.
+
+    Args:
+        processor: the model's own.
+        prepared: lets it prepare an image.
+        whole, regions, way, model_type, pen, margin: as `families.point` takes them.
+
+    Raises:
+        ValueError: if the way takes fewer regions.
+    """
+    convention, resized = convention_of(model_type, way), None
+    if convention is not None and convention.frame == "resized":
+        resized = resized_size(processor, prepared(whole))
+    return point(whole, regions, way, model_type, resized=resized, frame=frame_of(processor), pen=pen, margin=margin)
 
 
 @dataclass
@@ -181,8 +208,8 @@ class LoadedFamily(LoadedModel):
             boxes: (N, 4) pixel xyxy in the original image, as many as the way takes.
         """
         images, whole = self.images(), load_image(image)
-        regions = dict(enumerate(map(tuple, check_boxes(boxes, *whole.size).tolist()), 1))
-        shown = self.point(images, whole, regions).images  # type: ignore[arg-type]  # four numbers each
+        regions = dict(enumerate(checked_boxes(boxes, *whole.size), 1))
+        shown = self.point(images, whole, regions).images
         return tuple(seen_size(self.processor, images.prepared(one)) for one in shown)
 
     def plain(self, answer: str) -> str:
@@ -197,18 +224,13 @@ class LoadedFamily(LoadedModel):
 
     def point(self, images: SessionImages, whole: Image.Image, regions: Regions) -> Pointing:
         """Return how regions of an image, by number, are presented to the model."""
-        convention = convention_of(self.model_type, self.way)
-        resized = None
-        if convention is not None and convention.frame == "resized":
-            resized = resized_size(self.processor, images.prepared(whole))
-        frame = frame_of(self.processor)
-        return point(
+        return pointing_for(
+            self.processor,
+            images.prepared,
             whole,
             regions,
             self.way,
             self.model_type,
-            resized=resized,
-            frame=frame,
             pen=self.pen,
             margin=self.margin,
         )
@@ -272,12 +294,7 @@ class LoadedFamily(LoadedModel):
             ValueError: for bad boxes, references that do not fit them, or a question that the model cannot take.
         """
         self.check_loaded()
-        text = read_references(text, 0)
-        check_turns([("user", text)])
-        regions: dict[int, Box] = {
-            number: tuple(box) for number, box in enumerate(check_boxes(boxes, *whole.size).tolist(), 1)
-        }
-        check_references(references(text), list(regions))
+        text, regions = read_question(text, boxes, *whole.size)
         check_question(text, len(regions), self.way, self.model_type)
         return text, regions
 

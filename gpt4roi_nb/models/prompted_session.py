@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gpt4roi_nb.arguments import check_stop, whole_number
-from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.boxes import Box, checked_boxes
 from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
@@ -24,12 +23,10 @@ from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompts import PromptedPrompt
 from gpt4roi_nb.models.reading import StateCache, cache_for, keeps_prefixes, reader_of
 from gpt4roi_nb.models.replay import PromptedReplay
-from gpt4roi_nb.prompt import region
 from gpt4roi_nb.session.conversation import Answer, Region
+from gpt4roi_nb.session.references import in_brackets
 from gpt4roi_nb.session.region_model import Rendered
 from gpt4roi_nb.session.region_session import RegionSession
-
-_IN_WORDS = re.compile(r"<region\d+>|\bregion ?(\d{1,6})\b", re.IGNORECASE)
 
 
 class PromptedSession(RegionSession):
@@ -88,12 +85,7 @@ class PromptedSession(RegionSession):
 
     def _in_brackets(self, text: str) -> str:
         """A question in which "region 1", of a region that the conversation has, is the reference that it means."""
-        known = len(self._regions)
-
-        def meant(match: re.Match[str]) -> str:
-            return region(int(match[1])) if match[1] and 1 <= int(match[1]) <= known else match[0]
-
-        return _IN_WORDS.sub(meant, text)
+        return in_brackets(text, range(1, len(self._regions) + 1).__contains__)
 
     def _keys(self, prompt: Any, regions: Sequence[Region]) -> list[Any]:
         return prompt.keys()
@@ -163,7 +155,7 @@ class PromptedSession(RegionSession):
         check_stop(stop)
         check_question(text, 1, loaded.way, loaded.model_type)
         sampling = Sampling(temperature, top_p, seed)
-        checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
+        checked = checked_boxes(boxes, *self.image.size)
         prompts = [loaded.prompt(self._images, self.image, [("user", text)], {1: box}) for box in checked]
         box_of = {id(prompt): box for prompt, box in zip(prompts, checked, strict=True)}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from numpy.typing import ArrayLike
 from transformers import AutoProcessor
 
-from gpt4roi_nb.boxes import Box, check_boxes
 from gpt4roi_nb.checkpoint.hub import locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.draw import draw_regions
@@ -15,7 +15,6 @@ from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.models.families import (
     GPT4ROI,
     check_question,
-    convention_of,
     family_of,
     other_way_of_gpt4roi,
     pieces_of,
@@ -24,12 +23,12 @@ from gpt4roi_nb.models.families import (
     told_of,
     way_of,
 )
-from gpt4roi_nb.models.images import frame_of, prepare, resized_size
+from gpt4roi_nb.models.images import prepare
 from gpt4roi_nb.models.load import check_kind, model_type_of
+from gpt4roi_nb.models.loaded_family import pointing_for
 from gpt4roi_nb.models.prompts import build
 from gpt4roi_nb.models.ways.settings import settings_of
-from gpt4roi_nb.prompt import check_references, references
-from gpt4roi_nb.session.references import read_references
+from gpt4roi_nb.session.references import read_question
 from gpt4roi_nb.session.region_model import Rendered
 
 
@@ -70,11 +69,8 @@ def render_without_weights(
         >>> render_without_weights(None, "draw", image, "What is <region1>?", [(8, 8, 40, 40)]).text
         'What is the object within the red rectangle?'
     """
-    whole, text = load_image(image), read_references(text, 0)
-    given: dict[int, Box] = {
-        number: tuple(box) for number, box in enumerate(check_boxes(boxes, *whole.size).tolist(), 1)
-    }
-    check_references(references(text), list(given))
+    whole = load_image(image)
+    text, given = read_question(text, boxes, *whole.size)
     source = None if path is None else locate(path, "checkpoint")
     model_type = "" if source is None else model_type_of(source.folder)
     is_gpt4roi = model_type == GPT4RoIConfig.model_type
@@ -94,14 +90,13 @@ def render_without_weights(
             pointing.images, "".join(words for words, _ in pieces_of(text, pointing, way, "")), pointing.note
         )
     processor = AutoProcessor.from_pretrained(source.folder, trust_remote_code=False)
-    family, convention, resized = family_of(model_type), convention_of(model_type, way), None
-    if convention is not None and convention.frame == "resized":
-        resized = resized_size(processor, prepare(processor, family.format, whole))
-    pointing = point(whole, given, way, model_type, resized=resized, frame=frame_of(processor), pen=pen, margin=margin)
+    format = family_of(model_type).format
+    prepared = partial(prepare, processor, format)
+    pointing = pointing_for(processor, prepared, whole, given, way, model_type, pen=pen, margin=margin)
     pieces = pieces_of(text, pointing, way, model_type)
     prompt = ""
-    if family.format != "chat":
+    if format != "chat":
         task = task_of(text, way, model_type) is not None
-        ids = [prepare(processor, family.format, shown).ids for shown in pointing.images]
-        prompt = build(family.format, processor, [("user", pieces)], ids, task=task).told
-    return Rendered(pointing.images, told_of(family.format, pieces, prompt), pointing.note)
+        ids = [prepared(shown).ids for shown in pointing.images]
+        prompt = build(format, processor, [("user", pieces)], ids, task=task).told
+    return Rendered(pointing.images, told_of(format, pieces, prompt), pointing.note)

@@ -6,9 +6,12 @@ The prompt's own grammar stays strict; this module comes before it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from gpt4roi_nb.prompt import region
+from numpy.typing import ArrayLike
+
+from gpt4roi_nb.boxes import Box, checked_boxes
+from gpt4roi_nb.prompt import check_references, check_turns, references, region
 
 MENTION = re.compile(r"<region(\d+)>|\bregion ?(\d+)\b", re.IGNORECASE)  # as a prompt or a person writes it
 _LOOSE = re.compile(r"[<\[{]\s*region[\s_-]*(\d{1,6})\s*[>\]}]", re.IGNORECASE)
@@ -63,8 +66,33 @@ def read_references(text: str, known: int) -> str:
     >>> read_references("Is region 1 left of Region 2?", known=1)
     'Is region 1 left of <region2>?'
     """
+    return in_brackets(spelled(text), lambda number: number > known)
 
-    def in_brackets(match: re.Match[str]) -> str:
-        return match[0] if match[1] is None or int(match[1]) <= known else region(int(match[1]))
 
-    return _IN_WORDS.sub(in_brackets, spelled(text))
+def in_brackets(text: str, meant: Callable[[int], bool]) -> str:
+    """Turn "region 1" into `<region1>`, for each number that is `meant` as a reference."""
+    return _IN_WORDS.sub(lambda match: region(int(match[1])) if match[1] and meant(int(match[1])) else match[0], text)
+
+
+def read_question(text: str, boxes: ArrayLike, width: int, height: int) -> tuple[str, dict[int, Box]]:
+    """Read a question that begins a conversation.
+
+    Args:
+        text: the question, with references as people write them.
+        boxes: (N, 4) pixel xyxy of the regions 1 to N.
+        width, height: size of the image in pixels.
+
+    Returns:
+        The question with its references in the spelling of prompts, and the boxes by number.
+
+    Raises:
+        ValueError: for bad boxes, references that do not fit them, or an empty question.
+
+    >>> read_question("What is region 1?", [(8, 8, 40, 40)], 64, 64)
+    ('What is <region1>?', {1: (8.0, 8.0, 40.0, 40.0)})
+    """
+    text = read_references(text, 0)
+    check_turns([("user", text)])
+    regions = dict(enumerate(checked_boxes(boxes, width, height), 1))
+    check_references(references(text), list(regions))
+    return text, regions

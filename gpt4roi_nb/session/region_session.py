@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import check_stop, whole_number
-from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.boxes import Box, checked_boxes
 from gpt4roi_nb.capture.roi_features import RoIFeatures, record_roi_features
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.cache import branch, new_cache
@@ -225,8 +225,7 @@ class RegionSession:
         if not text.strip():
             raise ValueError('the question is empty; write what you want to know, such as "What is <region1>?"')
         known = len(self._regions)
-        checked = check_boxes(boxes, *self.image.size)
-        new = [Region(known + 1 + index, tuple(box)) for index, box in enumerate(checked.tolist())]
+        new = [Region(number, box) for number, box in enumerate(checked_boxes(boxes, *self.image.size), known + 1)]
         check_references(references(text), [region.number for region in new], known)
         return new
 
@@ -375,7 +374,7 @@ class RegionSession:
         batch_size = whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
         text = self._about_each(text)
-        checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
+        checked = checked_boxes(boxes, *self.image.size)
         sampling = Sampling(temperature, top_p, seed)
         prompt = self._loaded.processor.prompt([("user", text)])
         max_new_tokens = self._room(prompt, max_new_tokens)
@@ -438,9 +437,9 @@ class RegionSession:
             ValueError: for bad boxes.
             RuntimeError: after `unload()`.
         """
-        checked = check_boxes(boxes, *self.image.size)
+        checked = checked_boxes(boxes, *self.image.size)
         with self._loaded.inference():
-            return record_roi_features(self._encoded, [tuple(box) for box in checked.tolist()], rounds=rounds)
+            return record_roi_features(self._encoded, checked, rounds=rounds)
 
     def render(self, turn: int = -1) -> Rendered:
         """Return what the model read for a question of this conversation.

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from gpt4roi_nb.arguments import real_number, whole_number
-from gpt4roi_nb.boxes import check_boxes
+from gpt4roi_nb.boxes import checked_boxes
 from gpt4roi_nb.files import check_name, given_path, read_json, replacing, write_json
 from gpt4roi_nb.prompt import references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
@@ -192,8 +192,8 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
         width, height = image["size"]
         for side in (width, height):
             whole_number(side, "each side of the image", least=1)
-        boxes = check_boxes([region["box"] for region in content["regions"]], width, height).tolist()
-        regions = [Region(region["number"], tuple(box)) for region, box in zip(content["regions"], boxes, strict=True)]
+        boxes = checked_boxes([region["box"] for region in content["regions"]], width, height)
+        regions = [Region(region["number"], box) for region, box in zip(content["regions"], boxes, strict=True)]
         turns = [Turn(turn["question"], _answer(turn["answer"]), tuple(turn["regions"])) for turn in content["turns"]]
         _check(regions, turns)
         sha256 = image.get("sha256", "")

@@ -148,3 +148,14 @@ def test_the_note_of_marks_names_the_line_and_the_colours_that_are_drawn() -> No
     large = point(GREY.resize((1800, 1800)), {1: BOX}, "marks", "vipllava").note
     assert large["line"].startswith("10 pixels") and large["colours"] == "#c94d0a"
     assert PromptedModel(*tiny_family("vipllava"), "marks").note["colours"].count("#") == 10  # of a card
+
+
+@pytest.mark.parametrize(("question", "why"), [(" ", "is empty"), ("What is <region>?", "not a reference to a region")])
+def test_a_question_is_refused_without_weights_as_with_them(saved: Path, question: str, why: str) -> None:
+    for refuses in (
+        lambda: load_model(saved, regions="draw", device="cpu").render(GREY, question, ()),
+        lambda: render_without_weights(saved, "draw", GREY, question, ()),
+        lambda: render_without_weights(None, None, GREY, question, ()),
+    ):
+        with pytest.raises(ValueError, match=why):
+            refuses()
