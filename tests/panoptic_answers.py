@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
+from gpt4roi_nb.data.masks import rgb_ids
 from gpt4roi_nb.evaluate.benchmarks.panoptic_files import regions_of, truth_of
 from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
 from gpt4roi_nb.evaluate.metrics.mapping import one_hot

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.scenes.formats.masks import bounds, rgb_ids
+from gpt4roi_nb.data.masks import bounds, rgb_ids
 
 HEIGHT, WIDTH = 40, 100
 ROAD, SKY, PERSON, CAR = 7, 23, 24, 26
@@ -95,8 +95,9 @@ def write_ade20k(root: Path, images: Sequence[np.ndarray] = (ROOM,)) -> Path:
 
 def _segment(ids: np.ndarray, number: int, category: int, crowd: int) -> dict[str, object]:
     mask = ids == number
+    x1, y1, x2, y2 = bounds(mask)
     facts = {"id": number, "category_id": category, "area": int(mask.sum())}
-    return {**facts, "bbox": bounds(mask), "iscrowd": crowd}
+    return {**facts, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": crowd}
 
 
 def _categories(table: Sequence[tuple[int, str, int]]) -> list[dict[str, object]]:

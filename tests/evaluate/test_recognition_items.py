@@ -10,15 +10,15 @@ from panoptic_scenes import ROOM, STREET, YARD, write_ade20k, write_cityscapes
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from gpt4roi_nb.data.masks import bounds
 from gpt4roi_nb.data.problems import Problems
-from gpt4roi_nb.data.scenes.formats.masks import bounds
 from gpt4roi_nb.data.scenes.formats.write import write_world
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
 from gpt4roi_nb.evaluate.benchmarks.class_names import TABLES
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.recognition import ADE20K, CITYSCAPES, OWN_WORDS
 from gpt4roi_nb.evaluate.benchmarks.registry import benchmark
-from gpt4roi_nb.evaluate.metrics.coco_ap import run_lengths
+from gpt4roi_nb.evaluate.metrics.coco_ap import encoded_mask
 from gpt4roi_nb.evaluate.metrics.statistics import intervals
 
 pytestmark = pytest.mark.xdist_group("sentences")  # importing sentence-transformers takes seconds: in one worker
@@ -170,10 +170,12 @@ def test_ade20ks_ap_is_against_its_instances_where_the_data_has_them(tmp_path: P
 
 def instance(number: int, category: int, mask: np.ndarray) -> dict[str, Any]:
     """An annotation as Mask2Former's `prepare_ade20k_ins_seg.py` writes it."""
-    lengths = run_lengths(mask)
+    lengths = encoded_mask(mask)
     counts = {"size": list(mask.shape), "counts": lengths["counts"].decode()}
     facts = {"id": number, "image_id": "ADE_val_00000001", "iscrowd": 0, "category_id": category}
-    return {**facts, "bbox": bounds(mask), "segmentation": counts, "area": int(mask.sum())}
+    x1, y1, x2, y2 = bounds(mask)
+    bbox = [x1, y1, x2 - x1, y2 - y1]
+    return {**facts, "bbox": bbox, "segmentation": counts, "area": int(mask.sum())}
 
 
 def test_images_that_were_not_asked_about_do_not_count(tmp_path: Path) -> None:

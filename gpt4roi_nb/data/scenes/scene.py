@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gpt4roi_nb.arguments import whole_number
+from gpt4roi_nb.data.masks import bounds
 from gpt4roi_nb.data.scenes.render import (
     ALBEDO,
     CANVAS,
@@ -127,15 +128,6 @@ def _random_item(rng: np.random.Generator, earlier: list[Item], kind: dict[str, 
     return Item(shape, angle_index, scale, kind["colour"], kind["material"], col, row)
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Tight box (x1, y1, x2, y2), the ends exclusive, of a mask (H, W) bool, or None if it is empty."""
-    rows = np.flatnonzero(mask.any(1))
-    if not rows.size:
-        return None
-    cols = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
-    return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
-
-
 def _iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -156,7 +148,7 @@ def _acceptable(items: list[Item]) -> bool:
         if visible < MIN_VISIBLE * sprite.area:
             return False
         whole = (0, 0, right - left, bottom - top)
-        x1, y1, x2, y2 = whole if visible == sprite.area else _box(mask) or (0, 0, 0, 0)
+        x1, y1, x2, y2 = whole if visible == sprite.area else bounds(mask) or (0, 0, 0, 0)
         boxes.append((x1 + item.col + left, y1 + item.row + top, x2 + item.col + left, y2 + item.row + top))
     return all(_iou(a, b) <= MAX_BOX_IOU for index, a in enumerate(boxes) for b in boxes[:index])
 
@@ -258,7 +250,7 @@ def make_scene(seed: int, *, size: int = 336, n_objects: tuple[int, int] | int =
     masks = labels == np.arange(len(items), dtype=labels.dtype)[:, None, None]
     if size != len(image):
         image, masks = _reduced(image, masks, size)
-    boxes = [box for box in map(_box, masks) if box is not None]
+    boxes = [box for box in map(bounds, masks) if box is not None]
     if len(boxes) < len(items):
         raise ValueError(f"at size {size} an object of scene {seed} covers no pixel; ask for a larger size")
     objects = tuple(

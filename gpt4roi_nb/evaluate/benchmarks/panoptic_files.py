@@ -27,6 +27,7 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.coco import is_crowd
 from gpt4roi_nb.data.json_stream import elements
+from gpt4roi_nb.data.masks import bounds
 from gpt4roi_nb.data.problems import (
     MISSING,
     NO_IMAGE,
@@ -43,7 +44,6 @@ from gpt4roi_nb.data.problems import (
     text_field,
 )
 from gpt4roi_nb.data.record import as_boxes
-from gpt4roi_nb.data.scenes.formats.masks import bounds
 from gpt4roi_nb.evaluate.benchmarks.benchmark import part
 from gpt4roi_nb.evaluate.benchmarks.class_names import WORDS_FILES, class_names
 from gpt4roi_nb.evaluate.metrics.coco_ap import mask_of
@@ -223,7 +223,7 @@ def regions_of(image: PanopticImage, classes: tuple[ClassName, ...], problems: P
             problems.add(BadRecord(OUT_OF_RANGE if number in listed else MISSING, detail), image.panoptic.name)
             continue
         mask = ids == number
-        boxes.append(_bounds(mask) or (0.0, 0.0, 0.0, 0.0))
+        boxes.append(bounds(mask) or (0.0, 0.0, 0.0, 0.0))
         kept.append((number, index_of[listed[number]]))
         chosen.append(mask)
     numbers = np.asarray(kept, np.int64).reshape(-1, 2)
@@ -251,18 +251,13 @@ def boxes_of(image: PanopticImage, problems: Problems) -> list[tuple[int, int, B
     found = []
     for segment in segments:
         try:
-            box = box_from_xywh(segment["bbox"]) if ids is None else _bounds(ids == segment["id"])
+            box = box_from_xywh(segment["bbox"]) if ids is None else bounds(ids == segment["id"])
         except BadRecord as bad:
             problems.add(bad, f"{image.panoptic.name}: segment {segment['id']}")
             continue
         if box is not None:
             found.append((int(segment["id"]), int(segment["category_id"]), box))
     return found
-
-
-def _bounds(mask: np.ndarray) -> Box | None:
-    """Return the tight box of a mask (H, W) bool, pixel xyxy; None if it is empty."""
-    return box_from_xywh(bounds(mask)) if mask.any() else None
 
 
 def words_file(root: Path, dataset: str, split: str) -> Path | None:

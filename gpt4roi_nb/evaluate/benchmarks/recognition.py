@@ -30,7 +30,7 @@ from gpt4roi_nb.evaluate.benchmarks.panoptic_files import (
     truth_of,
     words_file,
 )
-from gpt4roi_nb.evaluate.metrics.coco_ap import run_lengths
+from gpt4roi_nb.evaluate.metrics.coco_ap import encoded_mask
 from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
 from gpt4roi_nb.evaluate.metrics.mapping import (
     TEMPLATE,
@@ -235,7 +235,7 @@ def region_masks(dataset: str, config: EvalConfig, items: Sequence[Item]) -> Ite
 
 
 def _text(mask: np.ndarray) -> str:
-    counts: bytes = run_lengths(mask)["counts"]
+    counts: bytes = encoded_mask(mask)["counts"]
     return counts.decode("ascii")
 
 

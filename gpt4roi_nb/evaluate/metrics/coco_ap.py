@@ -128,7 +128,7 @@ class CocoAP:
         return coco_ap(self._images, self._things, self._true, self._predicted, "segm")
 
 
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+def encoded_mask(mask: np.ndarray) -> dict[str, Any]:
     """Encode a mask (H, W) bool for pycocotools: `size`, and `counts` in bytes."""
     coco_mask = tool("pycocotools.mask", "masks are held")
     return dict(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
@@ -145,13 +145,13 @@ def mask_of(lengths: Mapping[str, Any]) -> np.ndarray:
     """
     decoded: np.ndarray = tool("pycocotools.mask", "masks are held").decode(dict(lengths))
     mask = decoded.astype(bool)
-    if run_lengths(mask)["counts"] != lengths["counts"].encode():  # the tool does not report missing runs
+    if encoded_mask(mask)["counts"] != lengths["counts"].encode():  # the tool does not report missing runs
         raise ValueError("its runs do not add up to its size")
     return mask
 
 
 def _shape(mask: np.ndarray) -> dict[str, Any]:
     coco_mask = tool("pycocotools.mask", "masks are held")
-    lengths = run_lengths(mask)
+    lengths = encoded_mask(mask)
     area, bbox = float(coco_mask.area(lengths)), coco_mask.toBbox(lengths).tolist()
     return {"segmentation": lengths, "area": area, "bbox": bbox}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
+from gpt4roi_nb.data.masks import rgb_ids
 from gpt4roi_nb.evaluate.metrics.cityscapes_ap import CityscapesAP
 from gpt4roi_nb.evaluate.metrics.coco_ap import CocoAP
 from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData, PanopticImage, Truth

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from gpt4roi_nb.data.masks import rgb_ids
 from gpt4roi_nb.data.scenes.formats.coco import COLOURS, segment_id
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
 from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gpt4roi_nb.data.masks import rgb_ids
 from gpt4roi_nb.data.scenes.formats.coco import COLOURS
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.masks import rgb_ids
 from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, Segment, WorldImage
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from gpt4roi_nb.data.masks import rgb_ids
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
-from gpt4roi_nb.data.scenes.formats.masks import rgb_ids, run_lengths
+from gpt4roi_nb.data.scenes.formats.masks import run_lengths
 from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage, sides, xywh
 from gpt4roi_nb.data.scenes.scene import CATEGORIES
 

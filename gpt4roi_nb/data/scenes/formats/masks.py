@@ -1,23 +1,10 @@
-"""Masks as annotation files hold them: boxes, ids in PNGs, and COCO's polygons and run lengths, both exact."""
+"""Masks as annotation files hold them: COCO's polygons and run lengths, both exact."""
 
 from itertools import chain
 
 import numpy as np
 
 Polygon = list[float]
-
-
-def bounds(mask: np.ndarray) -> list[int]:
-    """Return the tight box [x, y, width, height] in pixels of a non-empty mask (H, W) bool."""
-    rows = np.flatnonzero(mask.any(1))
-    cols = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
-    x, y = int(cols[0]), int(rows[0])
-    return [x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y]
-
-
-def rgb_ids(ids: np.ndarray) -> np.ndarray:
-    """Encode segment ids (…) int32 as in a panoptic PNG, (…, 3) uint8: id = R + 256·G + 65536·B."""
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
 
 
 def run_lengths(mask: np.ndarray, box: tuple[int, int, int, int] | None = None) -> dict[str, list[int]]:

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from gpt4roi_nb.data.masks import bounds
 from gpt4roi_nb.data.scenes.formats.coco import HEAD, image_record
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile
-from gpt4roi_nb.data.scenes.formats.masks import bounds, run_lengths
+from gpt4roi_nb.data.scenes.formats.masks import run_lengths
 from gpt4roi_nb.data.scenes.formats.world_image import SPLITS, WorldImage
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
 
@@ -48,12 +49,13 @@ def add(shown: WorldImage, added: Added) -> None:
         for k, (box, label) in enumerate(zip((thing.box, *halves(thing.box)), names, strict=True)):
             left, top, right, bottom = box
             piece = mask[top:bottom, left:right]
-            if not piece.any():
+            within = bounds(piece)
+            if within is None:
                 continue
-            x, y, width, height = bounds(piece)
+            x1, y1, x2, y2 = within
             annotation = {
                 "id": number + k,
-                "bbox": [float(side) for side in (left + x, top + y, width, height)],
+                "bbox": [float(side) for side in (left + x1, top + y1, x2 - x1, y2 - y1)],
                 "area": int(np.count_nonzero(piece)),
                 "category_id": NAMES.index(label) + 1,
                 "image_id": shown.number,

@@ -9,7 +9,8 @@ from zlib import crc32
 import numpy as np
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.data.scenes.formats.masks import Polygon, bounds, polygons
+from gpt4roi_nb.data.masks import bounds
+from gpt4roi_nb.data.scenes.formats.masks import Polygon, polygons
 from gpt4roi_nb.data.scenes.render import CANVAS, HORIZON
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, MAX_OBJECTS, Scene, SceneObject
 
@@ -152,8 +153,8 @@ class WorldImage:
         found = []
         for name, value in STUFF.items():
             mask = self.regions == value
-            x, y, width, height = bounds(mask)
-            found.append(Segment(name, (x, y, x + width, y + height), int(np.count_nonzero(mask)), (), (value,)))
+            if (box := bounds(mask)) is not None:
+                found.append(Segment(name, box, int(np.count_nonzero(mask)), (), (value,)))
         return tuple(found)
 
     def painted(
