@@ -25,6 +25,7 @@ from gpt4roi_nb.commands import (
     add_boxes,
     add_model,
     add_way,
+    at_least_one,
     fail,
     gathered,
     parse,
@@ -105,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     add_boxes(ask)
     ask.add_argument("--json", action="store_true", help="print one JSON object instead of the answer")
     ask.add_argument("--save", type=Path, metavar="FILE", help="write the image with its numbered boxes to this file")
-    ask.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer, in tokens (256)")
+    ask.add_argument(
+        "--max-new-tokens", type=at_least_one, default=256, metavar="N", help="longest answer, in tokens (256)"
+    )
     add_model(ask)
     add_way(ask)
     for name, (help, *_) in COMMANDS.items():
@@ -116,8 +119,6 @@ def _parser() -> argparse.ArgumentParser:
 def _ask(given: argparse.Namespace) -> int:
     # Check all that can be checked before loading the model, which may take minutes; importing torch takes seconds.
     boxes = given.box
-    if given.max_new_tokens < 1:
-        raise _BadInput(f"--max-new-tokens must be at least 1, but is {given.max_new_tokens}")
     if given.save is not None:
         _check_writable(given.save, Path(given.image))
 

@@ -83,11 +83,11 @@ def ask_table() -> argparse.ArgumentParser:
     made.add_argument("answers", type=Path, metavar="ANSWERS", help="table to write, a CSV file")
     add_model(made)
     made.add_argument(
-        "--max-new-tokens", type=int, default=MAX_NEW_TOKENS, metavar="N",
+        "--max-new-tokens", type=at_least_one, default=MAX_NEW_TOKENS, metavar="N",
         help=f"longest answer, in tokens ({MAX_NEW_TOKENS})",
     )  # fmt: skip
     made.add_argument(
-        "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
+        "--batch-size", type=at_least_one, default=BATCH_SIZE, metavar="N",
         help=f"questions at a time; fewer if memory is short ({BATCH_SIZE})",
     )  # fmt: skip
     return made
@@ -311,7 +311,7 @@ def demo_check() -> argparse.ArgumentParser:
         "Needs nothing else; 300 scenes take a few minutes on a CPU.",
         "demo-check --scenes 300 --seed 123",
     )
-    made.add_argument("--scenes", type=int, default=300, metavar="N", help="how many scenes (default: 300)")
+    made.add_argument("--scenes", type=at_least_one, default=300, metavar="N", help="how many scenes (default: 300)")
     made.add_argument("--scenes-only", action="store_true", help="skip images of other worlds and the benchmarks")
     _add_scenes_of(made, seed=123)
     return made
@@ -327,8 +327,10 @@ def demo_look() -> argparse.ArgumentParser:
         "Needs nothing else; 30 scenes and 8 answers take 4 minutes on one processor.",
         "demo-look --scenes 30 --answers 8 --seed 1",
     )
-    made.add_argument("--scenes", type=int, default=60, metavar="N", help="scenes of the ablations (default: 60)")
-    made.add_argument("--answers", type=int, default=20, metavar="N", help="answers per map (default: 20)")
+    made.add_argument(
+        "--scenes", type=at_least_one, default=60, metavar="N", help="scenes of the ablations (default: 60)"
+    )
+    made.add_argument("--answers", type=at_least_one, default=20, metavar="N", help="answers per map (default: 20)")
     _add_scenes_of(made, seed=1)
     return made
 
@@ -338,6 +340,17 @@ def _add_scenes_of(made: argparse.ArgumentParser, seed: int) -> None:
     made.add_argument("--seed", type=int, default=seed, metavar="S", help=f"seed of the scenes (default: {seed})")
     made.add_argument("--checkpoint", type=Path, help="a checkpoint folder (default: the embedded one)")
     made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def at_least_one(text: str) -> int:
+    """Read the number of an option that must be at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, but is {text!r}") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
+    return number
 
 
 def add_boxes(made: argparse.ArgumentParser) -> None:

@@ -163,8 +163,11 @@ BOX = ["--box", *words(ONE)]
         (["ask", "SCENE", NAMED, *BOX, "--save", "SCENE"], "--save .* would overwrite the image itself; give another"),
         (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.palm"], "--save takes the name of an image file, such as"),
         (["ask", "SCENE", NAMED, *BOX, "--save", "FOLDER/a.xyz"], "--save takes the name of an image file, such as"),
-        (["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "0"], "--max-new-tokens must be at least 1, but is 0"),
-        (["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "many"], "--max-new-tokens: invalid int value: 'many'"),
+        (["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "0"], "--max-new-tokens: must be at least 1, but is 0"),
+        (
+            ["ask", "SCENE", NAMED, *BOX, "--max-new-tokens", "many"],
+            "--max-new-tokens: must be a whole number, but is 'many'",
+        ),
         (["ask", "SCENE", NAMED, *BOX, "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
         (
             ["ask", "SCENE", NAMED, *BOX, "--device", "abacus"],

@@ -225,7 +225,7 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     if patch > grid:
         raise ValueError(f"patch must be a whole number of places, from 1 to {grid}, but is {patch}")
     batch_size = whole_number(batch_size, "batch_size", least=1)
-    check_token(token, len(replay.tokens))
+    token = check_token(token, len(replay.tokens))
     boxes, shape = squares(grid, grid, patch)
     batch = BatchSize(min(batch_size, len(boxes)), "covered images")
     batch.fit(encoded.loaded, lambda size: occlusion_bytes(replay, size))
@@ -238,10 +238,19 @@ def occlusion(replay: Replay, patch: int, token: int | str | None, batch_size: i
     return of_token(torch.cat(list(batch.run(len(boxes), drops))), token, shape)
 
 
-def check_token(token: int | str | None, count: int) -> None:
-    """Raise IndexError unless a token is None, "each" or an index into `count` answer tokens."""
-    if not (token is None or token == "each" or (isinstance(token, int) and -count <= token < count)):
-        raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {token!r}')
+def check_token(token: int | str | None, count: int) -> int | str | None:
+    """Check that a token is None, "each" or an index into `count` answer tokens, and return it.
+
+    Raises:
+        IndexError: for an index of none of them.
+        TypeError: for anything else.
+    """
+    if token is None or token == "each":
+        return token
+    index = whole_number(token, 'token, if it is neither None nor "each",')
+    if not -count <= index < count:
+        raise IndexError(f'token must be None, "each" or one of the {count} answer tokens, but is {index}')
+    return index
 
 
 def squares(rows: int, columns: int, patch: int) -> tuple[list[Places], tuple[int, int]]:

@@ -13,6 +13,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.capture.flow import relevancies, rollout
 from gpt4roi_nb.capture.recording import attention_bytes, check_pass, check_size, chosen, forced_tokens, record
@@ -191,8 +192,7 @@ class Attention:
     def token(self, token: int) -> int:
         """Check the index of an answer token, which may be negative; return it from 0."""
         count = len(self.tokens)
-        if isinstance(token, bool) or not isinstance(token, int):
-            raise TypeError(f"token must be an index into the {count} answer tokens, but is {token!r}")
+        token = whole_number(token, f"token, an index into the {count} answer tokens,")
         if not -count <= token < count:
             raise IndexError(f"the answer has {count} tokens, numbered from 0, but token is {token}")
         return token % count

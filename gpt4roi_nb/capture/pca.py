@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from gpt4roi_nb.arguments import whole_number
+
 
 class FeatureMaps(Protocol):
     """The features to fit components to: one tensor per level, (C, S, S) maps or (N, C, o, o) pooled grids."""
@@ -66,8 +68,9 @@ class PCA:
 def fit_components(several: Sequence[FeatureMaps], of: str, n: int) -> PCA:
     """Fit components to all levels of all features together; `maps` are those of the first."""
     vectors = torch.cat([_vectors(each) for features in several for each in getattr(features, of)])
-    if not isinstance(n, int) or not 1 <= n <= vectors.shape[1]:
-        raise ValueError(f"n must be between 1 and the {vectors.shape[1]} channels, but is {n!r}")
+    n = whole_number(n, "n")
+    if not 1 <= n <= vectors.shape[1]:
+        raise ValueError(f"n must be between 1 and the {vectors.shape[1]} channels, but is {n}")
     if len(vectors) < 2:
         raise ValueError(f"components need at least 2 vectors, but {of} holds {len(vectors)}; give a box")
     mean = vectors.mean(dim=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.batches import check_room
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.memory import in_words, map_bytes, work_bytes
@@ -117,12 +118,13 @@ def chosen(given: Sequence[int] | int | None, count: int, what: str) -> list[int
     """Check indices of layers or heads, which may be negative; return them from 0. None means all."""
     if given is None:
         return list(range(count))
-    wanted = [given] if isinstance(given, int) else list(given)
-    wrong = [index for index in wanted if not isinstance(index, int) or not -count <= index < count]
+    several = given if isinstance(given, Iterable) else [given]
+    wanted = [whole_number(index, f"each of {what}") for index in several]
+    wrong = [index for index in wanted if not -count <= index < count]
     if wrong or not wanted:
         raise ValueError(
             f"{what} must be some of 0 to {count - 1}, or None for all, but "
-            + (f"holds {wrong[0]!r}" if wrong else "is empty")
+            + (f"holds {wrong[0]}" if wrong else "is empty")
         )
     return list(dict.fromkeys(index % count for index in wanted))
 

@@ -285,8 +285,9 @@ class RoIFeatures:
         return cls(**values, image=image, image_size=about["image_size"], _found=found)
 
     def _region(self, region: int) -> int:
-        if not isinstance(region, int) or not -len(self.boxes) <= region < len(self.boxes):
-            raise IndexError(f"there are {len(self.boxes)} regions, rows numbered from 0, but region is {region!r}")
+        region = whole_number(region, "region")
+        if not -len(self.boxes) <= region < len(self.boxes):
+            raise IndexError(f"there are {len(self.boxes)} regions, rows numbered from 0, but region is {region}")
         return region
 
     def _once(self, name: str, compute: Callable[[EncodedImage], Any]) -> Any:

@@ -11,6 +11,8 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from gpt4roi_nb.arguments import whole_number
+
 SAMPLES = 7  # side of the grid on which a box is averaged
 
 
@@ -62,8 +64,9 @@ def nearest(tokens: Tensor, bank: Tensor, k: int, labels: Sequence[Any] | None) 
         )
     if labels is not None and len(labels) != len(bank):
         raise ValueError(f"the bank has {len(bank)} regions, but {len(labels)} labels were given; give one per region")
-    if not isinstance(k, int) or not 1 <= k <= len(bank):
-        raise ValueError(f"k must be between 1 and the {len(bank)} regions of the bank, but is {k!r}")
+    k = whole_number(k, "k")
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k must be between 1 and the {len(bank)} regions of the bank, but is {k}")
     found = cosine(tokens, bank.float().cpu()).topk(k, dim=-1)
     names = range(len(bank)) if labels is None else labels
     return Neighbours(found.indices, found.values, [[names[index] for index in row] for row in found.indices.tolist()])

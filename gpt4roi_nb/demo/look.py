@@ -180,9 +180,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the studies as the command line says, and print their figures."""
     parser = commands.demo_look()
     options = parser.parse_args(arguments)
-    for name in ("scenes", "answers"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, but is {getattr(options, name)}")
     try:
         found = study(GPT4RoI.from_pretrained(options.checkpoint), options.scenes, options.answers, options.seed)
     except (ValueError, FileNotFoundError) as error:

@@ -48,9 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _checked(given: argparse.Namespace) -> QuestionTable:
     """Return the table of questions. Raises ValueError or OSError if the call as a whole is wrong."""
-    for name in ("max_new_tokens", "batch_size"):
-        if getattr(given, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, but is {getattr(given, name)}")
     if not given.images.is_dir():
         raise ValueError(f"there is no folder {str(given.images)!r}; give the folder of the images")
     answers = given.answers.absolute()

@@ -156,7 +156,7 @@ class PromptedReplay:
     def occlusion(self, patch: int, token: int | str | None, batch_size: int) -> Tensor:
         """See `Answer.occlusion`."""
         loaded = self.loaded
-        check_token(token, len(self.tokens))
+        token = check_token(token, len(self.tokens))
         batch = BatchSize(whole_number(batch_size, "batch_size", least=1), "covered images")
         with loaded.hold_weights():
             rows, columns = self._squares()

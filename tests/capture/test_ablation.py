@@ -206,3 +206,5 @@ def test_occlusion_without_regions_and_with_bad_arguments(gpt4roi, answer):
         answer.occlusion(5)
     with pytest.raises(IndexError, match='token must be None, "each" or one of the 6 answer tokens, but is 9'):
         answer.occlusion(2, 9)
+    with pytest.raises(TypeError, match='token, if it is neither None nor "each", must be a whole number, but is True'):
+        answer.occlusion(2, True)

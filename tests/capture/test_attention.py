@@ -151,6 +151,7 @@ def test_no_more_than_one_layer_is_held(gpt4roi, answer):
     ("arguments", "error", "says"),
     [
         ({"layers": [7]}, ValueError, "layers must be some of 0 to 1, or None for all, but holds 7"),
+        ({"layers": True}, TypeError, "each of layers must be a whole number, but is True"),
         ({"heads": []}, ValueError, "heads must be some of 0 to 3, or None for all, but is empty"),
         ({"dtype": torch.bfloat16}, ValueError, "dtype must be torch.float16 or torch.float32, but is torch.bfloat16"),
     ],
@@ -160,10 +161,18 @@ def test_bad_arguments_are_said(answer, arguments, error, says):
         answer.attention(**arguments)
 
 
+def test_layers_and_heads_may_be_numpys(answer):
+    some = answer.attention(np.int64(1), np.array([0, 2]))
+    assert (some.layers, some.heads) == ([1], [0, 2])
+
+
 def test_tokens_are_positions(attention):
+    assert torch.equal(attention.to_image(np.int64(5)), attention.to_image(5))
     with pytest.raises(IndexError, match="the answer has 6 tokens, numbered from 0, but token is 6"):
         attention.to_image(6)
-    with pytest.raises(TypeError, match="token must be an index into the 6 answer tokens, but is 'red'"):
+    with pytest.raises(
+        TypeError, match="token, an index into the 6 answer tokens, must be a whole number, but is 'red'"
+    ):
         attention.relevancy("red")
 
 

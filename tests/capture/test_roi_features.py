@@ -245,3 +245,13 @@ def test_without_boxes_there_are_maps_alone(session):
     assert features.pca().maps[0].shape == (3, 8, 8) and features.similarity().shape == (0, 0)
     with pytest.raises(IndexError, match="there are 0 regions"):
         features.similarity_map(0)
+
+
+def test_numbers_may_be_numpys_and_are_no_booleans(features):
+    one = np.int64(1)
+    assert torch.equal(features.similarity_map(one), features.similarity_map(1))
+    assert torch.equal(features.nearest(features, k=one).indices, features.nearest(features, k=1).indices)
+    assert features.pca(n=one).components.shape[0] == 1
+    for asked in (features.similarity_map, lambda k: features.nearest(features, k), lambda n: features.pca(n=n)):
+        with pytest.raises(TypeError, match="must be a whole number, but is True"):
+            asked(True)

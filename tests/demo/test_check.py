@@ -160,7 +160,7 @@ def test_the_table_has_a_line_for_every_kind():
 def test_bad_arguments_are_an_error_in_words(tmp_path, capsys):
     for arguments, words in (
         (["--checkpoint", str(tmp_path / "nowhere"), "--scenes", "1"], "no checkpoint at"),
-        (["--scenes", "0"], "--scenes must be at least 1, but is 0"),
+        (["--scenes", "0"], "--scenes: must be at least 1, but is 0"),
     ):
         with pytest.raises(SystemExit):
             main(arguments)

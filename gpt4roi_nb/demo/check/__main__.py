@@ -19,8 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from gpt4roi_nb import GPT4RoI
 
-    if options.scenes < 1:
-        parser.error(f"--scenes must be at least 1, but is {options.scenes}")
     try:
         gpt4roi = GPT4RoI.from_pretrained(options.checkpoint)
         if options.scenes_only:
