@@ -170,6 +170,8 @@ def _is_deeper(content: Any, depth: int) -> bool:
     level = [content]
     for _ in range(depth):
         level = [value for value in level if isinstance(value, dict | list)]
+        if not level:  # files of many lines are parsed line by line
+            return False
         level = [child for value in level for child in (value.values() if isinstance(value, dict) else value)]
     return any(isinstance(value, dict | list) for value in level)
 

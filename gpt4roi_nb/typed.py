@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import reprlib
 import types
 from collections.abc import Collection, Mapping
@@ -18,8 +19,8 @@ def typed(value: Any, hint: Any, name: str) -> Any:
 
     Args:
         value: what a JSON file holds.
-        hint: str, bool, int, float, None, `list[…]`, `tuple[…]`, `dict[str, …]`, a data class of such fields, or a
-            union of them with None.
+        hint: str, bool, int, float, None, `list[…]`, `tuple[…]`, also of any length (`tuple[float, ...]`),
+            `dict[str, …]`, a data class of such fields, or a union of them with None.
         name: of the value, in messages.
 
     Raises:
@@ -27,18 +28,17 @@ def typed(value: Any, hint: Any, name: str) -> Any:
 
     >>> typed([1, 2], tuple[float, float], "the interval")
     (1.0, 2.0)
+    >>> typed([1, 2, 3], tuple[float, ...], "the interval")
+    (1.0, 2.0, 3.0)
     """
     origin, arguments = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, types.UnionType):
         return (
             None if value is None else typed(value, next(one for one in arguments if one is not types.NoneType), name)
         )
-    if dataclasses.is_dataclass(origin):
-        missing = dataclasses.MISSING
-        optional = [
-            one.name for one in dataclasses.fields(origin) if (one.default, one.default_factory) != (missing, missing)
-        ]
-        return hint(**typed_fields(value, get_type_hints(origin), name, optional))
+    if isinstance(origin, type) and dataclasses.is_dataclass(origin):
+        own, optional = _fields_of(origin)
+        return hint(**typed_fields(value, own, name, optional))
     if origin is Any:
         return value
     if origin is float:
@@ -54,10 +54,21 @@ def typed(value: Any, hint: Any, name: str) -> Any:
     if origin is dict:
         return {key: typed(one, arguments[1], f"{reprlib.repr(key)} of {name}") for key, one in value.items()}
     if origin is tuple:
-        if len(value) != len(arguments):
-            raise ValueError(f"{name} must be a list of {len(arguments)}, but is {reprlib.repr(value)}")
-        return tuple(typed(one, its, f"each of {name}") for one, its in zip(value, arguments, strict=True))
+        hints = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(value) != len(hints):
+            raise ValueError(f"{name} must be a list of {len(hints)}, but is {reprlib.repr(value)}")
+        return tuple(typed(one, its, f"each of {name}") for one, its in zip(value, hints, strict=True))
     return value
+
+
+@functools.cache  # evaluating hints takes longer than checking the values
+def _fields_of(kind: type) -> tuple[dict[str, Any], list[str]]:
+    """The type hints of a data class, and its fields that have a default."""
+    missing = dataclasses.MISSING
+    defaults = [
+        one.name for one in dataclasses.fields(kind) if (one.default, one.default_factory) != (missing, missing)
+    ]
+    return get_type_hints(kind), defaults
 
 
 def typed_fields(content: Any, hints: Mapping[str, Any], name: str, optional: Collection[str] = ()) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
-from gpt4roi_nb.files import check_regular_file, replacing
+from gpt4roi_nb.files import check_regular_file, parse_json, replacing
 from gpt4roi_nb.prompt import HALF_CHARACTER
+from gpt4roi_nb.typed import typed_fields
 
 T = TypeVar("T")
 Key = TypeVar("Key", bound=Hashable)
@@ -38,6 +39,7 @@ REASONS = (
 EXAMPLES = 1  # of each reason in the table
 LARGEST = 10**9  # pixels of a side or a coordinate: far above any image, and float32 can hold it
 LARGEST_NUMBER = 2**63 - 1
+_ENTRY = {"reason": str, "where": str, "detail": str}  # of the list
 _UNSEEN = ("Cc", "Cf")  # Unicode's categories of control and format characters
 LONGEST_WORDS = 300  # characters of each text in the list
 LONGEST_NAME, LONGEST_PATH = 255, 1000  # bytes of a name and characters of a path that all systems take
@@ -283,8 +285,6 @@ def cut(text: str, limit: int) -> str:
 def _entry(line: str) -> dict[str, str] | None:
     """The entry of a line of the list; None if it is damaged."""
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
+        return typed_fields(parse_json(line, "the line"), _ENTRY, "the line")
+    except ValueError:
         return None
-    told = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("reason", "where", "detail"))
-    return entry if told else None

@@ -12,21 +12,12 @@ from gpt4roi_nb.data.problems import NO_IMAGE, UNREADABLE_IMAGE, BadRecord, whol
 from gpt4roi_nb.evaluate.benchmarks.item import Prediction
 from gpt4roi_nb.evaluate.predict import Outcome
 from gpt4roi_nb.files import read_json, read_json_lines, replacing, write_json
+from gpt4roi_nb.typed import typed, typed_fields
 
 RUN = "run.json"
 PATTERN = "answers-*.jsonl"
 _NOT_COMPARED = {"batch_size"}  # of run.json, written by earlier versions
-_REASON = {"id": str, "reason": str, "detail": str}
-_KINDS = {
-    "id": str,
-    "answer": str,
-    "logprob": float | int | None,
-    "option_logprobs": list | None,
-    "seconds": float | int,
-    "width": int,
-    "height": int,
-    "stamp": str,
-}  # of the fields of a prediction
+_REASON = {"id": str, "reason": str, "detail": str}  # of a question that could not be asked
 
 
 class Journal:
@@ -171,12 +162,11 @@ def _line(entry: dict[str, Any]) -> str:
 
 def _answered(entry: dict[str, Any]) -> tuple[int | None, list[Outcome]] | None:
     """Return a line's batch size (None if it has none) and outcomes; None if the line is damaged."""
-    batch_size, rows = entry.get("batch_size"), entry.get("rows")
-    if not isinstance(batch_size, int | None) or not isinstance(rows, list) or not rows:
-        return None
     try:
-        return batch_size, [_outcome(row) for row in rows]
-    except (KeyError, TypeError):
+        batch_size = typed(entry.get("batch_size"), int | None, "the batch size")
+        rows = typed(entry.get("rows"), list[Any], "the rows")
+        return (batch_size, [_outcome(row) for row in rows]) if rows else None
+    except ValueError:
         return None
 
 
@@ -191,14 +181,9 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return {"id": name, "reason": bad.reason, "detail": bad.detail}
 
 
-def _outcome(row: dict[str, Any]) -> Outcome:
-    """Build the outcome of a row. Raises KeyError or TypeError if it is damaged."""
-    told = {name: kinds for name, kinds in _KINDS.items() if name in row} if "reason" not in row else _REASON
-    if not all(isinstance(row[name], kinds) for name, kinds in told.items()):
-        raise TypeError("a value has the wrong type")
-    if "reason" in row:
-        return row["id"], BadRecord(row["reason"], row["detail"])
-    given = row["option_logprobs"]
-    if given is not None and not all(isinstance(value, float | int) for value in given):
-        raise TypeError("'option_logprobs' must be numbers")
-    return Prediction(**{**row, "option_logprobs": None if given is None else tuple(given)})
+def _outcome(row: Any) -> Outcome:
+    """Build the outcome of a row. Raises ValueError if it is damaged."""
+    if isinstance(row, dict) and "reason" in row:
+        said = typed_fields(row, _REASON, "the row")
+        return said["id"], BadRecord(said["reason"], said["detail"])
+    return typed(row, Prediction, "the row")

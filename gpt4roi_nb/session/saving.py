@@ -8,61 +8,28 @@ import math
 import os
 import reprlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from gpt4roi_nb.arguments import real_number, whole_number
+from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import checked_boxes
 from gpt4roi_nb.files import check_name, given_path, read_json, replacing, write_json
 from gpt4roi_nb.prompt import references
 from gpt4roi_nb.session.conversation import Answer, Region, Turn
+from gpt4roi_nb.typed import typed, typed_fields
 
 FORMAT = "gpt4roi_nb.session"
 VERSION = 1
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, but is {reprlib.repr(value)}")
-    return value
-
-
-def _flag(value: Any, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be true or false, but is {reprlib.repr(value)}")
-    return value
-
-
-def _finite(value: Any, name: str) -> float:
-    number = real_number(value, name)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, but is {number}")
-    return number
-
-
-def _list_of(check: Callable[[Any, str], Any]) -> Callable[[Any, str], list[Any]]:
-    def check_each(value: Any, name: str) -> list[Any]:
-        if not isinstance(value, list):
-            raise TypeError(f"{name} must be a list, but is {reprlib.repr(value)}")
-        return [check(one, f"each of {name}") for one in value]
-
-    return check_each
-
-
-_ANSWER_FIELDS: dict[str, Callable[[Any, str], Any]] = {  # with the check of each
-    "text": _text,
-    "tokens": _list_of(_text),
-    "token_ids": _list_of(whole_number),
-    "logprobs": _list_of(_finite),
-    "prompt_tokens": whole_number,
-    "reused_tokens": whole_number,
-    "seconds": _finite,
-    "stopped": _flag,
-}
+_ANSWER_FIELDS: dict[str, Any] = {
+    "text": str, "tokens": list[str], "token_ids": list[int], "logprobs": list[float], "prompt_tokens": int,
+    "reused_tokens": int, "seconds": float, "stopped": bool,
+}  # fmt: skip
 
 
 def write_conversation(
@@ -194,25 +161,26 @@ def read_conversation(path: str | os.PathLike[str]) -> SavedConversation:
             whole_number(side, "each side of the image", least=1)
         boxes = checked_boxes([region["box"] for region in content["regions"]], width, height)
         regions = [Region(region["number"], box) for region, box in zip(content["regions"], boxes, strict=True)]
-        turns = [Turn(turn["question"], _answer(turn["answer"]), tuple(turn["regions"])) for turn in content["turns"]]
+        turns = [
+            Turn(typed(turn["question"], str, "a question"), _answer(turn["answer"]), tuple(turn["regions"]))
+            for turn in content["turns"]
+        ]
         _check(regions, turns)
-        sha256 = image.get("sha256", "")
-        if not isinstance(sha256, str):
-            raise ValueError(f"the image's sha256 must be text, but is {sha256!r}")
+        sha256 = typed(image.get("sha256", ""), str, "the image's sha256")
         reference = source.parent / image["path"]  # an absolute path stays absolute
         check_name(reference)
-        way = _text(content.get("way", ""), "the way of telling regions")
+        way = typed(content.get("way", ""), str, "the way of telling regions")
         return SavedConversation(reference, (width, height), sha256, regions, turns, way)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(source)!r} is a damaged conversation: {type(error).__name__} {error}") from error
 
 
 def _answer(content: Any) -> Answer:
-    """Make an answer; raise ValueError for fields other than an answer's, or TypeError for other types."""
-    if not isinstance(content, dict) or content.keys() != _ANSWER_FIELDS.keys():
-        found = ", ".join(content) if isinstance(content, dict) else reprlib.repr(content)
-        raise ValueError(f"an answer must have the fields {', '.join(_ANSWER_FIELDS)}, but has {found}")
-    answer = Answer(**{name: check(content[name], f"an answer's {name}") for name, check in _ANSWER_FIELDS.items()})
+    """Make an answer; raise ValueError for fields other than an answer's, or values of other types."""
+    answer = Answer(**typed_fields(content, _ANSWER_FIELDS, "an answer"))
+    for name, numbers in (("logprobs", answer.logprobs), ("seconds", [answer.seconds])):
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"an answer's {name} must be finite, but are {reprlib.repr(numbers)}")
     if not len(answer.tokens) == len(answer.token_ids) == len(answer.logprobs):
         raise ValueError(
             f"an answer has {len(answer.tokens)} tokens, {len(answer.token_ids)} token_ids and "
@@ -226,7 +194,7 @@ def _fingerprint(image: Image.Image) -> str:
 
 
 def _check(regions: list[Region], turns: list[Turn]) -> None:
-    """Raise ValueError unless the questions are text and the turns introduce the regions 1, 2, … in order."""
+    """Raise ValueError unless the turns introduce the regions 1, 2, … in order, and their questions name no others."""
     numbers = [region.number for region in regions]
     introduced = [number for turn in turns for number in turn.regions]
     for number in (*numbers, *introduced):
@@ -236,12 +204,10 @@ def _check(regions: list[Region], turns: list[Turn]) -> None:
     known = 0
     for turn in turns:
         known += len(turn.regions)
-        if isinstance(turn.question, str) and (absent := [n for n in references(turn.question) if not 1 <= n <= known]):
+        if absent := [n for n in references(turn.question) if not 1 <= n <= known]:
             raise ValueError(f"a question names <region{absent[0]}>, but there are only {known} regions at that point")
-        if isinstance(turn.question, str) and not turn.question.strip():
+        if not turn.question.strip():
             raise ValueError("a question is empty")
-        if not isinstance(turn.question, str):
-            raise ValueError(f"questions must be strings, but one is {turn.question!r}")
 
 
 def _read(path: Path) -> dict[str, Any]:
