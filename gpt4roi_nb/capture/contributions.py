@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from gpt4roi_nb.capture.storage import plain
 from gpt4roi_nb.roi import RegionHead
 
 
@@ -39,9 +40,3 @@ def shares(parts: dict[str, Tensor]) -> dict[str, Tensor]:
     along = F.normalize(token, dim=-1)
     length = token.norm(dim=-1)
     return {name: (part * along).sum(dim=-1) / length for name, part in parts.items()}
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """Copy a tensor as float32 to the CPU, usable outside inference mode."""
-    with torch.inference_mode(False):
-        return tensor.detach().to("cpu", torch.float32, copy=True)

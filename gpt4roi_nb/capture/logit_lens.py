@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt4roi_nb.boxes import Box
+from gpt4roi_nb.capture.storage import plain
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.tokenizer import token_texts
@@ -87,10 +88,8 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
     layers = model.config.text_config.num_hidden_layers + 1
     if not values:
         return LogitLens([[] for _ in range(layers)], torch.zeros(layers, 0, k))
-    with torch.inference_mode(False):
-        probabilities = torch.cat(values, dim=1).clone()
     words = [[token_texts(row, processor.tokenizer) for row in layer] for layer in torch.cat(indices, dim=1).tolist()]
-    return LogitLens(words, probabilities)
+    return LogitLens(words, plain(torch.cat(values, dim=1)))
 
 
 def _final_norm(language_model: nn.Module) -> nn.Module:

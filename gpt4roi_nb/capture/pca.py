@@ -65,6 +65,26 @@ class PCA:
         return [_scaled(each, self.low, self.high) for each in self.project(features)]
 
 
+def principal_axes(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the directions in which vectors vary most.
+
+    Args:
+        vectors: (M, C) float.
+
+    Returns:
+        Their mean, (C,); orthonormal rows, (C, C) float32, the strongest first, with the largest entry of each
+        positive; and the sum of squares along each, (C,) float64.
+    """
+    mean = vectors.mean(dim=0)
+    centred = (vectors - mean).double()
+    # From the covariance, since there are usually many more vectors than channels.
+    values, axes = torch.linalg.eigh(centred.T @ centred)
+    components = axes.flip(1).T
+    # The sign of a component means nothing; it is fixed so that colours are the same each time.
+    signs = components.gather(1, components.abs().argmax(dim=1, keepdim=True)).sign()
+    return mean, (components * signs).float(), values.flip(0).clamp(min=0)
+
+
 def fit_components(several: Sequence[FeatureMaps], of: str, n: int) -> PCA:
     """Fit components to all levels of all features together; `maps` are those of the first."""
     vectors = torch.cat([_vectors(each) for features in several for each in getattr(features, of)])
@@ -73,20 +93,13 @@ def fit_components(several: Sequence[FeatureMaps], of: str, n: int) -> PCA:
         raise ValueError(f"n must be between 1 and the {vectors.shape[1]} channels, but is {n}")
     if len(vectors) < 2:
         raise ValueError(f"components need at least 2 vectors, but {of} holds {len(vectors)}; give a box")
-    mean = vectors.mean(dim=0)
-    centred = (vectors - mean).double()
-    # From the covariance, since there are many more places than channels.
-    values, axes = torch.linalg.eigh(centred.T @ centred)
-    order = values.argsort(descending=True)[:n]
-    components = axes[:, order].T
-    # The sign of a component means nothing; it is fixed so that colours are the same each time.
-    signs = components.gather(1, components.abs().argmax(dim=1, keepdim=True)).sign()
-    components = (components * signs).float()
+    mean, components, values = principal_axes(vectors)
+    components = components[:n]
     along = (vectors - mean) @ components.T
     low, high = along.amin(dim=0), along.amax(dim=0)
     maps = [_scaled(_along(each, mean, components), low, high) for each in getattr(several[0], of)]
-    total = values.clamp(min=0).sum()
-    explained = (values[order].clamp(min=0) / total).float() if total > 0 else torch.zeros(n)
+    total = values.sum()
+    explained = (values[:n] / total).float() if total > 0 else torch.zeros(n)
     return PCA(of, components, mean, explained, low, high, maps)
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.boxes import Box, normalise
-from gpt4roi_nb.capture.contributions import contributions, plain, shares
+from gpt4roi_nb.capture.contributions import contributions, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
 from gpt4roi_nb.capture.pca import PCA, fit_components
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
-from gpt4roi_nb.capture.storage import check_shapes, checking, read, small_image, write
+from gpt4roi_nb.capture.storage import check_shapes, checking, plain, read, small_image, write
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 from gpt4roi_nb.typed import typed_fields

@@ -30,6 +30,12 @@ _DAMAGED = (
 )  # fmt: skip
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """Copy a tensor as float32 to the CPU, usable outside inference mode."""
+    with torch.inference_mode(False):
+        return tensor.detach().to("cpu", torch.float32, copy=True)
+
+
 def small_image(image: Image.Image) -> Image.Image:
     """Return the image, or a copy whose longer side is `IMAGE_SIDE`."""
     if max(image.size) <= IMAGE_SIDE:

@@ -44,12 +44,13 @@ def shown(value: float, interval: tuple[float, float] | None = None) -> str:
     return f"{value:.1f}" if interval is None else f"{value:.1f} ({interval[0]:.1f}–{interval[1]:.1f})"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table: the first column to the left, others to the right, a rule below the first row."""
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Return the lines of a table, with a rule below the first row; the first `left` columns stand to the left."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        places = enumerate(zip(row, widths, strict=True))
+        cells = [cell.ljust(width) if place < left else cell.rjust(width) for place, (cell, width) in places]
         lines.append("  ".join(cells).rstrip())
         if number == 0:
             lines.append("  ".join("-" * width for width in widths))

@@ -23,7 +23,7 @@ from gpt4roi_nb.evaluate.metrics.scorers import check_scorers
 from gpt4roi_nb.evaluate.model_facts import Model
 from gpt4roi_nb.evaluate.result import Result
 from gpt4roi_nb.evaluate.run import BATCH_SIZE, evaluate
-from gpt4roi_nb.evaluate.tables import Table, shown
+from gpt4roi_nb.evaluate.tables import Table, aligned, shown
 from gpt4roi_nb.models.families import FAMILIES
 
 ITEMS = 500
@@ -211,11 +211,7 @@ class Verification:
 
     def table(self) -> Table:
         """Return the findings in columns, the sources of the published figures, and the sentence."""
-        rows = [HEAD, *self.rows()]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(HEAD))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return Table("\n".join([*lines, "", *self._foot()]))
+        return Table("\n".join([*aligned([HEAD, *self.rows()], left=len(HEAD)), "", *self._foot()]))
 
     def markdown(self) -> str:
         """Return the same as Markdown."""

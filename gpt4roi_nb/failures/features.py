@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
+from gpt4roi_nb.capture.pca import principal_axes
 from gpt4roi_nb.failures.rows import ResultLike, field_of, rows_of
 from gpt4roi_nb.failures.tags import open_dataset, places_of
 from gpt4roi_nb.session.region_model import needs_gpt4roi
@@ -122,15 +124,15 @@ def principal_components(vectors: np.ndarray, count: int) -> np.ndarray:
     """Project (N, D) vectors onto their principal components.
 
     Args:
-        vectors: (N, D) float.
+        vectors: (N, D) float32.
         count: number of components.
 
     Returns:
         (N, count or fewer) float32.
     """
-    centred = vectors - vectors.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    return (centred @ directions[:, ::-1][:, :count]).astype(np.float32)
+    rows = torch.from_numpy(vectors)
+    mean, axes, _ = principal_axes(rows)
+    return ((rows - mean) @ axes[:count].T).numpy()
 
 
 def region_vectors(

@@ -20,14 +20,13 @@ from gpt4roi_nb.capture.ablation import (
     How,
     blurred,
     check_token,
-    copied,
     covered,
     of_token,
     squares,
 )
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.recording import capture_attention, check_size, chosen
-from gpt4roi_nb.capture.storage import small_image
+from gpt4roi_nb.capture.storage import plain, small_image
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.models.attention import attention_modules, eager, features_at, spans_of
 from gpt4roi_nb.models.batching import write_batches
@@ -151,7 +150,7 @@ class PromptedReplay:
                     loaded, self.images, [changed], loaded.as_answer, batch_size=1, max_new_tokens=most
                 )
                 answer = written.text
-        return Ablation(how, region, baseline, None, list(self.tokens), copied(before), copied(after), answer)
+        return Ablation(how, region, baseline, None, list(self.tokens), plain(before), plain(after), answer)
 
     def occlusion(self, patch: int, token: int | str | None, batch_size: int) -> Tensor:
         """See `Answer.occlusion`."""

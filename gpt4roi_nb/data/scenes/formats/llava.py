@@ -15,7 +15,7 @@ from gpt4roi_nb.data.scenes.formats.expressions import ATTRIBUTES, by_looks, rea
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, ObjectFile, Record
 from gpt4roi_nb.data.scenes.formats.lvis import category_id
 from gpt4roi_nb.data.scenes.formats.world_image import WorldImage
-from gpt4roi_nb.data.scenes.question_kinds import KINDS, an, pick, value_of, value_words
+from gpt4roi_nb.data.scenes.question_kinds import KINDS, an, listed, pick, value_of, value_words
 from gpt4roi_nb.data.scenes.questions import ask
 
 CONVERSATIONS = "llava/llava_instruct_150k.json"
@@ -125,5 +125,4 @@ def _about_one(shown: WorldImage, rng: np.random.Generator) -> tuple[str, str] |
 
 def _description(shown: WorldImage) -> str:
     things = [an(thing.phrase) for thing in sorted(shown.objects, key=lambda thing: reach(thing, "right"))]
-    listed = f"{', '.join(things[:-1])} and {things[-1]}" if len(things) > 1 else things[0]
-    return f"On a table in front of a wall there are, from left to right, {listed}."
+    return f"On a table in front of a wall there are, from left to right, {listed(things)}."
