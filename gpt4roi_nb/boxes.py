@@ -110,23 +110,6 @@ def normalise(boxes: ArrayLike, width: int, height: int) -> Boxes:
     return (_rows(boxes) / _corner_scale(width, height)).astype(np.float32)
 
 
-def denormalise(boxes: ArrayLike, width: int, height: int) -> Boxes:
-    """Multiply normalised boxes by the width and height of the image: the inverse of `normalise`.
-
-    Args:
-        boxes: (N, 4) xyxy in [0, 1].
-        width, height: size of the original image in pixels.
-
-    Returns:
-        (N, 4) float32 pixel xyxy.
-
-    Raises:
-        ValueError: if the image has no pixels.
-    """
-    _check_size(width, height)
-    return (_rows(boxes) * _corner_scale(width, height)).astype(np.float32)
-
-
 def from_bbox_widget(dicts: Iterable[Any], width: int, height: int, scale: float = 1.0) -> tuple[Boxes, list[int]]:
     """Read drawn boxes from the widget's raw state, none of which is trusted.
 

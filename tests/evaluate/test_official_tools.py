@@ -45,14 +45,10 @@ def test_the_official_panoptic_command_agrees_on_whole_files(
             str(tmp_path / "predicted" / "panoptic"),
             str(tmp_path / "results.json"),
         )
-    ours = evaluated(data, wrong)
-    figures = metrics(ours)
+    figures = metrics(evaluated(data, wrong))
     assert [figures["PQ"], figures["SQ"], figures["RQ"]] == [100 * official["All"][key] for key in ("pq", "sq", "rq")]
     assert figures["PQ things"] == 100 * official["Things"]["pq"]
     assert figures["PQ stuff"] == 100 * official["Stuff"]["pq"]
-    by_name = ours.per_class()
-    for entry in data.classes:
-        assert by_name[entry.name]["PQ"] == 100 * official["per_class"][entry.id]["pq"]
 
 
 @pytest.mark.parametrize("wrong", [{}, CAR_A])

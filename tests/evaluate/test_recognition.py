@@ -26,16 +26,13 @@ def rooms(tmp_path: Path) -> PanopticData:
 
 @pytest.mark.parametrize("name", ["city", "rooms"])
 def test_perfect_answers_give_100_everywhere(name: str, request: pytest.FixtureRequest) -> None:
-    evaluator = evaluated(request.getfixturevalue(name))
-    figures = metrics(evaluator)
+    figures = metrics(evaluated(request.getfixturevalue(name)))
     assert set(figures) == {"PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP", "AP50", "mIoU"}
     assert set(figures.values()) == {100.0}
-    assert {value for row in evaluator.per_class().values() for value in row.values()} == {100.0}
 
 
 def test_a_car_taken_for_a_person_gives_the_figures_worked_out_by_hand(city: PanopticData) -> None:
-    evaluator = evaluated(city, CAR_A)
-    figures = metrics(evaluator)
+    figures = metrics(evaluated(city, CAR_A))
     # person: one right, one too many; car: one right, one missed; the group of cars counts for neither: 1 / 1.5 each
     assert figures["PQ"] == pytest.approx(100 * (1 + 1 + 2 / 3 + 2 / 3) / 4)
     assert figures["SQ"] == pytest.approx(100)
@@ -45,7 +42,6 @@ def test_a_car_taken_for_a_person_gives_the_figures_worked_out_by_hand(city: Pan
     assert figures["mIoU"] == pytest.approx(100 * (1 + 1 + 500 / 1100 + 1000 / 1600) / 4)
     # person: precision 1/2 at recall 1, and the point (1, 0): 0.5 × 0.5 + 0.5 × 1. Car: precision 1 at recall 1/2.
     assert figures["AP"] == figures["AP50"] == pytest.approx(100 * (0.75 + 0.5) / 2)
-    assert evaluator.per_class()["person"] == pytest.approx({"PQ": 200 / 3, "IoU": 500 / 11})
 
 
 def test_a_bed_taken_for_a_window_gives_the_figures_worked_out_by_hand(rooms: PanopticData) -> None:
@@ -74,7 +70,6 @@ def test_a_class_that_is_nowhere_does_not_count(tmp_path: Path) -> None:
     data = read_panoptic(write_cityscapes(tmp_path, [STREET]), "cityscapes")
     evaluator = evaluated(data)
     assert metrics(evaluator)["PQ"] == metrics(evaluator)["mIoU"] == 100
-    assert np.isnan(evaluator.per_class()["sky"]["PQ"])
 
 
 def test_nothing_to_score_is_nan_and_no_crash(tmp_path: Path) -> None:

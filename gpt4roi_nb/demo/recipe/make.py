@@ -124,8 +124,6 @@ def make(
     model.generation_config = generation_config(processor)
     model.vision_tower.set_attn_implementation("eager")  # on a CPU its backward pass is the quickest
     scale_words(model, recipe.token_scale)
-    if (run / "likeness.pt").exists():  # what this phase was called before
-        (run / "likeness.pt").rename(run / "similarity.pt")
     phase = partial(run_phase, folder=run, recipe=recipe, seed=seed, report=report)
     took: dict[str, dict[str, float]] = {}
 

@@ -13,7 +13,6 @@ import io
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -118,7 +117,7 @@ class SegmentationEvaluator:
         def of_quality(name: str, things: bool | None = None) -> Metric:
             def of_samples(counts: Counts) -> np.ndarray:
                 rows = (counts @ quality).reshape(len(counts), size, len(PQ_FIELDS))
-                return np.array([100 * self._average(row, things)[0].get(name, np.nan) for row in rows])
+                return np.array([100 * self._average(row, things).get(name, np.nan) for row in rows])
 
             return Metric(float(of_samples(everything)[0]), units, of_samples)
 
@@ -137,31 +136,17 @@ class SegmentationEvaluator:
             "AP50": precision["AP50"],
         }
 
-    def _average(self, rows: np.ndarray, things: bool | None = None) -> tuple[dict[str, float], dict[int, Any]]:
-        """Return the tool's averages of (C, 4) `PQ_FIELDS`, and its values per class; empty without segments."""
+    def _average(self, rows: np.ndarray, things: bool | None) -> dict[str, float]:
+        """Return the tool's averages of (C, 4) `PQ_FIELDS`; empty without segments."""
         stat = self._tool.PQStat()
         for entry, row in zip(self.data.classes, rows.tolist(), strict=True):
             for name, value in zip(PQ_FIELDS, row, strict=True):
                 setattr(stat[entry.id], name, value)
         try:
-            average, by_class = stat.pq_average(self._categories, things)
+            average: dict[str, float] = stat.pq_average(self._categories, things)[0]
         except ZeroDivisionError:  # its average over no class
-            return {}, {}
-        return average, by_class
-
-    def per_class(self) -> dict[str, dict[str, float]]:
-        """Return class name → PQ and IoU in %; nan for a class that neither occurs nor is predicted."""
-        size = len(self.data.classes)
-        quality = np.sum([np.zeros((size, 4)), *self._pq], axis=0)
-        by_class = self._average(quality)[1]
-        unions = _ious(np.sum([np.zeros((size, 3)), *self._pixels], axis=0))
-        return {
-            entry.name: {
-                "PQ": 100 * by_class[entry.id]["pq"] if quality[k, 1:].any() else float("nan"),
-                "IoU": 100 * float(unions[k]),
-            }
-            for k, entry in enumerate(self.data.classes)
-        }
+            return {}
+        return average
 
 
 def _instances(image: PanopticImage, truth: Truth) -> np.ndarray:

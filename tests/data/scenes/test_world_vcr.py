@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from gpt4roi_nb.data.scenes.formats.claims import CHOICES, is_true, items
-from gpt4roi_nb.data.scenes.question_kinds import comparable
+from gpt4roi_nb.data.scenes.formats.claims import CHOICES, Choice, Claim, items
+from gpt4roi_nb.data.scenes.formats.expressions import OPPOSITE, stands
+from gpt4roi_nb.data.scenes.question_kinds import comparable, value_of
 from gpt4roi_nb.data.scenes.scene import Scene, make_scene
 
 FIELDS = {
@@ -70,6 +71,20 @@ def test_the_labelled_choice_is_right_and_the_others_are_wrong(
         truth = [is_so(scene, spoken(choice)) for choice in record[f"{part}_choices"]]
         label = record[f"{part}_label"]
         assert truth == [k == label for k in range(CHOICES)], record[f"{part}_choices"]
+
+
+def holds(scene: Scene, claim: Claim) -> bool:
+    """Whether a claim is true of a scene."""
+    if claim.what == "besides":
+        return len(scene.objects) - 1 == claim.value
+    if claim.what in OPPOSITE:
+        return stands(scene, claim.subject, claim.what, int(claim.value))
+    return value_of(scene.objects[claim.subject], claim.what) == claim.value
+
+
+def is_true(scene: Scene, choice: Choice) -> bool:
+    """Whether everything that a choice claims is true of a scene."""
+    return all(holds(scene, claim) for claim in choice.claims)
 
 
 @pytest.mark.parametrize("seed", range(20))

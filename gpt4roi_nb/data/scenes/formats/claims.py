@@ -54,20 +54,6 @@ class Item(NamedTuple):
     rationales: tuple[Choice, ...]
 
 
-def holds(scene: Scene, claim: Claim) -> bool:
-    """Whether a claim is true of a scene."""
-    if claim.what == "besides":
-        return len(scene.objects) - 1 == claim.value
-    if claim.what in OPPOSITE:
-        return stands(scene, claim.subject, claim.what, int(claim.value))
-    return value_of(scene.objects[claim.subject], claim.what) == claim.value
-
-
-def is_true(scene: Scene, choice: Choice) -> bool:
-    """Whether everything that a choice claims is true of a scene."""
-    return all(holds(scene, claim) for claim in choice.claims)
-
-
 def said(text: str, *objects: int | tuple[int, ...]) -> Tokens:
     """Split a text into tokens; `{0}`, `{1}` … stand for the given objects."""
     tokens: list[Token] = []
