@@ -67,22 +67,22 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
     norm, read = _final_norm(model.language_model), model.language_model.get_output_embeddings()
     values, indices = [], []
     for box in asked:
-        if box is None:
-            ids = torch.tensor([prompt.input_ids[:end]], device=encoded.loaded.device)
-            embeddings = model.embed(ids, encoded.encoding.image_features, None)
-        else:
-            embeddings = encoded.embed(prompt, [box])[:, :end]
         with encoded.loaded.inference():
+            if box is None:
+                ids = torch.tensor([prompt.input_ids[:end]], device=encoded.loaded.device)
+                embeddings = model.embed(ids, encoded.encoding.image_features, None)
+            else:
+                embeddings = encoded.embed(prompt, [box])[:, :end]
             states = model.language_model.get_decoder()(
                 inputs_embeds=embeddings, use_cache=False, output_hidden_states=True
             ).hidden_states
-        found = []
-        for layer, state in enumerate(states):
-            chosen = state[0, positions]
-            # transformers returns the last state with the final norm already applied
-            logits = read(chosen if layer == len(states) - 1 else norm(chosen.to(read.weight.device)))
-            # Reduced layer by layer: all places × the whole vocabulary of all layers would take gigabytes.
-            found.append(logits.float().cpu().softmax(dim=-1).topk(k, dim=-1))
+            found = []
+            for layer, state in enumerate(states):
+                chosen = state[0, positions]
+                # transformers returns the last state with the final norm already applied
+                logits = read(chosen if layer == len(states) - 1 else norm(chosen.to(read.weight.device)))
+                # Reduced layer by layer: all places × the whole vocabulary of all layers would take gigabytes.
+                found.append(logits.float().cpu().softmax(dim=-1).topk(k, dim=-1))
         values.append(torch.stack([layer_found.values for layer_found in found]))
         indices.append(torch.stack([layer_found.indices for layer_found in found]))
     layers = model.config.text_config.num_hidden_layers + 1

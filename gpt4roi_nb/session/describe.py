@@ -103,7 +103,8 @@ def _describe(
     started = time.perf_counter()
     loaded = encoded.loaded
     ids = torch.tensor([prompt.input_ids[cut:]] * len(batch), device=loaded.device)
-    embeddings = loaded.model.embed(ids, None, encoded.region_tokens(batch))
+    with loaded.inference() as model:
+        embeddings = model.embed(ids, None, encoded.region_tokens(batch))
     rows = detokenizers(loaded, len(batch))
     with contextlib.suppress(KeyboardInterrupt):  # what was written is kept, as with a stop
         for _ in decode(

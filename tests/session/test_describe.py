@@ -52,6 +52,23 @@ def test_the_same_box_twice_is_answered_twice(session, singly):
     assert_same(session.describe([BOXES[0], BOXES[1], BOXES[0]], **FEW), [singly[0], singly[1], singly[0]])
 
 
+def test_every_module_runs_in_evaluation_mode_also_while_the_model_trains(session, gpt4roi):
+    modes = []
+    modules = (gpt4roi.model.get_input_embeddings(), gpt4roi.model.region_encoder.head, gpt4roi.model.language_model)
+    handles = [
+        module.register_forward_pre_hook(lambda module, args: modes.append(module.training)) for module in modules
+    ]
+    gpt4roi.model.train()
+    try:
+        session.describe(BOXES[:2], **FEW)
+        session.roi_features(BOXES[:2]).logit_lens(of="image")
+    finally:
+        gpt4roi.model.eval()
+        for handle in handles:
+            handle.remove()
+    assert modes and not any(modes)
+
+
 def test_the_prompt_before_the_region_is_computed_once(session, gpt4roi):
     passes = []
     handle = gpt4roi.model.language_model.register_forward_pre_hook(
