@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from PIL import Image
 
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.models.ways import (
-    WAYS,
-    Pen,
-    Pointing,
-    Regions,
-    Way,
-    context,
-    crop,
-    draw,
-    full_crop,
-    marks,
-    native,
-    text,
-)
+from gpt4roi_nb.models.ways import SPECS, WAYS, Pen, Pointing, Regions, Way
 from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.conventions import CONVENTIONS, Convention, Size
-from gpt4roi_nb.models.ways.draw import RED, VIP_LLAVA, Wording, check_count
+from gpt4roi_nb.models.ways.draw import RED, VIP_LLAVA, Wording
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 
-DRAWN: tuple[Way, ...] = ("draw", "marks", "crop", "context")
+# Ways that show regions in images: any model that answers free questions takes them.
+_SHOWN: tuple[Way, ...] = tuple(way for way, spec in SPECS.items() if not spec.coordinates)
+DRAWN: tuple[Way, ...] = tuple(way for way in _SHOWN if not SPECS[way].several_images)
 
 
 @dataclass(frozen=True)
@@ -64,8 +53,7 @@ class Family:
     weights: str = ""
 
 
-_CHAT: tuple[Way, ...] = (*DRAWN, "full+crop")
-_QWEN = Family("text", ("text", *_CHAT), licence="Apache 2.0", weights="Qwen/Qwen3-VL-2B-Instruct")
+_QWEN = Family("text", ("text", *_SHOWN), licence="Apache 2.0", weights="Qwen/Qwen3-VL-2B-Instruct")
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family("text", _QWEN.ways, licence="Apache 2.0 (72B: Qwen's own)", weights="Qwen/Qwen2-VL-2B-Instruct"),
@@ -130,15 +118,15 @@ FAMILIES: dict[str, Family] = {
     "vipllava": Family(
         "draw", DRAWN, several_images=False, licence="Llama 2's own", weights="llava-hf/vip-llava-7b-hf"
     ),
-    "video_llama_3": Family("text", ("text", *_CHAT), licence="Apache 2.0", weights="lkhl/VideoLLaMA3-2B-Image-HF"),
+    "video_llama_3": Family("text", ("text", *_SHOWN), licence="Apache 2.0", weights="lkhl/VideoLLaMA3-2B-Image-HF"),
     "internvl": Family(
-        "text", ("text", *_CHAT), licence="MIT (language model: Qwen's)", weights="OpenGVLab/InternVL3-1B-hf"
+        "text", ("text", *_SHOWN), licence="MIT (language model: Qwen's)", weights="OpenGVLab/InternVL3-1B-hf"
     ),
     "llava": Family(
         "draw", ("text", *DRAWN), several_images=False, licence="Llama 2's own", weights="llava-hf/llava-1.5-7b-hf"
     ),
 }
-ANY_OTHER = Family("draw", _CHAT)
+ANY_OTHER = Family("draw", _SHOWN)
 # In its native way it is a `GPT4RoI`; these are the ways in which a `PromptedModel` asks it without region tokens.
 GPT4ROI = Family("native", DRAWN, format="gpt4roi", several_images=False)
 
@@ -177,20 +165,13 @@ def other_way_of_gpt4roi(regions: str | None) -> Way | None:
 
 
 def _why_not(way: Way, family: Family) -> str:
-    if way == "full+crop" and not family.several_images:
+    if SPECS[way].several_images and not family.several_images:
         return "it was made for one image at a time"
-    if way == "native" and family is GPT4ROI:
+    if way == GPT4ROI.way and family is GPT4ROI:
         return "with region tokens of its own it is a GPT4RoI, which load_model gives"
-    if way in ("text", "native"):
-        return f"no convention is known for boxes as {'text' if way == 'text' else 'tokens of its own'}"
+    if SPECS[way].coordinates:
+        return f"no convention is known for boxes as {SPECS[way].coordinates}"
     return "it answers tasks about a box and takes no question about a drawing"
-
-
-_SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
-    "marks": marks,
-    "crop": crop,
-    "full+crop": full_crop,
-}
 
 
 def point(
@@ -213,24 +194,24 @@ def point(
         model_type: of the model's configuration.
         resized: (width, height) to which the model's processor resizes the image, where the convention needs it.
         frame: for the note: what is done to the images afterwards.
-        pen: what `draw` draws with.
-        margin: what `context` adds on each side, as a share of the box's side.
+        pen: what boxes are drawn with.
+        margin: what is added on each side of a region, as a share of the box's side.
 
     Raises:
         ValueError: if the way takes fewer regions.
     """
     family = family_of(model_type)
     _check_count(len(regions), way, model_type)
-    if way == "text":
-        made = text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
-    elif way == "native":
-        made = native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
-    elif way == "draw":
-        made = draw(image, regions, pen=pen, wording=family.wording)
-    elif way == "context":
-        made = context(image, regions, margin=margin)
-    else:
-        made = _SHOWN[way](image, regions)
+    offered = {
+        "convention": CONVENTIONS.get(model_type),
+        "resized": resized,
+        "mention": family.mention,
+        "wording": family.wording,
+        "pen": pen,
+        "margin": margin,
+    }
+    spec = SPECS[way]
+    made = spec.function(image, regions, **{name: offered[name] for name in spec.takes})
     return replace(made, note={**made.note, "frame": frame}) if frame else made
 
 
@@ -317,9 +298,10 @@ def check_question(question: str, regions: int, way: Way, model_type: str) -> No
 
 def _check_count(regions: int, way: Way, model_type: str) -> None:
     """Raise ValueError if a way takes fewer regions."""
-    if way == "draw":
-        check_count(regions)
-    if regions > 1 and way in ("crop", "context") and not family_of(model_type).several_images:
+    spec = SPECS[way]
+    if spec.check_count is not None:
+        spec.check_count(regions)
+    if regions > 1 and spec.image_per_region and not family_of(model_type).several_images:
         raise ValueError(
             f"{way} shows each region as an image of its own, but {model_type} was made for one image at a time; ask "
             "about one region, or point in another way"

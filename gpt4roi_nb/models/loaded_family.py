@@ -36,10 +36,11 @@ from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.placement import has_places
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
 from gpt4roi_nb.models.reading import has_states, keeps_prefixes
-from gpt4roi_nb.models.ways import Pointing, Regions, Way, without
+from gpt4roi_nb.models.ways import SPECS, Pointing, Regions, Way
 from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.draw import ANCHOR, RED
+from gpt4roi_nb.models.ways.without import without
 from gpt4roi_nb.prompt import check_references, check_turns, references
 from gpt4roi_nb.session.conversation import NOT_KEPT, Answer
 from gpt4roi_nb.session.references import read_references
@@ -117,7 +118,7 @@ class LoadedFamily(LoadedModel):
     def capabilities(self) -> Capabilities:
         """What the model can do with boxes presented in this way."""
         tasks = takes_only_tasks(self.way, self.model_type)
-        one_image = self.way in ("crop", "context") and not self.family.several_images
+        one_image = SPECS[self.way].image_per_region and not self.family.several_images
         return Capabilities(
             free_question=not tasks,
             several_regions=not (tasks or one_image),
@@ -138,9 +139,11 @@ class LoadedFamily(LoadedModel):
         """What this model is, how boxes are presented to it, and how often an image is encoded."""
         convention = convention_of(self.model_type, self.way)
         status = UNVERIFIED if convention is None else convention.status
-        details = {"draw": f"{self.pen.colour} first, {self.pen.line}", "context": f"margin {self.margin:g}"}
-        detail = convention.summary if convention else details.get(self.way)
-        how = f"{self.way} ({detail})" if detail else self.way
+        takes = SPECS[self.way].takes
+        details = [convention.summary] if convention else []
+        details += [f"{self.pen.colour} first, {self.pen.line}"] if "pen" in takes else []
+        details += [f"margin {self.margin:g}"] if "margin" in takes else []
+        how = f"{self.way} ({', '.join(details)})" if details else self.way
         often = (
             "each image is encoded once per session"
             if self._takes_features
@@ -169,8 +172,8 @@ class LoadedFamily(LoadedModel):
             note["region"] = pointing.mentions[1]
         else:
             note["region"] = self.family.mention.replace("{box}", convention.form)
-        if self.way in ("draw", "marks"):
-            note["colours"] = ", ".join(self.pen.colours if self.way == "draw" else REGION_COLORS)
+        if "colours" in note:
+            note["colours"] = ", ".join(self.pen.colours if "pen" in SPECS[self.way].takes else REGION_COLORS)
         return note
 
     def seen(self, image: ImageLike, boxes: ArrayLike = ()) -> tuple[str, ...]:
