@@ -36,6 +36,8 @@ class Family:
         wording: how a drawn region is called.
         several_images: whether it was made for more than one image.
         follow_ups: whether it was made for conversations.
+        keeps_prefixes: whether the keys and values of a prompt's beginning do not depend on what follows.
+        takes_padding: whether prompts of different lengths can be read together.
         licence: of the best-known weights.
         weights: a hub id of them.
     """
@@ -49,6 +51,8 @@ class Family:
     wording: Wording = VIP_LLAVA
     several_images: bool = True
     follow_ups: bool = True
+    keeps_prefixes: bool = True
+    takes_padding: bool = True
     licence: str = ""
     weights: str = ""
 
@@ -65,8 +69,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3_vl": _QWEN,
     "qwen3_vl_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3-VL-30B-A3B-Instruct"),
-    "qwen3_5": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3.5-2B"),
-    "qwen3_5_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3.5-35B-A3B"),
+    "qwen3_5": Family("text", _QWEN.ways, takes_padding=False, licence="Apache 2.0", weights="Qwen/Qwen3.5-2B"),
+    "qwen3_5_moe": Family(
+        "text", _QWEN.ways, takes_padding=False, licence="Apache 2.0", weights="Qwen/Qwen3.5-35B-A3B"
+    ),
     "kosmos-2": Family(
         "native",
         ("native", *DRAWN),
@@ -75,6 +81,7 @@ FAMILIES: dict[str, Family] = {
         mention="<phrase> the object</phrase>{box}",
         several_images=False,
         follow_ups=False,
+        takes_padding=False,
         licence="MIT",
         weights="microsoft/kosmos-2-patch14-224",
     ),
@@ -90,6 +97,8 @@ FAMILIES: dict[str, Family] = {
         only_tasks=True,
         several_images=False,
         follow_ups=False,
+        keeps_prefixes=False,
+        takes_padding=False,
         licence="MIT",
         weights="florence-community/Florence-2-base",
     ),
@@ -101,6 +110,8 @@ FAMILIES: dict[str, Family] = {
         only_tasks=True,
         several_images=False,
         follow_ups=False,
+        keeps_prefixes=False,
+        takes_padding=False,
         licence="Gemma's own",
         weights="google/paligemma2-3b-pt-224",
     ),
@@ -126,7 +137,7 @@ FAMILIES: dict[str, Family] = {
         "draw", ("text", *DRAWN), several_images=False, licence="Llama 2's own", weights="llava-hf/llava-1.5-7b-hf"
     ),
 }
-ANY_OTHER = Family("draw", _SHOWN)
+ANY_OTHER = Family("draw", _SHOWN, takes_padding=False)  # known for families that the tests build
 # In its native way it is a `GPT4RoI`; these are the ways in which a `PromptedModel` asks it without region tokens.
 GPT4ROI = Family("native", DRAWN, format="gpt4roi", several_images=False)
 

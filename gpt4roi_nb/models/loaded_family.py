@@ -35,7 +35,7 @@ from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, seen
 from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.placement import has_places
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
-from gpt4roi_nb.models.reading import has_states, keeps_prefixes
+from gpt4roi_nb.models.reading import has_states
 from gpt4roi_nb.models.ways import SPECS, Pointing, Regions, Way
 from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.conventions import UNVERIFIED
@@ -150,7 +150,7 @@ class LoadedFamily(LoadedModel):
             else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
         )
         again = "; a conversation is read whole after an undo" if self._has_states else ""
-        if not keeps_prefixes(self.model_type):
+        if not self.family.keeps_prefixes:
             again = "; every question is read whole"
         what = f"{self.model_type} from {self.source or 'memory'}"
         if self.family is GPT4ROI:

@@ -21,7 +21,7 @@ from gpt4roi_nb.models.families import check_question, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompts import PromptedPrompt
-from gpt4roi_nb.models.reading import StateCache, cache_for, keeps_prefixes, reader_of
+from gpt4roi_nb.models.reading import StateCache, cache_for, reader_of
 from gpt4roi_nb.models.replay import PromptedReplay
 from gpt4roi_nb.prompt import region
 from gpt4roi_nb.session.conversation import Answer, Region
@@ -104,7 +104,7 @@ class PromptedSession(RegionSession):
     def _cut_back(self, keys: list[Any]) -> int:
         common = self._in_common(keys[:-1])
         cut = isinstance(self._cache, StateCache) and common < self._cache.get_seq_length()
-        if cut or not keeps_prefixes(self._loaded.model_type) or any(shown for _, shown in keys[common:]):
+        if cut or not self._loaded.family.keeps_prefixes or any(shown for _, shown in keys[common:]):
             self._forget()  # states cannot be cut back; images are read together, from the beginning
             return 0
         return super()._cut_back(keys)

@@ -307,7 +307,7 @@ class PromptedReplay:
         length, count = len(self.prompt.input_ids), len(self.tokens)
         kept: dict[int, Tensor] = {}
         picked = torch.tensor(list(heads))
-        encodes = self.loaded.model_type == "florence2"
+        encodes = self.loaded.model.config.is_encoder_decoder
         features = self.images.features(self.prompt.shown)
         with self.loaded.inference() as model:
             reader = reader_of(model, [self.prompt], 0, features)
