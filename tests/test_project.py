@@ -39,6 +39,7 @@ ROOMS = (
     "gpt4roi_nb.processor",
     "gpt4roi_nb.quantization",
     "gpt4roi_nb.memory",
+    "gpt4roi_nb.memory_tables",
     "gpt4roi_nb.batches",
     "gpt4roi_nb.checkpoint",
     "gpt4roi_nb.inference",
