@@ -440,7 +440,7 @@ def _add_measuring(made: argparse.ArgumentParser, kept: str) -> None:
 
 # The commands besides `ask`: what each does, the module that does it, and its parser.
 COMMANDS: dict[str, tuple[str, str, Callable[[], argparse.ArgumentParser]]] = {
-    "draw": ("write the images and the text that a model would get", "gpt4roi_nb.models.draw_told", draw),
+    "draw": ("write the images and the text that a model would get", "gpt4roi_nb.models.draw_command", draw),
     "ask-table": ("ask a table of questions about a folder of images", "gpt4roi_nb.evaluate.ask_table", ask_table),
     "checkpoint": ("convert the authors' checkpoint to this package's layout", "gpt4roi_nb.checkpoint", checkpoint),
     "check-gpu": ("what a GPU does here: numbers, speed, memory", "gpt4roi_nb.check_gpu", check_gpu),

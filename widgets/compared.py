@@ -101,10 +101,10 @@ def match(
                 f"{one.model.way!r}; give the models in the order of the results"
             )
         note = one.model.note if isinstance(one.model, PromptedModel) else {}
-        for name, told in one.result.card.told.items():
-            if name not in OF_THE_WAY and note.get(name, told) != told:
+        for name, value in one.result.card.told.items():
+            if name not in OF_THE_WAY and note.get(name, value) != value:
                 raise ValueError(
-                    f"result {one.letter} is of a model that was told {name}: {told}, but its model is told "
+                    f"result {one.letter} is of a model that was told {name}: {value}, but its model is told "
                     f"{note[name]}; give the model that the result is of"
                 )
     return found

@@ -539,11 +539,11 @@ class RegionChat:
         self.conversation.hand_out(f"{_SAVED_AS}.{format}", _MIME[format], whole.encode())
 
     def _tell(self, turn: int) -> None:
-        """Send the browser what the model was told in a turn."""
-        told = self._session.render(turn)
-        note = [[name, str(value)] for name, value in told.note.items()]
-        images = [display_image(image).data for image in told.images]
-        self.conversation.send({"type": "told", "turn": turn, "text": told.text, "note": note}, images)
+        """Send the browser what the model read in a turn."""
+        rendered = self._session.render(turn)
+        note = [[name, str(value)] for name, value in rendered.note.items()]
+        images = [display_image(image).data for image in rendered.images]
+        self.conversation.send({"type": "told", "turn": turn, "text": rendered.text, "note": note}, images)
 
     def _save_beside(self) -> None:
         name = str(self.save())

@@ -75,9 +75,9 @@ class Journal:
         known = {*before, *run} - _NOT_COMPARED
         differing = [key for key in sorted(known) if before.get(key) != run.get(key)]
         if differing:
-            told = "; ".join(f"{key}: {before.get(key)!r}, now {run.get(key)!r}" for key in differing)
+            changes = "; ".join(f"{key}: {before.get(key)!r}, now {run.get(key)!r}" for key in differing)
             raise ValueError(
-                f"{str(self.folder)!r} holds another run ({told}); name another folder, or remove that one first"
+                f"{str(self.folder)!r} holds another run ({changes}); name another folder, or remove that one first"
             )
 
     def done(self) -> dict[str, Outcome]:
@@ -193,8 +193,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 def _outcome(row: dict[str, Any]) -> Outcome:
     """Build the outcome of a row. Raises KeyError or TypeError if it is damaged."""
-    told = {name: kinds for name, kinds in _KINDS.items() if name in row} if "reason" not in row else _REASON
-    if not all(isinstance(row[name], kinds) for name, kinds in told.items()):
+    expected = {name: kinds for name, kinds in _KINDS.items() if name in row} if "reason" not in row else _REASON
+    if not all(isinstance(row[name], kinds) for name, kinds in expected.items()):
         raise TypeError("a value has the wrong type")
     if "reason" in row:
         return row["id"], BadRecord(row["reason"], row["detail"])

@@ -234,9 +234,9 @@ def task_of(question: str, way: Way, model_type: str) -> str | None:
     """
     tasks = family_of(model_type).tasks if way == "native" else {}
     wanted = _plain(question)
-    for asked, told in tasks.items():
+    for asked, prompt in tasks.items():
         if _plain(asked) == wanted:
-            return told
+            return prompt
     if not takes_only_tasks(way, model_type):
         return None
     raise ValueError(
@@ -277,8 +277,8 @@ def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> l
     return [(task.format(region=pointing.boxes[1]), True)]
 
 
-def told_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str:
-    """Return what is shown of a question: as it is told, or all of the prompt where no question can be told from it.
+def rendered_text_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str:
+    """Return the question as the model reads it, or all of the prompt where no question can be told from it.
 
     Args:
         format: of `Family`.

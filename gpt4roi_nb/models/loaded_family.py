@@ -26,9 +26,9 @@ from gpt4roi_nb.models.families import (
     family_of,
     pieces_of,
     point,
+    rendered_text_of,
     takes_only_tasks,
     task_of,
-    told_of,
     way_of,
 )
 from gpt4roi_nb.models.images import SessionImages, frame_of, resized_size, seen_size, takes_features
@@ -155,8 +155,8 @@ class LoadedFamily(LoadedModel):
         what = f"{self.model_type} from {self.source or 'memory'}"
         if self.family is GPT4ROI:
             what, status = super().about.removesuffix("."), "not what it was trained with"
-        told = f"{what}, regions={how}; {status}; {often}{again}"
-        return f"{told}; {self.differs}" if self.differs else told
+        about = f"{what}, regions={how}; {status}; {often}{again}"
+        return f"{about}; {self.differs}" if self.differs else about
 
     @property
     def note(self) -> dict[str, str]:
@@ -245,9 +245,9 @@ class LoadedFamily(LoadedModel):
     def rendered(
         self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
     ) -> Rendered:
-        """Return what the model is told with the last question of a conversation; as `prompt`."""
+        """Return what the model reads of the last question of a conversation; as `prompt`."""
         pointing = self.point(images, whole, regions)
-        return Rendered(pointing.images, self._built(images, turns, pointing).told, pointing.note)
+        return Rendered(pointing.images, self._built(images, turns, pointing).rendered_text, pointing.note)
 
     def _built(self, images: SessionImages, turns: Sequence[tuple[str, str]], pointing: Pointing) -> PromptedPrompt:
         check_turns(turns)
@@ -263,7 +263,7 @@ class LoadedFamily(LoadedModel):
         return replace(
             prompt,
             shown=shown,
-            told=told_of(format, asked, prompt.told),
+            rendered_text=rendered_text_of(format, asked, prompt.rendered_text),
             frames=pointing.frames or tuple((0, 0, image.width, image.height) for image in pointing.images),
             turns=tuple(turns),
         )
@@ -319,7 +319,7 @@ class LoadedFamily(LoadedModel):
             reused_tokens=reused,
             seconds=seconds,
             stopped=row.stopped,
-            told=prompt.told,
+            told=prompt.rendered_text,
             cannot=NOT_KEPT if replay is None else "",
             replay=replay,
         )

@@ -45,8 +45,8 @@ def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forwar
     question = question or question_of(model)
     prompt = model.prompt(store, IMAGE, [("user", question)], {1: BOX})
     rendered = model.render(IMAGE, question, [BOX])
-    assert rendered.text == prompt.told and rendered.note["way"] == way
-    own = by_its_processor(name, prompt.told, list(rendered.images))
+    assert rendered.text == prompt.rendered_text and rendered.note["way"] == way
+    own = by_its_processor(name, prompt.rendered_text, list(rendered.images))
     assert prompt.input_ids == own["input_ids"][0].tolist()
     assert len(prompt.shown) == (2 if way == "full+crop" else 1)
     for key in prompt.shown[0].values:
@@ -104,7 +104,7 @@ def test_likelihoods_are_those_of_full_passes(name: str) -> None:
     question = question_of(model)
     found = model.likelihoods(IMAGE, question, [BOX], OPTIONS)
     prompt = model.prompt(model.images(), IMAGE, [("user", question)], {1: BOX})
-    own = dict(by_its_processor(name, prompt.told, [model.render(IMAGE, question, [BOX]).images[0]]))
+    own = dict(by_its_processor(name, prompt.rendered_text, [model.render(IMAGE, question, [BOX]).images[0]]))
     for option, value in zip(OPTIONS, found, strict=True):
         end = model.answer_format.end_of_turn
         answer = model.processor.tokenizer(f"{' ' * (name == 'vipllava')}{option}{end}", add_special_tokens=False)[

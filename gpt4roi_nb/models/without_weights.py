@@ -20,8 +20,8 @@ from gpt4roi_nb.models.families import (
     other_way_of_gpt4roi,
     pieces_of,
     point,
+    rendered_text_of,
     task_of,
-    told_of,
     way_of,
 )
 from gpt4roi_nb.models.images import frame_of, prepare, resized_size
@@ -103,5 +103,5 @@ def render_without_weights(
     if family.format != "chat":
         task = task_of(text, way, model_type) is not None
         ids = [prepare(processor, family.format, shown).ids for shown in pointing.images]
-        prompt = build(family.format, processor, [("user", pieces)], ids, task=task).told
-    return Rendered(pointing.images, told_of(family.format, pieces, prompt), pointing.note)
+        prompt = build(family.format, processor, [("user", pieces)], ids, task=task).rendered_text
+    return Rendered(pointing.images, rendered_text_of(family.format, pieces, prompt), pointing.note)
