@@ -83,11 +83,12 @@ def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
             verdicts = [right(part, next(letters)) for part in pair]
             for kind, verdict in zip((QA, QAR, JOINT), (*verdicts, all(verdicts)), strict=True):
                 found["accuracy"][kind].append(verdict)
-        talks = [(one.scene, talk) for one in group for talk in one.conversations]
+        conversations = [(one.scene, conversation) for one in group for conversation in one.conversations]
         first = [text for texts in said for text in texts["first"]]
-        for (_, talk), opening, last in zip(talks, first, converse(answer, talks, first), strict=True):
-            found["turns"]["first"].append(right(talk[0], opening))
-            found["turns"]["third"].append(right(talk[-1], last))
+        third = converse(answer, conversations, first)
+        for (_, conversation), opening, last in zip(conversations, first, third, strict=True):
+            found["turns"]["first"].append(right(conversation[0], opening))
+            found["turns"]["third"].append(right(conversation[-1], last))
     kinds = [kind for kind in (*ALL_KINDS, COMPOUND, QA, QAR, JOINT) if kind in found["accuracy"]]
     figures = {
         name: {kind: float(np.mean(found[name][kind])) for kind in kinds if kind in found[name]}

@@ -322,14 +322,14 @@ def stranger_conversation(scene: Scene, size: int, rng: np.random.Generator) -> 
     return Conversation((("user", question.text), ("assistant", question.answer)), (), question, question.boxes)
 
 
-def careless(talk: Conversation, rng: np.random.Generator) -> Conversation:
+def careless(conversation: Conversation, rng: np.random.Generator) -> Conversation:
     """The same with its questions worded as people type them, except for multiple choice."""
-    if talk.last.kind in (QA, QAR):
-        return talk
+    if conversation.last.kind in (QA, QAR):
+        return conversation
     turns = []
-    for role, text in talk.turns:
+    for role, text in conversation.turns:
         if role == "user":
             text = casual(rng, text) if rng.random() < CASUAL_SHARE else text
             text = slip(rng, text) if rng.random() < SLIP_SHARE else text
         turns.append((role, text))
-    return replace(talk, turns=tuple(turns))
+    return replace(conversation, turns=tuple(turns))

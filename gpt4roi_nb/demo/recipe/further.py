@@ -60,7 +60,7 @@ def growth_texts() -> Iterator[str]:
         yield text.replace("<", "").replace(">", "")
 
 
-def begin(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
+def load_start(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
     """Load the model that the training continues from, with its grown vocabulary, in float32.
 
     source: its folder; None is the embedded checkpoint.
@@ -99,7 +99,7 @@ def further(
 ) -> Figures:
     """Make the checkpoint in `out`, continuing from what `run` holds; return `demo.check`'s figures."""
     run.mkdir(parents=True, exist_ok=True)
-    gpt4roi = begin(recipe, source, run)
+    gpt4roi = load_start(recipe, source, run)
     begun = read_json(Path(DEMO_CHECKPOINT if source is None else source) / RECORD)
     model, processor = gpt4roi.model, gpt4roi.processor
     scenes = load_or_draw(

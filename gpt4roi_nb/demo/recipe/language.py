@@ -191,7 +191,7 @@ def draw_rows(
     """
     fewest, most = family.turns
 
-    def talk(scene: Scene) -> Conversation:
+    def conversation_about(scene: Scene) -> Conversation:
         if not scene.objects:
             found = stranger_conversation(scenes[0], scene.image.shape[0], rng)
         else:
@@ -199,7 +199,7 @@ def draw_rows(
             found = draw_conversation(scene, turns, rng, family.shares, family.followups)
         return careless(found, rng) if typed else found
 
-    conversations = [[talk(scene) for _ in range(family.questions)] for scene in scenes]
+    conversations = [[conversation_about(scene) for _ in range(family.questions)] for scene in scenes]
     return builder.rows(conversations, scenes)
 
 
