@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from gpt4roi_nb.data.scenes.open_judging import says_nothing_there, says_stranger, says_unknown
+from gpt4roi_nb.data.scenes.open_judging import says_nothing_there, says_out_of_domain, says_unknown
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS
 from gpt4roi_nb.data.scenes.question_kinds import VALUES, value_of
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question
@@ -21,7 +21,7 @@ from gpt4roi_nb.demo.choices import QA, QAR
 
 JOINT = "qaqr-joint"
 TOGETHER = 6  # scenes whose questions are asked together: more would save little and take more memory
-CALLED_NOTHING, REFUSED, TAKEN_FOR_STRANGER = "object called nothing", "answerable refused", "scene not recognised"
+CALLED_NOTHING, REFUSED, TAKEN_FOR_OUT_OF_DOMAIN = "object called nothing", "answerable refused", "scene not recognised"
 Figures = dict[str, dict[str, float]]
 Verdicts = dict[str, dict[str, list[bool]]]
 
@@ -112,4 +112,4 @@ def _note_mistakes(found: dict[str, list[bool]], question: Question, text: str) 
         found[CALLED_NOTHING].append(says_nothing_there(text))
     if question.kind != UNKNOWN:
         found[REFUSED].append(says_unknown(text))
-    found[TAKEN_FOR_STRANGER].append(says_stranger(text))
+    found[TAKEN_FOR_OUT_OF_DOMAIN].append(says_out_of_domain(text))
