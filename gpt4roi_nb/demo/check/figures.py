@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from gpt4roi_nb.data.scenes.open_judging import says_nothing_there, says_out_of_domain, says_unknown
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS
+from gpt4roi_nb.data.scenes.open_scoring import says_nothing_there, says_out_of_domain, says_unknown
 from gpt4roi_nb.data.scenes.question_kinds import VALUES, value_of
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question
 from gpt4roi_nb.data.scenes.scene import Scene, scenes

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt4roi_nb.data.scenes.open_judging import says_out_of_domain
 from gpt4roi_nb.data.scenes.open_questions import about_out_of_domain
+from gpt4roi_nb.data.scenes.open_scoring import says_out_of_domain
 from gpt4roi_nb.data.scenes.out_of_domain import out_of_domain_images
 from gpt4roi_nb.data.scenes.scene import Scene, scenes
 from gpt4roi_nb.demo.check.queries import Answerer, Asked, query_of

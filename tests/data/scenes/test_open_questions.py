@@ -280,7 +280,7 @@ def test_a_box_that_is_no_object_is_said_to_be_none(some: list[Scene]) -> None:
         ("stranger", "stranger", DO_NOT_KNOW, False),
     ],
 )
-def test_judging(kind: str, target: str, answer: str, right: bool) -> None:
+def test_scoring(kind: str, target: str, answer: str, right: bool) -> None:
     assert is_right(Question(kind, "", "", (), target), answer) is right
 
 
