@@ -1,4 +1,4 @@
-"""Judge answers to questions of `open_questions` by their targets alone.
+"""Score answers to questions of `open_questions` by their targets alone.
 
 Each rule reads the whole answer: all deciding words must be there, and no others of their sort.
 """

@@ -1,4 +1,4 @@
-"""Judge answers to questions about the generated world."""
+"""Score answers to questions about the generated world."""
 
 import re
 
