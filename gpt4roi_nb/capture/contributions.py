@@ -30,7 +30,7 @@ def contributions(head: RegionHead, head_outputs: list[Tensor], position_embeddi
     parts["position"] = position_embedding.to(weight.device) @ out.T
     bias = head.flatten_projection.bias.float() @ out.T + head.output_projection.bias.float()
     parts["bias"] = through(torch.stack(constants).sum(dim=0).expand_as(outputs[0])) + bias
-    return {name: plain(part) for name, part in parts.items()}
+    return {name: float32_copy(part) for name, part in parts.items()}
 
 
 def shares(parts: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def shares(parts: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: (part * along).sum(dim=-1) / length for name, part in parts.items()}
 
 
-def plain(tensor: Tensor) -> Tensor:
+def float32_copy(tensor: Tensor) -> Tensor:
     """Copy a tensor as float32 to the CPU, usable outside inference mode."""
     with torch.inference_mode(False):
         return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -151,7 +151,7 @@ class PromptedPredictor:
                 return [_cannot(error)]
             return [one for each in asked for one in self._write([each], shared)]  # all but those that cannot be asked
         return [
-            (self.model.plain(one.text), sum(one.logprobs) / len(one.logprobs) if one.logprobs else None, None)
+            (self.model.without_boxes(one.text), sum(one.logprobs) / len(one.logprobs) if one.logprobs else None, None)
             for one in answers
         ]
 

@@ -233,9 +233,9 @@ def task_of(question: str, way: Way, model_type: str) -> str | None:
         ValueError: if the question is none of the tasks of a family that takes nothing else.
     """
     tasks = family_of(model_type).tasks if way == "native" else {}
-    wanted = _plain(question)
+    wanted = _comparable(question)
     for asked, prompt in tasks.items():
-        if _plain(asked) == wanted:
+        if _comparable(asked) == wanted:
             return prompt
     if not takes_only_tasks(way, model_type):
         return None
@@ -255,7 +255,7 @@ def default_question(way: Way, model_type: str) -> str:
     return next(iter(family_of(model_type).tasks)) if takes_only_tasks(way, model_type) else DEFAULT_QUESTION
 
 
-def _plain(question: str) -> str:
+def _comparable(question: str) -> str:
     return re.sub(r"\s+", " ", question).strip(" .?").casefold()
 
 

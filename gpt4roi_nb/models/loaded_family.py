@@ -188,7 +188,7 @@ class LoadedFamily(LoadedModel):
         shown = self.point(images, whole, regions).images  # type: ignore[arg-type]  # four numbers each
         return tuple(seen_size(self.processor, images.prepared(one)) for one in shown)
 
-    def plain(self, answer: str) -> str:
+    def without_boxes(self, answer: str) -> str:
         """Return an answer without the boxes that the model wrote between its words."""
         if self.family.format != "kosmos-2":
             return answer

@@ -67,7 +67,9 @@ def test_kosmos_2_completes_a_description_as_its_card_does() -> None:
     assert prompt.input_ids == own["input_ids"][0].tolist()
     assert model.capabilities.free_question and "Question:" in model.render(IMAGE, "What is <region1>?", [BOX]).text
     said = "a<phrase> snowman</phrase><object><patch_index_0044><patch_index_0863></object>  by<phrase> a fire</phrase>"
-    assert model.plain(said) == "a snowman by a fire" and loaded("qwen3_vl").plain("a <b> c") == "a <b> c"
+    assert (
+        model.without_boxes(said) == "a snowman by a fire" and loaded("qwen3_vl").without_boxes("a <b> c") == "a <b> c"
+    )
 
 
 @pytest.mark.parametrize(
