@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.evaluate.card import OF_THE_WAY
-from gpt4roi_nb.failures.rows import HASH_LENGTH, ResultLike, field_of, rows_of
+from gpt4roi_nb.failures.rows import SHORT_HASH_LENGTH, ResultLike, field_of, rows_of
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.prompt import enumeration
 from gpt4roi_nb.session.region_model import RegionModel
@@ -42,7 +42,7 @@ class Compared:
     def name(self) -> str:
         """Name of the model and beginning of the hash of its weights."""
         card = self.result.card
-        return f"{Path(card.checkpoint_name).name} ({card.checkpoint[:HASH_LENGTH]})"
+        return f"{Path(card.checkpoint_name).name} ({card.checkpoint[:SHORT_HASH_LENGTH]})"
 
     @property
     def way(self) -> str:

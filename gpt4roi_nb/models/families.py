@@ -288,7 +288,7 @@ def rendered_text_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: st
     return "".join(words for words, _ in pieces) if format in ("chat", "gpt4roi") else prompt
 
 
-def check_question(question: str, regions: int, way: Way, model_type: str) -> None:
+def check_askable(question: str, regions: int, way: Way, model_type: str) -> None:
     """Check that the family can take a question, before anything runs.
 
     Args:

@@ -21,7 +21,7 @@ from gpt4roi_nb.models.attention import attention_modules
 from gpt4roi_nb.models.families import (
     GPT4ROI,
     Family,
-    check_question,
+    check_askable,
     convention_of,
     family_of,
     pieces_of,
@@ -281,7 +281,7 @@ class LoadedFamily(LoadedModel):
             number: tuple(box) for number, box in enumerate(check_boxes(boxes, *whole.size).tolist(), 1)
         }
         check_references(references(text), list(regions))
-        check_question(text, len(regions), self.way, self.model_type)
+        check_askable(text, len(regions), self.way, self.model_type)
         return text, regions
 
     def check_tokens(self, prompt: int, answer: int) -> None:

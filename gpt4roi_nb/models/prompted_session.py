@@ -17,7 +17,7 @@ from gpt4roi_nb.images import ImageLike
 from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.models.batching import write_batches
-from gpt4roi_nb.models.families import check_question, default_question
+from gpt4roi_nb.models.families import check_askable, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompts import PromptedPrompt
@@ -83,7 +83,7 @@ class PromptedSession(RegionSession):
                 f"{loaded.model_type} was made for one question at a time, and this conversation has one; begin a new "
                 "conversation (reset() in Python), or ask about many regions with describe()"
             )
-        check_question(text, regions, loaded.way, loaded.model_type)
+        check_askable(text, regions, loaded.way, loaded.model_type)
 
     def _in_brackets(self, text: str) -> str:
         """A question in which "region 1", of a region that the conversation has, is the reference that it means."""
@@ -164,7 +164,7 @@ class PromptedSession(RegionSession):
         text = self._about_each(text)
         batch_size = whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
-        check_question(text, 1, loaded.way, loaded.model_type)
+        check_askable(text, 1, loaded.way, loaded.model_type)
         sampling = Sampling(temperature, top_p, seed)
         checked: list[Box] = [tuple(box) for box in check_boxes(boxes, *self.image.size).tolist()]
         prompts = [loaded.prompt(self._images, self.image, [("user", text)], {1: box}) for box in checked]

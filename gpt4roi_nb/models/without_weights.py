@@ -14,7 +14,7 @@ from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.models.families import (
     GPT4ROI,
-    check_question,
+    check_askable,
     convention_of,
     family_of,
     other_way_of_gpt4roi,
@@ -87,7 +87,7 @@ def render_without_weights(
         check_kind(model_type, source.name)
     way = way_of(model_type, regions)
     pen, margin = settings_of(way, colour=colour, width=width, margin=margin)
-    check_question(text, len(given), way, model_type)
+    check_askable(text, len(given), way, model_type)
     if source is None:
         pointing = point(whole, given, way, model_type, pen=pen, margin=margin)
         return Rendered(

@@ -31,7 +31,7 @@ from gpt4roi_nb.data.scenes.question_kinds import (
 from gpt4roi_nb.data.scenes.questions import FIRST_FIRST_SHARE, Question
 from gpt4roi_nb.data.scenes.relation_kinds import around, between, lies_between, related, relation, shared
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, MAX_OBJECTS, Scene
-from gpt4roi_nb.data.scenes.spelling import typed
+from gpt4roi_nb.data.scenes.spelling import as_typed
 from gpt4roi_nb.data.scenes.unknown import DO_NOT_KNOW, NOT_MY_SCENE, ONLY_THE_TABLE, OUT_OF_DOMAIN, UNKNOWN, unknown
 
 OF_IMAGE = ("describe", "extreme", "present", "variety")
@@ -94,7 +94,7 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator, *, held_out: bool = F
 
 
 def _question(kind: str, draft: Draft | None, objects: tuple[int, ...], rng: np.random.Generator) -> Question | None:
-    return None if draft is None else Question(kind, typed(rng, draft.text), draft.answer, objects, draft.target)
+    return None if draft is None else Question(kind, as_typed(rng, draft.text), draft.answer, objects, draft.target)
 
 
 def _of_one(
@@ -145,7 +145,7 @@ def _about_place(scene: Scene, rng: np.random.Generator, held_out: bool) -> Ques
     if found is None:
         return None
     kind = str(rng.choice(list(ABOUT_NOTHING), p=list(ABOUT_NOTHING.values())))
-    text = typed(rng, wording_about(kind, rng, held_out).format(a="<region1>"))
+    text = as_typed(rng, wording_about(kind, rng, held_out).format(a="<region1>"))
     return Question(NOTHING, text, found.answer, (), found.target, boxes=(found.box,))
 
 

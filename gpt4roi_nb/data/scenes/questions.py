@@ -39,7 +39,7 @@ from gpt4roi_nb.data.scenes.question_kinds import (
 )
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, MAX_OBJECTS, SIZES, Scene
 from gpt4roi_nb.data.scenes.scoring import matches
-from gpt4roi_nb.data.scenes.spelling import typed
+from gpt4roi_nb.data.scenes.spelling import as_typed
 
 __all__ = [
     "KINDS",
@@ -86,7 +86,7 @@ class Question:
 
 
 def _asked(kind: str, rng: np.random.Generator, draft: Draft, objects: tuple[int, ...]) -> Question:
-    return Question(kind, typed(rng, draft.text), draft.answer, objects, draft.target)
+    return Question(kind, as_typed(rng, draft.text), draft.answer, objects, draft.target)
 
 
 def _check_kind(kind: str) -> None:
