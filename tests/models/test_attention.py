@@ -184,6 +184,6 @@ def test_what_else_there_is_to_look_at_is_refused_in_words(tmp_path: Path) -> No
         answer.attention(limit=10)
     with pytest.raises(ValueError, match="layers must be some of 0 to 1"):
         answer.attention(layers=7)
-    with pytest.raises(RuntimeError, match="is not recorded here"):
+    with pytest.raises(RuntimeError, match="an answer from a batch keeps nothing of its image"):
         model.answers([Question(IMAGE, "What is <region1>?", [BOX])], max_new_tokens=2)[0].attention()
     assert model.model.config._attn_implementation != "eager"
