@@ -43,13 +43,13 @@ def reader_of(model: Any, prompts: Sequence[PromptedPrompt], start: int, feature
         features: from `SessionImages.features`, of all images of all prompts in order.
     """
     by_format: dict[str, Callable[..., Reader]] = {
-        "chat": CausalReader,
         "gpt4roi": GPT4RoIReader,
         "kosmos-2": KosmosReader,
         "florence2": FlorenceReader,
         "paligemma": PrefixReader,
     }
-    return by_format[family_of(model.config.model_type).format](model, prompts, start, features)
+    reader = by_format.get(family_of(model.config.model_type).format, CausalReader)
+    return reader(model, prompts, start, features)
 
 
 def has_states(config: Any) -> bool:
