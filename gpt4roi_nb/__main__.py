@@ -141,10 +141,10 @@ def _ask(given: argparse.Namespace) -> int:
 
     _check_way(given, image, boxes)
     model = _load(given)
-    told: dict[str, Any] = {}  # JSON fields of a model that gets a region in words or as a drawing
+    more: dict[str, Any] = {}  # JSON fields of a model that gets a region in words or as a drawing
     if not model.capabilities.roi_features:
         print(f"{PROG}: {model.about}", file=sys.stderr)  # says "unverified" if no real weights have confirmed it
-        told = {"regions": model.way, "about": model.about}
+        more = {"regions": model.way, "about": model.about}
     elif model.is_demo:
         print(f"{PROG}: {model.about} For photographs give --checkpoint.", file=sys.stderr)
     with model:
@@ -165,7 +165,7 @@ def _ask(given: argparse.Namespace) -> int:
             "prompt_tokens": answer.prompt_tokens,
             "seconds": round(answer.seconds, 3),
             "checkpoint": model.source,
-            **({**told, "told": answer.told} if told else {}),
+            **({**more, "told": answer.told} if more else {}),
         }
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -176,12 +176,12 @@ def _ask(given: argparse.Namespace) -> int:
 
 
 def _check_way(given: argparse.Namespace, image: Any, boxes: list[list[float]]) -> None:
-    """Check that the model can be told this question, where its folder or its small files say which it is."""
+    """Check that the model takes this question, where its folder or its small files say which it is."""
     chosen = settings(given)
     if all(value is None for value in (given.checkpoint, given.regions, *chosen.values())):
         return
     from gpt4roi_nb.models.families import other_way_of_gpt4roi
-    from gpt4roi_nb.models.told import render_without_weights
+    from gpt4roi_nb.models.without_weights import render_without_weights
 
     try:
         if given.checkpoint is None:  # the demo

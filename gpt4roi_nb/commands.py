@@ -453,11 +453,11 @@ def _add_measuring(made: argparse.ArgumentParser, kept: str) -> None:
 
 # The commands besides `ask`: what each does, the module that does it, and its parser.
 COMMANDS: dict[str, tuple[str, str, Callable[[], argparse.ArgumentParser]]] = {
-    "draw": ("write the images and the text that a model would get", "gpt4roi_nb.models.draw_told", draw),
+    "draw": ("write the images and the text that a model would get", "gpt4roi_nb.models.draw_command", draw),
     "ask-table": ("ask a table of questions about a folder of images", "gpt4roi_nb.evaluate.ask_table", ask_table),
     "checkpoint": ("convert the authors' checkpoint to this package's layout", "gpt4roi_nb.checkpoint", checkpoint),
     "check-gpu": ("what a GPU does here: numbers, speed, memory", "gpt4roi_nb.check_gpu", check_gpu),
-    "memory": ("what a model needs, and what fits this machine", "gpt4roi_nb.memory", memory),
+    "memory": ("what a model needs, and what fits this machine", "gpt4roi_nb.memory_tables", memory),
     "scenes": ("write generated images with annotation files", "gpt4roi_nb.data.scenes", scenes),
     "train": ("train as described by a YAML file", "gpt4roi_nb.train", train),
     "evaluate": ("measure a model on a benchmark", "gpt4roi_nb.evaluate", evaluate),

@@ -3,7 +3,7 @@
 Weights, keys and values are computed; everything else that a prompt takes is a measured headroom (`HEADROOM`). A
 session is the work of one prompt about one image; evaluation, `describe` and capture need more (`work_bytes`).
 
-`python -m gpt4roi_nb.memory` prints the tables in docs/memory.md. 1 GB is 10⁹ bytes.
+1 GB is 10⁹ bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import copy
 import gc
 import math
 import os
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from gpt4roi_nb import commands
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.quantization import NOT_QUANTISED, QUANTIZATIONS, check_packing, quantised_bytes, quantised_linears
@@ -331,7 +329,7 @@ def needs_in_words(
     weights: int, session: int, dtype: torch.dtype, quantization: str | None, compiled: bool = False
 ) -> str:
     """Say what a model and a session take, both in bytes."""
-    kind = f"in {quantization.replace('bit', ' bits')}" if quantization else f"as {_name(dtype)}"
+    kind = f"in {quantization.replace('bit', ' bits')}" if quantization else f"as {name_of(dtype)}"
     return (
         f"{in_words(weights)} for the weights {kind}"
         f" and {in_words(session)} for a {'compiled ' if compiled else ''}session"
@@ -352,7 +350,7 @@ def advice(options: Sequence[LoadOption]) -> str:
 
 def settings_in_words(dtype: torch.dtype, quantization: str | None) -> str:
     """Write the keywords that give a dtype and a quantisation."""
-    return (f'quantization="{quantization}", ' if quantization else "") + f'dtype="{_name(dtype)}"'
+    return (f'quantization="{quantization}", ' if quantization else "") + f'dtype="{name_of(dtype)}"'
 
 
 def half_of(dtype: torch.dtype) -> torch.dtype:
@@ -400,7 +398,8 @@ def _options(
     return options
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
+    """Write a dtype as its users know it: "float16"."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -409,50 +408,3 @@ def in_words(size: float) -> str:
     unit, name = next((each for each in UNITS if size >= each[0]), UNITS[-1])
     digits = 2 - math.floor(math.log10(max(size / unit, 1)))
     return f"{size / unit:.{max(digits, 0)}f} {name}"
-
-
-def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: Sequence[int] = (1, 8, 64)) -> str:
-    """Make the Markdown tables: weights and sessions in every setting, and what a session consists of."""
-    model = skeleton(config)
-    count_of = "a session with " + " | ".join(f"{count} region{'s' * (count > 1)}" for count in regions)
-    rows = [f"| | weights | {count_of} | weights and a session with {regions[-1]} |", "|---" * (len(regions) + 3) + "|"]
-    for name, kind, bits in (
-        ("float32", torch.float32, None),
-        (_name(dtype), dtype, None),
-        ("8-bit", dtype, "8bit"),
-        ("4-bit", dtype, "4bit"),
-    ):
-        weights = weight_bytes(model, kind, bits)
-        sessions = [session_bytes(model, kind, count, bits) for count in regions]
-        rows.append(f"| {name} | " + " | ".join(map(in_words, [weights, *sessions, weights + sessions[-1]])) + " |")
-    rows += ["", f"| a session in {_name(dtype)} | {count_of.removeprefix('a session with ')} |"]
-    rows.append("|---" * (len(regions) + 1) + "|")
-    caches = [cache_bytes(config, dtype, count) for count in regions]
-    sessions = [session_bytes(model, dtype, count) for count in regions]
-    for what, sizes in (
-        (f"keys and values, {ANSWER_TOKENS} tokens of answer included", caches),
-        ("headroom for all else", [session - cache for session, cache in zip(sessions, caches, strict=True)]),
-        ("**at most**", sessions),
-    ):
-        rows.append(f"| {what} | " + " | ".join(map(in_words, sizes)) + " |")
-    return "\n".join(rows)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables, for GPT4RoI-7B or for the model of a checkpoint. Returns the exit code."""
-    given = commands.memory().parse_args(argv).checkpoint
-    if given is None:
-        print(tables(GPT4RoIConfig()))
-        return 0
-    try:
-        kind = GPT4RoIConfig.get_config_dict(given)[0].get("model_type")
-        if kind != GPT4RoIConfig.model_type:
-            raise ValueError(f"its config.json says {kind}" if kind else "it lacks config.json")
-        print(tables(GPT4RoIConfig.from_pretrained(given)))
-    except (OSError, ValueError) as error:
-        return commands.fail(f"{given!r} is no checkpoint of a GPT4RoI: {error}", 2)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -96,10 +96,10 @@ def test_labels_cover_the_answers_and_the_token_that_ends_them(kind):
             run = []
     assert [tokenizer.decode(run[:-1]).strip() for run in runs] == [text for role, text in TURNS if role == "assistant"]
     assert [run[-1] for run in runs] == [end, end]
-    learnt = [position for position, label in enumerate(prompt.labels) if label != IGNORE]
-    blank = {position for position in learnt if not tokenizer.decode([prompt.input_ids[position]]).strip()}
-    ends = {position for position in learnt if prompt.input_ids[position] == end}
-    assert set(learnt) - blank == {*prompt.spans["answer1"], *prompt.spans["answer2"], *ends} - blank
+    in_loss = [position for position, label in enumerate(prompt.labels) if label != IGNORE]
+    blank = {position for position in in_loss if not tokenizer.decode([prompt.input_ids[position]]).strip()}
+    ends = {position for position in in_loss if prompt.input_ids[position] == end}
+    assert set(in_loss) - blank == {*prompt.spans["answer1"], *prompt.spans["answer2"], *ends} - blank
 
 
 @every_kind

@@ -72,6 +72,7 @@ def test_a_script_gets_json_and_an_image(scene, tmp_path):
     assert done.stderr.startswith(BEGIN) and "for photographs give --checkpoint" in done.stderr.lower()
 
 
+@pytest.mark.slow
 def test_bad_input_ends_a_script_with_2_and_one_line(tmp_path):
     done = run("ask", "absent.png", NAMED, "--box", "1", "2", "30", "40", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -376,22 +376,3 @@ def test_running_out_while_loading_gives_back_what_was_loaded(saved, monkeypatch
     with pytest.raises(torch.OutOfMemoryError):
         GPT4RoI.from_pretrained(saved)
     assert held[0]() is None
-
-
-def test_the_page_shows_the_tables_of_the_command(root, capsys):
-    memory.main([])
-    printed = capsys.readouterr().out.strip()
-    assert printed in (root / "docs" / "memory.md").read_text()
-
-
-def test_the_command_says_what_is_no_checkpoint(tmp_path, capsys):
-    assert memory.main([str(tmp_path)]) == 2
-    assert "is no checkpoint of a GPT4RoI: it lacks config.json" in capsys.readouterr().err
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    assert memory.main([str(tmp_path)]) == 2
-    assert "its config.json says bert" in capsys.readouterr().err
-
-
-def test_the_command_takes_a_checkpoint(saved, capsys):
-    memory.main([str(saved)])
-    assert "| float32 | " in capsys.readouterr().out

@@ -39,6 +39,7 @@ ROOMS = (
     "gpt4roi_nb.processor",
     "gpt4roi_nb.quantization",
     "gpt4roi_nb.memory",
+    "gpt4roi_nb.memory_tables",
     "gpt4roi_nb.batches",
     "gpt4roi_nb.checkpoint",
     "gpt4roi_nb.inference",
@@ -349,3 +350,16 @@ def test_links_lead_somewhere(root: Path, page: str) -> None:
             target = file.parent / name if name else file
             assert target.exists(), f"{file.name} links to {link}"
             assert not anchor or anchor in anchors(target), f"{file.name} links to {link}, which has no such heading"
+
+
+def test_the_map_for_contributors_names_one_or_two_files_that_exist(root: Path) -> None:
+    section = (root / "CONTRIBUTING.md").read_text().split("## Where to look")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 10
+    for question, answer in rows:
+        files: list[Path] = []
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", answer):
+            # A name without a folder lies beside the one before it.
+            files.append(root / name if "/" in name else (files[-1] if files[-1].is_dir() else files[-1].parent) / name)
+            assert files[-1].exists(), f"{question!r} is answered by {name}, which does not exist"
+        assert 1 <= len(files) <= 2, f"{question!r} is answered by {len(files)} files"

@@ -61,7 +61,7 @@ def test_labels_cover_exactly_the_assistants_turns_and_their_stop_marks(processo
     built = processor.conversation(turns)
     ids, labels = built["input_ids"].tolist(), built["labels"].tolist()
     assert all(label in (token_id, IGNORE) for token_id, label in zip(ids, labels, strict=True))
-    # Runs of learnt tokens, each decoded after a token that keeps its leading space.
+    # Runs of tokens in the loss, each decoded after a token that keeps its leading space.
     runs, run = [], []
     for label in [*labels, IGNORE]:
         if label != IGNORE:
@@ -219,12 +219,12 @@ def test_any_question_gives_a_sound_prompt(canonical, question):
 @given(questions, texts)
 def test_any_answer_is_learnt_and_nothing_else(canonical, question, answer):
     prompt = build_prompt([("user", question), ("assistant", answer)], canonical, 5)
-    learnt = [position for position, label in enumerate(prompt.labels) if label != IGNORE]
-    assert learnt == list(range(learnt[0], learnt[-1] + 1))
-    assert set(prompt.spans.get("answer1", [])) <= set(learnt)
-    assert not set(prompt.spans["image"] + prompt.spans["question1"] + prompt.spans["system"]) & set(learnt)
-    assert prompt.input_ids[learnt[-1]] == canonical.convert_tokens_to_ids("###")
-    assert [prompt.labels[i] for i in learnt] == [prompt.input_ids[i] for i in learnt]
+    in_loss = [position for position, label in enumerate(prompt.labels) if label != IGNORE]
+    assert in_loss == list(range(in_loss[0], in_loss[-1] + 1))
+    assert set(prompt.spans.get("answer1", [])) <= set(in_loss)
+    assert not set(prompt.spans["image"] + prompt.spans["question1"] + prompt.spans["system"]) & set(in_loss)
+    assert prompt.input_ids[in_loss[-1]] == canonical.convert_tokens_to_ids("###")
+    assert [prompt.labels[i] for i in in_loss] == [prompt.input_ids[i] for i in in_loss]
 
 
 @given(st.text(st.characters(exclude_characters="#", codec="utf-8"), min_size=1).filter(str.strip))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4roi_nb.evaluate.card import OF_THE_WAY
-from gpt4roi_nb.failures.rows import HASH_LENGTH, ResultLike, field_of, rows_of
+from gpt4roi_nb.failures.rows import SHORT_HASH_LENGTH, ResultLike, field_of, rows_of
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.prompt import enumeration
 from gpt4roi_nb.session.region_model import RegionModel
@@ -42,7 +42,7 @@ class Compared:
     def name(self) -> str:
         """Name of the model and beginning of the hash of its weights."""
         card = self.result.card
-        return f"{Path(card.checkpoint_name).name} ({card.checkpoint[:HASH_LENGTH]})"
+        return f"{Path(card.checkpoint_name).name} ({card.checkpoint[:SHORT_HASH_LENGTH]})"
 
     @property
     def way(self) -> str:
@@ -101,10 +101,10 @@ def match(
                 f"{one.model.way!r}; give the models in the order of the results"
             )
         note = one.model.note if isinstance(one.model, PromptedModel) else {}
-        for name, told in one.result.card.told.items():
-            if name not in OF_THE_WAY and note.get(name, told) != told:
+        for name, value in one.result.card.told.items():
+            if name not in OF_THE_WAY and note.get(name, value) != value:
                 raise ValueError(
-                    f"result {one.letter} is of a model that was told {name}: {told}, but its model is told "
+                    f"result {one.letter} is of a model that was told {name}: {value}, but its model is told "
                     f"{note[name]}; give the model that the result is of"
                 )
     return found

@@ -48,7 +48,7 @@ function turnView(model, turn, index) {
   const answer = withChips(turn.answer, turn.regions, model);
   if (turn.stopped) answer.push(node("span", { className: "stopped", textContent: " (stopped)" }));
   const said = message("model", "Model", answer);
-  const [link, told] = makeTold(model, index);
+  const [link, input] = makeModelInput(model, index);
   const links = node("div", { className: "links" }, link);
   if (model.get("inspectable")) {
     const look = button("inspect", "Look inside", "Where this answer looked, token by token, and whether that mattered", () =>
@@ -57,7 +57,7 @@ function turnView(model, turn, index) {
     look.ariaLabel = `Look inside answer ${index + 1}`;
     links.prepend(look);
   }
-  said.append(links, told);
+  said.append(links, input);
   const view = node("div", { className: "turn" }, message("user", "You", withChips(turn.question, turn.regions, model)), said);
   view.dataset.turn = index + 1;
   return view;
@@ -125,7 +125,7 @@ function makeLog(model) {
     "change:pending": showPending,
     "change:streaming": showStreaming,
     "change:regions": showNames,
-    "msg:custom": (content, buffers) => showTold(log, content, buffers),
+    "msg:custom": (content, buffers) => showModelInput(log, content, buffers),
   };
   showTurns();
   showPending();

@@ -38,7 +38,7 @@ class Conversation(WorkingView):
     The browser empties its line when it asks, and asks nothing more until `take` or `put_back` has answered it.
     """
 
-    _esm = module("conversation_tools.js", "told.js", "conversation.js")
+    _esm = module("conversation_tools.js", "model_input.js", "conversation.js")
     _css = style("conversation.css")
 
     turns: traitlets.List[Any] = traitlets.List().tag(sync=True)

@@ -521,8 +521,8 @@ class FailureBrowser:
         if 0 <= panel.current < len(panel.loaded):
             one = panel.loaded[panel.current]
             page.heading(f"{panel.current + 1} of {len(panel.loaded)} loaded")
-            told = {"asked": one["question"], "expected": one["target"], "answered": one["answer"] or "(nothing)"}
-            page.table([*told.items(), ("details", f"{one['verdict']} · {one['facts']}")])
+            rows = {"asked": one["question"], "expected": one["target"], "answered": one["answer"] or "(nothing)"}
+            page.table([*rows.items(), ("details", f"{one['verdict']} · {one['facts']}")])
         return page.both()
 
     # ---------------------------------------------------------------------------------------- from the browser

@@ -66,7 +66,7 @@ class RegionTable(anywidget.AnyWidget):
     a buffer. drawn: whether the mouse drew a new box.
     """
 
-    _esm = module("zoom.js", "box_labels.js", "box_manners.js", "region_canvas.js")
+    _esm = module("zoom.js", "box_labels.js", "box_editing.js", "region_canvas.js")
     _css = _HERE / "region_canvas.css"
 
     regions: traitlets.List[Any] = traitlets.List().tag(sync=True)

@@ -338,9 +338,12 @@ class RegionChat:
             typed: the question as it was in its line, if it comes from there.
             options: of `RegionSession.stream`; those that are None or absent come from the settings.
         """
-        talk = self.conversation
-        settings: dict[str, Any] = {"max_new_tokens": talk.max_new_tokens, "temperature": talk.temperature}
-        settings["seed"] = talk.seed
+        conversation = self.conversation
+        settings: dict[str, Any] = {
+            "max_new_tokens": conversation.max_new_tokens,
+            "temperature": conversation.temperature,
+            "seed": conversation.seed,
+        }
         settings |= {name: value for name, value in options.items() if value is not None}
         with self._worker.lock:
             self._check_idle()
@@ -351,15 +354,15 @@ class RegionChat:
             pieces = self._session.stream(question.text, question.boxes, stop=stop, **settings)
             self._stop = stop
             self.canvas.reorder(question.order)
-            talk.problem = ""
-            talk.notice = " ".join(
+            conversation.problem = ""
+            conversation.notice = " ".join(
                 f"Region {old} is now region {new}, and region {new} is region {old}: regions are numbered in the "
                 "order in which they are asked about."
                 for old, new in question.moved
             )
-            talk.streaming, talk.pending, talk.stoppable = "", question.text, True
+            conversation.streaming, conversation.pending, conversation.stoppable = "", question.text, True
             if typed:
-                talk.take(typed)  # before the worker begins: a failure returns the question to its line
+                conversation.take(typed)  # before the worker begins: a failure returns the question to its line
             written = partial(self._written, question.text, len(self._session.history))
             return self._worker.submit("Answering…", lambda: self._write(pieces), written, failed=written)
 
@@ -376,16 +379,16 @@ class RegionChat:
 
     def _written(self, question: str, before: int, outcome: Answer | Exception | None) -> None:
         """Show how the answer ended. before: how many turns there were when it was asked."""
-        talk = self.conversation
+        conversation = self.conversation
         if isinstance(outcome, Exception):
-            talk.problem = in_words(outcome, expected=False)
+            conversation.problem = in_words(outcome, expected=False)
         elif outcome is None:
-            talk.notice = "Stopped before the first word; the question is back in its line."
+            conversation.notice = "Stopped before the first word; the question is back in its line."
         if len(self._session.history) == before:
-            talk.put_back(question)
+            conversation.put_back(question)
         self.refresh()
-        talk.pending = talk.streaming = ""
-        talk.stoppable = False
+        conversation.pending = conversation.streaming = ""
+        conversation.stoppable = False
 
     def _wait(self, answering: Future[Answer | None]) -> Answer | None:
         try:
@@ -475,16 +478,16 @@ class RegionChat:
         waits: instead of being ignored, say so and run it afterwards, such as opening a file that was chosen while the
         first scenes are rendered. topic: of the job.
         """
-        talk = self.conversation
+        conversation = self.conversation
 
         def act() -> None:
-            talk.notice = ""  # that it comes next
+            conversation.notice = ""  # that it comes next
             action()
 
         with self._worker.lock:
             if waits or not self._worker.working:
-                talk.problem = ""
-                talk.notice = f"{words.removesuffix('…')} comes next." if self._worker.working else ""
+                conversation.problem = ""
+                conversation.notice = f"{words.removesuffix('…')} comes next." if self._worker.working else ""
                 self._worker.submit(words, act, topic=topic)
 
     def _ask_typed(self, text: str) -> None:
@@ -539,11 +542,11 @@ class RegionChat:
         self.conversation.hand_out(f"{_SAVED_AS}.{format}", _MIME[format], whole.encode())
 
     def _tell(self, turn: int) -> None:
-        """Send the browser what the model was told in a turn."""
-        told = self._session.render(turn)
-        note = [[name, str(value)] for name, value in told.note.items()]
-        images = [display_image(image).data for image in told.images]
-        self.conversation.send({"type": "told", "turn": turn, "text": told.text, "note": note}, images)
+        """Send the browser what the model read in a turn."""
+        rendered = self._session.render(turn)
+        note = [[name, str(value)] for name, value in rendered.note.items()]
+        images = [display_image(image).data for image in rendered.images]
+        self.conversation.send({"type": "told", "turn": turn, "text": rendered.text, "note": note}, images)
 
     def _save_beside(self) -> None:
         name = str(self.save())

@@ -43,9 +43,9 @@ function asked(question) {
   return words("asked", question && `asked: ${question}`);
 }
 
-function told(model, turn, column) {
+function modelInput(model, turn, column) {
   const { letter, can } = model.get("columns")[column];
-  return can ? makeTold(model, `${turn}.${column}`, turn < 0 ? `${letter}'s stored answer` : `answer ${turn + 1} of ${letter}`) : [];
+  return can ? makeModelInput(model, `${turn}.${column}`, turn < 0 ? `${letter}'s stored answer` : `answer ${turn + 1} of ${letter}`) : [];
 }
 
 function storedCell(model, one, column) {
@@ -60,7 +60,7 @@ function storedCell(model, one, column) {
     ...words("answer", one.answer || "(nothing)"),
     verdict,
     ...words("facts", one.facts),
-    ...told(model, -1, column),
+    ...modelInput(model, -1, column),
   ];
 }
 
@@ -70,7 +70,7 @@ function answerCell(model, { text, state, question }, turn, column) {
     ...asked(question),
     said,
     ...words("state", STATES[state]),
-    ...(state === "done" || state === "stopped" ? told(model, turn, column) : []),
+    ...(state === "done" || state === "stopped" ? modelInput(model, turn, column) : []),
   ];
 }
 
@@ -143,7 +143,7 @@ function render({ model, el }) {
   const root = node("div", { className: "gpt4roi-beside" }, image, stored, turns, problem, line, status);
   const listeners = [
     imageListeners,
-    { "change:stored": showStored, "msg:custom": (content, buffers) => showTold(root, content, buffers) },
+    { "change:stored": showStored, "msg:custom": (content, buffers) => showModelInput(root, content, buffers) },
     turnListeners, lineListeners, wordListeners,
   ].flatMap(Object.entries);
   const unmount = mount(model, el, root, listeners);

@@ -50,7 +50,7 @@ class SideBySideView(WorkingView):
     where turn -1 is the stored answer; it is answered as in `Conversation`.
     """
 
-    _esm = module("told.js", "side_by_side.js")
+    _esm = module("model_input.js", "side_by_side.js")
     _css = _HERE / "side_by_side.css"
 
     image = traitlets.Bytes().tag(sync=True)
@@ -230,15 +230,15 @@ class SideBySide:
                 self._tell(turn, column)
 
     def _tell(self, turn: int, column: int) -> None:
-        """Send the browser what a model is told. turn: -1 for the stored answer."""
+        """Send the browser what a model reads. turn: -1 for the stored answer."""
         one = self._compared[column]
         if one.model is None:
             raise RuntimeError(NO_MODEL)
         question = one.rows[self._item]["question"] if turn < 0 else self._asked[turn][column]
-        told = one.model.render(self._row["image"], *self._question(question))
-        note = [[name, str(value)] for name, value in told.note.items()]
-        images = [display_image(image).data for image in told.images]
-        self.view.send({"type": "told", "turn": f"{turn}.{column}", "text": told.text, "note": note}, images)
+        rendered = one.model.render(self._row["image"], *self._question(question))
+        note = [[name, str(value)] for name, value in rendered.note.items()]
+        images = [display_image(image).data for image in rendered.images]
+        self.view.send({"type": "told", "turn": f"{turn}.{column}", "text": rendered.text, "note": note}, images)
 
 
 def _column(one: Compared) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.boxes import Box, checked_boxes, normalise
 from gpt4roi_nb.capture.recording import forced_tokens
 from gpt4roi_nb.capture.replay import Replay
-from gpt4roi_nb.capture.storage import plain
+from gpt4roi_nb.capture.storage import float32_copy
 from gpt4roi_nb.memory import work_bytes
 
 How = Literal["remove", "blur", "swap", "move", "position_only", "feature_only"]
@@ -128,7 +128,9 @@ def ablate(
     answer = None
     if generate:
         answer = replay.answer(changed, len(replay.ids) + MORE_TOKENS if max_new_tokens is None else max_new_tokens)
-    return Ablation(how, region, baseline, target, list(replay.tokens), plain(before), plain(after), answer)
+    return Ablation(
+        how, region, baseline, target, list(replay.tokens), float32_copy(before), float32_copy(after), answer
+    )
 
 
 def _check_unused(how: str, other: int | None, box: Box | None) -> None:
@@ -267,10 +269,10 @@ def squares(rows: int, columns: int, patch: int) -> tuple[list[Places], tuple[in
 
 def of_token(drops: Tensor, token: int | str | None, shape: tuple[int, int]) -> Tensor:
     """Arrange the drops of each square, (squares, A), as a map of one token, of the whole answer or of each token."""
-    each = plain(drops.T.reshape(drops.shape[1], *shape))
+    each = float32_copy(drops.T.reshape(drops.shape[1], *shape))
     if token == "each":
         return each
-    return plain(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]
+    return float32_copy(each.sum(dim=0)) if token is None else each[token]  # type: ignore[index]
 
 
 def occlusion_bytes(replay: Replay, batch_size: int) -> int:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from gpt4roi_nb.capture.storage import plain
+from gpt4roi_nb.capture.storage import float32_copy
 from gpt4roi_nb.roi import RegionHead
 
 
@@ -31,7 +31,7 @@ def contributions(head: RegionHead, head_outputs: list[Tensor], position_embeddi
     parts["position"] = position_embedding.to(weight.device) @ out.T
     bias = head.flatten_projection.bias.float() @ out.T + head.output_projection.bias.float()
     parts["bias"] = through(torch.stack(constants).sum(dim=0).expand_as(outputs[0])) + bias
-    return {name: plain(part) for name, part in parts.items()}
+    return {name: float32_copy(part) for name, part in parts.items()}
 
 
 def shares(parts: dict[str, Tensor]) -> dict[str, Tensor]:

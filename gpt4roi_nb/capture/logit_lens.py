@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.capture.storage import plain
+from gpt4roi_nb.capture.storage import float32_copy
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.tokenizer import token_texts
@@ -89,7 +89,7 @@ def read_words(encoded: EncodedImage, boxes: Sequence[Box], of: str, k: int) -> 
     if not values:
         return LogitLens([[] for _ in range(layers)], torch.zeros(layers, 0, k))
     words = [[token_texts(row, processor.tokenizer) for row in layer] for layer in torch.cat(indices, dim=1).tolist()]
-    return LogitLens(words, plain(torch.cat(values, dim=1)))
+    return LogitLens(words, float32_copy(torch.cat(values, dim=1)))
 
 
 def _final_norm(language_model: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from gpt4roi_nb.capture.contributions import contributions, shares
 from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
 from gpt4roi_nb.capture.pca import PCA, fit_components
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
-from gpt4roi_nb.capture.storage import check_shapes, checking, plain, read, small_image, write
+from gpt4roi_nb.capture.storage import check_shapes, checking, float32_copy, read, small_image, write
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 from gpt4roi_nb.typed import typed_fields
@@ -338,19 +338,19 @@ def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: 
     kept = []
     for fusion_round in fusion.rounds if rounds else ():
         maps = [fusion_round(mixed) for mixed in fusion.mix(maps)]
-        kept.append([plain(level[0]) for level in maps])
+        kept.append([float32_copy(level[0]) for level in maps])
     grid = model.config.grid_size
     return RoIFeatures(
-        boxes=plain(normalised),
-        levels=[plain(rearrange(level[0], "(h w) c -> c h w", h=grid)) for level in encoding.levels],
-        input_convs=[plain(level[0]) for level in inputs],
-        fused_maps=[plain(level[0]) for level in encoding.fused_maps],
+        boxes=float32_copy(normalised),
+        levels=[float32_copy(rearrange(level[0], "(h w) c -> c h w", h=grid)) for level in encoding.levels],
+        input_convs=[float32_copy(level[0]) for level in inputs],
+        fused_maps=[float32_copy(level[0]) for level in encoding.fused_maps],
         fusion_rounds=kept if rounds else None,
-        pooled=[plain(level) for level in pooled],
-        head_outputs=[plain(conv(level)) for conv, level in zip(head.level_convs, pooled, strict=True)],
-        content=plain(content),
-        position_embedding=plain(position),
-        tokens=plain(head.output_projection(content + position)),
+        pooled=[float32_copy(level) for level in pooled],
+        head_outputs=[float32_copy(conv(level)) for conv, level in zip(head.level_convs, pooled, strict=True)],
+        content=float32_copy(content),
+        position_embedding=float32_copy(position),
+        tokens=float32_copy(head.output_projection(content + position)),
         image=small_image(encoded.image),
         image_size=encoded.size,
         weights_version=encoded.loaded.weights_version,

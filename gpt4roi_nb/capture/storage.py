@@ -30,7 +30,7 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def plain(tensor: Tensor) -> Tensor:
+def float32_copy(tensor: Tensor) -> Tensor:
     """Copy a tensor as float32 to the CPU, usable outside inference mode."""
     with torch.inference_mode(False):
         return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -28,7 +28,7 @@ from gpt4roi_nb.data.problems import (
     path_in_url,
     shown,
 )
-from gpt4roi_nb.data.record import CATEGORY, Annotation, as_boxes, plain
+from gpt4roi_nb.data.record import CATEGORY, Annotation, as_boxes, one_line
 
 CROWDS = "crowds"
 
@@ -166,7 +166,7 @@ def is_crowd(entry: dict[str, Any]) -> bool:
 
 def category_name(entry: Any) -> str:
     """Return the name of a category in words. Raises BadRecord if it has none."""
-    name = plain(field(entry, "name", str).replace("_", " "))
+    name = one_line(field(entry, "name", str).replace("_", " "))
     if is_blank(name):
         raise BadRecord(MISSING, "'name' is empty, and would train an empty answer")
     return name

@@ -70,10 +70,10 @@ def instruct(
         turns = _dialogue(annotation.texts, 0, (), rng)
     elif annotation.kind in (DIALOGUE, DETECTED_DIALOGUE):
         names = annotation.texts[: len(boxes)] if annotation.kind == DETECTED_DIALOGUE else ()
-        told = annotation.texts[len(names) :]
+        said = annotation.texts[len(names) :]
         if len(boxes) and rng.random() >= shown:
             boxes = as_boxes([])
-        turns = _dialogue(told, len(boxes), names, rng)
+        turns = _dialogue(said, len(boxes), names, rng)
     elif annotation.kind in (ANSWER_CHOICE, RATIONALE_CHOICE) and annotation.choice < 0:
         raise ValueError(f"annotation {annotation.id!r} does not say which option is right, so nothing can be learnt")
     elif annotation.kind in _WORDINGS:
@@ -103,9 +103,9 @@ def _grounding(caption: str, kept: Sequence[int], rng: random.Random) -> Turns:
     return [("user", asked), ("assistant", _REFERENCES.sub(without_others, caption))]
 
 
-def _dialogue(told: Sequence[str], count: int, names: Sequence[str], rng: random.Random) -> Turns:
+def _dialogue(said: Sequence[str], count: int, names: Sequence[str], rng: random.Random) -> Turns:
     """The given turns, after a sentence that lists `count` regions, with their names if they have any."""
-    turns = [(("user", "assistant")[index % 2], text) for index, text in enumerate(told)]
+    turns = [(("user", "assistant")[index % 2], text) for index, text in enumerate(said)]
     if count:
         numbers = range(1, count + 1)
         if names:

@@ -67,10 +67,10 @@ def _runs() -> re.Pattern[bytes]:
         elif one.arg.n == pickletools.UP_TO_NEWLINE and one.name != "PUT":
             lines.setdefault(2 if one.name in ("GLOBAL", "INST") else 1, []).append(code)
     small = [rb"p[0-9]{1,5}\n", rb"r..\0\0"]  # places for which there is always room
-    told = [b"[" + b"".join(codes) + b"]" + rb"[^\n]*+\n" * count for count, codes in lines.items()]
+    to_newline = [b"[" + b"".join(codes) + b"]" + rb"[^\n]*+\n" * count for count, codes in lines.items()]
     fixed = [b"[" + b"".join(codes) + b"]" + b"." * length for length, codes in lengths.items() if length]
     plain = b"[" + b"".join(lengths[0]) + b"]++"
-    return re.compile(b"(?:" + b"|".join([plain, *small, *told, *fixed]) + b")*+", re.DOTALL)
+    return re.compile(b"(?:" + b"|".join([plain, *small, *to_newline, *fixed]) + b")*+", re.DOTALL)
 
 
 _RUN = _runs()

@@ -29,8 +29,8 @@ _REGION = re.compile(r"(&lt;region(\d+)&gt;|\bregion(\d+)\b)")
 _STYLE = """<style>
 .g4r-record {display: flex; gap: 16px; align-items: flex-start; flex-wrap: wrap; margin: 0 0 20px}
 .g4r-record img {max-width: 100%; height: auto}
-.g4r-talk {flex: 1 1 320px; min-width: 280px; line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere}
-.g4r-talk mark {background: rgba(128, 128, 128, .28); color: inherit; border-bottom: 2px solid currentColor}
+.g4r-text {flex: 1 1 320px; min-width: 280px; line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere}
+.g4r-text mark {background: rgba(128, 128, 128, .28); color: inherit; border-bottom: 2px solid currentColor}
 .g4r-region {font-weight: 600; border-bottom: 3px solid}
 .g4r-note {opacity: .75; font-size: 90%}
 </style>"""
@@ -98,13 +98,13 @@ def preview(dataset: WithImages, n: int = 4, *, seed: int = 0, processor: GPT4Ro
         drawn.thumbnail((MAX_SIDE, MAX_SIDE))
         images.append(drawn)
         records.append(record)
-        talk = _conversation(record) if processor is None else _tokens(record, processor)
-        blocks.append(_block(drawn, record, talk))
+        text = _conversation(record) if processor is None else _tokens(record, processor)
+        blocks.append(_block(drawn, record, text))
     note = '<p class="g4r-note">Marked: what the model is trained to say.</p>'
     return Preview(images, records, _STYLE + note + "".join(blocks))
 
 
-def _block(image: Image.Image, record: Record, talk: str) -> str:
+def _block(image: Image.Image, record: Record, text: str) -> str:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=85)
     data = base64.b64encode(stream.getvalue()).decode()
@@ -112,7 +112,7 @@ def _block(image: Image.Image, record: Record, talk: str) -> str:
     alt = html.escape(f"{record.image} with {len(record.boxes)} numbered boxes", quote=True)
     return (
         f'<div class="g4r-record"><img alt="{alt}" width="{image.width}" src="data:image/jpeg;base64,{data}">'
-        f'<div class="g4r-talk"><span class="g4r-note">{name}</span>\n{talk}</div></div>'
+        f'<div class="g4r-text"><span class="g4r-note">{name}</span>\n{text}</div></div>'
     )
 
 

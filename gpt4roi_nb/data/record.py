@@ -127,13 +127,13 @@ def renumbered(text: str, numbers: Mapping[int, int]) -> str:
     return REFERENCE.sub(lambda found: region(numbers[int(found.group(1))]), text)
 
 
-def plain(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text from a file on one line, with nothing in it that is a reference to a region."""
     return _BLANKS.sub(" ", harmless(text)).strip()
 
 
 def harmless(text: str) -> str:
-    """As `plain`, but keep line breaks and blanks."""
+    """As `one_line`, but keep line breaks and blanks."""
     return (unbracketed(text) if _LIKE_A_REFERENCE.search(text) else HALF_CHARACTER.sub("\ufffd", text)).strip()
 
 

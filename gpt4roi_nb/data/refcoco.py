@@ -29,7 +29,7 @@ from gpt4roi_nb.data.problems import (
     path_field,
     text_field,
 )
-from gpt4roi_nb.data.record import EXPRESSION, Annotation, as_boxes, plain
+from gpt4roi_nb.data.record import EXPRESSION, Annotation, as_boxes, one_line
 
 
 def read_refcoco(
@@ -72,7 +72,7 @@ def _mdetr(file: Path, problems: Problems, name: str) -> Iterator[Annotation]:
             # An expression means one thing; gRefCOCO's mean none or several, which is another task.
             problems.leave_out("sentences without exactly one usable box")
             continue
-        yield Annotation(EXPRESSION, image.file, as_boxes(boxes), (plain(caption),), source, str(image_id))
+        yield Annotation(EXPRESSION, image.file, as_boxes(boxes), (one_line(caption),), source, str(image_id))
 
 
 def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str | None) -> Iterator[Annotation]:
@@ -96,7 +96,7 @@ def _unc(file: Path, problems: Problems, instances: Path, name: str, split: str 
             continue
         for number, sentence in enumerate(sentences):
             try:
-                text = plain(text_field(sentence, "sent"))  # "raw" may be upper-case
+                text = one_line(text_field(sentence, "sent"))  # "raw" may be upper-case
                 sent_id = id_field(sentence, "sent_id") if "sent_id" in sentence else f"{index}-{number}"
             except BadRecord as bad:
                 problems.add(bad, f"{where}, sentence {number}")
@@ -123,7 +123,7 @@ def _captions(file: Path, problems: Problems, instances: Path, name: str) -> Ite
             continue
         for number, caption in enumerate(captions):
             record_id = f"{annotation_id}-{number}"
-            yield Annotation(EXPRESSION, image, as_boxes([box]), (plain(caption),), name, record_id)
+            yield Annotation(EXPRESSION, image, as_boxes([box]), (one_line(caption),), name, record_id)
 
 
 def _instances(

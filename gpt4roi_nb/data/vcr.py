@@ -145,20 +145,20 @@ class _Item:
                 problems.add(bad, f"{where}, object {index}")  # not cited: the line is as good without it
 
     def render(self, rendering: str) -> Iterator[Annotation]:
-        told = [self.question, self.answers[self.answer], self.rationales[self.rationale]]
+        parts = [self.question, self.answers[self.answer], self.rationales[self.rationale]]
         if rendering == "single":
-            if len(set(_cited(*told[:2]))) == 1 < len(set(_cited(*told))):
-                told.pop()  # a rationale that cites more belongs to another rendering
-            objects = list(dict.fromkeys(_cited(*told)))
+            if len(set(_cited(*parts[:2]))) == 1 < len(set(_cited(*parts))):
+                parts.pop()  # a rationale that cites more belongs to another rendering
+            objects = list(dict.fromkeys(_cited(*parts)))
         elif rendering == "several":
-            objects = list(dict.fromkeys(_cited(*told)))
+            objects = list(dict.fromkeys(_cited(*parts)))
         else:
             objects = list(self.boxes)
         if (rendering == "single" and len(objects) != 1) or (rendering == "several" and len(objects) < 2):
             self.problems.leave_out(f"questions that do not fit the rendering {rendering!r}")
             return
         numbers = {index: number for number, index in enumerate(objects, 1)}
-        question, answer, *rationale = (_text(tokens, numbers) for tokens in told)
+        question, answer, *rationale = (_text(tokens, numbers) for tokens in parts)
         if rendering not in ("choice", UNLABELLED):
             yield self._annotation(REASONING, objects, (question, answer, *rationale), f"{self.id}/{rendering}")
             return

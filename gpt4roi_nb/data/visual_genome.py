@@ -15,7 +15,7 @@ from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import BadRecord, Problems, UniqueTable, field, length_field, path_in_url, text_field
-from gpt4roi_nb.data.record import CAPTION, Annotation, as_boxes, plain
+from gpt4roi_nb.data.record import CAPTION, Annotation, as_boxes, one_line
 
 ARCHIVES = ("VG_100K", "VG_100K_2")
 
@@ -53,7 +53,7 @@ def _is_coco_like(file: Path, problems: Problems) -> bool:
 
 
 def _coco_like(file: Path, problems: Problems, name: str, images: Path | None) -> Iterator[Annotation]:
-    coco = CocoFile(file, problems, keep=lambda entry: plain(text_field(entry, "caption")))
+    coco = CocoFile(file, problems, keep=lambda entry: one_line(text_field(entry, "caption")))
     folders = {} if images is None else _folders(images)
     for image_id, image in coco.images.items():
         found = list(coco.boxes_of(image_id))
@@ -88,7 +88,7 @@ def _original(file: Path, problems: Problems, name: str, image_data: Path | None
             try:
                 xywh = [field(region, key, float) for key in ("x", "y", "width", "height")]
                 box = box_from_xywh(xywh, known_width, known_height)
-                texts.append(plain(text_field(region, "phrase")))
+                texts.append(one_line(text_field(region, "phrase")))
                 boxes.append(box)  # only if both are good
             except BadRecord as bad:
                 problems.add(bad, f"{file.name}: image {image_id}, region {number}")

@@ -122,7 +122,7 @@ def ask(gpt4roi: GPT4RoI, rows: Sequence[Row], journal: Journal, *, max_new_toke
     from tqdm import tqdm
 
     from gpt4roi_nb.batches import BatchSize
-    from gpt4roi_nb.evaluate.asking import QuestionCost, answers
+    from gpt4roi_nb.evaluate.asking import QuestionCost, batched_outcomes
     from gpt4roi_nb.evaluate.benchmarks.item import Item
     from gpt4roi_nb.evaluate.predict import BatchedPredictor
     from gpt4roi_nb.evaluate.read_ahead import read_ahead, windows
@@ -137,7 +137,7 @@ def ask(gpt4roi: GPT4RoI, rows: Sequence[Row], journal: Journal, *, max_new_toke
     predictor = BatchedPredictor(gpt4roi, "generate", batch.size, max_new_tokens)
     with gpt4roi.hold_weights(), tqdm(total=len(items), initial=len(settled), unit="question", disable=None) as bar:
         for window, images in read_ahead(predictor.prepare, windows(left, batch_size)):
-            for outcomes in answers(predictor, batch, window.items, images, settled):
+            for outcomes in batched_outcomes(predictor, batch, window.items, images, settled):
                 journal.add(outcomes, batch.size)
                 bar.update(len(outcomes))
 

@@ -17,7 +17,7 @@ from gpt4roi_nb.session.options import choice
 TOKENISED = 16  # the questions with the most characters are tokenised to find the longest prompt
 
 
-def answers(
+def batched_outcomes(
     predictor: Predictor,
     batch: BatchSize,
     items: Sequence[Item],

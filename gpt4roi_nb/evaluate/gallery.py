@@ -82,7 +82,7 @@ class Gallery(ipywidgets.VBox):
         self._size = _choice("size", (ANY, *_values(predictions, "size_bin")), ANY)
         self._back = ipywidgets.Button(icon="arrow-left", tooltip="previous page", layout={"width": "42px"})
         self._forth = ipywidgets.Button(icon="arrow-right", tooltip="next page", layout={"width": "42px"})
-        self._told = ipywidgets.Label()
+        self._count = ipywidgets.Label()
         self._page_image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
         for control in (self._verdict, self._sort, self._kind, self._size):
             control.observe(self._changed, "value")
@@ -90,7 +90,7 @@ class Gallery(ipywidgets.VBox):
         self._forth.on_click(self._turn(1))
         wrap = {"flex_flow": "row wrap", "align_items": "center"}
         filters = ipywidgets.HBox([self._verdict, self._kind, self._size, self._sort], layout=wrap)
-        pages = ipywidgets.HBox([self._back, self._forth, self._told], layout=wrap)
+        pages = ipywidgets.HBox([self._back, self._forth, self._count], layout=wrap)
         super().__init__([filters, pages, self._page_image])
         self._changed()
 
@@ -119,10 +119,12 @@ class Gallery(ipywidgets.VBox):
         rows = self.rows
         first = self.page * self.page_size
         shown = rows.iloc[first : first + self.page_size]
-        told = f"{first + 1}–{first + len(shown)} of {len(rows):,}" if len(rows) else "no prediction fits these filters"
+        count = "no prediction fits these filters"
+        if len(rows):
+            count = f"{first + 1}–{first + len(shown)} of {len(rows):,}"
         right = int(rows["correct"].fillna(False).sum())
         judged = int(rows["correct"].notna().sum())
-        self._told.value = told + (f"; {right:,} of {judged:,} right" if judged else "")
+        self._count.value = count + (f"; {right:,} of {judged:,} right" if judged else "")
         self._back.disabled = self.page == 0
         self._forth.disabled = self.page == self.pages - 1
         self._page_image.value = page_png(shown, self.columns)
@@ -163,10 +165,10 @@ def _draw(axis: Axes, row: pd.Series) -> None:
     judged = not pd.isna(row["correct"])
     color = (RIGHT if row["correct"] else WRONG) if judged else NEUTRAL
     mark = ("✓ " if row["correct"] else "✗ ") if judged else ""
-    said = _wrapped(mark + (_told(row, row["answer"]) or "(no answer)"), LINES)
+    said = _wrapped(mark + (_whole_option(row, row["answer"]) or "(no answer)"), LINES)
     lines = [(_wrapped(_short(row["question"]), LINES), "black"), (said, color)]
     if row["target"] and not (judged and row["correct"] and row["target"] == row["answer"]):
-        lines.append((_wrapped(f"target: {_told(row, row['target'])}", LINES), NEUTRAL))
+        lines.append((_wrapped(f"target: {_whole_option(row, row['target'])}", LINES), NEUTRAL))
     if not pd.isna(row["logprob"]):
         sure = f"log-prob. {row['logprob']:.2f}"
         score = "" if pd.isna(row["score"]) else f", score {row['score']:.2f}"
@@ -196,7 +198,7 @@ def _short(question: str) -> str:
     return " ".join(kept)
 
 
-def _told(row: pd.Series, text: str) -> str:
+def _whole_option(row: pd.Series, text: str) -> str:
     """Return an answer or target; for a letter, the whole option."""
     lines = [line for line in row["question"].split("\n") if line.startswith(text)] if text in LETTERS else []
     return lines[0] if lines else text

@@ -66,9 +66,9 @@ class Journal:
         known = {*before, *run} - _NOT_COMPARED
         differing = [key for key in sorted(known) if before.get(key) != run.get(key)]
         if differing:
-            told = "; ".join(f"{key}: {before.get(key)!r}, now {run.get(key)!r}" for key in differing)
+            changes = "; ".join(f"{key}: {before.get(key)!r}, now {run.get(key)!r}" for key in differing)
             raise ValueError(
-                f"{str(self.folder)!r} holds another run ({told}); name another folder, or remove that one first"
+                f"{str(self.folder)!r} holds another run ({changes}); name another folder, or remove that one first"
             )
 
     def done(self) -> dict[str, Outcome]:

@@ -16,9 +16,9 @@ from gpt4roi_nb.evaluate.answered import Answered, boxes_of, chosen
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.predict import LoadedImage, Outcome
 from gpt4roi_nb.images import load_image
-from gpt4roi_nb.models.families import check_question
+from gpt4roi_nb.models.families import check_askable
 from gpt4roi_nb.models.images import SessionImages
-from gpt4roi_nb.models.memory import SESSION_TOKENS, work_bytes
+from gpt4roi_nb.models.memory import SESSION_TOKENS, prompted_work_bytes
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.session.conversation import mean_logprob
 from gpt4roi_nb.session.region_model import Question
@@ -65,7 +65,7 @@ def check_capabilities(model: PromptedModel, name: str, items: Sequence[Item], s
     failing: list[tuple[Item, ValueError]] = []
     for item in items:
         try:
-            check_question(item.question, len(item.boxes), model.way, model.model_type)
+            check_askable(item.question, len(item.boxes), model.way, model.model_type)
         except ValueError as error:
             failing.append((item, error))
     if failing:
@@ -150,7 +150,7 @@ class PromptedPredictor:
             if len(asked) == 1:
                 return [_cannot(error)]
             return [one for each in asked for one in self._write([each], shared)]  # all but those that cannot be asked
-        return [(self.model.plain(one.text), mean_logprob(one.logprobs), None) for one in answers]
+        return [(self.model.without_boxes(one.text), mean_logprob(one.logprobs), None) for one in answers]
 
     def _choose(self, asked: Sequence[_Asked], shared: SessionImages) -> list[Answered | BadRecord]:
         found: list[Answered | BadRecord] = []
@@ -192,7 +192,7 @@ class PromptedCost:
 
     def __call__(self, questions: int) -> int:
         """Return bytes for this many questions per batch. Likelihoods are computed question by question."""
-        return work_bytes(
+        return prompted_work_bytes(
             self._model,
             rows=min(self._options, OPTIONS_AT_A_TIME) if self._likely else questions,
             tokens=min(self._prompt + self._written, max(self._context, self._prompt)),

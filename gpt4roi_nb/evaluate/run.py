@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import check_stop, whole_number
 from gpt4roi_nb.batches import BatchSize
-from gpt4roi_nb.evaluate.asking import QuestionCost, answers
+from gpt4roi_nb.evaluate.asking import QuestionCost, batched_outcomes
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Prediction
 from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
@@ -215,7 +215,7 @@ class _Run:
             disable=not progress or rank > 0,
         ) as bar:
             for window, images in read_ahead(self.predictor.prepare, open_):
-                for outcomes in answers(self.predictor, self.batch, window.items, images, settled):
+                for outcomes in batched_outcomes(self.predictor, self.batch, window.items, images, settled):
                     journal.add(outcomes, self.batch.size)
                     bar.update(len(outcomes))
                     if stop is not None and stop.is_set():

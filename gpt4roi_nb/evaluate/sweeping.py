@@ -66,8 +66,8 @@ class Sweep:
         moved = []
         for name, (points, low, high) in self.spread.items():
             least, most = (self.results[way].metrics[name] for way in (low, high))
-            told = f"{points:.1f} points between {low} ({least:.1f}) and {high} ({most:.1f})"
-            moved.append(f"{name}: {told if points else f'{least:.1f} in every way'}")
+            change = f"{points:.1f} points between {low} ({least:.1f}) and {high} ({most:.1f})"
+            moved.append(f"{name}: {change if points else f'{least:.1f} in every way'}")
         notes = list(dict.fromkeys(note for one in self.results.values() for note in one.notes))
         notes += [f"not asked as {way}: {why}" for way, why in self.refused.items()]
         first, *others = self.results.values()

@@ -128,8 +128,9 @@ class AppliedModel(SupportsGetItem, TorchModelMixin, SamplesMixin, Model):  # ty
         for detection in _detections(sample[field], field):
             box = pixel_box(detection.bounding_box, *image.size)
             if box is None:
-                told = f"{field!r} of {sample.filepath} has a box without area, {detection.bounding_box}"
-                warnings.warn(f"{told}; it gets no answer", stacklevel=2)
+                where = f"{field!r} of {sample.filepath}"
+                message = f"{where} has a box without area, {detection.bounding_box}; it gets no answer"
+                warnings.warn(message, stacklevel=2)
                 continue
             asked.append(detection)
             boxes.append(box)

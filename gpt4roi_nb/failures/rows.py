@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Required columns; others may be missing.
 COLUMNS = ("id", "image", "width", "height", "question", "answer", "target", "correct", "boxes", "region")
 MAX_NAME = 40
-HASH_LENGTH = 6
+SHORT_HASH_LENGTH = 6
 ONE_WAY = ("region tokens", "not stated")  # ways that a model's name does without
 
 
@@ -105,7 +105,7 @@ def field_of(result: ResultLike) -> str:
     """
     name, _, way = (re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") for part in model_name(result).partition(" ("))
     # Names repeat ("checkpoint-500"); the hash of the weights does not.
-    parts = ("predictions", name[:MAX_NAME], way[:MAX_NAME], result.card.checkpoint[:HASH_LENGTH])
+    parts = ("predictions", name[:MAX_NAME], way[:MAX_NAME], result.card.checkpoint[:SHORT_HASH_LENGTH])
     return "_".join(filter(None, parts))
 
 

@@ -19,9 +19,10 @@ from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.likelihoods import continuation_likelihoods
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.padding import common_length
+from gpt4roi_nb.models.families import family_of
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.prompts import PromptedPrompt
-from gpt4roi_nb.models.reading import Reader, cache_for, keeps_prefixes, reader_of, rows_of, takes_padding
+from gpt4roi_nb.models.reading import Reader, cache_for, reader_of, rows_of
 from gpt4roi_nb.session.conversation import Answer
 
 # What becomes of an answer: its row, its prompt, the reused tokens, and seconds.
@@ -68,7 +69,7 @@ def write_batches(
             return []
         several = prompts[part]
         made: dict[int, Answer] = {}
-        for places in _together(several, takes_padding(loaded.model.config.model_type)):
+        for places in _together(several, family_of(loaded.model.config.model_type).takes_padding):
             some = [several[place] for place in places]
             rows = _write(loaded, images, some, keep, max_new_tokens, sampling, generator, stop, partial)
             made |= dict(zip(places, rows, strict=True))
@@ -136,8 +137,8 @@ def read_together(
     loaded: LoadedModel, images: SessionImages, prompts: Sequence[PromptedPrompt]
 ) -> tuple[Reader, Cache, int]:
     """Return a reader of B prompts, the cache that it continues from, and how many tokens of each are in the cache."""
-    model_type = loaded.model.config.model_type
-    shared = _shared(prompts) if keeps_prefixes(model_type) and len(prompts) > 1 else 0
+    family = family_of(loaded.model.config.model_type)
+    shared = _shared(prompts) if family.keeps_prefixes and len(prompts) > 1 else 0
     cache = cache_for(loaded.model.config)
     with loaded.inference() as model:
         if shared:

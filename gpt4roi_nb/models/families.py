@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from PIL import Image
 
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.models.ways import (
-    WAYS,
-    Pen,
-    Pointing,
-    Regions,
-    Way,
-    context,
-    crop,
-    draw,
-    full_crop,
-    marks,
-    native,
-    text,
-)
+from gpt4roi_nb.models.ways import SPECS, WAYS, Pen, Pointing, Regions, Way
 from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.conventions import CONVENTIONS, Convention, Size
-from gpt4roi_nb.models.ways.draw import RED, VIP_LLAVA, Wording, check_count
+from gpt4roi_nb.models.ways.draw import RED, VIP_LLAVA, Wording
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 
-DRAWN: tuple[Way, ...] = ("draw", "marks", "crop", "context")
+# Ways that show regions in images: any model that answers free questions takes them.
+_SHOWN: tuple[Way, ...] = tuple(way for way, spec in SPECS.items() if not spec.coordinates)
+DRAWN: tuple[Way, ...] = tuple(way for way in _SHOWN if not SPECS[way].several_images)
 
 
 @dataclass(frozen=True)
@@ -47,6 +36,8 @@ class Family:
         wording: how a drawn region is called.
         several_images: whether it was made for more than one image.
         follow_ups: whether it was made for conversations.
+        keeps_prefixes: whether the keys and values of a prompt's beginning do not depend on what follows.
+        takes_padding: whether prompts of different lengths can be read together.
         licence: of the best-known weights.
         weights: a hub id of them.
     """
@@ -60,12 +51,13 @@ class Family:
     wording: Wording = VIP_LLAVA
     several_images: bool = True
     follow_ups: bool = True
+    keeps_prefixes: bool = True
+    takes_padding: bool = True
     licence: str = ""
     weights: str = ""
 
 
-_CHAT: tuple[Way, ...] = (*DRAWN, "full+crop")
-_QWEN = Family("text", ("text", *_CHAT), licence="Apache 2.0", weights="Qwen/Qwen3-VL-2B-Instruct")
+_QWEN = Family("text", ("text", *_SHOWN), licence="Apache 2.0", weights="Qwen/Qwen3-VL-2B-Instruct")
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family("text", _QWEN.ways, licence="Apache 2.0 (72B: Qwen's own)", weights="Qwen/Qwen2-VL-2B-Instruct"),
@@ -77,8 +69,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3_vl": _QWEN,
     "qwen3_vl_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3-VL-30B-A3B-Instruct"),
-    "qwen3_5": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3.5-2B"),
-    "qwen3_5_moe": Family("text", _QWEN.ways, licence="Apache 2.0", weights="Qwen/Qwen3.5-35B-A3B"),
+    "qwen3_5": Family("text", _QWEN.ways, takes_padding=False, licence="Apache 2.0", weights="Qwen/Qwen3.5-2B"),
+    "qwen3_5_moe": Family(
+        "text", _QWEN.ways, takes_padding=False, licence="Apache 2.0", weights="Qwen/Qwen3.5-35B-A3B"
+    ),
     "kosmos-2": Family(
         "native",
         ("native", *DRAWN),
@@ -87,6 +81,7 @@ FAMILIES: dict[str, Family] = {
         mention="<phrase> the object</phrase>{box}",
         several_images=False,
         follow_ups=False,
+        takes_padding=False,
         licence="MIT",
         weights="microsoft/kosmos-2-patch14-224",
     ),
@@ -102,6 +97,8 @@ FAMILIES: dict[str, Family] = {
         only_tasks=True,
         several_images=False,
         follow_ups=False,
+        keeps_prefixes=False,
+        takes_padding=False,
         licence="MIT",
         weights="florence-community/Florence-2-base",
     ),
@@ -113,6 +110,8 @@ FAMILIES: dict[str, Family] = {
         only_tasks=True,
         several_images=False,
         follow_ups=False,
+        keeps_prefixes=False,
+        takes_padding=False,
         licence="Gemma's own",
         weights="google/paligemma2-3b-pt-224",
     ),
@@ -130,15 +129,15 @@ FAMILIES: dict[str, Family] = {
     "vipllava": Family(
         "draw", DRAWN, several_images=False, licence="Llama 2's own", weights="llava-hf/vip-llava-7b-hf"
     ),
-    "video_llama_3": Family("text", ("text", *_CHAT), licence="Apache 2.0", weights="lkhl/VideoLLaMA3-2B-Image-HF"),
+    "video_llama_3": Family("text", ("text", *_SHOWN), licence="Apache 2.0", weights="lkhl/VideoLLaMA3-2B-Image-HF"),
     "internvl": Family(
-        "text", ("text", *_CHAT), licence="MIT (language model: Qwen's)", weights="OpenGVLab/InternVL3-1B-hf"
+        "text", ("text", *_SHOWN), licence="MIT (language model: Qwen's)", weights="OpenGVLab/InternVL3-1B-hf"
     ),
     "llava": Family(
         "draw", ("text", *DRAWN), several_images=False, licence="Llama 2's own", weights="llava-hf/llava-1.5-7b-hf"
     ),
 }
-ANY_OTHER = Family("draw", _CHAT)
+ANY_OTHER = Family("draw", _SHOWN, takes_padding=False)  # known for families that the tests build
 # In its native way it is a `GPT4RoI`; these are the ways in which a `PromptedModel` asks it without region tokens.
 GPT4ROI = Family("native", DRAWN, format="gpt4roi", several_images=False)
 
@@ -177,20 +176,13 @@ def other_way_of_gpt4roi(regions: str | None) -> Way | None:
 
 
 def _why_not(way: Way, family: Family) -> str:
-    if way == "full+crop" and not family.several_images:
+    if SPECS[way].several_images and not family.several_images:
         return "it was made for one image at a time"
-    if way == "native" and family is GPT4ROI:
+    if way == GPT4ROI.way and family is GPT4ROI:
         return "with region tokens of its own it is a GPT4RoI, which load_model gives"
-    if way in ("text", "native"):
-        return f"no convention is known for boxes as {'text' if way == 'text' else 'tokens of its own'}"
+    if SPECS[way].coordinates:
+        return f"no convention is known for boxes as {SPECS[way].coordinates}"
     return "it answers tasks about a box and takes no question about a drawing"
-
-
-_SHOWN: dict[str, Callable[[Image.Image, Regions], Pointing]] = {
-    "marks": marks,
-    "crop": crop,
-    "full+crop": full_crop,
-}
 
 
 def point(
@@ -213,24 +205,24 @@ def point(
         model_type: of the model's configuration.
         resized: (width, height) to which the model's processor resizes the image, where the convention needs it.
         frame: for the note: what is done to the images afterwards.
-        pen: what `draw` draws with.
-        margin: what `context` adds on each side, as a share of the box's side.
+        pen: what boxes are drawn with.
+        margin: what is added on each side of a region, as a share of the box's side.
 
     Raises:
         ValueError: if the way takes fewer regions.
     """
     family = family_of(model_type)
     _check_count(len(regions), way, model_type)
-    if way == "text":
-        made = text(image, regions, convention=CONVENTIONS[model_type], resized=resized)
-    elif way == "native":
-        made = native(image, regions, convention=CONVENTIONS[model_type], mention=family.mention)
-    elif way == "draw":
-        made = draw(image, regions, pen=pen, wording=family.wording)
-    elif way == "context":
-        made = context(image, regions, margin=margin)
-    else:
-        made = _SHOWN[way](image, regions)
+    offered = {
+        "convention": CONVENTIONS.get(model_type),
+        "resized": resized,
+        "mention": family.mention,
+        "wording": family.wording,
+        "pen": pen,
+        "margin": margin,
+    }
+    spec = SPECS[way]
+    made = spec.function(image, regions, **{name: offered[name] for name in spec.takes})
     return replace(made, note={**made.note, "frame": frame}) if frame else made
 
 
@@ -241,10 +233,10 @@ def task_of(question: str, way: Way, model_type: str) -> str | None:
         ValueError: if the question is none of the tasks of a family that takes nothing else.
     """
     tasks = family_of(model_type).tasks if way == "native" else {}
-    wanted = _plain(question)
-    for asked, told in tasks.items():
-        if _plain(asked) == wanted:
-            return told
+    wanted = _comparable(question)
+    for asked, prompt in tasks.items():
+        if _comparable(asked) == wanted:
+            return prompt
     if not takes_only_tasks(way, model_type):
         return None
     raise ValueError(
@@ -263,7 +255,7 @@ def default_question(way: Way, model_type: str) -> str:
     return next(iter(family_of(model_type).tasks)) if takes_only_tasks(way, model_type) else DEFAULT_QUESTION
 
 
-def _plain(question: str) -> str:
+def _comparable(question: str) -> str:
     return re.sub(r"\s+", " ", question).strip(" .?").casefold()
 
 
@@ -285,8 +277,8 @@ def pieces_of(question: str, pointing: Pointing, way: Way, model_type: str) -> l
     return [(task.format(region=pointing.boxes[1]), True)]
 
 
-def told_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str:
-    """Return what is shown of a question: as it is told, or all of the prompt where no question can be told from it.
+def rendered_text_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str:
+    """Return the question as the model reads it, or all of the prompt where no question can be told from it.
 
     Args:
         format: of `Family`.
@@ -296,7 +288,7 @@ def told_of(format: str, pieces: Sequence[tuple[str, bool]], prompt: str) -> str
     return "".join(words for words, _ in pieces) if format in ("chat", "gpt4roi") else prompt
 
 
-def check_question(question: str, regions: int, way: Way, model_type: str) -> None:
+def check_askable(question: str, regions: int, way: Way, model_type: str) -> None:
     """Check that the family can take a question, before anything runs.
 
     Args:
@@ -317,9 +309,10 @@ def check_question(question: str, regions: int, way: Way, model_type: str) -> No
 
 def _check_count(regions: int, way: Way, model_type: str) -> None:
     """Raise ValueError if a way takes fewer regions."""
-    if way == "draw":
-        check_count(regions)
-    if regions > 1 and way in ("crop", "context") and not family_of(model_type).several_images:
+    spec = SPECS[way]
+    if spec.check_count is not None:
+        spec.check_count(regions)
+    if regions > 1 and spec.image_per_region and not family_of(model_type).several_images:
         raise ValueError(
             f"{way} shows each region as an image of its own, but {model_type} was made for one image at a time; ask "
             "about one region, or point in another way"

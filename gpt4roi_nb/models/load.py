@@ -33,7 +33,7 @@ from gpt4roi_nb.checkpoint.load import check_options, load_processor, load_weigh
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.models.families import GPT4ROI, other_way_of_gpt4roi, way_of
-from gpt4roi_nb.models.memory import check_memory, not_quantised, skeleton
+from gpt4roi_nb.models.memory import check_prompted_memory, not_quantised, prompted_skeleton
 from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.models.ways.settings import settings_of
@@ -129,7 +129,7 @@ def load_model(
     if not is_quantised:
         check_floats(given, stored, _weights(stored, model))
     if check_free_memory:
-        check_memory(config, model, target, kind, bits, given)
+        check_prompted_memory(config, model, target, kind, bits, given)
     if quantization is not None:
         skipped = NOT_QUANTISED if model is None else not_quantised(model)
         kwargs["quantization_config"] = quantization_config(quantization, kind, skipped)
@@ -220,7 +220,7 @@ def _read_config(given: str, folder: Path, model_type: str) -> Any:
 def _built(config: Any, given: str) -> nn.Module | None:
     """Build the model without values; None for a class that cannot be built so."""
     try:
-        return skeleton(config)
+        return prompted_skeleton(config)
     except UNBUILDABLE as error:
         raise _undescribed(given, config.model_type, error) from error
 

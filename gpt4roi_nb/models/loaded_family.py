@@ -21,25 +21,26 @@ from gpt4roi_nb.models.attention import attention_modules
 from gpt4roi_nb.models.families import (
     GPT4ROI,
     Family,
-    check_question,
+    check_askable,
     convention_of,
     family_of,
     pieces_of,
     point,
+    rendered_text_of,
     takes_only_tasks,
     task_of,
-    told_of,
     way_of,
 )
 from gpt4roi_nb.models.images import PreparedImage, SessionImages, frame_of, resized_size, seen_size, takes_features
 from gpt4roi_nb.models.own_prompts import check_class, differs
 from gpt4roi_nb.models.placement import has_places
 from gpt4roi_nb.models.prompts import PromptedPrompt, build, end_of_turn
-from gpt4roi_nb.models.reading import has_states, keeps_prefixes
-from gpt4roi_nb.models.ways import Pen, Pointing, Regions, Way, without
+from gpt4roi_nb.models.reading import has_states
+from gpt4roi_nb.models.ways import SPECS, Pen, Pointing, Regions, Way
 from gpt4roi_nb.models.ways.context import MARGIN
 from gpt4roi_nb.models.ways.conventions import UNVERIFIED
 from gpt4roi_nb.models.ways.draw import ANCHOR, RED
+from gpt4roi_nb.models.ways.without import without
 from gpt4roi_nb.prompt import check_turns
 from gpt4roi_nb.session.conversation import NOT_KEPT, Answer
 from gpt4roi_nb.session.references import read_question
@@ -144,7 +145,7 @@ class LoadedFamily(LoadedModel):
     def capabilities(self) -> Capabilities:
         """What the model can do with boxes presented in this way."""
         tasks = takes_only_tasks(self.way, self.model_type)
-        one_image = self.way in ("crop", "context") and not self.family.several_images
+        one_image = SPECS[self.way].image_per_region and not self.family.several_images
         return Capabilities(
             free_question=not tasks,
             several_regions=not (tasks or one_image),
@@ -165,22 +166,24 @@ class LoadedFamily(LoadedModel):
         """What this model is, how boxes are presented to it, and how often an image is encoded."""
         convention = convention_of(self.model_type, self.way)
         status = UNVERIFIED if convention is None else convention.status
-        details = {"draw": f"{self.pen.colour} first, {self.pen.line}", "context": f"margin {self.margin:g}"}
-        detail = convention.summary if convention else details.get(self.way)
-        how = f"{self.way} ({detail})" if detail else self.way
+        takes = SPECS[self.way].takes
+        details = [convention.summary] if convention else []
+        details += [f"{self.pen.colour} first, {self.pen.line}"] if "pen" in takes else []
+        details += [f"margin {self.margin:g}"] if "margin" in takes else []
+        how = f"{self.way} ({', '.join(details)})" if details else self.way
         often = (
             "each image is encoded once per session"
             if self._takes_features
             else "its class takes no features, so an image is encoded again where the key/value cache does not hold it"
         )
         again = "; a conversation is read whole after an undo" if self._has_states else ""
-        if not keeps_prefixes(self.model_type):
+        if not self.family.keeps_prefixes:
             again = "; every question is read whole"
         what = f"{self.model_type} from {self.source or 'memory'}"
         if self.family is GPT4ROI:
             what, status = super().about.removesuffix("."), "not what it was trained with"
-        told = f"{what}, regions={how}; {status}; {often}{again}"
-        return f"{told}; {self.differs}" if self.differs else told
+        about = f"{what}, regions={how}; {status}; {often}{again}"
+        return f"{about}; {self.differs}" if self.differs else about
 
     @property
     def note(self) -> dict[str, str]:
@@ -196,8 +199,8 @@ class LoadedFamily(LoadedModel):
             note["region"] = pointing.mentions[1]
         else:
             note["region"] = self.family.mention.replace("{box}", convention.form)
-        if self.way in ("draw", "marks"):
-            note["colours"] = ", ".join(self.pen.colours if self.way == "draw" else REGION_COLORS)
+        if "colours" in note:
+            note["colours"] = ", ".join(self.pen.colours if "pen" in SPECS[self.way].takes else REGION_COLORS)
         return note
 
     def seen(self, image: ImageLike, boxes: ArrayLike = ()) -> tuple[str, ...]:
@@ -212,7 +215,7 @@ class LoadedFamily(LoadedModel):
         shown = self.point(images, whole, regions).images
         return tuple(seen_size(self.processor, images.prepared(one)) for one in shown)
 
-    def plain(self, answer: str) -> str:
+    def without_boxes(self, answer: str) -> str:
         """Return an answer without the boxes that the model wrote between its words."""
         if self.family.format != "kosmos-2":
             return answer
@@ -264,9 +267,9 @@ class LoadedFamily(LoadedModel):
     def rendered(
         self, images: SessionImages, whole: Image.Image, turns: Sequence[tuple[str, str]], regions: Regions
     ) -> Rendered:
-        """Return what the model is told with the last question of a conversation; as `prompt`."""
+        """Return what the model reads of the last question of a conversation; as `prompt`."""
         pointing = self.point(images, whole, regions)
-        return Rendered(pointing.images, self._built(images, turns, pointing).told, pointing.note)
+        return Rendered(pointing.images, self._built(images, turns, pointing).rendered_text, pointing.note)
 
     def _built(self, images: SessionImages, turns: Sequence[tuple[str, str]], pointing: Pointing) -> PromptedPrompt:
         check_turns(turns)
@@ -282,7 +285,7 @@ class LoadedFamily(LoadedModel):
         return replace(
             prompt,
             shown=shown,
-            told=told_of(format, asked, prompt.told),
+            rendered_text=rendered_text_of(format, asked, prompt.rendered_text),
             frames=pointing.frames or tuple((0, 0, image.width, image.height) for image in pointing.images),
             turns=tuple(turns),
         )
@@ -295,7 +298,7 @@ class LoadedFamily(LoadedModel):
         """
         self.check_loaded()
         text, regions = read_question(text, boxes, *whole.size)
-        check_question(text, len(regions), self.way, self.model_type)
+        check_askable(text, len(regions), self.way, self.model_type)
         return text, regions
 
     def check_tokens(self, prompt: int, answer: int) -> None:
@@ -325,7 +328,7 @@ class LoadedFamily(LoadedModel):
         """
         cannot = NOT_KEPT if replay is None else ""
         tokens = len(prompt.input_ids)
-        return Answer.from_row(row, tokens, reused, seconds, told=prompt.told, cannot=cannot, replay=replay)
+        return Answer.from_row(row, tokens, reused, seconds, told=prompt.rendered_text, cannot=cannot, replay=replay)
 
     def check_loaded(self) -> None:
         if not self.is_loaded:

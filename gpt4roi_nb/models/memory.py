@@ -19,7 +19,7 @@ SESSION_TOKENS = 4096
 _LANGUAGE = ("language_model", "text_model")  # as transformers' classes call it
 
 
-def skeleton(config: PreTrainedConfig) -> nn.Module | None:
+def prompted_skeleton(config: PreTrainedConfig) -> nn.Module | None:
     """Build a model with shapes but no values; return None for a class that cannot be built so."""
     try:
         with torch.device("meta"):
@@ -44,14 +44,14 @@ def not_quantised(model: nn.Module) -> list[str]:
     return list(dict.fromkeys([*names, HEAD]))
 
 
-def session_bytes(config: PreTrainedConfig, dtype: torch.dtype, weights: int) -> int:
+def prompted_session_bytes(config: PreTrainedConfig, dtype: torch.dtype, weights: int) -> int:
     """Return the bytes of keys and values of SESSION_TOKENS, and of a GPT4RoI's headroom (at most the weights)."""
     text: Any = config.get_text_config(decoder=True)
     tokens = min(SESSION_TOKENS, text.max_position_embeddings)
     return tokens * memory.token_bytes(config, dtype) + memory.headroom_bytes(dtype, weights)
 
 
-def work_bytes(model: PreTrainedModel, *, rows: int, tokens: int, logits: int = 1, pixels: int = 0) -> int:
+def prompted_work_bytes(model: PreTrainedModel, *, rows: int, tokens: int, logits: int = 1, pixels: int = 0) -> int:
     """Return the bytes that a batch takes besides a loaded model's weights: keys, values, logits, images, a headroom.
 
     The headroom is a GPT4RoI's, per row, and grows with rows of more than SESSION_TOKENS. Not measured on real weights.
@@ -69,7 +69,7 @@ def work_bytes(model: PreTrainedModel, *, rows: int, tokens: int, logits: int = 
     )
 
 
-def check_memory(
+def check_prompted_memory(
     config: PreTrainedConfig,
     model: nn.Module | None,
     device: torch.device,
@@ -81,7 +81,7 @@ def check_memory(
 
     Args:
         config: of the model.
-        model: its `skeleton`; None compares nothing.
+        model: its `prompted_skeleton`; None compares nothing.
         device: where it is to go.
         dtype: of its weights, or with `quantization` of the other parts.
         quantization: of its language model.
@@ -101,7 +101,7 @@ def check_memory(
 
     def needs(kind: torch.dtype, bits: str | None) -> tuple[int, int]:
         weights = memory.weight_bytes(model, kind, bits, skipped)
-        return weights, session_bytes(config, kind, weights)
+        return weights, prompted_session_bytes(config, kind, weights)
 
     weights, session = needs(dtype, quantization)
     if weights + session <= free:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.capture.storage import plain
+from gpt4roi_nb.capture.storage import float32_copy
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.models.attention import eager
 from gpt4roi_nb.models.images import PreparedImage, encode
@@ -126,4 +126,4 @@ def _resampled(loaded: LoadedModel, image: PreparedImage) -> Tensor:
     with loaded.inference() as model, eager(model):
         attended = encode(model, image).projection_attentions[0].float().mean(dim=0).cpu()
     queries = len(attended)
-    return plain(attended[:, 1:-queries].T.contiguous())
+    return float32_copy(attended[:, 1:-queries].T.contiguous())

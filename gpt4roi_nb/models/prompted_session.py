@@ -17,11 +17,11 @@ from gpt4roi_nb.inference.decode import Read, Sampling
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
 from gpt4roi_nb.inference.padding import common_length
 from gpt4roi_nb.models.batching import write_batches
-from gpt4roi_nb.models.families import check_question, default_question
+from gpt4roi_nb.models.families import check_askable, default_question
 from gpt4roi_nb.models.images import SessionImages
 from gpt4roi_nb.models.loaded_family import LoadedFamily
 from gpt4roi_nb.models.prompts import PromptedPrompt
-from gpt4roi_nb.models.reading import StateCache, cache_for, keeps_prefixes, reader_of
+from gpt4roi_nb.models.reading import StateCache, cache_for, reader_of
 from gpt4roi_nb.models.replay import PromptedReplay
 from gpt4roi_nb.session.conversation import Answer, Region
 from gpt4roi_nb.session.references import in_brackets
@@ -81,7 +81,7 @@ class PromptedSession(RegionSession):
                 f"{loaded.model_type} was made for one question at a time, and this conversation has one; begin a new "
                 "conversation (reset() in Python), or ask about many regions with describe()"
             )
-        check_question(text, regions, loaded.way, loaded.model_type)
+        check_askable(text, regions, loaded.way, loaded.model_type)
 
     def _in_brackets(self, text: str) -> str:
         """A question in which "region 1", of a region that the conversation has, is the reference that it means."""
@@ -93,7 +93,7 @@ class PromptedSession(RegionSession):
     def _cut_back(self, keys: list[Any]) -> int:
         common = common_length([self._cached, keys[:-1]])
         cut = isinstance(self._cache, StateCache) and common < self._cache.get_seq_length()
-        if cut or not keeps_prefixes(self._loaded.model_type) or any(shown for _, shown in keys[common:]):
+        if cut or not self._loaded.family.keeps_prefixes or any(shown for _, shown in keys[common:]):
             self._forget()  # states cannot be cut back; images are read together, from the beginning
             return 0
         return super()._cut_back(keys)
@@ -153,7 +153,7 @@ class PromptedSession(RegionSession):
         text = self._about_each(text)
         batch_size = whole_number(batch_size, "batch_size", least=1)
         check_stop(stop)
-        check_question(text, 1, loaded.way, loaded.model_type)
+        check_askable(text, 1, loaded.way, loaded.model_type)
         sampling = Sampling(temperature, top_p, seed)
         checked = checked_boxes(boxes, *self.image.size)
         prompts = [loaded.prompt(self._images, self.image, [("user", text)], {1: box}) for box in checked]

@@ -32,7 +32,8 @@ class PromptedPrompt:
         images: for each id, the index of the image whose place it holds, else -1.
         spans: token positions by name: "image1", "question1", "answer1", …
         answer: the answer's ids, with the token that ends it, where the assistant has spoken last.
-        told: what is shown of it: the whole, without its images, or of a chat the last question (`families.told_of`).
+        rendered_text: what is shown of it: the whole, without its images, or of a chat the last question
+            (`families.rendered_text_of`).
         shown: the images, prepared.
         frames: of each image, the part of the session's image that it shows, pixel xyxy.
         turns: the conversation as it was given: ("user" or "assistant", text), the user first.
@@ -43,7 +44,7 @@ class PromptedPrompt:
     images: list[int]
     spans: dict[str, list[int]]
     answer: tuple[int, ...] = ()
-    told: str = ""
+    rendered_text: str = ""
     shown: tuple[PreparedImage, ...] = ()
     frames: tuple[Box, ...] = ()
     turns: tuple[tuple[str, str], ...] = ()
@@ -153,23 +154,23 @@ def _florence(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequ
     for token in tokenizer.convert_ids_to_tokens(list(expansions[0])):
         parts.add_token(token, "image1")
     parts.add_token(str(tokenizer.bos_token), "marks")
-    told = "".join(words for words, _ in turns[0][1])
+    question = "".join(words for words, _ in turns[0][1])
     for task, words in processor.task_prompts_with_input.items():
-        if told.startswith(task):
-            told = words.format(input=told.removeprefix(task).strip())
+        if question.startswith(task):
+            question = words.format(input=question.removeprefix(task).strip())
             break
-    _add(parts, [(told, True)], "question1", tokenizer)
+    _add(parts, [(question, True)], "question1", tokenizer)
     parts.add_token(str(tokenizer.eos_token), "marks")
     # What is written does not follow the question: the decoder begins a text of its own.
-    question = _encoded(parts, tokenizer, turns[:1])
+    prompt = _encoded(parts, tokenizer, turns[:1])
     if len(turns) == 1:
-        return question
+        return prompt
     begun = PromptParts()
     begun.add_token(str(tokenizer.bos_token), "answer1")  # as BART's labels, and what is forced when it writes
     _add(begun, turns[1][1], "answer1", tokenizer)
     begun.add_token(str(tokenizer.eos_token), "answer1")
     answer = begun.encode(tokenizer, template=True).input_ids
-    return replace(question, answer=tuple(answer))
+    return replace(prompt, answer=tuple(answer))
 
 
 def _gpt4roi(parts: PromptParts, processor: Any, turns: Turns, expansions: Sequence[Sequence[int]]) -> PromptedPrompt:

@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
-from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inference.cache import gather, new_cache
 from gpt4roi_nb.inference.decode import Read, masked_positions
 from gpt4roi_nb.inference.padding import mask_after, pad
-from gpt4roi_nb.models.families import ANY_OTHER, family_of
+from gpt4roi_nb.models.families import family_of
 from gpt4roi_nb.models.prompts import PromptedPrompt
 
 _KINDS = ("token_type_ids", "mm_token_type_ids")
-_OWN_READERS = ("kosmos-2", "florence2", "paligemma")
 _LINEAR = "linear_attention"  # as `layer_types` of a configuration calls it
 
 
@@ -40,27 +38,18 @@ def reader_of(model: Any, prompts: Sequence[PromptedPrompt], start: int, feature
 
     Args:
         model: the model.
-        prompts: B of them; of equal length unless `takes_padding`.
+        prompts: B of them; of equal length unless the family takes padding.
         start: how much of each prompt the cache holds; all of its images, or none.
         features: from `SessionImages.features`, of all images of all prompts in order.
     """
-    kinds: dict[str, Callable[..., Reader]] = {
-        GPT4RoIConfig.model_type: GPT4RoIReader,
+    by_format: dict[str, Callable[..., Reader]] = {
+        "gpt4roi": GPT4RoIReader,
         "kosmos-2": KosmosReader,
         "florence2": FlorenceReader,
         "paligemma": PrefixReader,
     }
-    return kinds.get(model.config.model_type, CausalReader)(model, prompts, start, features)
-
-
-def keeps_prefixes(model_type: str) -> bool:
-    """Whether the keys and values of a prompt's beginning do not depend on what follows."""
-    return model_type not in ("florence2", "paligemma")
-
-
-def takes_padding(model_type: str) -> bool:
-    """Whether prompts of different lengths can be read together; known for families that the tests build."""
-    return family_of(model_type) is not ANY_OTHER and not model_type.startswith((*_OWN_READERS, "qwen3_5"))
+    reader = by_format.get(family_of(model.config.model_type).format, CausalReader)
+    return reader(model, prompts, start, features)
 
 
 def has_states(config: Any) -> bool:
@@ -87,7 +76,7 @@ def cache_for(config: Any) -> Cache:
     """Make an empty cache for the model of a configuration."""
     if has_states(config):
         return StateCache(config=config)
-    return TwoCaches(new_cache(), new_cache()) if config.model_type == "florence2" else new_cache()
+    return TwoCaches(new_cache(), new_cache()) if config.is_encoder_decoder else new_cache()
 
 
 def rows_of(cache: Cache, length: int, rows: Tensor) -> Cache:

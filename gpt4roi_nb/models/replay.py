@@ -26,7 +26,7 @@ from gpt4roi_nb.capture.ablation import (
 )
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.recording import capture_attention, check_size, chosen
-from gpt4roi_nb.capture.storage import plain, small_image
+from gpt4roi_nb.capture.storage import float32_copy, small_image
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.models.attention import attention_modules, eager, features_at, spans_of
 from gpt4roi_nb.models.batching import write_batches
@@ -150,7 +150,9 @@ class PromptedReplay:
                     loaded, self.images, [changed], loaded.as_answer, batch_size=1, max_new_tokens=most
                 )
                 answer = written.text
-        return Ablation(how, region, baseline, None, list(self.tokens), plain(before), plain(after), answer)
+        return Ablation(
+            how, region, baseline, None, list(self.tokens), float32_copy(before), float32_copy(after), answer
+        )
 
     def occlusion(self, patch: int, token: int | str | None, batch_size: int) -> Tensor:
         """See `Answer.occlusion`."""
@@ -306,7 +308,7 @@ class PromptedReplay:
         length, count = len(self.prompt.input_ids), len(self.tokens)
         kept: dict[int, Tensor] = {}
         picked = torch.tensor(list(heads))
-        encodes = self.loaded.model_type == "florence2"
+        encodes = self.loaded.model.config.is_encoder_decoder
         features = self.images.features(self.prompt.shown)
         with self.loaded.inference() as model:
             reader = reader_of(model, [self.prompt], 0, features)

@@ -28,7 +28,9 @@ class _Checked:
     boxes: Tensor
 
 
-def answers(loaded: LoadedModel, questions: Sequence[Question], max_new_tokens: int, batch_size: int) -> list[Answer]:
+def answer_batches(
+    loaded: LoadedModel, questions: Sequence[Question], max_new_tokens: int, batch_size: int
+) -> list[Answer]:
     """See `GPT4RoI.answers`: all questions are checked first, and images are read again batch by batch."""
     checked = [_check(loaded, number, question) for number, question in enumerate(questions)]
     found: list[Answer] = []

@@ -54,8 +54,8 @@ def as_markdown(
         names: as `as_text` takes them.
     """
     lines = [f"![{_caption(boxes)}]({image_address(image, boxes)})"]
-    lines += [f"**{who}:** {_plain(_named(text, names))}" for turn in turns for who, text in _said(turn)]
-    return "\n\n".join([*lines, *([_plain(about)] if about else [])]) + "\n"
+    lines += [f"**{who}:** {_without_markup(_named(text, names))}" for turn in turns for who, text in _said(turn)]
+    return "\n\n".join([*lines, *([_without_markup(about)] if about else [])]) + "\n"
 
 
 def as_html(
@@ -115,7 +115,7 @@ def _named(text: str, names: Sequence[str]) -> str:
     return MENTION.sub(lambda match: _label(mentioned(match), names), text)
 
 
-def _plain(text: str) -> str:
+def _without_markup(text: str) -> str:
     """Escape a text so that Markdown finds no markup in it."""
     text = _LINE_START.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", text.strip()))
     return re.sub(r"\n+", "\\\\\n", text)  # a line break, in the same paragraph

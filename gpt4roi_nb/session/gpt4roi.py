@@ -17,7 +17,7 @@ from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.inference.compiled import CompiledSteps, check_mode
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.shared_opening import SharedOpening
-from gpt4roi_nb.session.answers import answers
+from gpt4roi_nb.session.answers import answer_batches
 from gpt4roi_nb.session.conversation import Answer
 from gpt4roi_nb.session.options import check_options, whole_answers
 from gpt4roi_nb.session.references import read_references
@@ -211,7 +211,7 @@ class GPT4RoI(LoadedModel):
             ValueError: for bad boxes, or references that do not match them; the message begins with the question's
                 number.
         """
-        return answers(
+        return answer_batches(
             self,
             questions,
             whole_number(max_new_tokens, "max_new_tokens", least=1),

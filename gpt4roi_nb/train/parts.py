@@ -107,9 +107,9 @@ def begin_anew(
         >>> from gpt4roi_nb import GPT4RoI
         >>> from gpt4roi_nb.train import begin_anew
         >>> gpt4roi = GPT4RoI.from_pretrained(device="cpu")
-        >>> learnt = gpt4roi.model.multi_modal_projector.weight.clone()
+        >>> trained = gpt4roi.model.multi_modal_projector.weight.clone()
         >>> begin_anew(gpt4roi, ["multi_modal_projector"])
-        >>> gpt4roi.model.multi_modal_projector.weight.equal(learnt)
+        >>> gpt4roi.model.multi_modal_projector.weight.equal(trained)
         False
     """
     unknown = [name for name in parts if name not in ADDED]
@@ -175,8 +175,8 @@ def _adapted_layers(model: GPT4RoIForConditionalGeneration) -> Iterator[tuple[nn
 def _part(name: str, module: nn.Module) -> Part:
     parameters = dict(module.named_parameters())
     trained = {tensor: parameter for tensor, parameter in parameters.items() if parameter.requires_grad}
-    whole, learnt = (sum(parameter.numel() for parameter in group.values()) for group in (parameters, trained))
-    return Part(name, whole, learnt, tuple(f"{name}.{tensor}" for tensor in trained))
+    whole, of_trained = (sum(parameter.numel() for parameter in group.values()) for group in (parameters, trained))
+    return Part(name, whole, of_trained, tuple(f"{name}.{tensor}" for tensor in trained))
 
 
 def _add_adapters(model: GPT4RoIForConditionalGeneration, options: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ def open_notebook(
         for page in taken:
             page.close()
     for notebook in opened:
-        assert notebook.strangers == []
+        assert notebook.outside_requests == []
         assert notebook.errors == []
 
 

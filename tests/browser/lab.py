@@ -219,7 +219,7 @@ class Notebook:
     def __init__(self, page: Page, address: str, seconds: float = RUN_SECONDS, *, in_running_lab: bool = False) -> None:
         self.page = page
         self.reusable = True  # whether another notebook may be opened on its page
-        self.strangers: list[str] = []
+        self.outside_requests: list[str] = []
         self.errors: list[str] = []
         self._listeners: dict[Any, Callable[[Any], object]] = {
             "request": lambda request: self._note_request(request.url),
@@ -239,7 +239,7 @@ class Notebook:
 
     def _note_request(self, url: str) -> None:
         if not url.startswith((f"http://{HERE}:", f"ws://{HERE}:", "data:", "blob:")):
-            self.strangers.append(url)
+            self.outside_requests.append(url)
 
     def _note_error(self, message: ConsoleMessage) -> None:
         self.errors.append(f"{message.text} at {message.location}")

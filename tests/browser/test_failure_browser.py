@@ -129,7 +129,7 @@ def test_from_the_chart_to_the_app_and_back_into_the_conversation(
     try:
         browse(notebook, tmp_path)
         notebook.run_cell("browser.close()")
-        assert [url for url in notebook.strangers if not MAKERS.match(url)] == []
+        assert [url for url in notebook.outside_requests if not MAKERS.match(url)] == []
     finally:
         notebook.shut_down()
         page.close()

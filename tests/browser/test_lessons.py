@@ -39,7 +39,7 @@ def test_a_lesson_runs_in_the_browser(
         page.screenshot(path=shots / f"{name}.png")
         notebook.save()
         check(nbformat.read(file, as_version=4))
-        assert notebook.strangers == [] and notebook.errors == []
+        assert notebook.outside_requests == [] and notebook.errors == []
     finally:
         notebook.shut_down()
         page.close()

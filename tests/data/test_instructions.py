@@ -27,7 +27,7 @@ from gpt4roi_nb.data.record import (
     Annotation,
     Record,
     harmless,
-    plain,
+    one_line,
 )
 from gpt4roi_nb.prompt import check_turns, references, region
 
@@ -211,7 +211,7 @@ def test_regions_and_boxes_agree_in_llava(folder: Path, boxes: Any, first: str, 
 
 @given(text=st.lists(words | nasty, max_size=6).map("".join))
 def test_no_text_of_a_file_becomes_a_reference(text: str) -> None:
-    for made in (plain(text), harmless(text)):
+    for made in (one_line(text), harmless(text)):
         assert references(made) == []
         check_turns([("user", f"x {made}")])
 

@@ -14,9 +14,9 @@ from gpt4roi_nb.demo.check import measure, table
 from gpt4roi_nb.demo.check.__main__ import main
 from gpt4roi_nb.demo.check.bars import BARS, BENCHMARKS, MOST_LOST, REACHED, figure_name, missed
 from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
-from gpt4roi_nb.demo.check.figures import CALLED_NOTHING, REFUSED, TAKEN_FOR_STRANGER
+from gpt4roi_nb.demo.check.figures import CALLED_NOTHING, REFUSED, TAKEN_FOR_OUT_OF_DOMAIN
+from gpt4roi_nb.demo.check.out_of_domain import DRAWN_IMAGES, LIBRARY_IMAGES, measure_out_of_domain
 from gpt4roi_nb.demo.check.queries import draw_questions
-from gpt4roi_nb.demo.check.strangers import DRAWN_IMAGES, LIBRARY_IMAGES, measure_strangers
 
 
 def has_the_right_boxes(query):
@@ -176,7 +176,7 @@ def test_mistakes_are_counted_apart():
 
     mistakes = figures["mistakes"]
     assert 0.1 < mistakes[CALLED_NOTHING] < 0.3
-    assert 0.02 < mistakes[REFUSED] < 0.15 and 0.02 < mistakes[TAKEN_FOR_STRANGER] < 0.15
+    assert 0.02 < mistakes[REFUSED] < 0.15 and 0.02 < mistakes[TAKEN_FOR_OUT_OF_DOMAIN] < 0.15
     assert figures["unseen"]["colour"] == 0 and figures["unseen"]["category"] == 1
     assert figures["wordings"]["seen"] == figures["wordings"]["unseen"] < 1
 
@@ -202,7 +202,7 @@ def test_images_of_libraries_are_shown_with_questions_about_them():
                 assert (query.boxes >= 0).all() and (query.boxes <= [width, height] * 2).all()
         return [NOT_MY_SCENE if k % 2 else "a red star" for k in range(len(asked))]
 
-    found = measure_strangers(keep, seed=5)
+    found = measure_out_of_domain(keep, seed=5)
 
     assert found["files"] >= 25 and len(sizes) > 10
     assert found[LIBRARY_IMAGES] == found[DRAWN_IMAGES] == 0.5

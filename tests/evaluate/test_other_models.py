@@ -210,6 +210,7 @@ def test_a_run_is_not_continued_in_another_way(things, oracle: Make, tmp_path: P
             evaluate("coco", other, root, folder=tmp_path, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_all_ways_is_one_table(things, oracle: Make, tmp_path: Path) -> None:
     model = oracle("qwen3_vl")
     found = sweep("coco", model, things[0], colours=("red", "lime"), widths=(2, 3), folder=tmp_path, **QUIET)

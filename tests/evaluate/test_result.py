@@ -167,7 +167,7 @@ def test_the_gallery_pages_filters_and_sorts(result):
     assert (
         gallery.page == 1
         and bytes(gallery._page_image.value) != first
-        and gallery._told.value.startswith("6–10 of 12;")
+        and gallery._count.value.startswith("6–10 of 12;")
     )
     gallery._verdict.value = "wrong"
     assert gallery.page == 0 and not gallery.rows["correct"].any()
@@ -184,7 +184,7 @@ def test_the_gallery_survives_an_image_that_is_gone_and_no_rows_at_all(result):
     gone = result.predictions.assign(image="/nowhere/at/all.jpg")
     assert bytes(Gallery(gone)._page_image.value).startswith(b"\x89PNG")
     empty = result.gallery("kind == 'none'")
-    assert empty._told.value == "no prediction fits these filters" and bytes(empty._page_image.value) == b""
+    assert empty._count.value == "no prediction fits these filters" and bytes(empty._page_image.value) == b""
     for arguments in ({"sort": "best"}, {"verdict": "maybe"}, {"page_size": 0}):
         with pytest.raises(ValueError, match="must be"):
             result.gallery(**arguments)

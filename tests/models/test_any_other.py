@@ -32,7 +32,7 @@ def test_ids_and_logits_are_those_of_its_own_processor_and_forward(name: str, wa
     store = model.images()
     prompt = model.prompt(store, IMAGE, [("user", "What is <region1>?")], {1: BOX})
     rendered = model.render(IMAGE, "What is <region1>?", [BOX])
-    own = by_its_processor(name, prompt.told, list(rendered.images))
+    own = by_its_processor(name, prompt.rendered_text, list(rendered.images))
     assert prompt.input_ids == own["input_ids"][0].tolist()
     reader = reader_of(model.model, [prompt], 0, store.features(prompt.shown))
     logits = reader(model.model, reader.begin, cache_for(model.model.config))

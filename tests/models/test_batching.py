@@ -13,7 +13,7 @@ from tiny_families import tiny_family
 from gpt4roi_nb.models import FAMILIES, PromptedModel, batching, reading
 from gpt4roi_nb.models import images as images_module
 from gpt4roi_nb.models.batching import read_together
-from gpt4roi_nb.models.families import default_question
+from gpt4roi_nb.models.families import default_question, family_of
 from gpt4roi_nb.session.region_model import Question, RegionModel
 
 RNG = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_a_row_goes_on_alone_when_others_have_left(name: str) -> None:
     reader, cache, _ = read_together(model, images, prompts[1:])
     reader(model.model, reader.begin, cache, None)
     expected = reader(model.model, after, cache, None)[:, -1]
-    if not reading.takes_padding(name):
+    if not family_of(name).takes_padding:
         text = questions_of(model)[1].text  # of equal length
         prompts[0] = model.prompt(images, WIDE, [("user", text)], {1: BOX})
     reader, cache, _ = read_together(model, images, prompts)

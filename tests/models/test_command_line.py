@@ -12,8 +12,8 @@ from tiny_families import tiny_family
 from gpt4roi_nb import commands, draw_regions
 from gpt4roi_nb.__main__ import main
 from gpt4roi_nb.models import WAYS, PromptedModel
-from gpt4roi_nb.models.draw_told import main as draw
-from gpt4roi_nb.models.told import render_without_weights
+from gpt4roi_nb.models.draw_command import main as draw
+from gpt4roi_nb.models.without_weights import render_without_weights
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8))
 BOX = (20.0, 10.0, 80.0, 60.0)

@@ -24,7 +24,7 @@ def loaded(name: str, way: str | None = None) -> PromptedModel:
 
 def alone(model: PromptedModel, prompt: Any, answer: list[int]) -> list[float]:
     """Log-probabilities of an answer by the model's own forward pass over the processor's own inputs, without cache."""
-    own = by_its_processor(model.model_type, prompt.told, [IMAGE])
+    own = by_its_processor(model.model_type, prompt.rendered_text, [IMAGE])
     ids = torch.tensor([[*own["input_ids"][0].tolist(), *answer[:-1]]])
     kinds = (ids == model.model.config.image_token_id).int()
     images = {name: own[name] for name in ("pixel_values", "image_grid_thw")}
@@ -39,8 +39,8 @@ def test_ids_and_logits_are_those_of_its_own_processor_and_forward(name: str) ->
     model = loaded(name)
     store = model.images()
     prompt = model.prompt(store, IMAGE, [("user", "What is <region1>?")], {1: BOX})
-    assert prompt.told == "What is [143, 100, 571, 600]?" and model.differs == ""
-    own = by_its_processor(name, prompt.told, [IMAGE])
+    assert prompt.rendered_text == "What is [143, 100, 571, 600]?" and model.differs == ""
+    own = by_its_processor(name, prompt.rendered_text, [IMAGE])
     assert prompt.input_ids == own["input_ids"][0].tolist()
     reader = reader_of(model.model, [prompt], 0, store.features(prompt.shown))
     logits = reader(model.model, reader.begin, cache_for(model.model.config))

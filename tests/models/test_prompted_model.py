@@ -45,8 +45,8 @@ def test_ids_pixels_and_logits_are_those_of_the_familys_own_processor_and_forwar
     question = question or question_of(model)
     prompt = model.prompt(store, IMAGE, [("user", question)], {1: BOX})
     rendered = model.render(IMAGE, question, [BOX])
-    assert rendered.text == prompt.told and rendered.note["way"] == way
-    own = by_its_processor(name, prompt.told, list(rendered.images))
+    assert rendered.text == prompt.rendered_text and rendered.note["way"] == way
+    own = by_its_processor(name, prompt.rendered_text, list(rendered.images))
     assert prompt.input_ids == own["input_ids"][0].tolist()
     assert len(prompt.shown) == (2 if way == "full+crop" else 1)
     for key in prompt.shown[0].values:
@@ -67,7 +67,9 @@ def test_kosmos_2_completes_a_description_as_its_card_does() -> None:
     assert prompt.input_ids == own["input_ids"][0].tolist()
     assert model.capabilities.free_question and "Question:" in model.render(IMAGE, "What is <region1>?", [BOX]).text
     said = "a<phrase> snowman</phrase><object><patch_index_0044><patch_index_0863></object>  by<phrase> a fire</phrase>"
-    assert model.plain(said) == "a snowman by a fire" and loaded("qwen3_vl").plain("a <b> c") == "a <b> c"
+    assert (
+        model.without_boxes(said) == "a snowman by a fire" and loaded("qwen3_vl").without_boxes("a <b> c") == "a <b> c"
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_likelihoods_are_those_of_full_passes(name: str) -> None:
     question = question_of(model)
     found = model.likelihoods(IMAGE, question, [BOX], OPTIONS)
     prompt = model.prompt(model.images(), IMAGE, [("user", question)], {1: BOX})
-    own = dict(by_its_processor(name, prompt.told, [model.render(IMAGE, question, [BOX]).images[0]]))
+    own = dict(by_its_processor(name, prompt.rendered_text, [model.render(IMAGE, question, [BOX]).images[0]]))
     for option, value in zip(OPTIONS, found, strict=True):
         end = model.answer_format.end_of_turn
         answer = model.processor.tokenizer(f"{' ' * (name == 'vipllava')}{option}{end}", add_special_tokens=False)[

@@ -64,7 +64,7 @@ def test_an_answer_is_what_one_whole_pass_says(name: str, rows: list) -> None:
     ((prompt, row),) = rows
     assert len(row.ids) == 6 or row.finished
     assert row.logprobs == pytest.approx(whole_pass(model, prompt, row.ids), abs=1e-4)
-    assert answer.prompt_tokens == len(prompt.input_ids) and answer.told == prompt.told
+    assert answer.prompt_tokens == len(prompt.input_ids) and answer.told == prompt.rendered_text
 
 
 @pytest.mark.parametrize("name", CHATS)

@@ -53,7 +53,7 @@ def test_only_the_pointing_at_one_region_is_taken_away(name: str, way: str, told
     regions = {1: BOX, 2: OTHER}
     whole = model.point(model.images(), IMAGE, regions)
     prompt = model.prompt(model.images(), IMAGE, [("user", TWO)], regions, hidden=1)
-    assert prompt.told == told
+    assert prompt.rendered_text == told
     kept = [model.images().prepared(image).digest for image in whole.images]
     found = [shown.digest for shown in prompt.shown]
     original = model.images().prepared(IMAGE).digest
@@ -71,7 +71,7 @@ def test_only_the_pointing_at_one_region_is_taken_away(name: str, way: str, told
 
 def test_a_region_in_tokens_of_the_model_becomes_what_stood_around_them() -> None:
     told = {
-        name: loaded(name).prompt(loaded(name).images(), IMAGE, [("user", text)], {1: BOX}, hidden=1).told
+        name: loaded(name).prompt(loaded(name).images(), IMAGE, [("user", text)], {1: BOX}, hidden=1).rendered_text
         for name, text in (
             ("kosmos-2", "What is <region1>?"),
             ("florence2", "Describe <region1>."),
@@ -88,9 +88,10 @@ def test_a_region_in_tokens_of_the_model_becomes_what_stood_around_them() -> Non
 def test_a_question_that_says_the_object_does_not_say_it_twice() -> None:
     model = loaded("qwen3_vl")
     question = [("user", "What is the object <region1> made of?")]
-    assert model.prompt(model.images(), IMAGE, question, {1: BOX}, hidden=1).told == "What is the object  made of?"
+    prompt = model.prompt(model.images(), IMAGE, question, {1: BOX}, hidden=1)
+    assert prompt.rendered_text == "What is the object  made of?"
     drawn = loaded("qwen3_vl", "draw").prompt(model.images(), IMAGE, question, {1: BOX})
-    assert drawn.told == "What is the object within the red rectangle made of?"
+    assert drawn.rendered_text == "What is the object within the red rectangle made of?"
 
 
 # --------------------------------------------------------------------------------------- as full forward passes say
@@ -123,7 +124,7 @@ def test_an_ablation_is_what_full_passes_say(name: str) -> None:
     question = [("user", default_question(model.way, name))]
     soft = blurred(IMAGE, BOX)
     cases = {
-        "remove": (model.prompt(model.images(), IMAGE, question, {1: BOX}, hidden=1).told, IMAGE),
+        "remove": (model.prompt(model.images(), IMAGE, question, {1: BOX}, hidden=1).rendered_text, IMAGE),
         "blur": (answer.told, model.render(soft, question[0][1], [BOX]).images[0]),
     }
     for how, (told, image) in cases.items():
@@ -249,7 +250,7 @@ def test_without_the_pointing_an_oracle_that_follows_it_cannot_answer(
         if way == "draw":
             pixels = seen(prompt, model)
             return 9.0 * bool((pixels[0] - pixels[1:].amax(0)).max() > 60)
-        return 9.0 * ("[" in prompt.told or "<patch_index_" in prompt.told)
+        return 9.0 * ("[" in prompt.rendered_text or "<patch_index_" in prompt.rendered_text)
 
     by_an_oracle(monkeypatch, answer, pointed_at)
     removed, soft = answer.ablate(1, generate=False), answer.ablate(1, "blur", generate=False)

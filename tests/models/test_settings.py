@@ -12,7 +12,7 @@ from tiny_families import saved_family, tiny_family
 from gpt4roi_nb import load_model
 from gpt4roi_nb.__main__ import main
 from gpt4roi_nb.models import PromptedModel, render_without_weights
-from gpt4roi_nb.models.draw_told import main as draw
+from gpt4roi_nb.models.draw_command import main as draw
 from gpt4roi_nb.models.families import point
 from gpt4roi_nb.models.ways.draw import COLOURS
 from gpt4roi_nb.models.ways.settings import settings_of

@@ -1,6 +1,7 @@
 """Ways to point: what a model is told, by hand; and an oracle that finds its way back from the words and the pixels."""
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -165,6 +166,14 @@ def test_a_line_bounds_its_box_within_a_pixel(drawn: tuple) -> None:
     rows, columns = np.nonzero((np.asarray(shown) == (255, 0, 0)).all(-1))
     assert [columns.min(), rows.min()] == [x1, y1]
     assert abs(columns.max() + 1 - box[2]) < 1 and abs(rows.max() + 1 - box[3]) < 1
+
+
+def test_each_way_has_a_spec_that_fits_its_function() -> None:
+    assert tuple(ways.SPECS) == ways.WAYS
+    for spec in ways.SPECS.values():
+        takes = set(inspect.signature(spec.function).parameters) - {"image", "regions"}
+        assert takes == {*spec.takes, *(["without"] if spec.can_leave_out else [])}
+        assert bool(spec.coordinates) == ("convention" in spec.takes)
 
 
 @pytest.mark.parametrize("way", ways.WAYS)

@@ -59,7 +59,9 @@ def score(name: str, way: str, tall: bool) -> float:
         height, width, _ = pixels.shape
         assert (height == width == SIDE) != name.startswith("qwen")
         units = {"qwen2_5_vl": (1, 1), "qwen3_vl": (width / 1000, height / 1000), "llava": (width, height)}
-        found = answer_from_pixels(pixels, world) if way == "draw" else shade_at(prompt.told, pixels, units[name])
+        found = (
+            answer_from_pixels(pixels, world) if way == "draw" else shade_at(prompt.rendered_text, pixels, units[name])
+        )
         right.append(found == thing)
     return sum(right) / len(right)
 

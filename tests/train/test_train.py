@@ -523,6 +523,7 @@ def tower_calls(gpt4roi) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 def test_with_kept_tower_states_the_losses_are_the_same_and_the_tower_rests(tmp_path, capsys, monkeypatch):
     data, options = records(tmp_path), {**OPTIONS, "stage": 1, "epochs": 1, "tower_cache": tmp_path / "tower"}
 

@@ -1,7 +1,7 @@
 """What a newcomer asks about a scene: the whole of it, where things stand, empty places, and what it cannot tell.
 
 `ask` draws a question of any kind, those of `questions` included. `followup` draws one about regions that were named
-before, and `about_stranger` one about an image that is not of this world. Answers are read off the scene.
+before, and `about_out_of_domain` one about an image that is not of this world. Answers are read off the scene.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from gpt4roi_nb.data.scenes.question_kinds import (
 from gpt4roi_nb.data.scenes.questions import FIRST_FIRST_SHARE, Question
 from gpt4roi_nb.data.scenes.relation_kinds import around, between, lies_between, related, relation, shared
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, MAX_OBJECTS, Scene
-from gpt4roi_nb.data.scenes.spelling import typed
-from gpt4roi_nb.data.scenes.unknown import DO_NOT_KNOW, NOT_MY_SCENE, ONLY_THE_TABLE, STRANGER, UNKNOWN, unknown
+from gpt4roi_nb.data.scenes.spelling import as_typed
+from gpt4roi_nb.data.scenes.unknown import DO_NOT_KNOW, NOT_MY_SCENE, ONLY_THE_TABLE, OUT_OF_DOMAIN, UNKNOWN, unknown
 
 OF_IMAGE = ("describe", "extreme", "present", "variety")
 OF_ONE = ("around", "anything")
@@ -46,7 +46,7 @@ SOMETHING_SHARE = 0.6  # of "between" questions are about objects with something
 OLD_REGIONS = 0.5  # share of follow-ups about two regions without a new one
 # What is asked about a box without an object: mostly what it is, and sometimes what it is like, as if it were one.
 ABOUT_NOTHING = {"phrase": 0.5, "anything": 0.2, "category": 0.15, "colour": 0.05, "material": 0.05, "size": 0.05}
-BOX_SIDES = (0.1, 0.7)  # of a box in a stranger, as shares of its sides
+BOX_SIDES = (0.1, 0.7)  # of a box in an image that is out of domain, as shares of its sides
 
 
 def ask(scene: Scene, kind: str, rng: np.random.Generator, *, held_out: bool = False) -> Question | None:
@@ -94,7 +94,7 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator, *, held_out: bool = F
 
 
 def _question(kind: str, draft: Draft | None, objects: tuple[int, ...], rng: np.random.Generator) -> Question | None:
-    return None if draft is None else Question(kind, typed(rng, draft.text), draft.answer, objects, draft.target)
+    return None if draft is None else Question(kind, as_typed(rng, draft.text), draft.answer, objects, draft.target)
 
 
 def _of_one(
@@ -145,7 +145,7 @@ def _about_place(scene: Scene, rng: np.random.Generator, held_out: bool) -> Ques
     if found is None:
         return None
     kind = str(rng.choice(list(ABOUT_NOTHING), p=list(ABOUT_NOTHING.values())))
-    text = typed(rng, wording_about(kind, rng, held_out).format(a="<region1>"))
+    text = as_typed(rng, wording_about(kind, rng, held_out).format(a="<region1>"))
     return Question(NOTHING, text, found.answer, (), found.target, boxes=(found.box,))
 
 
@@ -202,7 +202,7 @@ def _old(rng: np.random.Generator, number: int, known: int) -> str:
     return pick(rng, (*names, "it") if known == 1 else names)
 
 
-def about_stranger(
+def about_out_of_domain(
     scene: Scene, size: tuple[int, int], rng: np.random.Generator, *, held_out: bool = False
 ) -> Question:
     """Draw a question about an image that is not of this world: one that might be asked about a scene, with any boxes.
@@ -220,7 +220,7 @@ def about_stranger(
     while asked is None:
         asked = ask(scene, pick(rng, ALL_KINDS), rng, held_out=held_out)
     boxes = tuple(_anywhere(size, rng) for _ in asked.objects or asked.boxes)
-    return replace(asked, kind=STRANGER, answer=NOT_MY_SCENE, objects=(), target=STRANGER, boxes=boxes)
+    return replace(asked, kind=OUT_OF_DOMAIN, answer=NOT_MY_SCENE, objects=(), target=OUT_OF_DOMAIN, boxes=boxes)
 
 
 def _anywhere(size: tuple[int, int], rng: np.random.Generator) -> Box:

@@ -13,7 +13,6 @@ import numpy as np
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes import wordings
-from gpt4roi_nb.data.scenes.judging import matches
 from gpt4roi_nb.data.scenes.question_kinds import (
     KINDS,
     NO_REGION,
@@ -39,7 +38,8 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     which,
 )
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, MAX_OBJECTS, SIZES, Scene
-from gpt4roi_nb.data.scenes.spelling import typed
+from gpt4roi_nb.data.scenes.scoring import matches
+from gpt4roi_nb.data.scenes.spelling import as_typed
 
 __all__ = [
     "KINDS",
@@ -86,7 +86,7 @@ class Question:
 
 
 def _asked(kind: str, rng: np.random.Generator, draft: Draft, objects: tuple[int, ...]) -> Question:
-    return Question(kind, typed(rng, draft.text), draft.answer, objects, draft.target)
+    return Question(kind, as_typed(rng, draft.text), draft.answer, objects, draft.target)
 
 
 def _check_kind(kind: str) -> None:
@@ -260,7 +260,7 @@ def _followup_pair(
 
 
 def is_right(question: Question, answer_text: str) -> bool:
-    """Tell whether an answer is right, by the question's kind and target alone; see `judging.matches`."""
+    """Tell whether an answer is right, by the question's kind and target alone; see `scoring.matches`."""
     return matches(question.kind, question.target, answer_text)
 
 

@@ -69,7 +69,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Background:
     """Table and wall: linear RGB albedos, and the index of the table's texture."""
 
     table: tuple[float, float, float]
@@ -179,7 +179,7 @@ def _diffuse(sprite: Sprite, light: Light, wrap: float) -> np.ndarray:
 FINISHES = {"metal": _metal, "rubber": _rubber, "wooden": _wooden}
 
 
-def _background(items: Sequence[Item], light: Light, setting: Setting, scale: int) -> np.ndarray:
+def _draw_background(items: Sequence[Item], light: Light, background: Background, scale: int) -> np.ndarray:
     """(3, H, W) float32 linear: wall, table, and every shadow on the table."""
     side = CANVAS * scale
     lamplight, ambient = np.ones((side, side), np.float32), np.ones((side, side), np.float32)
@@ -195,11 +195,11 @@ def _background(items: Sequence[Item], light: Light, setting: Setting, scale: in
     lamplight *= (1 - AMBIENT) * light.strength
     ambient += lamplight
     ambient *= _lamp_pool(light.lamp, scale)
-    ambient *= _table_texture(setting.texture, scale)
-    canvas = ambient * (np.array(setting.table, np.float32) * np.array(light.tint, np.float32))[:, None, None]
+    ambient *= _table_texture(background.texture, scale)
+    canvas = ambient * (np.array(background.table, np.float32) * np.array(light.tint, np.float32))[:, None, None]
     edge = HORIZON * scale
     fade = np.linspace(0.55, 0.85, edge, dtype=np.float32)[:, None]
-    canvas[:, :edge] = fade * np.array(setting.wall, np.float32)[:, None, None]
+    canvas[:, :edge] = fade * np.array(background.wall, np.float32)[:, None, None]
     canvas[:, edge : edge + scale] *= 1.25  # the table's far edge catches the light
     return canvas
 
@@ -212,20 +212,23 @@ def _offsets(shape: str, angle_index: int, item_scale: float, scale: int) -> tup
     return flat, flat[sprite.alpha >= 0.5]
 
 
-def render(items: Sequence[Item], light: Light, setting: Setting, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def render(
+    items: Sequence[Item], light: Light, background: Background, scale: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw a scene of side `CANVAS * scale`.
 
     Args:
         items: the objects; they must lie inside the image.
         light: the lamp.
-        setting: table and wall.
+        background: table and wall.
         scale: whole multiple of `CANVAS`.
 
     Returns:
         The image, (H, W, 3) uint8 RGB, and labels, (H, W) int8: the index of the item seen at each pixel, -1 for none.
     """
     side = CANVAS * scale
-    canvas = _background(items, light, setting, scale).reshape(3, -1)  # one plane per colour: NumPy is fast along rows
+    # One plane per colour: NumPy is fast along rows.
+    canvas = _draw_background(items, light, background, scale).reshape(3, -1)
     tint = np.array(light.tint, np.float32)[:, None]
     for index in back_to_front(items):
         item = items[index]

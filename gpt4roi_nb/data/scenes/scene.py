@@ -20,9 +20,9 @@ from gpt4roi_nb.data.scenes.render import (
     HORIZON,
     PIXELS_PER_UNIT,
     ROWS_PER_DEPTH,
+    Background,
     Item,
     Light,
-    Setting,
     label_map,
     render,
 )
@@ -239,14 +239,14 @@ def make_scene(seed: int, *, size: int = 336, n_objects: tuple[int, int] | int =
     rng = np.random.default_rng(seed)
     items, kinds = _layout(rng, int(rng.integers(least, most + 1)))
     table, wall = (np.array(options)[rng.integers(len(options))] for options in (TABLES, WALLS))
-    setting = Setting(
+    background = Background(
         tuple((table * rng.uniform(0.9, 1.1)).tolist()),
         tuple((wall * rng.uniform(0.85, 1.15)).tolist()),
         int(rng.integers(TEXTURES)),
     )
     warmth = rng.uniform(-0.05, 0.05)
     light = Light(int(rng.integers(len(LAMP_BEARINGS))), float(rng.uniform(0.9, 1.1)), (1 + warmth, 1.0, 1 - warmth))
-    image, labels = render(items, light, setting, math.ceil(size / CANVAS))
+    image, labels = render(items, light, background, math.ceil(size / CANVAS))
     masks = labels == np.arange(len(items), dtype=labels.dtype)[:, None, None]
     if size != len(image):
         image, masks = _reduced(image, masks, size)

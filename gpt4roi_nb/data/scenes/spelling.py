@@ -17,7 +17,7 @@ NEIGHBOURS = {
 LOWER_SHARE, SHORT_SHARE = 0.3, 0.3  # of the questions that `casual` writes in lower case, or with "what's"
 
 
-def typed(rng: np.random.Generator, text: str) -> str:
+def as_typed(rng: np.random.Generator, text: str) -> str:
     """Return a text as people type it: sometimes with American spelling, without a capital, without a closing mark."""
     if rng.random() < 0.4:
         text = text.replace("colour", "color").replace("Colour", "Color")

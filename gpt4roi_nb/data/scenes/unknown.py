@@ -10,7 +10,7 @@ from gpt4roi_nb.data.scenes.question_kinds import Draft, pick
 DO_NOT_KNOW = "I do not know; the image does not tell"
 ONLY_THE_TABLE = "I can only talk about the things on the table"
 NOT_MY_SCENE = "this does not look like one of my scenes"
-UNKNOWN, STRANGER = "unknown", "stranger"  # targets of such questions, and names of their kinds
+UNKNOWN, OUT_OF_DOMAIN = "unknown", "stranger"  # targets of such questions, and names of their kinds
 
 REGION_SHARE = 0.5  # of the questions without an answer that are about regions
 CHAT_SHARE = 0.2  # of the other ones that are about nothing in the image

@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from gpt4roi_nb.demo.check.figures import CALLED_NOTHING, JOINT, REFUSED, TAKEN_FOR_STRANGER, Figures
-from gpt4roi_nb.demo.check.strangers import LIBRARY_IMAGES
+from gpt4roi_nb.demo.check.figures import CALLED_NOTHING, JOINT, REFUSED, TAKEN_FOR_OUT_OF_DOMAIN, Figures
+from gpt4roi_nb.demo.check.out_of_domain import LIBRARY_IMAGES
 from gpt4roi_nb.demo.choices import QA, QAR
 
 THIRD_QUESTION, UNSEEN_WORDINGS = "third question", "unseen wordings"
@@ -77,7 +77,7 @@ BARS: dict[tuple[str, str], Bar] = {
         *_bars("accuracy", dict.fromkeys(("larger", "left_right", "front_behind"), 0.93)),
         *_bars("accuracy", dict.fromkeys(("relation", "around", "between", "shared"), 0.93)),
         *_bars("accuracy", {"which": 0.85, "describe": 0.85, "nothing": 0.90, "unknown": 0.90}),
-        *_bars("mistakes", {CALLED_NOTHING: 0.01, REFUSED: 0.01, TAKEN_FOR_STRANGER: 0.005}, at_most=True),
+        *_bars("mistakes", {CALLED_NOTHING: 0.01, REFUSED: 0.01, TAKEN_FOR_OUT_OF_DOMAIN: 0.005}, at_most=True),
         Bar("strangers", LIBRARY_IMAGES, 0.80),
         *_bars(
             "benchmarks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpt4roi_nb.demo.check.answerer import model_answerer
 from gpt4roi_nb.demo.check.benchmarks import measure_benchmarks
 from gpt4roi_nb.demo.check.figures import Figures, measure
-from gpt4roi_nb.demo.check.strangers import measure_strangers
+from gpt4roi_nb.demo.check.out_of_domain import measure_out_of_domain
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 
@@ -28,6 +28,6 @@ def examine(gpt4roi: GPT4RoI, scenes: int, seed: int) -> Figures:
     figures = measure(answer, scenes, seed)
     return {
         **figures,
-        "strangers": measure_strangers(answer, seed),
+        "strangers": measure_out_of_domain(answer, seed),
         "benchmarks": measure_benchmarks(gpt4roi, seed),
     }

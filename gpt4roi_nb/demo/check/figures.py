@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from gpt4roi_nb.data.scenes.open_judging import says_nothing_there, says_stranger, says_unknown
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS
+from gpt4roi_nb.data.scenes.open_scoring import says_nothing_there, says_out_of_domain, says_unknown
 from gpt4roi_nb.data.scenes.question_kinds import VALUES, value_of
 from gpt4roi_nb.data.scenes.questions import ONE_REGION, Question
 from gpt4roi_nb.data.scenes.scene import Scene, scenes
@@ -21,7 +21,7 @@ from gpt4roi_nb.demo.choices import QA, QAR
 
 JOINT = "qaqr-joint"
 TOGETHER = 6  # scenes whose questions are asked together: more would save little and take more memory
-CALLED_NOTHING, REFUSED, TAKEN_FOR_STRANGER = "object called nothing", "answerable refused", "scene not recognised"
+CALLED_NOTHING, REFUSED, TAKEN_FOR_OUT_OF_DOMAIN = "object called nothing", "answerable refused", "scene not recognised"
 Figures = dict[str, dict[str, float]]
 Verdicts = dict[str, dict[str, list[bool]]]
 
@@ -83,11 +83,12 @@ def measure_on(answer: Answerer, drawn: Iterable[Scene], seed: int) -> Figures:
             verdicts = [right(part, next(letters)) for part in pair]
             for kind, verdict in zip((QA, QAR, JOINT), (*verdicts, all(verdicts)), strict=True):
                 found["accuracy"][kind].append(verdict)
-        talks = [(one.scene, talk) for one in group for talk in one.conversations]
+        conversations = [(one.scene, conversation) for one in group for conversation in one.conversations]
         first = [text for texts in said for text in texts["first"]]
-        for (_, talk), opening, last in zip(talks, first, converse(answer, talks, first), strict=True):
-            found["turns"]["first"].append(right(talk[0], opening))
-            found["turns"]["third"].append(right(talk[-1], last))
+        third = converse(answer, conversations, first)
+        for (_, conversation), opening, last in zip(conversations, first, third, strict=True):
+            found["turns"]["first"].append(right(conversation[0], opening))
+            found["turns"]["third"].append(right(conversation[-1], last))
     kinds = [kind for kind in (*ALL_KINDS, COMPOUND, QA, QAR, JOINT) if kind in found["accuracy"]]
     figures = {
         name: {kind: float(np.mean(found[name][kind])) for kind in kinds if kind in found[name]}
@@ -111,4 +112,4 @@ def _note_mistakes(found: dict[str, list[bool]], question: Question, text: str) 
         found[CALLED_NOTHING].append(says_nothing_there(text))
     if question.kind != UNKNOWN:
         found[REFUSED].append(says_unknown(text))
-    found[TAKEN_FOR_STRANGER].append(says_stranger(text))
+    found[TAKEN_FOR_OUT_OF_DOMAIN].append(says_out_of_domain(text))

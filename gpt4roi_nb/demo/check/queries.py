@@ -99,8 +99,8 @@ def draw(scene: Scene, seed: int, index: int) -> Drawn:
             query_of(replace(question, text=slip(rng, casual(rng, question.text)))) for question in questions
         ]
     pairs = draw_pairs(scene, 1, rng)
-    conversations = [talk for _ in range(CONVERSATIONS) if (talk := _draw_conversation(scene, rng))]
-    queries["first"] = [query_of(talk[0]) for talk in conversations]
+    conversations = [conversation for _ in range(CONVERSATIONS) if (conversation := _draw_conversation(scene, rng))]
+    queries["first"] = [query_of(conversation[0]) for conversation in conversations]
     return Drawn(scene, queries, pairs, conversations)
 
 
@@ -115,15 +115,15 @@ def _draw_conversation(scene: Scene, rng: np.random.Generator) -> list[Question]
     """Three questions, the third of the first one's kind; empty if the scene does not allow three."""
     kind = str(rng.choice((*ONE_REGION, *TWO_REGIONS)))
     question = ask(scene, kind, rng)
-    talk: list[Question] = []
+    conversation: list[Question] = []
     for following in (str(rng.choice(ONE_REGION)), kind, None):
         if question is None:
             return []
-        talk.append(question)
+        conversation.append(question)
         if following is not None:
             known = dict(enumerate(question.objects, start=1))
             question = followup(scene, following, rng, known, previous=question.kind)
-    return talk
+    return conversation
 
 
 def converse(
@@ -132,10 +132,10 @@ def converse(
     """Return the last answer of each conversation, asked after the model's own answers. first: the first answers."""
     said = list(first)
     earlier: list[list[tuple[str, str]]] = [[] for _ in conversations]
-    for turn in range(1, max((len(talk) for _, talk in conversations), default=1)):
+    for turn in range(1, max((len(conversation) for _, conversation in conversations), default=1)):
         asked = []
-        for (scene, talk), before, text in zip(conversations, earlier, said, strict=True):
-            before += [("user", talk[turn - 1].text), ("assistant", text or "?")]
-            asked.append((scene, Query(talk[turn], talk[turn].objects, tuple(before))))
+        for (scene, conversation), before, text in zip(conversations, earlier, said, strict=True):
+            before += [("user", conversation[turn - 1].text), ("assistant", text or "?")]
+            asked.append((scene, Query(conversation[turn], conversation[turn].objects, tuple(before))))
         said = answer(asked)
     return said

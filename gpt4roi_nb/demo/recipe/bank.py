@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gpt4roi_nb.data.scenes.out_of_domain import out_of_domain_images
 from gpt4roi_nb.data.scenes.scene import Scene, SceneObject, make_scene, scene_seed, scenes
-from gpt4roi_nb.data.scenes.strangers import strangers
 from gpt4roi_nb.files import replacing
 
 # A patch belongs to the object that covers most of it, if that is at least this share of the patch.
@@ -110,7 +110,7 @@ def _draw(folder: Path, about: dict, workers: int, report: Callable[[str], None]
     (folder / "objects.json").write_text(json.dumps(objects))
 
 
-def with_strangers(bank: SceneBank, folder: Path, series: int, count: int) -> SceneBank:
+def with_out_of_domain(bank: SceneBank, folder: Path, series: int, count: int) -> SceneBank:
     """The scenes of a bank, and after them `count` images that are not of this world, with no objects.
 
     If `folder` does not hold these yet, they are drawn, half of them at each side of `DRAWN_AT`, and then resized.
@@ -122,7 +122,7 @@ def with_strangers(bank: SceneBank, folder: Path, series: int, count: int) -> Sc
         drawn = [
             np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
             for part, larger in enumerate(DRAWN_AT)
-            for image in strangers(series + part, count // len(DRAWN_AT), size=larger)
+            for image in out_of_domain_images(series + part, count // len(DRAWN_AT), size=larger)
         ]
         with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, np.stack(drawn))

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.scenes import open_questions
-from gpt4roi_nb.data.scenes.open_questions import ONE_REGION, OPEN_KINDS, about_stranger
+from gpt4roi_nb.data.scenes.open_questions import ONE_REGION, OPEN_KINDS, about_out_of_domain
 from gpt4roi_nb.data.scenes.question_kinds import pick
 from gpt4roi_nb.data.scenes.questions import Question, compound, followup
 from gpt4roi_nb.data.scenes.scene import Scene
@@ -28,8 +28,8 @@ class Family:
     """Conversations of similar length, since the longest one of a batch sets the slot length of all.
 
     shares: of the kinds of the first question. rows, questions: images per batch, and conversations about each. turns:
-    fewest and most. followups: shares of the kinds of later questions, if not `FOLLOWUPS`. strangers: how many of the
-    images are not of this world.
+    fewest and most. followups: shares of the kinds of later questions, if not `FOLLOWUPS`. out_of_domain: how many of
+    the images are not of this world.
     """
 
     shares: Shares
@@ -37,7 +37,7 @@ class Family:
     questions: int
     turns: tuple[int, int] = (1, 1)
     followups: Shares | None = None
-    strangers: int = 0
+    out_of_domain: int = 0
 
 
 Mix = tuple[tuple[Family, float], ...]  # families, and the share of the batches that each one has
@@ -127,14 +127,14 @@ LESSONS = {
 }
 # What a newcomer asks, learnt by a model that knows all the above. The old families keep it from forgetting.
 PICTURING = Family(
-    {"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 8, 10, strangers=1
+    {"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 8, 10, out_of_domain=1
 )
 PLACING = Family({"around": 0.34, "between": 0.18, "relation": 0.26, "shared": 0.22}, 7, 11)
 DOUBTING = Family(
     {"nothing": 0.45, "unknown": 0.25, "anything": 0.06, "phrase": 0.1, "category": 0.08, "colour": 0.06},
     8,
     11,
-    strangers=1,
+    out_of_domain=1,
 )
 OPEN_FOLLOWUPS: Shares = {
     "relation": 0.2,
@@ -165,7 +165,9 @@ OPEN_FAMILIES: Mix = (
     (COMPARING, 0.04),
 )
 # Then the benchmarks' wordings as well, and more of what is learnt slowly.
-LISTING = Family({"describe": 0.3, "extreme": 0.2, "present": 0.1, "variety": 0.06, "which": 0.34}, 8, 10, strangers=1)
+LISTING = Family(
+    {"describe": 0.3, "extreme": 0.2, "present": 0.1, "variety": 0.06, "which": 0.34}, 8, 10, out_of_domain=1
+)
 NAMED_BY_PROTOCOL = Family({PROTOCOL_NAMES: 1.0}, 8, 9)
 CHOSEN_BY_PROTOCOL = Family({PROTOCOL_LETTERS: 1.0}, 7, 4)
 ANSWER_FAMILIES: Mix = (
@@ -183,7 +185,7 @@ ANSWER_FAMILIES: Mix = (
     (COMPARING, 0.03),
 )
 # An image has one list of its objects: the more images, the better.
-LISTING_MANY = Family({"which": 0.45, "describe": 0.35, "extreme": 0.1, "variety": 0.1}, 16, 3, strangers=1)
+LISTING_MANY = Family({"which": 0.45, "describe": 0.35, "extreme": 0.1, "variety": 0.1}, 16, 3, out_of_domain=1)
 # At last some of everything, so that nothing is forgotten over what was learnt last.
 BALANCED_FAMILIES: Mix = (
     (COUNTING_MORE, 0.24),
@@ -316,20 +318,20 @@ def draw_conversation(
     return Conversation(tuple(said), objects, question, question.boxes)
 
 
-def stranger_conversation(scene: Scene, size: int, rng: np.random.Generator) -> Conversation:
+def out_of_domain_conversation(scene: Scene, size: int, rng: np.random.Generator) -> Conversation:
     """A question about an image of side `size` that is not of this world, as one might ask `scene`."""
-    question = about_stranger(scene, (size, size), rng)
+    question = about_out_of_domain(scene, (size, size), rng)
     return Conversation((("user", question.text), ("assistant", question.answer)), (), question, question.boxes)
 
 
-def careless(talk: Conversation, rng: np.random.Generator) -> Conversation:
+def careless(conversation: Conversation, rng: np.random.Generator) -> Conversation:
     """The same with its questions worded as people type them, except for multiple choice."""
-    if talk.last.kind in (QA, QAR):
-        return talk
+    if conversation.last.kind in (QA, QAR):
+        return conversation
     turns = []
-    for role, text in talk.turns:
+    for role, text in conversation.turns:
         if role == "user":
             text = casual(rng, text) if rng.random() < CASUAL_SHARE else text
             text = slip(rng, text) if rng.random() < SLIP_SHARE else text
         turns.append((role, text))
-    return replace(talk, turns=tuple(turns))
+    return replace(conversation, turns=tuple(turns))

@@ -25,7 +25,7 @@ from gpt4roi_nb.data.scenes.open_questions import open_texts
 from gpt4roi_nb.data.scenes.questions import vocabulary_texts
 from gpt4roi_nb.demo.check import Figures, table
 from gpt4roi_nb.demo.check.examine import examine
-from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_strangers
+from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_out_of_domain
 from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
 from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, BALANCED_FAMILIES, OPEN_FAMILIES, Mix
 from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer
@@ -34,7 +34,7 @@ from gpt4roi_nb.demo.recipe.language import LanguagePhase, decision_weights, sta
 from gpt4roi_nb.demo.recipe.last import train_last
 from gpt4roi_nb.demo.recipe.loop import run_phase
 from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export, parser_of
-from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, STRANGER_SERIES, Further
+from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, OUT_OF_DOMAIN_SERIES, Further
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.recipe.surroundings import ImageHeads
@@ -60,7 +60,7 @@ def growth_texts() -> Iterator[str]:
         yield text.replace("<", "").replace(">", "")
 
 
-def begin(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
+def load_start(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
     """Load the model that the training continues from, with its grown vocabulary, in float32.
 
     source: its folder; None is the embedded checkpoint.
@@ -99,7 +99,7 @@ def further(
 ) -> Figures:
     """Make the checkpoint in `out`, continuing from what `run` holds; return `demo.check`'s figures."""
     run.mkdir(parents=True, exist_ok=True)
-    gpt4roi = begin(recipe, source, run)
+    gpt4roi = load_start(recipe, source, run)
     begun = read_json(Path(DEMO_CHECKPOINT if source is None else source) / RECORD)
     model, processor = gpt4roi.model, gpt4roi.processor
     scenes = load_or_draw(
@@ -112,7 +112,7 @@ def further(
         workers=workers,
         report=report,
     )
-    states = HiddenStates(model, with_strangers(scenes, run / "banks", STRANGER_SERIES, recipe.strangers))
+    states = HiddenStates(model, with_out_of_domain(scenes, run / "banks", OUT_OF_DOMAIN_SERIES, recipe.strangers))
     torch.manual_seed(seed)  # of the throw-away heads
     language_phase = LanguagePhase(model, ImageHeads(recipe.width))
     builder, weights = RowBuilder(processor), decision_weights(processor)

@@ -19,7 +19,7 @@ from gpt4roi_nb.demo.recipe.curriculum import (
     careless,
     draw_conversation,
     draw_family,
-    stranger_conversation,
+    out_of_domain_conversation,
 )
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe.recipe import Recipe
@@ -191,15 +191,15 @@ def draw_rows(
     """
     fewest, most = family.turns
 
-    def talk(scene: Scene) -> Conversation:
+    def conversation_about(scene: Scene) -> Conversation:
         if not scene.objects:
-            found = stranger_conversation(scenes[0], scene.image.shape[0], rng)
+            found = out_of_domain_conversation(scenes[0], scene.image.shape[0], rng)
         else:
             turns = int(rng.integers(fewest, most + 1))
             found = draw_conversation(scene, turns, rng, family.shares, family.followups)
         return careless(found, rng) if typed else found
 
-    conversations = [[talk(scene) for _ in range(family.questions)] for scene in scenes]
+    conversations = [[conversation_about(scene) for _ in range(family.questions)] for scene in scenes]
     return builder.rows(conversations, scenes)
 
 
@@ -240,8 +240,8 @@ def stage_step(
     family = draw_family(families, rng)
     bank, known = states.bank, states.bank.scenes
     chosen = rng.integers(known, size=family.rows).tolist()
-    if family.strangers:
-        chosen[-family.strangers :] = rng.integers(known, len(bank), size=family.strangers).tolist()
+    if family.out_of_domain:
+        chosen[-family.out_of_domain :] = rng.integers(known, len(bank), size=family.out_of_domain).tolist()
     rows = draw_rows(builder, [bank.scene(index) for index in chosen], family, rng, typed)
     patches, regions = encode(phase.model, states, chosen, recipe.box_jitter, rng, rows.other_boxes)
     return rows_losses(phase.model, rows, patches, regions, token_weights, phase.understanding)

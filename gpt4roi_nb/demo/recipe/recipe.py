@@ -15,7 +15,7 @@ ABOUT = "A small teaching model, trained on generated table-top scenes only; it 
 
 # Series of `data.scenes.scenes`. What `demo.check` draws comes from the seeds that its user names, below all of these.
 DENSE_SERIES, PLAIN_SERIES, VALIDATION_SERIES = 7_000_002, 7_000_001, 7_000_101
-FURTHER_SERIES, STRANGER_SERIES = 7_000_003, 7_000_201
+FURTHER_SERIES, OUT_OF_DOMAIN_SERIES = 7_000_003, 7_000_201
 
 OF_LAST = ("commit", "last_batch", "world_images")  # fields that the parts before the last do not depend on
 

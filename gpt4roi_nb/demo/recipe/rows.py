@@ -142,7 +142,7 @@ class RowBuilder:
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], scenes: Sequence[Scene]) -> Rows:
         """Make one row per scene. conversations: the same number for each."""
-        segments = [[self.segment(talk.turns) for talk in talks] for talks in conversations]
+        segments = [[self.segment(conversation.turns) for conversation in of_image] for of_image in conversations]
         slot = max(len(segment.input_ids) for row in segments for segment in row)
         prefix, pad = len(self.prefix), self.processor.tokenizer.pad_token_id
         input_ids = torch.full((len(segments), prefix + len(segments[0]) * slot), pad)
@@ -157,20 +157,20 @@ class RowBuilder:
         size, grid = scenes[0].image.shape[1], round(self.processor.num_image_tokens**0.5)
         attributes, placed, centres = symbols_of([scene.objects for scene in scenes], size, grid)
         values = attributes.tolist()
-        others = [[box for talk in talks for box in talk.boxes] for talks in conversations]
+        others = [[box for conversation in of_image for box in conversation.boxes] for of_image in conversations]
         first, other = 0, len(attributes)
-        for row, (scene, talks, row_segments) in enumerate(zip(scenes, conversations, segments, strict=True)):
-            for k, (talk, segment) in enumerate(zip(talks, row_segments, strict=True)):
+        for row, (scene, of_image, row_segments) in enumerate(zip(scenes, conversations, segments, strict=True)):
+            for k, (conversation, segment) in enumerate(zip(of_image, row_segments, strict=True)):
                 start = prefix + k * slot
                 input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
-                if talk.boxes:  # such a box has no object that the heads could read
+                if conversation.boxes:  # such a box has no object that the heads could read
                     regions += [other + number - 1 for number in segment.regions]
-                    other += len(talk.boxes)
+                    other += len(conversation.boxes)
                     continue
-                if talk.last.kind == "describe" and len(talk.turns) == 2:
+                if conversation.last.kind == "describe" and len(conversation.turns) == 2:
                     described_at.append((row, start + segment.asked - 1))
-                behind = {number: first + index for number, index in enumerate(talk.objects, start=1)}
+                behind = {number: first + index for number, index in enumerate(conversation.objects, start=1)}
                 regions += [behind[number] for number in segment.regions]
                 name_at += [(row, start + name.place) for name in segment.marks.names]
                 name_objects += [behind[name.number] for name in segment.marks.names]
@@ -190,7 +190,7 @@ class RowBuilder:
                     so_far_at += [(row, start + place) for place in own]
                     so_far_true += accumulate((verdicts[place] for place in own), and_)
                     option_at.append((row, start + end))
-                    option_right.append(talk.turns[1][1] == letter)
+                    option_right.append(conversation.turns[1][1] == letter)
             first += len(scene.objects)
         slots = torch.arange(self.opening_length, self.opening_length + slot).repeat(len(segments[0]))
         position_ids = torch.cat([self.positions, slots])[None]

@@ -180,8 +180,8 @@ def _checked(entry: Any) -> dict[str, Any]:
     segments = []
     for segment in field(entry, "segments_info", list):
         field(segment, "id", int), field(segment, "category_id", int)
-        told = {key: value for key, value in segment.items() if value is not None}
-        segments.append({**told, "iscrowd": int(is_crowd(segment))})
+        known = {key: value for key, value in segment.items() if value is not None}
+        segments.append({**known, "iscrowd": int(is_crowd(segment))})
     return {**entry, "segments_info": segments}
 
 

@@ -23,7 +23,7 @@ from gpt4roi_nb.boxes import Box
 from gpt4roi_nb.data.box_check import box_from_xywh
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import BadRecord, Problems, field, id_field, length_field, path_field, text_field
-from gpt4roi_nb.data.record import plain
+from gpt4roi_nb.data.record import one_line
 from gpt4roi_nb.evaluate.benchmarks import captions
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
@@ -72,7 +72,7 @@ def items(config: EvalConfig, problems: Problems) -> Iterator[Item]:
 
 
 def _item(entry: Any, images: Path, config: EvalConfig) -> Item:
-    caption = plain(text_field(entry, "caption"))
+    caption = one_line(text_field(entry, "caption"))
     image = str((images / path_field(entry, "file_name")).absolute())
     size = length_field(entry, "width"), length_field(entry, "height")
     return Item(

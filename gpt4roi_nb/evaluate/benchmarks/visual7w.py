@@ -28,7 +28,7 @@ from gpt4roi_nb.data.problems import (
     text_field,
 )
 from gpt4roi_nb.data.protocol_texts import LETTERS, choice_question
-from gpt4roi_nb.data.record import plain
+from gpt4roi_nb.data.record import one_line
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.letters import accuracy, chosen_rightly, lettered, without_letter
@@ -96,7 +96,7 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], config: EvalC
     offered = [pair["answer"], *wrong]
     order = random.Random(f"{config.seed}/{kind}/{name}").sample(range(len(offered)), len(offered))
     right = order.index(0)
-    question = plain(text_field(pair, "question"))
+    question = one_line(text_field(pair, "question"))
     if kind == "pointing":
         for box_id in offered:
             if type(box_id) is not int or box_id not in boxes:
@@ -106,7 +106,7 @@ def _item(pair: Any, kind: str, image: str, boxes: dict[int, Box], config: EvalC
     else:
         if not all(isinstance(text, str) and text.strip() for text in offered):
             raise BadRecord(WRONG_TYPE, f"the choices must be texts, but are {shown(offered)}")
-        placed, texts = [], [plain(offered[k]) for k in order]
+        placed, texts = [], [one_line(offered[k]) for k in order]
     letters = BARE_LETTERS if config.wording == VIP_LLAVA else LETTERS
     return Item(
         id=f"visual7w/{kind}/{name}",

@@ -36,7 +36,7 @@ from gpt4roi_nb.data.problems import (
     text_field,
 )
 from gpt4roi_nb.data.protocol_texts import LETTERS
-from gpt4roi_nb.data.record import harmless, plain
+from gpt4roi_nb.data.record import harmless, one_line
 from gpt4roi_nb.evaluate.benchmarks.benchmark import part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
 from gpt4roi_nb.evaluate.benchmarks.letters import accuracy, chosen_rightly, lettered, without_letter
@@ -122,7 +122,7 @@ def _things(name: str, folder: Folder) -> tuple[tuple[Box, ...], list[str]]:
     given, names = field(content, "bbox", list), field(content, "target_object", list)
     if not names or len(given) != len(names) or not all(isinstance(one, str) and one.strip() for one in names):
         raise BadRecord(WRONG_TYPE, f"{shown(name)} must name each box, but has {shown(names)} for {shown(given)}")
-    return tuple(map(box_from_xywh, given)), list(map(plain, names))
+    return tuple(map(box_from_xywh, given)), list(map(one_line, names))
 
 
 def score(items: Sequence[Item], predictions: Sequence[Prediction], config: EvalConfig) -> Scores:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from gpt4roi_nb.models.ways import SPECS, Way
 from gpt4roi_nb.models.ways.context import MARGIN, check_margin
 from gpt4roi_nb.models.ways.draw import RED, Pen
 
-_OF = {"colour": "draw", "width": "draw", "margin": "context"}
+_PART_OF = {"colour": "pen", "width": "pen", "margin": "margin"}  # setting → what `WaySpec.takes` calls it
 
 
 def settings_of(
-    way: str, *, colour: str | None = None, width: float | None = None, margin: float | None = None
+    way: Way, *, colour: str | None = None, width: float | None = None, margin: float | None = None
 ) -> tuple[Pen, float]:
-    """Return what `draw` draws with and the margin of `context`.
+    """Return the pen and the margin of a way.
 
     Args:
         way: to which the settings are given.
@@ -24,7 +25,8 @@ def settings_of(
     """
     given = {"colour": colour, "width": width, "margin": margin}
     for name, value in given.items():
-        if value is not None and way != _OF[name]:
-            raise ValueError(f'{name} is a setting of regions="{_OF[name]}", but regions is {way!r}; leave it out')
+        if value is not None and _PART_OF[name] not in SPECS[way].takes:
+            ways = " or ".join(f'regions="{other}"' for other, spec in SPECS.items() if _PART_OF[name] in spec.takes)
+            raise ValueError(f"{name} is a setting of {ways}, but regions is {way!r}; leave it out")
     pen = Pen(RED.colour if colour is None else colour, RED.width if width is None else width)
     return pen, check_margin(MARGIN if margin is None else margin)

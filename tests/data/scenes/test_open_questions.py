@@ -17,7 +17,7 @@ from gpt4roi_nb.data.scenes import (
     wordings,
 )
 from gpt4roi_nb.data.scenes.held_out import Wordings
-from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, OPEN_KINDS, about_stranger, ask, followup, open_texts
+from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, OPEN_KINDS, about_out_of_domain, ask, followup, open_texts
 from gpt4roi_nb.data.scenes.questions import Question, is_right
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, Scene, SceneObject, scenes
 from gpt4roi_nb.data.scenes.spelling import casual, slip
@@ -280,7 +280,7 @@ def test_a_box_that_is_no_object_is_said_to_be_none(some: list[Scene]) -> None:
         ("stranger", "stranger", DO_NOT_KNOW, False),
     ],
 )
-def test_judging(kind: str, target: str, answer: str, right: bool) -> None:
+def test_scoring(kind: str, target: str, answer: str, right: bool) -> None:
     assert is_right(Question(kind, "", "", (), target), answer) is right
 
 
@@ -362,7 +362,7 @@ def test_a_question_about_another_image_has_boxes_inside_it(some: list[Scene]) -
     rng = np.random.default_rng(6)
     boxes = 0
     for scene in some:
-        question = about_stranger(scene, (80, 30), rng)
+        question = about_out_of_domain(scene, (80, 30), rng)
         assert question.kind == "stranger" and is_right(question, NOT_MY_SCENE) and not question.objects
         for x1, y1, x2, y2 in question.boxes:
             assert 0 <= x1 < x2 <= 80 and 0 <= y1 < y2 <= 30

@@ -1,4 +1,4 @@
-"""Questions about the generated world: each answer is true of the scene, and judging accepts it and nothing else."""
+"""Questions about the generated world: each answer is true of the scene, and scoring accepts it and nothing else."""
 
 import re
 from collections import Counter
@@ -247,7 +247,7 @@ def test_it_is_said_only_where_one_region_is_known(some: list[Scene]) -> None:
         ("which", "blue ball red cone", "a red cone", False),
     ],
 )
-def test_judging(kind: str, target: str, answer: str, right: bool) -> None:
+def test_scoring(kind: str, target: str, answer: str, right: bool) -> None:
     assert is_right(Question(kind, "", "", (), target), answer) is right
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 from gpt4roi_nb.data import load, preview
 from gpt4roi_nb.data.protocol_texts import CATEGORY_PROMPT, CHOICE_PROMPT, LETTERS, NAME_PROMPT, SEGMENT_PROMPT
 from gpt4roi_nb.data.record import Record
-from gpt4roi_nb.data.scenes.formats.own import JITTER, STRANGER_EVERY, STRANGERS, TALKS, TOPICS
+from gpt4roi_nb.data.scenes.formats.own import JITTER, OUT_OF_DOMAIN_EVERY, OUT_OF_DOMAIN_FILE, TALKS, TOPICS
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, Scene
 from gpt4roi_nb.data.scenes.unknown import NOT_MY_SCENE
 
 BENCHMARKS = "benchmarks"
-EVERY = (*TOPICS, TALKS, STRANGERS, BENCHMARKS)
+EVERY = (*TOPICS, TALKS, OUT_OF_DOMAIN_FILE, BENCHMARKS)
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +117,12 @@ def test_the_benchmarks_are_asked_as_they_ask(own: dict[str, list[Record]], draw
     assert seen == kinds | {CATEGORY_PROMPT, SEGMENT_PROMPT}
 
 
-def test_strangers_are_images_of_their_own_and_named_so(own: dict[str, list[Record]], world: Path) -> None:
-    images = {record.image for record in own[STRANGERS]}
+def test_images_out_of_domain_are_apart_and_named_so(own: dict[str, list[Record]], world: Path) -> None:
+    images = {record.image for record in own[OUT_OF_DOMAIN_FILE]}
     assert images == {path.name for path in (world / "own/images").glob("stranger_*.jpg")}
-    assert all(number_of(record) % STRANGER_EVERY == 0 for record in own[STRANGERS])
-    assert {record.turns[-1] for record in own[STRANGERS]} == {("assistant", NOT_MY_SCENE)}
-    for record in own[STRANGERS]:
+    assert all(number_of(record) % OUT_OF_DOMAIN_EVERY == 0 for record in own[OUT_OF_DOMAIN_FILE])
+    assert {record.turns[-1] for record in own[OUT_OF_DOMAIN_FILE]} == {("assistant", NOT_MY_SCENE)}
+    for record in own[OUT_OF_DOMAIN_FILE]:
         width, height = Image.open(world / "own/images" / record.image).size
         assert all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in record.boxes)
 

@@ -29,7 +29,7 @@ def begun(model, processor, tmp_path):
 
 def test_it_goes_on_grows_and_is_not_trained_twice(begun, tmp_path, monkeypatch):
     monkeypatch.setattr(going_on, "REPORTED_SCENES", 1)
-    monkeypatch.setattr(examine, "measure_strangers", lambda answer, seed: {})
+    monkeypatch.setattr(examine, "measure_out_of_domain", lambda answer, seed: {})
     monkeypatch.setattr(examine, "measure_benchmarks", lambda gpt4roi, seed: {})
     source, recipe = begun
     said = []

@@ -8,14 +8,14 @@ import torch
 
 from gpt4roi_nb.data.protocol_texts import LETTERS
 from gpt4roi_nb.data.scenes.unknown import NOT_MY_SCENE
-from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, load_or_draw, with_strangers
+from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, load_or_draw, with_out_of_domain
 from gpt4roi_nb.demo.recipe.curriculum import (
     ANSWER_FAMILIES,
     BALANCED_FAMILIES,
     OPEN_FAMILIES,
     careless,
     draw_conversation,
-    stranger_conversation,
+    out_of_domain_conversation,
 )
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe.language import draw_rows, rows_losses
@@ -27,15 +27,15 @@ from gpt4roi_nb.prompt import IGNORE
 
 @pytest.fixture
 def mixed(bank, tmp_path):
-    return with_strangers(bank, tmp_path, 5, len(DRAWN_AT))
+    return with_out_of_domain(bank, tmp_path, 5, len(DRAWN_AT))
 
 
-def test_strangers_follow_the_scenes_and_are_drawn_once(mixed, bank, tmp_path):
+def test_images_out_of_domain_follow_the_scenes_and_are_drawn_once(mixed, bank, tmp_path):
     assert (mixed.scenes, len(mixed)) == (len(bank), len(bank) + len(DRAWN_AT))
     assert mixed.scene(len(bank)).objects == ()
     (path,) = tmp_path.glob("*.npy")
     written = path.stat().st_mtime_ns
-    assert (with_strangers(bank, tmp_path, 5, len(DRAWN_AT)).images == mixed.images).all()
+    assert (with_out_of_domain(bank, tmp_path, 5, len(DRAWN_AT)).images == mixed.images).all()
     assert path.stat().st_mtime_ns == written
 
 
@@ -46,7 +46,7 @@ def test_boxes_of_no_object_enter_rows_as_they_enter_a_single_conversation(mixed
     known, other = mixed.scene(1), mixed.scene(mixed.scenes)
     talks = [
         [draw_conversation(known, 1, rng, {kind: 1.0}) for kind in ("phrase", "nothing", "same")],
-        [stranger_conversation(known, size, rng) for _ in range(3)],
+        [out_of_domain_conversation(known, size, rng) for _ in range(3)],
     ]
     rows = RowBuilder(processor).rows(talks, [known, other])
     chosen = [1, mixed.scenes]
@@ -74,8 +74,8 @@ def test_boxes_of_no_object_enter_rows_as_they_enter_a_single_conversation(mixed
     assert packed == pytest.approx(total / tokens, abs=2e-3)  # loose boxes are read as exact ones; states in float16
 
 
-def test_a_question_about_a_stranger_is_answered_by_saying_so(bank):
-    talk = stranger_conversation(bank.scene(0), 56, np.random.default_rng(0))
+def test_a_question_out_of_domain_is_answered_by_saying_so(bank):
+    talk = out_of_domain_conversation(bank.scene(0), 56, np.random.default_rng(0))
     assert talk.turns[1] == ("assistant", NOT_MY_SCENE)
     assert talk.objects == ()
 

@@ -8,7 +8,7 @@ from gpt4roi_nb.data.scenes.image_kinds import EXTREMES, extremes
 from gpt4roi_nb.data.scenes.open_questions import ask
 from gpt4roi_nb.data.scenes.relation_kinds import SIDES
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, make_scene
-from gpt4roi_nb.demo.recipe.bank import with_strangers
+from gpt4roi_nb.demo.recipe.bank import with_out_of_domain
 from gpt4roi_nb.demo.recipe.curriculum import Family
 from gpt4roi_nb.demo.recipe.language import draw_rows, rows_losses
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
@@ -87,11 +87,11 @@ def test_nothing_names_nothing():
     ],
 )
 def test_the_heads_read_what_the_rows_hold(kind, expected, bank, processor, model, tmp_path):
-    mixed = with_strangers(bank, tmp_path, 5, 2)
+    mixed = with_out_of_domain(bank, tmp_path, 5, 2)
     rows = draw_rows(
         RowBuilder(processor),
         [mixed.scene(1), mixed.scene(mixed.scenes)],
-        Family({kind: 1.0}, 2, 3, strangers=1),
+        Family({kind: 1.0}, 2, 3, out_of_domain=1),
         np.random.default_rng(0),
     )
     width = model.config.text_config.hidden_size

@@ -9,10 +9,10 @@ import numpy as np
 from gpt4roi_nb.data.scenes import open_questions, questions
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.world_image import WorldImage
+from gpt4roi_nb.data.scenes.out_of_domain import out_of_domain_image
 from gpt4roi_nb.data.scenes.question_kinds import KINDS, ONE_REGION, TWO_REGIONS, pick
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.spelling import casual, slip
-from gpt4roi_nb.data.scenes.strangers import stranger
 
 FOLDER = "own"
 TOPICS: dict[str, tuple[str, ...]] = {  # the kinds of question, each asked once per image
@@ -22,8 +22,8 @@ TOPICS: dict[str, tuple[str, ...]] = {  # the kinds of question, each asked once
     "nothing": (open_questions.NOTHING,) * 3,
     "unknown": (open_questions.UNKNOWN,) * 2,
 }
-TALKS, STRANGERS = "talks", "strangers"
-FILES = tuple(JsonFile(f"{FOLDER}/{topic}.json") for topic in (*TOPICS, TALKS, STRANGERS))
+TALKS, OUT_OF_DOMAIN_FILE = "talks", "strangers"
+FILES = tuple(JsonFile(f"{FOLDER}/{topic}.json") for topic in (*TOPICS, TALKS, OUT_OF_DOMAIN_FILE))
 
 TURNS = 3  # of a conversation
 TALKS_PER_IMAGE = 2
@@ -32,8 +32,8 @@ JITTER_SHARE, JITTER = (
     0.3,
     0.08,
 )  # share of objects' boxes that are moved; how far each edge moves, as a share of the side
-STRANGER_EVERY = 4  # one in so many images for training adds an image of another world
-STRANGER_QUESTIONS = 2
+OUT_OF_DOMAIN_EVERY = 4  # one in so many images for training adds an image of another world
+OUT_OF_DOMAIN_QUESTIONS = 2
 
 
 def add(shown: WorldImage, added: Added) -> None:
@@ -53,8 +53,8 @@ def add(shown: WorldImage, added: Added) -> None:
         turns, objects = _talk(shown, rng)
         boxes = _boxes(shown, Question("", "", "", objects, ""), rng)
         row(added, TALKS, image, boxes, [(written(rng, text), answer) for text, answer in turns])
-    if shown.number % STRANGER_EVERY == 0:
-        _add_stranger(shown, added, rng)
+    if shown.number % OUT_OF_DOMAIN_EVERY == 0:
+        _add_out_of_domain(shown, added, rng)
 
 
 def written(rng: np.random.Generator, text: str) -> str:
@@ -105,14 +105,14 @@ def _talk(shown: WorldImage, rng: np.random.Generator) -> tuple[list[tuple[str, 
     return turns, objects
 
 
-def _add_stranger(shown: WorldImage, added: Added, rng: np.random.Generator) -> None:
+def _add_out_of_domain(shown: WorldImage, added: Added, rng: np.random.Generator) -> None:
     size = max(shown.width // 2, 32)  # as much as a small model sees, and faster to draw
     image = f"stranger_{shown.stem}.jpg"
-    added.images[f"{FOLDER}/images/{image}"] = stranger(rng, size)
-    for _ in range(STRANGER_QUESTIONS):
-        question = open_questions.about_stranger(shown.scene, (size, size), rng)
+    added.images[f"{FOLDER}/images/{image}"] = out_of_domain_image(rng, size)
+    for _ in range(OUT_OF_DOMAIN_QUESTIONS):
+        question = open_questions.about_out_of_domain(shown.scene, (size, size), rng)
         boxes = [[float(side) for side in box] for box in question.boxes]
-        row(added, STRANGERS, image, boxes, [(written(rng, question.text), question.answer)])
+        row(added, OUT_OF_DOMAIN_FILE, image, boxes, [(written(rng, question.text), question.answer)])
 
 
 def row(added: Added, topic: str, image: str, boxes: list[list[float]], turns: list[tuple[str, str]]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt4roi_nb.data.scenes.open_judging import says_stranger
-from gpt4roi_nb.data.scenes.open_questions import about_stranger
+from gpt4roi_nb.data.scenes.open_questions import about_out_of_domain
+from gpt4roi_nb.data.scenes.open_scoring import says_out_of_domain
+from gpt4roi_nb.data.scenes.out_of_domain import out_of_domain_images
 from gpt4roi_nb.data.scenes.scene import Scene, scenes
-from gpt4roi_nb.data.scenes.strangers import strangers
 from gpt4roi_nb.demo.check.queries import Answerer, Asked, query_of
 from gpt4roi_nb.images import load_image
 
@@ -20,7 +20,7 @@ LIBRARIES = {"matplotlib": ("mpl-data/sample_data", "mpl-data/images"), "skimage
 SUFFIXES = (".png", ".jpg", ".gif")
 LEAST_SIDE = 48  # pixels; smaller ones are buttons
 QUESTIONS = 6  # per image
-DRAWN, SIZE = 60, 168  # number of the world's own strangers, of fresh seeds, and their side in pixels
+DRAWN, SIZE = 60, 168  # number of images that are drawn, of fresh seeds, and their side in pixels
 TOGETHER = 4  # images at a time
 LIBRARY_IMAGES, DRAWN_IMAGES = "images of libraries", "images drawn afresh"
 
@@ -38,7 +38,7 @@ def library_images() -> list[Path]:
     return [path for path in found if min(load_image(path).size) >= LEAST_SIDE]
 
 
-def measure_strangers(answer: Answerer, seed: int) -> dict[str, float]:
+def measure_out_of_domain(answer: Answerer, seed: int) -> dict[str, float]:
     """Measure the share of questions about images of other worlds whose answer says that they are.
 
     Half of the questions are in wordings that training never sees.
@@ -51,7 +51,7 @@ def measure_strangers(answer: Answerer, seed: int) -> dict[str, float]:
     found = {"files": float(len(files))}
     if images:
         found[LIBRARY_IMAGES] = _recognised(answer, images, seed)
-    found[DRAWN_IMAGES] = _recognised(answer, strangers(seed, DRAWN, size=SIZE), seed)
+    found[DRAWN_IMAGES] = _recognised(answer, out_of_domain_images(seed, DRAWN, size=SIZE), seed)
     return found
 
 
@@ -64,7 +64,7 @@ def _recognised(answer: Answerer, images: Iterable[np.ndarray], seed: int) -> fl
         height, width = image.shape[:2]
         shown = Scene(image, np.zeros((0, height, width), bool), (), seed=-1)
         for k in range(QUESTIONS):
-            question = about_stranger(model_of_questions, (width, height), rng, held_out=k % 2 == 1)
+            question = about_out_of_domain(model_of_questions, (width, height), rng, held_out=k % 2 == 1)
             group.append((shown, query_of(question)))
         if number % TOGETHER == 0:
             verdicts += _verdicts(answer, group)
@@ -74,4 +74,4 @@ def _recognised(answer: Answerer, images: Iterable[np.ndarray], seed: int) -> fl
 
 
 def _verdicts(answer: Answerer, group: Sequence[Asked]) -> list[bool]:
-    return [says_stranger(text) for text in answer(group)] if group else []
+    return [says_out_of_domain(text) for text in answer(group)] if group else []

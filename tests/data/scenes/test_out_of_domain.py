@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt4roi_nb.data.scenes.strangers import FAMILIES, stranger, strangers
+from gpt4roi_nb.data.scenes.out_of_domain import FAMILIES, out_of_domain_image, out_of_domain_images
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -15,7 +15,7 @@ def test_every_family_draws_images_of_any_size(name: str) -> None:
 
 
 def test_a_series_is_repeatable_and_varied() -> None:
-    first, again = (np.stack(list(strangers(3, 24, size=48))) for _ in range(2))
+    first, again = (np.stack(list(out_of_domain_images(3, 24, size=48))) for _ in range(2))
     assert first.dtype == np.uint8 and np.array_equal(first, again)
     flat = first.reshape(24, -1).astype(float)
     apart = np.abs(flat[:, None] - flat[None]).mean(-1)[~np.eye(24, dtype=bool)]
@@ -25,4 +25,4 @@ def test_a_series_is_repeatable_and_varied() -> None:
 
 def test_too_small_a_size_is_an_error_in_words() -> None:
     with pytest.raises(ValueError, match="at least 32 pixels; got 8"):
-        stranger(np.random.default_rng(0), 8)
+        out_of_domain_image(np.random.default_rng(0), 8)

@@ -1,4 +1,4 @@
-"""Judge answers to questions of `open_questions` by their targets alone.
+"""Score answers to questions of `open_questions` by their targets alone.
 
 Each rule reads the whole answer: all deciding words must be there, and no others of their sort.
 """
@@ -177,7 +177,7 @@ def says_unknown(text: str) -> bool:
     return words_of(text) in (words_of(DO_NOT_KNOW), words_of(ONLY_THE_TABLE))
 
 
-def says_stranger(text: str) -> bool:
+def says_out_of_domain(text: str) -> bool:
     """Whether an answer says that the image is not of this world."""
     return words_of(text) == words_of(NOT_MY_SCENE)
 
@@ -204,5 +204,5 @@ RULES: dict[str, Callable[[str, str], bool]] = {
     "shared": says_shared,
     "nothing": says_place,
     "unknown": lambda target, text: says_unknown(text),
-    "stranger": lambda target, text: says_stranger(text),
+    "stranger": lambda target, text: says_out_of_domain(text),
 }

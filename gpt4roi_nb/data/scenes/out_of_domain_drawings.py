@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import ImageDraw, ImageFilter
 
-from gpt4roi_nb.data.scenes.stranger_pages import any_colour, paper, to_array, to_image
-from gpt4roi_nb.data.scenes.stranger_textures import colours, grid, mapped, natural, normal, smooth
+from gpt4roi_nb.data.scenes.out_of_domain_pages import any_colour, paper, to_array, to_image
+from gpt4roi_nb.data.scenes.out_of_domain_textures import colours, grid, mapped, natural, normal, smooth
 
 Points = list[tuple[float, float]]
 

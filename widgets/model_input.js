@@ -4,7 +4,7 @@
  *
  * turn: what names the answer in messages. whose: what names it for people who hear the page.
  */
-function makeTold(model, turn, whose = `answer ${turn + 1}`) {
+function makeModelInput(model, turn, whose = `answer ${turn + 1}`) {
   const panel = node("div", { className: "told", hidden: true });
   panel.dataset.told = turn;
   const link = button("told", "What the model was told", "The text and the images that the model got", () => {
@@ -18,7 +18,7 @@ function makeTold(model, turn, whose = `answer ${turn + 1}`) {
 }
 
 /** Fills the panel of a turn with what the kernel has sent. */
-function showTold(log, content, buffers) {
+function showModelInput(log, content, buffers) {
   const panel = content?.type === "told" && log.querySelector(`.told[data-told="${content.turn}"]`);
   if (!panel) return;
   const images = buffers.map((buffer, index) => {

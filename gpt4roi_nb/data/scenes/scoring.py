@@ -1,8 +1,8 @@
-"""Judge answers to questions about the generated world."""
+"""Score answers to questions about the generated world."""
 
 import re
 
-from gpt4roi_nb.data.scenes.open_judging import RULES
+from gpt4roi_nb.data.scenes.open_scoring import RULES
 from gpt4roi_nb.data.scenes.question_kinds import STUFF, VALUES, plural
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
 

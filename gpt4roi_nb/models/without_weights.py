@@ -14,13 +14,13 @@ from gpt4roi_nb.draw import draw_regions
 from gpt4roi_nb.images import ImageLike, load_image
 from gpt4roi_nb.models.families import (
     GPT4ROI,
-    check_question,
+    check_askable,
     family_of,
     other_way_of_gpt4roi,
     pieces_of,
     point,
+    rendered_text_of,
     task_of,
-    told_of,
     way_of,
 )
 from gpt4roi_nb.models.images import prepare
@@ -83,7 +83,7 @@ def render_without_weights(
         check_kind(model_type, source.name)
     way = way_of(model_type, regions)
     pen, margin = settings_of(way, colour=colour, width=width, margin=margin)
-    check_question(text, len(given), way, model_type)
+    check_askable(text, len(given), way, model_type)
     if source is None:
         pointing = point(whole, given, way, model_type, pen=pen, margin=margin)
         return Rendered(
@@ -98,5 +98,5 @@ def render_without_weights(
     if format != "chat":
         task = task_of(text, way, model_type) is not None
         ids = [prepared(shown).ids for shown in pointing.images]
-        prompt = build(format, processor, [("user", pieces)], ids, task=task).told
-    return Rendered(pointing.images, told_of(format, pieces, prompt), pointing.note)
+        prompt = build(format, processor, [("user", pieces)], ids, task=task).rendered_text
+    return Rendered(pointing.images, rendered_text_of(format, pieces, prompt), pointing.note)

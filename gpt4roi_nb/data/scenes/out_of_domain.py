@@ -1,8 +1,8 @@
 """Images that are not of this world, drawn by rules, so that a model can learn what it does not know.
 
-`stranger` draws one of any family: noise, textures, patterns, drawings, charts, pages, landscapes, faces, collages …
-The families are in `stranger_textures`, `stranger_pages` and `stranger_drawings`. Nothing is copied from a collection
-of images.
+`out_of_domain_image` draws one of any family: noise, textures, patterns, drawings, charts, pages, landscapes, faces,
+collages … The families are in `out_of_domain_textures`, `out_of_domain_pages` and `out_of_domain_drawings`. Nothing is
+copied from a collection of images.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageFilter
 
-from gpt4roi_nb.data.scenes.stranger_drawings import DRAWINGS
-from gpt4roi_nb.data.scenes.stranger_pages import PAGES
-from gpt4roi_nb.data.scenes.stranger_textures import TEXTURES, smooth
+from gpt4roi_nb.data.scenes.out_of_domain_drawings import DRAWINGS
+from gpt4roi_nb.data.scenes.out_of_domain_pages import PAGES
+from gpt4roi_nb.data.scenes.out_of_domain_textures import TEXTURES, smooth
 
 LEAST_SIZE = 32  # pixels
 Family = Callable[[np.random.Generator, int], np.ndarray]
@@ -24,7 +24,7 @@ GREY_SHARE, TINT_SHARE, BLUR_SHARE, GRAIN_SHARE, SHADE_SHARE = 0.25, 0.25, 0.2, 
 FAMILIES: dict[str, Family] = {**TEXTURES, **PAGES, **DRAWINGS}
 
 
-def stranger(rng: np.random.Generator, size: int = 336) -> np.ndarray:
+def out_of_domain_image(rng: np.random.Generator, size: int = 336) -> np.ndarray:
     """Draw an image that is not of this world.
 
     Args:
@@ -38,7 +38,7 @@ def stranger(rng: np.random.Generator, size: int = 336) -> np.ndarray:
         ValueError: the size is too small.
 
     Example:
-        >>> stranger(np.random.default_rng(0), 64).shape
+        >>> out_of_domain_image(np.random.default_rng(0), 64).shape
         (64, 64, 3)
     """
     if size < LEAST_SIZE:
@@ -47,10 +47,10 @@ def stranger(rng: np.random.Generator, size: int = 336) -> np.ndarray:
     return finish(rng, image)
 
 
-def strangers(seed: int, count: int, *, size: int = 336) -> Iterator[np.ndarray]:
-    """Yield `count` images of the series `seed`, in order, each as `stranger` draws it."""
+def out_of_domain_images(seed: int, count: int, *, size: int = 336) -> Iterator[np.ndarray]:
+    """Yield `count` images of the series `seed`, in order, each as `out_of_domain_image` draws it."""
     for index in range(count):
-        yield stranger(np.random.default_rng((seed, index)), size)
+        yield out_of_domain_image(np.random.default_rng((seed, index)), size)
 
 
 def _one(rng: np.random.Generator, size: int) -> np.ndarray:

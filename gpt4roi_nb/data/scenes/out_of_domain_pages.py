@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gpt4roi_nb.data.scenes.stranger_textures import mapped, natural, smooth
+from gpt4roi_nb.data.scenes.out_of_domain_textures import mapped, natural, smooth
 
 Colour = tuple[int, int, int]
 

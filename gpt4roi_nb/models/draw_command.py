@@ -35,20 +35,21 @@ def _draw(given: argparse.Namespace) -> int:
     if given.out.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"--out takes an image's name, such as told.png, but came with {str(given.out)!r}")
 
-    from gpt4roi_nb.models.told import render_without_weights
+    from gpt4roi_nb.models.without_weights import render_without_weights
 
-    told = render_without_weights(
+    rendered = render_without_weights(
         given.checkpoint, given.regions, given.image, given.question, given.box, **commands.settings(given)
     )
-    paths = [given.out if number == 1 else _numbered(given.out, number) for number in range(1, len(told.images) + 1)]
+    numbers = range(1, len(rendered.images) + 1)
+    paths = [given.out if number == 1 else _numbered(given.out, number) for number in numbers]
     for path in paths:
         if path.exists() and path.samefile(given.image):
             raise ValueError(f"--out {str(given.out)!r} would overwrite the image itself; give another name")
-    for number, (path, image) in enumerate(zip(paths, told.images, strict=True), 1):
+    for number, path, image in zip(numbers, paths, rendered.images, strict=True):
         image.convert("RGB").save(path)
         print(f"image {number}: {path}, {image.width} × {image.height}")
-    print(f"text: {told.text}")
-    for name, value in told.note.items():
+    print(f"text: {rendered.text}")
+    for name, value in rendered.note.items():
         print(f"{name}: {value}")
     return 0
 
