@@ -141,7 +141,8 @@ class MultiLevelFusion(nn.Module):
             maps = [first(mixed, self._taps(level, mixed.device)) for level, mixed in enumerate(self.mix(grids))]
         for fusion_round in rounds:
             maps = [fusion_round(mixed) for mixed in self.mix(maps)]
-        return [level_maps.float() for level_maps in maps]
+        # In the layout that RoIAlign reads, or it would copy whole maps for every box.
+        return [level_maps.to(torch.float32, memory_format=torch.contiguous_format) for level_maps in maps]
 
     def project(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Resize each level to its size, append coordinates, and apply the level's own 1×1 convolution."""

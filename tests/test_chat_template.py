@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_parts import TOKENIZERS, brackets_tokenizer, llama_tokenizer, qwen_tokenizer
 
-from gpt4roi_nb import chat_template
+from gpt4roi_nb import template_limits
 from gpt4roi_nb.chat_template import build_template_prompt, end_of_turn
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, references
@@ -296,7 +296,7 @@ def test_a_template_that_does_not_end_or_fails_is_explained(template, words):
 
 def test_a_long_conversation_is_far_from_the_limit(monkeypatch):
     tokenizer = with_our_tokens(qwen_tokenizer())
-    monkeypatch.setattr(chat_template, "MAX_LINES", chat_template.MAX_LINES // 10)
+    monkeypatch.setattr(template_limits, "MAX_LINES", template_limits.MAX_LINES // 10)
     turns = [turn for number in range(300) for turn in (("user", f"{number}?"), ("assistant", "Yes."))]
     assert build_template_prompt(turns, tokenizer, PATCHES)
 

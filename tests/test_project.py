@@ -35,6 +35,7 @@ ROOMS = (
     "gpt4roi_nb.finite",
     "gpt4roi_nb.tokenizer",
     "gpt4roi_nb.prompt",
+    "gpt4roi_nb.template_limits",
     "gpt4roi_nb.chat_template",
     "gpt4roi_nb.processor",
     "gpt4roi_nb.quantization",

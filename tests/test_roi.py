@@ -114,6 +114,7 @@ def test_boxes_are_pooled_from_float32_maps_into_the_dtype_of_the_weights(dtype)
     encoder = region_encoder(sizes).to(dtype)
     maps = encoder.fusion([level.to(dtype) for level in hidden_states(sizes)])
     assert {level.dtype for level in maps} == {torch.float32}
+    assert all(level.is_contiguous() for level in maps)  # else RoIAlign copies whole maps for every box
     pooled = encoder.head.pool(maps, [torch.tensor([[0.1, 0.2, 0.6, 0.7]]), torch.empty(0, 4)])
     assert {level.dtype for level in pooled} == {dtype}
 

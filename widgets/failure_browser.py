@@ -373,7 +373,7 @@ class FailureBrowser:
             return
         if self.chat is None:
             chat = RegionChat(self.model, row["image"])
-            chat._remembers = False  # else Undo would show another failure's image beside this one's card
+            chat.remembers = False  # else Undo would show another failure's image beside this one's card
             if self._worker.closed:  # while the image was encoded
                 chat.close()
                 return

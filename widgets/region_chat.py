@@ -130,7 +130,7 @@ class RegionChat:
         self._warned: frozenset[int] = frozenset()  # keys of the unnamed regions that the user was told about
         self._copy = StaticCopy("gpt4roi-chat", self._to_read)
         self._opened = 0  # number of images so far
-        self._remembers = True  # whether Undo brings back what another image or a new conversation replaced
+        self.remembers = True  # whether Undo brings back what another image or a new conversation replaced
         self._left: _Left | None = None  # what Undo returns to once nothing else is left to undo
         self._seen: tuple[Turn, ...] = ()  # the conversation as this view shows it
         self._show(session or self.gpt4roi.session(gallery_scene() if image is None else image))
@@ -564,7 +564,7 @@ class RegionChat:
     def _leave(self) -> None:
         """Remember the conversation that another one replaces now, unless it is empty."""
         kept = self._left is not None and self._left.turns
-        if self._remembers and (self._session.history or (self.regions and not kept)):
+        if self.remembers and (self._session.history or (self.regions and not kept)):
             session = self._session
             self._left = _Left(session.image, tuple(session.regions), tuple(session.history), self.regions)
             self.conversation.earlier = True

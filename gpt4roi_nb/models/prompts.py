@@ -14,9 +14,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.chat_template import TEMPLATE_ERRORS, cut_at_tokens, render_within_limits
+from gpt4roi_nb.chat_template import cut_at_tokens
 from gpt4roi_nb.models.images import PreparedImage
 from gpt4roi_nb.prompt import HALF_CHARACTER, IGNORE, PromptParts
+from gpt4roi_nb.template_limits import TEMPLATE_ERRORS, render_within_limits
 
 Pieces = Sequence[tuple[str, bool]]  # words, and whether this package wrote them
 Turns = Sequence[tuple[str, Pieces]]  # ("user" or "assistant", pieces) in turn, the user first
