@@ -329,7 +329,7 @@ def needs_in_words(
     weights: int, session: int, dtype: torch.dtype, quantization: str | None, compiled: bool = False
 ) -> str:
     """Say what a model and a session take, both in bytes."""
-    kind = f"in {quantization.replace('bit', ' bits')}" if quantization else f"as {name_of(dtype)}"
+    kind = f"in {quantization.replace('bit', ' bits')}" if quantization else f"as {dtype_name(dtype)}"
     return (
         f"{in_words(weights)} for the weights {kind}"
         f" and {in_words(session)} for a {'compiled ' if compiled else ''}session"
@@ -350,7 +350,7 @@ def advice(options: Sequence[LoadOption]) -> str:
 
 def settings_in_words(dtype: torch.dtype, quantization: str | None) -> str:
     """Write the keywords that give a dtype and a quantisation."""
-    return (f'quantization="{quantization}", ' if quantization else "") + f'dtype="{name_of(dtype)}"'
+    return (f'quantization="{quantization}", ' if quantization else "") + f'dtype="{dtype_name(dtype)}"'
 
 
 def half_of(dtype: torch.dtype) -> torch.dtype:
@@ -398,7 +398,7 @@ def _options(
     return options
 
 
-def name_of(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     """Write a dtype as its users know it: "float16"."""
     return str(dtype).removeprefix("torch.")
 

@@ -9,7 +9,7 @@ import torch
 
 from gpt4roi_nb import commands
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.memory import ANSWER_TOKENS, cache_bytes, in_words, name_of, session_bytes, skeleton, weight_bytes
+from gpt4roi_nb.memory import ANSWER_TOKENS, cache_bytes, dtype_name, in_words, session_bytes, skeleton, weight_bytes
 
 
 def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: Sequence[int] = (1, 8, 64)) -> str:
@@ -19,14 +19,14 @@ def tables(config: GPT4RoIConfig, dtype: torch.dtype = torch.float16, regions: S
     rows = [f"| | weights | {count_of} | weights and a session with {regions[-1]} |", "|---" * (len(regions) + 3) + "|"]
     for name, kind, bits in (
         ("float32", torch.float32, None),
-        (name_of(dtype), dtype, None),
+        (dtype_name(dtype), dtype, None),
         ("8-bit", dtype, "8bit"),
         ("4-bit", dtype, "4bit"),
     ):
         weights = weight_bytes(model, kind, bits)
         sessions = [session_bytes(model, kind, count, bits) for count in regions]
         rows.append(f"| {name} | " + " | ".join(map(in_words, [weights, *sessions, weights + sessions[-1]])) + " |")
-    rows += ["", f"| a session in {name_of(dtype)} | {count_of.removeprefix('a session with ')} |"]
+    rows += ["", f"| a session in {dtype_name(dtype)} | {count_of.removeprefix('a session with ')} |"]
     rows.append("|---" * (len(regions) + 1) + "|")
     caches = [cache_bytes(config, dtype, count) for count in regions]
     sessions = [session_bytes(model, dtype, count) for count in regions]

@@ -1,4 +1,4 @@
-"""Render chat templates that strangers wrote: one that does not end, or would fill the memory, ends with an error."""
+"""Render chat templates from elsewhere: one that does not end, or would fill the memory, ends with an error."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpt4roi_nb import GPT4RoI, RegionSession
 from gpt4roi_nb.capture import ABLATIONS, MAPS, Attention, RoIFeatures, faithfulness
+from gpt4roi_nb.inference.shared_opening import SharedOpening
 from gpt4roi_nb.train import Probes, train
 from gpt4roi_nb.widgets import RegionChat
 from gpt4roi_nb.widgets.attention_data import METHODS
@@ -95,6 +96,25 @@ def test_sessions(gpt4roi: GPT4RoI, tmp_path: Path) -> None:
     ours, theirs = answers
     assert [each.token_ids for each in ours[:2]] == [each.token_ids for each in theirs[:2]] and ours[2:] == theirs[2:]
     assert ours[1].logprobs == pytest.approx(theirs[1].logprobs, abs=1e-4)
+
+
+def test_likelihoods(gpt4roi: GPT4RoI, expected: RegionSession) -> None:
+    """Also of two questions of unequal length, each with options of several tokens."""
+    options = ["a red cup", "two blue ones"]
+
+    def likely(model: GPT4RoI) -> tuple[list[float], list[float]]:
+        processor = model.processor
+        shared = SharedOpening(model, processor.image_processor.pixels(expected.image)[None].to(model.device))
+        questions = ("What?", "What stands in this image, and what is beside it?")
+        prompts = [processor.prompt([("user", text)]) for text in questions]
+        score = shared.scorer(shared.read(prompts, [0, 0], [torch.zeros(0, 4)] * 2))
+        ids = [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in options]
+        assert min(map(len, ids)) > 1
+        return model.likelihoods(expected.image, QUESTION, [BOX, OTHER_BOX], options), score(ids * 2, [0, 0, 1, 1])
+
+    with torch.inference_mode():
+        for ours, theirs in zip(likely(gpt4roi), likely(expected.loaded), strict=True):
+            assert list(ours) == pytest.approx(list(theirs), abs=1e-4)
 
 
 def test_attention(talk: RegionSession, expected: RegionSession, tmp_path: Path) -> None:

@@ -372,8 +372,8 @@ class FailureBrowser:
             self._talk.children = (ImageWidget(value=boxed.data, width=boxed.width),)
             return
         if self.chat is None:
-            chat = RegionChat(self.model, row["image"])
-            chat.remembers = False  # else Undo would show another failure's image beside this one's card
+            # With Undo bringing it back, another failure's image would stand beside this one's card.
+            chat = RegionChat(self.model, row["image"], remember=False)
             if self._worker.closed:  # while the image was encoded
                 chat.close()
                 return

@@ -79,6 +79,7 @@ class RegionChat:
         gpt4roi: a loaded model, a `GPT4RoI` or what `load_model` returns; or a session of one, for example from a
             file, whose conversation continues. Buttons for what the model cannot do are absent.
         image: whatever `GPT4RoI.session` takes; None begins with a generated scene. A session has its own image.
+        remember: whether `undo` brings back the conversation that a new one or another image replaced.
 
     Raises:
         TypeError: the first argument is neither, or an image came with a session.
@@ -96,7 +97,9 @@ class RegionChat:
         >>> chat.close()
     """
 
-    def __init__(self, gpt4roi: RegionModel | RegionSession, image: ImageLike | None = None) -> None:
+    def __init__(
+        self, gpt4roi: RegionModel | RegionSession, image: ImageLike | None = None, *, remember: bool = True
+    ) -> None:
         session: RegionSession | None = None
         model: Any = gpt4roi
         if isinstance(gpt4roi, RegionSession):
@@ -130,7 +133,7 @@ class RegionChat:
         self._warned: frozenset[int] = frozenset()  # keys of the unnamed regions that the user was told about
         self._copy = StaticCopy("gpt4roi-chat", self._to_read)
         self._opened = 0  # number of images so far
-        self.remembers = True  # whether Undo brings back what another image or a new conversation replaced
+        self._remembers = remember  # whether Undo brings back what another image or a new conversation replaced
         self._left: _Left | None = None  # what Undo returns to once nothing else is left to undo
         self._seen: tuple[Turn, ...] = ()  # the conversation as this view shows it
         self._show(session or self.gpt4roi.session(gallery_scene() if image is None else image))
@@ -564,7 +567,7 @@ class RegionChat:
     def _leave(self) -> None:
         """Remember the conversation that another one replaces now, unless it is empty."""
         kept = self._left is not None and self._left.turns
-        if self.remembers and (self._session.history or (self.regions and not kept)):
+        if self._remembers and (self._session.history or (self.regions and not kept)):
             session = self._session
             self._left = _Left(session.image, tuple(session.regions), tuple(session.history), self.regions)
             self.conversation.earlier = True

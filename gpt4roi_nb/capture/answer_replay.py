@@ -38,7 +38,7 @@ class AnswerReplay(Protocol):
         dtype: torch.dtype,
         limit: float,
     ) -> Attention:
-        """Record it."""
+        """Record attention."""
 
     def size(self, layers: Sequence[int] | int | None, heads: Sequence[int] | int | None, dtype: torch.dtype) -> int:
         """Return the bytes that this takes."""

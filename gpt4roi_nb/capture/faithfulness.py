@@ -12,19 +12,11 @@ from tqdm.auto import tqdm
 
 from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.batches import BatchSize
+from gpt4roi_nb.capture.answer_replay import AnswerReplay
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.removal import OVER, Removal
-from gpt4roi_nb.inference.loaded_model import LoadedModel
 
 RANDOM = "random"
-
-
-class TracedReplay(Protocol):
-    """What runs it again."""
-
-    @property
-    def loaded(self) -> LoadedModel: ...
-    def removal(self) -> Removal: ...
 
 
 class TracedAnswer(Protocol):
@@ -35,7 +27,7 @@ class TracedAnswer(Protocol):
     @property
     def tokens(self) -> list[str]: ...
     def attention(self, layers: Any = None, heads: Any = None) -> Attention: ...
-    def replayed(self, what: str) -> TracedReplay: ...
+    def replayed(self, what: str) -> AnswerReplay: ...
 
 
 # An answer and the tokens in question → (P,), a score per prompt token, the highest for the most important.

@@ -6,8 +6,9 @@ from functools import partial
 
 import torch
 
-from gpt4roi_nb.check_gpu.device_config import DeviceConfig, exact_float32, name_of
+from gpt4roi_nb.check_gpu.device_config import DeviceConfig, exact_float32
 from gpt4roi_nb.check_gpu.report import Measurement, NotThisTime, Section
+from gpt4roi_nb.memory import dtype_name
 
 SEED, SCENES, FEW_SCENES = 123, 4, 1
 
@@ -54,7 +55,7 @@ def section(device_config: DeviceConfig) -> Section:
     return Section(
         "The demo checkpoint: answers that are the same as on the CPU in float32",
         [
-            (f"answers in {name_of(dtype)}", partial(lambda dtype, answers: answers.same(dtype), dtype))
+            (f"answers in {dtype_name(dtype)}", partial(lambda dtype, answers: answers.same(dtype), dtype))
             for dtype in (torch.float32, torch.bfloat16, torch.float16)
         ],
         share=0.4,

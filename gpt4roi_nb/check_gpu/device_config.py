@@ -69,11 +69,6 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """A dtype's short name, such as "bfloat16"."""
-    return str(dtype).removeprefix("torch.")
-
-
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Compute in true float32: by default, a GPU's convolutions round their inputs to TF32."""

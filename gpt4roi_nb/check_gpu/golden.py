@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
-from gpt4roi_nb.check_gpu.device_config import GOLDEN, DeviceConfig, exact_float32, name_of
+from gpt4roi_nb.check_gpu.device_config import GOLDEN, DeviceConfig, exact_float32
 from gpt4roi_nb.check_gpu.report import Measurement, NotThisTime, Section
 from gpt4roi_nb.checkpoint.keys import to_original
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.images import load_image
+from gpt4roi_nb.memory import dtype_name
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIImageProcessor
 from gpt4roi_nb.roi import RegionEncoder
@@ -196,7 +197,7 @@ def sections(device_config: DeviceConfig) -> list[Section]:
             "region vectors, float32 with TF32 convolutions (PyTorch's default)",
             lambda encoder: tf32(lambda: encoder_in(encoder, torch.float32)),
         ),
-        *((f"region vectors, {name_of(dtype)}", lambda e, dtype=dtype: encoder_in(e, dtype)) for dtype in halves),
+        *((f"region vectors, {dtype_name(dtype)}", lambda e, dtype=dtype: encoder_in(e, dtype)) for dtype in halves),
     ]
     whole = [
         ("one pass, float32 without TF32", exact_model),
@@ -204,7 +205,7 @@ def sections(device_config: DeviceConfig) -> list[Section]:
             "one pass, float32 with TF32 convolutions",
             lambda model: tf32(lambda: model.measurement(torch.float32)),
         ),
-        *((f"one pass, {name_of(dtype)}", lambda model, dtype=dtype: model.measurement(dtype)) for dtype in halves),
+        *((f"one pass, {dtype_name(dtype)}", lambda model, dtype=dtype: model.measurement(dtype)) for dtype in halves),
     ]
     return [
         Section(

@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 
-from gpt4roi_nb.check_gpu.device_config import DeviceConfig, name_of
+from gpt4roi_nb.check_gpu.device_config import DeviceConfig
 from gpt4roi_nb.check_gpu.report import Measure, Measurement, NotThisTime, Section
 from gpt4roi_nb.checkpoint.device import driver_version, unused_gpu
-from gpt4roi_nb.memory import in_words
+from gpt4roi_nb.memory import dtype_name, in_words
 
 PACKAGES = ("torch", "torchvision", "transformers", "triton", "accelerate", "peft", "bitsandbytes", "flash_attn")
 
@@ -48,7 +48,7 @@ def section(device_config: DeviceConfig) -> Section:
     rows.append(("Python", lambda _: Measurement(platform.python_version())))
     rows += [(name, partial(lambda name, _: version(name), name)) for name in PACKAGES]
     rows += [
-        (f"matrix product, {name_of(dtype)}", partial(lambda dtype, _: products(dtype), dtype))
+        (f"matrix product, {dtype_name(dtype)}", partial(lambda dtype, _: products(dtype), dtype))
         for dtype in (torch.float32, torch.bfloat16)
     ]
     return Section("Machine", rows, share=0.1)

@@ -30,6 +30,7 @@ from gpt4roi_nb.checkpoint.work import (
 )
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.memory import dtype_name
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
 
@@ -141,7 +142,7 @@ def convert_original(
             target=str(goal),
             base=None if base is None else os.fspath(base),
             vision=str(tower.folder),
-            dtype=name_of(into),
+            dtype=dtype_name(into),
             fates=[*(step.fate for step in steps), *ignored],
             seconds=time.perf_counter() - started,
             resumed_files=resumed,
@@ -190,10 +191,6 @@ def dtype_of(given: str | torch.dtype | None, default: torch.dtype) -> torch.dty
     if dtype is None or dtype not in DTYPES.values():
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, but is {given if given is not None else default}")
     return dtype
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _tower(vision: str | os.PathLike[str] | None, source_folder: Path, source: Shards) -> tuple[Path | None, Shards]:

@@ -1,4 +1,4 @@
-"""What every predictor does with an item: its boxes are clipped, and of its options the likeliest is the answer."""
+"""Shared by the predictors: clip the boxes of an item, and pick the likeliest of its options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpt4roi_nb.evaluate.benchmarks.item import Item
 Answered = tuple[str, float | None, tuple[float, ...] | None]  # text, log-probability, those of the options
 
 
-def boxes_of(item: Item, size: tuple[int, int]) -> Boxes:
+def checked_item_boxes(item: Item, size: tuple[int, int]) -> Boxes:
     """Check the boxes of an item.
 
     Args:
@@ -31,7 +31,7 @@ def boxes_of(item: Item, size: tuple[int, int]) -> Boxes:
         return check_boxes(item.boxes, *size)
 
 
-def chosen(options: Sequence[str], likely: Tensor) -> Answered:
+def likeliest_option(options: Sequence[str], likely: Tensor) -> Answered:
     """Answer with the likeliest option.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gpt4roi_nb.boxes import normalise
 from gpt4roi_nb.data.problems import WRONG_TYPE, BadRecord
-from gpt4roi_nb.evaluate.answered import Answered, boxes_of, chosen
+from gpt4roi_nb.evaluate.answered import Answered, checked_item_boxes, likeliest_option
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.inference.shared_opening import PromptBatch, SharedOpening
 from gpt4roi_nb.prompt import Prompt, check_references
@@ -167,7 +167,7 @@ class BatchedPredictor:
                 room = max(map(len, continuations))
             else:
                 prompt = processor.prompt([("user", item.question)])
-            checked = boxes_of(item, size)
+            checked = checked_item_boxes(item, size)
             check_references(prompt.regions, range(1, len(checked) + 1))
         except (ValueError, TypeError) as error:
             raise BadRecord(WRONG_TYPE, f"it cannot be asked: {error}") from error
@@ -193,11 +193,11 @@ class BatchedPredictor:
         return [(row.text, mean_logprob(row.logprobs[slice(*row.kept)]), None) for row in rows]
 
     def _choose(self, questions: Sequence[_Question], shared: SharedOpening) -> list[Answered]:
-        likely = shared.likelihoods(
-            self._read(questions, shared),
-            [rest for question in questions for rest in question.continuations],
-            [row for row, question in enumerate(questions) for _ in question.continuations],
-            max(1, self.batch_size),
-        )
+        score = shared.scorer(self._read(questions, shared))
+        rests = [rest for question in questions for rest in question.continuations]
+        owners = [row for row, question in enumerate(questions) for _ in question.continuations]
+        # In batches of the same size, since keys and values are copied for each option.
+        parts = [slice(start, start + self.batch_size) for start in range(0, len(rests), self.batch_size)]
+        likely = torch.cat([score(rests[part], owners[part]) for part in parts])
         several = likely.split([len(question.continuations) for question in questions])
-        return [chosen(question.item.options, own) for question, own in zip(questions, several, strict=True)]
+        return [likeliest_option(question.item.options, own) for question, own in zip(questions, several, strict=True)]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from gpt4roi_nb.data.problems import BadRecord
-from gpt4roi_nb.evaluate.answered import Answered, boxes_of, chosen
+from gpt4roi_nb.evaluate.answered import Answered, checked_item_boxes, likeliest_option
 from gpt4roi_nb.evaluate.benchmarks.item import Item, Prediction
 from gpt4roi_nb.evaluate.predict import LoadedImage, Outcome
 from gpt4roi_nb.images import load_image
@@ -121,7 +121,7 @@ class PromptedPredictor:
                     bad[item.id] = image
                     continue
                 try:
-                    question = Question(image.prepared, item.question, boxes_of(item, image.size))
+                    question = Question(image.prepared, item.question, checked_item_boxes(item, image.size))
                     asked.append(_Asked(item, question, image))
                 except (ValueError, TypeError) as error:
                     bad[item.id] = _cannot(error)
@@ -169,7 +169,7 @@ class PromptedPredictor:
             except ValueError as error:
                 found.append(_cannot(error))
                 continue
-            found.append(chosen(item.options, torch.tensor(likely, dtype=torch.float64)))
+            found.append(likeliest_option(item.options, torch.tensor(likely, dtype=torch.float64)))
         return found
 
 
@@ -205,7 +205,7 @@ class PromptedCost:
         images = model.images()
         try:
             whole = load_image(item.image)
-            text, regions = model.checked(whole, item.question, boxes_of(item, whole.size))
+            text, regions = model.checked(whole, item.question, checked_item_boxes(item, whole.size))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the card counts the boxes that a line covers
                 prompt = len(model.prompt(images, whole, [("user", text)], regions).input_ids)

@@ -146,9 +146,8 @@ class AppliedModel(SupportsGetItem, TorchModelMixin, SamplesMixin, Model):  # ty
 
     def _detection(self, asked: Any, answer: Any) -> Any:
         more: dict[str, Any] = {"question": self.question, "told": answer.told}
-        more["logprob"] = mean_logprob(answer.logprobs)
-        if more["logprob"] is not None:
-            more["confidence"] = min(math.exp(more["logprob"]), 1.0)
+        if (logprob := mean_logprob(answer.logprobs)) is not None:
+            more |= {"logprob": logprob, "confidence": min(math.exp(logprob), 1.0)}
         return fiftyone.Detection(
             label=short_label(answer.text),
             bounding_box=asked.bounding_box,

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from gpt4roi_nb.inference.cache import gather, new_cache
 from gpt4roi_nb.inference.decode import decode, detokenizers, masked_positions
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
-from gpt4roi_nb.inference.likelihoods import continuation_likelihoods
+from gpt4roi_nb.inference.likelihoods import ContinuationScorer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.padding import common_length, mask_after, pad
 from gpt4roi_nb.model import ImageEncoding
@@ -80,28 +80,19 @@ class SharedOpening:
             pass
         return rows
 
-    def likelihoods(
-        self, batch: PromptBatch, continuations: Sequence[Sequence[int]], owners: Sequence[int], at_a_time: int
-    ) -> Tensor:
-        """Return the natural log-probability of continuations of the prompts of a batch: (n,) float64 on the CPU.
-
-        Args:
-            batch: prompts, each read once.
-            continuations: token ids, at least one each.
-            owners: per continuation, the row of its prompt.
-            at_a_time: continuations read together; keys and values are copied for each.
-        """
-        model, prompts = self._loaded.model, batch.inputs_embeds
-        mask = batch.attention_mask
+    def scorer(self, batch: PromptBatch) -> ContinuationScorer:
+        """Read the prompts of a batch; return what scores continuations of them. It copies keys and values for each."""
+        model, prompts, mask = self._loaded.model, batch.inputs_embeds, batch.attention_mask
 
         def read(ids: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
             before = valid.new_ones(len(rows), length) if mask is None else mask[rows]
-            return model.language_model(
-                inputs_embeds=model.get_input_embeddings()(ids),
-                past_key_values=gather(batch.cache, length, rows),
-                use_cache=True,
-                **masked_positions(torch.cat([before, valid], dim=1), ids.shape[1]),
-            ).logits
+            with self._loaded.inference():
+                return model.language_model(
+                    inputs_embeds=model.get_input_embeddings()(ids),
+                    past_key_values=gather(batch.cache, length, rows),
+                    use_cache=True,
+                    **masked_positions(torch.cat([before, valid], dim=1), ids.shape[1]),
+                ).logits
 
         with self._loaded.inference(), torch.inference_mode():
             first = model.language_model(
@@ -111,8 +102,8 @@ class SharedOpening:
                 logits_to_keep=1,
                 **masked_positions(mask, prompts.shape[1]),
             ).logits[:, -1]
-            length = batch.cache.get_seq_length()
-            return continuation_likelihoods(model, first, continuations, owners, read, at_a_time=at_a_time)
+        length = batch.cache.get_seq_length()
+        return ContinuationScorer(model, first, read)
 
     def _read_opening(self) -> Cache:
         """Return the keys and values of the opening, one row per image."""

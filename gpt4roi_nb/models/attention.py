@@ -49,7 +49,7 @@ def attention_modules(model: Any) -> list[nn.Module]:
     """
     if model.config.model_type == "kosmos-2":
         layers, name = model.text_model.model.layers, "self_attn"
-    elif model.config.is_encoder_decoder:
+    elif model.config.model_type == "florence2":
         layers, name = model.model.language_model.decoder.layers, "encoder_attn"
     else:
         inner = getattr(model, "model", None)

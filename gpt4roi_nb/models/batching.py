@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.inference.decode import GREEDY, Sampling, decode, detokenizers
 from gpt4roi_nb.inference.detokenizer import StreamingDetokenizer
-from gpt4roi_nb.inference.likelihoods import continuation_likelihoods
+from gpt4roi_nb.inference.likelihoods import ContinuationScorer
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.inference.padding import common_length
 from gpt4roi_nb.models.families import family_of
@@ -163,17 +163,19 @@ def option_likelihoods(
     loaded: LoadedModel, images: SessionImages, prompt: PromptedPrompt, answers: Sequence[Sequence[int]], at_a_time: int
 ) -> list[float]:
     """Return the natural log-probability of each answer, in token ids, after one prompt, which is read once."""
-    model_type = loaded.model.config.model_type
     with loaded.hold_weights(), loaded.inference() as model:
         reader, cache, _ = read_together(loaded, images, [prompt])
         first = reader(model, reader.begin, cache, None)[:, -1]
         length = cache.get_seq_length()
 
         def read(ids: Tensor, rows: Tensor, _: Tensor) -> Tensor:
-            if model_type != "florence2":
+            if not model.config.is_encoder_decoder:
                 return reader(model, ids, rows_of(cache, length, rows), None)
             begun = torch.cat([reader.begin.expand(len(ids), -1), ids], dim=1)  # an answer begins a text of its own
             return reader(model, begun, cache_for(model.config), None)[:, 1:]
 
-        owners = [0] * len(answers)
-        return continuation_likelihoods(model, first, answers, owners, read, at_a_time=at_a_time).tolist()
+        score = ContinuationScorer(model, first, read)
+        several = BatchSize(at_a_time, "options").run(
+            len(answers), lambda part: score(answers[part], [0] * len(answers[part])).tolist()
+        )
+        return [value for values in several for value in values]

@@ -172,13 +172,13 @@ def other_way_of_gpt4roi(regions: str | None) -> Way | None:
     Raises:
         ValueError: as `way_of`.
     """
-    return None if regions in (None, GPT4ROI.way) else way_of(GPT4RoIConfig.model_type, regions)
+    return None if regions in (None, "native") else way_of(GPT4RoIConfig.model_type, regions)
 
 
 def _why_not(way: Way, family: Family) -> str:
     if SPECS[way].several_images and not family.several_images:
         return "it was made for one image at a time"
-    if way == GPT4ROI.way and family is GPT4ROI:
+    if way == "native" and family is GPT4ROI:
         return "with region tokens of its own it is a GPT4RoI, which load_model gives"
     if SPECS[way].coordinates:
         return f"no convention is known for boxes as {SPECS[way].coordinates}"

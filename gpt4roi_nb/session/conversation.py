@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.capture.ablation import ABLATIONS, Ablation, How
+from gpt4roi_nb.capture.ablation import Ablation, How
 from gpt4roi_nb.capture.answer_replay import AnswerReplay, GPT4RoIReplay
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.recording import LIMIT
@@ -159,7 +159,8 @@ class Answer:
 
         Raises:
             MemoryError: if it would take more than that, or more than is free; the message says how to narrow it.
-            ValueError: for layers or heads that the model does not have, or another dtype.
+            ValueError, TypeError: for layers or heads that the model does not have or that are no whole numbers, or
+                another dtype.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """
         return self.replayed("its attention").attention(layers, heads, dtype, limit)
@@ -180,7 +181,7 @@ class Answer:
     @property
     def ablations(self) -> tuple[How, ...]:
         """What `ablate` takes as `how`: "remove" and "blur" for every model, and for a GPT4RoI all six."""
-        return ABLATIONS if self.replay is None else self.replay.ablations
+        return () if self.replay is None else self.replay.ablations
 
     def ablate(
         self,
@@ -259,7 +260,7 @@ class Answer:
             (rows, columns) of squares.
 
         Raises:
-            IndexError: for a token that the answer does not have.
+            IndexError, TypeError: for a token that the answer does not have, or that is no whole number.
             MemoryError: if a single image does not fit; the message says what helps.
             RuntimeError: for an answer that was loaded from a file, or if the model has been unloaded.
         """

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb.arguments import whole_number
+from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
@@ -240,10 +241,15 @@ class GPT4RoI(LoadedModel):
         whole = load_image(image)
         asked = whole_answers(self.processor, read_references(text, 0), options)
         given = self.processor.order_boxes(asked.prompt, boxes, whole)
+        if not options:
+            return []
+        rests = asked.continuations
         with self.hold_weights():
             opening = SharedOpening(self, self.processor.image_processor.pixels(whole)[None].to(self.device))
-            batch = opening.read([asked.prompt], [0], [given])
-            return opening.likelihoods(batch, asked.continuations, [0] * len(options), batch_size).tolist()
+            score = opening.scorer(opening.read([asked.prompt], [0], [given]))
+            size = BatchSize(batch_size, "options")
+            several = size.run(len(options), lambda part: score(rests[part], [0] * len(rests[part])).tolist())
+            return [value for values in several for value in values]
 
     def session(self, image: ImageLike) -> RegionSession:
         """Start a conversation about an image, which is encoded here, once.

@@ -126,7 +126,9 @@ class RegionModel(Protocol):
     ) -> list[Answer]:
         """Answer many questions greedily, in batches."""
 
-    def likelihoods(self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str]) -> list[float]:
+    def likelihoods(
+        self, image: ImageLike, text: str, boxes: ArrayLike, options: Sequence[str], *, batch_size: int = 16
+    ) -> list[float]:
         """Return the natural log-probability of each option as the whole answer."""
 
 

@@ -180,7 +180,7 @@ def _answer(content: Any) -> Answer:
     answer = Answer(**typed_fields(content, _ANSWER_FIELDS, "an answer"))
     for name, numbers in (("logprobs", answer.logprobs), ("seconds", [answer.seconds])):
         if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"an answer's {name} must be finite, but are {reprlib.repr(numbers)}")
+            raise ValueError(f"an answer's {name} must be finite; got {reprlib.repr(numbers)}")
     if not len(answer.tokens) == len(answer.token_ids) == len(answer.logprobs):
         raise ValueError(
             f"an answer has {len(answer.tokens)} tokens, {len(answer.token_ids)} token_ids and "

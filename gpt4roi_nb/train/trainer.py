@@ -393,6 +393,6 @@ def read_history(checkpoint: Path) -> list[dict[str, float]]:
 
 
 def _needed_logits(labels: Tensor) -> int:
-    """How many of the last positions of (B, T) labels predict one that counts in the loss, or come after such."""
+    """Return how many logits at the end the loss of (B, T) labels reads, at least 2: the last predicts no label."""
     labelled = (labels != IGNORE).any(dim=0).tolist()
     return len(labelled) - max(labelled.index(True) - 1, 0) if any(labelled) else 2

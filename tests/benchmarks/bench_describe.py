@@ -24,6 +24,7 @@ def run() -> list[dict[str, object]]:
         gpt4roi.session(scene.image).ask(QUESTION, boxes[:1])
 
     def singly() -> None:
+        session._encoded._known.clear()  # the boxes are new
         answers: list[Answer] = []
         for box in boxes:
             session.reset()
@@ -31,6 +32,7 @@ def run() -> list[dict[str, object]]:
         said["singly"] = [answer.text for answer in answers]
 
     def together() -> None:
+        session._encoded._known.clear()
         said["together"] = [answer.text for answer in session.describe(boxes, QUESTION)]
 
     works = {"loading": GPT4RoI.from_pretrained, "first": first, "singly": singly, "together": together}

@@ -12,7 +12,7 @@ Name = TypeVar("Name")
 
 
 class Seconds(NamedTuple):
-    """Medians. processor: of this process and its ended children. wall: by the clock."""
+    """Seconds by two clocks. processor: of this process and its ended children. wall: as time passes."""
 
     processor: float
     wall: float

@@ -29,6 +29,7 @@ from gpt4roi_nb.evaluate.benchmarks.vcr import HEAD, SUBMISSION, check_submissio
 from gpt4roi_nb.evaluate.journal import Journal, outcome_id
 from gpt4roi_nb.evaluate.predict import BatchedPredictor
 from gpt4roi_nb.evaluate.questions import draw, unusable_images
+from gpt4roi_nb.inference.likelihoods import ContinuationScorer
 
 SMALL = {"batch_size": 4, "progress": False}
 
@@ -189,6 +190,25 @@ def test_where_memory_runs_out_while_answers_are_written_they_are_written_anew(w
         found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **asked)
     assert lost and len(calls) > 12
     close(found, whole)
+
+
+def test_where_memory_runs_out_while_options_are_scored_later_batches_are_smaller(
+    world, gpt4roi, tmp_path, monkeypatch
+):
+    """Also in the middle of a batch, after its prompts were read."""
+    read, many = ContinuationScorer.__call__, []
+
+    def runs_out(self, continuations, owners):
+        many.append(len(continuations))
+        if len(continuations) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return read(self, continuations, owners)
+
+    monkeypatch.setattr(ContinuationScorer, "__call__", runs_out)
+    with pytest.warns(UserWarning, match="memory ran out; continuing with 2 questions at a time") as warned:
+        found = evaluate("vcr", gpt4roi, world, folder=tmp_path, **SMALL)
+    assert len(warned) == 1 and many[0] == 4 and set(many[1:]) == {2}
+    assert found.card.batch_sizes == [2]
 
 
 def test_a_run_that_memory_ended_goes_on_with_another_batch_size(world, gpt4roi, whole, tmp_path, monkeypatch):

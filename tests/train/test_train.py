@@ -29,7 +29,7 @@ from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.train import Probes, begin_anew, train
 from gpt4roi_nb.train.arguments import arguments_for
 from gpt4roi_nb.train.parts import choose_parts, table
-from gpt4roi_nb.train.trainer import RegionTrainer, checkpoints, last_checkpoint, read_history
+from gpt4roi_nb.train.trainer import RegionTrainer, _needed_logits, checkpoints, last_checkpoint, read_history
 from gpt4roi_nb.widgets import TrainingMonitor
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -707,3 +707,18 @@ def test_tensorboard_gets_what_is_logged(tmp_path):
     events = EventAccumulator(str(file)).Reload()
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(list(losses(done).values()))
     assert {"train/loss/vg", "train/tokens_per_second"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "needed"),
+    [
+        ([[-100, -100, 5, 6]], 3),
+        ([[-100, -100, -100, 6], [-100, 4, -100, -100]], 4),  # the earliest of all rows decides
+        ([[5, -100, -100]], 3),  # nothing predicts the first
+        ([[-100, -100, -100]], 2),
+    ],
+)
+def test_the_loss_reads_logits_from_the_token_before_the_first_that_counts(
+    labels: list[list[int]], needed: int
+) -> None:
+    assert _needed_logits(torch.tensor(labels)) == needed

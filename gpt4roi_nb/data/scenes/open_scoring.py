@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from gpt4roi_nb.data.scenes.question_kinds import STUFF, VALUES, plural
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS
-from gpt4roi_nb.data.scenes.unknown import DO_NOT_KNOW, NOT_MY_SCENE, ONLY_THE_TABLE
+from gpt4roi_nb.data.scenes.unknown import DO_NOT_KNOW, NOT_MY_SCENE, ONLY_THE_TABLE, OUT_OF_DOMAIN
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NORMAL = {
@@ -204,5 +204,5 @@ RULES: dict[str, Callable[[str, str], bool]] = {
     "shared": says_shared,
     "nothing": says_place,
     "unknown": lambda target, text: says_unknown(text),
-    "stranger": lambda target, text: says_out_of_domain(text),
+    OUT_OF_DOMAIN: lambda target, text: says_out_of_domain(text),
 }
