@@ -18,8 +18,8 @@ def typed(value: Any, hint: Any, name: str) -> Any:
 
     Args:
         value: what a JSON file holds.
-        hint: str, bool, int, float, None, `list[…]`, `tuple[…]`, `dict[str, …]`, a data class of such fields, or a
-            union of them with None.
+        hint: str, bool, int, float, None, `list[…]`, `tuple[…]` (`tuple[…, ...]` of any length), `dict[str, …]`, a data
+            class of such fields, or a union of them with None.
         name: of the value, in messages.
 
     Raises:
@@ -54,6 +54,8 @@ def typed(value: Any, hint: Any, name: str) -> Any:
     if origin is dict:
         return {key: typed(one, arguments[1], f"{reprlib.repr(key)} of {name}") for key, one in value.items()}
     if origin is tuple:
+        if arguments[1:] == (...,):
+            return tuple(typed(one, arguments[0], f"each of {name}") for one in value)
         if len(value) != len(arguments):
             raise ValueError(f"{name} must be a list of {len(arguments)}, but is {reprlib.repr(value)}")
         return tuple(typed(one, its, f"each of {name}") for one, its in zip(value, arguments, strict=True))

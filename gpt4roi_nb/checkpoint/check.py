@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
 
+from gpt4roi_nb.checkpoint.generation import GENERATION_FILE, check_generation_config
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, SMALL_FILES
 from gpt4roi_nb.checkpoint.shards import HOW_TO_DOWNLOAD, check_inside, weight_map
-from gpt4roi_nb.config import LAYERS, GPT4RoIConfig
+from gpt4roi_nb.config import LAYERS, GPT4RoIConfig, check_constants
 from gpt4roi_nb.files import check_regular_file, read_json
 from gpt4roi_nb.memory import skeleton
+from gpt4roi_nb.quantization import check_stored_quantization
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -26,9 +31,19 @@ PROCESSOR_FILES = {
     "tokenizer_config.json": ("tokenizer_class",),
 }
 # transformers reads these too, if they exist.
-OPTIONAL_FILES = ("generation_config.json", "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
+OPTIONAL_FILES = (GENERATION_FILE, "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
 _MORE_TEMPLATES = "additional_chat_templates/*.jinja"
 ADAPTER_FILE = "adapter_config.json"
+# Entries that make transformers read other files than those that are checked: file, entry, what it names, what to do.
+_OTHER_FILES = (
+    (CONFIG_FILE, "transformers_weights", "its own weights file", f"rename the file to {WEIGHTS_FILE}"),
+    (CONFIG_FILE, "configuration_files", "other configurations", f"rename the one that is meant to {CONFIG_FILE}"),
+    ("tokenizer_config.json", "fast_tokenizer_files", "other tokenizers", "rename the one that is meant to "
+     "tokenizer.json"),
+    ("processor_config.json", "audio_tokenizer", "another model", "give a model that only reads images and text"),
+    ("audio_tokenizer_config.json", "audio_tokenizer_name_or_path", "another model", "remove the file"),
+)  # fmt: skip
+_IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names for the dtypes that weights may have
 # What transformers' configurations call the number of layers that they make a model build.
 _LAYER_COUNTS = frozenset(
@@ -93,7 +108,7 @@ def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Stored]:
 
 def check_small_files(folder: Path) -> dict[str, Any]:
     """Check the files beside the weights, as `check_checkpoint` does, and return the content of config.json."""
-    values = _read_json(folder / CONFIG_FILE)
+    values = check_what_is_loaded(folder, OPTIONAL_FILES)
     if (kind := values.get("model_type", "unknown")) != GPT4RoIConfig.model_type:
         raise ValueError(
             f"{str(folder)!r} holds a model of type {kind!r}, not {GPT4RoIConfig.model_type!r}; expected a "
@@ -103,33 +118,42 @@ def check_small_files(folder: Path) -> dict[str, Any]:
         content = _read_json(folder / name)
         if absent := [entry for entry in entries if entry not in content]:
             raise ValueError(f"{str(folder / name)!r} has no {absent[0]!r}; expected the file that this package saved")
-    check_what_is_loaded(folder, OPTIONAL_FILES)
     return values
 
 
 def check_what_is_loaded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Check those of some JSON files that exist, and anything that would make transformers load other weights silently.
+    """Check those of some JSON files that exist, and anything that would make transformers read other files silently.
 
     Returns:
         The content of config.json.
 
     Raises:
         FileNotFoundError: there is no config.json.
-        ValueError: a file cannot be read or is a pipe or a device, config.json names a weights file, or there is an
-            adapter beside the weights.
+        ValueError: a file cannot be read, is a pipe or a device, is a link out of the folder or names another file to
+            read or code to run, generation_config.json or a quantisation cannot be used, or there is an adapter beside
+            the weights.
     """
     for pattern in (*SMALL_FILES, _MORE_TEMPLATES):
         for file in sorted(folder.glob(pattern)):
             if file.exists() and not file.is_dir():
+                check_inside(folder, str(file.relative_to(folder)))
                 check_regular_file(file)
-    for name in names:
-        if (folder / name).exists():
-            _read_json(folder / name)
-    values = _read_json(folder / CONFIG_FILE)
-    if "transformers_weights" in values:
+    contents = {
+        name: _read_json(folder / name)
+        for name in dict.fromkeys([*names, *(file for file, *_ in _OTHER_FILES)])
+        if (folder / name).exists()
+    }
+    for name, entry, what, remedy in _OTHER_FILES:
+        if entry in contents.get(name, {}):
+            raise ValueError(f"{str(folder / name)!r} names {what} ({entry}); remove the entry, and {remedy}")
+    if GENERATION_FILE in contents:
+        check_generation_config(contents[GENERATION_FILE], folder / GENERATION_FILE)
+    values = contents.get(CONFIG_FILE) or _read_json(folder / CONFIG_FILE)
+    check_stored_quantization(values, str(folder / CONFIG_FILE))
+    if kernel := _hub_kernel(values):
         raise ValueError(
-            f"{str(folder / CONFIG_FILE)!r} names its own weights file (transformers_weights); remove the entry, "
-            f"and rename the file to {WEIGHTS_FILE}"
+            f"{str(folder / CONFIG_FILE)!r} names code on a hub ({kernel}), which is not run; remove the entry, or "
+            'write "sdpa"'
         )
     if (folder / ADAPTER_FILE).exists():
         raise ValueError(
@@ -137,6 +161,42 @@ def check_what_is_loaded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
             "into them and save the whole model (peft: merge_and_unload), or move the adapter's files out of the folder"
         )
     return values
+
+
+def _hub_kernel(values: Mapping[str, Any]) -> str:
+    """Return the first entry that names a kernel on a hub, which transformers would download and run; "" if none."""
+    for name, value in values.items():
+        if name.lstrip("_") in _IMPLEMENTATIONS and "/" in str(value):
+            return f"{name}: {value!r}"
+        if isinstance(value, Mapping) and (found := _hub_kernel(value)):
+            return found
+    return ""
+
+
+def read_config(folder: Path, values: Mapping[str, Any], source: str, what: str) -> Any:
+    """Read a checked config.json as transformers does.
+
+    Args:
+        folder: its folder.
+        values: its content.
+        source: the checkpoint in the message.
+        what: what the message expects of it, such as "vision tower".
+
+    Raises:
+        ValueError: it describes no model.
+    """
+    try:
+        check_constants(values)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (*UNBUILDABLE, StrictDataclassError) as error:
+        raise undescribed(source, what, error) from error
+
+
+def undescribed(source: str, what: str, error: Exception) -> ValueError:
+    """Make the error for a config.json that transformers cannot read, or cannot build a model from."""
+    return ValueError(
+        f"{CONFIG_FILE} of {source!r} does not describe a {what} ({type(error).__name__}: {error}); copy it again"
+    )
 
 
 def count_layers(values: Mapping[str, Any]) -> int:
@@ -179,10 +239,17 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    return read_json(file, "the checkpoint")
+    content = read_json(file, "the checkpoint")
+    with file.open("rb") as opened:
+        if opened.read(len(BOM_UTF8)) == BOM_UTF8:
+            raise ValueError(
+                f"{str(file)!r} begins with a byte order mark, which transformers does not read; save it as UTF-8 "
+                "without one"
+            )
+    return content
 
 
-def check_layers(path: str, values: Mapping[str, Any], stored: dict[str, Stored]) -> None:
+def check_layers(path: str, values: Mapping[str, Any], stored: Sized) -> None:
     """Raise ValueError if config.json names more layers than there are tensors: layers take time to build.
 
     Args:
@@ -233,9 +300,7 @@ def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *,
     try:
         expected = skeleton(config).state_dict()
     except UNBUILDABLE as error:
-        raise ValueError(
-            f"{CONFIG_FILE} of {path!r} does not describe a GPT4RoI ({type(error).__name__}: {error}); copy it again"
-        ) from error
+        raise undescribed(path, "GPT4RoI", error) from error
     if quantised:
         return  # quantised weights have shapes and dtypes of their own
     known = {name: stored[name] for name in expected if name in stored}

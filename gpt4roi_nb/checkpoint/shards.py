@@ -21,6 +21,8 @@ LAYOUTS = (
 )
 
 
+# What torch.load raises for a file that it cannot read, besides UnpicklingError (found by trying).
+UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 # The remedy for a missing file.
 HOW_TO_DOWNLOAD = "`hf download NAME` gets it from a hub, and does not download again what is already there"
 
@@ -177,7 +179,7 @@ def load_bin(file: Path) -> dict[str, Tensor]:
             f"{str(file)!r} contains more than tensors, or is not a weights file; it is not loaded, since reading it "
             "could run code: get the weights as safetensors, or as a plain state dict"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{str(file)!r} is truncated or not a PyTorch file ({error}); copy it again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{str(file)!r} is not a plain state dict; expected one dictionary of names and tensors")

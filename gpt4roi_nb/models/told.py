@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from numpy.typing import ArrayLike
-from transformers import AutoProcessor
 
 from gpt4roi_nb.boxes import Box, check_boxes
+from gpt4roi_nb.checkpoint.check import check_what_is_loaded
 from gpt4roi_nb.checkpoint.hub import locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.draw import draw_regions
@@ -25,7 +25,7 @@ from gpt4roi_nb.models.families import (
     way_of,
 )
 from gpt4roi_nb.models.images import frame_of, prepare, resized_size
-from gpt4roi_nb.models.load import check_kind, model_type_of
+from gpt4roi_nb.models.load import JSON_FILES, check_kind, model_type_of, read_processor
 from gpt4roi_nb.models.prompts import build
 from gpt4roi_nb.models.ways.settings import settings_of
 from gpt4roi_nb.prompt import check_references, references
@@ -83,8 +83,10 @@ def render_without_weights(
         drawn = draw_regions(whole, list(given.values()), list(given)) if given else whole
         note = {"way": "region tokens: the model sees the image without what is drawn here", "status": "its own"}
         return Rendered((drawn,), text, note)
-    if source is not None and not is_gpt4roi:
-        check_kind(model_type, source.name)
+    if source is not None:
+        check_what_is_loaded(source.folder, JSON_FILES)
+        if not is_gpt4roi:
+            check_kind(model_type, source.name)
     way = way_of(model_type, regions)
     pen, margin = settings_of(way, colour=colour, width=width, margin=margin)
     check_question(text, len(given), way, model_type)
@@ -93,7 +95,7 @@ def render_without_weights(
         return Rendered(
             pointing.images, "".join(words for words, _ in pieces_of(text, pointing, way, "")), pointing.note
         )
-    processor = AutoProcessor.from_pretrained(source.folder, trust_remote_code=False)
+    processor = read_processor(source)
     family, convention, resized = family_of(model_type), convention_of(model_type, way), None
     if convention is not None and convention.frame == "resized":
         resized = resized_size(processor, prepare(processor, family.format, whole))

@@ -44,6 +44,17 @@ def _finite(value: Any, name: str) -> float:
     return number
 
 
+def _count(value: Any, name: str) -> int:
+    return whole_number(value, name, least=0)
+
+
+def _duration(value: Any, name: str) -> float:
+    number = _finite(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must be at least 0, but is {number}")
+    return number
+
+
 def _list_of(check: Callable[[Any, str], Any]) -> Callable[[Any, str], list[Any]]:
     def check_each(value: Any, name: str) -> list[Any]:
         if not isinstance(value, list):
@@ -56,11 +67,11 @@ def _list_of(check: Callable[[Any, str], Any]) -> Callable[[Any, str], list[Any]
 _ANSWER_FIELDS: dict[str, Callable[[Any, str], Any]] = {  # with the check of each
     "text": _text,
     "tokens": _list_of(_text),
-    "token_ids": _list_of(whole_number),
+    "token_ids": _list_of(_count),
     "logprobs": _list_of(_finite),
-    "prompt_tokens": whole_number,
-    "reused_tokens": whole_number,
-    "seconds": _finite,
+    "prompt_tokens": _count,
+    "reused_tokens": _count,
+    "seconds": _duration,
     "stopped": _flag,
 }
 
