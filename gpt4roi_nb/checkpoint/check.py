@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpt4roi_nb.checkpoint.generation import GENERATION_FILE, check_generation_config
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, SMALL_FILES
@@ -43,7 +45,6 @@ _OTHER_FILES = (
     ("processor_config.json", "audio_tokenizer", "another model", "give a model that only reads images and text"),
     ("audio_tokenizer_config.json", "audio_tokenizer_name_or_path", "another model", "remove the file"),
 )  # fmt: skip
-_IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names for the dtypes that weights may have
 # What transformers' configurations call the number of layers that they make a model build.
 _LAYER_COUNTS = frozenset(
@@ -150,10 +151,10 @@ def check_what_is_loaded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         check_generation_config(contents[GENERATION_FILE], folder / GENERATION_FILE)
     values = contents.get(CONFIG_FILE) or _read_json(folder / CONFIG_FILE)
     check_stored_quantization(values, str(folder / CONFIG_FILE))
-    if kernel := _hub_kernel(values):
+    if code := _other_code(values):
         raise ValueError(
-            f"{str(folder / CONFIG_FILE)!r} names code on a hub ({kernel}), which is not run; remove the entry, or "
-            'write "sdpa"'
+            f"{str(folder / CONFIG_FILE)!r} names other code for attention than transformers' own ({code}); remove the "
+            "entry"
         )
     if (folder / ADAPTER_FILE).exists():
         raise ValueError(
@@ -163,12 +164,17 @@ def check_what_is_loaded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _hub_kernel(values: Mapping[str, Any]) -> str:
-    """Return the first entry that names a kernel on a hub, which transformers would download and run; "" if none."""
+def _other_code(values: Mapping[str, Any]) -> str:
+    """Return the first entry that names attention which is not transformers' own; "" if there is none.
+
+    It may be a kernel on a hub, which transformers would download and run.
+    """
     for name, value in values.items():
-        if name.lstrip("_") in _IMPLEMENTATIONS and "/" in str(value):
-            return f"{name}: {value!r}"
-        if isinstance(value, Mapping) and (found := _hub_kernel(value)):
+        if name in ("attn_implementation", "_attn_implementation"):
+            given = value.values() if isinstance(value, Mapping) else [value]
+            if any(one not in (None, "eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()) for one in given):
+                return f"{name}: {reprlib.repr(value)}"
+        elif isinstance(value, Mapping) and (found := _other_code(value)):
             return found
     return ""
 

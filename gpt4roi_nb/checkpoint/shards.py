@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ LAYOUTS = (
 
 
 # What torch.load raises for a file that it cannot read, besides UnpicklingError (found by trying).
-UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+UNREADABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+    *(ValueError, struct.error, zipfile.BadZipFile),
+)
 # The remedy for a missing file.
 HOW_TO_DOWNLOAD = "`hf download NAME` gets it from a hub, and does not download again what is already there"
 
