@@ -51,12 +51,12 @@ def tokenizer_from_sentencepiece(
     pieces = sentencepiece.SentencePieceProcessor()
     try:
         pieces.Load(os.fspath(path))
-    except (RuntimeError, OSError) as error:
+        vocabulary = {pieces.id_to_piece(index): index for index in range(len(pieces))}
+        bos, eos, unk = (pieces.id_to_piece(index) for index in (pieces.bos_id(), pieces.eos_id(), pieces.unk_id()))
+        merges = _merges(pieces, vocabulary)
+    except (RuntimeError, OSError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a SentencePiece model: {error}") from error
-
-    vocabulary = {pieces.id_to_piece(index): index for index in range(len(pieces))}
-    bos, eos, unk = (pieces.id_to_piece(index) for index in (pieces.bos_id(), pieces.eos_id(), pieces.unk_id()))
-    return _canonical(vocabulary, _merges(pieces, vocabulary), bos, eos, unk, model_max_length)
+    return _canonical(vocabulary, merges, bos, eos, unk, model_max_length)
 
 
 def tokenizer_from_json(path: str | os.PathLike[str], *, model_max_length: int = 2048) -> PreTrainedTokenizerFast:

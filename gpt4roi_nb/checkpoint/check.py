@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import reprlib
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,14 +244,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    content = read_json(file, "the checkpoint")
-    with file.open("rb") as opened:
-        if opened.read(len(BOM_UTF8)) == BOM_UTF8:
-            raise ValueError(
-                f"{str(file)!r} begins with a byte order mark, which transformers does not read; save it as UTF-8 "
-                "without one"
-            )
-    return content
+    return read_json(file, "the checkpoint", with_mark=False)
 
 
 def check_layers(path: str, values: Mapping[str, Any], stored: Sized) -> None:

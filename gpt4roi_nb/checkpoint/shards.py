@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gpt4roi_nb.files import read_json
+from gpt4roi_nb.files import check_name, read_json
 
 # In the order of preference: the index of the shards, and the one file that takes their place.
 LAYOUTS = (
@@ -123,12 +123,13 @@ def weight_map(index: Path) -> dict[str, str]:
     Raises:
         ValueError: the index has no map, or names a file outside its own folder.
     """
-    names = read_json(index).get("weight_map")
+    names = read_json(index, with_mark=False).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{str(index)!r} has no weight_map; copy it again")
     for name in names.values():
-        if not isinstance(name, str) or Path(name).name != name or name == "..":
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
             raise ValueError(f"{str(index)!r} names {name!r}; expected files in its own folder")
+        check_name(index.with_name(name))
     return names
 
 

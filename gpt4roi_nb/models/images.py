@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.models.ways.conventions import Size
 from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN
@@ -90,7 +91,23 @@ def prepare(processor: Any, format: str, image: Image.Image) -> PreparedImage:
 
     Where the processor would crop to the central square, the image is padded to a square first: what lies outside,
     a drawn box too, would be lost.
+
+    Raises:
+        ValueError: if the processor cannot prepare it.
     """
+    try:
+        return _prepared(processor, format, image)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"the model's own processor cannot prepare an image of {image.width} × {image.height} pixels "
+            f"({type(error).__name__}: {error}); give another image. If it prepares none, the checkpoint's "
+            "processor_config.json, preprocessor_config.json or tokenizer is damaged or of another model: copy it again"
+        ) from error
+
+
+def _prepared(processor: Any, format: str, image: Image.Image) -> PreparedImage:
     tokenizer = processor.tokenizer
     digest, pads = digest_of(image), crops_to_square(processor) and image.width != image.height
     if pads:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -217,8 +217,14 @@ def check_kind(model_type: str, given: str) -> None:
 
 
 def read_processor(source: Source) -> Any:
-    """Load the processor of a checked checkpoint; raise ValueError if it cannot be read."""
-    return load_processor(partial(AutoProcessor.from_pretrained, trust_remote_code=False), source, JSON_FILES)
+    """Load the processor of a checked checkpoint; raise ValueError if it cannot be read, or is only one of text."""
+    made = load_processor(partial(AutoProcessor.from_pretrained, trust_remote_code=False), source, JSON_FILES)
+    if not isinstance(made, ProcessorMixin):
+        raise ValueError(
+            f"the files of {source.name!r} give a {type(made).__name__}, and no processor of images and text; one of "
+            f"{', '.join(JSON_FILES)} is missing or damaged: copy them again"
+        )
+    return made
 
 
 def _built(config: Any, given: str) -> nn.Module | None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,13 @@ def _json(content: dict[str, Any], rng: random.Random) -> bytes:
     return written(mutated(content, rng), rng)
 
 
-def each_file(folder: Path, read: Callable[[], object], but: tuple[str, ...] = ()) -> None:
-    """Read a folder again and again, each time with damage to another file of it; later ones are of no effect."""
-    files = [file for file in sorted(folder.iterdir()) if file.name not in but]
+def each_file(*readers: tuple[Path, Callable[[], object]]) -> None:
+    """Read again and again with one of several readers, each time with damage to another file of its folder."""
 
     @cases
     def case(rng: random.Random) -> None:
-        file = rng.choice(files)
+        folder, read = rng.choice(readers)
+        file = rng.choice(sorted(folder.iterdir()))
         whole = file.read_bytes()
         file.write_bytes(damaged(file, rng))
         try:
@@ -83,33 +84,37 @@ def each_file(folder: Path, read: Callable[[], object], but: tuple[str, ...] = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", [False, True])
-def test_a_damaged_gpt4roi(tmp_path: Path, shards: bool) -> None:
-    gpt4roi = tiny_gpt4roi()
-    gpt4roi.model.save_pretrained(tmp_path, max_shard_size="200KB" if shards else "1GB")
-    gpt4roi.processor.save_pretrained(tmp_path)
-    each_file(tmp_path, lambda: load_checkpoint(tmp_path, device="cpu", check_free_memory=False))
+def test_a_damaged_gpt4roi(tmp_path: Path) -> None:
+    gpt4roi, readers = tiny_gpt4roi(), []
+    for size in ("1GB", "200KB"):  # one file, and several with an index
+        folder = tmp_path / size
+        gpt4roi.model.save_pretrained(folder, max_shard_size=size)
+        gpt4roi.processor.save_pretrained(folder)
+        readers.append((folder, partial(load_checkpoint, folder, device="cpu", check_free_memory=False)))
+    each_file(*readers)
 
 
 @pytest.mark.slow
 def test_another_damaged_model(tmp_path: Path) -> None:
     saved_family(tmp_path, "vipllava")
-    each_file(tmp_path, lambda: load_model(tmp_path, device="cpu", check_free_memory=False))
+    each_file((tmp_path, lambda: load_model(tmp_path, device="cpu", check_free_memory=False)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pieces", [False, True])
-@pytest.mark.parametrize("damaged", ["language", "tower"])
-def test_a_damaged_part(tmp_path: Path, damaged: str, pieces: bool) -> None:
+def test_damaged_parts(tmp_path: Path) -> None:
     language = save_language_model(tmp_path / "language", "llama")
+    old = shutil.copytree(language, tmp_path / "old")  # with SentencePiece's file
+    shutil.copy(TOKENIZER, old)
+    (old / "added_tokens.json").write_text('{"[PAD]": 1000}')
+    (old / "chat_template.jinja").unlink()
     tower = save_siglip(tmp_path / "tower")
-    if pieces:
-        if damaged == "tower":
-            return
-        shutil.copy(TOKENIZER, language)
-        (language / "added_tokens.json").write_text('{"[PAD]": 1000}')
-        (language / "chat_template.jinja").unlink()
-    each_file(tmp_path / damaged, lambda: GPT4RoI.from_parts(language, tower, region_config=REGION, device="cpu"))
+
+    def assemble(part: Path) -> None:
+        GPT4RoI.from_parts(part, tower, region_config=REGION, device="cpu")
+
+    each_file(
+        (language, partial(assemble, language)), (old, partial(assemble, old)), (tower, partial(assemble, language))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,18 +134,22 @@ def authors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def converted(authors: Path, target: Path, name: str = "source", **options: Any) -> None:
+    base = authors / "base" if name == "delta" else None
+    convert_original(authors / name, target, base=base, vision=authors / "tower", progress=False, **options)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("damaged", ["source", "tower", "delta", "base"])
-def test_damaged_files_of_the_authors(authors: Path, tmp_path: Path, damaged: str) -> None:
-    given = authors / ("delta" if damaged == "base" else damaged if damaged != "tower" else "source")
-    base = authors / "base" if damaged in ("delta", "base") else None
+def test_damaged_files_of_the_authors(authors: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
 
-    def convert() -> None:
-        shutil.rmtree(tmp_path / "target", ignore_errors=True)
-        shutil.rmtree(tmp_path / "target.partial", ignore_errors=True)
-        convert_original(given, tmp_path / "target", base=base, vision=authors / "tower", progress=False)
+    def convert(name: str) -> None:
+        for place in (target, tmp_path / "target.partial"):
+            shutil.rmtree(place, ignore_errors=True)
+        converted(authors, target, name)
 
-    each_file(authors / damaged, convert)
+    read = {"source": "source", "tower": "source", "delta": "delta", "base": "delta"}
+    each_file(*((authors / folder, partial(convert, name)) for folder, name in read.items()))
 
 
 def interrupt(_: Path) -> None:
@@ -148,57 +157,55 @@ def interrupt(_: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["progress.json", "conversion.json"])
-def test_damaged_notes_of_a_conversion(authors: Path, tmp_path: Path, name: str, monkeypatch) -> None:
-    target, partial = tmp_path / "target", tmp_path / "target.partial"
-    if name == "progress.json":
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("gpt4roi_nb.checkpoint.convert.check_checkpoint", interrupt)
-            convert_original(authors / "source", target, vision=authors / "tower", progress=False)
-        kept = shutil.copytree(partial, tmp_path / "kept")
-    else:
-        convert_original(authors / "source", target, vision=authors / "tower", progress=False)
-        kept = shutil.copytree(target, tmp_path / "kept")
-        monkeypatch.setattr("gpt4roi_nb.checkpoint.convert.greedy_answer", lambda *_: "yes")
+def test_damaged_notes_of_a_conversion(authors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("gpt4roi_nb.checkpoint.convert.check_checkpoint", interrupt)
+        converted(authors, tmp_path / "begun")
+    converted(authors, tmp_path / "whole")
+    monkeypatch.setattr("gpt4roi_nb.checkpoint.convert.greedy_answer", lambda *_: "yes")
+    report = (tmp_path / "whole" / "conversion.json").read_bytes()
+    shutil.copytree(tmp_path / "begun.partial", tmp_path / "kept")
 
     @cases
     def case(rng: random.Random) -> None:
-        for place in (target, partial):
-            shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(kept, partial if name == "progress.json" else target)
-        file = (partial if name == "progress.json" else target) / name
+        if rng.random() < 0.5:
+            target = tmp_path / "whole"
+            (file := target / "conversion.json").write_bytes(report)
+        else:
+            target, unfinished = tmp_path / "begun", tmp_path / "begun.partial"
+            for place in (target, unfinished):
+                shutil.rmtree(place, ignore_errors=True)
+            file = shutil.copytree(tmp_path / "kept", unfinished) / "progress.json"
         file.write_bytes(damaged(file, rng))
         with ends_well():
-            convert_original(
-                authors / "source", target, vision=authors / "tower", verify=name != "progress.json", progress=False
-            )
+            converted(authors, target, verify=target.name == "whole")
 
     case()
 
 
-@pytest.mark.parametrize("layout", ["zip", "old", "safetensors"])
-def test_damaged_weights(tmp_path: Path, layout: str) -> None:
+def test_damaged_weights(tmp_path: Path) -> None:
     tensors = {"a.weight": torch.rand(3, 4), "b.bias": torch.rand(5).half(), "c": torch.arange(3)}
-    if layout == "old":
-        torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    else:
-        write_weights(tmp_path, tensors, layout="bin" if layout == "zip" else layout)
+    (tmp_path / "old").mkdir()
+    torch.save(tensors, tmp_path / "old" / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    write_weights(tmp_path / "zip", tensors, shards=2)
+    write_weights(tmp_path / "safetensors", tensors, layout="safetensors")
 
-    def read() -> None:
-        shards = Shards(tmp_path)
+    def read(folder: Path) -> None:
+        shards = Shards(folder)
         for name in shards.tensors:
             shards.read(name)
 
-    each_file(tmp_path, read)
+    each_file(*((folder, partial(read, folder)) for folder in sorted(tmp_path.iterdir())))
 
 
-@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
-def test_a_damaged_projector(tmp_path: Path, suffix: str) -> None:
+def test_a_damaged_projector(tmp_path: Path) -> None:
     tensors = {
         "model.embed_tokens.weight": torch.rand(2, 4),
         "model.mm_projector.weight": torch.rand(4, 3),
         "model.mm_projector.bias": torch.rand(4),
     }
-    file = tmp_path / f"projector{suffix}"
-    torch.save(tensors, file) if suffix == ".bin" else save_file(tensors, file)
-    each_file(tmp_path, lambda: read_projector(file))
+    for name in ("zip", "safetensors"):
+        (tmp_path / name).mkdir()
+    torch.save(tensors, tmp_path / "zip" / "projector.bin")
+    save_file(tensors, tmp_path / "safetensors" / "projector.safetensors")
+    each_file(*((file.parent, partial(read_projector, file)) for file in sorted(tmp_path.glob("*/*"))))

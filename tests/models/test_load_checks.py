@@ -206,6 +206,14 @@ CASES: dict[str, tuple[Change, str]] = {
     },
     "pipe-config": (piped("config.json"), "expected a regular file, but .*is a pipe"),
     "pipe-template": (piped("chat_template.jinja"), "expected a regular file, but .*is a pipe"),
+    "no-processor": (
+        with_entry("processor_config.json", "processor_class", "Own"),
+        "give a .*Tokeniz.*, and no processor of images and text",
+    ),
+    "processor-size": (
+        with_entry("processor_config.json", "num_additional_image_tokens", [1]),
+        "own processor cannot prepare an image of 64 × 48 pixels .TypeError",
+    ),
     "tokenizer": (written("tokenizer.json", '{"added_tokens": []}'), "the processor of .* cannot be read"),
     # the chat template
     "endless-template": (written("chat_template.jinja", ENDLESS), r"cannot write messages .* may never end"),
