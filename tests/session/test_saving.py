@@ -229,7 +229,7 @@ def with_value(value, *keys):
         with_value([], "turns", 0, "answer", "token_ids"),
         with_value([0.5], "turns", 0, "answer", "token_ids"),
         with_value([float("nan")], "turns", 0, "answer", "logprobs"),
-        with_value([-1], "turns", 0, "answer", "token_ids"),
+        with_value(-1, "turns", 0, "answer", "token_ids", 0),
         with_value(-1, "turns", 0, "answer", "prompt_tokens"),
         with_value(-1, "turns", 0, "answer", "reused_tokens"),
         with_value(-0.5, "turns", 0, "answer", "seconds"),
