@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import reprlib
 from collections.abc import Iterable, Mapping, Sized
@@ -11,7 +12,8 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpt4roi_nb.checkpoint.generation import GENERATION_FILE, check_generation_config
@@ -197,6 +199,12 @@ def read_config(folder: Path, values: Mapping[str, Any], source: str, what: str)
         raise undescribed(source, what, error) from error
 
 
+def tower_in(config: Any) -> Any:
+    """Return the configuration of the vision tower in that of a whole model, such as CLIP; a tower's own as it is."""
+    inner = getattr(config, "vision_config", None)
+    return inner if isinstance(inner, PreTrainedConfig) else config
+
+
 def undescribed(source: str, what: str, error: Exception) -> ValueError:
     """Make the error for a config.json that transformers cannot read, or cannot build a model from."""
     return ValueError(
@@ -259,6 +267,23 @@ def check_layers(path: str, values: Mapping[str, Any], stored: Sized) -> None:
     if layers > most:
         held = f"there are only {most:,} tensors" if stored else f"expected at most {most:,}"
         raise ValueError(f"{_misfit(path)}: it says {layers:,} layers, but {held}; copy both again")
+
+
+def check_numbers(path: str, model: nn.Module, stored: Mapping[str, Any]) -> None:
+    """Raise ValueError if config.json describes a far larger model than the files hold: it would fill the memory first.
+
+    Args:
+        path: how the message names the checkpoint.
+        model: without values.
+        stored: the tensors in its files, with their shapes; may be empty while they are on a hub.
+    """
+    expected = sum(weight.numel() for weight in model.parameters())
+    held = sum(math.prod(tensor.shape) for tensor in stored.values())
+    if stored and expected > 2 * held:  # what is tied may be stored once
+        raise ValueError(
+            f"{_misfit(path)}: it describes a model of {expected:,} numbers, but there are only {held:,}; copy both "
+            "again"
+        )
 
 
 def check_floats(path: str, stored: dict[str, Stored], names: Iterable[str]) -> None:

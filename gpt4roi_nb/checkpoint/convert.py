@@ -157,7 +157,10 @@ def convert_original(
 
 
 def _read_report(folder: Path) -> ConversionReport:
-    report: ConversionReport = typed(read_json(folder / REPORT_FILE), ConversionReport, repr(str(folder / REPORT_FILE)))
+    name = repr(str(folder / REPORT_FILE))
+    report: ConversionReport = typed(read_json(folder / REPORT_FILE), ConversionReport, name)
+    if report.dtype not in DTYPES:
+        raise ValueError(f"the dtype in {name} must be one of {', '.join(DTYPES)}, but is {report.dtype!r}")
     return report
 
 

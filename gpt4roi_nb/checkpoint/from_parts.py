@@ -26,8 +26,10 @@ from gpt4roi_nb.checkpoint.check import (
     PROCESSOR_FILES,
     UNBUILDABLE,
     check_layers,
+    check_numbers,
     check_what_is_loaded,
     read_config,
+    tower_in,
     undescribed,
 )
 from gpt4roi_nb.checkpoint.device import choose_device
@@ -131,6 +133,7 @@ def _check_weights(part: Source, values: Mapping[str, Any], model: nn.Module) ->
     check_layers(part.name, values, stored)
     if values.get("quantization_config") is not None:
         return  # quantised weights are integers
+    check_numbers(part.name, model, stored)
     words = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
     for name, tensor in stored.items():
         if name.rpartition(".")[2] in words and not tensor.dtype.is_floating_point:
@@ -149,8 +152,7 @@ def _text_config(part: Source, values: Mapping[str, Any]) -> PreTrainedConfig:
 
 def _vision_config(part: Source, values: Mapping[str, Any]) -> PreTrainedConfig:
     """The tower's configuration, also from that of a whole model with a tower, such as CLIP."""
-    config: Any = read_config(part.folder, values, part.name, "vision tower")
-    config = getattr(config, "vision_config", config)
+    config: Any = tower_in(read_config(part.folder, values, part.name, "vision tower"))
     for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
         if not isinstance(value := getattr(config, name, None), int):
             raise ValueError(

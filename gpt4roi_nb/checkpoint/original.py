@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from gpt4roi_nb.checkpoint.check import UNBUILDABLE, read_config, undescribed
+from gpt4roi_nb.checkpoint.check import UNBUILDABLE, read_config, tower_in, undescribed
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE
 from gpt4roi_nb.checkpoint.keys import FUSION, HEAD
 from gpt4roi_nb.checkpoint.shards import Shards
@@ -63,8 +63,7 @@ def language_sizes(folder: Path) -> dict[str, Any]:
 def vision_config_of(folder: Path) -> PreTrainedConfig:
     """The configuration of a vision tower, from its own config.json or that of a whole CLIP."""
     values = read_json(folder / CONFIG_FILE, "the vision tower")
-    config: Any = read_config(folder, values, str(folder), "vision tower")
-    config = getattr(config, "vision_config", config)
+    config: Any = tower_in(read_config(folder, values, str(folder), "vision tower"))
     try:
         check_values("vision_config", config)
     except (TypeError, ValueError) as error:

@@ -21,8 +21,10 @@ from gpt4roi_nb.checkpoint.check import (
     OPTIONAL_FILES,
     PROCESSOR_FILES,
     UNBUILDABLE,
+    Stored,
     check_floats,
     check_layers,
+    check_numbers,
     check_weights,
     check_what_is_loaded,
     read_config,
@@ -134,7 +136,7 @@ def load_model(
     model = _built(config, given)
     is_quantised = described_quantization(config) is not None
     if not is_quantised:
-        check_floats(given, stored, _weights(stored, model))
+        _check_stored(given, model, stored)
     if check_free_memory:
         check_memory(config, model, target, kind, bits, given)
     if quantization is not None:
@@ -249,10 +251,16 @@ def _weights(stored: Iterable[str], model: nn.Module | None) -> list[str]:
     return [name for name in stored if name.rpartition(".")[2] in words]
 
 
+def _check_stored(given: str, model: nn.Module | None, stored: dict[str, Stored]) -> None:
+    check_floats(given, stored, _weights(stored, model))
+    if model is not None:
+        check_numbers(given, model, stored)
+
+
 def _fetch(source: Source, values: dict[str, Any], model: nn.Module | None, is_quantised: bool) -> None:
     """Download a hub id's weights, and check them as a folder's."""
     source.get_weights([LAYOUT])
     stored = check_weights(source.folder)
     check_layers(source.name, values, stored)
     if not is_quantised:
-        check_floats(source.name, stored, _weights(stored, model))
+        _check_stored(source.name, model, stored)

@@ -563,7 +563,9 @@ def test_a_note_of_progress_that_cannot_be_used_is_named(source, clip, tmp_path,
         convert(source, tmp_path / "target", clip)
 
 
-@pytest.mark.parametrize("change", [{"fates": 5}, {"fates": [{"name": 1}]}, {"seconds": "x"}, {"strange": 1}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"fates": 5}, {"fates": [{"name": 1}]}, {"seconds": "x"}, {"strange": 1}, {"dtype": "int8"}], ids=str
+)
 def test_a_report_that_cannot_be_read_is_named(source, clip, tmp_path, change):
     convert(source, tmp_path / "target", clip)
     file = tmp_path / "target" / "conversion.json"

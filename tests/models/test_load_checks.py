@@ -189,6 +189,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "width": (with_config("text_config.hidden_size", 64), "tensors have another shape than config.json says"),
     "tower-layer": (with_config("vision_feature_layers", [99]), "tensors have another shape than config.json says"),
     "text-config": (with_config("text_config", 5), DESCRIBES_NONE),
+    "no-tower": (with_config("vision_config", None), r"a model of 30\d,\d{3},\d{3} numbers, but there are only"),
     "tower": (with_config("vision_config", {"model_type": "unknown"}), DESCRIBES_NONE),
     "100,000-layers": (with_config("text_config.num_hidden_layers", 100_000), r"it says 100,003 layers, but "),
     # files that no reader takes
