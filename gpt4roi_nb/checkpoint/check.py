@@ -66,7 +66,7 @@ _LAYER_COUNTS = frozenset(
 )
 _MOST_LAYERS = 2 * LAYERS[1]  # of the tower and the language model
 # What transformers raises for a configuration that it cannot build a model from (found by trying).
-UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)

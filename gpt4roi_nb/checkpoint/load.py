@@ -149,7 +149,8 @@ def load_weights(
             raise
         except torch.AcceleratorError:
             raise
-        except RuntimeError as error:  # tensors that transformers joins into one do not fit together
+        # Tensors that transformers joins into one do not fit together, or the index of the shards lacks something.
+        except (RuntimeError, LookupError) as error:
             raise ValueError(
                 f"the weights of {given!r} cannot be put into the model that their config.json describes ({error}); "
                 "copy both again, from one place"

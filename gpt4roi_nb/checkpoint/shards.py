@@ -123,9 +123,12 @@ def weight_map(index: Path) -> dict[str, str]:
     Raises:
         ValueError: the index has no map, or names a file outside its own folder.
     """
-    names = read_json(index, with_mark=False).get("weight_map")
+    content = read_json(index, with_mark=False)
+    names = content.get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{str(index)!r} has no weight_map; copy it again")
+    if not isinstance(content.get("metadata", {}), dict):
+        raise ValueError(f"the metadata in {str(index)!r} must be an object; copy it again")
     for name in names.values():
         if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
             raise ValueError(f"{str(index)!r} names {name!r}; expected files in its own folder")

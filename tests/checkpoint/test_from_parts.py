@@ -330,6 +330,7 @@ IMPOSSIBLE_DECODER = r"the added_tokens_decoder in .* must give a token with its
         ("language", with_entry("config.json", "configuration_files", ["config.4.json"]), "names other configurations"),
         ("tower", with_entry("config.json", "configuration_files", 5), "names other configurations"),
         ("language", with_entry("config.json", "intermediate_size", 10**6), "model of .* numbers, but there are only"),
+        ("language", with_entry("config.json", "pad_token_id", 10**6), "does not describe a model .*AssertionError"),
         ("language", with_own_code, "does not describe a language model .*custom code"),
         ("tower", with_own_code, "does not describe a vision tower .*custom code"),
         ("language", with_entry("tokenizer_config.json", "fast_tokenizer_files", ["../x.json"]), "names other"),

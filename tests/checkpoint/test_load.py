@@ -365,6 +365,18 @@ def test_an_index_without_a_map_is_named(copied):
         load(copied)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [({"metadata": 5}, "the metadata in .* must be an object"), ({}, "cannot be put into the model")],
+)
+def test_an_index_without_what_transformers_reads_of_it_is_named(copied, metadata, words):
+    (copied / WEIGHTS).rename(copied / "part.safetensors")
+    names = dict.fromkeys(load_file(copied / "part.safetensors"), "part.safetensors")
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names, **metadata}))
+    with pytest.raises(ValueError, match=words):
+        load(copied)
+
+
 @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "sub/other.safetensors", "..", "", 5, None])
 def test_an_index_that_leads_out_of_its_folder_is_refused(copied, name):
     (copied / WEIGHTS).unlink()
