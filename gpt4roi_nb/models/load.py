@@ -36,6 +36,7 @@ from gpt4roi_nb.checkpoint.load import check_options, load_processor, load_weigh
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.models.families import GPT4ROI, other_way_of_gpt4roi, way_of
+from gpt4roi_nb.models.images import check_image_sizes
 from gpt4roi_nb.models.memory import check_memory, not_quantised, skeleton
 from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
@@ -226,6 +227,7 @@ def read_processor(source: Source) -> Any:
             f"the files of {source.name!r} give a {type(made).__name__}, and no processor of images and text; one of "
             f"{', '.join(JSON_FILES)} is missing or damaged: copy them again"
         )
+    check_image_sizes(made, source.name)
     return made
 
 

@@ -211,6 +211,18 @@ CASES: dict[str, tuple[Change, str]] = {
         with_entry("processor_config.json", "processor_class", "Own"),
         "give a .*Tokeniz.*, and no processor of images and text",
     ),
+    "image-size": (
+        with_entry("processor_config.json", "image_processor", {"size": {"height": 10**5, "width": 10**5}}),
+        r"makes images of 10,000,000,000 pixels \(size\), expected at most",
+    ),
+    "crop-size": (
+        with_entry("processor_config.json", "image_processor", {"crop_size": {"height": 56_000, "width": 56_000}}),
+        r"makes images of 3,136,000,000 pixels \(crop_size\), expected at most",
+    ),
+    "no-number": (
+        with_entry("tokenizer_config.json", "image_std", "x"),
+        "own processor cannot prepare an image of 64 × 48 pixels .StrictDataclass",
+    ),
     "processor-size": (
         with_entry("processor_config.json", "num_additional_image_tokens", [1]),
         "own processor cannot prepare an image of 64 × 48 pixels .TypeError",
