@@ -7,7 +7,7 @@ twice. The defaults are those of GPT4RoI-7B (CLIP ViT-L/14 at 224 px, LLaMA-7B).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from huggingface_hub.errors import StrictDataclassError
@@ -46,6 +46,7 @@ NEEDED = {
     "vision_config": ("hidden_size", "num_hidden_layers", "image_size", "patch_size"),
     "region_config": tuple(LIMITS["region_config"]),
 }
+_EPSILONS = frozenset(("eps", "epsilon"))  # words of their names; any that is published is far below 1
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 
 # The hidden states that feed the region levels: `num_levels` of them, from the last but one back in steps of three.
@@ -206,6 +207,26 @@ class GPT4RoIConfig(PreTrainedConfig):
         self.tie_word_embeddings = bool(self.tie_word_embeddings or self.text_config.tie_word_embeddings)
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_file(cls, values: dict[str, Any], source: str) -> GPT4RoIConfig:
+        """Make a configuration from the content of a config.json.
+
+        Args:
+            values: the content.
+            source: the checkpoint in messages.
+
+        Raises:
+            ValueError: if it does not describe a GPT4RoI.
+        """
+        try:
+            config: GPT4RoIConfig = cls.from_dict(values)
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
+            raise ValueError(
+                f"config.json of {source!r} does not describe a GPT4RoI ({type(error).__name__}: {error}); copy it "
+                "again"
+            ) from error
+        return config
+
     @property
     def grid_size(self) -> int:
         """Patches along each side of the image."""
@@ -264,8 +285,8 @@ def check_values(section: str, values: Mapping[str, Any] | PreTrainedConfig, *, 
 
     Raises:
         TypeError: if a size is not a whole number.
-        ValueError: if a size is missing, too small or too large; a number is NaN; an epsilon is negative or infinite;
-            or transformers does not know the activation.
+        ValueError: if a size is missing, too small or too large; transformers does not know the activation; or as
+            `check_constants`.
     """
     for name, (least, most) in LIMITS[section].items():
         size = values.get(name) if isinstance(values, Mapping) else getattr(values, name, None)
@@ -279,9 +300,7 @@ def check_values(section: str, values: Mapping[str, Any] | PreTrainedConfig, *, 
                 allowed = f"a whole number from {least} to {most}" if least < most else str(least)
                 raise ValueError(f"{section}.{name} must be {allowed}, but is {each}")
     given = values if isinstance(values, Mapping) else vars(values)
-    for name, number in _floats(given):
-        if math.isnan(number) or ("eps" in name and not 0 <= number < math.inf):
-            raise ValueError(f"{section}.{name} must be a finite number of at least 0, but is {number}")
+    check_constants(given, section)
     for name in ACTIVATIONS:
         activation = given.get(name)
         if isinstance(activation, str) and activation not in ACT2FN:
@@ -291,13 +310,24 @@ def check_values(section: str, values: Mapping[str, Any] | PreTrainedConfig, *, 
             )
 
 
-def _floats(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield every float with its name, also inside dictionaries such as the rotary embedding's."""
+def check_constants(values: Mapping[str, Any], section: str = "") -> None:
+    """Check the constants in a configuration of any model, also inside dictionaries such as the rotary embedding's.
+
+    Args:
+        values: the configuration, or a part of it.
+        section: the part in messages.
+
+    Raises:
+        ValueError: if a number is NaN, or an epsilon is not from 0 to 1.
+    """
     for name, value in values.items():
+        place = f"{section}.{name}" if section else str(name)
         if isinstance(value, Mapping):
-            yield from ((f"{name}.{inner}", number) for inner, number in _floats(value))
-        elif isinstance(value, float):
-            yield str(name), value
+            check_constants(value, place)
+        elif isinstance(value, int | float) and _EPSILONS & {*str(name).split("_")} and not 0 <= value <= 1:
+            raise ValueError(f"{place} must be a number from 0 to 1, but is {value}")
+        elif isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{place} must be a finite number, but is {value}")
 
 
 AutoConfig.register("gpt4roi", GPT4RoIConfig)

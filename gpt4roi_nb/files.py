@@ -9,6 +9,7 @@ import os
 import reprlib
 import stat
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,12 +106,13 @@ def parse_json(text: str, name: str) -> Any:
     raise ValueError(f"{name} nests lists or objects more than {MAX_DEPTH} deep; it is damaged or not meant to be read")
 
 
-def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
-    """Read the JSON object in a file; a byte order mark is allowed.
+def read_json(file: Path, what: str = "the folder", *, with_mark: bool = True) -> dict[str, Any]:
+    """Read the JSON object in a file.
 
     Args:
         file: the file.
         what: the name of its folder in messages.
+        with_mark: whether it may begin with a byte order mark, which transformers does not read.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -120,8 +122,13 @@ def read_json(file: Path, what: str = "the folder") -> dict[str, Any]:
     if not file.exists():
         raise FileNotFoundError(f"{what} {str(file.parent)!r} lacks {file.name}")
     check_regular_file(file)
+    data = file.read_bytes()
+    if data.startswith(BOM_UTF8) and not with_mark:
+        raise ValueError(
+            f"{str(file)!r} begins with a byte order mark, which transformers does not read; save it as UTF-8 without"
+        )
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(file)!r} is truncated or not a JSON file: {error}") from error
     content = parse_json(text, repr(str(file)))
@@ -254,4 +261,6 @@ def replacing(file: Path, *, shared: bool = False) -> Iterator[Path]:
 def write_json(file: Path, content: dict[str, Any], indent: int | None = 1) -> None:
     """Write a JSON object, completely or not at all (see `replacing`)."""
     with replacing(file) as partial:
-        partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
+        # Half a character is written as JSON's escape of it.
+        text = json.dumps(content, indent=indent, ensure_ascii=False)
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")

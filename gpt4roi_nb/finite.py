@@ -77,9 +77,15 @@ def unchecked_log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     return values, torch.isfinite(values.amax(dim=-1))  # NaN survives amax; single tokens may have no probability
 
 
-def nan_error(model: nn.Module) -> FloatingPointError:
-    """Make the error to raise when log-probabilities cannot be used, with the likely cause, as far as `model` shows."""
-    return FloatingPointError(_cause(model))
+def nan_error(model: nn.Module, instead_of: str = "probabilities") -> FloatingPointError:
+    """Make the error to raise when what a model computes cannot be used, with the likely cause, as far as it shows.
+
+    Args:
+        model: the model.
+        instead_of: what was computed, in the message.
+    """
+    name = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return FloatingPointError(f"the model computes NaN instead of {instead_of}, in {name}: {_cause(model)}")
 
 
 def _cause(model: nn.Module) -> str:
@@ -96,4 +102,4 @@ def _cause(model: nn.Module) -> str:
             "its weights are finite, so a constant of config.json (an epsilon, rope_theta) or the normalisation of "
             "images (image_mean, image_std) is likely wrong; compare them with the original model's"
         )
-    return f"the model computes NaN instead of probabilities, in {str(dtype).removeprefix('torch.')}: {cause}"
+    return cause

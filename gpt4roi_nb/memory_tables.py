@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from transformers.utils import cached_file
 
 from gpt4roi_nb import commands
 from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.files import read_json
 from gpt4roi_nb.memory import ANSWER_TOKENS, cache_bytes, dtype_name, in_words, session_bytes, skeleton, weight_bytes
 
 
@@ -46,10 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(tables(GPT4RoIConfig()))
         return 0
     try:
-        kind = GPT4RoIConfig.get_config_dict(given)[0].get("model_type")
-        if kind != GPT4RoIConfig.model_type:
-            raise ValueError(f"its config.json says {kind}" if kind else "it lacks config.json")
-        print(tables(GPT4RoIConfig.from_pretrained(given)))
+        file = cached_file(given, "config.json", _raise_exceptions_for_missing_entries=False)
+        if file is None:
+            raise ValueError("it lacks config.json")
+        values = read_json(Path(file))
+        if (kind := values.get("model_type")) != GPT4RoIConfig.model_type:
+            raise ValueError(f"its config.json says {kind}")
+        print(tables(GPT4RoIConfig.from_file(values, given)))
     except (OSError, ValueError) as error:
         return commands.fail(f"{given!r} is no checkpoint of a GPT4RoI: {error}", 2)
     return 0

@@ -118,10 +118,10 @@ class GPT4RoIForConditionalGeneration(GPT4RoIPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: GPT4RoIConfig) -> None:
         super().__init__(config)
-        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.vision_tower = AutoModel.from_config(config.vision_config, trust_remote_code=False)
         self.multi_modal_projector = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
         self.region_encoder = RegionEncoder(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         self.post_init()
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:

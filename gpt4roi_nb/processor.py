@@ -136,6 +136,12 @@ class GPT4RoIProcessor(ProcessorMixin):
         self.system = system
         super().__init__(image_processor, tokenizer, **kwargs)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> GPT4RoIProcessor:
+        """Load as transformers does, but never code that lies beside the files."""
+        made: GPT4RoIProcessor = super().from_pretrained(*args, **{**kwargs, "trust_remote_code": False})
+        return made
+
     def prompt(self, turns: Turns) -> Prompt:
         """Tokenize a conversation; the result also has the order of its regions and the spans of its parts."""
         if self.chat_format == "template":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -71,10 +73,47 @@ def quantization_config(quantization: str, dtype: torch.dtype, skipped: Sequence
     )
 
 
+def check_stored_quantization(values: Mapping[str, Any], source: str) -> None:
+    """Check what the content of a config.json says of weights that were saved quantised, also inside its parts.
+
+    Args:
+        values: the content.
+        source: the file in messages.
+
+    Raises:
+        ValueError: if a quantization_config describes none that transformers knows.
+    """
+    from transformers.quantizers import AutoQuantizationConfig
+
+    for name, stored in values.items():
+        if name != "quantization_config":
+            if isinstance(stored, Mapping):
+                check_stored_quantization(stored, source)
+            continue
+        try:
+            if stored is not None and not isinstance(stored, dict):
+                raise TypeError(f"expected an object, but it is {reprlib.repr(stored)}")
+            if stored is not None:
+                AutoQuantizationConfig.from_dict(copy.deepcopy(stored))
+        except ImportError:
+            pass  # `check_quantization` or transformers says which package is missing
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the quantization_config in {source!r} describes no quantisation that transformers knows ({error}); "
+                "copy the file again"
+            ) from error
+
+
 def stored_quantization(config: PreTrainedConfig) -> str | None:
     """Return the quantisation of a checkpoint that was saved quantised, which transformers loads so by itself."""
-    stored = getattr(config, "quantization_config", None) or {}
+    stored = described_quantization(config) or {}
     return next((name for name in QUANTIZATIONS if stored.get(f"load_in_{name}")), None)
+
+
+def described_quantization(config: PreTrainedConfig) -> Any:
+    """Return the quantization_config of a checkpoint's configuration, or of the language model in it; None if none."""
+    text = config.get_text_config(decoder=True)
+    return getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
 
 
 def quantised_linears(model: nn.Module, skipped: Sequence[str] = NOT_QUANTISED) -> dict[str, nn.Linear]:

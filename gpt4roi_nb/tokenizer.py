@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gpt4roi_nb.files import read_json
+from gpt4roi_nb.typed import typed
 
 PAD_TOKEN = "[PAD]"
 IMAGE_TOKEN = "<im_patch>"
@@ -50,12 +51,12 @@ def tokenizer_from_sentencepiece(
     pieces = sentencepiece.SentencePieceProcessor()
     try:
         pieces.Load(os.fspath(path))
-    except (RuntimeError, OSError) as error:
+        vocabulary = {pieces.id_to_piece(index): index for index in range(len(pieces))}
+        bos, eos, unk = (pieces.id_to_piece(index) for index in (pieces.bos_id(), pieces.eos_id(), pieces.unk_id()))
+        merges = _merges(pieces, vocabulary)
+    except (RuntimeError, OSError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a SentencePiece model: {error}") from error
-
-    vocabulary = {pieces.id_to_piece(index): index for index in range(len(pieces))}
-    bos, eos, unk = (pieces.id_to_piece(index) for index in (pieces.bos_id(), pieces.eos_id(), pieces.unk_id()))
-    return _canonical(vocabulary, _merges(pieces, vocabulary), bos, eos, unk, model_max_length)
+    return _canonical(vocabulary, merges, bos, eos, unk, model_max_length)
 
 
 def tokenizer_from_json(path: str | os.PathLike[str], *, model_max_length: int = 2048) -> PreTrainedTokenizerFast:
@@ -76,11 +77,19 @@ def tokenizer_from_json(path: str | os.PathLike[str], *, model_max_length: int =
             f"{str(file)!r} was not converted from a LLaMA tokenizer.model (it is not a BPE with byte_fallback); get "
             "that file itself"
         )
-    vocabulary: dict[str, int] = model["vocab"]
+    vocabulary = typed(model.get("vocab"), dict[str, int], f"the vocabulary of {str(file)!r}")
+    pairs = typed(model.get("merges"), list[Any], f"the merges of {str(file)!r}")
+    merges = [
+        typed(pair.split(" ") if isinstance(pair, str) else pair, tuple[str, str], f"each of the merges of {file}")
+        for pair in pairs
+    ]
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ValueError(f"the vocabulary of {str(file)!r} must number its tokens from 0 without gaps; copy it again")
+    if unknown := [pair for pair in merges if not vocabulary.keys() >= {*pair, "".join(pair)}]:
+        raise ValueError(f"{str(file)!r} merges {unknown[0]}, but lacks one of them or what they make; copy it again")
     absent = [token for token in (LLAMA_BOS, LLAMA_EOS, LLAMA_UNK) if token not in vocabulary]
     if absent:
         raise ValueError(f"the vocabulary of {str(file)!r} lacks {', '.join(absent)}; expected LLaMA's tokenizer")
-    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
     return _canonical(vocabulary, merges, LLAMA_BOS, LLAMA_EOS, LLAMA_UNK, model_max_length)
 
 

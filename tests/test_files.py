@@ -122,6 +122,18 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path, monkeyp
     assert (tmp_path / "out").is_dir()
 
 
+def test_half_a_character_is_written_and_read_again(tmp_path):
+    write_json(tmp_path / "a.json", {"a": "\ud83d", "b": "\U0001f98a"})
+    assert read_json(tmp_path / "a.json") == {"a": "\ud83d", "b": "\U0001f98a"}
+
+
+def test_a_byte_order_mark_is_read_unless_another_reads_the_file(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert read_json(tmp_path / "a.json") == {}
+    with pytest.raises(ValueError, match=r"a\.json' begins with a byte order mark, which transformers does not read"):
+        read_json(tmp_path / "a.json", with_mark=False)
+
+
 def test_a_missing_folder_to_write_into_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'.*new\.json' cannot be written: there is no folder '.*absent'"):
         write_json(tmp_path / "absent" / "new.json", {})

@@ -86,8 +86,25 @@ def test_a_session_goes_on_when_the_weights_are_mended(gpt4roi):
 def test_what_looks_into_an_answer_says_it_too(gpt4roi):
     answer = gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], max_new_tokens=3)
     damage_weights(gpt4roi)
-    with pytest.raises(FloatingPointError, match=r"first language_model\.lm_head\.weight"):
-        answer.occlusion(2)
+    for look in (lambda: answer.occlusion(2), answer.attention):
+        with pytest.raises(FloatingPointError, match=r"first language_model\.lm_head\.weight"):
+            look()
+
+
+def test_what_looks_into_a_region_says_it_too(gpt4roi):
+    damage_region_encoder(gpt4roi)
+    session = gpt4roi.session(tiny_image())
+    with pytest.raises(
+        FloatingPointError, match=r"NaN instead of region features, in float32: .* first region_encoder"
+    ):
+        session.roi_features([BOX])
+
+
+def test_attention_that_is_nan_is_none(gpt4roi):
+    answer = gpt4roi.session(tiny_image()).ask(QUESTION, [BOX], max_new_tokens=3)
+    gpt4roi.model.language_model.model.layers[1].self_attn.q_proj.weight.data.fill_(NAN)
+    with pytest.raises(FloatingPointError, match=r"NaN instead of attention, in float32: .*q_proj"):
+        answer.attention()
 
 
 @pytest.mark.parametrize("logits", [[0.0, -float("inf")], [-1e30, 1e30], [3.0, 3.0]])

@@ -133,6 +133,28 @@ def test_every_room_is_listed_and_exists() -> None:
     assert (top | folders) - {*ROOMS} == set() and len(set(ROOMS)) == len(ROOMS)
 
 
+def test_code_of_a_checkpoint_is_never_run() -> None:
+    """transformers asks by input() where nothing is said, and waits. GPT4RoIProcessor says it itself."""
+    calls = ("from_pretrained", "from_config")
+    for path in modules().values():
+        tree = ast.parse(path.read_text())
+        named = {
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and node.attr in calls
+            and ast.unparse(node.value).lower().startswith("auto")
+        }
+        safe = {
+            used
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and any(word.arg == "trust_remote_code" and ast.unparse(word.value) == "False" for word in node.keywords)
+            for used in (node.func, *node.args)
+        }
+        assert [f"{path}:{node.lineno}" for node in named - safe] == []
+
+
 def test_imports_point_down() -> None:
     wrong = [
         f"{module} (room {ROOMS[room(module)]}) imports {imported}, which is above it"

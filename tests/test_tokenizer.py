@@ -166,6 +166,12 @@ def test_a_tokenizer_json_gives_the_recorded_prompts(as_transformers_converts):
         ({"model": {"type": "WordPiece"}}, "was not converted from a LLaMA tokenizer.model"),
         ({}, "was not converted from a LLaMA tokenizer.model"),
         ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0}, "merges": []}}, "lacks <s>, </s>, <unk>"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "merges": []}}, "the vocabulary of .* must be an object"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": "b"}}}, "must be a whole number, but is 'b'"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0}}}, "the merges of .* must be a list"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0}, "merges": ["a"]}}, "must be a list of 2"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": -1}, "merges": []}}, "from 0 without gaps"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0}, "merges": ["a b"]}}, "lacks one of them"),
     ],
 )
 def test_another_tokenizer_json_is_refused(tmp_path, content, words):

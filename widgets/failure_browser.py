@@ -110,7 +110,7 @@ class FailureBrowser:
         self._compared = match(results, _listed(model, len(results)), _listed(field, len(results)))
         first = self._compared[0]
         self.result, self.model, self.field = first.result, first.model, first.field
-        self.name = name or self.result.benchmark
+        self.name = self.result.benchmark if name is None else name
         self.app: App | None = None
         self.chat: RegionChat | None = None
         self.side_by_side = SideBySide(self._compared) if self._several else None

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.batches import check_room
 from gpt4roi_nb.capture.replay import Replay
+from gpt4roi_nb.finite import log_probabilities, nan_error
 from gpt4roi_nb.memory import in_words, map_bytes, work_bytes
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
@@ -191,6 +192,9 @@ def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: t
     Returns:
         (layers, heads, A, P + G - 1) weights of the steps that wrote each answer token, and (A,) float32
         log-probabilities of the tokens, recomputed in this pass; both on the CPU.
+
+    Raises:
+        FloatingPointError: if the model computes NaN.
     """
     steps, count = replay.steps, len(replay.tokens)
     kept: dict[int, Tensor] = {}
@@ -207,7 +211,9 @@ def record(replay: Replay, layers: Sequence[int], heads: Sequence[int], dtype: t
     ):
         logits = model.language_model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=max(count, 1)).logits[0]
     weights = torch.stack([kept[layer] for layer in layers])
+    if not torch.isfinite(weights).all():
+        raise nan_error(model, "attention")
     if not count:
         return weights, torch.zeros(0)
     wanted = torch.tensor(list(replay.ids[replay.first :]))
-    return weights, logits.float().log_softmax(dim=-1).cpu().gather(-1, wanted[:, None]).squeeze(-1)
+    return weights, log_probabilities(logits, model).cpu().gather(-1, wanted[:, None]).squeeze(-1)

@@ -19,6 +19,7 @@ from gpt4roi_nb.capture.logit_lens import LogitLens, read_words
 from gpt4roi_nb.capture.pca import PCA, fit_components
 from gpt4roi_nb.capture.similarity import Neighbours, cosine, nearest, similarity_map
 from gpt4roi_nb.capture.storage import check_shapes, checking, float32_copy, read, small_image, write
+from gpt4roi_nb.finite import nan_error
 from gpt4roi_nb.inference.encoded_image import EncodedImage
 from gpt4roi_nb.inference.loaded_model import WeightsChangedError
 from gpt4roi_nb.typed import typed_fields
@@ -326,7 +327,11 @@ def _shapes(
 
 @torch.inference_mode()
 def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: bool = False) -> RoIFeatures:
-    """Record the features of boxes, pixel xyxy, checked, on one encoded image. rounds: whether to keep their maps."""
+    """Record the features of boxes, pixel xyxy, checked, on one encoded image. rounds: whether to keep their maps.
+
+    Raises:
+        FloatingPointError: if the model computes NaN or infinity.
+    """
     model, encoding = encoded.loaded.model, encoded.encoding
     fusion, head = model.region_encoder.fusion, model.region_encoder.head
     normalised = torch.from_numpy(normalise(boxes, *encoded.size))
@@ -339,6 +344,9 @@ def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: 
     for fusion_round in fusion.rounds if rounds else ():
         maps = [fusion_round(mixed) for mixed in fusion.mix(maps)]
         kept.append([float32_copy(level[0]) for level in maps])
+    tokens = head.output_projection(content + position)
+    if not all(torch.isfinite(each).all() for each in (*encoding.fused_maps, tokens)):
+        raise nan_error(model, "region features")
     grid = model.config.grid_size
     return RoIFeatures(
         boxes=float32_copy(normalised),
@@ -350,7 +358,7 @@ def record_roi_features(encoded: EncodedImage, boxes: Sequence[Box], *, rounds: 
         head_outputs=[float32_copy(conv(level)) for conv, level in zip(head.level_convs, pooled, strict=True)],
         content=float32_copy(content),
         position_embedding=float32_copy(position),
-        tokens=float32_copy(head.output_projection(content + position)),
+        tokens=float32_copy(tokens),
         image=small_image(encoded.image),
         image_size=encoded.size,
         weights_version=encoded.loaded.weights_version,

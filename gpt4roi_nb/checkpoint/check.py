@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from gpt4roi_nb.checkpoint.generation import GENERATION_FILE, check_generation_config
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, SMALL_FILES
 from gpt4roi_nb.checkpoint.shards import HOW_TO_DOWNLOAD, check_inside, weight_map
-from gpt4roi_nb.config import LAYERS, GPT4RoIConfig
+from gpt4roi_nb.config import LAYERS, GPT4RoIConfig, check_constants
 from gpt4roi_nb.files import check_regular_file, read_json
 from gpt4roi_nb.memory import skeleton
+from gpt4roi_nb.quantization import check_stored_quantization
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -26,9 +34,18 @@ PROCESSOR_FILES = {
     "tokenizer_config.json": ("tokenizer_class",),
 }
 # transformers reads these too, if they exist.
-OPTIONAL_FILES = ("generation_config.json", "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
+OPTIONAL_FILES = (GENERATION_FILE, "preprocessor_config.json", "added_tokens.json", "special_tokens_map.json")
 _MORE_TEMPLATES = "additional_chat_templates/*.jinja"
 ADAPTER_FILE = "adapter_config.json"
+# Entries that make transformers read other files than those that are checked: file, entry, what it names, what to do.
+_OTHER_FILES = (
+    (CONFIG_FILE, "transformers_weights", "its own weights file", f"rename the file to {WEIGHTS_FILE}"),
+    (CONFIG_FILE, "configuration_files", "other configurations", f"rename the one that is meant to {CONFIG_FILE}"),
+    ("tokenizer_config.json", "fast_tokenizer_files", "other tokenizers", "rename the one that is meant to "
+     "tokenizer.json"),
+    ("processor_config.json", "audio_tokenizer", "another model", "give a model that only reads images and text"),
+    ("audio_tokenizer_config.json", "audio_tokenizer_name_or_path", "another model", "remove the file"),
+)  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names for the dtypes that weights may have
 # What transformers' configurations call the number of layers that they make a model build.
 _LAYER_COUNTS = frozenset(
@@ -49,7 +66,7 @@ _LAYER_COUNTS = frozenset(
 )
 _MOST_LAYERS = 2 * LAYERS[1]  # of the tower and the language model
 # What transformers raises for a configuration that it cannot build a model from (found by trying).
-UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,7 @@ def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Stored]:
 
 def check_small_files(folder: Path) -> dict[str, Any]:
     """Check the files beside the weights, as `check_checkpoint` does, and return the content of config.json."""
-    values = _read_json(folder / CONFIG_FILE)
+    values = check_what_is_loaded(folder, OPTIONAL_FILES)
     if (kind := values.get("model_type", "unknown")) != GPT4RoIConfig.model_type:
         raise ValueError(
             f"{str(folder)!r} holds a model of type {kind!r}, not {GPT4RoIConfig.model_type!r}; expected a "
@@ -103,33 +120,42 @@ def check_small_files(folder: Path) -> dict[str, Any]:
         content = _read_json(folder / name)
         if absent := [entry for entry in entries if entry not in content]:
             raise ValueError(f"{str(folder / name)!r} has no {absent[0]!r}; expected the file that this package saved")
-    check_what_is_loaded(folder, OPTIONAL_FILES)
     return values
 
 
 def check_what_is_loaded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Check those of some JSON files that exist, and anything that would make transformers load other weights silently.
+    """Check those of some JSON files that exist, and anything that would make transformers read other files silently.
 
     Returns:
         The content of config.json.
 
     Raises:
         FileNotFoundError: there is no config.json.
-        ValueError: a file cannot be read or is a pipe or a device, config.json names a weights file, or there is an
-            adapter beside the weights.
+        ValueError: a file cannot be read, is a pipe or a device, is a link out of the folder or names another file to
+            read or code to run, generation_config.json or a quantisation cannot be used, or there is an adapter beside
+            the weights.
     """
     for pattern in (*SMALL_FILES, _MORE_TEMPLATES):
         for file in sorted(folder.glob(pattern)):
             if file.exists() and not file.is_dir():
+                check_inside(folder, str(file.relative_to(folder)))
                 check_regular_file(file)
-    for name in names:
-        if (folder / name).exists():
-            _read_json(folder / name)
-    values = _read_json(folder / CONFIG_FILE)
-    if "transformers_weights" in values:
+    contents = {
+        name: _read_json(folder / name)
+        for name in dict.fromkeys([*names, *(file for file, *_ in _OTHER_FILES)])
+        if (folder / name).exists()
+    }
+    for name, entry, what, remedy in _OTHER_FILES:
+        if entry in contents.get(name, {}):
+            raise ValueError(f"{str(folder / name)!r} names {what} ({entry}); remove the entry, and {remedy}")
+    if GENERATION_FILE in contents:
+        check_generation_config(contents[GENERATION_FILE], folder / GENERATION_FILE)
+    values = contents.get(CONFIG_FILE) or _read_json(folder / CONFIG_FILE)
+    check_stored_quantization(values, str(folder / CONFIG_FILE))
+    if code := _other_code(values):
         raise ValueError(
-            f"{str(folder / CONFIG_FILE)!r} names its own weights file (transformers_weights); remove the entry, "
-            f"and rename the file to {WEIGHTS_FILE}"
+            f"{str(folder / CONFIG_FILE)!r} names other code for attention than transformers' own ({code}); remove the "
+            "entry"
         )
     if (folder / ADAPTER_FILE).exists():
         raise ValueError(
@@ -137,6 +163,53 @@ def check_what_is_loaded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
             "into them and save the whole model (peft: merge_and_unload), or move the adapter's files out of the folder"
         )
     return values
+
+
+def _other_code(values: Mapping[str, Any]) -> str:
+    """Return the first entry that names attention which is not transformers' own; "" if there is none.
+
+    It may be a kernel on a hub, which transformers would download and run.
+    """
+    for name, value in values.items():
+        if name in ("attn_implementation", "_attn_implementation"):
+            given = value.values() if isinstance(value, Mapping) else [value]
+            if any(one not in (None, "eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()) for one in given):
+                return f"{name}: {reprlib.repr(value)}"
+        elif isinstance(value, Mapping) and (found := _other_code(value)):
+            return found
+    return ""
+
+
+def read_config(folder: Path, values: Mapping[str, Any], source: str, what: str) -> Any:
+    """Read a checked config.json as transformers does.
+
+    Args:
+        folder: its folder.
+        values: its content.
+        source: the checkpoint in the message.
+        what: what the message expects of it, such as "vision tower".
+
+    Raises:
+        ValueError: it describes no model.
+    """
+    try:
+        check_constants(values)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (*UNBUILDABLE, StrictDataclassError) as error:
+        raise undescribed(source, what, error) from error
+
+
+def tower_in(config: Any) -> Any:
+    """Return the configuration of the vision tower in that of a whole model, such as CLIP; a tower's own as it is."""
+    inner = getattr(config, "vision_config", None)
+    return inner if isinstance(inner, PreTrainedConfig) else config
+
+
+def undescribed(source: str, what: str, error: Exception) -> ValueError:
+    """Make the error for a config.json that transformers cannot read, or cannot build a model from."""
+    return ValueError(
+        f"{CONFIG_FILE} of {source!r} does not describe a {what} ({type(error).__name__}: {error}); copy it again"
+    )
 
 
 def count_layers(values: Mapping[str, Any]) -> int:
@@ -179,10 +252,10 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    return read_json(file, "the checkpoint")
+    return read_json(file, "the checkpoint", with_mark=False)
 
 
-def check_layers(path: str, values: Mapping[str, Any], stored: dict[str, Stored]) -> None:
+def check_layers(path: str, values: Mapping[str, Any], stored: Sized) -> None:
     """Raise ValueError if config.json names more layers than there are tensors: layers take time to build.
 
     Args:
@@ -194,6 +267,23 @@ def check_layers(path: str, values: Mapping[str, Any], stored: dict[str, Stored]
     if layers > most:
         held = f"there are only {most:,} tensors" if stored else f"expected at most {most:,}"
         raise ValueError(f"{_misfit(path)}: it says {layers:,} layers, but {held}; copy both again")
+
+
+def check_numbers(path: str, model: nn.Module, stored: Mapping[str, Any]) -> None:
+    """Raise ValueError if config.json describes a far larger model than the files hold: it would fill the memory first.
+
+    Args:
+        path: how the message names the checkpoint.
+        model: without values.
+        stored: the tensors in its files, with their shapes; may be empty while they are on a hub.
+    """
+    expected = sum(weight.numel() for weight in model.parameters())
+    held = sum(math.prod(tensor.shape) for tensor in stored.values())
+    if stored and expected > 2 * held:  # what is tied may be stored once
+        raise ValueError(
+            f"{_misfit(path)}: it describes a model of {expected:,} numbers, but there are only {held:,}; copy both "
+            "again"
+        )
 
 
 def check_floats(path: str, stored: dict[str, Stored], names: Iterable[str]) -> None:
@@ -233,9 +323,7 @@ def check_stored(path: str, config: GPT4RoIConfig, stored: dict[str, Stored], *,
     try:
         expected = skeleton(config).state_dict()
     except UNBUILDABLE as error:
-        raise ValueError(
-            f"{CONFIG_FILE} of {path!r} does not describe a GPT4RoI ({type(error).__name__}: {error}); copy it again"
-        ) from error
+        raise undescribed(path, "GPT4RoI", error) from error
     if quantised:
         return  # quantised weights have shapes and dtypes of their own
     known = {name: stored[name] for name in expected if name in stored}

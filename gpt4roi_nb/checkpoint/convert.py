@@ -12,12 +12,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from gpt4roi_nb.checkpoint import original
-from gpt4roi_nb.checkpoint.check import INDEX_FILE, check_checkpoint
+from gpt4roi_nb.checkpoint.check import INDEX_FILE, OPTIONAL_FILES, check_checkpoint, check_what_is_loaded
 from gpt4roi_nb.checkpoint.delta import Adder
 from gpt4roi_nb.checkpoint.hub import locate
 from gpt4roi_nb.checkpoint.load import load_checkpoint
 from gpt4roi_nb.checkpoint.plan import holds_tower, make_plan
-from gpt4roi_nb.checkpoint.report import ConversionReport, Fate
+from gpt4roi_nb.checkpoint.report import ConversionReport
 from gpt4roi_nb.checkpoint.shards import Shards
 from gpt4roi_nb.checkpoint.work import (
     PROGRESS_FILE,
@@ -29,10 +29,11 @@ from gpt4roi_nb.checkpoint.work import (
     write_tensors,
 )
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.files import read_json, write_json
+from gpt4roi_nb.files import given_path, read_json, write_json
 from gpt4roi_nb.memory import dtype_name
 from gpt4roi_nb.prompt import DEFAULT_QUESTION
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
+from gpt4roi_nb.typed import typed
 
 PARTIAL = ".partial"  # the suffix of the target's name until it is complete
 REPORT_FILE = "conversion.json"
@@ -157,9 +158,11 @@ def convert_original(
 
 
 def _read_report(folder: Path) -> ConversionReport:
-    content = read_json(folder / REPORT_FILE)
-    fates = [Fate(**{**fate, "shape": tuple(fate["shape"])}) for fate in content.pop("fates")]
-    return ConversionReport(fates=fates, **content)
+    name = repr(str(folder / REPORT_FILE))
+    report: ConversionReport = typed(read_json(folder / REPORT_FILE), ConversionReport, name)
+    if report.dtype not in DTYPES:
+        raise ValueError(f"the dtype in {name} must be one of {', '.join(DTYPES)}, but is {report.dtype!r}")
+    return report
 
 
 def _verify(folder: Path, report: ConversionReport) -> ConversionReport:
@@ -181,6 +184,7 @@ def _verify(folder: Path, report: ConversionReport) -> ConversionReport:
 def folder_of(name: str | os.PathLike[str], what: str) -> Path:
     """The folder itself, or a hub id's files downloaded from the hub (from its cache if HF_HUB_OFFLINE is set)."""
     source = locate(name, what)
+    check_what_is_loaded(source.folder, OPTIONAL_FILES)
     source.get_weights()
     return source.folder
 
@@ -201,14 +205,13 @@ def _tower(vision: str | os.PathLike[str] | None, source_folder: Path, source: S
     if any(holds_tower(name) for name in source.tensors):
         return None, source
     named = read_json(source_folder / "config.json").get("mm_vision_tower") or DEFAULT_TOWER
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
+    if not isinstance(named, str) or not given_path(named).is_dir():
         raise ValueError(
             f"the authors' files do not contain the vision tower; their config.json names {named!r}, which is not a "
             "folder here, and nothing is downloaded unasked. Say where it is with `vision` (--vision): a folder, or "
             f"{DEFAULT_TOWER} to download it from the hub"
         )
-    return folder, Shards(folder)
+    return _tower(named, source_folder, source)
 
 
 def greedy_answer(folder: Path, dtype: torch.dtype) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,13 +21,23 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging
 
-from gpt4roi_nb.checkpoint.check import OPTIONAL_FILES, PROCESSOR_FILES, check_what_is_loaded
+from gpt4roi_nb.checkpoint.check import (
+    OPTIONAL_FILES,
+    PROCESSOR_FILES,
+    UNBUILDABLE,
+    check_layers,
+    check_numbers,
+    check_what_is_loaded,
+    read_config,
+    tower_in,
+    undescribed,
+)
 from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import Source, locate
+from gpt4roi_nb.checkpoint.load import load_processor, load_weights
 from gpt4roi_nb.checkpoint.shards import Shards
-from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig
+from gpt4roi_nb.config import GPT4RoIConfig, GPT4RoIRegionConfig, check_values
 from gpt4roi_nb.files import read_json
-from gpt4roi_nb.finite import check_finite
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import CLIP_MEAN, CLIP_STD, GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import SYSTEM, token_id_of
@@ -41,7 +50,7 @@ from gpt4roi_nb.tokenizer import (
 )
 
 _Path = str | os.PathLike[str]
-_SHOWN_NAMES = 5
+JSON_FILES = (*PROCESSOR_FILES, *OPTIONAL_FILES)
 
 
 def assemble_from_parts(
@@ -60,9 +69,8 @@ def assemble_from_parts(
     language_source, tower_source = (locate(path, "model", one_word=True) for path in (language_model, vision_tower))
     target = choose_device(device)
     # Everything that can be checked without the weights comes first: they may be gigabytes.
-    for source in (language_source, tower_source):
-        check_what_is_loaded(source.folder, (*PROCESSOR_FILES, *OPTIONAL_FILES))
-    text_config, vision_config = _config(language_source), _vision_config(tower_source)
+    values = [check_what_is_loaded(source.folder, JSON_FILES) for source in (language_source, tower_source)]
+    text_config, vision_config = _text_config(language_source, values[0]), _vision_config(tower_source, values[1])
     canonical = None if chat_format == "template" else _canonical(language_source, text_config, chat_format)
     if canonical is not None:
         tokenizer, known = canonical
@@ -78,20 +86,24 @@ def assemble_from_parts(
         region_token_id=token_id_of(REGION_TOKEN, tokenizer),
     )
     _ = config.feature_layers  # raises where the tower is not deep enough
-    mean, std = _mean_and_std(tower_source, config.vision_config, image_mean, image_std)
+    empty = (
+        _built(AutoModelForCausalLM, language_source, values[0], text_config),
+        _built(AutoModel, tower_source, values[1], config.vision_config),
+    )
+    image_processor = _image_processor(tower_source, config.vision_config, image_mean, image_std)
     if chat_format is None:
         chat_format = "template" if tokenizer.chat_template else "gpt4roi"
     processor = GPT4RoIProcessor(
-        GPT4RoIImageProcessor(config.vision_config.image_size, mean, std),
+        image_processor,
         tokenizer,
         num_image_tokens=config.num_image_tokens,
         system=system if system is not None else "" if chat_format == "template" else SYSTEM,
         chat_format=chat_format,
     )
 
-    for source in (language_source, tower_source):
+    for source, said, model in zip((language_source, tower_source), values, empty, strict=True):
         source.get_weights()
-        _check_weights(source)
+        _check_weights(source, said, model)
     dtype = dtype or (torch.float32 if target.type == "cpu" else "auto")
     language = _loaded(AutoModelForCausalLM, language_source, dtype=dtype)
     if canonical is not None:
@@ -99,36 +111,48 @@ def assemble_from_parts(
     _make_rows(language, [index for token, index in tokenizer.get_vocab().items() if token not in known])
     tower = _loaded(AutoModel, tower_source, config=config.vision_config, dtype=language.dtype)
     config.text_config, config.vision_config = language.config, tower.config
-    model = _assembled(config, tower, language)
-    model.generation_config = _generation_config(language, processor)
-    for part, source in ((language, language_source), (tower, tower_source)):
-        check_finite(part, f"the weights of {source.name!r}")
-    return model.to(target).eval(), processor
+    whole = _assembled(config, tower, language)
+    whole.generation_config = _generation_config(language, processor)
+    return whole.to(target).eval(), processor
 
 
-def _check_weights(part: Source) -> None:
+def _built(auto: Any, part: Source, values: Mapping[str, Any], config: PreTrainedConfig) -> nn.Module:
+    """Build a part without values; raise ValueError if its configuration is not that of such a model."""
+    check_layers(part.name, values, {} if part.is_remote else Shards(part.folder).tensors)
+    try:
+        with torch.device("meta"):
+            made: nn.Module = auto.from_config(copy.deepcopy(config), trust_remote_code=False)
+    except UNBUILDABLE as error:
+        raise undescribed(part.name, f"model for {auto.__name__}", error) from error
+    return made
+
+
+def _check_weights(part: Source, values: Mapping[str, Any], model: nn.Module) -> None:
     """Raise ValueError if a part's weights are links out of its folder, unreadable or not floating-point numbers."""
-    for name, tensor in Shards(part.folder).tensors.items():
-        # Position ids are integers; weights stored as U8 were quantised by bitsandbytes.
-        if name.endswith((".weight", ".bias")) and tensor.dtype in (torch.bool, torch.int16, torch.int32, torch.int64):
+    stored = Shards(part.folder).tensors
+    check_layers(part.name, values, stored)
+    if values.get("quantization_config") is not None:
+        return  # quantised weights are integers
+    check_numbers(part.name, model, stored)
+    words = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
+    for name, tensor in stored.items():
+        if name.rpartition(".")[2] in words and not tensor.dtype.is_floating_point:
             raise ValueError(
                 f"{name} in {str(tensor.file)!r} is stored as {tensor.dtype}; expected floating-point numbers: it "
                 "was not saved as weights, copy it again"
             )
 
 
-def _config(part: Source) -> PreTrainedConfig:
-    """A part's config.json; raises ValueError if transformers cannot make a configuration from it."""
-    try:
-        return AutoConfig.from_pretrained(part.folder)
-    except (ArithmeticError, LookupError, StrictDataclassError, TypeError) as error:
-        raise ValueError(f"config.json of {part.name!r} gives invalid sizes ({error}); copy it again") from error
+def _text_config(part: Source, values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The language model's configuration; raises ValueError if it does not describe one."""
+    config: PreTrainedConfig = read_config(part.folder, values, part.name, "language model")
+    _check_values("text_config", part, config)
+    return config
 
 
-def _vision_config(part: Source) -> PreTrainedConfig:
+def _vision_config(part: Source, values: Mapping[str, Any]) -> PreTrainedConfig:
     """The tower's configuration, also from that of a whole model with a tower, such as CLIP."""
-    config = _config(part)
-    config = getattr(config, "vision_config", config)
+    config: Any = tower_in(read_config(part.folder, values, part.name, "vision tower"))
     for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers"):
         if not isinstance(value := getattr(config, name, None), int):
             raise ValueError(
@@ -136,32 +160,49 @@ def _vision_config(part: Source) -> PreTrainedConfig:
                 f"as one integer, but gives {value}; take a tower with a square grid of patches, such as CLIP, SigLIP, "
                 "DINOv2 or ViT"
             )
+    _check_values("vision_config", part, config)
     return config
 
 
-def _mean_and_std(
+def _check_values(section: str, part: Source, config: PreTrainedConfig) -> None:
+    try:
+        check_values(section, config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config.json of {part.name!r} gives invalid sizes ({error}); copy it again") from error
+
+
+def _image_processor(
     part: Source, config: PreTrainedConfig, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of each channel, as given or from the tower's preprocessor_config.json."""
+) -> GPT4RoIImageProcessor:
+    """The image processor, with the given mean and standard deviation of each channel, or those of the tower's
+    preprocessor_config.json."""
     if mean is not None and std is not None:
-        return mean, std
+        return GPT4RoIImageProcessor(config.image_size, mean, std)
     try:
         said, _ = BaseImageProcessor.get_image_processor_dict(part.folder)
     except OSError:
         # Every CLIP has been trained with the same; those of other towers cannot be guessed.
         said = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD} if config.model_type.startswith("clip") else {}
-    mean, std = mean or said.get("image_mean"), std or said.get("image_std")
+    if isinstance(said, dict):
+        mean, std = mean or said.get("image_mean"), std or said.get("image_std")
     if mean is None or std is None:
         raise ValueError(
             f"the preprocessor_config.json of {part.name!r} must say how images are normalised, but has no image_mean "
             "and image_std; give them, such as image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]"
         )
-    return mean, std
+    try:
+        return GPT4RoIImageProcessor(config.image_size, mean, std)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the preprocessor_config.json of {part.name!r} does not say how images are normalised ({error}); copy it "
+            "again, or give image_mean and image_std"
+        ) from error
 
 
 def _tokenizer(part: Source) -> PreTrainedTokenizerBase:
     # Prompts are padded on the left, so that the model can continue a batch of them.
-    tokenizer = AutoTokenizer.from_pretrained(part.folder, padding_side="left")
+    read = partial(AutoTokenizer.from_pretrained, trust_remote_code=False, padding_side="left")
+    tokenizer: PreTrainedTokenizerBase = load_processor(read, part, ("tokenizer.json", "tokenizer_config.json"))
     if not tokenizer.is_fast:
         raise ValueError(
             f"{part.name!r} must have a fast tokenizer (tokenizer.json), which gives each token's position in a text, "
@@ -190,7 +231,13 @@ def _canonical(
     if chat_format is None and (content.get("chat_template") or (part.folder / "chat_template.jinja").is_file()):
         return None
     own = {str(token): index for token, index in (read_json(added) if added.is_file() else {}).items()}
-    own |= {entry["content"]: int(index) for index, entry in content.get("added_tokens_decoder", {}).items()}
+    try:
+        own |= {entry["content"]: int(index) for index, entry in content.get("added_tokens_decoder", {}).items()}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the added_tokens_decoder in {str(said)!r} must give a token with its content by each id "
+            f"({type(error).__name__}: {error}); copy the file again"
+        ) from error
     tokenizer = tokenizer_from_sentencepiece(file, model_max_length=getattr(config, "max_position_embeddings", 2048))
     vocabulary = tokenizer.get_vocab()
     if any(vocabulary.get(token) != index for token, index in own.items()):
@@ -210,17 +257,11 @@ def _loaded(auto: Any, part: Source, **kwargs: Any) -> PreTrainedModel:
     said = logging.get_verbosity()
     logging.set_verbosity_error()  # otherwise the list of unused tensors would fill a page
     try:
-        model, info = auto.from_pretrained(part.folder, output_loading_info=True, **kwargs)
+        model: PreTrainedModel = load_weights(
+            partial(auto.from_pretrained, trust_remote_code=False), part, others=True, **kwargs
+        )
     finally:
         logging.set_verbosity(said)
-    if absent := sorted(info["missing_keys"]):
-        shown = ", ".join(absent[:_SHOWN_NAMES]) + (" …" if len(absent) > _SHOWN_NAMES else "")
-        raise ValueError(
-            f"{part.name!r} must contain all weights of a {type(model).__name__}, but {len(absent)} tensors are "
-            f"missing: {shown}; take a complete checkpoint"
-        )
-    if part.is_remote:  # what a LoRA and a configuration give as their base model: not a folder of this machine
-        model.name_or_path = model.config.name_or_path = part.name
     return model
 
 

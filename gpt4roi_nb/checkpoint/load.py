@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
 from gpt4roi_nb.checkpoint.check import LAYOUT, PROCESSOR_FILES, check_small_files, check_stored, check_weights
 from gpt4roi_nb.checkpoint.device import SPREADING, check_device_map, choose_device, warn_of_unused_gpu
+from gpt4roi_nb.checkpoint.generation import check_end_ids
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, Source, locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.finite import check_finite
@@ -73,8 +73,7 @@ def load_checkpoint(
     limits = None if device_map is None else check_device_map(device_map, kwargs)
     source = locate(path, "checkpoint", {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
     given, folder = source.name, source.folder
-    check_small_files(folder)
-    config = _read_config(given, folder)
+    config = GPT4RoIConfig.from_file(check_small_files(folder), given)
     saved_as = stored_quantization(config)
     stored = quantization or saved_as
     check_quantization(stored)
@@ -119,7 +118,12 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def load_weights(
-    from_pretrained: Callable[..., Any], source: Source, plain: Container[str] | None = None, **options: Any
+    from_pretrained: Callable[..., Any],
+    source: Source,
+    plain: Container[str] | None = None,
+    *,
+    others: bool = False,
+    **options: Any,
 ) -> Any:
     """Load a model whose files were checked; raise ValueError if its weights do not fit it, or are no numbers.
 
@@ -128,6 +132,7 @@ def load_weights(
         source: its files; all of them are in the folder.
         plain: only for weights that another library has quantised: the model's tensors before quantisation. What is
             stored beside them is for that library to judge.
+        others: whether there may be tensors that the model does not have, such as those of CLIP's text tower.
         options: for `from_pretrained`.
     """
     given = source.name
@@ -144,15 +149,17 @@ def load_weights(
             raise
         except torch.AcceleratorError:
             raise
-        except RuntimeError as error:  # tensors that transformers joins into one do not fit together
+        # Tensors that transformers joins into one do not fit together, or the index of the shards lacks something.
+        except (RuntimeError, LookupError) as error:
             raise ValueError(
                 f"the weights of {given!r} cannot be put into the model that their config.json describes ({error}); "
                 "copy both again, from one place"
             ) from error
     if source.is_remote:
         model.name_or_path = model.config.name_or_path = given  # what a LoRA gives as its base model
-    _check_tensors(given, info, plain)
+    _check_tensors(given, {**info, "unexpected_keys": ()} if others else info, plain)
     check_finite(model, f"the weights of {given!r}")
+    check_end_ids(model, given)
     return model
 
 
@@ -221,17 +228,6 @@ def _devices(
     if "disk" in places:
         return []
     return sorted({torch.device(place) for place in places}, key=str)
-
-
-def _read_config(given: str, folder: Path) -> GPT4RoIConfig:
-    """Read config.json; raises ValueError if it does not describe a GPT4RoI."""
-    values, _ = GPT4RoIConfig.get_config_dict(folder)
-    try:
-        return GPT4RoIConfig.from_dict(values)
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
-        raise ValueError(
-            f"{CONFIG_FILE} of {given!r} does not describe a GPT4RoI ({type(error).__name__}: {error}); copy it again"
-        ) from error
 
 
 def _check_tensors(path: str, info: dict[str, Any], plain: Container[str] | None) -> None:

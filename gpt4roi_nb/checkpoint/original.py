@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
+from gpt4roi_nb.checkpoint.check import UNBUILDABLE, read_config, tower_in, undescribed
+from gpt4roi_nb.checkpoint.hub import CONFIG_FILE
 from gpt4roi_nb.checkpoint.keys import FUSION, HEAD
 from gpt4roi_nb.checkpoint.shards import Shards
 from gpt4roi_nb.config import GPT4RoIConfig, check_values
 from gpt4roi_nb.files import read_json
+from gpt4roi_nb.memory import skeleton
 from gpt4roi_nb.processor import GPT4RoIImageProcessor, GPT4RoIProcessor
 from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import ADDED_TOKENS, IMAGE_TOKEN, REGION_TOKEN, canonical_tokenizer
@@ -59,13 +62,12 @@ def language_sizes(folder: Path) -> dict[str, Any]:
 
 def vision_config_of(folder: Path) -> PreTrainedConfig:
     """The configuration of a vision tower, from its own config.json or that of a whole CLIP."""
-    read_json(folder / "config.json", "the vision tower")
+    values = read_json(folder / CONFIG_FILE, "the vision tower")
+    config: Any = tower_in(read_config(folder, values, str(folder), "vision tower"))
     try:
-        config = AutoConfig.from_pretrained(folder)
-        config = getattr(config, "vision_config", config)
         check_values("vision_config", config)
-    except (ArithmeticError, StrictDataclassError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(folder / 'config.json')!r} does not describe a vision tower ({error})") from error
+    except (TypeError, ValueError) as error:
+        raise undescribed(str(folder), "vision tower", error) from error
     tokens = (config.image_size // config.patch_size) ** 2
     if config.hidden_size == CLIP_LARGE_WIDTH and tokens != PUBLISHED_TOKENS:
         raise ValueError(
@@ -115,8 +117,10 @@ def config_of(
     shapes = {name: info.shape for name, info in source.tensors.items()}
     regions = _region_sizes(shapes)
     try:
-        return _config(theirs, folder, shapes, regions, tokenizer, vision_config, dtype)
-    except (StrictDataclassError, TypeError, ValueError) as error:
+        config = _config(theirs, folder, shapes, regions, tokenizer, vision_config, dtype)
+        skeleton(config)  # raises for what only building shows
+        return config
+    except (*UNBUILDABLE, StrictDataclassError) as error:
         raise ValueError(f"{str(folder / 'config.json')!r} gives invalid sizes ({error}); copy it again") from error
 
 
@@ -148,23 +152,25 @@ def _config(
 
 
 def _region_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    def shape_of(name: str) -> tuple[int, ...]:
+    def shape_of(name: str, dims: int) -> tuple[int, ...]:
         if name not in shapes:
             raise ValueError(f"the weights lack {name}; expected the region module of GPT4RoI (model.spi_module)")
+        if len(shapes[name]) != dims or 0 in shapes[name]:
+            raise ValueError(f"{name} has the shape {shapes[name]}; expected {dims} sizes above 0")
         return shapes[name]
 
     def count(pattern: str) -> int:
         return next(index for index in range(1000) if pattern.format(index) not in shapes)
 
-    channels = shape_of(f"{FUSION}.input_conv.0.weight")[0]
-    embed_dim, flattened = shape_of(f"{HEAD}.flatten_linear.weight")
+    channels = shape_of(f"{FUSION}.input_conv.0.weight", 4)[0]
+    embed_dim, flattened = shape_of(f"{HEAD}.flatten_linear.weight", 2)
     return {
         "hidden_size": channels,
         "num_levels": count(FUSION + ".input_conv.{}.weight"),
         "num_fusion_rounds": count(FUSION + ".fuse_convs.{}.conv.weight"),
         "output_size": round((flattened / channels) ** 0.5),
         "embed_dim": embed_dim,
-        "position_hidden_size": shape_of(f"{HEAD}.pos_embedd.0.weight")[0],
+        "position_hidden_size": shape_of(f"{HEAD}.pos_embedd.0.weight", 2)[0],
     }
 
 
@@ -177,7 +183,10 @@ def processor_of(
     options = {name: given[name] for name in ("image_mean", "image_std") if name in given}
     if any(not isinstance(values, list) or len(values) != 3 for values in options.values()):
         raise ValueError(f"{str(file)!r} must give image_mean and image_std as three numbers each, but gives {options}")
-    image_processor = GPT4RoIImageProcessor(config.vision_config.image_size, **options)
+    try:
+        image_processor = GPT4RoIImageProcessor(config.vision_config.image_size, **options)
+    except TypeError as error:
+        raise ValueError(f"{str(file)!r} does not say how images are normalised: {error}") from error
     return GPT4RoIProcessor(image_processor, tokenizer, num_image_tokens=config.num_image_tokens)
 
 

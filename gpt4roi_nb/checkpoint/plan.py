@@ -133,14 +133,14 @@ def _with_base(step: Step, base: Shards, missing: list[str], mismatched: list[st
     if fate.original not in base.tensors:
         missing.append(f"{fate.original} in {str(base.folder)!r}")
         return step
-    rows, *width = base.tensors[fate.original].shape
+    came = base.tensors[fate.original].shape
     vocabulary = fate.shape[0] - len(ADDED_TOKENS)
-    if fate.original in ROWS_PER_TOKEN and rows == vocabulary and tuple(width) == fate.shape[1:]:
-        why = f"rows from {rows} on come from the delta"
+    if fate.original in ROWS_PER_TOKEN and came == (vocabulary, *fate.shape[1:]):
+        why = f"rows from {vocabulary} on come from the delta"
         return replace(step, base=base, fate=replace(fate, what="rows added", why=why))
-    if (rows, *width) != fate.shape:
+    if came != fate.shape:
         wanted = [vocabulary, *fate.shape[1:]] if fate.original in ROWS_PER_TOKEN else list(fate.shape)
-        mismatched.append(f"{fate.original}: the delta has {wanted}, the base has {[rows, *width]}")
+        mismatched.append(f"{fate.original}: the delta has {wanted}, the base has {list(came)}")
     return replace(step, base=base, fate=replace(fate, what="added"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gpt4roi_nb.files import read_json
+from gpt4roi_nb.files import check_name, read_json
 
 # In the order of preference: the index of the shards, and the one file that takes their place.
 LAYOUTS = (
@@ -21,6 +22,11 @@ LAYOUTS = (
 )
 
 
+# What torch.load raises for a file that it cannot read, besides UnpicklingError (found by trying).
+UNREADABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+    *(ValueError, struct.error, zipfile.BadZipFile),
+)
 # The remedy for a missing file.
 HOW_TO_DOWNLOAD = "`hf download NAME` gets it from a hub, and does not download again what is already there"
 
@@ -117,12 +123,16 @@ def weight_map(index: Path) -> dict[str, str]:
     Raises:
         ValueError: the index has no map, or names a file outside its own folder.
     """
-    names = read_json(index).get("weight_map")
+    content = read_json(index, with_mark=False)
+    names = content.get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{str(index)!r} has no weight_map; copy it again")
+    if not isinstance(content.get("metadata", {}), dict):
+        raise ValueError(f"the metadata in {str(index)!r} must be an object; copy it again")
     for name in names.values():
-        if not isinstance(name, str) or Path(name).name != name or name == "..":
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
             raise ValueError(f"{str(index)!r} names {name!r}; expected files in its own folder")
+        check_name(index.with_name(name))
     return names
 
 
@@ -177,7 +187,7 @@ def load_bin(file: Path) -> dict[str, Tensor]:
             f"{str(file)!r} contains more than tensors, or is not a weights file; it is not loaded, since reading it "
             "could run code: get the weights as safetensors, or as a plain state dict"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{str(file)!r} is truncated or not a PyTorch file ({error}); copy it again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{str(file)!r} is not a plain state dict; expected one dictionary of names and tensors")

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt4roi_nb.checkpoint.check import check_checkpoint
+from gpt4roi_nb.checkpoint.disk import room_for
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.shards import load_bin
-from gpt4roi_nb.checkpoint.work import check_disk
 from gpt4roi_nb.config import GPT4RoIRegionConfig
 from gpt4roi_nb.finite import check_finite
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
@@ -95,10 +95,10 @@ def start_checkpoint(
     goal.parent.mkdir(parents=True, exist_ok=True)
     partial = goal.with_name(goal.name + PARTIAL)
     size = sum(weight.numel() * weight.element_size() for weight in model.state_dict().values())
-    check_disk(goal.parent, partial, {}, size)
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
+    with room_for(goal.parent, size, "the checkpoint", "Free some space, or choose another target"):
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
     check_checkpoint(partial)
     partial.replace(goal)
     return goal

@@ -20,10 +20,12 @@ from gpt4roi_nb.checkpoint.delta import Adder
 from gpt4roi_nb.checkpoint.plan import Step
 from gpt4roi_nb.checkpoint.shards import Shards
 from gpt4roi_nb.files import alone_in, read_json, replacing, write_json
+from gpt4roi_nb.typed import typed_fields
 
 MAX_SHARD_BYTES = 1_000_000_000
 MARGIN_BYTES = 50_000_000  # for the small files
 PROGRESS_FILE = "progress.json"
+_STATE = {"finished": dict[str, int], "checked": list[str], "doubts": list[str]}  # beside the plan
 
 
 def assign(steps: Sequence[Step], dtype: torch.dtype) -> dict[str, list[Step]]:
@@ -60,7 +62,8 @@ def finished_files(partial: Path, plan: dict[str, Any]) -> dict[str, int]:
     written = read_json(progress)
     if written.get("plan") != plan:
         return {}  # from other files, or to another dtype: nothing can be reused
-    finished: dict[str, int] = written["finished"]
+    state = typed_fields({name: written.get(name) for name in _STATE}, _STATE, repr(str(progress)))
+    finished: dict[str, int] = state["finished"]
     return {
         file: size
         for file, size in finished.items()

@@ -61,7 +61,7 @@ def add_comparison(
     chosen = [field_of(result) for result in results] if fields is None else list(fields)
     if len(chosen) != len(results) or len(set(chosen)) < len(chosen):
         raise ValueError(f"each of the {len(results)} results needs a field of its own, but the fields are {chosen}")
-    dataset = open_dataset(name or benchmarks[0], database_folder)
+    dataset = open_dataset(benchmarks[0] if name is None else name, database_folder)
     schema = dataset.get_field_schema()
     for field in chosen:
         if field not in schema:

@@ -59,8 +59,8 @@ def to_fiftyone(
     Raises:
         NoDatabase: no MongoDB answers, or it went away during the import.
         FileNotFoundError: images are missing.
-        ValueError: the table is not that of a `Result`; the dataset of that name was not made by this package; the
-            field holds another result or something else, or its name is invalid.
+        ValueError: the table is not that of a `Result`; the name is empty; the dataset of that name was not made by
+            this package; the field holds another result or something else, or its name is invalid.
 
     >>> from gpt4roi_nb import GPT4RoI
     >>> from gpt4roi_nb.data.scenes.formats.write import write_world
@@ -74,6 +74,9 @@ def to_fiftyone(
     """
     rows = rows_of(result)
     _check_images(rows)
+    name = result.benchmark if name is None else name
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"the dataset needs a name, but got {name!r}; leave it out to take the benchmark's")
     field = field_of(result) if field is None else field
     if not isinstance(field, str) or not field.isidentifier() or field.startswith("_") or field in RESERVED:
         raise ValueError(
@@ -85,7 +88,7 @@ def to_fiftyone(
     done = [0]
     images = _by_image(rows)
     try:
-        dataset = _open(fo, name or result.benchmark)
+        dataset = _open(fo, name)
         _prepare(fo, dataset, field, mark, result, overwrite)
         with tqdm(total=len(images), unit="image", desc="Importing", disable=not progress) as bar:
             for count in _import(fo, dataset, field, images):

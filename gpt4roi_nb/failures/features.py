@@ -73,7 +73,7 @@ def add_features(
             raise ValueError("features need a model that computes them, or `vectors` that were computed before")
         needs_gpt4roi(model, "add_features")
         vectors = region_vectors(result, model, progress=progress)
-    dataset = open_dataset(name or result.benchmark, database_folder)
+    dataset = open_dataset(result.benchmark if name is None else name, database_folder)
     field = field or field_of(result)
     places = places_of(dataset, field)
     items = [item for item in vectors if item in places]

@@ -71,7 +71,7 @@ def add_attention(
     1
     """
     needs_gpt4roi(model, "add_attention")
-    dataset = open_dataset(name or result.benchmark, database_folder)
+    dataset = open_dataset(result.benchmark if name is None else name, database_folder)
     place = heat_map_field(field or field_of(result))
     import fiftyone as fo
 

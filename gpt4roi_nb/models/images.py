@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gpt4roi_nb.config import GPT4RoIConfig
+from gpt4roi_nb.images import MAX_PIXELS
 from gpt4roi_nb.inference.loaded_model import LoadedModel
+from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.models.ways.conventions import Size
 from gpt4roi_nb.prompt import token_id_of
 from gpt4roi_nb.tokenizer import IMAGE_TOKEN
@@ -90,7 +93,47 @@ def prepare(processor: Any, format: str, image: Image.Image) -> PreparedImage:
 
     Where the processor would crop to the central square, the image is padded to a square first: what lies outside,
     a drawn box too, would be lost.
+
+    Raises:
+        ValueError: if the processor cannot prepare it.
     """
+    try:
+        return _prepared(processor, format, image)
+    except (
+        *(ArithmeticError, AttributeError, LookupError, RuntimeError, StrictDataclassError, TypeError, ValueError),
+    ) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"the model's own processor cannot prepare an image of {image.width} × {image.height} pixels "
+            f"({type(error).__name__}: {error}); give another image. If it prepares none, the checkpoint's "
+            "processor_config.json, preprocessor_config.json or tokenizer is damaged or of another model: copy it again"
+        ) from error
+
+
+def check_image_sizes(processor: Any, source: str) -> None:
+    """Raise ValueError if a processor makes larger images than may be read: one would fill the memory.
+
+    Args:
+        processor: of transformers.
+        source: its checkpoint in the message.
+    """
+    for name in ("size", "crop_size"):
+        given = getattr(getattr(processor, "image_processor", None), name, None)
+        height, width, shortest, longest = (
+            side if isinstance(side := getattr(given, part, None), int) else 0
+            for part in ("height", "width", "shortest_edge", "longest_edge")
+        )
+        # With both edges, Qwen's mean pixels of the whole image.
+        pixels = longest if shortest and longest else max(height * width, shortest**2, longest**2)
+        if pixels > MAX_PIXELS:
+            raise ValueError(
+                f"the image processor of {source!r} makes images of {pixels:,} pixels ({name}), expected at most "
+                f"{MAX_PIXELS:,}; preprocessor_config.json or processor_config.json is damaged: copy it again"
+            )
+
+
+def _prepared(processor: Any, format: str, image: Image.Image) -> PreparedImage:
     tokenizer = processor.tokenizer
     digest, pads = digest_of(image), crops_to_square(processor) and image.width != image.height
     if pads:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -22,10 +21,14 @@ from gpt4roi_nb.checkpoint.check import (
     OPTIONAL_FILES,
     PROCESSOR_FILES,
     UNBUILDABLE,
+    Stored,
     check_floats,
     check_layers,
+    check_numbers,
     check_weights,
     check_what_is_loaded,
+    read_config,
+    undescribed,
 )
 from gpt4roi_nb.checkpoint.device import choose_device
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, Source, locate
@@ -33,11 +36,18 @@ from gpt4roi_nb.checkpoint.load import check_options, load_processor, load_weigh
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json
 from gpt4roi_nb.models.families import GPT4ROI, other_way_of_gpt4roi, way_of
+from gpt4roi_nb.models.images import check_image_sizes
 from gpt4roi_nb.models.memory import check_prompted_memory, not_quantised, prompted_skeleton
 from gpt4roi_nb.models.own_prompts import check_class
 from gpt4roi_nb.models.prompted_model import PromptedModel
 from gpt4roi_nb.models.ways.settings import settings_of
-from gpt4roi_nb.quantization import NOT_QUANTISED, check_quantization, quantization_config, stored_quantization
+from gpt4roi_nb.quantization import (
+    NOT_QUANTISED,
+    check_quantization,
+    described_quantization,
+    quantization_config,
+    stored_quantization,
+)
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
 
 # Beside config.json, the JSON files that transformers reads if they exist.
@@ -116,7 +126,7 @@ def load_model(
     check_kind(model_type, given)
     stored = {} if source.is_remote else check_weights(source.folder)
     check_layers(given, values, stored)
-    config = _read_config(given, source.folder, model_type)
+    config = read_config(source.folder, values, given, model_type)
     way = way_of(config.model_type, regions)  # before the weights are read
     settings_of(way, **settings)
     saved_as = stored_quantization(config)
@@ -125,9 +135,9 @@ def load_model(
     target = choose_device(device)
     kind = _dtype(dtype, config, target, bits)
     model = _built(config, given)
-    is_quantised = getattr(config, "quantization_config", None) is not None
+    is_quantised = described_quantization(config) is not None
     if not is_quantised:
-        check_floats(given, stored, _weights(stored, model))
+        _check_stored(given, model, stored)
     if check_free_memory:
         check_prompted_memory(config, model, target, kind, bits, given)
     if quantization is not None:
@@ -135,8 +145,7 @@ def load_model(
         kwargs["quantization_config"] = quantization_config(quantization, kind, skipped)
     if bits is not None or target.type != "cpu":
         kwargs["device_map"] = {"": target}  # each tensor goes straight to its place
-    read_processor = partial(AutoProcessor.from_pretrained, trust_remote_code=False)
-    processor = load_processor(read_processor, source, JSON_FILES)
+    processor = read_processor(source)
     model_class = cast("type[PreTrainedModel]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
     check_class(config, model_class, processor)  # before weights are fetched
     if source.is_remote:
@@ -210,11 +219,16 @@ def check_kind(model_type: str, given: str) -> None:
         )
 
 
-def _read_config(given: str, folder: Path, model_type: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (*UNBUILDABLE, StrictDataclassError) as error:
-        raise _undescribed(given, model_type, error) from error
+def read_processor(source: Source) -> Any:
+    """Load the processor of a checked checkpoint; raise ValueError if it cannot be read, or is only one of text."""
+    made = load_processor(partial(AutoProcessor.from_pretrained, trust_remote_code=False), source, JSON_FILES)
+    if not isinstance(made, ProcessorMixin):
+        raise ValueError(
+            f"the files of {source.name!r} give a {type(made).__name__}, and no processor of images and text; one of "
+            f"{', '.join(JSON_FILES)} is missing or damaged: copy them again"
+        )
+    check_image_sizes(made, source.name)
+    return made
 
 
 def _built(config: Any, given: str) -> nn.Module | None:
@@ -222,13 +236,7 @@ def _built(config: Any, given: str) -> nn.Module | None:
     try:
         return prompted_skeleton(config)
     except UNBUILDABLE as error:
-        raise _undescribed(given, config.model_type, error) from error
-
-
-def _undescribed(given: str, model_type: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{CONFIG_FILE} of {given!r} does not describe a {model_type} ({type(error).__name__}: {error}); copy it again"
-    )
+        raise undescribed(given, config.model_type, error) from error
 
 
 def _plain_names(model: nn.Module | None) -> set[str]:
@@ -245,10 +253,16 @@ def _weights(stored: Iterable[str], model: nn.Module | None) -> list[str]:
     return [name for name in stored if name.rpartition(".")[2] in words]
 
 
+def _check_stored(given: str, model: nn.Module | None, stored: dict[str, Stored]) -> None:
+    check_floats(given, stored, _weights(stored, model))
+    if model is not None:
+        check_numbers(given, model, stored)
+
+
 def _fetch(source: Source, values: dict[str, Any], model: nn.Module | None, is_quantised: bool) -> None:
     """Download a hub id's weights, and check them as a folder's."""
     source.get_weights([LAYOUT])
     stored = check_weights(source.folder)
     check_layers(source.name, values, stored)
     if not is_quantised:
-        check_floats(source.name, stored, _weights(stored, model))
+        _check_stored(source.name, model, stored)

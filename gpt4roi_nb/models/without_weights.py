@@ -6,8 +6,8 @@ import os
 from functools import partial
 
 from numpy.typing import ArrayLike
-from transformers import AutoProcessor
 
+from gpt4roi_nb.checkpoint.check import check_what_is_loaded
 from gpt4roi_nb.checkpoint.hub import locate
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.draw import draw_regions
@@ -24,7 +24,7 @@ from gpt4roi_nb.models.families import (
     way_of,
 )
 from gpt4roi_nb.models.images import prepare
-from gpt4roi_nb.models.load import check_kind, model_type_of
+from gpt4roi_nb.models.load import JSON_FILES, check_kind, model_type_of, read_processor
 from gpt4roi_nb.models.loaded_family import pointing_for
 from gpt4roi_nb.models.prompts import build
 from gpt4roi_nb.models.ways.settings import settings_of
@@ -79,8 +79,10 @@ def render_without_weights(
         drawn = draw_regions(whole, list(given.values()), list(given)) if given else whole
         note = {"way": "region tokens: the model sees the image without what is drawn here", "status": "its own"}
         return Rendered((drawn,), text, note)
-    if source is not None and not is_gpt4roi:
-        check_kind(model_type, source.name)
+    if source is not None:
+        check_what_is_loaded(source.folder, JSON_FILES)
+        if not is_gpt4roi:
+            check_kind(model_type, source.name)
     way = way_of(model_type, regions)
     pen, margin = settings_of(way, colour=colour, width=width, margin=margin)
     check_askable(text, len(given), way, model_type)
@@ -89,7 +91,7 @@ def render_without_weights(
         return Rendered(
             pointing.images, "".join(words for words, _ in pieces_of(text, pointing, way, "")), pointing.note
         )
-    processor = AutoProcessor.from_pretrained(source.folder, trust_remote_code=False)
+    processor = read_processor(source)
     format = family_of(model_type).format
     prepared = partial(prepare, processor, format)
     pointing = pointing_for(processor, prepared, whole, given, way, model_type, pen=pen, margin=margin)

@@ -181,6 +181,10 @@ def _answer(content: Any) -> Answer:
     for name, numbers in (("logprobs", answer.logprobs), ("seconds", [answer.seconds])):
         if not all(map(math.isfinite, numbers)):
             raise ValueError(f"an answer's {name} must be finite; got {reprlib.repr(numbers)}")
+    counted = {"prompt_tokens": answer.prompt_tokens, "reused_tokens": answer.reused_tokens, "seconds": answer.seconds}
+    for name, number in {**counted, "token_ids": min(answer.token_ids, default=0)}.items():
+        if number < 0:
+            raise ValueError(f"an answer's {name} must be at least 0, but is {number}")
     if not len(answer.tokens) == len(answer.token_ids) == len(answer.logprobs):
         raise ValueError(
             f"an answer has {len(answer.tokens)} tokens, {len(answer.token_ids)} token_ids and "

@@ -1,24 +1,23 @@
-"""Clear errors for a full disk: before the first step, before a checkpoint is written, or while it is written."""
+"""What a training writes, compared with the free space before the first step."""
 
 from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
+from gpt4roi_nb.checkpoint.disk import SPARE_BYTES
 from gpt4roi_nb.memory import in_words
 
-SPARE_BYTES = 1_000_000  # for the small files
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Parts of PyTorch's and safetensors' errors for a file that could not be written; neither keeps the system's errno.
-FULL_WORDS = ("inline_container", "PytorchStreamWriter", "os error 28", "os error 122", "os error 27")
+# The end of `room_for`'s messages.
+REMEDY = (
+    "Everything written before is intact: free some space and repeat the call, or give an output_dir on another disk"
+)
 
 
 def tensor_bytes(values: Iterable[Any]) -> int:
@@ -85,31 +84,3 @@ def check_disk(folder: Path, use: DiskUse) -> None:
             f"{in_words(use.model)}. That needs {in_words(use.needed + SPARE_BYTES)}, but only {in_words(free)} are "
             "free: free some space, give an output_dir on another disk, or lower keep",
         )
-
-
-@contextmanager
-def room_for(folder: Path, needed: int, what: str) -> Iterator[None]:
-    """Check that there is room before the block writes something, and explain the error if it runs out meanwhile.
-
-    Args:
-        folder: an existing folder, into which the block writes.
-        needed: about how many bytes it writes.
-        what: what messages call it, such as "the trained model".
-
-    Raises:
-        OSError: the folder's disk has less room, or runs full while the block writes.
-    """
-    needed += SPARE_BYTES
-    free = shutil.disk_usage(folder).free
-    advice = (
-        f"it needs {in_words(needed)}, but only {in_words(free)} were free. Everything written before is intact: free "
-        "some space and repeat the call, or give an output_dir on another disk"
-    )
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"{what} does not fit into {str(folder)!r}: {advice}")
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if getattr(error, "errno", None) in FULL or any(words in str(error) for words in FULL_WORDS):
-            raise OSError(errno.ENOSPC, f"{what} could not be written to {str(folder)!r}: {advice}") from error
-        raise

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from gpt4roi_nb.checkpoint.disk import room_for
 from gpt4roi_nb.memory import is_out_of_memory
 from gpt4roi_nb.session.gpt4roi import GPT4RoI
-from gpt4roi_nb.train.disk import room_for, tensor_bytes
+from gpt4roi_nb.train.disk import REMEDY, tensor_bytes
 from gpt4roi_nb.train.epoch_dataset import EpochDataset, cache_tower_states
 from gpt4roi_nb.train.parts import merge_adapters
 from gpt4roi_nb.train.run import TrainingRun, read_answers
@@ -27,7 +28,9 @@ def prepare_output(trainer: RegionTrainer, run: TrainingRun, resume: bool) -> Pa
         ValueError: there are checkpoints, but all are damaged.
     """
     output = run.output_dir
-    checkpoint = last_checkpoint(output) if resume else None
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters() if weight.requires_grad}
+    checkpoint = last_checkpoint(output, shapes) if resume else None
     if resume and checkpoint is None and checkpoints(output):
         raise ValueError(
             f"all checkpoints in {str(output)!r} are damaged, as the warnings say; repair one, give another "
@@ -94,7 +97,7 @@ def save_model(gpt4roi: GPT4RoI, trainer: RegionTrainer, folder: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 weights = gpt4roi.model.state_dict() if state_dict is None else state_dict
-                with room_for(folder.parent, tensor_bytes(weights.values()), "the trained model"):
+                with room_for(folder.parent, tensor_bytes(weights.values()), "the trained model", REMEDY):
                     gpt4roi.save_pretrained(partial, state_dict)
                     shutil.rmtree(folder, ignore_errors=True)
                     partial.replace(folder)

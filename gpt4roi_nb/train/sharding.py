@@ -18,8 +18,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.tensor import DTensor
 
 from gpt4roi_nb.checkpoint import DEMO_CHECKPOINT
-from gpt4roi_nb.checkpoint.check import check_small_files
+from gpt4roi_nb.checkpoint.check import PROCESSOR_FILES, check_small_files, check_stored
 from gpt4roi_nb.checkpoint.hub import locate
+from gpt4roi_nb.checkpoint.load import load_processor
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
@@ -67,11 +68,12 @@ def without_weights(checkpoint: str | os.PathLike[str] | None) -> GPT4RoI:
         ValueError: a file is damaged, or of another model.
     """
     source = locate(DEMO_CHECKPOINT if checkpoint is None else checkpoint, "checkpoint")
-    check_small_files(source.folder)
-    config = GPT4RoIConfig.from_pretrained(source.folder)
+    config = GPT4RoIConfig.from_file(check_small_files(source.folder), source.name)
+    check_stored(source.name, config, {}, quantised=False)
     with init_empty_weights(include_buffers=False):
         model = GPT4RoIForConditionalGeneration(config)
-    return GPT4RoI(model, GPT4RoIProcessor.from_pretrained(source.folder), source.name)
+    processor = load_processor(GPT4RoIProcessor.from_pretrained, source, tuple(PROCESSOR_FILES))
+    return GPT4RoI(model, processor, source.name)
 
 
 def divide(accelerator: Accelerator, model: nn.Module) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from gpt4roi_nb.checkpoint.disk import room_for
 from gpt4roi_nb.data.problems import BadRecord
 from gpt4roi_nb.files import parse_json, replacing, stamp_of
 from gpt4roi_nb.images import load_image
@@ -32,6 +33,7 @@ from gpt4roi_nb.memory import in_words
 from gpt4roi_nb.processor import GPT4RoIImageProcessor
 
 BATCH_SIZE = 16  # images that pass through the tower together
+REMEDY = "What it holds is kept: free some space and repeat the call, or give a tower_cache on another disk"
 SPARE = 1.05  # free disk space required, relative to what will be written
 HEADER = 512  # bytes of a file besides its values
 STATES = "states"
@@ -70,11 +72,18 @@ class TowerCache:
             return file is not None
 
     def put(self, image: Path, states: Tensor, size: tuple[int, int]) -> None:
-        """Write an image's hidden states, as a whole file or none. size: the image's width and height."""
+        """Write an image's hidden states, as a whole file or none. size: the image's width and height.
+
+        Raises:
+            OSError: the disk is full.
+        """
         target = self._file(image)
         target.parent.mkdir(parents=True, exist_ok=True)
         facts = {"image": str(image), "stamp": stamp_of(image), "size": json.dumps(size)}
-        with replacing(target, shared=True) as partial:
+        with (
+            room_for(self.folder, self.bytes_per_image, "the tower cache", REMEDY),
+            replacing(target, shared=True) as partial,
+        ):
             save_file({STATES: states.to(self.dtype).cpu().contiguous()}, partial, metadata=facts)
 
     def _file(self, image: Path) -> Path:

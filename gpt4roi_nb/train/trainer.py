@@ -6,7 +6,7 @@ import math
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
+from gpt4roi_nb.checkpoint.disk import room_for
+from gpt4roi_nb.checkpoint.shards import UNREADABLE
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.finite import not_finite_among
 from gpt4roi_nb.inference.loaded_model import LoadedModel
 from gpt4roi_nb.prompt import IGNORE
-from gpt4roi_nb.train.disk import DiskUse, room_for, tensor_bytes
+from gpt4roi_nb.train.disk import REMEDY, DiskUse, tensor_bytes
 from gpt4roi_nb.train.memory import optimizer_bytes
 from gpt4roi_nb.train.meter import Meter
 from gpt4roi_nb.train.sharding import divide, load_trained, own_share, stored_names
@@ -225,7 +227,7 @@ class RegionTrainer(Trainer):
         needed = tensor_bytes([*trained, *([] if self.args.save_only_model else self._optimizer_state())])
         what = f"the checkpoint of step {self.state.global_step}"
         try:
-            with room_for(folder, needed, what) if self.args.should_save else nullcontext():
+            with room_for(folder, needed, what, REMEDY) if self.args.should_save else nullcontext():
                 super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
@@ -339,17 +341,22 @@ def planned_steps(args: TrainingArguments, records: int) -> int:
     return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint; warns about each newer one that is damaged. None if there is none."""
+def last_checkpoint(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path | None:
+    """The newest undamaged checkpoint; warns about each newer one that is damaged. None if there is none.
+
+    Args:
+        folder: of the checkpoints.
+        shapes: of the weights that train, by name.
+    """
     for path in reversed(checkpoints(folder)):
-        problem = _damage(path)
+        problem = _damage(path, shapes)
         if problem is None:
             return path
         warnings.warn(f"{str(path)!r} is skipped: {problem}; trying the one before it", stacklevel=2)
     return None
 
 
-def _damage(checkpoint: Path) -> str | None:
+def _damage(checkpoint: Path, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """What is wrong with a checkpoint; None if nothing is."""
     for name in CHECKPOINT_FILES:
         if not (checkpoint / name).is_file():
@@ -361,8 +368,13 @@ def _damage(checkpoint: Path) -> str | None:
     if not random_states:
         return f"it lacks {RANDOM_FILE}"
     try:
-        with safe_open(checkpoint / TRAINED_FILE, framework="pt"):
-            pass
+        with safe_open(checkpoint / TRAINED_FILE, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # it is no dictionary
+                weight = opened.get_tensor(name)
+                if tuple(weight.shape) != (shape := shapes.get(name, tuple(weight.shape))):
+                    return f"{name} in {TRAINED_FILE} has the shape {tuple(weight.shape)}, expected {shape}"
+                if not_finite_among({name: weight}):
+                    return f"{name} in {TRAINED_FILE} holds NaN or infinity"
         for name in (*optimizers, SCHEDULER_FILE):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
         with safe_globals():  # of NumPy, whose random state is in these files
@@ -371,7 +383,7 @@ def _damage(checkpoint: Path) -> str | None:
         read_json(checkpoint / ORDER_FILE)
         _check_state(read_json(checkpoint / STATE_FILE), _step(checkpoint))
         TrainerState.load_from_json(str(checkpoint / STATE_FILE))  # which, unlike read_json, takes no byte order mark
-    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+    except (SafetensorError, UnpicklingError, *UNREADABLE) as error:
         return f"it is cut short or damaged ({error})"
     return None
 

@@ -514,8 +514,64 @@ def test_a_tower_of_impossible_sizes_is_refused(source, clip, tmp_path, change):
     config = json.loads((tower / "config.json").read_text())
     config.get("vision_config", config).update(change)
     (tower / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config\.json' does not describe a vision tower"):
+    with pytest.raises(ValueError, match=r"config\.json of .* does not describe a vision tower"):
         convert(source, tmp_path / "target", tower)
+
+
+@pytest.mark.parametrize("which", ["source", "tower"])
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "names other configurations"),
+        ("config.json", {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, "custom code"),
+        ("preprocessor_config.json", {"image_mean": ["a"] * 3}, "each of image_mean must be a number"),
+        ("generation_config.json", [], "must hold a JSON object"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(source, clip, tmp_path, monkeypatch, which, file, content, words):
+    if which == "source" and words in ("custom code", "each of image_mean must be a number"):
+        return  # the authors' files always name code that is not used, and have no preprocessor_config.json
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("it asked"))
+    tower = shutil.copytree(clip, tmp_path / "tower")
+    path = {"source": source, "tower": tower}[which] / file
+    if isinstance(content, dict) and path.exists():
+        content = {**json.loads(path.read_text()), **content}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        convert(source, tmp_path / "target", tower)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.model"])
+def test_a_link_out_of_the_source_is_refused(source, clip, tmp_path, name):
+    (source / name).rename(tmp_path / "elsewhere")
+    (source / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"{name} in .* is a link out of the folder"):
+        convert(source, tmp_path / "target", clip)
+
+
+@pytest.mark.parametrize("finished", [5, {"a": "b"}, None])
+def test_a_note_of_progress_that_cannot_be_used_is_named(source, clip, tmp_path, monkeypatch, finished):
+    def fail(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(convert_module, "check_checkpoint", fail)
+        convert(source, tmp_path / "target", clip)
+    file = tmp_path / "target.partial" / "progress.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "finished": finished}))
+    with pytest.raises(ValueError, match=r"'finished' of .*progress\.json.* must be an object|'a' of 'finished' of"):
+        convert(source, tmp_path / "target", clip)
+
+
+@pytest.mark.parametrize(
+    "change", [{"fates": 5}, {"fates": [{"name": 1}]}, {"seconds": "x"}, {"strange": 1}, {"dtype": "int8"}], ids=str
+)
+def test_a_report_that_cannot_be_read_is_named(source, clip, tmp_path, change):
+    convert(source, tmp_path / "target", clip)
+    file = tmp_path / "target" / "conversion.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match=r"conversion\.json"):
+        convert(source, tmp_path / "target", clip, verify=True)
 
 
 def test_a_tower_for_larger_images_is_refused(source, clip, tmp_path):

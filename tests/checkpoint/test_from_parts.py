@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import tiny_image
+from tiny import TOKENIZER, tiny_image
 from tiny_parts import REGION, TOWER, save_clip, save_language_model, save_siglip
 from transformers import AutoTokenizer, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel, SwinConfig
 
@@ -53,6 +53,11 @@ def language_model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def vision_tower(tmp_path_factory):
     return save_siglip(tmp_path_factory.mktemp("parts") / "tower")
+
+
+@pytest.fixture(scope="module")
+def clip_tower(tmp_path_factory):
+    return save_clip(tmp_path_factory.mktemp("parts") / "clip")
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +254,7 @@ def test_a_missing_part_is_named(language_model, vision_tower, path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_attention_heads": 0}, "invalid sizes|must be a whole number from 1 to"),
+        ({"num_attention_heads": 0}, "does not describe a|must be a whole number from 1 to"),
         ({"num_hidden_layers": 100_000}, "num_hidden_layers must be a whole number from 1 to 1000, but is 100000"),
         ({"hidden_act": "wobble"}, "hidden_act must be an activation"),
         ({"num_attention_heads": int("9" * 200)}, "holds a whole number of 200 digits"),
@@ -263,6 +268,98 @@ def test_a_part_of_impossible_sizes_is_refused(language_model, vision_tower, tmp
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=words):
         assemble(*{**given, broken: folder}.values())
+
+
+def with_entry(name, entry, value):
+    def change(folder):
+        file = folder / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), entry: value}))
+
+    return change
+
+
+def with_tensor(word, change):
+    def rewrite(folder):
+        tensors = load_file(folder / "model.safetensors")
+        name = next(name for name in sorted(tensors) if word in name)
+        tensors[name] = change(tensors[name])
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return rewrite
+
+
+def with_own_code(folder):
+    with_entry("config.json", "model_type", "own")(folder)
+    with_entry("config.json", "auto_map", {"AutoConfig": "own.Config"})(folder)
+
+
+def linked(name):
+    def link(folder):
+        (folder / name).rename(folder.parent / "elsewhere")
+        (folder / name).symlink_to(folder.parent / "elsewhere")
+
+    return link
+
+
+def with_pieces(decoder):
+    """A LLaMA's tokenizer.model, and an added_tokens_decoder beside it."""
+
+    def change(folder):
+        shutil.copy(TOKENIZER, folder)
+        (folder / "chat_template.jinja").unlink()
+        with_entry("tokenizer_config.json", "added_tokens_decoder", decoder)(folder)
+
+    return change
+
+
+IMPOSSIBLE_DECODER = r"the added_tokens_decoder in .* must give a token with its content by each id"
+
+
+@pytest.mark.parametrize(
+    ("broken", "change", "words"),
+    [
+        ("language", with_tensor("q_proj", lambda old: old[:3]), r"1 tensors have another shape .*\(32, 32\), got \(3"),
+        ("tower", with_tensor("class_embedding", lambda old: old.int()), r"is stored as torch\.int32"),
+        ("tower", with_tensor("class_embedding", lambda old: old[:3]), "1 tensors have another shape"),
+        ("language", with_entry("config.json", "num_hidden_layers", 900), r"it says 900 layers, but there are only"),
+        ("tower", with_entry("config.json", "num_hidden_layers", 900), r"it says 900 layers, but there are only"),
+        ("language", with_entry("config.json", "hidden_size", [32]), "does not describe a language model"),
+        ("language", with_entry("config.json", "rope_parameters", {"rope_type": "x"}), "does not describe a "),
+        ("language", with_entry("config.json", "model_type", "clip"), "gives invalid sizes|does not describe a"),
+        ("language", with_entry("config.json", "quantization_config", "8bit"), "describes no quantisation"),
+        ("language", with_entry("config.json", "configuration_files", ["config.4.json"]), "names other configurations"),
+        ("tower", with_entry("config.json", "configuration_files", 5), "names other configurations"),
+        ("language", with_entry("config.json", "intermediate_size", 10**6), "model of .* numbers, but there are only"),
+        ("language", with_entry("config.json", "pad_token_id", 10**6), "does not describe a model .*AssertionError"),
+        ("language", with_own_code, "does not describe a language model .*custom code"),
+        ("tower", with_own_code, "does not describe a vision tower .*custom code"),
+        ("language", with_entry("tokenizer_config.json", "fast_tokenizer_files", ["../x.json"]), "names other"),
+        ("language", with_entry("tokenizer.json", "model", {}), r"the processor of .* cannot be read"),
+        ("language", with_pieces(5), IMPOSSIBLE_DECODER),
+        ("language", with_pieces({"a": {}}), IMPOSSIBLE_DECODER),
+        ("language", with_pieces({"a": {"content": "b"}}), IMPOSSIBLE_DECODER),
+        ("language", with_entry("generation_config.json", "eos_token_id", "abc"), "must be the id of a token"),
+        ("language", linked("tokenizer.json"), r"tokenizer\.json in .* is a link out of the folder"),
+        ("tower", linked("config.json"), r"config\.json in .* is a link out of the folder"),
+    ],
+)  # fmt: skip
+def test_a_part_that_cannot_be_used_is_refused(
+    language_model, clip_tower, tmp_path, monkeypatch, broken, change, words
+):
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("it asked"))
+    given = {"language": language_model, "tower": clip_tower}
+    folder = shutil.copytree(given[broken], tmp_path / broken)
+    change(folder)
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        assemble(*{**given, broken: folder}.values())
+
+
+def test_a_preprocessor_config_that_cannot_be_used_is_named(language_model, vision_tower, tmp_path):
+    folder = shutil.copytree(vision_tower, tmp_path / "tower")
+    for value in (["a"] * 3, [0, 0, 0], 5):
+        with_entry("preprocessor_config.json", "image_std", value)(folder)
+        with pytest.raises(ValueError, match="does not say how images are normalised"):
+            assemble(language_model, folder)
 
 
 @pytest.mark.parametrize("broken", ["language", "tower"])
@@ -312,7 +409,7 @@ def test_an_incomplete_checkpoint_is_refused(language_model, vision_tower, tmp_p
     for file in vision_tower.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"must contain all weights of a SiglipVisionModel, but \d+ tensors"):
+    with pytest.raises(ValueError, match=r"do not fit their config\.json: \d+ tensors are missing: "):
         assemble(language_model, tmp_path)
 
 

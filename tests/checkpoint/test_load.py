@@ -142,6 +142,14 @@ def test_a_file_that_is_no_json_object_is_named(copied, name, content):
         load(copied)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+def test_a_byte_order_mark_is_told(copied, name):
+    """transformers would not read the file, and take what generation_config.json says from config.json."""
+    (copied / name).write_bytes(b"\xef\xbb\xbf" + (copied / name).read_bytes())
+    with pytest.raises(ValueError, match=rf"{name}' begins with a byte order mark"):
+        load(copied)
+
+
 @pytest.mark.parametrize("name", ["processor_config.json", "tokenizer.json", "tokenizer_config.json"])
 def test_a_foreign_json_file_is_named(copied, name):
     (copied / name).write_text('{"foreign": true}')
@@ -254,16 +262,18 @@ NAN, INFINITY = float("nan"), float("inf")
         ("text_config.num_hidden_layers", 100_000, "must be a whole number from 1 to 1000, but is 100000"),
         ("text_config.vocab_size", 10**18, "must be a whole number from 1 to"),
         ("text_config.hidden_size", -32, "must be a whole number from 1 to"),
-        ("text_config.rms_norm_eps", NAN, "rms_norm_eps must be a finite number of at least 0, but is nan"),
-        ("text_config.rms_norm_eps", -1.0, "rms_norm_eps must be a finite number of at least 0"),
-        ("text_config.rms_norm_eps", INFINITY, "rms_norm_eps must be a finite number of at least 0"),
+        ("text_config.rms_norm_eps", NAN, "rms_norm_eps must be a number from 0 to 1, but is nan"),
+        ("text_config.rms_norm_eps", -1.0, "rms_norm_eps must be a number from 0 to 1"),
+        ("text_config.rms_norm_eps", INFINITY, "rms_norm_eps must be a number from 0 to 1"),
+        ("text_config.rms_norm_eps", 1e30, "rms_norm_eps must be a number from 0 to 1"),
+        ("text_config.rms_norm_eps", 10**99, "rms_norm_eps must be a number from 0 to 1"),
         ("text_config.rope_parameters.rope_theta", NAN, r"rope_parameters\.rope_theta must be a finite number"),
         ("vision_config.patch_size", 0, "must be a whole number from 1 to"),
         ("vision_config.image_size", [32, 32], "must be a whole number, but is"),
         ("vision_config.num_attention_heads", 0, "must be a whole number from 1 to"),
         ("vision_config.num_hidden_layers", 100_000, "must be a whole number from 1 to 1000"),
         ("vision_config.num_channels", 1, "num_channels must be 3, but is 1"),
-        ("vision_config.layer_norm_eps", NAN, "layer_norm_eps must be a finite number"),
+        ("vision_config.layer_norm_eps", NAN, "layer_norm_eps must be a number from 0 to 1"),
         ("vision_feature_layer", 99, "one of the tower's 5 hidden states, from -5 to 4, but is 99"),
         ("vision_feature_layer", -6, "one of the tower's 5 hidden states, from -5 to 4, but is -6"),
         ("vision_feature_layer", 1.5, "must be a whole number"),
@@ -272,7 +282,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ("region_config.num_fusion_rounds", 10**5, "must be a whole number from 0 to 1000"),
         ("region_config.sampling_ratio", 10**9, "must be a whole number from 1 to 64"),
         ("region_config.feature_layers", [1.5, 2], "must be a whole number, but is 1.5"),
-        ("region_config.norm_eps", NAN, "norm_eps must be a finite number"),
+        ("region_config.norm_eps", NAN, "norm_eps must be a number from 0 to 1"),
         ("image_token_id", -1, "image_token_id must be at least 0"),
         ("about", "9" * 5000, None),
     ],
@@ -355,7 +365,19 @@ def test_an_index_without_a_map_is_named(copied):
         load(copied)
 
 
-@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "sub/other.safetensors", "..", 5, None])
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [({"metadata": 5}, "the metadata in .* must be an object"), ({}, "cannot be put into the model")],
+)
+def test_an_index_without_what_transformers_reads_of_it_is_named(copied, metadata, words):
+    (copied / WEIGHTS).rename(copied / "part.safetensors")
+    names = dict.fromkeys(load_file(copied / "part.safetensors"), "part.safetensors")
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names, **metadata}))
+    with pytest.raises(ValueError, match=words):
+        load(copied)
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "sub/other.safetensors", "..", "", 5, None])
 def test_an_index_that_leads_out_of_its_folder_is_refused(copied, name):
     (copied / WEIGHTS).unlink()
     (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
@@ -369,10 +391,62 @@ def test_an_index_beside_the_whole_file_is_not_read(copied):
     load(copied)
 
 
-def test_a_weights_file_that_the_configuration_names_is_refused(copied):
-    config = json.loads((copied / "config.json").read_text())
-    (copied / "config.json").write_text(json.dumps(config | {"transformers_weights": "../other.safetensors"}))
-    with pytest.raises(ValueError, match="names its own weights file"):
+@pytest.mark.parametrize(
+    ("file", "entry", "value", "words"),
+    [
+        ("config.json", "transformers_weights", "../other.safetensors", "its own weights file"),
+        ("config.json", "configuration_files", ["config.4.0.0.json"], "other configurations"),
+        ("config.json", "configuration_files", 5, "other configurations"),
+        ("tokenizer_config.json", "fast_tokenizer_files", ["../../x/tokenizer.4.0.0.json"], "other tokenizers"),
+        ("processor_config.json", "audio_tokenizer", {"audio_tokenizer_name_or_path": "x"}, "another model"),
+    ],
+)
+def test_a_file_that_makes_transformers_read_others_is_refused(copied, file, entry, value, words):
+    with_config(copied, file, **{entry: value})
+    with pytest.raises(ValueError, match=rf"{file}' names {words} \({entry}\); remove the entry, and "):
+        load(copied)
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "text_config._attn_implementation"])
+@pytest.mark.parametrize("value", ["some/kernel", {"": "some/kernel:flash"}, "wobble", [1]])
+def test_code_that_is_not_of_transformers_is_not_run(copied, name, value):
+    set_in_config(copied, name, value)
+    with pytest.raises(ValueError, match=r"config\.json' names other code for attention than transformers' own"):
+        load(copied)
+
+
+def test_another_model_that_is_named_in_a_file_of_its_own_is_refused(copied):
+    (copied / "audio_tokenizer_config.json").write_text('{"audio_tokenizer_name_or_path": "x"}')
+    with pytest.raises(ValueError, match=r"audio_tokenizer_config\.json' names another model"):
+        load(copied)
+
+
+@pytest.mark.parametrize("part", ["", "text_config."])
+@pytest.mark.parametrize(
+    "value",
+    ["8bit", ["8bit"], {"bits": 8}, {"quant_method": "wobble"}, {"load_in_8bit": True, "llm_int8_threshold": []}],
+)
+def test_a_quantisation_that_transformers_does_not_know_is_refused(copied, part, value):
+    set_in_config(copied, f"{part}quantization_config", value)
+    with pytest.raises(ValueError, match=r"the quantization_config in .*config\.json' describes no quantisation that"):
+        load(copied)
+
+
+@pytest.mark.parametrize("value", [1.5, [[1]], "abc", -1, 1006, True, [2, 10**30], {"a": 1}])
+def test_what_ends_an_answer_must_be_a_token(copied, value):
+    with_config(copied, "generation_config.json", eos_token_id=value)
+    with pytest.raises(ValueError, match=r"eos_token_id in .* must be the id of a token below 1006 or a list of ids"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_new_tokens": "abc"}, {"early_stopping": []}, {"cache_implementation": "wobble"}, {"pad_token_id": "abc"}],
+    ids=str,
+)
+def test_a_generation_config_that_cannot_be_used_is_named(copied, changes):
+    with_config(copied, "generation_config.json", **changes)
+    with pytest.raises(ValueError, match=r"generation_config\.json' does not say how to generate \("):
         load(copied)
 
 
@@ -384,11 +458,29 @@ def test_a_download_of_an_older_hub_is_followed(copied, tmp_path):
     load(copied)
 
 
-def test_a_link_out_of_the_folder_is_refused(copied, tmp_path):
-    (copied / WEIGHTS).rename(tmp_path / "elsewhere")
-    (copied / WEIGHTS).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"model\.safetensors in .* is a link out of the folder, to .*elsewhere"):
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json", "tokenizer.json", "chat_template.jinja"])
+def test_a_link_out_of_the_folder_is_refused(copied, tmp_path, name):
+    (tmp_path / "elsewhere").write_bytes((copied / name).read_bytes() if (copied / name).exists() else b"")
+    (copied / name).unlink(missing_ok=True)
+    (copied / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"{name} in .* is a link out of the folder, to .*elsewhere"):
         load(copied)
+
+
+def test_a_folder_of_templates_that_is_a_link_out_is_refused(copied, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "other.jinja").touch()
+    (copied / "additional_chat_templates").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"additional_chat_templates/other\.jinja in .* is a link out of the folder"):
+        load(copied)
+
+
+def test_code_beside_the_files_is_not_asked_about(copied, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("it asked"))
+    with_config(copied, "tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Own", None]})
+    for read in (load, GPT4RoIProcessor.from_pretrained):
+        with pytest.raises(ValueError, match="custom code"):
+            read(copied)
 
 
 def test_links_within_the_folder_and_to_the_folder_are_followed(copied, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -115,6 +116,27 @@ def test_a_projector_that_does_not_fit_is_refused(change, words, vicuna, clip, t
     with pytest.raises(ValueError, match=words):
         start_checkpoint(vicuna, clip, tmp_path / "projector.bin", tmp_path / "out", region_config=REGION)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_disk_that_is_full_is_told_in_words(vicuna, clip, tmp_path, monkeypatch):
+    save_file(projector(), tmp_path / "projector.safetensors")
+
+    def begin() -> None:
+        start_checkpoint(vicuna, clip, tmp_path / "projector.safetensors", tmp_path / "out", region_config=REGION)
+
+    usage, limits = shutil.disk_usage(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="the checkpoint does not fit into"):
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+        begin()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # no file may grow beyond that in this process
+    try:
+        with pytest.raises(OSError, match=r"the checkpoint could not be written to .* were free. Free some space"):
+            begin()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "out").exists()
+    begin()
+    assert (tmp_path / "out").is_dir()
 
 
 def test_tokens_of_its_own_or_a_template_leave_a_folders_tokenizer_as_it_is(vicuna, clip, canonical, tmp_path):

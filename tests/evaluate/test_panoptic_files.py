@@ -1,12 +1,13 @@
 """Cityscapes and ADE20K on disk: regions, boxes, and what is broken or missing."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from panoptic_scenes import STREET, YARD, write_cityscapes
 
-from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.problems import BadRecord, Problems
 from gpt4roi_nb.evaluate.benchmarks.panoptic_files import read_panoptic, regions_of, truth_of
 from gpt4roi_nb.evaluate.metrics.ground_truth import PanopticData
 
@@ -43,6 +44,19 @@ def test_broken_records_are_counted_by_reason(tmp_path: Path) -> None:
     listed[0]["category_id"], listed[-1]["id"] = 99, 1
     assert regions_of(data.images[0], data.classes, problems).ids.tolist() == [26, 26000]
     assert problems.counts() == {"no such image": 1, "index out of range": 1, "missing field": 1}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "bomb"])
+def test_a_file_that_never_ends_or_is_too_large_is_no_image(
+    city: PanopticData, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "pipe":
+        city.images[0].panoptic.unlink()
+        os.mkfifo(city.images[0].panoptic)
+    else:
+        monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(BadRecord, match="image cannot be read"):
+        regions_of(city.images[0], city.classes)
 
 
 def test_missing_files_are_all_named_with_the_command_that_makes_them(tmp_path: Path) -> None:

@@ -318,6 +318,13 @@ def test_a_field_that_cannot_be_one_is_refused(fiftyone, result, field) -> None:
     assert "toys" not in fiftyone.list_datasets()
 
 
+@pytest.mark.parametrize("name", ["", " ", 5])
+def test_a_dataset_without_a_name_is_refused(fiftyone, result, name) -> None:
+    with pytest.raises(ValueError, match="the dataset needs a name"):
+        imported(result, name=name)
+    assert "toys" not in fiftyone.list_datasets()
+
+
 @pytest.mark.parametrize("field", ["filepath", "id", "tags", "metadata", "created_at", "weather"])
 def test_a_field_that_holds_something_else_stays_as_it_is(fiftyone, result, field) -> None:
     dataset = imported(result)

@@ -63,6 +63,14 @@ def with_config(name: str, value: object) -> Change:
     return rewrite
 
 
+def with_entry(file: str, name: str, value: object) -> Change:
+    def rewrite(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**content, name: value}))
+
+    return rewrite
+
+
 def with_text(name: str, text: str) -> Change:
     def rewrite(folder: Path) -> None:
         content = (folder / name).read_text()
@@ -99,9 +107,12 @@ def cut(kept: int) -> Change:
     return lambda folder: written(WEIGHTS, (folder / WEIGHTS).read_bytes()[:kept])(folder)
 
 
-def linked(folder: Path) -> None:
-    (folder / WEIGHTS).rename(folder.parent / "elsewhere")
-    (folder / WEIGHTS).symlink_to(folder.parent / "elsewhere")
+def linked(name: str) -> Change:
+    def link(folder: Path) -> None:
+        (folder / name).rename(folder.parent / "elsewhere")
+        (folder / name).symlink_to(folder.parent / "elsewhere")
+
+    return link
 
 
 def set_first(value: float) -> Change:
@@ -119,7 +130,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "index-number": (indexed(5), r"index\.json' names 5; expected files in its own folder"),
     "index-lacks-map": (without(WEIGHTS, written(INDEX, '{"weight_map": []}')), r"index\.json' has no weight_map"),
     "index-lacks-file": (indexed("gone.safetensors"), r"lacks its weights file gone\.safetensors"),
-    "link-out": (linked, r"model\.safetensors in .* is a link out of the folder, to .*elsewhere"),
+    "link-out": (linked(WEIGHTS), r"model\.safetensors in .* is a link out of the folder, to .*elsewhere"),
     "no-weights": (without(WEIGHTS), rf"lacks its weights file {WEIGHTS}"),
     "pipe-weights": (piped(WEIGHTS), rf"lacks its weights file {WEIGHTS}|expected a regular file"),
     "cut-0": (cut(0), DAMAGED),
@@ -127,6 +138,27 @@ CASES: dict[str, tuple[Change, str]] = {
     "cut-end": (cut(-100), DAMAGED),
     "no-safetensors": (written(WEIGHTS, b"\x89PNG\r\n\x1a\n" * 100), DAMAGED),
     "own-weights-file": (with_config("transformers_weights", "../other.safetensors"), "names its own weights file"),
+    "configurations": (with_config("configuration_files", ["config.4.json"]), "names other configurations"),
+    "tokenizers": (
+        with_entry("tokenizer_config.json", "fast_tokenizer_files", ["../x/tokenizer.4.0.json"]),
+        r"tokenizer_config\.json' names other tokenizers",
+    ),
+    "audio": (
+        with_entry("processor_config.json", "audio_tokenizer", {"audio_tokenizer_name_or_path": "x"}),
+        r"processor_config\.json' names another model",
+    ),
+    "link-config": (linked("config.json"), r"config\.json in .* is a link out of the folder, to .*elsewhere"),
+    "link-tokenizer": (linked("tokenizer.json"), r"tokenizer\.json in .* is a link out of the folder, to .*elsewhere"),
+    "link-template": (
+        linked("chat_template.jinja"),
+        r"chat_template\.jinja in .* is a link out of the folder, to .*elsewhere",
+    ),
+    "quantization-text": (with_config("quantization_config", "8bit"), r"quantization_config .* describes no quantis"),
+    "quantization-list": (with_config("quantization_config", ["8bit"]), r"quantization_config .* describes no quantis"),
+    "end-text": (with_entry("generation_config.json", "eos_token_id", "abc"), "must be the id of a token below"),
+    "end-list": (with_entry("generation_config.json", "eos_token_id", [[1]]), "must be the id of a token below"),
+    "end-beyond": (with_entry("generation_config.json", "eos_token_id", 10**6), "must be the id of a token below"),
+    "tokens": (with_entry("generation_config.json", "max_new_tokens", "x"), "' does not say how to generate"),
     "adapter": (written("adapter_config.json", '{"peft_type": "LORA"}'), r"holds an adapter .*merge it"),
     # their values
     "missing": (with_tensors(lambda all: all.pop(MATRIX)), f"1 tensors are missing: {LOADED}. Copy both again"),
@@ -150,12 +182,14 @@ CASES: dict[str, tuple[Change, str]] = {
     "no-heads": (with_config("text_config.num_attention_heads", 0), f"{DESCRIBES_NONE}.ZeroDivisionError"),
     "5-heads": (with_config("text_config.num_attention_heads", 5), rf"(?s){DESCRIBES_NONE}.*not a multiple of"),
     "float-heads": (with_config("text_config.num_attention_heads", 4.5), rf"(?s){DESCRIBES_NONE}.*expected int"),
+    "epsilon": (with_config("text_config.rms_norm_eps", 1e30), f"{DESCRIBES_NONE}.*must be a number from 0 to 1"),
     "no-patch": (with_config("vision_config.patch_size", 0), f"{DESCRIBES_NONE}.ZeroDivisionError"),
     "activation": (with_config("text_config.hidden_act", "wobble"), f"{DESCRIBES_NONE}.KeyError: 'wobble'"),
     "no-context": (with_config("text_config.max_position_embeddings", None), f"(?s){DESCRIBES_NONE}"),
     "width": (with_config("text_config.hidden_size", 64), "tensors have another shape than config.json says"),
     "tower-layer": (with_config("vision_feature_layers", [99]), "tensors have another shape than config.json says"),
     "text-config": (with_config("text_config", 5), DESCRIBES_NONE),
+    "no-tower": (with_config("vision_config", None), r"a model of 30\d,\d{3},\d{3} numbers, but there are only"),
     "tower": (with_config("vision_config", {"model_type": "unknown"}), DESCRIBES_NONE),
     "100,000-layers": (with_config("text_config.num_hidden_layers", 100_000), r"it says 100,003 layers, but "),
     # files that no reader takes
@@ -173,6 +207,26 @@ CASES: dict[str, tuple[Change, str]] = {
     },
     "pipe-config": (piped("config.json"), "expected a regular file, but .*is a pipe"),
     "pipe-template": (piped("chat_template.jinja"), "expected a regular file, but .*is a pipe"),
+    "no-processor": (
+        with_entry("processor_config.json", "processor_class", "Own"),
+        "give a .*Tokeniz.*, and no processor of images and text",
+    ),
+    "image-size": (
+        with_entry("processor_config.json", "image_processor", {"size": {"height": 10**5, "width": 10**5}}),
+        r"makes images of 10,000,000,000 pixels \(size\), expected at most",
+    ),
+    "crop-size": (
+        with_entry("processor_config.json", "image_processor", {"crop_size": {"height": 56_000, "width": 56_000}}),
+        r"makes images of 3,136,000,000 pixels \(crop_size\), expected at most",
+    ),
+    "no-number": (
+        with_entry("tokenizer_config.json", "image_std", "x"),
+        "own processor cannot prepare an image of 64 × 48 pixels .StrictDataclass",
+    ),
+    "processor-size": (
+        with_entry("processor_config.json", "num_additional_image_tokens", [1]),
+        "own processor cannot prepare an image of 64 × 48 pixels .TypeError",
+    ),
     "tokenizer": (written("tokenizer.json", '{"added_tokens": []}'), "the processor of .* cannot be read"),
     # the chat template
     "endless-template": (written("chat_template.jinja", ENDLESS), r"cannot write messages .* may never end"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_a_file_that_lacks_something_counts_as_none(
     cache.put(image, torch.ones(SHAPE), (64, 48))
     states, size = cache.get(image)
     assert (states == 1).all() and size == (64, 48)
+
+
+def test_a_disk_that_fills_meanwhile_is_told_in_words(cache: TowerCache, image: Path) -> None:
+    """No file may grow beyond 50 bytes in this process, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"the tower cache could not be written to .*cache': it needs .* were free"):
+            cache.put(image, torch.rand(SHAPE), (64, 48))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in cache.folder.rglob("*.part*")] == [] and cache.has(image)
 
 
 def test_a_damaged_file_counts_as_none(cache: TowerCache, image: Path) -> None:

@@ -15,8 +15,9 @@ import pytest
 import torch
 import yaml
 from learnable import BOX, OPTIONS, changed_parts, copy_of, losses, mixture, records, run
-from mutations import cases, ends_well, mutated, written
+from mutations import cases, ends_well, garbled, mutated, written
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny import tiny_gpt4roi, tiny_image
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
@@ -171,14 +172,14 @@ def two_checkpoints(tmp_path_factory) -> Path:
 )
 def test_a_checkpoint_that_is_cut_short_or_lacks_a_file_is_skipped_with_a_word(two_checkpoints, name):
     older, newest = checkpoints(two_checkpoints)
-    assert last_checkpoint(two_checkpoints) == newest
+    assert last_checkpoint(two_checkpoints, {}) == newest
     content = (newest / name).read_bytes()
     (newest / name).write_bytes(content[: len(content) // 2])
     with pytest.warns(UserWarning, match=rf"{newest.name}' is skipped: it is cut short"):
-        assert last_checkpoint(two_checkpoints) == older
+        assert last_checkpoint(two_checkpoints, {}) == older
     (newest / name).unlink()
     with pytest.warns(UserWarning, match=f"it lacks {name}"):
-        assert last_checkpoint(two_checkpoints) == older
+        assert last_checkpoint(two_checkpoints, {}) == older
     (newest / name).write_bytes(content)
 
 
@@ -197,8 +198,44 @@ def test_a_checkpoint_whose_state_is_damaged_is_skipped_with_a_word(two_checkpoi
     content = (newest / "trainer_state.json").read_text()
     (newest / "trainer_state.json").write_text(json.dumps({**json.loads(content), **entry} if entry else {}))
     with pytest.warns(UserWarning, match=rf"{newest.name}' is skipped: it is cut short or damaged \({says}"):
-        assert last_checkpoint(two_checkpoints) == older
+        assert last_checkpoint(two_checkpoints, {}) == older
     (newest / "trainer_state.json").write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda weight: weight[:1], r"has the shape \(1, .*\), expected"),
+        (lambda weight: weight.fill_(float("nan")), "holds NaN or infinity"),
+    ],
+)
+def test_a_checkpoint_whose_weights_are_damaged_is_skipped_with_a_word(two_checkpoints, change, says):
+    older, newest = checkpoints(two_checkpoints)
+    content = (newest / "trained.safetensors").read_bytes()
+    weights = load_file(newest / "trained.safetensors")
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    name = "multi_modal_projector.weight"
+    weights[name] = change(weights[name].clone()).contiguous()
+    save_file(weights, newest / "trained.safetensors")
+    with pytest.warns(UserWarning, match=rf"{newest.name}' is skipped: {name} in trained\.safetensors {says}"):
+        assert last_checkpoint(two_checkpoints, shapes) == older
+    (newest / "trained.safetensors").write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_of_damaged_pickles(two_checkpoints, name):
+    older, newest = checkpoints(two_checkpoints)
+    whole = (newest / name).read_bytes()
+
+    @cases
+    def case(rng: random.Random) -> None:
+        (newest / name).write_bytes(garbled(whole, rng))
+        with ends_well(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            assert last_checkpoint(two_checkpoints, {}) in (older, newest)
+
+    case()
+    (newest / name).write_bytes(whole)
 
 
 def test_a_damaged_state_of_a_checkpoint(two_checkpoints):
@@ -211,7 +248,7 @@ def test_a_damaged_state_of_a_checkpoint(two_checkpoints):
         (newest / "trainer_state.json").write_bytes(written(mutated(content, rng), rng))
         with ends_well(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            found = last_checkpoint(two_checkpoints)
+            found = last_checkpoint(two_checkpoints, {})
             assert found in (older, newest)
             assert all(isinstance(line["loss"], int | float) for line in read_history(found))
             TrainerState.load_from_json(str(found / "trainer_state.json"))

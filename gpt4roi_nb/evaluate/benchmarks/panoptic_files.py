@@ -48,7 +48,8 @@ from gpt4roi_nb.evaluate.benchmarks.benchmark import part
 from gpt4roi_nb.evaluate.benchmarks.class_names import WORDS_FILES, class_names
 from gpt4roi_nb.evaluate.metrics.coco_ap import mask_of
 from gpt4roi_nb.evaluate.metrics.ground_truth import ClassName, PanopticData, PanopticImage, Truth
-from gpt4roi_nb.files import read_json
+from gpt4roi_nb.files import check_regular_file, read_json
+from gpt4roi_nb.images import DAMAGED
 
 MAX_REGIONS = 300  # per image; further ones are counted as left out
 SUFFIXES = (".png", ".jpg")  # Cityscapes' images are PNG, the generated world's JPEG
@@ -350,7 +351,8 @@ def _indices(labels: np.ndarray, image: PanopticImage, classes: tuple[ClassName,
 
 def _pixels(png: Path) -> np.ndarray:
     try:
+        check_regular_file(png)
         with Image.open(png) as opened:
             return np.asarray(opened)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a broken PNG
+    except DAMAGED as error:
         raise BadRecord(UNREADABLE_IMAGE, f"{png.name}: {error}") from error
