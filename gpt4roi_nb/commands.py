@@ -197,9 +197,9 @@ def scenes() -> argparse.ArgumentParser:
         "scenes world --images 2000 --seed 1",
     )
     made.add_argument("out", metavar="OUT", help="folder to make")
-    made.add_argument("--images", type=int, default=20_000, help="how many (default: %(default)s)")
+    made.add_argument("--images", type=at_least_one, default=20_000, help="how many (default: %(default)s)")
     made.add_argument("--seed", type=int, default=1, help="the same seed gives the same bytes (default: %(default)s)")
-    made.add_argument("--size", type=int, default=SCENE_SIZE, help="side in pixels (default: %(default)s)")
+    made.add_argument("--size", type=at_least_one, default=SCENE_SIZE, help="side in pixels (default: %(default)s)")
     made.add_argument("--workers", type=int, default=cores, help="processes (default: one per core, here %(default)s)")
     return made
 
@@ -259,7 +259,7 @@ def verify(models: Iterable[str] = PUBLISHED_MODELS) -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--root", type=Path, required=True, help="folder of the data")
     made.add_argument(
-        "--items", type=int, default=VERIFY_ITEMS, metavar="N",
+        "--items", type=at_least_one, default=VERIFY_ITEMS, metavar="N",
         help="annotations of VCR, and about as many objects of LVIS or questions of Visual-7W; RefCOCOg is asked as a "
         f"whole (default: {VERIFY_ITEMS})",
     )  # fmt: skip
@@ -428,7 +428,7 @@ def _add_questions(made: argparse.ArgumentParser) -> None:
     """Add the options that determine the questions of a benchmark, except the seed."""
     made.add_argument("--root", type=Path, help="folder of the data (default: a small generated world)")
     made.add_argument("--split", help="default: each benchmark's own")
-    made.add_argument("--limit", type=int, metavar="N", help="at most N images (of VCR: annotations)")
+    made.add_argument("--limit", type=at_least_one, metavar="N", help="at most N images (of VCR: annotations)")
     made.add_argument("--scorer", choices=("generate", "likelihood"), help="default: each benchmark's own")
     made.add_argument("--question", help="question to ask instead of the benchmark's, if its protocol leaves it open")
     made.add_argument("--wording", help="of a protocol that was published in several (visual7w: vcr, vip-llava)")
@@ -439,7 +439,7 @@ def _add_measuring(made: argparse.ArgumentParser, kept: str) -> None:
     made.add_argument("--seed", type=int, default=0, metavar="S", help="seed of random choices (default: 0)")
     made.add_argument("--mapping-model", metavar="PATH", help="sentence embedder (default: all-MiniLM-L6-v2)")
     made.add_argument(
-        "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
+        "--batch-size", type=at_least_one, default=BATCH_SIZE, metavar="N",
         help=f"questions at a time; fewer if memory is short (default: {BATCH_SIZE})",
     )  # fmt: skip
     made.add_argument(

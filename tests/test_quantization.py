@@ -11,7 +11,7 @@ from tiny import tiny_config, tiny_gpt4roi, tiny_image
 from torch import nn
 
 from gpt4roi_nb import GPT4RoI, GPT4RoIConfig, memory
-from gpt4roi_nb.checkpoint.load import _dtype
+from gpt4roi_nb.checkpoint.device import dtype_of_weights
 from gpt4roi_nb.data.scenes.scene import make_scene
 from gpt4roi_nb.quantization import QUANTIZATIONS, quantised_linears
 
@@ -168,7 +168,17 @@ def test_widths_that_a_processor_cannot_take_in_4_bits_are_told(tmp_path, monkey
 def test_the_dtype_of_what_is_not_quantised(given, own, quantization, loaded):
     config = wide_config()
     config.dtype = own
-    assert _dtype(given, config, quantization) == loaded
+    assert dtype_of_weights(given, config, quantization, on_cpu=False) == loaded
+
+
+@pytest.mark.parametrize(
+    ("given", "quantization", "loaded"),
+    [(None, None, torch.float32), (None, "4bit", torch.bfloat16), ("auto", None, torch.float16)],
+)
+def test_the_dtype_on_a_cpu(given, quantization, loaded):
+    config = wide_config()
+    config.dtype = torch.float16
+    assert dtype_of_weights(given, config, quantization, on_cpu=True) == loaded
 
 
 @pytest.mark.parametrize("dtype", ["float17", "Tensor", {"": "float16"}])

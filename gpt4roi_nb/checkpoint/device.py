@@ -48,6 +48,35 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return target
 
 
+def dtype_of_weights(
+    dtype: str | torch.dtype | None, config: Any, quantization: str | None, *, on_cpu: bool
+) -> torch.dtype:
+    """Choose the dtype of loaded weights; with quantization, of those that are not quantised.
+
+    Args:
+        dtype: the given one; "auto" takes the checkpoint's own. None takes float32 on a CPU, with quantization
+            bfloat16, and elsewhere the checkpoint's own, with quantization float16 in place of float32.
+        config: of the checkpoint, with its own dtype.
+        quantization: "8bit", "4bit" or None.
+        on_cpu: whether all weights lie there.
+
+    Raises:
+        ValueError: the given dtype is no name of one.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is not None and dtype != "auto":
+        named = getattr(torch, dtype, None) if isinstance(dtype, str) else None
+        if not isinstance(named, torch.dtype):
+            raise ValueError(f'dtype must be "auto", "float32", "bfloat16" or "float16", but is {dtype!r}')
+        return named
+    if dtype is None and on_cpu:
+        # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
+        return torch.float32 if quantization is None else torch.bfloat16
+    own: torch.dtype = getattr(config, "dtype", None) or torch.float32  # transformers saves it in every config.json
+    return torch.float16 if dtype is None and quantization is not None and own == torch.float32 else own
+
+
 def check_device_map(device_map: str | dict[str, Any], options: Mapping[str, Any]) -> dict[torch.device, int] | None:
     """Check where `from_pretrained` is to put the parts of a model, in the form that transformers and accelerate take.
 

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 
 from gpt4roi_nb.checkpoint.check import LAYOUT, PROCESSOR_FILES, check_small_files, check_stored, check_weights
-from gpt4roi_nb.checkpoint.device import SPREADING, check_device_map, choose_device, warn_of_unused_gpu
+from gpt4roi_nb.checkpoint.device import (
+    SPREADING,
+    check_device_map,
+    choose_device,
+    dtype_of_weights,
+    warn_of_unused_gpu,
+)
 from gpt4roi_nb.checkpoint.generation import check_end_ids
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, Source, locate
 from gpt4roi_nb.config import GPT4RoIConfig
@@ -84,10 +90,8 @@ def load_checkpoint(
         device_map = None if target.type == "cpu" else {"": target}
     elif isinstance(device_map, str) and device_map in SPREADING:
         warn_of_unused_gpu()
-    if dtype is None and {place.type for place in _devices(device_map, stored, kwargs)} == {"cpu"}:
-        # A CPU computes float32 faster and more exactly than float16. Quantisation is asked for to save memory.
-        dtype = torch.float32 if stored is None else torch.bfloat16
-    dtype = _dtype(dtype, config, stored)
+    on_cpu = {place.type for place in _devices(device_map, stored, kwargs)} == {"cpu"}
+    dtype = dtype_of_weights(dtype, config, stored, on_cpu=on_cpu)
     _check_attention(attn_implementation, dtype, _devices(device_map, stored, kwargs))
     if check_free_memory and (devices := _devices(device_map, stored, kwargs)):
         check_memory(config, devices, dtype, stored, given, limits=limits, compiled=compiled)
@@ -180,21 +184,6 @@ def load_processor(from_pretrained: Callable[..., Any], source: Source, names: S
             f"the processor of {source.name!r} cannot be read ({error}); one of {', '.join(names)} is damaged or of "
             "another model: copy them again"
         ) from error
-
-
-def _dtype(dtype: str | torch.dtype | None, config: GPT4RoIConfig, quantization: str | None) -> torch.dtype:
-    """The dtype to load the weights in: the given one, or the checkpoint's own for None and "auto"."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype is not None and dtype != "auto":
-        named = getattr(torch, dtype, None) if isinstance(dtype, str) else None
-        if not isinstance(named, torch.dtype):
-            raise ValueError(f'dtype must be "auto", "float32", "bfloat16" or "float16", but is {dtype!r}')
-        return named
-    own = getattr(config, "dtype", None) or torch.float32  # transformers saves it in every config.json
-    if dtype is None and quantization is not None and own == torch.float32:
-        return torch.float16
-    return own
 
 
 def _check_attention(implementation: str | None, dtype: torch.dtype, devices: Sequence[torch.device]) -> None:

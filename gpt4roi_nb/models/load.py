@@ -30,7 +30,7 @@ from gpt4roi_nb.checkpoint.check import (
     read_config,
     undescribed,
 )
-from gpt4roi_nb.checkpoint.device import choose_device
+from gpt4roi_nb.checkpoint.device import choose_device, dtype_of_weights
 from gpt4roi_nb.checkpoint.hub import CONFIG_FILE, HUB_OPTIONS, Source, locate
 from gpt4roi_nb.checkpoint.load import check_options, load_processor, load_weights
 from gpt4roi_nb.config import GPT4RoIConfig
@@ -133,7 +133,7 @@ def load_model(
     bits = quantization or saved_as
     check_quantization(bits)
     target = choose_device(device)
-    kind = _dtype(dtype, config, target, bits)
+    kind = dtype_of_weights(dtype, config, bits, on_cpu=target.type == "cpu")
     model = _built(config, given)
     is_quantised = described_quantization(config) is not None
     if not is_quantised:
@@ -172,21 +172,6 @@ def _gpt4roi(
     settings_of(way or GPT4ROI.way, **settings)
     gpt4roi = GPT4RoI.from_pretrained(path, **options)
     return gpt4roi if way is None else PromptedModel.of(gpt4roi, way).with_regions(way, **settings)
-
-
-def _dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device, quantization: str | None) -> torch.dtype:
-    """The dtype of the loaded weights: the given one, else as `GPT4RoI.from_pretrained` chooses."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    own = getattr(config, "dtype", None) or torch.float32
-    if dtype is None and device.type == "cpu":
-        return torch.float32 if quantization is None else torch.bfloat16
-    if dtype is None or dtype == "auto":
-        return torch.float16 if quantization is not None and own == torch.float32 else own
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else None
-    if not isinstance(named, torch.dtype):
-        raise ValueError(f'dtype must be "auto", "float32", "bfloat16" or "float16", but is {dtype!r}')
-    return named
 
 
 def model_type_of(folder: Path) -> str:
