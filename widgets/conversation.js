@@ -164,12 +164,16 @@ function makeQuestionLine(model, showSent) {
 
   // After Enter the line is empty for the next question, and nothing else is asked until the kernel has answered.
   let waiting = false;
-  let askedAt = -Infinity;
+  let askedAt = -Infinity; // by the button
+  let sentAt = -Infinity; // in any way
   let patience;
   const late = node("div", { className: "late", role: "status", hidden: true });
   const ask = () => {
     if (waiting || model.get("busy")) return; // the question stays in its line
     const text = field.value;
+    // The answer may come between the two presses of a hasty double one on Enter, which must not ask nothing.
+    if (!text.trim() && performance.now() - sentAt <= DOUBLE_CLICK_MS) return;
+    sentAt = performance.now();
     waiting = true;
     patience = setTimeout(() => {
       const reached = model.widget_manager?.kernel?.connectionStatus ?? "connected"; // in JupyterLab and Notebook
@@ -205,7 +209,7 @@ function makeQuestionLine(model, showSent) {
     // While an input method composes a character, Enter chooses the character.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    ask();
+    if (!event.repeat) ask(); // a key that is held down asks once
   });
   const insert = (text) => {
     const { selectionStart: start, selectionEnd: end, value } = field;

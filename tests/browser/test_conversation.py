@@ -48,6 +48,19 @@ def test_a_question_is_asked_once_and_means_what_it_says(fake_chat: Open, shots:
     expect(notebook.turn(1).locator(".stopped")).to_have_count(0)
     expect(notebook.button("ask")).to_be_enabled()
 
+    # Nor does a hasty second press of Enter ask an empty question, even if the answer came between the two.
+    notebook.page.evaluate("performance.now = () => 0")
+    enter(notebook, "Hasty?")
+    expect(notebook.turn(2)).to_be_visible()
+    expect(notebook.button("ask")).to_be_enabled()
+    notebook.line.press("Enter")
+    assert printed(notebook, "len(chat.session.history)") == "2"
+    expect(problem).to_be_hidden()
+    notebook.page.evaluate("delete performance.now")
+    notebook.button("undo").click()
+    expect(notebook.turn(2)).not_to_be_attached()
+    notebook.line.fill("")
+
     # Text typed right after Enter belongs to the next question.
     notebook.line.click()
     notebook.page.keyboard.type("Second?")
