@@ -20,7 +20,7 @@ class ProtocolCard:
 
     Attributes:
         benchmark: name of the benchmark.
-        dataset: title of its dataset.
+        dataset: title of its dataset; with "(generated world)" if the files are generated ones in its form.
         split: split of the dataset.
         images, regions, questions: how many were asked about. A region counts once, however often it is asked about.
         limit: how many groups of questions were drawn with `seed`; None: all.

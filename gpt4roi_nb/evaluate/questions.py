@@ -19,6 +19,7 @@ from gpt4roi_nb.evaluate.metrics.statistics import intervals
 from gpt4roi_nb.evaluate.predict import Outcome
 from gpt4roi_nb.evaluate.predictions import predictions_table
 from gpt4roi_nb.evaluate.result import Result
+from gpt4roi_nb.evaluate.worlds import title_of
 from gpt4roi_nb.files import stamp_of, write_json
 
 LEFT_OUT = "left_out.json"
@@ -161,7 +162,7 @@ class Questions:
         likely = self.config.scorer == "likelihood"
         return {
             "benchmark": self.benchmark.name,
-            "dataset": self.benchmark.title,
+            "dataset": title_of(self.benchmark.title, self.config.root),
             "split": self.config.split,
             "images": len({item.image for item in items}),
             "regions": len({(item.image, box) for item in items for box in item.boxes}),

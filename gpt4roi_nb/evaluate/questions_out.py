@@ -18,6 +18,7 @@ from gpt4roi_nb.evaluate.benchmarks.registry import benchmark, check_files
 from gpt4roi_nb.evaluate.exchange import FORMAT, LIKELIHOOD, Asked, Sizes, sizes_of
 from gpt4roi_nb.evaluate.processes import data_root
 from gpt4roi_nb.evaluate.questions import Questions, chosen_of
+from gpt4roi_nb.evaluate.worlds import title_of
 from gpt4roi_nb.files import replacing
 
 HOW_TO = {
@@ -101,7 +102,7 @@ def export_questions(
         **asked.header(),
         "questions": questions.digest(),
         "count": len(items),
-        "dataset": chosen.title,
+        "dataset": title_of(chosen.title, place),
         "prompt": question or chosen.wordings.get(wording or "", chosen.prompt),
         "max_new_tokens": chosen.max_new_tokens,
         "answers": HOW_TO[asked.scorer],

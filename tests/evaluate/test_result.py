@@ -95,7 +95,14 @@ def test_a_figure_that_is_missing_is_a_dash():
 def test_the_card_says_what_the_figures_are_of(result, gpt4roi):
     text = str(result.card)
     assert "12 questions about" in text and "(limit 6)" in text and result.card.checkpoint in text
-    for words in ("VCR, val", "(A) …", "log-probability of the options", "seed", "gpt4roi_nb 0.", "torch 2."):
+    for words in (
+        "VCR (generated world), val",
+        "(A) …",
+        "log-probability of the options",
+        "seed",
+        "gpt4roi_nb 0.",
+        "torch 2.",
+    ):
         assert words in text
     assert result.card.checkpoint == checkpoint_hash(gpt4roi)
 

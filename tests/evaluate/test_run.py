@@ -21,6 +21,7 @@ from tiny import tiny_gpt4roi
 
 from gpt4roi_nb import GPT4RoI, memory
 from gpt4roi_nb.data.problems import Problems
+from gpt4roi_nb.data.scenes.formats.write import WORLD
 from gpt4roi_nb.evaluate import Result, evaluate, journal, questions, run
 from gpt4roi_nb.evaluate.__main__ import main
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig
@@ -49,12 +50,21 @@ def own(world: Path, tmp_path: Path) -> Path:
     """A copy of the world's VCR and COCO parts, to be damaged."""
     for name in ("vcr", "coco"):
         shutil.copytree(world / name, tmp_path / "own" / name)
+    shutil.copy(world / WORLD, tmp_path / "own")  # the same card
     return tmp_path / "own"
 
 
 @pytest.fixture(scope="module")
 def whole(world: Path, gpt4roi) -> Result:
     return evaluate("vcr", gpt4roi, world, **SMALL)
+
+
+def test_a_result_on_generated_data_says_so_wherever_it_names_the_dataset(own, whole, gpt4roi):
+    assert "VCR (generated world), val" in whole.card.text()
+    assert whole.card.line().startswith("VCR (generated world) val")
+    assert str(whole.table()).startswith("VCR (generated world), val")
+    (own / WORLD).unlink()  # now files of unknown origin in the dataset's form
+    assert evaluate("vcr", gpt4roi, own, **SMALL).card.dataset == "VCR"
 
 
 @pytest.mark.slow
