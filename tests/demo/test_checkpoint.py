@@ -43,6 +43,16 @@ def test_its_record_holds_the_recipe_and_its_figures():
     assert missed(record["check"]) == []
 
 
+def test_what_it_was_told_ends_as_the_question_does(gpt4roi):
+    """Its tokenizer makes one token of a question mark and the line break that the format adds."""
+    session = gpt4roi.session(np.zeros((40, 40, 3), np.uint8))
+    told = []
+    for text, boxes in (("What is <region1>?", [(4, 4, 30, 30)]), ("Which?", ()), ("Describe it.", ()), ("Why", ())):
+        session.ask(text, boxes, max_new_tokens=1)
+        told.append(session.render().text.replace(" ", ""))
+    assert told == ["Whatisregion1<bbox>?", "Which?", "Describeit.", "Why"]
+
+
 def test_all_its_weights_are_finite(gpt4roi):
     assert all(torch.isfinite(parameter).all() for parameter in gpt4roi.model.parameters())
 
