@@ -60,7 +60,7 @@ GALLERY = "result.gallery()"
 NAMED = f"named = RegionChat(FakeGPT4RoI(), images[1])\nnamed.set_boxes([(5, 5, 60, 60)], names=[{SHORT!r}])\nnamed"
 PAIR = """
 from dataclasses import replace
-other = replace(result, card=replace(result.card, checkpoint=HTML, way=HTML, told={HTML: HTML}))
+other = replace(result, card=replace(result.card, checkpoint=HTML, told={HTML: HTML}))
 pair = FailureBrowser([result, other], [FakeGPT4RoI(lambda text: HTML), FakeGPT4RoI(lambda text: HTML)], name=HTML)
 pair.load([table["id"][0]])
 pair
