@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.capture.ablation import Ablation, How
+from gpt4roi_nb.capture.ablation import ABLATIONS, Ablation, How
 from gpt4roi_nb.capture.answer_replay import AnswerReplay, GPT4RoIReplay
 from gpt4roi_nb.capture.attention import Attention
 from gpt4roi_nb.capture.recording import LIMIT
@@ -181,7 +181,7 @@ class Answer:
     @property
     def ablations(self) -> tuple[How, ...]:
         """What `ablate` takes as `how`: "remove" and "blur" for every model, and for a GPT4RoI all six."""
-        return () if self.replay is None else self.replay.ablations
+        return ABLATIONS if self.replay is None else self.replay.ablations
 
     def ablate(
         self,
