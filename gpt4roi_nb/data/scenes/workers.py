@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+
+LATE = 0.2  # seconds by which one process may get a signal later than another
 
 
 @contextmanager
@@ -26,6 +29,7 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
         with ProcessPoolExecutor(count, context, initializer=signal.signal, initargs=end_at_once) as pool:
             yield pool
     except BrokenProcessPool as error:
+        time.sleep(LATE)  # raises KeyboardInterrupt if a Ctrl+C has reached the processes before it reaches this one
         raise RuntimeError(
             "a worker process ended before its work was done: it was killed (for its memory?), or the script that "
             "starts it lacks `if __name__ == '__main__':`, without which each process would run the whole script; "

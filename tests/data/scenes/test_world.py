@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from gpt4roi_nb.data.scenes.formats.files import png
 from gpt4roi_nb.data.scenes.formats.masks import polygons, run_lengths
 from gpt4roi_nb.data.scenes.formats.write import FILES, write_world
 from gpt4roi_nb.data.scenes.scene import Scene
+from gpt4roi_nb.data.scenes.workers import worker_processes
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -191,8 +194,21 @@ def test_an_interrupt_ends_the_command_and_its_processes(tmp_path: Path, times: 
                 os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode not in (0, -signal.SIGKILL)
     if times == 1:
-        assert running.returncode == 130 and "KeyboardInterrupt" not in said
+        assert running.returncode == 130 and "KeyboardInterrupt" not in said, said
         assert said.endswith("scenes: interrupted; the same call continues from there\n")
+
+
+def test_an_interrupt_that_reaches_the_processes_first_is_one_all_the_same() -> None:
+    """As on a busy machine: the first sign of it is that they have ended."""
+
+    def interrupted() -> None:
+        with worker_processes(1):
+            late = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+            late.start()
+            raise BrokenProcessPool("a process was terminated abruptly")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
 
 def test_two_runs_do_not_write_the_same_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
