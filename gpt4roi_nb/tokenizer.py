@@ -166,10 +166,11 @@ def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
 
 def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the text of each token, with the space that it begins with; special tokens by their names."""
-    texts = []
-    for token_id, piece in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
+    different = list(dict.fromkeys(ids))  # an image's tokens are all the same
+    texts = {}
+    for token_id, piece in zip(different, tokenizer.convert_ids_to_tokens(different), strict=True):
         text = str(tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False))
         # Some decoders drop the space at the beginning of a text, which SentencePiece writes as ▁ and byte BPE as Ġ.
         begins = piece is not None and piece.startswith(("▁", "Ġ"))
-        texts.append(f" {text}" if begins and not text.startswith(" ") else text)
-    return texts
+        texts[token_id] = f" {text}" if begins and not text.startswith(" ") else text
+    return [texts[token_id] for token_id in ids]

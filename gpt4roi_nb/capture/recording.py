@@ -14,7 +14,7 @@ from gpt4roi_nb.arguments import whole_number
 from gpt4roi_nb.batches import check_room
 from gpt4roi_nb.capture.replay import Replay
 from gpt4roi_nb.finite import log_probabilities, nan_error
-from gpt4roi_nb.memory import in_words, map_bytes, work_bytes
+from gpt4roi_nb.memory import in_words, map_bytes, modules_of, work_bytes
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 LIMIT = 2_000_000_000  # bytes
@@ -51,7 +51,7 @@ def attention_modules(model: GPT4RoIForConditionalGeneration) -> list[nn.Module]
     """
     found = [
         module
-        for module in model.language_model.modules()
+        for module in modules_of(model.language_model)
         if "Attention" in type(module).__name__ and isinstance(getattr(module, "layer_idx", None), int)
     ]
     layers = model.config.text_config.num_hidden_layers
@@ -98,7 +98,7 @@ def capture_layer_inputs(model: GPT4RoIForConditionalGeneration, look: Callable[
     """Call `look(layer, states)` with the (B, T, D) hidden states that enter each layer of a pass in the block."""
     attention = attention_modules(model)
     layers = [
-        module for module in model.language_model.modules() if any(child in attention for child in module.children())
+        module for module in modules_of(model.language_model) if any(child in attention for child in module.children())
     ]
 
     def hook(layer: int) -> Callable[..., None]:

@@ -17,7 +17,7 @@ import torch
 
 from gpt4roi_nb.inference.compiled import CompiledSteps
 from gpt4roi_nb.inference.detokenizer import AnswerFormat
-from gpt4roi_nb.memory import clear_frames
+from gpt4roi_nb.memory import clear_frames, modules_of
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
@@ -197,7 +197,7 @@ class LoadedModel:
         with self.forward_lock.one_pass():
             model = self.model
             # In training mode, LoRA applies dropout, and gradient checkpointing turns the key/value cache off.
-            training = [] if self._depth else [module for module in _modules(model) if module.training]
+            training = [] if self._depth else [module for module in modules_of(model) if module.training]
             if training:
                 model.eval()
             self._depth += 1
@@ -226,7 +226,7 @@ class LoadedModel:
     @property
     def weights_version(self) -> int:
         """A number that differs after every change of the weights by `training_step` or anything that torch counts."""
-        weights = (weight for module in _modules(self.model) for weight in module._parameters.values())
+        weights = (weight for module in modules_of(self.model) for weight in module._parameters.values())
         # Quantised weights are repacked by their own kernels, without a change of their values.
         floats = (weight for weight in weights if weight is not None and weight.is_floating_point())
         return hash((self.training_steps, *((weight._version, weight.data_ptr()) for weight in floats)))
@@ -281,11 +281,3 @@ class LoadedModel:
         self.unload()
         if error is not None:
             clear_frames(error)
-
-
-def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """List a model's modules. `model.modules()` takes four times as long, and this is called for every token."""
-    found = [model]
-    for module in found:  # grows during the loop
-        found += [child for child in module._modules.values() if child is not None]
-    return found
