@@ -207,8 +207,12 @@ def test_an_interrupt_that_reaches_the_processes_first_is_one_all_the_same() -> 
             late.start()
             raise BrokenProcessPool("a process was terminated abruptly")
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run side by side ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_two_runs_do_not_write_the_same_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
