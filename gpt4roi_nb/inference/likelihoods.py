@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.finite import log_probabilities
 from gpt4roi_nb.inference.padding import pad
 
@@ -48,3 +49,14 @@ class ContinuationScorer:
             later = log_probabilities(logits, self._model).gather(-1, ids[:, 1:, None])[..., 0]
             each = torch.cat([each, later], dim=1)
         return torch.where(mask == 1, each, 0).cpu().double().sum(-1)
+
+    def of_one_prompt(self, continuations: Sequence[Sequence[int]], at_a_time: int) -> list[float]:
+        """Score continuations of the first prompt, some at a time; fewer, with a warning, if memory runs out."""
+
+        def likely(part: slice) -> list[float]:
+            some = continuations[part]
+            found: list[float] = self(some, [0] * len(some)).tolist()
+            return found
+
+        several = BatchSize(at_a_time, "options").run(len(continuations), likely)
+        return [value for values in several for value in values]

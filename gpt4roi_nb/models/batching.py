@@ -174,8 +174,4 @@ def option_likelihoods(
             begun = torch.cat([reader.begin.expand(len(ids), -1), ids], dim=1)  # an answer begins a text of its own
             return reader(model, begun, cache_for(model.config), None)[:, 1:]
 
-        score = ContinuationScorer(model, first, read)
-        several = BatchSize(at_a_time, "options").run(
-            len(answers), lambda part: score(answers[part], [0] * len(answers[part])).tolist()
-        )
-        return [value for values in several for value in values]
+        return ContinuationScorer(model, first, read).of_one_prompt(answers, at_a_time)

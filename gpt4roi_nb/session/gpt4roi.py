@@ -10,7 +10,6 @@ import torch
 from numpy.typing import ArrayLike
 
 from gpt4roi_nb.arguments import whole_number
-from gpt4roi_nb.batches import BatchSize
 from gpt4roi_nb.checkpoint.from_parts import assemble_from_parts
 from gpt4roi_nb.checkpoint.load import DEMO_CHECKPOINT, load_checkpoint
 from gpt4roi_nb.config import GPT4RoIRegionConfig
@@ -243,13 +242,10 @@ class GPT4RoI(LoadedModel):
         given = self.processor.order_boxes(asked.prompt, boxes, whole)
         if not options:
             return []
-        rests = asked.continuations
         with self.hold_weights():
             opening = SharedOpening(self, self.processor.image_processor.pixels(whole)[None].to(self.device))
             score = opening.scorer(opening.read([asked.prompt], [0], [given]))
-            size = BatchSize(batch_size, "options")
-            several = size.run(len(options), lambda part: score(rests[part], [0] * len(rests[part])).tolist())
-            return [value for values in several for value in values]
+            return score.of_one_prompt(asked.continuations, batch_size)
 
     def session(self, image: ImageLike) -> RegionSession:
         """Start a conversation about an image, which is encoded here, once.
