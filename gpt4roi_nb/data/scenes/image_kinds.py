@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +15,7 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     Draft,
     an,
     centre_x,
+    left_to_right,
     listed,
     pick,
     plural,
@@ -23,7 +23,7 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     stuff,
     value_of,
 )
-from gpt4roi_nb.data.scenes.scene import CATEGORIES, Scene, SceneObject
+from gpt4roi_nb.data.scenes.scene import Scene, SceneObject
 
 AREA_RATIO = 1.25  # of the largest box to the next, and of the second smallest to the smallest
 
@@ -35,12 +35,10 @@ def area(thing: SceneObject) -> int:
 
 
 def describe(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
-    """Ask for a description: how many there are of each category, as in "a ball, 2 stars and 2 mugs on a table"."""
-    counts = Counter(thing.category for thing in scene.objects)
-    there = [category for category in CATEGORIES if counts[category]]
-    names = [an(name) if counts[name] == 1 else f"{counts[name]} {plural(name)}" for name in there]
-    target = " ".join(f"{name} {counts[name]}" for name in there)
-    return Draft(pick(rng, words.DESCRIBE.of(held_out)), f"{listed(names)} on a table", target)
+    """Ask for a description, which names each object from left to right: "a red ball and a blue star on a table"."""
+    names = [short(scene.objects[k]) for k in left_to_right(scene.objects)]
+    answer = f"{listed([an(name) for name in names])} on a table"
+    return Draft(pick(rng, words.DESCRIBE.of(held_out)), answer, " ".join(sorted(names)))
 
 
 def _first(scene: Scene, key: Callable[[SceneObject], float], clear: Callable[[float, float], bool]) -> int | None:

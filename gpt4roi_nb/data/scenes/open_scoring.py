@@ -93,13 +93,15 @@ def _counts(words: list[str]) -> tuple[Counter[str], int | None] | None:
 
 
 def describes(target: str, text: str) -> bool:
-    """Accept every kind of object with its number and no other word that could be wrong; a total must be right."""
-    found = _counts(words_of(text))
-    if found is None:
-        return False
-    wanted = target.split()
-    right = Counter(dict(zip(wanted[::2], map(int, wanted[1::2]), strict=True)))
-    return found[0] == right and found[1] in (None, right.total())
+    """Accept each object once by colour and category, or every kind of object with its number; no other word that could
+    be wrong. A total must be right."""
+    words = words_of(text)
+    if set(COLOURS) & set(words):
+        if _pairs(words) != _pairs(target.split()):
+            return False
+        words = [word for word in words if word not in COLOURS]
+    found, right = _counts(words), Counter(target.split()[1::2])
+    return found is not None and found[0] == right and found[1] in (None, right.total())
 
 
 def names_object(target: str, text: str) -> bool:

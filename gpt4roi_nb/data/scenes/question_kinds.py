@@ -212,6 +212,11 @@ def centre_x(thing: SceneObject) -> float:
     return (thing.box[0] + thing.box[2]) / 2
 
 
+def left_to_right(things: Sequence[SceneObject]) -> list[int]:
+    """Return the indices of objects, ordered by the centres of their boxes."""
+    return sorted(range(len(things)), key=lambda k: centre_x(things[k]))
+
+
 def comparable(scene: Scene, kind: str, first: int, second: int) -> bool:
     """Whether a question of a two-region kind about these two objects has one clear answer."""
     a, b = scene.objects[first], scene.objects[second]
@@ -268,10 +273,9 @@ def short(thing: SceneObject) -> str:
 
 
 def which(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) -> Draft:
-    """Ask which objects there are, by colour and then by category, or whether a certain one is there."""
+    """Ask which objects there are, from left to right, or whether a certain one is there."""
     if rng.random() < LIST_SHARE:
-        ordered = sorted(scene.objects, key=lambda one: (COLOURS.index(one.colour), CATEGORIES.index(one.category)))
-        things = [an(short(thing)) for thing in ordered]
+        things = [an(short(scene.objects[k])) for k in left_to_right(scene.objects)]
         target = " ".join(sorted(short(thing) for thing in scene.objects))
         return Draft(pick(rng, words.WHICH), listed(things), target)
     there = sorted({short(thing) for thing in scene.objects})

@@ -34,19 +34,21 @@ FURTHER_CARD = """\
 {about}
 
 `python -m gpt4roi_nb.demo.recipe.further --seed {seed} --out FOLDER` made it, as `recipe.json` says, from weights whose
-SHA-256 is `{begins_with}`. `python -m gpt4roi_nb.demo.recipe.make` had made those in {before:.0f} minutes on a CPU;
-they are the checkpoint of commit {commit}:
+SHA-256 is `{begins_with}`: the checkpoint of commit {commit}, which has the
+recipe that made those. Before, `python -m gpt4roi_nb.demo.recipe.make` had made the first weights, and an earlier
+`further` had continued them:
 
-{old_phases}
+{old_parts}
 
-Training then continued for {minutes:.0f} minutes:
+The new part took {minutes:.0f} minutes on a CPU, and some more to draw the scenes:
 
 {phases}
 
-The vocabulary grew from {old_pieces:,} pieces. In "open", "answers" and "balance" the parts of the second stage train
-in the recipe's own loop: each row holds many questions about one image, and throw-away heads learn along. "last" is the
-package's own `gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in
-float16.
+The vocabulary grew, the tower got {vision} more layers at its end, and the language model {text} more in its middle. In
+"order" the tower's new layers learn to number the objects from left to right, with throw-away heads in place of a
+language model; all else is frozen. In "answers" and "balance" the parts of the second stage train in the recipe's own
+loop: each row holds many questions about one image, and throw-away heads learn along. "last" is the package's own
+`gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in float16.
 """
 FIGURES = """
 `python -m gpt4roi_nb.demo.check --scenes {scenes} --seed {check_seed}` says, on scenes that were used neither for
@@ -70,22 +72,29 @@ def write_further_card(
     out: Path,
 ) -> None:
     """As `write_card`, for a checkpoint that was trained further from another. begun: the other one's record."""
-    before = {name: begun[name] for name in ("recipe", "seed", "steps", "minutes", "threads")}
-    about = record(recipe, seed, took, figures, check) | {"before": before}
-    old = {
-        name: {"steps": steps, "minutes": begun["minutes"][name], "threads": begun["threads"][name]}
-        for name, steps in begun["steps"].items()
+    kept = ("recipe", "seed", "steps", "minutes", "threads", "before")
+    about = record(recipe, seed, took, figures, check) | {
+        "before": {name: begun[name] for name in kept if name in begun}
     }
+    parts: list[str] = []
+    part: dict[str, Any] | None = begun
+    while part is not None:
+        phases = {
+            name: {"steps": steps, "minutes": part["minutes"][name], "threads": part["threads"][name]}
+            for name, steps in part["steps"].items()
+        }
+        parts.insert(0, f"{sum(part['minutes'].values()):.0f} minutes:\n\n{lines(phases)}")
+        part = part.get("before")
     text = FURTHER_CARD.format(
         about=ABOUT,
         seed=seed,
         begins_with=recipe.begins_with,
         commit=recipe.commit,
-        before=sum(begun["minutes"].values()),
-        old_phases=lines(old),
+        old_parts="\n\n".join(parts),
         minutes=sum(phase["minutes"] for phase in took.values()),
         phases=lines(took),
-        old_pieces=begun["recipe"]["vocabulary"],
+        vision=recipe.more_vision_layers,
+        text=recipe.more_text_layers,
     )
     _write(out, about, text)
 

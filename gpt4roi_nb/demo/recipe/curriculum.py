@@ -16,6 +16,7 @@ from gpt4roi_nb.data.scenes.questions import Question, compound, followup
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
+from gpt4roi_nb.demo.recipe.loosened import loosened
 from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS, PROTOCOL_NAMES, protocol_questions
 from gpt4roi_nb.prompt import Turns
 
@@ -126,12 +127,9 @@ LESSONS = {
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
 # What a newcomer asks, learnt by a model that knows all the above. The old families keep it from forgetting.
-PICTURING = Family(
-    {"describe": 0.34, "extreme": 0.22, "present": 0.1, "variety": 0.1, "which": 0.24}, 8, 10, out_of_domain=1
-)
 PLACING = Family({"around": 0.34, "between": 0.18, "relation": 0.26, "shared": 0.22}, 7, 11)
 DOUBTING = Family(
-    {"nothing": 0.45, "unknown": 0.25, "anything": 0.06, "phrase": 0.1, "category": 0.08, "colour": 0.06},
+    {"nothing": 0.55, "unknown": 0.2, "anything": 0.05, "phrase": 0.08, "category": 0.07, "colour": 0.05},
     8,
     11,
     out_of_domain=1,
@@ -152,56 +150,45 @@ OPEN_FOLLOWUPS: Shares = {
 CHATTING = Family(
     {**SHORT, "describe": 0.15, "relation": 0.15, "unknown": 0.06}, 8, 7, (2, 3), followups=OPEN_FOLLOWUPS
 )
-OPEN_FAMILIES: Mix = (
-    (PICTURING, 0.26),
-    (PLACING, 0.19),
-    (DOUBTING, 0.13),
-    (CHATTING, 0.05),
-    (TALKING_OF_PAIRS, 0.1),
-    (TALKING_ON, 0.05),
-    (COUNTING_MORE, 0.08),
-    (NAMING, 0.05),
-    (CHOOSING, 0.05),
-    (COMPARING, 0.04),
-)
-# Then the benchmarks' wordings as well, and more of what is learnt slowly.
 LISTING = Family(
-    {"describe": 0.3, "extreme": 0.2, "present": 0.1, "variety": 0.06, "which": 0.34}, 8, 10, out_of_domain=1
+    {"describe": 0.3, "extreme": 0.2, "present": 0.1, "variety": 0.08, "which": 0.32}, 8, 10, out_of_domain=1
 )
+# An image has one list of its objects: the more images, the better.
+LISTING_MANY = Family({"which": 0.4, "describe": 0.35, "extreme": 0.13, "variety": 0.12}, 16, 3, out_of_domain=1)
 NAMED_BY_PROTOCOL = Family({PROTOCOL_NAMES: 1.0}, 8, 9)
 CHOSEN_BY_PROTOCOL = Family({PROTOCOL_LETTERS: 1.0}, 7, 4)
 ANSWER_FAMILIES: Mix = (
-    (LISTING, 0.25),
+    (LISTING, 0.13),
+    (LISTING_MANY, 0.07),
     (PLACING, 0.18),
-    (DOUBTING, 0.1),
+    (DOUBTING, 0.13),
     (CHATTING, 0.05),
-    (NAMED_BY_PROTOCOL, 0.05),
-    (CHOSEN_BY_PROTOCOL, 0.06),
-    (TALKING_OF_PAIRS, 0.09),
-    (TALKING_ON, 0.04),
-    (COUNTING_MORE, 0.07),
-    (NAMING, 0.04),
-    (CHOOSING, 0.04),
-    (COMPARING, 0.03),
+    (NAMED_BY_PROTOCOL, 0.06),
+    (CHOSEN_BY_PROTOCOL, 0.1),
+    (TALKING_OF_PAIRS, 0.08),
+    (TALKING_ON, 0.05),
+    (COUNTING_MORE, 0.06),
+    (NAMING, 0.05),
+    (CHOOSING, 0.01),
+    (COMPARING, 0.05),
 )
-# An image has one list of its objects: the more images, the better.
-LISTING_MANY = Family({"which": 0.45, "describe": 0.35, "extreme": 0.1, "variety": 0.1}, 16, 3, out_of_domain=1)
 # At last some of everything, so that nothing is forgotten over what was learnt last.
 BALANCED_FAMILIES: Mix = (
-    (COUNTING_MORE, 0.24),
-    (TALKING_ON, 0.2),
-    (TALKING_OF_PAIRS, 0.16),
+    (COUNTING_MORE, 0.16),
+    (TALKING_ON, 0.16),
+    (TALKING_OF_PAIRS, 0.13),
     (NAMING, 0.1),
     (COMPARING, 0.07),
-    (LISTING_MANY, 0.07),
-    (PLACING, 0.06),
-    (DOUBTING, 0.05),
+    (LISTING, 0.05),
+    (LISTING_MANY, 0.06),
+    (PLACING, 0.11),
+    (DOUBTING, 0.09),
     (CHOOSING, 0.02),
-    (NAMED_BY_PROTOCOL, 0.02),
-    (CHOSEN_BY_PROTOCOL, 0.01),
+    (NAMED_BY_PROTOCOL, 0.03),
+    (CHOSEN_BY_PROTOCOL, 0.04),
 )
 IT_SHARE = 0.3  # of the follow-ups about the one region named before that call it "it"
-CASUAL_SHARE, SLIP_SHARE = 0.5, 0.06  # of the questions of open families that are typed carelessly
+CASUAL_SHARE, SLIP_SHARE = 0.5, 0.08  # of the questions of open families that are typed carelessly
 RARE_TRIES = 40  # draws until one has the rare form
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
 
@@ -215,6 +202,11 @@ class Conversation:
     objects: tuple[int, ...]
     last: Question
     boxes: tuple[Box, ...] = ()
+
+    @property
+    def lists(self) -> bool:
+        """Whether the last answer names all objects."""
+        return self.last.kind in ("which", "describe")
 
 
 def draw_kind(shares: Shares, rng: np.random.Generator) -> str:
@@ -325,12 +317,13 @@ def out_of_domain_conversation(scene: Scene, size: int, rng: np.random.Generator
 
 
 def careless(conversation: Conversation, rng: np.random.Generator) -> Conversation:
-    """The same with its questions worded as people type them, except for multiple choice."""
-    if conversation.last.kind in (QA, QAR):
+    """The same with its questions worded as people type them, except for multiple choice and the benchmarks' words."""
+    if conversation.last.kind in (QA, QAR, PROTOCOL_NAMES, PROTOCOL_LETTERS):
         return conversation
     turns = []
     for role, text in conversation.turns:
         if role == "user":
+            text = loosened(rng, text)
             text = casual(rng, text) if rng.random() < CASUAL_SHARE else text
             text = slip(rng, text) if rng.random() < SLIP_SHARE else text
         turns.append((role, text))

@@ -27,13 +27,15 @@ from gpt4roi_nb.demo.check import Figures, table
 from gpt4roi_nb.demo.check.examine import examine
 from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_out_of_domain
 from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
-from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, BALANCED_FAMILIES, OPEN_FAMILIES, Mix
-from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer
+from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, BALANCED_FAMILIES, Mix
+from gpt4roi_nb.demo.recipe.growth import deepened, grow, grown_tokenizer
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import LanguagePhase, decision_weights, stage_step
 from gpt4roi_nb.demo.recipe.last import train_last
 from gpt4roi_nb.demo.recipe.loop import run_phase
+from gpt4roi_nb.demo.recipe.loosened import AFTER, ALIKE, BEFORE
 from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export, parser_of
+from gpt4roi_nb.demo.recipe.ordered import train_order
 from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, OUT_OF_DOMAIN_SERIES, Further
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
@@ -55,8 +57,9 @@ def growth_texts() -> Iterator[str]:
     tables = [table for name, table in vars(instruction_texts).items() if name.isupper()]
     wordings = [text for table in tables for text in ((table,) if isinstance(table, str) else table)]
     written = (text.format(region="<region1>", regions=listed([1, 2, 3])) for text in wordings)
+    other_words = (word for words in ALIKE.values() for word in words)
     prompts = (CHOICE_PROMPT.format("mug upper half", "ring lower half"), NAME_PROMPT, SEGMENT_PROMPT)
-    for text in chain(open_texts(), vocabulary_texts(), written, prompts):
+    for text in chain(open_texts(), vocabulary_texts(), written, prompts, other_words, BEFORE, AFTER):
         yield text.replace("<", "").replace(">", "")
 
 
@@ -80,6 +83,7 @@ def load_start(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
     model, old = gpt4roi.model.float(), gpt4roi.processor
     tokenizer, spelled = grown_tokenizer(old.tokenizer, growth_texts(), recipe.pieces, run)
     grow(model, old.tokenizer, tokenizer, spelled)
+    model = deepened(model, vision=recipe.more_vision_layers, text=recipe.more_text_layers)
     processor = GPT4RoIProcessor(
         old.image_processor, tokenizer, num_image_tokens=old.num_image_tokens, closing=old.closing
     )
@@ -99,6 +103,7 @@ def further(
 ) -> Figures:
     """Make the checkpoint in `out`, continuing from what `run` holds; return `demo.check`'s figures."""
     run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)  # of new layers and throw-away heads
     gpt4roi = load_start(recipe, source, run)
     begun = read_json(Path(DEMO_CHECKPOINT if source is None else source) / RECORD)
     model, processor = gpt4roi.model, gpt4roi.processor
@@ -112,8 +117,9 @@ def further(
         workers=workers,
         report=report,
     )
-    states = HiddenStates(model, with_out_of_domain(scenes, run / "banks", OUT_OF_DOMAIN_SERIES, recipe.strangers))
-    torch.manual_seed(seed)  # of the throw-away heads
+    bank = with_out_of_domain(scenes, run / "banks", OUT_OF_DOMAIN_SERIES, recipe.strangers)
+    took = {"order": train_order(model, bank, recipe, run, seed=seed, report=report)}
+    states = HiddenStates(model, bank)
     language_phase = LanguagePhase(model, ImageHeads(recipe.width))
     builder, weights = RowBuilder(processor), decision_weights(processor)
 
@@ -122,8 +128,11 @@ def further(
 
     choose_parts(model, STAGES[2])
     model.language_model.set_attn_implementation(SHARED_PREFIX)
-    took = {
-        name: run_phase(
+    for name, families, phase in (
+        ("answers", ANSWER_FAMILIES, recipe.answers),
+        ("balance", BALANCED_FAMILIES, recipe.balance),
+    ):
+        took[name] = run_phase(
             name,
             folder=run,
             trained=language_phase,
@@ -133,12 +142,6 @@ def further(
             seed=seed,
             report=report,
         )
-        for name, families, phase in (
-            ("open", OPEN_FAMILIES, recipe.open),
-            ("answers", ANSWER_FAMILIES, recipe.answers),
-            ("balance", BALANCED_FAMILIES, recipe.balance),
-        )
-    }
     model.language_model.set_attn_implementation("sdpa")
     kept, took["last"] = train_last(
         gpt4roi,

@@ -7,7 +7,9 @@ that greedy answers are the same as before.
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -129,3 +131,42 @@ def grow(
     language.model.padding_idx = model.get_input_embeddings().padding_idx = new.pad_token_id
     model.config.image_token_id = token_id_of(IMAGE_TOKEN, new)
     model.config.region_token_id = token_id_of(REGION_TOKEN, new)
+
+
+def deepened(model: GPT4RoIForConditionalGeneration, *, vision: int, text: int) -> GPT4RoIForConditionalGeneration:
+    """The same model with more layers: `vision` at the end of the tower, `text` in the middle of the language model.
+
+    What a new layer adds to its input is zero at first, so that the model computes what it did. Region levels keep
+    their layers; image tokens are made of the last one.
+    """
+    config = copy.deepcopy(model.config)
+    old = config.vision_config.num_hidden_layers, config.text_config.num_hidden_layers
+    config.region_config.feature_layers = model.config.feature_layers
+    config.vision_config.num_hidden_layers += vision
+    config.text_config.num_hidden_layers += text
+    config.vision_feature_layer = -1
+    deeper = GPT4RoIForConditionalGeneration(config)
+    middle = (old[1] + 1) // 2
+    deeper.load_state_dict(
+        {_moved(name, middle, text): value for name, value in model.state_dict().items()}, strict=False
+    )
+    new_tower = deeper.vision_tower.encoder.layers[old[0] :]
+    new_text = deeper.language_model.model.layers[middle : middle + text]
+    with torch.no_grad():
+        for layer in new_tower:
+            for out in (layer.self_attn.out_proj, layer.mlp.fc2):
+                out.weight.zero_()
+                out.bias.zero_()
+        for layer in new_text:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    deeper.generation_config = model.generation_config
+    return deeper.eval()
+
+
+def _moved(name: str, middle: int, more: int) -> str:
+    """The name of a parameter after `more` layers were put before language layer `middle`."""
+    found = re.match(r"(language_model\.model\.layers\.)(\d+)(\..*)", name)
+    if found is None or int(found[2]) < middle:
+        return name
+    return f"{found[1]}{int(found[2]) + more}{found[3]}"

@@ -86,13 +86,13 @@ class ProbeHeads(nn.Module):
 
         def read(head: nn.Module, before: int, at: Tensor) -> Tensor:
             outputs: Tensor = head(state(before)[at[:, 0], at[:, 1]])
-            return outputs
+            return outputs.float()
 
         found = {}
         count = rows.tallies.shape[1]
         if count:
             tokens = state(self.TALLIES)[:, rows.image_start : rows.image_start + count]
-            found["tallies"] = F.mse_loss(self.tallies(tokens), rows.tallies)
+            found["tallies"] = F.mse_loss(self.tallies(tokens).float(), rows.tallies)
         if count and len(rows.count_at):
             totals = rows.tallies[rows.count_at[:, 0], -1]
             found["totals"] = F.mse_loss(read(self.totals, self.COUNTS, rows.count_at), totals)
@@ -166,7 +166,7 @@ def rows_losses(
     )
     targets = rows.labels[:, 1:]
     in_loss = targets != IGNORE
-    logits = model.language_model.lm_head(output.last_hidden_state[:, :-1][in_loss])
+    logits = model.language_model.lm_head(output.last_hidden_state[:, :-1][in_loss]).float()
     losses = F.cross_entropy(logits, targets[in_loss], reduction="none")
     weights = torch.ones_like(losses) if token_weights is None else token_weights[targets[in_loss]]
     found = {"letters" if len(rows.option_at) else "words": (weights * losses).sum() / weights.sum()}
@@ -244,4 +244,5 @@ def stage_step(
         chosen[-family.out_of_domain :] = rng.integers(known, len(bank), size=family.out_of_domain).tolist()
     rows = draw_rows(builder, [bank.scene(index) for index in chosen], family, rng, typed)
     patches, regions = encode(phase.model, states, chosen, recipe.box_jitter, rng, rows.other_boxes)
-    return rows_losses(phase.model, rows, patches, regions, token_weights, phase.understanding)
+    with torch.autocast(patches.device.type, torch.bfloat16, enabled=recipe.autocast):
+        return rows_losses(phase.model, rows, patches, regions, token_weights, phase.understanding)

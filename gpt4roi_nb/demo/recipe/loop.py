@@ -20,6 +20,7 @@ SAVE_EVERY = 120.0  # seconds
 REPORT_EVERY = 20.0  # seconds
 MAX_GRADIENT_NORM = 1.0
 SMOOTHING = 0.98  # of the reported losses
+NEW_LAYERS = "layers."  # names in `ordered.OrderPhase` begin so
 
 Step = Callable[[np.random.Generator], dict[str, Tensor]]
 
@@ -104,13 +105,13 @@ def run_phase(
 
 
 def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the language model, AdamW for all else that trains."""
+    """Muon for the matrices inside the language model and the tower's new layers, AdamW for all else that trains."""
     inner: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in trained.named_parameters():
         if parameter.requires_grad:
-            one_of_the_layers = "language_model.model.layers" in name
+            one_of_the_layers = "language_model.model.layers" in name or name.startswith(NEW_LAYERS)
             kept = others if parameter.ndim <= 1 else inner if one_of_the_layers else decayed
             kept.append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -11,10 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from gpt4roi_nb.data.scenes.question_kinds import VALUES, plural, stuff
 from gpt4roi_nb.data.scenes.wordings import THINGS
-from gpt4roi_nb.prompt import token_id_of
+from gpt4roi_nb.prompt import IGNORE, token_id_of
 from gpt4roi_nb.tokenizer import REGION_TOKEN
 
 BOTH = "▁both"  # "region1 and region2 are both red"
+ARTICLES = ("▁a", "▁an")
+CATEGORY, COLOUR = (list(VALUES).index(name) for name in ("category", "colour"))
 
 
 class Name(NamedTuple):
@@ -42,6 +44,16 @@ class ValueWord(NamedTuple):
     value: int
 
 
+class Item(NamedTuple):
+    """The article at `place`, in the answer of turn `turn`, begins the name of a thing, as "a red cone" does; colour
+    and category are indices into `VALUES`."""
+
+    place: int
+    turn: int
+    colour: int
+    category: int
+
+
 class Marks(NamedTuple):
     """All marks of a conversation, in order."""
 
@@ -60,6 +72,7 @@ class Marker:
         self.region = token_id_of(REGION_TOKEN, tokenizer)
         self.both = vocabulary.get(BOTH)
         self.things = {token_id_of(f"▁{word}", tokenizer) for word in THINGS}
+        self.articles = {vocabulary[piece] for piece in ARTICLES if piece in vocabulary}
 
     def marks(self, input_ids: Sequence[int]) -> Marks:
         text, number, meant = "", 0, 1  # meant: how many of the last names a value is said of
@@ -81,6 +94,21 @@ class Marker:
                 values.append(ValueWord(place, tuple(name.number for name in names[-meant:]), *self.values[token]))
         pairs = [Pair(b.place, a.number, b.number) for a, b in pairwise(names) if a.number != b.number]
         return Marks(tuple(names), tuple(pairs), tuple(values))
+
+    def items(self, input_ids: Sequence[int], labels: Sequence[int]) -> list[Item]:
+        """Find the things that the answers name by colour and category."""
+        found, turn = [], 0
+        for place, (token, label) in enumerate(zip(input_ids, labels, strict=True)):
+            if label == IGNORE:
+                continue
+            if place and labels[place - 1] == IGNORE:
+                turn += 1
+            named = [self.values.get(one) for one in input_ids[place + 1 : place + 3]]
+            if token not in self.articles or len(named) < 2 or named[0] is None or named[1] is None:
+                continue
+            if (named[0][0], named[1][0]) == (COLOUR, CATEGORY):
+                found.append(Item(place, turn, named[0][1], named[1][1]))
+        return found
 
     def counted(self, input_ids: Sequence[int], question: Sequence[int]) -> list[int]:
         """The place, among those of a question, of the word that says what it counts: a value, or else "objects".

@@ -20,15 +20,22 @@ KEPT = 10_000  # scenes whose questions are kept
 def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
     """By kind, what the benchmarks ask about `make_scene(seed, size=size)`; boxes are pixels of that size.
 
+    Boxes that are all those of objects are named by their objects.
+
     The scene has as many objects as `make_scene` draws by default.
     """
     shown, added = WorldImage(NUMBER, make_scene(seed, size=size)), Added()
     for module in (lvis, paco, visual7w, own_benchmarks):
         module.add(shown, added)
+    known = {tuple(map(float, thing.box)): k for k, thing in enumerate(shown.scene.objects)}
     found: dict[str, list[Question]] = {PROTOCOL_NAMES: [], PROTOCOL_LETTERS: []}
     for file, _, record in added.rows:
         if file == own_benchmarks.FILES[0].path:
             (asked, answer), boxes = (turn["value"] for turn in record["conversations"]), record["boxes"]
             kind = PROTOCOL_LETTERS if answer in LETTERS else PROTOCOL_NAMES
-            found[kind].append(Question(kind, asked, answer, (), answer, tuple(map(tuple, boxes))))
+            objects = tuple(known[box] for box in map(tuple, boxes) if box in known)
+            if len(objects) == len(boxes):
+                found[kind].append(Question(kind, asked, answer, objects, answer))
+            else:
+                found[kind].append(Question(kind, asked, answer, (), answer, tuple(map(tuple, boxes))))
     return {kind: tuple(questions) for kind, questions in found.items()}

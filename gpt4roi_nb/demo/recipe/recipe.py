@@ -71,6 +71,7 @@ class Recipe:
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
     token_scale: float = 0.7  # standard deviation of word embeddings
+    autocast: bool = False  # language phases compute in bfloat16
 
     @property
     def grid(self) -> int:
@@ -111,14 +112,18 @@ class Further(Recipe):
     begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them.
     """
 
-    begins_with: str = "20e5532def35769d6e814a4fc11c6004a954d4a44845dd4d3c8b2e4c6bc69f6b"
-    commit: str = "6738f6c"
+    begins_with: str = "cab37d8380997a0d33ac709498f7ecb345641c25e44bade172c70bc47b3f7164"
+    commit: str = "b40c12f"
     pieces: int = 800  # the most that the vocabulary grows by
-    further_scenes: int = 8000
+    more_vision_layers: int = 3
+    more_text_layers: int = 2
+    further_scenes: int = 32_000
     strangers: int = 2000
-    open: Phase = Phase(750, 8e-4)
-    answers: Phase = Phase(2200, 8e-4)  # and the benchmarks' wordings
-    balance: Phase = Phase(500, 6e-4)  # some of everything
+    autocast: bool = True
+    order: Phase = Phase(1800, 1e-3)  # the tower's new layers number the objects from left to right
+    order_images: int = 64  # a step
+    answers: Phase = Phase(5000, 8e-4)
+    balance: Phase = Phase(1200, 4e-4)  # some of everything
     last: Phase = Phase(300, 3e-5)  # by `train`, on conversations of a world
     last_batch: int = 16
     world_images: int = 2000
@@ -129,7 +134,9 @@ class Further(Recipe):
 
     def tiny(self) -> Self:
         """The same in miniature."""
-        return replace(super().tiny(), further_scenes=6, strangers=4, pieces=20, world_images=12, last_batch=2)
+        return replace(
+            super().tiny(), further_scenes=6, strangers=4, pieces=20, world_images=12, last_batch=2, order_images=3
+        )
 
 
 def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> GPT4RoIConfig:

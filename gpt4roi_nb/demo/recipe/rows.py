@@ -6,7 +6,8 @@ of the prompt, with all image tokens, is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -17,14 +18,20 @@ import torch
 from torch import Tensor
 
 from gpt4roi_nb.data.protocol_texts import LETTERS
+from gpt4roi_nb.data.scenes.open_questions import NOTHING
+from gpt4roi_nb.data.scenes.question_kinds import left_to_right
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.demo.recipe.curriculum import Conversation
-from gpt4roi_nb.demo.recipe.marks import Marker, Marks
+from gpt4roi_nb.demo.recipe.marks import CATEGORY, COLOUR, Item, Marker, Marks
+from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS
 from gpt4roi_nb.demo.recipe.symbols import symbols_of, tally
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, Turns, build_prompt
 
 CACHED_SEGMENTS = 200_000
+# What a region can show; those that are not of an object begin the targets of questions about such boxes.
+WHOLE, PART, TWO, EMPTY = "whole", "part", "two", "empty"
+SHOWN = {name: number for number, name in enumerate((WHOLE, PART, TWO, EMPTY))}
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Segment:
 
     marks: of all turns. asked: how many tokens come before the first answer. option_bounds: of a multiple-choice
     question, places of the tokens that end the options, after the one that ends the line before them. counted: of
-    each question that asks how many, the place of the word that says of what, and the number.
+    each question that asks how many, the place of the word that says of what, and the number. items: what the answers
+    name.
     """
 
     input_ids: list[int]
@@ -43,6 +51,7 @@ class Segment:
     asked: int
     option_bounds: tuple[int, ...]
     counted: tuple[tuple[int, int], ...]
+    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,9 @@ class Rows:
     - so_far_true (n,) bool: at each of these in an option, whether all of the option's are true up to there;
     - option_right (n,) bool: whether the option that ends there is the right one;
     - counts (n,): the answer to each question that asks how many, at the word that says of what;
-    - described_at: the token before the answer to each first question about what the image shows.
+    - described_at: the token before the answer to each first question about what the image shows;
+    - item_objects (n,): the object that each `Item` names, or that is asked for before the options;
+    - shown (n,): what a region shows where it is named, an index into `SHOWN`.
 
     scenes: of the rows.
     """
@@ -94,6 +105,10 @@ class Rows:
     count_at: Tensor
     counts: Tensor
     described_at: Tensor
+    item_at: Tensor
+    item_objects: Tensor
+    shown_at: Tensor
+    shown: Tensor
     scenes: tuple[Scene, ...]
 
 
@@ -114,7 +129,7 @@ class RowBuilder:
         self.positions = torch.tensor(kept)
         self.prefix = [whole.input_ids[k] for k in kept]
         pieces = processor.tokenizer.get_vocab()
-        self.line_ends = {number for piece, number in pieces.items() if piece.startswith(".\n")}
+        self.line_ends = {number for piece, number in pieces.items() if "\n" in piece or piece == "<0x0A>"}
         self.marker = Marker(processor.tokenizer)
         self.segment = lru_cache(CACHED_SEGMENTS)(self._segment)
 
@@ -130,15 +145,24 @@ class RowBuilder:
         bounds: list[int] = []
         if turns[1][1] in LETTERS:
             bounds = [k for k in range(answer) if input_ids[k] in self.line_ends][-len(LETTERS) - 1 :]
-            if len(bounds) <= len(LETTERS):  # options without a full stop, as references are
-                bounds = []
+            if len(bounds) <= len(LETTERS):
+                raise ValueError(f"a question with lettered options has one on each line; got {turns[0][1]!r}")
         counted = tuple(
             (place, int(said))
             for turn, (_, said) in enumerate(turns[1::2], start=1)
             if said.isdigit()
             for place in self.marker.counted(input_ids, [k - start for k in prompt.spans[f"question{turn}"]])
         )
-        return Segment(input_ids, labels, prompt.regions, self.marker.marks(input_ids), answer, tuple(bounds), counted)
+        return Segment(
+            input_ids,
+            labels,
+            prompt.regions,
+            self.marker.marks(input_ids),
+            answer,
+            tuple(bounds),
+            counted,
+            tuple(self.marker.items(input_ids, labels)),
+        )
 
     def rows(self, conversations: Sequence[Sequence[Conversation]], scenes: Sequence[Scene]) -> Rows:
         """Make one row per scene. conversations: the same number for each."""
@@ -151,7 +175,8 @@ class RowBuilder:
         regions: list[int] = []
         name_at, name_objects, pair_at, pair_objects = [], [], [], []
         claim_at, so_far_at, option_at, option_right = [], [], [], []
-        count_at, counts, described_at = [], [], []
+        count_at, counts, described_at, item_at, item_objects = [], [], [], [], []
+        shown_at, shown = [], []
         claim_true: list[bool] = []
         so_far_true: list[bool] = []
         size, grid = scenes[0].image.shape[1], round(self.processor.num_image_tokens**0.5)
@@ -160,10 +185,27 @@ class RowBuilder:
         others = [[box for conversation in of_image for box in conversation.boxes] for of_image in conversations]
         first, other = 0, len(attributes)
         for row, (scene, of_image, row_segments) in enumerate(zip(scenes, conversations, segments, strict=True)):
+            in_order = [first + k for k in left_to_right(scene.objects)]
             for k, (conversation, segment) in enumerate(zip(of_image, row_segments, strict=True)):
                 start = prefix + k * slot
                 input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
+                for place, thing in _named(segment.items, in_order, values, lists=conversation.lists):
+                    item_at.append((row, start + place))
+                    item_objects.append(thing)
+                option_at += [(row, start + end) for end in segment.option_bounds[1:]]
+                option_right += [conversation.turns[1][1] == letter for letter in LETTERS if segment.option_bounds]
+                if conversation.last.kind == NOTHING:
+                    what, *words = conversation.last.target.split()
+                    shown_at += [(row, start + name.place) for name in segment.marks.names]
+                    shown += [SHOWN.get(what, SHOWN[EMPTY])] * len(segment.marks.names)
+                    if what == PART:
+                        thing = _of_phrase(scene, " ".join(words))
+                        name_at += [(row, start + name.place) for name in segment.marks.names]
+                        name_objects += [first + thing] * len(segment.marks.names)
+                elif not conversation.boxes:
+                    shown_at += [(row, start + name.place) for name in segment.marks.names]
+                    shown += [SHOWN[WHOLE]] * len(segment.marks.names)
                 if conversation.boxes:  # such a box has no object that the heads could read
                     regions += [other + number - 1 for number in segment.regions]
                     other += len(conversation.boxes)
@@ -172,6 +214,9 @@ class RowBuilder:
                     described_at.append((row, start + segment.asked - 1))
                 behind = {number: first + index for number, index in enumerate(conversation.objects, start=1)}
                 regions += [behind[number] for number in segment.regions]
+                if conversation.last.kind == PROTOCOL_LETTERS and behind:  # of a region per option, before these
+                    item_at.append((row, start + segment.option_bounds[0]))
+                    item_objects.append(behind[LETTERS.index(conversation.turns[1][1]) + 1])
                 name_at += [(row, start + name.place) for name in segment.marks.names]
                 name_objects += [behind[name.number] for name in segment.marks.names]
                 pair_at += [(row, start + pair.place) for pair in segment.marks.pairs]
@@ -185,12 +230,10 @@ class RowBuilder:
                 claim_true += verdicts.values()
                 count_at += [(row, start + place) for place, _ in segment.counted]
                 counts += [number for _, number in segment.counted]
-                for letter, (before, end) in zip(LETTERS, pairwise(segment.option_bounds), strict=False):
+                for before, end in pairwise(segment.option_bounds):
                     own = [place for place in verdicts if before < place < end]
                     so_far_at += [(row, start + place) for place in own]
                     so_far_true += accumulate((verdicts[place] for place in own), and_)
-                    option_at.append((row, start + end))
-                    option_right.append(conversation.turns[1][1] == letter)
             first += len(scene.objects)
         slots = torch.arange(self.opening_length, self.opening_length + slot).repeat(len(segments[0]))
         position_ids = torch.cat([self.positions, slots])[None]
@@ -223,5 +266,31 @@ class RowBuilder:
             count_at=numbers(count_at, 2),
             counts=numbers(counts),
             described_at=numbers(described_at, 2),
+            item_at=numbers(item_at, 2),
+            item_objects=numbers(item_objects),
+            shown_at=numbers(shown_at, 2),
+            shown=numbers(shown),
             scenes=tuple(scenes),
         )
+
+
+def _of_phrase(scene: Scene, phrase: str) -> int:
+    """Index of the first object with this phrase."""
+    return next(k for k, thing in enumerate(scene.objects) if thing.phrase == phrase)
+
+
+def _named(
+    items: Sequence[Item], in_order: Sequence[int], values: Sequence[Sequence[int]], *, lists: bool
+) -> Iterator[tuple[int, int]]:
+    """Of each item whose object is clear, its place and the object's index.
+
+    in_order: indices of the scene's objects, from left to right. values: attributes of all objects. lists: whether
+    equal names mean one object after the other, as in a list of all.
+    """
+    said: Counter[tuple[int, int, int]] = Counter()
+    for item in items:
+        like = [k for k in in_order if (values[k][COLOUR], values[k][CATEGORY]) == (item.colour, item.category)]
+        key = (item.turn, item.colour, item.category)
+        if len(like) == 1 or (lists and said[key] < len(like)):
+            yield item.place, like[min(said[key], len(like) - 1)]
+        said[key] += 1

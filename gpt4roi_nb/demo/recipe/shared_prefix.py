@@ -37,12 +37,12 @@ def shared_prefix_attention(
 
     (prefix_q, slot_q), (prefix_k, slot_k), (prefix_v, slot_v) = parts(query * scaling), parts(key), parts(value)
     prefix_scores = (prefix_q @ prefix_k.transpose(-1, -2)).masked_fill(~prefix_causal, float("-inf"))
-    prefix_out = prefix_scores.softmax(-1).to(value.dtype) @ prefix_v
+    prefix_out = prefix_scores.float().softmax(-1).to(value.dtype) @ prefix_v
 
     flat_q = slot_q.reshape(batch, heads, -1, width)
     to_prefix = (flat_q @ prefix_k.transpose(-1, -2)).view(*slot_q.shape[:4], prefix_length)
     to_own = (slot_q @ slot_k.transpose(-1, -2)).masked_fill(~own_causal, float("-inf"))
-    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(-1).to(value.dtype)
+    weights = torch.cat([to_prefix, to_own], dim=-1).float().softmax(-1).to(value.dtype)
     from_prefix = weights[..., :prefix_length].reshape(batch, heads, -1, prefix_length) @ prefix_v
     from_own = weights[..., prefix_length:] @ slot_v
     slot_out = from_prefix + from_own.reshape(batch, heads, -1, width)

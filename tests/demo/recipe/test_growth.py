@@ -5,7 +5,7 @@ import torch
 from gpt4roi_nb import GPT4RoI
 from gpt4roi_nb.data.scenes.questions import vocabulary_texts
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.demo.recipe.growth import grow, grown_tokenizer, new_merges, words_of
+from gpt4roi_nb.demo.recipe.growth import deepened, grow, grown_tokenizer, new_merges, words_of
 from gpt4roi_nb.demo.recipe.vocabulary import generation_config
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.tokenizer import ADDED_TOKENS
@@ -58,3 +58,29 @@ def test_a_grown_model_answers_as_before_and_can_be_stored(tmp_path):
     parts = tokenizer.convert_tokens_to_ids(list(spelled["▁landscape"]))
     new_row = weight[tokenizer.convert_tokens_to_ids("▁landscape")].float()
     torch.testing.assert_close(new_row, weight[parts].float().mean(0), atol=1e-2, rtol=1e-2)
+
+
+@torch.no_grad()
+def test_a_deeper_model_computes_the_same_until_it_is_trained():
+    gpt4roi = GPT4RoI.from_pretrained(device="cpu")
+    old = gpt4roi.model.float()
+    deeper = deepened(old, vision=2, text=3)
+
+    for before, after, more in (
+        (old.config.vision_config, deeper.config.vision_config, 2),
+        (old.config.text_config, deeper.config.text_config, 3),
+    ):
+        assert after.num_hidden_layers == before.num_hidden_layers + more
+    assert deeper.config.feature_layers == old.config.feature_layers
+    prompt = gpt4roi.processor.prompt([("user", "What is <region1>?")])
+    pixels = gpt4roi.processor.image_processor([make_scene(3).image])["pixel_values"]
+    boxes = [torch.tensor([[0.2, 0.3, 0.5, 0.7]])]
+    logits = [
+        model(input_ids=torch.tensor([prompt.input_ids]), pixel_values=pixels, boxes=boxes).logits
+        for model in (old, deeper)
+    ]
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        deeper.vision_tower.encoder.layers[-1].mlp.fc2.weight.normal_()
+    changed = deeper(input_ids=torch.tensor([prompt.input_ids]), pixel_values=pixels, boxes=boxes).logits
+    assert (changed - logits[0]).abs().max() > 1e-2

@@ -12,7 +12,6 @@ from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, load_or_draw, with_out_of_doma
 from gpt4roi_nb.demo.recipe.curriculum import (
     ANSWER_FAMILIES,
     BALANCED_FAMILIES,
-    OPEN_FAMILIES,
     careless,
     draw_conversation,
     out_of_domain_conversation,
@@ -102,9 +101,7 @@ def test_benchmarks_ask_about_the_scene_of_the_bank(recipe, tmp_path):
             assert question.answer in categories
 
 
-@pytest.mark.parametrize(
-    "family", [family for mix in (OPEN_FAMILIES, ANSWER_FAMILIES, BALANCED_FAMILIES) for family, _ in mix]
-)
+@pytest.mark.parametrize("family", [family for mix in (ANSWER_FAMILIES, BALANCED_FAMILIES) for family, _ in mix])
 def test_every_family_makes_rows(family, mixed, processor):
     few = replace(family, rows=2, questions=3)
     rows = draw_rows(

@@ -1,0 +1,191 @@
+"""New layers at the end of a frozen tower learn to number the objects of an image from left to right.
+
+A list is then a look-up: the language model finds the first object, the second, … by their numbers. Throw-away heads
+point at each number's patch, and read there what object it is. Image tokens stay near those that the language model
+knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt4roi_nb.data.scenes.question_kinds import left_to_right
+from gpt4roi_nb.data.scenes.scene import SceneObject
+from gpt4roi_nb.demo.recipe.bank import SceneBank
+from gpt4roi_nb.demo.recipe.loop import run_phase
+from gpt4roi_nb.demo.recipe.recipe import Further
+from gpt4roi_nb.demo.recipe.symbols import (
+    NUMBERS,
+    PLACES,
+    attribute_indices,
+    attribute_loss,
+    centre_attributes,
+    centre_patch,
+    centre_weights,
+    places,
+)
+from gpt4roi_nb.demo.recipe.vision import pixel_values
+from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
+
+MOST = 8  # objects that are numbered
+IMAGES_AT_ONCE = 64
+POINTER_WEIGHT, CENTRE_WEIGHT, NEAR_WEIGHT = 4.0, 0.3, 1.0
+NEAR_CENTRE_WEIGHT = 5.0
+
+
+class TowerSequences:
+    """The state of every image of a bank after a layer of the frozen tower, CLS included, in float16.
+
+    Each is computed when it is first needed.
+    """
+
+    def __init__(self, model: GPT4RoIForConditionalGeneration, bank: SceneBank, layer: int) -> None:
+        self.bank = bank
+        self._model, self._layer = model, layer
+        config = model.config.vision_config
+        self._kept = torch.empty(len(bank), model.config.num_image_tokens + 1, config.hidden_size, dtype=torch.float16)
+        self._known = np.zeros(len(bank), bool)
+
+    def of(self, indices: np.ndarray) -> Tensor:
+        """(n,) → (n, 1 + grid², C) float32."""
+        missing = np.unique(indices[~self._known[indices]])
+        for start in range(0, len(missing), IMAGES_AT_ONCE):
+            self._compute(missing[start : start + IMAGES_AT_ONCE])
+        return self._kept[torch.from_numpy(indices)].float()
+
+    @torch.no_grad()
+    def _compute(self, indices: np.ndarray) -> None:
+        tower = self._model.vision_tower
+        states = tower.pre_layrnorm(tower.embeddings(pixel_values(self.bank.images[indices])))
+        for layer in tower.encoder.layers[: self._layer]:
+            states = layer(states, None)
+        self._kept[torch.from_numpy(indices)] = states.half()
+        self._known[indices] = True
+
+
+class OrderPhase(nn.Module):
+    """What this phase trains: the new layers, the projector, and the throw-away heads."""
+
+    def __init__(self, model: GPT4RoIForConditionalGeneration, old_layers: int) -> None:
+        super().__init__()
+        width = model.config.text_config.hidden_size
+        self.layers = model.vision_tower.encoder.layers[old_layers:]
+        self.projector = model.multi_modal_projector
+        self.norm = nn.LayerNorm(width)
+        self.centres = nn.Linear(width, sum(NUMBERS) + len(NUMBERS))
+        self.pointers = nn.Linear(width, MOST)
+        self.attributes, self.places = nn.Linear(width, sum(NUMBERS)), nn.Linear(width, PLACES)
+        self.before = nn.Linear(width, width)  # the projector as it was
+        self.before.load_state_dict(self.projector.state_dict())
+        self.before.requires_grad_(False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, 1 + grid², C) → image tokens (B, grid², D)."""
+        for layer in self.layers:
+            states = layer(states, None)
+        tokens: Tensor = self.projector(states[:, 1:])
+        return tokens
+
+
+def point(heads: OrderPhase, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, grid², D), normed → logits (B, MOST, grid² + 1) of each number's patch, the last for none; and what the
+    patches show that each points at (B, MOST, D)."""
+    logits = heads.pointers(tokens).float().transpose(1, 2)
+    logits = torch.cat([logits, logits.new_zeros(*logits.shape[:2], 1)], dim=2)
+    shown = logits.softmax(2)[..., :-1].to(tokens.dtype) @ tokens
+    return logits, shown
+
+
+def order_step(
+    phase: OrderPhase, sequences: TowerSequences, images: int, rng: np.random.Generator
+) -> dict[str, Tensor]:
+    """Losses of one batch of random images, those that are not of this world included."""
+    indices = rng.integers(len(sequences.bank), size=images)
+    things = [sequences.bank.objects[k] for k in indices]
+    size, grid = sequences.bank.images.shape[1], sequences.bank.owners.shape[1]
+    states = sequences.of(indices)
+    centres = torch.from_numpy(np.stack([centre_attributes(one, size, grid) for one in things]))
+    wanted = torch.full((images, MOST), grid * grid)
+    ordered: list[SceneObject] = []
+    at: list[tuple[int, int]] = []
+    for row, one in enumerate(things):
+        for number, k in enumerate(left_to_right(one)[:MOST]):
+            wanted[row, number] = centre_patch(one[k], size, grid)
+            at.append((row, number))
+            ordered.append(one[k])
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = phase(states)
+        normed = phase.norm(tokens)
+        logits, shown = point(phase, normed)
+        rows, numbers = torch.tensor(at).unbind(1)
+        seen = shown[rows, numbers]
+        read, placed = phase.attributes(seen).float(), phase.places(seen).float()
+        of_centres = phase.centres(normed).float().flatten(0, 1)
+        with torch.no_grad():
+            before = phase.before(states[:, 1:]).float()
+    weights = centre_weights(centres, NEAR_CENTRE_WEIGHT)[..., None]
+    spread = (weights * (before - before.mean((0, 1))).square()).mean()
+    truth = torch.tensor([attribute_indices(one) for one in ordered])
+    place_truth = torch.from_numpy(places(ordered, size))
+    return {
+        "pointer": POINTER_WEIGHT * F.cross_entropy(logits.flatten(0, 1), wanted.flatten()),
+        "object": attribute_loss(read, truth),
+        "place": F.mse_loss(placed, place_truth),
+        "centre": CENTRE_WEIGHT
+        * (len(of_centres) / len(ordered))
+        * attribute_loss(of_centres, centres.flatten(0, 1), none=1)
+        / len(NUMBERS),
+        "near": NEAR_WEIGHT * (weights * (tokens.float() - before).square()).mean() / spread,
+    }
+
+
+@torch.no_grad()
+def numbered_rightly(phase: OrderPhase, sequences: TowerSequences, indices: np.ndarray) -> dict[str, float]:
+    """Share of objects whose attributes are read rightly behind their numbers, and of images in which colour and
+    category of all are, and no more is there."""
+    states, things = sequences.of(indices), [sequences.bank.objects[k] for k in indices]
+    logits, shown = point(phase, phase.norm(phase(states)))
+    parts = phase.attributes(shown).split(list(NUMBERS), dim=2)
+    read = torch.stack([part.argmax(2) for part in parts], dim=2)
+    there = logits.argmax(2) < logits.shape[2] - 1
+    right, whole = [], []
+    for row, one in enumerate(things):
+        truth = torch.tensor([attribute_indices(one[k]) for k in left_to_right(one)[:MOST]]).reshape(-1, len(NUMBERS))
+        found = read[row, : len(truth)] == truth
+        right.append(found)
+        whole.append(bool(found[:, :2].all()) and int(there[row].sum()) == len(truth))
+    shares = torch.cat(right).float()
+    return {
+        **dict(zip(("category", "colour", "material", "size"), shares.mean(0).tolist(), strict=True)),
+        "whole lists": float(np.mean(whole)),
+    }
+
+
+def train_order(
+    model: GPT4RoIForConditionalGeneration,
+    bank: SceneBank,
+    recipe: Further,
+    run: Path,
+    *,
+    seed: int,
+    report: Callable[[str], None],
+) -> dict[str, float]:
+    """Train the last layers of the tower, those that `recipe` adds, and the projector, in place; as `run_phase`."""
+    old_layers = model.config.vision_config.num_hidden_layers - recipe.more_vision_layers
+    model.requires_grad_(False)
+    phase, sequences = OrderPhase(model, old_layers), TowerSequences(model, bank, old_layers)
+    for part in (phase.layers, phase.projector):
+        part.requires_grad_(True)
+
+    def step(rng: np.random.Generator) -> dict[str, Tensor]:
+        return order_step(phase, sequences, recipe.order_images, rng)
+
+    return run_phase(
+        "order", folder=run, trained=phase, step=step, phase=recipe.order, recipe=recipe, seed=seed, report=report
+    )

@@ -1,0 +1,79 @@
+"""The tower's new layers learn to number the objects of an image, and change nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4roi_nb.data.scenes.question_kinds import left_to_right
+from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, with_out_of_domain
+from gpt4roi_nb.demo.recipe.growth import deepened
+from gpt4roi_nb.demo.recipe.ordered import (
+    MOST,
+    OrderPhase,
+    TowerSequences,
+    numbered_rightly,
+    order_step,
+    point,
+    train_order,
+)
+from gpt4roi_nb.demo.recipe.recipe import Further, Phase
+from gpt4roi_nb.demo.recipe.vision import pixel_values
+
+OLD = 2  # layers of the miniature's tower
+
+
+@pytest.fixture
+def deeper(model):
+    return deepened(model, vision=1, text=1)
+
+
+def test_the_kept_states_are_the_towers(deeper, bank):
+    sequences = TowerSequences(deeper, bank, OLD)
+    tokens = OrderPhase(deeper, OLD)(sequences.of(np.array([2, 0])))
+    pixels = deeper.encode_image(_pixels(bank, [2, 0])).image_features
+    torch.testing.assert_close(tokens, pixels, atol=5e-3, rtol=5e-3)  # the states are kept in float16
+
+
+def _pixels(bank, indices):
+    return pixel_values(np.stack([bank.images[k] for k in indices]))
+
+
+def test_a_number_beyond_the_objects_points_at_nothing(deeper):
+    logits, shown = point(OrderPhase(deeper, OLD), torch.zeros(2, 16, deeper.config.text_config.hidden_size))
+    assert logits.shape == (2, MOST, 17)
+    assert shown.shape == (2, MOST, deeper.config.text_config.hidden_size)
+    assert (logits[..., -1] == 0).all()
+
+
+@pytest.mark.slow
+def test_numbers_are_learnt_by_the_new_layers_and_the_projector_alone(deeper, bank, tmp_path):
+    mixed = with_out_of_domain(bank, tmp_path, 5, len(DRAWN_AT))
+    recipe = replace(Further().tiny(), order=Phase(60, 3e-3), more_vision_layers=1, order_images=6)
+    before = {name: value.clone() for name, value in deeper.state_dict().items()}
+    scenes = np.arange(len(bank))
+
+    took = train_order(deeper, mixed, recipe, tmp_path, seed=0, report=lambda text: None)
+
+    assert took["steps"] == 60
+    changed = {name for name, value in deeper.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"vision_tower", "multi_modal_projector"}
+    assert all("layers.2." in name for name in changed if name.startswith("vision_tower"))
+    phase = OrderPhase(deeper, OLD)
+    phase.load_state_dict(torch.load(tmp_path / "order.pt", weights_only=True)["weights"], strict=False)
+    right = numbered_rightly(phase, TowerSequences(deeper, bank, OLD), scenes)
+    assert min(right[name] for name in ("category", "colour", "material", "size")) > 0.5  # of the scenes it learnt
+
+
+def test_losses_are_finite_with_images_of_no_object(deeper, bank, tmp_path):
+    mixed = with_out_of_domain(bank, tmp_path, 5, len(DRAWN_AT))
+    losses = order_step(OrderPhase(deeper, OLD), TowerSequences(deeper, mixed, OLD), 8, np.random.default_rng(0))
+    assert losses.keys() == {"pointer", "object", "place", "centre", "near"}
+    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+
+
+def test_left_to_right_is_by_the_middles_of_the_boxes(bank):
+    for things in bank.objects:
+        middles = [things[k].box[0] + things[k].box[2] for k in left_to_right(things)]
+        assert middles == sorted(middles)
