@@ -118,8 +118,8 @@ def further(
         report=report,
     )
     bank = with_out_of_domain(scenes, run / "banks", OUT_OF_DOMAIN_SERIES, recipe.strangers)
-    took = {"order": train_order(model, bank, recipe, run, seed=seed, report=report)}
-    states = HiddenStates(model, bank)
+    took = train_order(model, bank, recipe, run, seed=seed, report=report)
+    states = HiddenStates(model, bank, trained=recipe.more_vision_layers, autocast=recipe.autocast)
     language_phase = LanguagePhase(model, ImageHeads(recipe.width))
     builder, weights = RowBuilder(processor), decision_weights(processor)
 
@@ -127,6 +127,7 @@ def further(
         return stage_step(language_phase, builder, families, states, recipe, weights, rng, typed=True)
 
     choose_parts(model, STAGES[2])
+    model.vision_tower.encoder.layers[-recipe.more_vision_layers :].requires_grad_(True)
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     for name, families, phase in (
         ("answers", ANSWER_FAMILIES, recipe.answers),

@@ -16,14 +16,21 @@ IMAGES_AT_ONCE = 32
 
 
 class HiddenStates:
-    """The states of every image of a bank, in float16: about 110 kB per image, with two levels at the recipe's size.
+    """The states of every image of a bank, in float16: about 160 kB per image, with two levels at the recipe's size.
 
-    Each is computed when it is first needed; the tower must not change.
+    Each is computed when it is first needed; the tower must not change, except for its last layers.
+
+    trained: how many of these are computed afresh each time. autocast: whether they compute in bfloat16.
     """
 
-    def __init__(self, model: GPT4RoIForConditionalGeneration, bank: SceneBank) -> None:
+    def __init__(
+        self, model: GPT4RoIForConditionalGeneration, bank: SceneBank, *, trained: int = 0, autocast: bool = False
+    ) -> None:
         self.bank = bank
         self._model = model
+        self._autocast = autocast
+        layers = model.vision_tower.encoder.layers
+        self._frozen, self._trained = len(layers) - trained, layers[len(layers) - trained :]
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def levels(self, indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -31,15 +38,21 @@ class HiddenStates:
         missing = sorted(set(indices) - self._kept.keys())
         for start in range(0, len(missing), IMAGES_AT_ONCE):
             self._compute(missing[start : start + IMAGES_AT_ONCE])
-        last, several = zip(*(self._kept[index] for index in indices), strict=True)
-        return torch.stack(last).float(), list(torch.stack(several).float().unbind(1))
+        before, several = zip(*(self._kept[index] for index in indices), strict=True)
+        last = torch.stack(before).float()
+        with torch.autocast(last.device.type, torch.bfloat16, enabled=self._autocast):
+            for layer in self._trained:
+                last = layer(last, None)
+        return last[:, -self._model.config.num_image_tokens :], list(torch.stack(several).float().unbind(1))
 
     @torch.no_grad()
     def _compute(self, indices: list[int]) -> None:
         pixels = pixel_values(np.stack([self.bank.images[index] for index in indices]))
-        last, levels = self._model.hidden_levels(pixels)
+        model = self._model
+        states = model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        levels = [states[layer][:, -model.config.num_image_tokens :] for layer in model.config.feature_layers]
         several = torch.stack(levels, dim=1).half()
-        self._kept.update(zip(indices, zip(last.half(), several, strict=True), strict=True))
+        self._kept.update(zip(indices, zip(states[self._frozen].half(), several, strict=True), strict=True))
 
     def boxes(self, indices: Sequence[int], amount: float, rng: np.random.Generator) -> list[Tensor]:
         """Return each image's boxes, (n_i, 4) in [0, 1], jittered."""

@@ -7,7 +7,8 @@ knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt4roi_nb.data.scenes.question_kinds import left_to_right
+from gpt4roi_nb.data.scenes.question_kinds import centre_x, left_to_right
 from gpt4roi_nb.data.scenes.scene import SceneObject
 from gpt4roi_nb.demo.recipe.bank import SceneBank
 from gpt4roi_nb.demo.recipe.loop import run_phase
@@ -35,8 +36,32 @@ from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 MOST = 8  # objects that are numbered
 IMAGES_AT_ONCE = 64
+LEVEL = 0.05  # of the image's side: objects whose middles are so near may take each other's number
 POINTER_WEIGHT, CENTRE_WEIGHT, NEAR_WEIGHT = 4.0, 0.3, 1.0
 NEAR_CENTRE_WEIGHT = 5.0
+
+
+def settled(things: Sequence[SceneObject], cost: Tensor, level: float) -> list[int]:
+    """The order from left to right, in which neighbours that stand about level are swapped where that costs less.
+
+    A number that could as well be another object's would otherwise show half of each.
+
+    Args:
+        things: the objects.
+        cost: (numbers, objects), of giving a number to an object.
+        level: how near their middles are, in pixels.
+    """
+    order = left_to_right(things)[: len(cost)]
+    costs = cost.tolist()
+    k = 0
+    while k + 1 < len(order):
+        first, second = order[k], order[k + 1]
+        near = centre_x(things[second]) - centre_x(things[first]) < level
+        if near and costs[k][second] + costs[k + 1][first] < costs[k][first] + costs[k + 1][second]:
+            order[k], order[k + 1] = second, first
+            k += 1
+        k += 1
+    return order
 
 
 class TowerSequences:
@@ -103,26 +128,28 @@ def point(heads: OrderPhase, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def order_step(
-    phase: OrderPhase, sequences: TowerSequences, images: int, rng: np.random.Generator
+    phase: OrderPhase, sequences: TowerSequences, images: int, rng: np.random.Generator, level: float = 0.0
 ) -> dict[str, Tensor]:
-    """Losses of one batch of random images, those that are not of this world included."""
+    """Losses of one batch of random images, those that are not of this world included. level: as in `settled`."""
     indices = rng.integers(len(sequences.bank), size=images)
     things = [sequences.bank.objects[k] for k in indices]
     size, grid = sequences.bank.images.shape[1], sequences.bank.owners.shape[1]
     states = sequences.of(indices)
     centres = torch.from_numpy(np.stack([centre_attributes(one, size, grid) for one in things]))
-    wanted = torch.full((images, MOST), grid * grid)
-    ordered: list[SceneObject] = []
-    at: list[tuple[int, int]] = []
-    for row, one in enumerate(things):
-        for number, k in enumerate(left_to_right(one)[:MOST]):
-            wanted[row, number] = centre_patch(one[k], size, grid)
-            at.append((row, number))
-            ordered.append(one[k])
     with torch.autocast("cpu", torch.bfloat16):
         tokens = phase(states)
         normed = phase.norm(tokens)
         logits, shown = point(phase, normed)
+        wanted = torch.full((images, MOST), grid * grid)
+        ordered: list[SceneObject] = []
+        at: list[tuple[int, int]] = []
+        costs = -logits.detach().log_softmax(2)
+        for row, one in enumerate(things):
+            patches = [centre_patch(thing, size, grid) for thing in one]
+            for number, k in enumerate(settled(one, costs[row][:, patches], level)):
+                wanted[row, number] = patches[k]
+                at.append((row, number))
+                ordered.append(one[k])
         rows, numbers = torch.tensor(at).unbind(1)
         seen = shown[rows, numbers]
         read, placed = phase.attributes(seen).float(), phase.places(seen).float()
@@ -147,8 +174,8 @@ def order_step(
 
 @torch.no_grad()
 def numbered_rightly(phase: OrderPhase, sequences: TowerSequences, indices: np.ndarray) -> dict[str, float]:
-    """Share of objects whose attributes are read rightly behind their numbers, and of images in which colour and
-    category of all are, and no more is there."""
+    """Share of objects whose attributes are read rightly behind their numbers; and of images in which colour and
+    category of all are, in any order, and no more is there."""
     states, things = sequences.of(indices), [sequences.bank.objects[k] for k in indices]
     logits, shown = point(phase, phase.norm(phase(states)))
     parts = phase.attributes(shown).split(list(NUMBERS), dim=2)
@@ -159,7 +186,8 @@ def numbered_rightly(phase: OrderPhase, sequences: TowerSequences, indices: np.n
         truth = torch.tensor([attribute_indices(one[k]) for k in left_to_right(one)[:MOST]]).reshape(-1, len(NUMBERS))
         found = read[row, : len(truth)] == truth
         right.append(found)
-        whole.append(bool(found[:, :2].all()) and int(there[row].sum()) == len(truth))
+        named = [sorted(map(tuple, one[:, :2].tolist())) for one in (read[row, : len(truth)], truth)]
+        whole.append(named[0] == named[1] and int(there[row].sum()) == len(truth))
     shares = torch.cat(right).float()
     return {
         **dict(zip(("category", "colour", "material", "size"), shares.mean(0).tolist(), strict=True)),
@@ -175,17 +203,33 @@ def train_order(
     *,
     seed: int,
     report: Callable[[str], None],
-) -> dict[str, float]:
-    """Train the last layers of the tower, those that `recipe` adds, and the projector, in place; as `run_phase`."""
+) -> dict[str, dict[str, float]]:
+    """Train the last layers of the tower, those that `recipe` adds, and the projector, in place; as `run_phase`.
+
+    First the order is strict; then neighbours that stand about level may be swapped.
+    """
     old_layers = model.config.vision_config.num_hidden_layers - recipe.more_vision_layers
     model.requires_grad_(False)
     phase, sequences = OrderPhase(model, old_layers), TowerSequences(model, bank, old_layers)
     for part in (phase.layers, phase.projector):
         part.requires_grad_(True)
 
-    def step(rng: np.random.Generator) -> dict[str, Tensor]:
-        return order_step(phase, sequences, recipe.order_images, rng)
+    def step(level: float, rng: np.random.Generator) -> dict[str, Tensor]:
+        return order_step(phase, sequences, recipe.order_images, rng, level)
 
-    return run_phase(
-        "order", folder=run, trained=phase, step=step, phase=recipe.order, recipe=recipe, seed=seed, report=report
-    )
+    return {
+        name: run_phase(
+            name,
+            folder=run,
+            trained=phase,
+            step=partial(step, level),
+            phase=length,
+            recipe=recipe,
+            seed=seed,
+            report=report,
+        )
+        for name, length, level in (
+            ("order", recipe.order, 0.0),
+            ("settle", recipe.settle, LEVEL * recipe.image_size),
+        )
+    }

@@ -121,9 +121,10 @@ class Further(Recipe):
     strangers: int = 2000
     autocast: bool = True
     order: Phase = Phase(1800, 1e-3)  # the tower's new layers number the objects from left to right
+    settle: Phase = Phase(1300, 8e-4)  # where two stand about level, in either order
     order_images: int = 64  # a step
-    answers: Phase = Phase(5000, 8e-4)
-    balance: Phase = Phase(1200, 4e-4)  # some of everything
+    answers: Phase = Phase(3900, 8e-4)
+    balance: Phase = Phase(1000, 4e-4)  # some of everything
     last: Phase = Phase(300, 3e-5)  # by `train`, on conversations of a world
     last_batch: int = 16
     world_images: int = 2000

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt4roi_nb.data.scenes.image_kinds import EXTREMES, extremes
-from gpt4roi_nb.data.scenes.question_kinds import left_to_right
 from gpt4roi_nb.data.scenes.relation_kinds import SIDES, lies_between, nearest_to, on_side
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MAX_OBJECTS, Scene
 from gpt4roi_nb.demo.recipe.language import ProbeHeads
-from gpt4roi_nb.demo.recipe.ordered import MOST
+from gpt4roi_nb.demo.recipe.ordered import LEVEL, MOST, settled
 from gpt4roi_nb.demo.recipe.rows import SHOWN, Rows
 from gpt4roi_nb.demo.recipe.symbols import NUMBERS, PLACES, attribute_loss, centre_patch
 from gpt4roi_nb.prompt import IGNORE
@@ -140,8 +139,8 @@ class ImageHeads(ProbeHeads):
             logits = self.kinds(before).float().view(-1, MAX_OBJECTS + 1)
             found["kinds"] = len(CATEGORIES) * F.cross_entropy(logits, totals.flatten())
         slots = hidden[max(0, len(hidden) - 1 - self.SLOTS)][:, rows.image_start + count :][:, :MOST]
-        attributes, placed = ordered_objects(rows)
         read, where = self.slots(slots).float().split([sum(NUMBERS) + len(NUMBERS), PLACES], dim=2)
+        attributes, placed = ordered_objects(rows, read.detach())
         found["slots"] = attribute_loss(read.flatten(0, 1), attributes.flatten(0, 1), none=1)
         there = attributes[..., 0] < NUMBERS[0]
         found["slot places"] = F.mse_loss(where[there], placed[there])
@@ -168,13 +167,20 @@ class ImageHeads(ProbeHeads):
         return {**super().losses(hidden, rows), **{name: WEIGHTS[name] * loss for name, loss in found.items()}}
 
 
-def ordered_objects(rows: Rows) -> tuple[Tensor, Tensor]:
-    """(B, MOST, 4) int64: attributes of each image's objects from left to right, one past the last for none; and their
-    places (B, MOST, PLACES)."""
+def ordered_objects(rows: Rows, read: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, MOST, 4) int64: attributes of each image's objects in their `settled` order, one past the last for none; and
+    their places (B, MOST, PLACES).
+
+    read: (B, MOST, sum of NUMBERS and one more for each), logits of the attributes.
+    """
     attributes = torch.tensor(NUMBERS).repeat(len(rows.scenes), MOST, 1)
     placed = torch.zeros(len(rows.scenes), MOST, PLACES)
+    parts = read.split([number + 1 for number in NUMBERS], dim=2)
     for row, (scene, first) in enumerate(zip(rows.scenes, _first_objects(rows), strict=True)):
-        order = [first + k for k in left_to_right(scene.objects)[:MOST]]
+        own = rows.attributes[first : first + len(scene.objects)]
+        likely = [part[row].log_softmax(1)[:, own[:, k]] for k, part in enumerate(parts)]
+        level = LEVEL * scene.image.shape[1]
+        order = [first + k for k in settled(scene.objects, -torch.stack(likely).sum(0), level)]
         attributes[row, : len(order)], placed[row, : len(order)] = rows.attributes[order], rows.places[order]
     return attributes, placed
 

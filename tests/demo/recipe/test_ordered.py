@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gpt4roi_nb.data.scenes.question_kinds import left_to_right
+from gpt4roi_nb.data.scenes.scene import SceneObject
 from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, with_out_of_domain
 from gpt4roi_nb.demo.recipe.growth import deepened
 from gpt4roi_nb.demo.recipe.ordered import (
@@ -16,6 +17,7 @@ from gpt4roi_nb.demo.recipe.ordered import (
     numbered_rightly,
     order_step,
     point,
+    settled,
     train_order,
 )
 from gpt4roi_nb.demo.recipe.recipe import Further, Phase
@@ -56,12 +58,12 @@ def test_numbers_are_learnt_by_the_new_layers_and_the_projector_alone(deeper, ba
 
     took = train_order(deeper, mixed, recipe, tmp_path, seed=0, report=lambda text: None)
 
-    assert took["steps"] == 60
+    assert {name: part["steps"] for name, part in took.items()} == {"order": 60, "settle": 2}
     changed = {name for name, value in deeper.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in changed} == {"vision_tower", "multi_modal_projector"}
     assert all("layers.2." in name for name in changed if name.startswith("vision_tower"))
     phase = OrderPhase(deeper, OLD)
-    phase.load_state_dict(torch.load(tmp_path / "order.pt", weights_only=True)["weights"], strict=False)
+    phase.load_state_dict(torch.load(tmp_path / "settle.pt", weights_only=True)["weights"], strict=False)
     right = numbered_rightly(phase, TowerSequences(deeper, bank, OLD), scenes)
     assert min(right[name] for name in ("category", "colour", "material", "size")) > 0.5  # of the scenes it learnt
 
@@ -77,3 +79,16 @@ def test_left_to_right_is_by_the_middles_of_the_boxes(bank):
     for things in bank.objects:
         middles = [things[k].box[0] + things[k].box[2] for k in left_to_right(things)]
         assert middles == sorted(middles)
+
+
+def test_objects_that_stand_about_level_take_the_order_that_costs_less():
+    def thing(x):
+        return SceneObject("ball", "red", "metal", "small", (x, 10, x + 20, 30), (0.0, 0.0), 0.0)
+
+    things = [thing(90), thing(12), thing(10), thing(94)]
+    free, dear = torch.zeros(8, 4), torch.zeros(8, 4)
+    dear[[0, 1], [2, 1]] = 1.0  # the strict order, 2 and then 1
+    dear[[2, 3], [0, 3]] = -1.0
+    assert settled(things, free, 6.0) == settled(things, dear, 0.0) == [2, 1, 0, 3]
+    assert settled(things, dear, 6.0) == [1, 2, 0, 3]
+    assert settled(things, dear, 1.0) == [2, 1, 0, 3]
