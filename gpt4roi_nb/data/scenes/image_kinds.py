@@ -13,9 +13,9 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     SIDE_MARGIN,
     VALUES,
     Draft,
+    all_objects,
     an,
     centre_x,
-    left_to_right,
     listed,
     pick,
     plural,
@@ -36,9 +36,8 @@ def area(thing: SceneObject) -> int:
 
 def describe(scene: Scene, rng: np.random.Generator, held_out: bool) -> Draft:
     """Ask for a description, which names each object from left to right: "a red ball and a blue star on a table"."""
-    names = [short(scene.objects[k]) for k in left_to_right(scene.objects)]
-    answer = f"{listed([an(name) for name in names])} on a table"
-    return Draft(pick(rng, words.DESCRIBE.of(held_out)), answer, " ".join(sorted(names)))
+    answer, target = all_objects(scene)
+    return Draft(pick(rng, words.DESCRIBE.of(held_out)), f"{answer} on a table", target)
 
 
 def _first(scene: Scene, key: Callable[[SceneObject], float], clear: Callable[[float, float], bool]) -> int | None:

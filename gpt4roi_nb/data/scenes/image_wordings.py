@@ -36,16 +36,16 @@ DESCRIBE = Wordings(
         "Can you describe the picture?",
     ),
     unseen=(
-        "Describe this picture.",
-        "Please describe what you see.",
+        "Describe all that this picture shows.",
+        "Could you describe what you see?",
         "What do you see in this picture?",
-        "What can you see in the image?",
+        "What is there to see in this image?",
         "What does this image show?",
-        "Tell me what is in the picture.",
-        "Give a short description of the picture.",
+        "What would you say is in this picture?",
+        "In a few words, what does this picture show?",
         "Could you describe the image?",
-        "What is in this picture?",
-        "Tell me about the scene.",
+        "So what do we have in this picture?",
+        "I cannot see it. What does the scene look like?",
         "What can you see here?",
     ),
 )
@@ -61,9 +61,9 @@ LARGEST = Wordings(
         "Which object takes up the most space?",
     ),
     unseen=(
-        "Which object is the biggest?",
+        "Of all these objects, which is the biggest?",
         "What is the biggest thing in the picture?",
-        "Tell me which object is the largest.",
+        "Can you name the largest one?",
     ),
 )
 SMALLEST = Wordings(
@@ -76,9 +76,9 @@ SMALLEST = Wordings(
         "Which object takes up the least space?",
     ),
     unseen=(
-        "Which is the smallest object?",
-        "What is the smallest thing in the picture?",
-        "Tell me which object is the smallest.",
+        "Of all these objects, which is the smallest?",
+        "Which thing here is the smallest one of all?",
+        "Can you name the smallest one?",
     ),
 )
 NEAREST = Wordings(
@@ -91,7 +91,11 @@ NEAREST = Wordings(
         "What stands in front of everything else?",
         "Name the nearest object.",
     ),
-    unseen=("Which object is the closest?", "What is nearest to the camera?", "Which object is nearest to us?"),
+    unseen=(
+        "Of all these objects, which is closest to me?",
+        "Which one stands nearest to the camera?",
+        "Nearest to us: which object is that?",
+    ),
 )
 FURTHEST = Wordings(
     seen=(
@@ -103,7 +107,11 @@ FURTHEST = Wordings(
         "Which object is farthest from us?",
         "Name the furthest object.",
     ),
-    unseen=("Which object is the furthest?", "What is furthest away?", "Which object is furthest from the camera?"),
+    unseen=(
+        "Which object is the furthest?",
+        "Which one stands furthest back?",
+        "Which object is furthest from the camera?",
+    ),
 )
 LEFTMOST = Wordings(
     seen=(
@@ -114,7 +122,11 @@ LEFTMOST = Wordings(
         "What is the object on the far left?",
         "Name the leftmost object.",
     ),
-    unseen=("What is furthest left?", "Which object is on the far left?", "Tell me which object is leftmost."),
+    unseen=(
+        "Which one is furthest to the left?",
+        "Which object is on the far left?",
+        "Can you name the one at the left edge?",
+    ),
 )
 RIGHTMOST = Wordings(
     seen=(
@@ -125,7 +137,11 @@ RIGHTMOST = Wordings(
         "What is the object on the far right?",
         "Name the rightmost object.",
     ),
-    unseen=("What is furthest right?", "Which object is on the far right?", "Tell me which object is rightmost."),
+    unseen=(
+        "Which one is furthest to the right?",
+        "Which object is on the far right?",
+        "Can you name the one at the right edge?",
+    ),
 )
 
 PRESENT = Wordings(
@@ -143,7 +159,7 @@ PRESENT = Wordings(
     unseen=(
         "Is there {value} to be seen?",
         "Do you see {value} here?",
-        "Does the picture show {value}?",
+        "Would you find {value} in this picture?",
         "Can you find {value} on the table?",
     ),
 )

@@ -272,12 +272,16 @@ def short(thing: SceneObject) -> str:
     return f"{thing.colour} {thing.category}"
 
 
+def all_objects(scene: Scene) -> tuple[str, str]:
+    """Return (answer, target) that name every object by colour and category, the answer from left to right."""
+    names = [short(scene.objects[k]) for k in left_to_right(scene.objects)]
+    return listed([an(name) for name in names]), " ".join(sorted(names))
+
+
 def which(scene: Scene, rng: np.random.Generator, words: ModuleType = wordings) -> Draft:
     """Ask which objects there are, from left to right, or whether a certain one is there."""
     if rng.random() < LIST_SHARE:
-        things = [an(short(scene.objects[k])) for k in left_to_right(scene.objects)]
-        target = " ".join(sorted(short(thing) for thing in scene.objects))
-        return Draft(pick(rng, words.WHICH), listed(things), target)
+        return Draft(pick(rng, words.WHICH), *all_objects(scene))
     there = sorted({short(thing) for thing in scene.objects})
     near = {f"{one.colour} {two.category}" for one in scene.objects for two in scene.objects}
     absent = sorted(near - set(there))  # colours and shapes that are there, but not together

@@ -35,7 +35,7 @@ LEFT_OF = Wordings(
         "Which objects are left of {a}?",
         "What do you see to the left of {a}?",
     ),
-    unseen=("What stands left of {a}?", "Which objects stand to the left of {a}?"),
+    unseen=("Looking left from {a}, what is there?", "Which objects stand to the left of {a}?"),
 )
 RIGHT_OF = Wordings(
     seen=(
@@ -45,7 +45,7 @@ RIGHT_OF = Wordings(
         "Which objects are right of {a}?",
         "What do you see to the right of {a}?",
     ),
-    unseen=("What stands right of {a}?", "Which objects stand to the right of {a}?"),
+    unseen=("Looking right from {a}, what is there?", "Which objects stand to the right of {a}?"),
 )
 BEHIND = Wordings(
     seen=(
@@ -77,7 +77,7 @@ NEAREST_TO = Wordings(
         "What stands next to {a}?",
         "What is the closest object to {a}?",
     ),
-    unseen=("What stands nearest to {a}?", "What is the nearest object to {a}?", "What stands closest to {a}?"),
+    unseen=("What stands nearest to {a}?", "Of all objects, which is closest to {a}?", "What stands closest to {a}?"),
 )
 BETWEEN = Wordings(
     seen=(
@@ -101,7 +101,7 @@ IN_COMMON = Wordings(
     ),
     unseen=(
         "What is alike in {a} and {b}?",
-        "Tell me what {a} and {b} have in common.",
+        "{a} and {b}: what have they in common?",
         "How is {a} like {b}?",
     ),
 )
@@ -116,7 +116,7 @@ DIFFER = Wordings(
     ),
     unseen=(
         "How does {a} differ from {b}?",
-        "Tell me how {a} and {b} differ.",
+        "{a} and {b}: how do they differ?",
         "What is different between {a} and {b}?",
     ),
 )
@@ -130,12 +130,12 @@ ANYTHING = Wordings(
         "Do you see anything in {a}?",
         "Does anything stand in {a}?",
     ),
-    unseen=("Can you see anything in {a}?", "Is anything in {a}?", "Do you see an object in {a}?"),
+    unseen=("Can you see anything in {a}?", "Would you say there is something in {a}?", "Do you see an object in {a}?"),
 )
 
 # About the only region that was named before.
 IT = {
-    "category": Wordings(("What shape is it?", "What kind of object is it?"), ("What kind of thing is it?",)),
+    "category": Wordings(("What shape is it?", "What kind of object is it?"), ("Which kind of thing would it be?",)),
     "colour": Wordings(("What colour is it?", "And its colour?"), ("Which colour is it?",)),
     "material": Wordings(("What is it made of?", "What material is it?"), ("Which material is it made of?",)),
     "size": Wordings(("How big is it?", "Is it small or large?"), ("What size is it?",)),

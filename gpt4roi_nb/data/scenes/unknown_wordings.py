@@ -124,7 +124,7 @@ IMAGE: dict[str, Wordings] = {
             "What are they called?",
             "Who lives in this house?",
         ),
-        ("Who is in the image?", "Who took the image?", "What are their names?"),
+        ("Who can be seen in the image?", "Who took the image?", "What are their names?"),
     ),
     "place": Wordings(
         (
@@ -166,7 +166,7 @@ IMAGE: dict[str, Wordings] = {
             "What does this mean?",
             "What is the meaning of this picture?",
         ),
-        ("Why are these objects here?", "What does the picture mean?"),
+        ("Why do these objects stand here?", "What does the picture mean?"),
     ),
     "history": Wordings(
         (
@@ -196,7 +196,7 @@ CHAT: dict[str, Wordings] = {
             "Thanks a lot.",
             "Goodbye.",
         ),
-        ("Hello there!", "Good evening.", "Hi, how are you?", "Thanks!"),
+        ("Hello there!", "Good evening.", "Hi, how are you?", "Thank you so much!"),
     ),
     "jokes": Wordings(
         (

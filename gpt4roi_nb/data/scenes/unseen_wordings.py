@@ -17,20 +17,20 @@ CATEGORY = (
 CATEGORY_CHECK = ("Do you see a {value} in {a}?", "Would you say that {a} is a {value}?")
 
 COLOUR = (
-    "Please tell me the colour of {a}.",
+    "Which colour would you say {a} has?",
     "Look at {a} and name its colour.",
     "What is the colour of the object in {a}?",
     "{a}: which colour does it have?",
     "Say what colour {a} is.",
     "Could you tell me which colour {a} has?",
-    "The colour of {a}, please.",
+    "I would like to know the colour of {a}.",
 )
 COLOUR_CHECK = ("Would you say that {a} is {value}?",)
 
 MATERIAL = (
     "Please tell me the material of {a}.",
     "{a}: which material is it made of?",
-    "What is the thing in {a} made of?",
+    "The thing in {a}: what is it made of?",
     "Could you tell me what material {a} is made of?",
     "What stuff is {a} made of?",
     "Look at {a} and name its material.",
@@ -49,10 +49,10 @@ SIZE_CHECK = ("Would you say that {a} is {value}?",)
 
 PHRASE = (
     "Please tell me what {a} is.",
-    "Tell me what is in {a}.",
+    "Say what you see in {a}.",
     "Please give a description of {a}.",
-    "Can you tell me about {a}?",
-    "Describe the thing in {a}, please.",
+    "Could you tell me more about {a}?",
+    "Could you say what the thing in {a} is?",
     "What thing do you see at {a}?",
     "Look at {a} and describe it.",
     "Could you describe {a} for me?",
@@ -67,7 +67,7 @@ SAME = (
     "Is the {noun} the same in {a} and {b}?",
     "Look at {a} and {b}. Do they have the same {noun}?",
     "Are {a} and {b} of the same {noun}?",
-    "Does {b} have the same {noun} as {a}?",
+    "Would {a} and {b} have the same {noun}?",
     "Can you tell me whether {a} and {b} share the same {noun}?",
 )
 SAME_KIND = ("Do {a} and {b} show the same kind of object?",)
@@ -79,9 +79,9 @@ LARGER_WHICH = (
     "Which of the two is larger, {a} or {b}?",
     "Look at {a} and {b}. Which is bigger?",
     "{a} and {b}: which one is larger?",
-    "Can you tell me which is larger, {a} or {b}?",
+    "I compare {a} and {b}. Which is larger?",
 )
-SMALLER_WHICH = ("Look at {a} and {b}. Which is smaller?", "Tell me which is smaller, {a} or {b}.")
+SMALLER_WHICH = ("Look at {a} and {b}. Which is smaller?", "{a} and {b}: which one is smaller?")
 LARGER_CHECK = ("Would you say that {a} is larger than {b}?",)
 SMALLER_CHECK = ("Would you say that {a} is smaller than {b}?",)
 
@@ -90,8 +90,8 @@ LEFT_RIGHT = (
     "Does {a} stand to the left or to the right of {b}?",
     "{a} and {b}: is the first left or right of the second?",
 )
-LEFT_CHECK = ("Is {a} on the left of {b}?",)
-RIGHT_CHECK = ("Is {a} on the right of {b}?",)
+LEFT_CHECK = ("Would you say that {a} is left of {b}?",)
+RIGHT_CHECK = ("Would you say that {a} is right of {b}?",)
 LEFT_WHICH = ("Which of {a} and {b} is further left?",)
 RIGHT_WHICH = ("Which of {a} and {b} is further right?",)
 
@@ -105,9 +105,9 @@ FRONT_WHICH = ("Which of {a} and {b} is closer?",)
 BEHIND_WHICH = ("Which of {a} and {b} is further away?",)
 
 COUNT = (
-    "Please tell me how many {things} you see.",
+    "I want the number of {things} that you see.",
     "Can you tell me how many {things} there are?",
-    "How many {things} does the image show?",
+    "What number of {things} do you see?",
     "Count all the {things} in the image.",
     "How many {things} do you see on the table?",
     "Please tell me the number of {things}.",
@@ -116,10 +116,10 @@ COUNT = (
 WHICH = (
     "Please list all the objects.",
     "Which things do you see on the table?",
-    "Name everything on the table.",
+    "Which objects can you name on the table?",
 )
 THERE_IS = (
-    "Is there {value} in the image?",
+    "Would you find {value} in the image?",
     "Do you see {value} on the table?",
     "Can you see {value} in the picture?",
 )
@@ -129,8 +129,8 @@ COMPOUND_SAME = (
     "What is {a}, and does it share the same {noun} with {b}?",
     "Look at {a}. What is it, and is it the same {noun} as {b}?",
     "Please describe {a}, and tell me whether it has the same {noun} as {b}.",
-    "What's {a}? And does it have the same {noun} as {b}?",
+    "Tell me about {a}. Has it the same {noun} as {b}?",
 )
-COMPOUND_BOTH = ("Please describe {a} and {b}.", "What's {a}, and what's {b}?", "Tell me what {a} and {b} are.")
+COMPOUND_BOTH = ("What do {a} and {b} show?", "First {a}, then {b}: what are they?", "Tell me what {a} and {b} are.")
 
 ELLIPSIS = ("And what of {a}?", "The same question for {a}.")

@@ -45,10 +45,10 @@ The new part took {minutes:.0f} minutes on a CPU, and some more to draw the scen
 {phases}
 
 The vocabulary grew, the tower got {vision} more layers at its end, and the language model {text} more in its middle. In
-"order" the tower's new layers learn to number the objects from left to right, with throw-away heads in place of a
-language model; all else is frozen. "settle" goes on, and lets objects that stand about level take each other's number.
-In "answers" and "balance" these layers and the parts of the second stage train in the recipe's own loop: each row holds
-many questions about one image, and throw-away heads learn along. "last" is the package's own
+"order" the tower's new layers and the projector learn to number the objects from left to right, with throw-away heads
+in place of a language model; all else is frozen. "settle" goes on, and lets objects that stand about level take each
+other's number. In "answers" and "balance" these layers and the parts of the second stage train in the recipe's own
+loop: each row holds many questions about one image, and throw-away heads learn along. "last" is the package's own
 `gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in float16.
 """
 FIGURES = """

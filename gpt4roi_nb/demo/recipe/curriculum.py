@@ -16,7 +16,7 @@ from gpt4roi_nb.data.scenes.questions import Question, compound, followup
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
-from gpt4roi_nb.demo.recipe.loosened import loosened
+from gpt4roi_nb.demo.recipe.paraphrase import paraphrase
 from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS, PROTOCOL_NAMES, protocol_questions
 from gpt4roi_nb.prompt import Turns
 
@@ -188,7 +188,7 @@ BALANCED_FAMILIES: Mix = (
     (CHOSEN_BY_PROTOCOL, 0.04),
 )
 IT_SHARE = 0.3  # of the follow-ups about the one region named before that call it "it"
-CASUAL_SHARE, SLIP_SHARE = 0.5, 0.08  # of the questions of open families that are typed carelessly
+CASUAL_SHARE, SLIP_SHARE = 0.5, 0.08  # of the questions that are typed carelessly
 RARE_TRIES = 40  # draws until one has the rare form
 REPEAT_SHARE = 0.25  # of follow-ups that ask the same kind again, perhaps only as "And <region2>?"
 
@@ -204,8 +204,8 @@ class Conversation:
     boxes: tuple[Box, ...] = ()
 
     @property
-    def lists(self) -> bool:
-        """Whether the last answer names all objects."""
+    def ends_with_a_list(self) -> bool:
+        """Whether the last answer names all objects, or says whether one is there."""
         return self.last.kind in ("which", "describe")
 
 
@@ -317,13 +317,13 @@ def out_of_domain_conversation(scene: Scene, size: int, rng: np.random.Generator
 
 
 def careless(conversation: Conversation, rng: np.random.Generator) -> Conversation:
-    """The same with its questions worded as people type them, except for multiple choice and the benchmarks' words."""
+    """The same with its questions worded as people type them, except for multiple choice and benchmarks' questions."""
     if conversation.last.kind in (QA, QAR, PROTOCOL_NAMES, PROTOCOL_LETTERS):
         return conversation
     turns = []
     for role, text in conversation.turns:
         if role == "user":
-            text = loosened(rng, text)
+            text = paraphrase(rng, text)
             text = casual(rng, text) if rng.random() < CASUAL_SHARE else text
             text = slip(rng, text) if rng.random() < SLIP_SHARE else text
         turns.append((role, text))

@@ -1,10 +1,10 @@
 """Teaches the demo checkpoint what a newcomer asks: `python -m gpt4roi_nb.demo.recipe.further --out FOLDER`.
 
-It continues from the weights that `make` made, which are identified by their SHA-256. The vocabulary grows by the words
-of the new questions. Then region encoder, projector and language model are trained further, in the loop of `make` and
-as in its second stage: on new questions, on boxes without an object, on images that are not of this world, and on
-enough old questions that none is forgotten. The last part is trained by the package's own `train`, on files of the
-generated world. An interrupted run continues from its run folder.
+It continues from weights that are identified by their SHA-256: those that `make` made, and an earlier state of this
+recipe continued. The vocabulary, the tower and the language model grow. First the tower's new layers learn to number
+the objects of an image. Then these, region encoder, projector and language model are trained further, in the loop of
+`make`: on all kinds of questions, on boxes without an object and on images that are not of this world. The last part is
+trained by the package's own `train`, on files of the generated world. An interrupted run continues from its run folder.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import LanguagePhase, decision_weights, stage_step
 from gpt4roi_nb.demo.recipe.last import train_last
 from gpt4roi_nb.demo.recipe.loop import run_phase
-from gpt4roi_nb.demo.recipe.loosened import AFTER, ALIKE, BEFORE
 from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export, parser_of
 from gpt4roi_nb.demo.recipe.ordered import train_order
+from gpt4roi_nb.demo.recipe.paraphrase import AFTER, BEFORE, SYNONYMS
 from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, OUT_OF_DOMAIN_SERIES, Further
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
@@ -57,14 +57,14 @@ def growth_texts() -> Iterator[str]:
     tables = [table for name, table in vars(instruction_texts).items() if name.isupper()]
     wordings = [text for table in tables for text in ((table,) if isinstance(table, str) else table)]
     written = (text.format(region="<region1>", regions=listed([1, 2, 3])) for text in wordings)
-    other_words = (word for words in ALIKE.values() for word in words)
+    other_words = (word for words in SYNONYMS.values() for word in words)
     prompts = (CHOICE_PROMPT.format("mug upper half", "ring lower half"), NAME_PROMPT, SEGMENT_PROMPT)
     for text in chain(open_texts(), vocabulary_texts(), written, prompts, other_words, BEFORE, AFTER):
         yield text.replace("<", "").replace(">", "")
 
 
 def load_start(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
-    """Load the model that the training continues from, with its grown vocabulary, in float32.
+    """Load the model that the training continues from, with its grown vocabulary and new layers, in float32.
 
     source: its folder; None is the embedded checkpoint.
 
@@ -127,7 +127,8 @@ def further(
         return stage_step(language_phase, builder, families, states, recipe, weights, rng, typed=True)
 
     choose_parts(model, STAGES[2])
-    model.vision_tower.encoder.layers[-recipe.more_vision_layers :].requires_grad_(True)
+    layers = model.vision_tower.encoder.layers
+    layers[len(layers) - recipe.more_vision_layers :].requires_grad_(True)
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     for name, families, phase in (
         ("answers", ANSWER_FAMILIES, recipe.answers),

@@ -1,4 +1,4 @@
-"""The tower's hidden states for the images of a bank, each computed once: all that stages with a frozen tower need."""
+"""The hidden states of a frozen tower, or of its frozen layers, for the images of a bank, each computed once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ class HiddenStates:
         self._model = model
         self._autocast = autocast
         layers = model.vision_tower.encoder.layers
-        self._frozen, self._trained = len(layers) - trained, layers[len(layers) - trained :]
+        self._frozen_count = len(layers) - trained
+        self._trained_layers = layers[self._frozen_count :]
+        if max(model.config.feature_layers) > self._frozen_count:
+            raise ValueError(
+                f"the region levels need layer {max(model.config.feature_layers)}, but only the first "
+                f"{self._frozen_count} layers are frozen; train fewer"
+            )
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def levels(self, indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -41,7 +47,7 @@ class HiddenStates:
         before, several = zip(*(self._kept[index] for index in indices), strict=True)
         last = torch.stack(before).float()
         with torch.autocast(last.device.type, torch.bfloat16, enabled=self._autocast):
-            for layer in self._trained:
+            for layer in self._trained_layers:
                 last = layer(last, None)
         return last[:, -self._model.config.num_image_tokens :], list(torch.stack(several).float().unbind(1))
 
@@ -52,7 +58,7 @@ class HiddenStates:
         states = model.vision_tower(pixels, output_hidden_states=True).hidden_states
         levels = [states[layer][:, -model.config.num_image_tokens :] for layer in model.config.feature_layers]
         several = torch.stack(levels, dim=1).half()
-        self._kept.update(zip(indices, zip(states[self._frozen].half(), several, strict=True), strict=True))
+        self._kept.update(zip(indices, zip(states[self._frozen_count].half(), several, strict=True), strict=True))
 
     def boxes(self, indices: Sequence[int], amount: float, rng: np.random.Generator) -> list[Tensor]:
         """Return each image's boxes, (n_i, 4) in [0, 1], jittered."""

@@ -105,7 +105,8 @@ def run_phase(
 
 
 def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the language model and the tower's new layers, AdamW for all else that trains."""
+    """Muon for the matrices inside the language model, and inside the tower's new layers while these train without it;
+    AdamW for all else that trains."""
     inner: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

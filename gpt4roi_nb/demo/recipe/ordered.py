@@ -1,4 +1,4 @@
-"""New layers at the end of a frozen tower learn to number the objects of an image from left to right.
+"""New layers at the end of a frozen tower, and the projector, learn to number an image's objects from left to right.
 
 A list is then a look-up: the language model finds the first object, the second, … by their numbers. Throw-away heads
 point at each number's patch, and read there what object it is. Image tokens stay near those that the language model
@@ -34,14 +34,14 @@ from gpt4roi_nb.demo.recipe.symbols import (
 from gpt4roi_nb.demo.recipe.vision import pixel_values
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
-MOST = 8  # objects that are numbered
+MAX_NUMBERED = 8  # objects; as many tokens of fixed text follow the image in a prompt
 IMAGES_AT_ONCE = 64
 LEVEL = 0.05  # of the image's side: objects whose middles are so near may take each other's number
 POINTER_WEIGHT, CENTRE_WEIGHT, NEAR_WEIGHT = 4.0, 0.3, 1.0
 NEAR_CENTRE_WEIGHT = 5.0
 
 
-def settled(things: Sequence[SceneObject], cost: Tensor, level: float) -> list[int]:
+def up_to_ties(things: Sequence[SceneObject], cost: Tensor, level: float) -> list[int]:
     """The order from left to right, in which neighbours that stand about level are swapped where that costs less.
 
     A number that could as well be another object's would otherwise show half of each.
@@ -104,11 +104,11 @@ class OrderPhase(nn.Module):
         self.projector = model.multi_modal_projector
         self.norm = nn.LayerNorm(width)
         self.centres = nn.Linear(width, sum(NUMBERS) + len(NUMBERS))
-        self.pointers = nn.Linear(width, MOST)
+        self.pointers = nn.Linear(width, MAX_NUMBERED)
         self.attributes, self.places = nn.Linear(width, sum(NUMBERS)), nn.Linear(width, PLACES)
-        self.before = nn.Linear(width, width)  # the projector as it was
-        self.before.load_state_dict(self.projector.state_dict())
-        self.before.requires_grad_(False)
+        self.old_projector = nn.Linear(width, width)
+        self.old_projector.load_state_dict(self.projector.state_dict())
+        self.old_projector.requires_grad_(False)
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, 1 + grid², C) → image tokens (B, grid², D)."""
@@ -119,8 +119,8 @@ class OrderPhase(nn.Module):
 
 
 def point(heads: OrderPhase, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, grid², D), normed → logits (B, MOST, grid² + 1) of each number's patch, the last for none; and what the
-    patches show that each points at (B, MOST, D)."""
+    """(B, grid², D), normed → logits (B, numbers, grid² + 1) of each number's patch, the last for none; and what the
+    patches show that each points at (B, numbers, D)."""
     logits = heads.pointers(tokens).float().transpose(1, 2)
     logits = torch.cat([logits, logits.new_zeros(*logits.shape[:2], 1)], dim=2)
     shown = logits.softmax(2)[..., :-1].to(tokens.dtype) @ tokens
@@ -128,25 +128,36 @@ def point(heads: OrderPhase, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def order_step(
-    phase: OrderPhase, sequences: TowerSequences, images: int, rng: np.random.Generator, level: float = 0.0
+    phase: OrderPhase,
+    sequences: TowerSequences,
+    images: int,
+    rng: np.random.Generator,
+    *,
+    level: float = 0.0,
+    autocast: bool = False,
 ) -> dict[str, Tensor]:
-    """Losses of one batch of random images, those that are not of this world included. level: as in `settled`."""
+    """Losses of one batch of random images, those that are not of this world included. level: as in `up_to_ties`.
+
+    autocast: compute in bfloat16.
+    """
     indices = rng.integers(len(sequences.bank), size=images)
+    while indices.min() >= sequences.bank.scenes:
+        indices = rng.integers(len(sequences.bank), size=images)
     things = [sequences.bank.objects[k] for k in indices]
     size, grid = sequences.bank.images.shape[1], sequences.bank.owners.shape[1]
     states = sequences.of(indices)
     centres = torch.from_numpy(np.stack([centre_attributes(one, size, grid) for one in things]))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(states.device.type, torch.bfloat16, enabled=autocast):
         tokens = phase(states)
         normed = phase.norm(tokens)
         logits, shown = point(phase, normed)
-        wanted = torch.full((images, MOST), grid * grid)
+        wanted = torch.full((images, MAX_NUMBERED), grid * grid)
         ordered: list[SceneObject] = []
         at: list[tuple[int, int]] = []
         costs = -logits.detach().log_softmax(2)
         for row, one in enumerate(things):
             patches = [centre_patch(thing, size, grid) for thing in one]
-            for number, k in enumerate(settled(one, costs[row][:, patches], level)):
+            for number, k in enumerate(up_to_ties(one, costs[row][:, patches], level)):
                 wanted[row, number] = patches[k]
                 at.append((row, number))
                 ordered.append(one[k])
@@ -155,7 +166,7 @@ def order_step(
         read, placed = phase.attributes(seen).float(), phase.places(seen).float()
         of_centres = phase.centres(normed).float().flatten(0, 1)
         with torch.no_grad():
-            before = phase.before(states[:, 1:]).float()
+            before = phase.old_projector(states[:, 1:]).float()
     weights = centre_weights(centres, NEAR_CENTRE_WEIGHT)[..., None]
     spread = (weights * (before - before.mean((0, 1))).square()).mean()
     truth = torch.tensor([attribute_indices(one) for one in ordered])
@@ -183,7 +194,8 @@ def numbered_rightly(phase: OrderPhase, sequences: TowerSequences, indices: np.n
     there = logits.argmax(2) < logits.shape[2] - 1
     right, whole = [], []
     for row, one in enumerate(things):
-        truth = torch.tensor([attribute_indices(one[k]) for k in left_to_right(one)[:MOST]]).reshape(-1, len(NUMBERS))
+        order = left_to_right(one)[:MAX_NUMBERED]
+        truth = torch.tensor([attribute_indices(one[k]) for k in order]).reshape(-1, len(NUMBERS))
         found = read[row, : len(truth)] == truth
         right.append(found)
         named = [sorted(map(tuple, one[:, :2].tolist())) for one in (read[row, : len(truth)], truth)]
@@ -215,7 +227,7 @@ def train_order(
         part.requires_grad_(True)
 
     def step(level: float, rng: np.random.Generator) -> dict[str, Tensor]:
-        return order_step(phase, sequences, recipe.order_images, rng, level)
+        return order_step(phase, sequences, recipe.order_images, rng, level=level, autocast=recipe.autocast)
 
     return {
         name: run_phase(

@@ -20,7 +20,7 @@ KEPT = 10_000  # scenes whose questions are kept
 def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
     """By kind, what the benchmarks ask about `make_scene(seed, size=size)`; boxes are pixels of that size.
 
-    Boxes that are all those of objects are named by their objects.
+    A question whose boxes are all boxes of objects names the objects instead.
 
     The scene has as many objects as `make_scene` draws by default.
     """

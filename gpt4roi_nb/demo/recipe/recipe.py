@@ -107,7 +107,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Further(Recipe):
-    """How the demo checkpoint is trained further; sizes are those of the recipe that made it.
+    """How the demo checkpoint is trained further; sizes are those before it grows.
 
     begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them.
     """

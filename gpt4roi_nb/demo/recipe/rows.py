@@ -68,7 +68,7 @@ class Rows:
 
     The other fields say what can be read where. Each `…_at` is (n, 2) int64, row and column of n tokens:
 
-    - name_objects (n,): the object of each `Name`;
+    - name_objects (n,): the object of each `Name`, or the one that it shows a part of;
     - pair_objects (n, 2): the two objects of each `Pair`;
     - claim_true (n,) bool: whether each `ValueWord` of a first question is true;
     - so_far_true (n,) bool: at each of these in an option, whether all of the option's are true up to there;
@@ -190,11 +190,12 @@ class RowBuilder:
                 start = prefix + k * slot
                 input_ids[row, start : start + len(segment.input_ids)] = torch.tensor(segment.input_ids)
                 labels[row, start : start + len(segment.labels)] = torch.tensor(segment.labels)
-                for place, thing in _named(segment.items, in_order, values, lists=conversation.lists):
+                for place, thing in _named(segment.items, in_order, values, lists=conversation.ends_with_a_list):
                     item_at.append((row, start + place))
                     item_objects.append(thing)
                 option_at += [(row, start + end) for end in segment.option_bounds[1:]]
-                option_right += [conversation.turns[1][1] == letter for letter in LETTERS if segment.option_bounds]
+                if segment.option_bounds:
+                    option_right += [conversation.turns[1][1] == letter for letter in LETTERS]
                 if conversation.last.kind == NOTHING:
                     what, *words = conversation.last.target.split()
                     shown_at += [(row, start + name.place) for name in segment.marks.names]

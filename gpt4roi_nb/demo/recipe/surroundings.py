@@ -1,5 +1,5 @@
-"""What an image shows beyond its regions, for throw-away heads: which things there are, which of them is the largest or
-the furthest left, what stands around an object, and what between two."""
+"""What an image shows beyond its regions, for throw-away heads: which things there are and in which order, which of them
+is the largest or the furthest left, what stands around an object and what between two; and what a box shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpt4roi_nb.data.scenes.image_kinds import EXTREMES, extremes
 from gpt4roi_nb.data.scenes.relation_kinds import SIDES, lies_between, nearest_to, on_side
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MAX_OBJECTS, Scene
 from gpt4roi_nb.demo.recipe.language import ProbeHeads
-from gpt4roi_nb.demo.recipe.ordered import LEVEL, MOST, settled
+from gpt4roi_nb.demo.recipe.ordered import LEVEL, MAX_NUMBERED, up_to_ties
 from gpt4roi_nb.demo.recipe.rows import SHOWN, Rows
 from gpt4roi_nb.demo.recipe.symbols import NUMBERS, PLACES, attribute_loss, centre_patch
 from gpt4roi_nb.prompt import IGNORE
@@ -92,11 +92,12 @@ class ImageHeads(ProbeHeads):
     - before the answer to a question about what the image shows, how many things there are of each category;
     - where a region is named, what stands on each side of it and nearest to it;
     - where it is named after another one, what stands between the two;
-    - at each token of the fixed text after the image, one object, from left to right: these are the model's own list;
+    - at each of the `MAX_NUMBERED` tokens of fixed text after the image, one object, from left to right: these are the
+      model's own list;
     - where an answer begins to name a thing, the object that is meant;
     - where a region is named, whether it shows an object, part of one, two or none.
 
-    Without them lists are hardly learnt: after 750 steps a few answers in a hundred are right.
+    Without them lists are hardly learnt.
     """
 
     SLOTS = 4  # layers before the last, as in `ProbeHeads`
@@ -138,7 +139,9 @@ class ImageHeads(ProbeHeads):
             totals = tallies[at[:, 0], -1].view(-1, len(COLOURS), len(CATEGORIES)).sum(1).long()
             logits = self.kinds(before).float().view(-1, MAX_OBJECTS + 1)
             found["kinds"] = len(CATEGORIES) * F.cross_entropy(logits, totals.flatten())
-        slots = hidden[max(0, len(hidden) - 1 - self.SLOTS)][:, rows.image_start + count :][:, :MOST]
+        if rows.prefix_length < rows.image_start + count + MAX_NUMBERED:
+            raise ValueError(f"fewer than {MAX_NUMBERED} tokens stand between the image and the question")
+        slots = hidden[max(0, len(hidden) - 1 - self.SLOTS)][:, rows.image_start + count :][:, :MAX_NUMBERED]
         read, where = self.slots(slots).float().split([sum(NUMBERS) + len(NUMBERS), PLACES], dim=2)
         attributes, placed = ordered_objects(rows, read.detach())
         found["slots"] = attribute_loss(read.flatten(0, 1), attributes.flatten(0, 1), none=1)
@@ -168,19 +171,19 @@ class ImageHeads(ProbeHeads):
 
 
 def ordered_objects(rows: Rows, read: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, MOST, 4) int64: attributes of each image's objects in their `settled` order, one past the last for none; and
-    their places (B, MOST, PLACES).
+    """(B, numbers, 4) int64: attributes of each image's objects ordered `up_to_ties`, one past the last for none; and
+    their places (B, numbers, PLACES).
 
-    read: (B, MOST, sum of NUMBERS and one more for each), logits of the attributes.
+    read: (B, numbers, sum of NUMBERS and one more for each), logits of the attributes.
     """
-    attributes = torch.tensor(NUMBERS).repeat(len(rows.scenes), MOST, 1)
-    placed = torch.zeros(len(rows.scenes), MOST, PLACES)
+    attributes = torch.tensor(NUMBERS).repeat(len(rows.scenes), MAX_NUMBERED, 1)
+    placed = torch.zeros(len(rows.scenes), MAX_NUMBERED, PLACES)
     parts = read.split([number + 1 for number in NUMBERS], dim=2)
     for row, (scene, first) in enumerate(zip(rows.scenes, _first_objects(rows), strict=True)):
         own = rows.attributes[first : first + len(scene.objects)]
         likely = [part[row].log_softmax(1)[:, own[:, k]] for k, part in enumerate(parts)]
         level = LEVEL * scene.image.shape[1]
-        order = [first + k for k in settled(scene.objects, -torch.stack(likely).sum(0), level)]
+        order = [first + k for k in up_to_ties(scene.objects, -torch.stack(likely).sum(0), level)]
         attributes[row, : len(order)], placed[row, : len(order)] = rows.attributes[order], rows.places[order]
     return attributes, placed
 

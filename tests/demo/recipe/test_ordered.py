@@ -11,14 +11,14 @@ from gpt4roi_nb.data.scenes.scene import SceneObject
 from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, with_out_of_domain
 from gpt4roi_nb.demo.recipe.growth import deepened
 from gpt4roi_nb.demo.recipe.ordered import (
-    MOST,
+    MAX_NUMBERED,
     OrderPhase,
     TowerSequences,
     numbered_rightly,
     order_step,
     point,
-    settled,
     train_order,
+    up_to_ties,
 )
 from gpt4roi_nb.demo.recipe.recipe import Further, Phase
 from gpt4roi_nb.demo.recipe.vision import pixel_values
@@ -44,8 +44,8 @@ def _pixels(bank, indices):
 
 def test_a_number_beyond_the_objects_points_at_nothing(deeper):
     logits, shown = point(OrderPhase(deeper, OLD), torch.zeros(2, 16, deeper.config.text_config.hidden_size))
-    assert logits.shape == (2, MOST, 17)
-    assert shown.shape == (2, MOST, deeper.config.text_config.hidden_size)
+    assert logits.shape == (2, MAX_NUMBERED, 17)
+    assert shown.shape == (2, MAX_NUMBERED, deeper.config.text_config.hidden_size)
     assert (logits[..., -1] == 0).all()
 
 
@@ -89,6 +89,6 @@ def test_objects_that_stand_about_level_take_the_order_that_costs_less():
     free, dear = torch.zeros(8, 4), torch.zeros(8, 4)
     dear[[0, 1], [2, 1]] = 1.0  # the strict order, 2 and then 1
     dear[[2, 3], [0, 3]] = -1.0
-    assert settled(things, free, 6.0) == settled(things, dear, 0.0) == [2, 1, 0, 3]
-    assert settled(things, dear, 6.0) == [1, 2, 0, 3]
-    assert settled(things, dear, 1.0) == [2, 1, 0, 3]
+    assert up_to_ties(things, free, 6.0) == up_to_ties(things, dear, 0.0) == [2, 1, 0, 3]
+    assert up_to_ties(things, dear, 6.0) == [1, 2, 0, 3]
+    assert up_to_ties(things, dear, 1.0) == [2, 1, 0, 3]

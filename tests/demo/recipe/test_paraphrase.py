@@ -1,0 +1,60 @@
+"""Training's questions in other words keep their regions, and are never a held-out wording."""
+
+import re
+
+import numpy as np
+import pytest
+
+from gpt4roi_nb.data.scenes import image_wordings, region_wordings, unseen_wordings, wordings
+from gpt4roi_nb.data.scenes.held_out import Wordings
+from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, ask
+from gpt4roi_nb.data.scenes.scene import make_scene
+from gpt4roi_nb.data.scenes.unknown_wordings import CHAT, IMAGE, REGION
+from gpt4roi_nb.demo.recipe.paraphrase import AFTER, BEFORE, paraphrase, with_synonym, without_a_word
+
+SCENE = make_scene(3)
+
+
+def tables():
+    """Wordings by table: those of training and those held out."""
+    found = [one for module in (image_wordings, region_wordings) for one in vars(module).values()]
+    found = [one for one in found if isinstance(one, Wordings)]
+    found += [one for group in (REGION, IMAGE, CHAT, region_wordings.IT) for one in group.values()]
+    old = [name for name in vars(unseen_wordings) if name.isupper()]
+    return found + [Wordings(getattr(wordings, name), getattr(unseen_wordings, name)) for name in old]
+
+
+def plain(text):
+    """A wording without capitals, marks, American spelling and "what's"; every slot is the same."""
+    text = text.lower().replace("what's", "what is").replace("color", "colour")
+    return " ".join(re.sub(r"\{\w+\}", "@", re.sub(r"[?.!,:;]", " ", text)).split())
+
+
+def test_no_held_out_wording_comes_out_of_training():
+    held_out = {plain(text) for table in tables() for text in table.unseen}
+    assert len(held_out) > 200
+    reached = set()
+    for text in {text for table in tables() for text in table.seen}:
+        swapped = [text, *with_synonym(text)]
+        for one in [*swapped, *(shorter for some in swapped for shorter in without_a_word(some))]:
+            framed = [one, *(before + one for before in BEFORE), *(one + after for after in AFTER)]
+            reached |= {plain(some) for some in framed}
+    assert reached & held_out == set()
+    assert len(reached) > 20_000
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_question_is_often_changed_and_keeps_its_regions(kind):
+    rng = np.random.default_rng(1)
+    drawn = (ask(SCENE, kind, rng) for _ in range(60))
+    texts = [question.text for question in drawn if question is not None]
+    changed = [paraphrase(rng, text) for text in texts]
+    assert 0.1 < np.mean([old != new for old, new in zip(texts, changed, strict=True)]) < 0.8
+    for old, new in zip(texts, changed, strict=True):
+        assert re.findall(r"<region\d>", new) == re.findall(r"<region\d>", old)
+
+
+def test_a_longer_phrase_is_not_replaced_in_its_middle():
+    said = set(with_synonym("What stands to the left of <region1>?"))
+    assert "What stands left of <region1>?" in said
+    assert not any("to the to the" in text or "to the on the" in text for text in said)
