@@ -1,4 +1,4 @@
-"""What an image shows beyond its regions, for throw-away heads: which things there are, and in which order; which is the
+"""What an image shows beyond its regions, for throw-away heads: which things there are, and in which order; what is the
 largest or the furthest left; what stands around an object and between two; and what a box shows."""
 
 from __future__ import annotations
