@@ -124,8 +124,8 @@ class Further(Recipe):
     settle: Phase = Phase(1300, 8e-4)  # where two stand about level, in either order
     order_images: int = 64  # a step
     answers: Phase = Phase(3900, 8e-4)
-    balance: Phase = Phase(1000, 4e-4)  # some of everything
-    last: Phase = Phase(300, 3e-5)  # by `train`, on conversations of a world
+    balance: Phase = Phase(300, 2e-4)  # some of everything
+    last: Phase = Phase(250, 3e-5)  # by `train`, on conversations of a world
     last_batch: int = 16
     world_images: int = 2000
 
