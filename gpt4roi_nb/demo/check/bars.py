@@ -11,8 +11,8 @@ from gpt4roi_nb.demo.check.out_of_domain import LIBRARY_IMAGES
 from gpt4roi_nb.demo.choices import QA, QAR
 
 THIRD_QUESTION, UNSEEN_WORDINGS = "third question", "unseen wordings"
-# Where the package's weights do not reach a bar, or barely, the bar that they are held to instead: what they reach on 300
-# scenes, less what other scenes may change.
+# Where the package's weights do not reach a bar, or barely, the bar that they are held to instead: what they reach on
+# 300 scenes, less what other scenes may change.
 REACHED: dict[str, float] = {
     "category": 0.965,
     "same": 0.96,

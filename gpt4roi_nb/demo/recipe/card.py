@@ -34,9 +34,9 @@ FURTHER_CARD = """\
 {about}
 
 `python -m gpt4roi_nb.demo.recipe.further --seed {seed} --out FOLDER` made it, as `recipe.json` says, from weights whose
-SHA-256 is `{begins_with}`: the checkpoint of commit {commit}, which has the
-recipe that made those. Before, `python -m gpt4roi_nb.demo.recipe.make` had made the first weights, and an earlier
-`further` had continued them:
+SHA-256 is `{begins_with}`:
+the checkpoint of commit {commit}, which has the recipe that made those. Before, `python -m gpt4roi_nb.demo.recipe.make`
+had made the first weights, and an earlier state of `further` had continued them. Their parts took:
 
 {old_parts}
 
