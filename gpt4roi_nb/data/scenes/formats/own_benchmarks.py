@@ -47,8 +47,8 @@ def add(shown: WorldImage, added: Added) -> None:
         name = surface.category
         say([corners(surface.box)], *pick(rng, ((CATEGORY_PROMPT, name), (SEGMENT_PROMPT, f"the {name}"))))
     for file, names in (
-        (LVIS_FILES["train"], [spoken(record["name"]) for record in LVIS_CATEGORIES]),
-        (PACO_FILES["train"], [spoken(name) for name in NAMES]),
+        (LVIS_FILES["train"], [without_marks(record["name"]) for record in LVIS_CATEGORIES]),
+        (PACO_FILES["train"], [without_marks(name) for name in NAMES]),
     ):
         found = rows_of(added, file, "annotations")
         parts = [one for one in found if is_part(names[one["category_id"] - 1])]
@@ -56,7 +56,7 @@ def add(shown: WorldImage, added: Added) -> None:
         asked = parts if parts else found  # PACO's names for whole objects differ from LVIS's
         if asked:
             one = pick(rng, asked)
-            say([from_sides(one["bbox"])], NAME_PROMPT, names[one["category_id"] - 1])
+            say([from_sides(one["bbox"])], NAME_PROMPT, spoken(names[one["category_id"] - 1]))
         for _ in range(CHOICES_PER_IMAGE if found else 0):
             one = pick(rng, found)
             true = names[one["category_id"] - 1]
@@ -64,7 +64,7 @@ def add(shown: WorldImage, added: Added) -> None:
             if others:
                 pair = [true, pick(rng, others)]
                 order = rng.permutation(2).tolist()
-                say([from_sides(one["bbox"])], CHOICE_PROMPT.format(*(pair[k] for k in order)), an(true))
+                say([from_sides(one["bbox"])], CHOICE_PROMPT.format(*(pair[k] for k in order)), an(spoken(true)))
     _add_visual7w(added, rng, say)
 
 
@@ -73,9 +73,15 @@ def rows_of(added: Added, file: str, part: str) -> list[Record]:
     return [record for name, within, record in added.rows if (name, within) == (file, part)]
 
 
+def without_marks(name: str) -> str:
+    """Return a category as choices offer it: `mug_(drinking_vessel)` is "mug (drinking vessel)", `mug:upper_half` "mug
+    upper half"."""
+    return " ".join(name.replace("_", " ").replace(":", " ").split())
+
+
 def spoken(name: str) -> str:
-    """Return a category as one says it: `red_mug_(drinking_vessel)` is "red mug", `mug:upper_half` "mug upper half"."""
-    return " ".join(name.partition("(")[0].replace("_", " ").replace(":", " ").split())
+    """Return a category without its addition in brackets, as one says it."""
+    return name.partition("(")[0].strip()
 
 
 def is_part(name: str) -> bool:
