@@ -7,7 +7,6 @@ that greedy answers are the same as before.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.files import read_json, write_json
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.prompt import token_id_of
@@ -139,7 +139,7 @@ def deepened(model: GPT4RoIForConditionalGeneration, *, vision: int, text: int) 
     What a new layer adds to its input is zero at first, so that the model computes what it did. Region levels keep
     their layers; image tokens are made of the last one.
     """
-    config = copy.deepcopy(model.config)
+    config = GPT4RoIConfig(**model.config.to_dict())
     old = config.vision_config.num_hidden_layers, config.text_config.num_hidden_layers
     config.region_config.feature_layers = model.config.feature_layers
     config.vision_config.num_hidden_layers += vision
