@@ -96,7 +96,7 @@ def test_the_demo_answers_the_same(quantization, caplog):
     near = load(None, quantization).session(image).describe(boxes)
     assert [str(answer) for answer in near] == [str(answer) for answer in exact]
     for one, other in zip(near, exact, strict=True):
-        assert one.logprobs == pytest.approx(other.logprobs, abs=0.2)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=0.3)
     assert not caplog.records  # bitsandbytes would tell of a cast for every layer and token
 
 

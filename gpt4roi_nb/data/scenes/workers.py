@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-LATE = 0.2  # seconds by which one process may get a signal later than another
+LATE = 1.0  # seconds by which one process may get a signal later than another
 
 
 @contextmanager

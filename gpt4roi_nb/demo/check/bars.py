@@ -20,7 +20,7 @@ REACHED: dict[str, float] = {
     "which": 0.58,
     "describe": 0.58,
     "nothing": 0.86,
-    "relation": 0.88,
+    "relation": 0.84,
     "around": 0.48,
     "between": 0.57,
     "shared": 0.91,
