@@ -1,5 +1,6 @@
 """Questions about regions, word for word as published protocols ask them; training files and benchmarks share them."""
 
+import re
 from collections.abc import Sequence
 
 from gpt4roi_nb.data.instruction_texts import LETTER_REQUEST, VCR_OPENING
@@ -13,6 +14,11 @@ CHOICE_PROMPT = "Is the object <region1> of the image a {} or a {}?"
 # Osprey's, about segments (`eval_open_vocab_seg_detectron2.py`).
 SEGMENT_PROMPT = "What is in <region1>? Using a short phrase."
 LETTERS = ("(A)", "(B)", "(C)", "(D)")
+
+
+def clean_name(name: str) -> str:
+    """Replace underscores and colons in a category's name by blanks: `mug:handle` is "mug handle"."""
+    return re.sub("[_:]", " ", name).strip()
 
 
 def vcr_opening(count: int) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from gpt4roi_nb.data.protocol_texts import clean_name
 from gpt4roi_nb.evaluate.metrics.similarity import (
     chose_right,
     clean_answer,
-    clean_name,
     distinct,
     draw,
     ferret_forms,

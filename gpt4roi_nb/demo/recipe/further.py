@@ -118,8 +118,9 @@ def further(
         report=report,
     )
     bank = with_out_of_domain(scenes, run / "banks", OUT_OF_DOMAIN_SERIES, recipe.strangers)
-    took = train_order(model, bank, recipe, run, seed=seed, report=report)
     states = HiddenStates(model, bank, trained=recipe.more_vision_layers, autocast=recipe.autocast)
+    run_part = partial(run_phase, folder=run, recipe=recipe, seed=seed, report=report)
+    took = train_order(model, states, recipe, run_part)
     language_phase = LanguagePhase(model, ImageHeads(recipe.width))
     builder, weights = RowBuilder(processor), decision_weights(processor)
 
@@ -134,16 +135,7 @@ def further(
         ("answers", ANSWER_FAMILIES, recipe.answers),
         ("balance", BALANCED_FAMILIES, recipe.balance),
     ):
-        took[name] = run_phase(
-            name,
-            folder=run,
-            trained=language_phase,
-            step=partial(step, families),
-            phase=phase,
-            recipe=recipe,
-            seed=seed,
-            report=report,
-        )
+        took[name] = run_part(name, trained=language_phase, step=partial(step, families), phase=phase)
     model.language_model.set_attn_implementation("sdpa")
     kept, took["last"] = train_last(
         gpt4roi,

@@ -39,17 +39,25 @@ class HiddenStates:
             )
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def frozen(self, indices: Sequence[int]) -> Tensor:
+        """Return the states after the last frozen layer, CLS included: (B, 1 + grid², C) float32."""
+        return torch.stack([states for states, _ in self._of(indices)]).float()
+
     def levels(self, indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """Return, for these images, the state of the image tokens (B, grid², C), and the same for each region level."""
-        missing = sorted(set(indices) - self._kept.keys())
-        for start in range(0, len(missing), IMAGES_AT_ONCE):
-            self._compute(missing[start : start + IMAGES_AT_ONCE])
-        before, several = zip(*(self._kept[index] for index in indices), strict=True)
-        last = torch.stack(before).float()
+        several = torch.stack([levels for _, levels in self._of(indices)]).float()
+        last = self.frozen(indices)
         with torch.autocast(last.device.type, torch.bfloat16, enabled=self._autocast):
             for layer in self._trained_layers:
                 last = layer(last, None)
-        return last[:, -self._model.config.num_image_tokens :], list(torch.stack(several).float().unbind(1))
+        return last[:, -self._model.config.num_image_tokens :], list(several.unbind(1))
+
+    def _of(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """What is kept of these images: states after the last frozen layer, and region levels."""
+        missing = sorted(set(indices) - self._kept.keys())
+        for start in range(0, len(missing), IMAGES_AT_ONCE):
+            self._compute(missing[start : start + IMAGES_AT_ONCE])
+        return [self._kept[index] for index in indices]
 
     @torch.no_grad()
     def _compute(self, indices: list[int]) -> None:

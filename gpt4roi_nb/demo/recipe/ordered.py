@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 
 from gpt4roi_nb.data.scenes.question_kinds import centre_x, left_to_right
 from gpt4roi_nb.data.scenes.scene import SceneObject
-from gpt4roi_nb.demo.recipe.bank import SceneBank
-from gpt4roi_nb.demo.recipe.loop import run_phase
+from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.recipe import Further
 from gpt4roi_nb.demo.recipe.symbols import (
     NUMBERS,
@@ -31,11 +29,9 @@ from gpt4roi_nb.demo.recipe.symbols import (
     centre_weights,
     places,
 )
-from gpt4roi_nb.demo.recipe.vision import pixel_values
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 
 MAX_NUMBERED = 8  # objects; as many tokens of fixed text follow the image in a prompt
-IMAGES_AT_ONCE = 64
 LEVEL = 0.05  # of the image's side: objects whose middles are so near may take each other's number
 POINTER_WEIGHT, CENTRE_WEIGHT, NEAR_WEIGHT = 4.0, 0.3, 1.0
 NEAR_CENTRE_WEIGHT = 5.0
@@ -62,36 +58,6 @@ def up_to_ties(things: Sequence[SceneObject], cost: Tensor, level: float) -> lis
             k += 1
         k += 1
     return order
-
-
-class TowerSequences:
-    """The state of every image of a bank after a layer of the frozen tower, CLS included, in float16.
-
-    Each is computed when it is first needed.
-    """
-
-    def __init__(self, model: GPT4RoIForConditionalGeneration, bank: SceneBank, layer: int) -> None:
-        self.bank = bank
-        self._model, self._layer = model, layer
-        config = model.config.vision_config
-        self._kept = torch.empty(len(bank), model.config.num_image_tokens + 1, config.hidden_size, dtype=torch.float16)
-        self._known = np.zeros(len(bank), bool)
-
-    def of(self, indices: np.ndarray) -> Tensor:
-        """(n,) → (n, 1 + grid², C) float32."""
-        missing = np.unique(indices[~self._known[indices]])
-        for start in range(0, len(missing), IMAGES_AT_ONCE):
-            self._compute(missing[start : start + IMAGES_AT_ONCE])
-        return self._kept[torch.from_numpy(indices)].float()
-
-    @torch.no_grad()
-    def _compute(self, indices: np.ndarray) -> None:
-        tower = self._model.vision_tower
-        states = tower.pre_layrnorm(tower.embeddings(pixel_values(self.bank.images[indices])))
-        for layer in tower.encoder.layers[: self._layer]:
-            states = layer(states, None)
-        self._kept[torch.from_numpy(indices)] = states.half()
-        self._known[indices] = True
 
 
 class OrderPhase(nn.Module):
@@ -129,7 +95,7 @@ def point(heads: OrderPhase, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 def order_step(
     phase: OrderPhase,
-    sequences: TowerSequences,
+    states: HiddenStates,
     images: int,
     rng: np.random.Generator,
     *,
@@ -140,15 +106,15 @@ def order_step(
 
     autocast: compute in bfloat16.
     """
-    indices = rng.integers(len(sequences.bank), size=images)
-    while indices.min() >= sequences.bank.scenes:
-        indices = rng.integers(len(sequences.bank), size=images)
-    things = [sequences.bank.objects[k] for k in indices]
-    size, grid = sequences.bank.images.shape[1], sequences.bank.owners.shape[1]
-    states = sequences.of(indices)
+    indices = rng.integers(len(states.bank), size=images)
+    while indices.min() >= states.bank.scenes:
+        indices = rng.integers(len(states.bank), size=images)
+    things = [states.bank.objects[k] for k in indices]
+    size, grid = states.bank.images.shape[1], states.bank.owners.shape[1]
+    frozen = states.frozen(indices.tolist())
     centres = torch.from_numpy(np.stack([centre_attributes(one, size, grid) for one in things]))
-    with torch.autocast(states.device.type, torch.bfloat16, enabled=autocast):
-        tokens = phase(states)
+    with torch.autocast(frozen.device.type, torch.bfloat16, enabled=autocast):
+        tokens = phase(frozen)
         normed = phase.norm(tokens)
         logits, shown = point(phase, normed)
         wanted = torch.full((images, MAX_NUMBERED), grid * grid)
@@ -166,7 +132,7 @@ def order_step(
         read, placed = phase.attributes(seen).float(), phase.places(seen).float()
         of_centres = phase.centres(normed).float().flatten(0, 1)
         with torch.no_grad():
-            before = phase.old_projector(states[:, 1:]).float()
+            before = phase.old_projector(frozen[:, 1:]).float()
     weights = centre_weights(centres, NEAR_CENTRE_WEIGHT)[..., None]
     spread = (weights * (before - before.mean((0, 1))).square()).mean()
     truth = torch.tensor([attribute_indices(one) for one in ordered])
@@ -184,11 +150,11 @@ def order_step(
 
 
 @torch.no_grad()
-def numbered_rightly(phase: OrderPhase, sequences: TowerSequences, indices: np.ndarray) -> dict[str, float]:
+def numbered_rightly(phase: OrderPhase, states: HiddenStates, indices: np.ndarray) -> dict[str, float]:
     """Share of objects whose attributes are read rightly behind their numbers; and of images in which colour and
     category of all are, in any order, and no more is there."""
-    states, things = sequences.of(indices), [sequences.bank.objects[k] for k in indices]
-    logits, shown = point(phase, phase.norm(phase(states)))
+    things = [states.bank.objects[k] for k in indices]
+    logits, shown = point(phase, phase.norm(phase(states.frozen(indices.tolist()))))
     parts = phase.attributes(shown).split(list(NUMBERS), dim=2)
     read = torch.stack([part.argmax(2) for part in parts], dim=2)
     there = logits.argmax(2) < logits.shape[2] - 1
@@ -208,38 +174,31 @@ def numbered_rightly(phase: OrderPhase, sequences: TowerSequences, indices: np.n
 
 
 def train_order(
-    model: GPT4RoIForConditionalGeneration,
-    bank: SceneBank,
-    recipe: Further,
-    run: Path,
-    *,
-    seed: int,
-    report: Callable[[str], None],
+    model: GPT4RoIForConditionalGeneration, states: HiddenStates, recipe: Further, run: Callable[..., dict[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """Train the last layers of the tower, those that `recipe` adds, and the projector, in place; as `run_phase`.
+    """Train the last layers of the tower, those that `recipe` adds, and the projector, in place.
 
     First the order is strict; then neighbours that stand about level may be swapped.
+
+    Args:
+        model: the deeper model.
+        states: of its frozen layers.
+        recipe: how it is trained.
+        run: `run_phase` with its folder, recipe, seed and report.
+
+    Returns:
+        What `run` returns, by part.
     """
-    old_layers = model.config.vision_config.num_hidden_layers - recipe.more_vision_layers
     model.requires_grad_(False)
-    phase, sequences = OrderPhase(model, old_layers), TowerSequences(model, bank, old_layers)
+    phase = OrderPhase(model, model.config.vision_config.num_hidden_layers - recipe.more_vision_layers)
     for part in (phase.layers, phase.projector):
         part.requires_grad_(True)
 
     def step(level: float, rng: np.random.Generator) -> dict[str, Tensor]:
-        return order_step(phase, sequences, recipe.order_images, rng, level=level, autocast=recipe.autocast)
+        return order_step(phase, states, recipe.order_images, rng, level=level, autocast=recipe.autocast)
 
     return {
-        name: run_phase(
-            name,
-            folder=run,
-            trained=phase,
-            step=partial(step, level),
-            phase=length,
-            recipe=recipe,
-            seed=seed,
-            report=report,
-        )
+        name: run(name, trained=phase, step=partial(step, level), phase=length)
         for name, length, level in (
             ("order", recipe.order, 0.0),
             ("settle", recipe.settle, LEVEL * recipe.image_size),

@@ -15,7 +15,7 @@ from typing import Any
 from gpt4roi_nb.data.coco import CocoFile
 from gpt4roi_nb.data.json_stream import elements
 from gpt4roi_nb.data.problems import OUT_OF_RANGE, BadRecord, Problems, field
-from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT
+from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT, clean_name
 from gpt4roi_nb.data.record import harmless
 from gpt4roi_nb.evaluate.benchmarks.benchmark import Benchmark, Published, part
 from gpt4roi_nb.evaluate.benchmarks.item import EvalConfig, Item, Prediction, Scores
@@ -40,7 +40,6 @@ from gpt4roi_nb.evaluate.metrics.scorers import EMBEDDER, SENTENCES
 from gpt4roi_nb.evaluate.metrics.similarity import (
     chose_right,
     clean_answer,
-    clean_name,
     distinct,
     draw,
     names_true,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.data.protocol_texts import NAME_PROMPT
+from gpt4roi_nb.data.protocol_texts import NAME_PROMPT, clean_name
 from gpt4roi_nb.evaluate.benchmarks.item import Item
-from gpt4roi_nb.evaluate.metrics.similarity import clean_name, ferret_forms, surface_forms
+from gpt4roi_nb.evaluate.metrics.similarity import ferret_forms, surface_forms
 
 NAME, CHOICE = "name", "choice"  # values of `facts["asked"]`
 

@@ -32,11 +32,11 @@ from gpt4roi_nb.data.problems import (
     text_field,
     whole_characters,
 )
-from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT
+from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, clean_name
 from gpt4roi_nb.data.record import harmless
 from gpt4roi_nb.evaluate.benchmarks.item import Item
 from gpt4roi_nb.evaluate.benchmarks.naming_items import Asked, choice_item, name_item
-from gpt4roi_nb.evaluate.metrics.similarity import clean_name, surface_forms
+from gpt4roi_nb.evaluate.metrics.similarity import surface_forms
 
 COCO_FOLDERS = ("train2017", "val2017")
 OWN_IMAGES = "LVIS/image"  # ControlMLLM's, beside its file

@@ -126,11 +126,6 @@ def clean_answer(answer: str) -> str:
     return SIGNS.sub(" ", parts[1] if len(parts) > 1 else answer).strip()
 
 
-def clean_name(name: str) -> str:
-    """Replace underscores and colons in a category's name by blanks: `mug:handle` is "mug handle"."""
-    return re.sub("[_:]", " ", name).strip()
-
-
 def word_iou(answer: str, name: str) -> float:
     """Compute the IoU of the two sets of lower-case words, from 0 to 1; 0 if both are empty."""
     said, true = set(answer.lower().split()), set(name.lower().split())

@@ -1,6 +1,7 @@
 """The tower's new layers learn to number the objects of an image, and change nothing else."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from gpt4roi_nb.data.scenes.question_kinds import left_to_right
 from gpt4roi_nb.data.scenes.scene import SceneObject
 from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, with_out_of_domain
 from gpt4roi_nb.demo.recipe.growth import deepened
+from gpt4roi_nb.demo.recipe.hidden import HiddenStates
+from gpt4roi_nb.demo.recipe.loop import run_phase
 from gpt4roi_nb.demo.recipe.ordered import (
     MAX_NUMBERED,
     OrderPhase,
-    TowerSequences,
     numbered_rightly,
     order_step,
     point,
@@ -32,8 +34,8 @@ def deeper(model):
 
 
 def test_the_kept_states_are_the_towers(deeper, bank):
-    sequences = TowerSequences(deeper, bank, OLD)
-    tokens = OrderPhase(deeper, OLD)(sequences.of(np.array([2, 0])))
+    states = HiddenStates(deeper, bank, trained=1)
+    tokens = OrderPhase(deeper, OLD)(states.frozen([2, 0]))
     pixels = deeper.encode_image(_pixels(bank, [2, 0])).image_features
     torch.testing.assert_close(tokens, pixels, atol=5e-3, rtol=5e-3)  # the states are kept in float16
 
@@ -56,7 +58,8 @@ def test_numbers_are_learnt_by_the_new_layers_and_the_projector_alone(deeper, ba
     before = {name: value.clone() for name, value in deeper.state_dict().items()}
     scenes = np.arange(len(bank))
 
-    took = train_order(deeper, mixed, recipe, tmp_path, seed=0, report=lambda text: None)
+    run = partial(run_phase, folder=tmp_path, recipe=recipe, seed=0, report=lambda text: None)
+    took = train_order(deeper, HiddenStates(deeper, mixed, trained=1), recipe, run)
 
     assert {name: part["steps"] for name, part in took.items()} == {"order": 60, "settle": 2}
     changed = {name for name, value in deeper.state_dict().items() if not torch.equal(value, before[name])}
@@ -64,13 +67,13 @@ def test_numbers_are_learnt_by_the_new_layers_and_the_projector_alone(deeper, ba
     assert all("layers.2." in name for name in changed if name.startswith("vision_tower"))
     phase = OrderPhase(deeper, OLD)
     phase.load_state_dict(torch.load(tmp_path / "settle.pt", weights_only=True)["weights"], strict=False)
-    right = numbered_rightly(phase, TowerSequences(deeper, bank, OLD), scenes)
+    right = numbered_rightly(phase, HiddenStates(deeper, bank, trained=1), scenes)
     assert min(right[name] for name in ("category", "colour", "material", "size")) > 0.5  # of the scenes it learnt
 
 
 def test_losses_are_finite_with_images_of_no_object(deeper, bank, tmp_path):
     mixed = with_out_of_domain(bank, tmp_path, 5, len(DRAWN_AT))
-    losses = order_step(OrderPhase(deeper, OLD), TowerSequences(deeper, mixed, OLD), 8, np.random.default_rng(0))
+    losses = order_step(OrderPhase(deeper, OLD), HiddenStates(deeper, mixed, trained=1), 8, np.random.default_rng(0))
     assert losses.keys() == {"pointer", "object", "place", "centre", "near"}
     assert all(bool(torch.isfinite(loss)) for loss in losses.values())
 

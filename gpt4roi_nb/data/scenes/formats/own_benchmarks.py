@@ -14,6 +14,7 @@ from gpt4roi_nb.data.protocol_texts import (
     NAME_PROMPT,
     SEGMENT_PROMPT,
     choice_question,
+    clean_name,
 )
 from gpt4roi_nb.data.scenes.formats.files import Added, JsonFile, Record
 from gpt4roi_nb.data.scenes.formats.lvis import LVIS_CATEGORIES, LVIS_FILES
@@ -47,8 +48,8 @@ def add(shown: WorldImage, added: Added) -> None:
         name = surface.category
         say([corners(surface.box)], *pick(rng, ((CATEGORY_PROMPT, name), (SEGMENT_PROMPT, f"the {name}"))))
     for file, names in (
-        (LVIS_FILES["train"], [without_marks(record["name"]) for record in LVIS_CATEGORIES]),
-        (PACO_FILES["train"], [without_marks(name) for name in NAMES]),
+        (LVIS_FILES["train"], [clean_name(record["name"]) for record in LVIS_CATEGORIES]),
+        (PACO_FILES["train"], [clean_name(name) for name in NAMES]),
     ):
         found = rows_of(added, file, "annotations")
         parts = [one for one in found if is_part(names[one["category_id"] - 1])]
@@ -71,12 +72,6 @@ def add(shown: WorldImage, added: Added) -> None:
 def rows_of(added: Added, file: str, part: str) -> list[Record]:
     """Return what an image has added to one list of a file."""
     return [record for name, within, record in added.rows if (name, within) == (file, part)]
-
-
-def without_marks(name: str) -> str:
-    """Return a category as choices offer it: `mug_(drinking_vessel)` is "mug (drinking vessel)", `mug:upper_half` "mug
-    upper half"."""
-    return " ".join(name.replace("_", " ").replace(":", " ").split())
 
 
 def spoken(name: str) -> str:
