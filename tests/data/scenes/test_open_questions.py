@@ -8,15 +8,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from wording_tables import wording_tables
 
 from gpt4roi_nb.data.scenes import (
-    image_wordings,
-    region_wordings,
-    unknown_wordings,
-    unseen_wordings,
     wordings,
 )
-from gpt4roi_nb.data.scenes.held_out import Wordings
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, OPEN_KINDS, about_out_of_domain, ask, followup, open_texts
 from gpt4roi_nb.data.scenes.questions import Question, is_right
 from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, Scene, SceneObject, scenes
@@ -296,22 +292,8 @@ def test_scoring(kind: str, target: str, answer: str, right: bool) -> None:
     assert is_right(Question(kind, "", "", (), target), answer) is right
 
 
-def tables() -> dict[str, Wordings]:
-    found = {
-        f"{module.__name__}.{name}": table
-        for module in (image_wordings, region_wordings)
-        for name, table in vars(module).items()
-        if isinstance(table, Wordings)
-    }
-    groups = {"region": unknown_wordings.REGION, "image": unknown_wordings.IMAGE, "chat": unknown_wordings.CHAT}
-    groups["it"] = region_wordings.IT
-    found |= {f"{name} {key}": table for name, group in groups.items() for key, table in group.items()}
-    old = {name: table for name, table in vars(unseen_wordings).items() if name.isupper()}
-    return found | {name: Wordings(getattr(wordings, name), table) for name, table in old.items()}
-
-
 def test_three_tenths_of_the_wordings_are_held_out_and_training_has_none_of_them() -> None:
-    every = tables()
+    every = wording_tables()
     seen = {phrase(text) for table in every.values() for text in table.seen}
     seen |= {
         phrase(text)
@@ -346,7 +328,7 @@ def test_held_out_questions_are_worded_as_no_question_of_training(some: list[Sce
 def test_no_wording_belongs_to_two_kinds() -> None:
     counted = Counter(
         phrase(text)
-        for name, table in tables().items()
+        for name, table in wording_tables().items()
         if "CHECK" not in name and "it " not in name
         for text in table.seen
     )

@@ -4,24 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from wording_tables import wording_tables
 
-from gpt4roi_nb.data.scenes import image_wordings, region_wordings, unseen_wordings, wordings
-from gpt4roi_nb.data.scenes.held_out import Wordings
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, ask
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.data.scenes.unknown_wordings import CHAT, IMAGE, REGION
 from gpt4roi_nb.demo.recipe.paraphrase import AFTER, BEFORE, paraphrase, with_synonym, without_a_word
 
 SCENE = make_scene(3)
-
-
-def tables():
-    """Wordings by table: those of training and those held out."""
-    found = [one for module in (image_wordings, region_wordings) for one in vars(module).values()]
-    found = [one for one in found if isinstance(one, Wordings)]
-    found += [one for group in (REGION, IMAGE, CHAT, region_wordings.IT) for one in group.values()]
-    old = [name for name in vars(unseen_wordings) if name.isupper()]
-    return found + [Wordings(getattr(wordings, name), getattr(unseen_wordings, name)) for name in old]
 
 
 def plain(text):
@@ -31,10 +20,10 @@ def plain(text):
 
 
 def test_no_held_out_wording_comes_out_of_training():
-    held_out = {plain(text) for table in tables() for text in table.unseen}
+    held_out = {plain(text) for table in wording_tables().values() for text in table.unseen}
     assert len(held_out) > 200
     reached = set()
-    for text in {text for table in tables() for text in table.seen}:
+    for text in {text for table in wording_tables().values() for text in table.seen}:
         swapped = [text, *with_synonym(text)]
         for one in [*swapped, *(shorter for some in swapped for shorter in without_a_word(some))]:
             framed = [one, *(before + one for before in BEFORE), *(one + after for after in AFTER)]
