@@ -17,7 +17,13 @@ from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.data.scenes.spelling import casual, slip
 from gpt4roi_nb.demo.choices import QA, QAR, draw_pairs
 from gpt4roi_nb.demo.recipe.paraphrase import paraphrase
-from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS, PROTOCOL_NAMES, protocol_questions
+from gpt4roi_nb.demo.recipe.protocols import (
+    PROTOCOL_KINDS,
+    PROTOCOL_LETTERS,
+    PROTOCOL_NAMES,
+    PROTOCOL_POINTING,
+    protocol_questions,
+)
 from gpt4roi_nb.prompt import Turns
 
 COMPOUND = "compound"
@@ -127,7 +133,7 @@ LESSONS = {
     "symbols": Lesson(ALL_FAMILIES, image_tokens=True),
 }
 # What a newcomer asks, learnt by a model that knows all the above. The old families keep it from forgetting.
-PLACING = Family({"around": 0.34, "between": 0.18, "relation": 0.26, "shared": 0.22}, 7, 11)
+PLACING = Family({"around": 0.4, "between": 0.24, "relation": 0.2, "shared": 0.16}, 7, 11)
 DOUBTING = Family(
     {"nothing": 0.55, "unknown": 0.2, "anything": 0.05, "phrase": 0.08, "category": 0.07, "colour": 0.05},
     8,
@@ -156,36 +162,36 @@ LISTING = Family(
 # An image has one list of its objects: the more images, the better.
 LISTING_MANY = Family({"which": 0.4, "describe": 0.35, "extreme": 0.13, "variety": 0.12}, 16, 3, out_of_domain=1)
 NAMED_BY_PROTOCOL = Family({PROTOCOL_NAMES: 1.0}, 8, 9)
-CHOSEN_BY_PROTOCOL = Family({PROTOCOL_LETTERS: 1.0}, 7, 4)
+CHOSEN_BY_PROTOCOL = Family({PROTOCOL_LETTERS: 0.2, PROTOCOL_POINTING: 0.8}, 7, 4)
 ANSWER_FAMILIES: Mix = (
-    (LISTING, 0.13),
-    (LISTING_MANY, 0.07),
-    (PLACING, 0.18),
-    (DOUBTING, 0.13),
+    (LISTING, 0.1),
+    (LISTING_MANY, 0.1),
+    (PLACING, 0.24),
+    (DOUBTING, 0.07),
     (CHATTING, 0.05),
-    (NAMED_BY_PROTOCOL, 0.06),
-    (CHOSEN_BY_PROTOCOL, 0.1),
-    (TALKING_OF_PAIRS, 0.08),
+    (NAMED_BY_PROTOCOL, 0.04),
+    (CHOSEN_BY_PROTOCOL, 0.17),
+    (TALKING_OF_PAIRS, 0.06),
     (TALKING_ON, 0.05),
     (COUNTING_MORE, 0.06),
-    (NAMING, 0.05),
-    (CHOOSING, 0.01),
-    (COMPARING, 0.05),
+    (NAMING, 0.03),
+    (CHOOSING, 0.02),
+    (COMPARING, 0.03),
 )
 # At last some of everything, so that nothing is forgotten over what was learnt last.
 BALANCED_FAMILIES: Mix = (
     (COUNTING_MORE, 0.16),
-    (TALKING_ON, 0.16),
-    (TALKING_OF_PAIRS, 0.13),
-    (NAMING, 0.1),
-    (COMPARING, 0.07),
+    (TALKING_ON, 0.14),
+    (TALKING_OF_PAIRS, 0.1),
+    (NAMING, 0.09),
+    (COMPARING, 0.06),
     (LISTING, 0.05),
     (LISTING_MANY, 0.06),
-    (PLACING, 0.11),
+    (PLACING, 0.12),
     (DOUBTING, 0.09),
-    (CHOOSING, 0.02),
+    (CHOOSING, 0.03),
     (NAMED_BY_PROTOCOL, 0.03),
-    (CHOSEN_BY_PROTOCOL, 0.04),
+    (CHOSEN_BY_PROTOCOL, 0.08),
 )
 IT_SHARE = 0.3  # of the follow-ups about the one region named before that call it "it"
 CASUAL_SHARE, SLIP_SHARE = 0.5, 0.08  # of the questions that are typed carelessly
@@ -226,8 +232,11 @@ def draw_question(scene: Scene, rng: np.random.Generator, shares: Shares) -> Que
         question: Question | None
         if kind in (QA, QAR):
             return draw_pairs(scene, 1, rng)[0][(QA, QAR).index(kind)]
-        if kind in (PROTOCOL_NAMES, PROTOCOL_LETTERS):
-            return pick(rng, protocol_questions(scene.seed, scene.image.shape[0])[kind])
+        if kind in PROTOCOL_KINDS:
+            offered = protocol_questions(scene.seed, scene.image.shape[0])[kind]
+            if not offered:
+                continue
+            return pick(rng, offered)
         if kind == COMPOUND:
             return compound(scene, rng)
         question = draw_form(kind, partial(open_questions.ask, scene, kind, rng), rng)
@@ -318,7 +327,7 @@ def out_of_domain_conversation(scene: Scene, size: int, rng: np.random.Generator
 
 def careless(conversation: Conversation, rng: np.random.Generator) -> Conversation:
     """The same with its questions worded as people type them, except for multiple choice and benchmarks' questions."""
-    if conversation.last.kind in (QA, QAR, PROTOCOL_NAMES, PROTOCOL_LETTERS):
+    if conversation.last.kind in (QA, QAR, *PROTOCOL_KINDS):
         return conversation
     turns = []
     for role, text in conversation.turns:

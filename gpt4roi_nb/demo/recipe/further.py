@@ -118,7 +118,7 @@ def further(
         report=report,
     )
     bank = with_out_of_domain(scenes, run / "banks", OUT_OF_DOMAIN_SERIES, recipe.strangers)
-    states = HiddenStates(model, bank, trained=recipe.more_vision_layers, autocast=recipe.autocast)
+    states = HiddenStates(model, bank, trained=recipe.trained_vision_layers, autocast=recipe.autocast)
     run_part = partial(run_phase, folder=run, recipe=recipe, seed=seed, report=report)
     took = train_order(model, states, recipe, run_part)
     language_phase = LanguagePhase(model, ImageHeads(recipe.width))
@@ -129,7 +129,7 @@ def further(
 
     choose_parts(model, STAGES[2])
     layers = model.vision_tower.encoder.layers
-    layers[len(layers) - recipe.more_vision_layers :].requires_grad_(True)
+    layers[len(layers) - recipe.trained_vision_layers :].requires_grad_(True)
     model.language_model.set_attn_implementation(SHARED_PREFIX)
     for name, families, phase in (
         ("answers", ANSWER_FAMILIES, recipe.answers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +21,9 @@ SAVE_EVERY = 120.0  # seconds
 REPORT_EVERY = 20.0  # seconds
 MAX_GRADIENT_NORM = 1.0
 SMOOTHING = 0.98  # of the reported losses
-NEW_LAYERS = "layers."  # names in `ordered.OrderPhase` begin so
+# Of matrices that Muon trains: inside the language model, and inside a tower's last layers; names in
+# `ordered.OrderPhase` begin with "layers.". The vision phase, which trains a whole tower, calls it "vision_tower.".
+INNER = re.compile(r"layers\.|.*language_model\.model\.layers\.|model\.vision_tower\.encoder\.layers\.")
 
 Step = Callable[[np.random.Generator], dict[str, Tensor]]
 
@@ -105,15 +108,13 @@ def run_phase(
 
 
 def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the language model, and inside the tower's new layers while these train without it;
-    AdamW for all else that trains."""
+    """Muon for the matrices inside the language model and the tower's last layers; AdamW for all else that trains."""
     inner: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in trained.named_parameters():
         if parameter.requires_grad:
-            one_of_the_layers = "language_model.model.layers" in name or name.startswith(NEW_LAYERS)
-            kept = others if parameter.ndim <= 1 else inner if one_of_the_layers else decayed
+            kept = others if parameter.ndim <= 1 else inner if INNER.match(name) else decayed
             kept.append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=recipe.betas, fused=True)]

@@ -1,4 +1,4 @@
-"""New layers at the end of a frozen tower, and the projector, learn to number an image's objects from left to right.
+"""The last layers of a tower, and the projector, learn to number an image's objects from left to right.
 
 A list is then a look-up: the language model finds the first object, the second, … by their numbers. Throw-away heads
 point at each number's patch, and read there what object it is. Image tokens stay near those that the language model
@@ -8,7 +8,7 @@ knows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -61,27 +61,30 @@ def up_to_ties(things: Sequence[SceneObject], cost: Tensor, level: float) -> lis
 
 
 class OrderPhase(nn.Module):
-    """What this phase trains: the new layers, the projector, and the throw-away heads."""
+    """What this phase trains: the layers after the first `frozen_layers`, the projector, and the throw-away heads."""
 
-    def __init__(self, model: GPT4RoIForConditionalGeneration, old_layers: int) -> None:
+    def __init__(self, model: GPT4RoIForConditionalGeneration, frozen_layers: int) -> None:
         super().__init__()
         width = model.config.text_config.hidden_size
-        self.layers = model.vision_tower.encoder.layers[old_layers:]
+        self.layers = model.vision_tower.encoder.layers[frozen_layers:]
         self.projector = model.multi_modal_projector
         self.norm = nn.LayerNorm(width)
         self.centres = nn.Linear(width, sum(NUMBERS) + len(NUMBERS))
         self.pointers = nn.Linear(width, MAX_NUMBERED)
         self.attributes, self.places = nn.Linear(width, sum(NUMBERS)), nn.Linear(width, PLACES)
-        self.old_projector = nn.Linear(width, width)
-        self.old_projector.load_state_dict(self.projector.state_dict())
-        self.old_projector.requires_grad_(False)
+        self.before = deepcopy(nn.ModuleList([*self.layers, self.projector])).requires_grad_(False)
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, 1 + grid², C) → image tokens (B, grid², D)."""
-        for layer in self.layers:
-            states = layer(states, None)
-        tokens: Tensor = self.projector(states[:, 1:])
-        return tokens
+        return image_tokens([*self.layers, self.projector], states)
+
+
+def image_tokens(modules: Sequence[nn.Module], states: Tensor) -> Tensor:
+    """Pass states (B, 1 + grid², C) through layers, and all but the CLS token through the projector, the last module."""
+    for layer in modules[:-1]:
+        states = layer(states, None)
+    tokens: Tensor = modules[-1](states[:, 1:])
+    return tokens
 
 
 def point(heads: OrderPhase, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,10 +102,9 @@ def order_step(
     images: int,
     rng: np.random.Generator,
     *,
-    level: float = 0.0,
     autocast: bool = False,
 ) -> dict[str, Tensor]:
-    """Losses of one batch of random images, those that are not of this world included. level: as in `up_to_ties`.
+    """Losses of one batch of random images, those that are not of this world included.
 
     autocast: compute in bfloat16.
     """
@@ -123,7 +125,7 @@ def order_step(
         costs = -logits.detach().log_softmax(2)
         for row, one in enumerate(things):
             patches = [centre_patch(thing, size, grid) for thing in one]
-            for number, k in enumerate(up_to_ties(one, costs[row][:, patches], level)):
+            for number, k in enumerate(up_to_ties(one, costs[row][:, patches], LEVEL * size)):
                 wanted[row, number] = patches[k]
                 at.append((row, number))
                 ordered.append(one[k])
@@ -132,7 +134,7 @@ def order_step(
         read, placed = phase.attributes(seen).float(), phase.places(seen).float()
         of_centres = phase.centres(normed).float().flatten(0, 1)
         with torch.no_grad():
-            before = phase.old_projector(frozen[:, 1:]).float()
+            before = image_tokens(list(phase.before), frozen).float()
     weights = centre_weights(centres, NEAR_CENTRE_WEIGHT)[..., None]
     spread = (weights * (before - before.mean((0, 1))).square()).mean()
     truth = torch.tensor([attribute_indices(one) for one in ordered])
@@ -176,12 +178,10 @@ def numbered_rightly(phase: OrderPhase, states: HiddenStates, indices: np.ndarra
 def train_order(
     model: GPT4RoIForConditionalGeneration, states: HiddenStates, recipe: Further, run: Callable[..., dict[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """Train the last layers of the tower, those that `recipe` adds, and the projector, in place.
-
-    First the order is strict; then neighbours that stand about level may be swapped.
+    """Train the last layers of the tower, and the projector, in place.
 
     Args:
-        model: the deeper model.
+        model: with its new layers.
         states: of its frozen layers.
         recipe: how it is trained.
         run: `run_phase` with its folder, recipe, seed and report.
@@ -190,17 +190,11 @@ def train_order(
         What `run` returns, by part.
     """
     model.requires_grad_(False)
-    phase = OrderPhase(model, model.config.vision_config.num_hidden_layers - recipe.more_vision_layers)
+    phase = OrderPhase(model, model.config.vision_config.num_hidden_layers - recipe.trained_vision_layers)
     for part in (phase.layers, phase.projector):
         part.requires_grad_(True)
 
-    def step(level: float, rng: np.random.Generator) -> dict[str, Tensor]:
-        return order_step(phase, states, recipe.order_images, rng, level=level, autocast=recipe.autocast)
+    def step(rng: np.random.Generator) -> dict[str, Tensor]:
+        return order_step(phase, states, recipe.order_images, rng, autocast=recipe.autocast)
 
-    return {
-        name: run(name, trained=phase, step=partial(step, level), phase=length)
-        for name, length, level in (
-            ("order", recipe.order, 0.0),
-            ("settle", recipe.settle, LEVEL * recipe.image_size),
-        )
-    }
+    return {"order": run("order", trained=phase, step=step, phase=recipe.order)}

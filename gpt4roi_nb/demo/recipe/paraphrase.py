@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-SYNONYM_SHARE, DROP_SHARE, FRAME_SHARE = 0.25, 0.12, 0.2
+ORDER_SHARE, SYNONYM_SHARE, DROP_SHARE, FRAME_SHARE = 0.5, 0.25, 0.12, 0.2
 AFTER_SHARE, SMALL_SHARE = 0.3, 0.6  # of the frames: what follows the question; a small letter after what precedes it
 BEFORE = (
     "Please: ",
@@ -58,7 +58,14 @@ SYNONYMS = {
     "relative to": ("compared to", "with respect to"),
     "can you": ("could you", "would you"),
     "could you": ("can you", "would you"),
-    "in common": ("alike",),
+    "in common": ("alike", "similar"),
+    "alike": ("similar", "like each other"),
+    "happy": ("angry", "tired", "hungry", "alive", "lonely"),
+    "beautiful": ("ugly", "nice", "clever"),
+    "expensive": ("cheap", "precious"),
+    "country": ("street", "building", "continent"),
+    "city": ("town", "village", "museum"),
+    "kitchen": ("bedroom", "garden", "school"),
     "what is": ("which thing is",),
     "which objects are": ("what is", "what things are"),
     "which object is": ("which one is", "what is"),
@@ -74,7 +81,8 @@ FUNCTION_WORDS = frozenset(
 
 def paraphrase(rng: np.random.Generator, text: str) -> str:
     """Word a question a little otherwise, or leave it as it is."""
-    for share, variants in ((SYNONYM_SHARE, with_synonym), (DROP_SHARE, without_a_word)):
+    ways = ((ORDER_SHARE, in_another_order), (SYNONYM_SHARE, with_synonym), (DROP_SHARE, without_a_word))
+    for share, variants in ways:
         if rng.random() < share:
             found = list(variants(text))
             text = found[int(rng.integers(len(found)))] if found else text
@@ -89,6 +97,21 @@ def with_synonym(text: str) -> Iterator[str]:
             for new in words:
                 written = new[0].upper() + new[1:] if found[0][0].isupper() else new
                 yield text[: found.start()] + written + text[found.end() :]
+
+
+REGION = r"(?:<region\d>|\{\w\})"  # or its place in a wording
+CHOICE_OF_TWO = re.compile(rf"([Ww]hich (?:one )?)(is .*?)[,:] ({REGION}) or ({REGION})\??")
+
+
+def in_another_order(text: str) -> Iterator[str]:
+    """Yield "Which is nearer, A or B?" with the two regions elsewhere."""
+    found = CHOICE_OF_TWO.fullmatch(text)
+    if found:
+        which, asked, first, second = found.groups()
+        yield f"Between {first} and {second}, {which.lower()}{asked}?"
+        yield f"If you compare {first} with {second}, {which.lower()}{asked}?"
+        yield f"Which one, {first} or {second}, {asked}?"
+        yield f"Of these two, {first} and {second}, which {asked}?"
 
 
 def without_a_word(text: str) -> Iterator[str]:

@@ -11,7 +11,9 @@ from gpt4roi_nb.data.scenes.formats.world_image import VAL_EVERY, WorldImage
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.data.scenes.scene import make_scene
 
-PROTOCOL_NAMES, PROTOCOL_LETTERS = "protocol names", "protocol letters"  # kinds: answered by words, or by a letter
+# Kinds: answered by words, by the letter of a text, and by the letter of a region.
+PROTOCOL_NAMES, PROTOCOL_LETTERS, PROTOCOL_POINTING = "protocol names", "protocol letters", "protocol pointing"
+PROTOCOL_KINDS = (PROTOCOL_NAMES, PROTOCOL_LETTERS, PROTOCOL_POINTING)
 NUMBER = VAL_EVERY  # of an image for training
 KEPT = 10_000  # scenes whose questions are kept
 
@@ -28,11 +30,12 @@ def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
     for module in (lvis, paco, visual7w, own_benchmarks):
         module.add(shown, added)
     known = {tuple(map(float, thing.box)): k for k, thing in enumerate(shown.scene.objects)}
-    found: dict[str, list[Question]] = {PROTOCOL_NAMES: [], PROTOCOL_LETTERS: []}
+    found: dict[str, list[Question]] = {kind: [] for kind in PROTOCOL_KINDS}
     for file, _, record in added.rows:
         if file == own_benchmarks.FILES[0].path:
             (asked, answer), boxes = (turn["value"] for turn in record["conversations"]), record["boxes"]
-            kind = PROTOCOL_LETTERS if answer in LETTERS else PROTOCOL_NAMES
+            lettered = PROTOCOL_POINTING if boxes else PROTOCOL_LETTERS
+            kind = lettered if answer in LETTERS else PROTOCOL_NAMES
             objects = tuple(known[box] for box in map(tuple, boxes) if box in known)
             if len(objects) == len(boxes):
                 found[kind].append(Question(kind, asked, answer, objects, answer))

@@ -109,21 +109,23 @@ class Recipe:
 class Further(Recipe):
     """How the demo checkpoint is trained further; sizes are those before it grows.
 
-    begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them.
+    begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them. more_vision_layers,
+    more_text_layers: how many are added. trained_vision_layers: how many of the tower's last layers train, the added
+    ones included.
     """
 
-    begins_with: str = "cab37d8380997a0d33ac709498f7ecb345641c25e44bade172c70bc47b3f7164"
-    commit: str = "b40c12f"
-    pieces: int = 800  # the most that the vocabulary grows by
-    more_vision_layers: int = 3
-    more_text_layers: int = 2
+    begins_with: str = "e93652c1fa91a6328f06ac351894af43cfb827fa844405a6cbcb53484a3b570c"
+    commit: str = "3d230bd"
+    pieces: int = 0  # the most that the vocabulary grows by
+    more_vision_layers: int = 0
+    more_text_layers: int = 0
+    trained_vision_layers: int = 3
     further_scenes: int = 32_000
     strangers: int = 2000
     autocast: bool = True
-    order: Phase = Phase(1800, 1e-3)  # the tower's new layers number the objects from left to right
-    settle: Phase = Phase(1300, 8e-4)  # where two stand about level, in either order
+    order: Phase = Phase(2200, 1e-3)  # the tower's last layers number the objects from left to right
     order_images: int = 64  # a step
-    answers: Phase = Phase(3900, 8e-4)
+    answers: Phase = Phase(3300, 8e-4)
     balance: Phase = Phase(300, 2e-4)  # some of everything
     last: Phase = Phase(250, 3e-5)  # by `train`, on conversations of a world
     last_batch: int = 16
@@ -136,7 +138,16 @@ class Further(Recipe):
     def tiny(self) -> Self:
         """The same in miniature."""
         return replace(
-            super().tiny(), further_scenes=6, strangers=4, pieces=20, world_images=12, last_batch=2, order_images=3
+            super().tiny(),
+            further_scenes=6,
+            strangers=4,
+            pieces=20,
+            more_vision_layers=1,
+            more_text_layers=1,
+            trained_vision_layers=1,
+            world_images=12,
+            last_batch=2,
+            order_images=3,
         )
 
 

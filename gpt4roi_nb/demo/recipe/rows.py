@@ -23,7 +23,7 @@ from gpt4roi_nb.data.scenes.question_kinds import left_to_right
 from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.demo.recipe.curriculum import Conversation
 from gpt4roi_nb.demo.recipe.marks import CATEGORY, COLOUR, Item, Marker, Marks
-from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS
+from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_POINTING
 from gpt4roi_nb.demo.recipe.symbols import symbols_of, tally
 from gpt4roi_nb.processor import GPT4RoIProcessor
 from gpt4roi_nb.prompt import IGNORE, Turns, build_prompt
@@ -74,7 +74,8 @@ class Rows:
     - so_far_true (n,) bool: at each of these in an option, whether all of the option's are true up to there;
     - option_right (n,) bool: whether the option that ends there is the right one;
     - counts (n,): the answer to each question that asks how many, at the word that says of what;
-    - described_at: the token before the answer to each first question about what the image shows;
+    - fits (n,) bool: whether the region that an option offers has all values that the question names, at the option's
+      end;
     - item_objects (n,): the object that each `Item` names, or that is asked for before the options;
     - shown (n,): what a region shows where it is named, an index into `SHOWN`.
 
@@ -104,7 +105,8 @@ class Rows:
     option_right: Tensor
     count_at: Tensor
     counts: Tensor
-    described_at: Tensor
+    fits_at: Tensor
+    fits: Tensor
     item_at: Tensor
     item_objects: Tensor
     shown_at: Tensor
@@ -175,7 +177,7 @@ class RowBuilder:
         regions: list[int] = []
         name_at, name_objects, pair_at, pair_objects = [], [], [], []
         claim_at, so_far_at, option_at, option_right = [], [], [], []
-        count_at, counts, described_at, item_at, item_objects = [], [], [], [], []
+        count_at, counts, fits_at, fits, item_at, item_objects = [], [], [], [], [], []
         shown_at, shown = [], []
         claim_true: list[bool] = []
         so_far_true: list[bool] = []
@@ -211,13 +213,19 @@ class RowBuilder:
                     regions += [other + number - 1 for number in segment.regions]
                     other += len(conversation.boxes)
                     continue
-                if conversation.last.kind == "describe" and len(conversation.turns) == 2:
-                    described_at.append((row, start + segment.asked - 1))
                 behind = {number: first + index for number, index in enumerate(conversation.objects, start=1)}
                 regions += [behind[number] for number in segment.regions]
-                if conversation.last.kind == PROTOCOL_LETTERS and behind:  # of a region per option, before these
+                if conversation.last.kind == PROTOCOL_POINTING:  # at a region per option
                     item_at.append((row, start + segment.option_bounds[0]))
                     item_objects.append(behind[LETTERS.index(conversation.turns[1][1]) + 1])
+                    wanted = {
+                        (word.attribute, word.value)
+                        for word in segment.marks.values
+                        if word.place < segment.option_bounds[0]
+                    }
+                    for number, end in enumerate(segment.option_bounds[1:], start=1):
+                        fits_at.append((row, start + end))
+                        fits.append(all(values[behind[number]][attribute] == value for attribute, value in wanted))
                 name_at += [(row, start + name.place) for name in segment.marks.names]
                 name_objects += [behind[name.number] for name in segment.marks.names]
                 pair_at += [(row, start + pair.place) for pair in segment.marks.pairs]
@@ -225,7 +233,7 @@ class RowBuilder:
                 verdicts = {
                     word.place: all(values[behind[number]][word.attribute] == word.value for number in word.numbers)
                     for word in segment.marks.values
-                    if word.place < segment.asked
+                    if word.place < segment.asked and conversation.last.kind != PROTOCOL_POINTING
                 }
                 claim_at += [(row, start + place) for place in verdicts]
                 claim_true += verdicts.values()
@@ -266,7 +274,8 @@ class RowBuilder:
             option_right=torch.tensor(option_right, dtype=torch.bool),
             count_at=numbers(count_at, 2),
             counts=numbers(counts),
-            described_at=numbers(described_at, 2),
+            fits_at=numbers(fits_at, 2),
+            fits=torch.tensor(fits, dtype=torch.bool),
             item_at=numbers(item_at, 2),
             item_objects=numbers(item_objects),
             shown_at=numbers(shown_at, 2),

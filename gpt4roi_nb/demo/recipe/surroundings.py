@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpt4roi_nb.data.scenes.image_kinds import EXTREMES, extremes
 from gpt4roi_nb.data.scenes.relation_kinds import SIDES, lies_between, nearest_to, on_side
-from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MAX_OBJECTS, Scene
+from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, Scene
 from gpt4roi_nb.demo.recipe.language import ProbeHeads
 from gpt4roi_nb.demo.recipe.ordered import LEVEL, MAX_NUMBERED, up_to_ties
 from gpt4roi_nb.demo.recipe.rows import SHOWN, Rows
@@ -24,7 +24,6 @@ THINGS = len(COLOURS) * len(CATEGORIES)
 # Weights of the heads' losses.
 WEIGHTS = {
     "things": 3.0,
-    "kinds": 0.25,
     "extremes": 1.0,
     "around": 4.0,
     "between": 2.0,
@@ -33,6 +32,7 @@ WEIGHTS = {
     "items": 0.5,
     "item places": 1.0,
     "shown": 2.0,
+    "fits": 3.0,
 }
 
 
@@ -89,13 +89,13 @@ class ImageHeads(ProbeHeads):
 
     - at each image token, how many things of each colour and category there are so far;
     - at the last image token, which thing is each extreme;
-    - before the answer to a question about what the image shows, how many things there are of each category;
     - where a region is named, what stands on each side of it and nearest to it;
     - where it is named after another one, what stands between the two;
     - at each of the `MAX_NUMBERED` tokens of fixed text after the image, one object, from left to right: these are the
       model's own list;
     - where an answer begins to name a thing, the object that is meant;
-    - where a region is named, whether it shows an object, part of one, two or none.
+    - where a region is named, whether it shows an object, part of one, two or none;
+    - where an option ends that offers a region, whether that has all values that the question names.
 
     Without them lists are hardly learnt.
     """
@@ -110,11 +110,10 @@ class ImageHeads(ProbeHeads):
             return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
         self.things, self.extremes = head(THINGS), head(len(EXTREMES) * WORDS)
-        self.kinds = head(len(CATEGORIES) * (MAX_OBJECTS + 1))
         self.around, self.between = head(len(WAYS) * WORDS), head(WORDS)
         self.slots = head(sum(NUMBERS) + len(NUMBERS) + PLACES)
         self.items = head(sum(NUMBERS) + PLACES)
-        self.shown = head(len(SHOWN))
+        self.shown, self.fits = head(len(SHOWN)), head(1)
 
     def losses(self, hidden: Sequence[Tensor], rows: Rows) -> dict[str, Tensor]:
         """As `ProbeHeads.losses`, and those of the further heads."""
@@ -133,12 +132,6 @@ class ImageHeads(ProbeHeads):
                     for k, part in enumerate(parts)
                 ]
             ).sum()
-        if len(rows.described_at):
-            at = rows.described_at
-            before = hidden[max(0, len(hidden) - 1 - self.COUNTS)][at[:, 0], at[:, 1]]
-            totals = tallies[at[:, 0], -1].view(-1, len(COLOURS), len(CATEGORIES)).sum(1).long()
-            logits = self.kinds(before).float().view(-1, MAX_OBJECTS + 1)
-            found["kinds"] = len(CATEGORIES) * F.cross_entropy(logits, totals.flatten())
         if rows.prefix_length < rows.image_start + count + MAX_NUMBERED:
             raise ValueError(f"fewer than {MAX_NUMBERED} tokens stand between the image and the question")
         slots = hidden[max(0, len(hidden) - 1 - self.SLOTS)][:, rows.image_start + count :][:, :MAX_NUMBERED]
@@ -157,6 +150,9 @@ class ImageHeads(ProbeHeads):
             at = rows.shown_at
             before = hidden[max(0, len(hidden) - 1 - self.NAMES)][at[:, 0], at[:, 1]]
             found["shown"] = F.cross_entropy(self.shown(before).float(), rows.shown)
+        if len(rows.fits_at):
+            logits = self.fits(state[rows.fits_at[:, 0], rows.fits_at[:, 1]]).float()[:, 0]
+            found["fits"] = F.binary_cross_entropy_with_logits(logits, rows.fits.float())
         around = _around(rows)
         if around is not None:
             at, true, clear = around

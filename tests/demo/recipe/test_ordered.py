@@ -54,19 +54,19 @@ def test_a_number_beyond_the_objects_points_at_nothing(deeper):
 @pytest.mark.slow
 def test_numbers_are_learnt_by_the_new_layers_and_the_projector_alone(deeper, bank, tmp_path):
     mixed = with_out_of_domain(bank, tmp_path, 5, len(DRAWN_AT))
-    recipe = replace(Further().tiny(), order=Phase(60, 3e-3), more_vision_layers=1, order_images=6)
+    recipe = replace(Further().tiny(), order=Phase(60, 3e-3), order_images=6)
     before = {name: value.clone() for name, value in deeper.state_dict().items()}
     scenes = np.arange(len(bank))
 
     run = partial(run_phase, folder=tmp_path, recipe=recipe, seed=0, report=lambda text: None)
     took = train_order(deeper, HiddenStates(deeper, mixed, trained=1), recipe, run)
 
-    assert {name: part["steps"] for name, part in took.items()} == {"order": 60, "settle": 2}
+    assert {name: part["steps"] for name, part in took.items()} == {"order": 60}
     changed = {name for name, value in deeper.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in changed} == {"vision_tower", "multi_modal_projector"}
     assert all("layers.2." in name for name in changed if name.startswith("vision_tower"))
     phase = OrderPhase(deeper, OLD)
-    phase.load_state_dict(torch.load(tmp_path / "settle.pt", weights_only=True)["weights"], strict=False)
+    phase.load_state_dict(torch.load(tmp_path / "order.pt", weights_only=True)["weights"], strict=False)
     right = numbered_rightly(phase, HiddenStates(deeper, bank, trained=1), scenes)
     assert min(right[name] for name in ("category", "colour", "material", "size")) > 0.5  # of the scenes it learnt
 

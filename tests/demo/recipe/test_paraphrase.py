@@ -8,7 +8,7 @@ from wording_tables import wording_tables
 
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, ask
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.demo.recipe.paraphrase import AFTER, BEFORE, paraphrase, with_synonym, without_a_word
+from gpt4roi_nb.demo.recipe.paraphrase import AFTER, BEFORE, in_another_order, paraphrase, with_synonym, without_a_word
 
 SCENE = make_scene(3)
 
@@ -24,7 +24,8 @@ def test_no_held_out_wording_comes_out_of_training():
     assert len(held_out) > 200
     reached = set()
     for text in {text for table in wording_tables().values() for text in table.seen}:
-        swapped = [text, *with_synonym(text)]
+        orders = [text, *in_another_order(text)]
+        swapped = [*orders, *(other for one in orders for other in with_synonym(one))]
         for one in [*swapped, *(shorter for some in swapped for shorter in without_a_word(some))]:
             framed = [one, *(before + one for before in BEFORE), *(one + after for after in AFTER)]
             reached |= {plain(some) for some in framed}
@@ -41,6 +42,16 @@ def test_a_question_is_often_changed_and_keeps_its_regions(kind):
     assert 0.1 < np.mean([old != new for old, new in zip(texts, changed, strict=True)]) < 0.8
     for old, new in zip(texts, changed, strict=True):
         assert re.findall(r"<region\d>", new) == re.findall(r"<region\d>", old)
+
+
+def test_two_regions_to_choose_from_may_stand_first():
+    assert list(in_another_order("Which one is behind, <region2> or <region1>?")) == [
+        "Between <region2> and <region1>, which one is behind?",
+        "If you compare <region2> with <region1>, which one is behind?",
+        "Which one, <region2> or <region1>, is behind?",
+        "Of these two, <region2> and <region1>, which is behind?",
+    ]
+    assert not list(in_another_order("Is <region1> left or right of <region2>?"))
 
 
 def test_a_longer_phrase_is_not_replaced_in_its_middle():

@@ -11,7 +11,7 @@ from gpt4roi_nb.data.scenes.question_kinds import left_to_right
 from gpt4roi_nb.data.scenes.questions import Question
 from gpt4roi_nb.demo.recipe.curriculum import RARE_FORMS, SHORT, Conversation, draw_conversation, draw_question
 from gpt4roi_nb.demo.recipe.language import rows_losses
-from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS
+from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_POINTING
 from gpt4roi_nb.demo.recipe.rows import EMPTY, PART, SHOWN, WHOLE, RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.recipe.vision import draw_batch, see
@@ -120,8 +120,8 @@ def test_a_thing_that_two_objects_could_be_is_no_item_outside_a_list(bank, proce
 def test_lettered_options_are_told_right_from_wrong_also_where_they_are_regions(bank, processor):
     scene = bank.scene(int(np.argmax([len(things) for things in bank.objects])))
     options = [f"<region{k}>" for k in range(1, 5)]
-    asked = choice_question(4, "Which is the red thing?", options)
-    question = Question(PROTOCOL_LETTERS, asked, "(C)", (3, 1, 0, 2), "(C)")
+    asked = choice_question(4, f"Which is the {scene.objects[0].colour} thing?", options)
+    question = Question(PROTOCOL_POINTING, asked, "(C)", (3, 1, 0, 2), "(C)")
     rows = one_row(processor, scene, [Conversation((("user", asked), ("assistant", "(C)")), (3, 1, 0, 2), question)])
 
     assert rows.option_right.tolist() == [False, False, True, False]
@@ -129,6 +129,8 @@ def test_lettered_options_are_told_right_from_wrong_also_where_they_are_regions(
         text = before(rows, at, processor)
         assert [letter for letter in LETTERS if letter in text] == list(LETTERS[:count])
         assert f"region{count}" in text.replace(" ", "").rpartition("(" + "ABCD"[count - 1])[2]
+    assert rows.fits_at.tolist() == rows.option_at.tolist()
+    assert rows.fits.tolist() == [scene.objects[k].colour == scene.objects[0].colour for k in (3, 1, 0, 2)]
     assert rows.item_objects.tolist() == [0]  # region 3
     assert before(rows, rows.item_at[0].tolist(), processor).rstrip("( \n").endswith("letter.")
 
