@@ -17,8 +17,7 @@ from torchvision.ops import roi_align
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt4roi_nb.config import GPT4RoIConfig
-
-FEW_BOXES = 2  # up to this many, a matrix product is faster than the convolution (docs/performance.md)
+from gpt4roi_nb.winograd import ConvolutionSum
 
 
 def resize(maps: Tensor, size: int) -> Tensor:
@@ -53,6 +52,11 @@ def resizing_taps(*sizes: int, device: torch.device | None = None) -> Tensor:
     return rearrange(F.pad(matrix, (1, 1)).unfold(1, 3, 1), "small large tap -> large tap small")
 
 
+def layout_for(dtype: torch.dtype) -> torch.memory_format:
+    """Return the layout of maps that the kernels for this dtype read and write."""
+    return torch.contiguous_format if dtype == torch.float32 else torch.channels_last
+
+
 class FusionConv(nn.Conv2d):
     """The 3×3 convolution of a round."""
 
@@ -74,9 +78,7 @@ class FusionConv(nn.Conv2d):
             (B, C, S, S).
         """
         if taps is None:
-            if maps.dtype != torch.float32:  # the layout of the kernels for half precision
-                maps = maps.contiguous(memory_format=torch.channels_last)
-            return super().forward(maps)
+            return super().forward(maps.contiguous(memory_format=layout_for(maps.dtype)))
         quarter = self.in_channels // 4
         parts = [2 * quarter, quarter, quarter]
         products = [
@@ -90,7 +92,8 @@ class FusionConv(nn.Conv2d):
                 for product, tap in zip(products, taps, strict=True)
             ]
             columns = rearrange(taps, "part w j x -> w j (part x)")
-            return torch.einsum("bohjx, wjx -> bohw", torch.cat(rows, dim=-1), columns).to(self.weight.dtype)
+            grown = torch.einsum("bohjx, wjx -> bohw", torch.cat(rows, dim=-1), columns)
+            return grown.to(self.weight.dtype, memory_format=layout_for(self.weight.dtype))
 
 
 class FusionRound(GradientCheckpointingLayer):
@@ -187,21 +190,6 @@ class MultiLevelFusion(nn.Module):
         return mixed
 
 
-class LevelConv(nn.Conv2d):
-    """The 3×3 convolution of the pooled grids of one level."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, kernel_size=3, padding=1)
-
-    def forward(self, grids: Tensor) -> Tensor:
-        """Convolve grids: (N, C, o, o) → (N, C, o, o)."""
-        if grids.device.type != "cpu" or grids.dtype != torch.float32 or len(grids) > FEW_BOXES:
-            return super().forward(grids)
-        # One matrix product: for few boxes the kernel's own layout of the weights costs more than it saves.
-        products = self.weight.flatten(1) @ F.unfold(grids, self.kernel_size, padding=self.padding)  # type: ignore[arg-type]
-        return (products + self.bias[:, None]).view_as(grids)  # type: ignore[index]
-
-
 class RegionHead(nn.Module):
     """Turn fused maps and boxes into one vector per region, in the language model's width."""
 
@@ -211,7 +199,10 @@ class RegionHead(nn.Module):
         self.image_size = config.vision_config.image_size
         self.output_size = region.output_size
         self.sampling_ratio = region.sampling_ratio
-        self.level_convs = nn.ModuleList(LevelConv(region.hidden_size) for _ in config.level_sizes)
+        self.level_convs = nn.ModuleList(
+            nn.Conv2d(region.hidden_size, region.hidden_size, kernel_size=3, padding=1) for _ in config.level_sizes
+        )
+        self.sum_of_levels = ConvolutionSum()
         self.flatten_projection = nn.Linear(region.hidden_size * region.output_size**2, region.embed_dim)
         self.position_embedding = nn.Sequential(
             nn.Linear(4, region.position_hidden_size),
@@ -266,7 +257,7 @@ class RegionHead(nn.Module):
 
     def content(self, pooled: Sequence[Tensor]) -> Tensor:
         """Compute what the pooled grids contribute, without the boxes' positions: (N, embed_dim)."""
-        levels = sum(conv(grid) for conv, grid in zip(self.level_convs, pooled, strict=True))
+        levels = self.sum_of_levels(list(self.level_convs), pooled)  # type: ignore[arg-type]
         return self.flatten_projection(rearrange(F.relu(levels), "n c h w -> n (c h w)"))
 
     def position(self, boxes: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

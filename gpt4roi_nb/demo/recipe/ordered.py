@@ -80,7 +80,7 @@ class OrderPhase(nn.Module):
 
 
 def image_tokens(modules: Sequence[nn.Module], states: Tensor) -> Tensor:
-    """Pass states (B, 1 + grid², C) through layers, and all but the CLS token through the projector, the last module."""
+    """Pass states (B, 1 + grid², C) through layers, and all tokens but CLS through the projector, the last module."""
     for layer in modules[:-1]:
         states = layer(states, None)
     tokens: Tensor = modules[-1](states[:, 1:])

@@ -1,0 +1,128 @@
+"""A sum of convolutions with fewer products is that of the convolutions, and follows their weights."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gpt4roi_nb import winograd
+from gpt4roi_nb.winograd import BOXES_AT_ONCE, MIN_CHANNELS, ConvolutionSum, suits
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(autouse=True)
+def _for_few_channels(monkeypatch):
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
+
+
+def convolutions(channels: int = 16, levels: int = 3) -> list[nn.Conv2d]:
+    torch.manual_seed(0)
+    return [nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(levels)]
+
+
+def grids(boxes: int = 2, height: int = 6, width: int = 6, channels: int = 16, levels: int = 3) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(boxes, channels, height, width, generator=generator) for _ in range(levels)]
+
+
+def plain(convs: list[nn.Conv2d], given: list[Tensor]) -> Tensor:
+    return torch.stack([conv(grid) for conv, grid in zip(convs, given, strict=True)]).sum(0)
+
+
+@pytest.mark.parametrize("boxes", [0, 1, BOXES_AT_ONCE, BOXES_AT_ONCE + 1])
+@pytest.mark.parametrize(("height", "width"), [(14, 14), (7, 7), (5, 6), (1, 2)])
+@torch.no_grad()
+def test_it_is_the_sum_of_the_convolutions(boxes, height, width):
+    convs, given = convolutions(), grids(boxes, height, width)
+    found = ConvolutionSum()(convs, given)
+    torch.testing.assert_close(found, plain(convs, given), atol=2e-6, rtol=0)
+    assert found.is_contiguous()
+
+
+@torch.no_grad()
+def test_it_takes_the_way_of_fewer_products(monkeypatch):
+    asked = []
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda conv, grid: asked.append(conv))
+    ConvolutionSum()(convolutions(), grids())
+    assert asked == []
+
+
+def replaced(weight: nn.Parameter) -> None:
+    weight.data = weight.data * 2
+
+
+def changed_in_place(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        weight[0, 0, 0, 1] = 5.0  # none of the values that are compared
+
+
+def changed_behind(weight: nn.Parameter) -> None:
+    weight.data += 0.1  # keeps the version, as adapters' merging does
+
+
+def rounded(weight: nn.Parameter) -> None:
+    weight.data = weight.data.bfloat16()
+    weight.data = weight.data.float()
+
+
+@pytest.mark.parametrize("change", [replaced, changed_in_place, changed_behind, rounded])
+def test_changed_weights_are_noticed(change):
+    convs, given, convolution_sum = convolutions(), grids(), ConvolutionSum()
+    with torch.no_grad():
+        before = convolution_sum(convs, given)
+        change(convs[1].weight)
+        found = convolution_sum(convs, given)
+        torch.testing.assert_close(found, plain(convs, given), atol=5e-6, rtol=0)
+        assert not torch.equal(found, before)
+
+
+def test_unchanged_weights_are_transformed_once(monkeypatch):
+    made = []
+    transform = winograd.transform_filters
+    monkeypatch.setattr(winograd, "transform_filters", lambda convs: made.append(convs) or transform(convs))
+    convs, convolution_sum = convolutions(), ConvolutionSum()
+    with torch.inference_mode():
+        for _ in range(3):
+            convolution_sum(convs, grids())
+    assert len(made) == 1
+
+
+def test_weights_made_in_inference_mode_have_no_version():
+    with torch.inference_mode():
+        convs, given = convolutions(), grids()
+        torch.testing.assert_close(ConvolutionSum()(convs, given), plain(convs, given), atol=2e-6, rtol=0)
+
+
+def test_with_gradients_the_convolutions_compute():
+    results = []
+    for run in (ConvolutionSum(), plain):
+        convs, given = convolutions(), [grid.requires_grad_() for grid in grids()]
+        run(convs, given).square().sum().backward()
+        results.append([tensor.grad for tensor in (*given, *(conv.weight for conv in convs))])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_it_computes_what_is_large_and_float32_and_no_more(monkeypatch):
+    assert suits(convolutions(), grids())
+    for dtype in HALVES:
+        assert not suits([conv.to(dtype) for conv in convolutions()], [grid.to(dtype) for grid in grids()])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not suits(convolutions(), grids())
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", MIN_CHANNELS)
+    assert not suits(convolutions(), grids())
+
+
+@torch.no_grad()
+def test_a_copy_holds_no_filters():
+    """Neither a stored module does: it would be twice as large."""
+    convs, convolution_sum = convolutions(), ConvolutionSum()
+    convolution_sum(convs, grids())
+    size = len(pickle.dumps(ConvolutionSum()))
+    assert len(pickle.dumps(convolution_sum)) == len(pickle.dumps(copy.deepcopy(convolution_sum))) == size
