@@ -7,6 +7,7 @@ import pytest
 import torch
 from golden_recipe import GOLDEN, read_json, recipe, summary
 
+from gpt4roi_nb import winograd
 from gpt4roi_nb.check_gpu.golden import fill
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.roi import RegionEncoder, append_coordinates, resize
@@ -149,7 +150,10 @@ def steps_of(fusion, features):
     return maps
 
 
-def test_region_vectors_agree_with_the_original(encoder, features, boxes, golden):
+@pytest.mark.parametrize("fewest_channels", [1, winograd.MIN_CHANNELS])
+def test_region_vectors_agree_with_the_original(encoder, features, boxes, golden, fewest_channels, monkeypatch):
+    """Also with the head's convolutions computed as they are at the original's width."""
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", fewest_channels)
     with torch.no_grad():
         vectors = encoder(features, boxes)
     expected = np.concatenate([golden["out.img0"], golden["out.img1"]])

@@ -184,8 +184,7 @@ def test_a_conversation_is_kept_and_outlives_its_kernel(lab: Lab, fake_chat: Ope
     # The line keeps no key from the notebook that means "save".
     dirty = page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
     expect(dirty).to_have_count(1)
-    notebook.line.press("Control+s")
-    expect(dirty).to_have_count(0)
+    notebook.until_saved(lambda: notebook.line.press("Control+s"))
 
     # A restarted kernel: it says so, and what cannot work is disabled.
     notebook.restart_kernel()

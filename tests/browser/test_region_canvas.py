@@ -440,7 +440,6 @@ def test_keys_on_the_image_move_no_box_and_save_the_notebook(fake_chat: Open) ->
     notebook.page.mouse.click(*notebook.place(100, 100, SIZE))  # selects the inner one
     dirty = page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
     expect(dirty).to_have_count(1)
-    page.keyboard.press("Control+s")
-    expect(dirty).to_have_count(0)
+    notebook.until_saved(lambda: page.keyboard.press("Control+s"))
     page.keyboard.press("Delete")
     expect(notebook.row(2)).to_have_count(0)

@@ -6,15 +6,12 @@ before, and `about_out_of_domain` one about an image that is not of this world. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
 
 from gpt4roi_nb.boxes import Box
-from gpt4roi_nb.data.scenes import image_wordings, questions, region_wordings, unknown_wordings
-from gpt4roi_nb.data.scenes.held_out import Wordings
+from gpt4roi_nb.data.scenes import questions, region_wordings
 from gpt4roi_nb.data.scenes.image_kinds import describe, extreme, present, variety
 from gpt4roi_nb.data.scenes.place_kinds import place
 from gpt4roi_nb.data.scenes.question_kinds import (
@@ -22,17 +19,15 @@ from gpt4roi_nb.data.scenes.question_kinds import (
     ONE_REGION,
     Draft,
     Pair,
-    an,
-    listed,
     pick,
     plain_answer,
     tables_of,
 )
 from gpt4roi_nb.data.scenes.questions import FIRST_FIRST_SHARE, Question
 from gpt4roi_nb.data.scenes.relation_kinds import around, between, lies_between, related, relation, shared
-from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, MATERIALS, MAX_OBJECTS, Scene
+from gpt4roi_nb.data.scenes.scene import Scene
 from gpt4roi_nb.data.scenes.spelling import as_typed
-from gpt4roi_nb.data.scenes.unknown import DO_NOT_KNOW, NOT_MY_SCENE, ONLY_THE_TABLE, OUT_OF_DOMAIN, UNKNOWN, unknown
+from gpt4roi_nb.data.scenes.unknown import NOT_MY_SCENE, OUT_OF_DOMAIN, UNKNOWN, unknown
 
 OF_IMAGE = ("describe", "extreme", "present", "variety")
 OF_ONE = ("around", "anything")
@@ -227,36 +222,3 @@ def _anywhere(size: tuple[int, int], rng: np.random.Generator) -> Box:
     sides = [max(1, round(side * rng.uniform(*BOX_SIDES))) for side in size]
     left, top = (int(rng.integers(whole - side + 1)) for whole, side in zip(size, sides, strict=True))
     return left, top, left + sides[0], top + sides[1]
-
-
-def open_texts() -> Iterator[str]:
-    """Yield every wording of training and every form of answer, for growing a tokenizer; no held-out wordings."""
-    tables = [
-        table
-        for module in (image_wordings, region_wordings)
-        for table in vars(module).values()
-        if isinstance(table, Wordings)
-    ]
-    groups = (unknown_wordings.REGION, unknown_wordings.IMAGE, unknown_wordings.CHAT, region_wordings.IT)
-    for table in chain(tables, *(group.values() for group in groups)):
-        for wording in table.seen:
-            text = wording.format(a="<region1>", b="<region2>", value="a red object")
-            yield text
-            yield text.lower()
-            yield text.replace("colour", "color")
-            yield text.replace("What is", "What's")
-    yield from (DO_NOT_KNOW, ONLY_THE_TABLE, NOT_MY_SCENE, "they do not differ", "nothing")
-    for number in range(2, MAX_OBJECTS + 1):
-        yield f"{number} cubes, {number} balls and {number} mugs on a table"
-    for category in CATEGORIES:
-        yield f"part of {an(category)}"
-        yield f"both are {category}s"
-    for colour in COLOURS:
-        yield f"two things: {an(colour)} {CATEGORIES[0]} and {an(colour)} {CATEGORIES[1]}"
-    yield listed([*COLOURS, *MATERIALS, "wood", *(f"{name}s" for name in CATEGORIES)])
-    yield "in size, colour, material and shape"
-    for side in ("to the left of", "to the right of", "behind", "in front of"):
-        yield f"{side} region1 and behind it"
-        yield f"{side} region2 and in front of it"
-    for surface in ("the table", "the wall", "the wall and the table"):
-        yield f"{surface}; nothing stands there"

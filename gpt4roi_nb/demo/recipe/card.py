@@ -36,7 +36,8 @@ FURTHER_CARD = """\
 `python -m gpt4roi_nb.demo.recipe.further --seed {seed} --out FOLDER` made it, as `recipe.json` says, from weights whose
 SHA-256 is `{begins_with}`:
 the checkpoint of commit {commit}, which has the recipe that made those. Before, `python -m gpt4roi_nb.demo.recipe.make`
-had made the first weights, and an earlier state of `further` had continued them. Their parts took:
+had made the first weights, and earlier states of `further` had continued them, with more words and layers. Their parts
+took:
 
 {old_parts}
 
@@ -44,11 +45,10 @@ The new part took {minutes:.0f} minutes on a CPU, and some more to draw the scen
 
 {phases}
 
-The vocabulary grew, the tower got {vision} more layers at its end, and the language model {text} more in its middle. In
-"order" the tower's new layers and the projector learn to number the objects from left to right, with throw-away heads
-in place of a language model; all else is frozen. "settle" goes on, and lets objects that stand about level take each
-other's number. In "answers" and "balance" these layers and the parts of the second stage train in the recipe's own
-loop: each row holds many questions about one image, and throw-away heads learn along. "last" is the package's own
+In "order" the tower's last {vision} layers and the projector learn to number the objects from left to right, with
+throw-away heads in place of a language model; objects that stand about level may take each other's number. All else is
+frozen. In "answers" and "balance" these layers and the parts of the second stage train in the recipe's own loop: each
+row holds many questions about one image, and throw-away heads learn along. "last" is the package's own
 `gpt4roi_nb.train.train`, on files of `python -m gpt4roi_nb.data.scenes`. The weights are stored in float16.
 """
 FIGURES = """
@@ -94,8 +94,7 @@ def write_further_card(
         old_parts="\n\n".join(parts),
         minutes=sum(phase["minutes"] for phase in took.values()),
         phases=lines(took),
-        vision=recipe.more_vision_layers,
-        text=recipe.more_text_layers,
+        vision=recipe.trained_vision_layers,
     )
     _write(out, about, text)
 

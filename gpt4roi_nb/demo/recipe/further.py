@@ -1,49 +1,39 @@
 """Teaches the demo checkpoint what a newcomer asks: `python -m gpt4roi_nb.demo.recipe.further --out FOLDER`.
 
 It continues from weights that are identified by their SHA-256: those that `make` made, and an earlier state of this
-recipe continued. The vocabulary, the tower and the language model grow. First the tower's new layers learn to number
-the objects of an image. Then these, region encoder, projector and language model are trained further, in the loop of
-`make`: on all kinds of questions, on boxes without an object and on images that are not of this world. The last part is
-trained by the package's own `train`, on files of the generated world. An interrupted run continues from its run folder.
+recipe continued. First the tower's last layers learn to number the objects of an image. Then these, region encoder,
+projector and language model are trained further, in the loop of `make`: on all kinds of questions, on boxes without an
+object and on images that are not of this world. The last part is trained by the package's own `train`, on files of the
+generated world. An interrupted run continues from its run folder.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpt4roi_nb.data import instruction_texts
-from gpt4roi_nb.data.protocol_texts import CHOICE_PROMPT, NAME_PROMPT, SEGMENT_PROMPT
-from gpt4roi_nb.data.scenes.open_questions import open_texts
-from gpt4roi_nb.data.scenes.questions import vocabulary_texts
 from gpt4roi_nb.demo.check import Figures, table
 from gpt4roi_nb.demo.check.examine import examine
 from gpt4roi_nb.demo.recipe.bank import load_or_draw, with_out_of_domain
 from gpt4roi_nb.demo.recipe.card import RECORD, write_further_card
 from gpt4roi_nb.demo.recipe.curriculum import ANSWER_FAMILIES, BALANCED_FAMILIES, Mix
-from gpt4roi_nb.demo.recipe.growth import deepened, grow, grown_tokenizer
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates
 from gpt4roi_nb.demo.recipe.language import LanguagePhase, decision_weights, stage_step
 from gpt4roi_nb.demo.recipe.last import train_last
 from gpt4roi_nb.demo.recipe.loop import run_phase
 from gpt4roi_nb.demo.recipe.make import REPORTED_SCENES, REPORTED_SEED, export, parser_of
 from gpt4roi_nb.demo.recipe.ordered import train_order
-from gpt4roi_nb.demo.recipe.paraphrase import AFTER, BEFORE, SYNONYMS
 from gpt4roi_nb.demo.recipe.recipe import FURTHER_SERIES, OUT_OF_DOMAIN_SERIES, Further
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.demo.recipe.surroundings import ImageHeads
-from gpt4roi_nb.demo.recipe.vocabulary import generation_config
 from gpt4roi_nb.files import read_json
-from gpt4roi_nb.processor import GPT4RoIProcessor
-from gpt4roi_nb.prompt import listed
 from gpt4roi_nb.session.gpt4roi import DEMO_CHECKPOINT, GPT4RoI
 from gpt4roi_nb.train.parts import STAGES, choose_parts
 
@@ -52,19 +42,8 @@ WEIGHTS = "model.safetensors"
 Report = Callable[[str], None]
 
 
-def growth_texts() -> Iterator[str]:
-    """Texts whose words the vocabulary should hold: the world's questions and answers, and the benchmarks' wordings."""
-    tables = [table for name, table in vars(instruction_texts).items() if name.isupper()]
-    wordings = [text for table in tables for text in ((table,) if isinstance(table, str) else table)]
-    written = (text.format(region="<region1>", regions=listed([1, 2, 3])) for text in wordings)
-    other_words = (word for words in SYNONYMS.values() for word in words)
-    prompts = (CHOICE_PROMPT.format("mug upper half", "ring lower half"), NAME_PROMPT, SEGMENT_PROMPT)
-    for text in chain(open_texts(), vocabulary_texts(), written, prompts, other_words, BEFORE, AFTER):
-        yield text.replace("<", "").replace(">", "")
-
-
-def load_start(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
-    """Load the model that the training continues from, with its grown vocabulary and new layers, in float32.
+def load_start(recipe: Further, source: Path | None) -> GPT4RoI:
+    """Load the model that the training continues from, in float32.
 
     source: its folder; None is the embedded checkpoint.
 
@@ -80,15 +59,8 @@ def load_start(recipe: Further, source: Path | None, run: Path) -> GPT4RoI:
             f"{found}; name the folder of the right ones (--source); commit {recipe.commit} has them in "
             "gpt4roi_nb/demo/checkpoint"
         )
-    model, old = gpt4roi.model.float(), gpt4roi.processor
-    tokenizer, spelled = grown_tokenizer(old.tokenizer, growth_texts(), recipe.pieces, run)
-    grow(model, old.tokenizer, tokenizer, spelled)
-    model = deepened(model, vision=recipe.more_vision_layers, text=recipe.more_text_layers)
-    processor = GPT4RoIProcessor(
-        old.image_processor, tokenizer, num_image_tokens=old.num_image_tokens, closing=old.closing
-    )
-    model.generation_config = generation_config(processor)
-    return GPT4RoI(model, processor)
+    gpt4roi.model.float()
+    return gpt4roi
 
 
 def further(
@@ -103,8 +75,8 @@ def further(
 ) -> Figures:
     """Make the checkpoint in `out`, continuing from what `run` holds; return `demo.check`'s figures."""
     run.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)  # of new layers and throw-away heads
-    gpt4roi = load_start(recipe, source, run)
+    torch.manual_seed(seed)  # of throw-away heads
+    gpt4roi = load_start(recipe, source)
     begun = read_json(Path(DEMO_CHECKPOINT if source is None else source) / RECORD)
     model, processor = gpt4roi.model, gpt4roi.processor
     scenes = load_or_draw(

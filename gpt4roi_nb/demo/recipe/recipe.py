@@ -89,7 +89,7 @@ class Recipe:
             self,
             image_size=56,
             width=64,
-            vision_layers=2,
+            vision_layers=3,
             text_layers=2,
             text_inner=64,
             vision_heads=1,
@@ -107,19 +107,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Further(Recipe):
-    """How the demo checkpoint is trained further; sizes are those before it grows.
+    """How the demo checkpoint is trained further; sizes that have grown since `make` are those of its configuration.
 
-    begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them. more_vision_layers,
-    more_text_layers: how many are added. trained_vision_layers: how many of the tower's last layers train, the added
-    ones included.
+    begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them.
     """
 
     begins_with: str = "e93652c1fa91a6328f06ac351894af43cfb827fa844405a6cbcb53484a3b570c"
     commit: str = "3d230bd"
-    pieces: int = 0  # the most that the vocabulary grows by
-    more_vision_layers: int = 0
-    more_text_layers: int = 0
-    trained_vision_layers: int = 3
+    trained_vision_layers: int = 3  # the tower's last ones
     further_scenes: int = 32_000
     strangers: int = 2000
     autocast: bool = True
@@ -141,9 +136,6 @@ class Further(Recipe):
             super().tiny(),
             further_scenes=6,
             strangers=4,
-            pieces=20,
-            more_vision_layers=1,
-            more_text_layers=1,
             trained_vision_layers=1,
             world_images=12,
             last_batch=2,
