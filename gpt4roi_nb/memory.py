@@ -26,6 +26,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from gpt4roi_nb.config import GPT4RoIConfig
 from gpt4roi_nb.model import GPT4RoIForConditionalGeneration
 from gpt4roi_nb.quantization import NOT_QUANTISED, QUANTIZATIONS, check_packing, quantised_bytes, quantised_linears
+from gpt4roi_nb.winograd import filter_bytes
 
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -138,6 +139,8 @@ def cache_bytes(config: GPT4RoIConfig, dtype: torch.dtype, regions: int = 1) -> 
 def session_bytes(model: nn.Module, dtype: torch.dtype, regions: int = 1, quantization: str | None = None) -> int:
     """Compute the most bytes that a session takes besides the weights: `cache_bytes` and a headroom.
 
+    In float32 also the filters that the region encoder keeps on a CPU.
+
     Args:
         model: a `skeleton`, or a GPT4RoI that is not quantised.
         dtype: of the model.
@@ -145,7 +148,9 @@ def session_bytes(model: nn.Module, dtype: torch.dtype, regions: int = 1, quanti
         quantization: "8bit", "4bit" or None.
     """
     config: GPT4RoIConfig = model.config  # type: ignore[assignment]  # transformers declares the base class
-    return cache_bytes(config, dtype, regions) + headroom_bytes(dtype, weight_bytes(model, dtype, quantization))
+    region = config.region_config
+    kept = filter_bytes(region.num_levels, region.hidden_size) if dtype == torch.float32 else 0
+    return cache_bytes(config, dtype, regions) + headroom_bytes(dtype, weight_bytes(model, dtype, quantization)) + kept
 
 
 def headroom_bytes(dtype: torch.dtype, weights: int) -> int:

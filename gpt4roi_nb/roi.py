@@ -92,8 +92,9 @@ class FusionConv(nn.Conv2d):
                 for product, tap in zip(products, taps, strict=True)
             ]
             columns = rearrange(taps, "part w j x -> w j (part x)")
-            grown = torch.einsum("bohjx, wjx -> bohw", torch.cat(rows, dim=-1), columns)
-            return grown.to(self.weight.dtype, memory_format=layout_for(self.weight.dtype))
+            resized = torch.einsum("bohjx, wjx -> bohw", torch.cat(rows, dim=-1), columns)
+            dtype = self.weight.dtype
+            return resized.to(dtype, memory_format=layout_for(dtype))
 
 
 class FusionRound(GradientCheckpointingLayer):

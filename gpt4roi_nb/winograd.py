@@ -1,8 +1,8 @@
-"""The sum of 3×3 convolutions in float32 on a CPU, with fewer products and in the library that is quicker for them.
+"""The sum of 3×3 convolutions in float32 on a CPU, with 16 products per pair of channels in place of 36.
 
-Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray, arXiv 1509.09308): a tile of 2×2 results takes 16 products per
-pair of channels in place of 36. Each of the 16 is a matrix product over the channels of all convolutions, so that their
-sum costs nothing. These go to oneDNN, which on AMD processors is twice as fast as MKL, PyTorch's default for float32.
+Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray, arXiv 1509.09308) computes tiles of 2×2 results. Each of the
+16 products is a matrix product over the channels of all convolutions, which thereby also adds them up. oneDNN computes
+them: on AMD processors it takes half the time of MKL, PyTorch's default in float32 (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -13,21 +13,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MIN_CHANNELS = 512  # below, the transforms take longer than what they save
-BOXES_AT_ONCE = 8  # what they need is transformed together: 100 MB at GPT4RoI's 4 × 1024 channels
+MIN_CHANNELS = 512  # below, the transforms take as long as they save
+BOXES_AT_ONCE = 8  # their transformed tiles take 100 MB at GPT4RoI's 4 × 1024 channels, a few times over
 TILE = 2
 PLACES = 16  # of a transformed tile, 4 × 4
-SAMPLED = 997  # every so manieth weight is compared, to notice weights that were replaced
+SAMPLED = 997  # every 997th weight is compared: fused optimizers and `.data` change weights without a new version
 
-# Rows: how the 4 lines of a transformed filter depend on its 3.
-FILTER = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+FILTER = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # a line of a filter, transformed
 
 
-def transform_filters(convs: Sequence[nn.Conv2d]) -> list[Tensor]:
-    """Return one (out, convs · in) matrix per place of a tile."""
-    filters = torch.tensor(FILTER)
-    parts = [torch.einsum("ak, oikl, bl -> aboi", filters, conv.weight, filters).flatten(0, 1) for conv in convs]
-    return list(torch.cat(parts, dim=2))
+def filter_bytes(levels: int, channels: int) -> int:
+    """Compute the bytes that a `ConvolutionSum` keeps: 268 MB for GPT4RoI's four levels of 1024 channels."""
+    return 0 if channels < MIN_CHANNELS else PLACES * levels * channels**2 * torch.float32.itemsize
+
+
+def transform_filters(convs: Sequence[nn.Conv2d]) -> Tensor:
+    """Return (16, out, convs · in): a matrix for each place of a tile."""
+    lines = convs[0].weight.new_tensor(FILTER)
+    inputs = convs[0].in_channels
+    found = convs[0].weight.new_empty(4, 4, convs[0].out_channels, len(convs) * inputs)
+    for k, conv in enumerate(convs):
+        found[..., k * inputs : (k + 1) * inputs] = torch.einsum("ak, oikl, bl -> aboi", lines, conv.weight, lines)
+    return found.flatten(0, 1)
 
 
 def _lines(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ...]:
@@ -57,66 +64,75 @@ def transform_back(products: Tensor, height: int, width: int) -> Tensor:
 
 
 class ConvolutionSum:
-    """Computes what 3×3 convolutions with a padding of one make of a grid each, added up; keeps transformed filters.
+    """Computes what several convolutions make of a grid each, added up; keeps their filters, transformed.
 
-    These take 16/9 of the memory of the filters (268 MB at GPT4RoI's sizes). They are made anew when a weight was
-    changed. A copy of this object, and a stored one, has none.
+    The convolutions are 3×3 with a padding of one and a bias, and of the same widths. Where they are not suited
+    (`can_compute`), they compute themselves. Filters are transformed again when weights have changed; a change of
+    single values through `.data` is not noticed. A copy of this object, and a stored one, has no filters.
     """
 
     def __init__(self) -> None:
-        self._made_of: list[tuple[int, Tensor]] = []
-        self._filters: list[Tensor] = []
+        self._made_of: list[tuple[int, int, Tensor]] = []
+        self._filters: Tensor | None = None
 
     def __reduce__(self) -> tuple[type[ConvolutionSum], tuple[()]]:
         return type(self), ()
 
     def __call__(self, convs: Sequence[nn.Conv2d], grids: Sequence[Tensor]) -> Tensor:
-        """grids: one (N, C, h, w) per convolution → (N, out, h, w)."""
-        if not suits(convs, grids):
+        """grids: one (N, C, h, w) per convolution → (N, out, h, w), of the same dtype."""
+        if not can_compute(convs, grids):
+            self._filters, self._made_of = None, []
             total: Tensor = sum(conv(grid) for conv, grid in zip(convs, grids, strict=True))  # type: ignore[assignment]
             return total
         filters = self._current_filters(convs)
         bias = torch.stack([conv.bias for conv in convs]).sum(0)  # type: ignore[misc]
         parts = zip(*(grid.split(BOXES_AT_ONCE) for grid in grids), strict=True)
-        return torch.cat([self._convolve(part, filters) for part in parts]) + bias[:, None, None]
+        return torch.cat([_convolve(part, filters) for part in parts]) + bias[:, None, None]
 
-    @staticmethod
-    def _convolve(grids: Sequence[Tensor], filters: Sequence[Tensor]) -> Tensor:
-        height, width = grids[0].shape[-2:]
-        joined = torch.cat([grid.permute(0, 2, 3, 1) for grid in grids], dim=-1)
-        joined = F.pad(joined, (0, 0, 0, width % TILE, 0, height % TILE))
-        tiles = transform_tiles(joined)
-        products = [F.linear(tile.to_mkldnn(), each).to_dense() for tile, each in zip(tiles, filters, strict=True)]
-        results = transform_back(torch.stack(products), *joined.shape[1:3])
-        return results[:, :height, :width].permute(0, 3, 1, 2).contiguous()
-
-    def _current_filters(self, convs: Sequence[nn.Conv2d]) -> list[Tensor]:
+    def _current_filters(self, convs: Sequence[nn.Conv2d]) -> Tensor:
         now = [_state(conv.weight) for conv in convs]
-        if len(now) != len(self._made_of) or not all(map(_alike, now, self._made_of)):
+        if self._filters is None or len(now) != len(self._made_of) or not all(map(_alike, now, self._made_of)):
+            self._filters = None  # its memory is free before as much is taken again
             with torch.no_grad():
-                self._filters = [each.contiguous().to_mkldnn() for each in transform_filters(convs)]
-            self._made_of = now
+                filters = transform_filters(convs)
+            self._filters, self._made_of = filters, now
+            return filters
         return self._filters
 
 
-def suits(convs: Sequence[nn.Conv2d], grids: Sequence[Tensor]) -> bool:
-    """Whether the sum is computed here, and not by the convolutions: in float32, on a CPU, without gradients."""
-    weights = [conv.weight for conv in convs]
+def can_compute(convs: Sequence[nn.Conv2d], grids: Sequence[Tensor]) -> bool:
+    """Whether `ConvolutionSum` can compute the sum, and quicker: many channels in float32 on a CPU, no gradients.
+
+    Convolutions that an adapter has replaced, or with hooks, compute themselves.
+    """
+    if not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu") or not len(grids[0]):
+        return False
+    if not all(type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks for conv in convs):
+        return False
+    tensors = [*(conv.weight for conv in convs), *grids]
     return (
         convs[0].in_channels >= MIN_CHANNELS
-        and len(grids[0]) > 0
-        and torch.backends.mkldnn.is_available()
-        and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in (*weights, *grids))
-        and not torch.is_autocast_enabled("cpu")
-        and not (torch.is_grad_enabled() and any(each.requires_grad for each in (*weights, *grids)))
+        and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in tensors)
+        and not (torch.is_grad_enabled() and any(each.requires_grad for each in tensors))
     )
 
 
-def _state(weight: Tensor) -> tuple[int, Tensor]:
-    """What tells whether a weight was changed: its version, and some of its values for changes that skip that."""
+def _convolve(grids: Sequence[Tensor], filters: Tensor) -> Tensor:
+    """Compute the sum without the biases. grids: one (n, C, h, w) per convolution; filters: transformed."""
+    height, width = grids[0].shape[-2:]
+    joined = torch.cat([grid.permute(0, 2, 3, 1) for grid in grids], dim=-1)
+    joined = F.pad(joined, (0, 0, 0, width % TILE, 0, height % TILE))
+    tiles = transform_tiles(joined)
+    products = [F.linear(tile.to_mkldnn(), each).to_dense() for tile, each in zip(tiles, filters, strict=True)]
+    results = transform_back(torch.stack(products), *joined.shape[1:3])
+    return results[:, :height, :width].permute(0, 3, 1, 2).contiguous()
+
+
+def _state(weight: Tensor) -> tuple[int, int, Tensor]:
+    """What tells whether a weight was changed: where it is, its version, and some of its values."""
     version = 0 if weight.is_inference() else weight._version
-    return version, weight.detach().flatten()[::SAMPLED].clone()
+    return weight.data_ptr(), version, weight.detach().reshape(-1)[::SAMPLED].clone()
 
 
-def _alike(a: tuple[int, Tensor], b: tuple[int, Tensor]) -> bool:
-    return a[0] == b[0] and torch.equal(a[1], b[1])
+def _alike(a: tuple[int, int, Tensor], b: tuple[int, int, Tensor]) -> bool:
+    return a[:2] == b[:2] and torch.equal(a[2], b[2])

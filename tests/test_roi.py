@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt4roi_nb.config import GPT4RoIConfig
-from gpt4roi_nb.roi import MultiLevelFusion, RegionEncoder, resize, resizing_taps
+from gpt4roi_nb.roi import MultiLevelFusion, RegionEncoder, layout_for, resize, resizing_taps
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -122,10 +122,12 @@ def test_boxes_are_pooled_from_float32_maps_into_the_dtype_of_the_weights(dtype)
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_the_convolutions_in_half_precision_get_channels_last(dtype, monkeypatch):
     """Whatever the device: the layout follows from the dtype alone."""
+    sizes = config(num_groups=4, num_fusion_rounds=2)
+    fusion = region_encoder(sizes).fusion.to(dtype)
+    first = fusion.rounds[0].conv(torch.randn(1, 16, 4, 4, dtype=dtype), fusion._taps(0, torch.device("cpu")))
+    assert first.is_contiguous(memory_format=layout_for(dtype))  # group norm and the next round read it
     given = []
     monkeypatch.setattr(nn.Conv2d, "_conv_forward", lambda conv, maps, *rest: given.append(maps) or maps)
-    sizes = config(num_groups=4, num_fusion_rounds=2)
-    fusion = region_encoder(sizes).fusion
     for maps in fusion.mix([torch.randn(1, 16, size, size, dtype=dtype) for size in fusion.sizes]):
         fusion.rounds[1].conv(maps)
     channels_last = [maps.is_contiguous(memory_format=torch.channels_last) for maps in given]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt4roi_nb import winograd
-from gpt4roi_nb.winograd import BOXES_AT_ONCE, MIN_CHANNELS, ConvolutionSum, suits
+from gpt4roi_nb.winograd import BOXES_AT_ONCE, MIN_CHANNELS, ConvolutionSum, can_compute, filter_bytes
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -52,30 +52,50 @@ def test_it_takes_the_way_of_fewer_products(monkeypatch):
     assert asked == []
 
 
-def replaced(weight: nn.Parameter) -> None:
-    weight.data = weight.data * 2
+def replaced(conv: nn.Conv2d) -> None:
+    conv.weight.data = conv.weight.data * 2
 
 
-def changed_in_place(weight: nn.Parameter) -> None:
+def changed_in_place(conv: nn.Conv2d) -> None:
     with torch.no_grad():
-        weight[0, 0, 0, 1] = 5.0  # none of the values that are compared
+        conv.weight[0, 0, 0, 1] = 5.0  # none of the values that are compared
 
 
-def changed_behind(weight: nn.Parameter) -> None:
-    weight.data += 0.1  # keeps the version, as adapters' merging does
+def changed_behind(conv: nn.Conv2d) -> None:
+    conv.weight.data += 0.1  # keeps the version, as adapters' merging does
 
 
-def rounded(weight: nn.Parameter) -> None:
-    weight.data = weight.data.bfloat16()
-    weight.data = weight.data.float()
+def rounded(conv: nn.Conv2d) -> None:
+    conv.weight.data = conv.weight.data.bfloat16()
+    conv.weight.data = conv.weight.data.float()
 
 
-@pytest.mark.parametrize("change", [replaced, changed_in_place, changed_behind, rounded])
+def trained(conv: nn.Conv2d) -> None:
+    conv.weight.grad = torch.randn_like(conv.weight)
+    version = conv.weight._version
+    torch.optim.AdamW([conv.weight], lr=0.1, fused=True).step()
+    assert conv.weight._version == version, "the comment at SAMPLED is out of date"
+
+
+def exchanged(conv: nn.Conv2d) -> None:
+    conv.weight = nn.Parameter(conv.weight.detach().clone())
+    conv.weight.data[0, 0, 0, 1] = 5.0
+
+
+def assigned(conv: nn.Conv2d) -> None:
+    conv.load_state_dict({name: value * 2 for name, value in conv.state_dict().items()}, assign=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [replaced, changed_in_place, changed_behind, rounded, trained, exchanged, assigned],
+    ids=lambda f: f.__name__,
+)
 def test_changed_weights_are_noticed(change):
     convs, given, convolution_sum = convolutions(), grids(), ConvolutionSum()
     with torch.no_grad():
         before = convolution_sum(convs, given)
-        change(convs[1].weight)
+        change(convs[1])
         found = convolution_sum(convs, given)
         torch.testing.assert_close(found, plain(convs, given), atol=5e-6, rtol=0)
         assert not torch.equal(found, before)
@@ -98,6 +118,51 @@ def test_weights_made_in_inference_mode_have_no_version():
         torch.testing.assert_close(ConvolutionSum()(convs, given), plain(convs, given), atol=2e-6, rtol=0)
 
 
+def test_filters_made_in_inference_mode_serve_outside_it():
+    convs, given, convolution_sum = convolutions(), grids(), ConvolutionSum()
+    for conv in convs:
+        conv.weight.requires_grad_(False)
+    with torch.inference_mode():
+        convolution_sum(convs, given)
+    found = convolution_sum(convs, given)
+    found.sum().backward()  # the biases train
+    assert convs[0].bias.grad is not None
+    torch.testing.assert_close(found, plain(convs, given), atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_another_default_dtype_changes_nothing():
+    convs, given = convolutions(), grids()
+    expected = plain(convs, given)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(ConvolutionSum()(convs, given), expected, atol=2e-6, rtol=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class Doubled(nn.Module):
+    """What an adapter puts in the place of a convolution."""
+
+    def __init__(self, base_layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+
+    def forward(self, grid: Tensor) -> Tensor:
+        return 2 * self.base_layer(grid)
+
+
+@torch.no_grad()
+def test_convolutions_with_adapters_or_hooks_compute_themselves():
+    convs, given = convolutions(), grids()
+    adapted = [convs[0], Doubled(convs[1]), convs[2]]
+    torch.testing.assert_close(ConvolutionSum()(adapted, given), plain(adapted, given))
+    seen = []
+    convs[2].register_forward_hook(lambda conv, inputs, output: seen.append(output))
+    ConvolutionSum()(convs, given)
+    assert len(seen) == 1
+
+
 def test_with_gradients_the_convolutions_compute():
     results = []
     for run in (ConvolutionSum(), plain):
@@ -110,13 +175,24 @@ def test_with_gradients_the_convolutions_compute():
 
 @torch.no_grad()
 def test_it_computes_what_is_large_and_float32_and_no_more(monkeypatch):
-    assert suits(convolutions(), grids())
+    assert can_compute(convolutions(), grids())
     for dtype in HALVES:
-        assert not suits([conv.to(dtype) for conv in convolutions()], [grid.to(dtype) for grid in grids()])
+        assert not can_compute([conv.to(dtype) for conv in convolutions()], [grid.to(dtype) for grid in grids()])
     with torch.autocast("cpu", torch.bfloat16):
-        assert not suits(convolutions(), grids())
+        assert not can_compute(convolutions(), grids())
     monkeypatch.setattr(winograd, "MIN_CHANNELS", MIN_CHANNELS)
-    assert not suits(convolutions(), grids())
+    assert not can_compute(convolutions(), grids())
+
+
+@torch.no_grad()
+def test_what_is_kept_takes_the_bytes_that_are_reckoned_with(monkeypatch):
+    convs, convolution_sum = convolutions(), ConvolutionSum()
+    convolution_sum(convs, grids())
+    assert convolution_sum._filters.nbytes == filter_bytes(3, 16)
+    convolution_sum([conv.bfloat16() for conv in convs], [grid.bfloat16() for grid in grids()])
+    assert convolution_sum._filters is None
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", MIN_CHANNELS)
+    assert filter_bytes(3, 16) == 0 and filter_bytes(4, 1024) == 2**28
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from gpt4roi_nb import GPT4RoIConfig
-from gpt4roi_nb.roi import RegionEncoder
+from gpt4roi_nb.roi import RegionEncoder, layout_for
 
 REPEATS = 3
 BOXES_A_REPEAT = 5  # the next box is quick
@@ -85,6 +85,17 @@ def compare(dtype: torch.dtype) -> Iterator[dict[str, object]]:
     def next_box() -> Tensor:
         return encoder.head(kept, [boxes])
 
+    layout = layout_for(dtype)
+    mixed = [
+        torch.randn(1, config.region_config.hidden_size, size, size).to(dtype, memory_format=layout)
+        for size in encoder.fusion.sizes
+    ]
+
+    def bare_convolutions() -> None:
+        for fusion_round in encoder.fusion.rounds[1:]:  # the first round's is computed in another way
+            for each in mixed:
+                F.conv2d(each, fusion_round.conv.weight, padding=1)
+
     apart = float((as_the_original().float() - first_box().float()).abs().max() / as_the_original().abs().max())
     if apart > CLOSE[dtype]:
         raise RuntimeError(f"the plain arithmetic gives another vector, by {apart:.2g}; nothing can be compared")
@@ -95,12 +106,16 @@ def compare(dtype: torch.dtype) -> Iterator[dict[str, object]]:
         for _ in range(BOXES_A_REPEAT):
             next_box()
 
-    found = measured({"theirs": as_the_original, "first": first_box, "next": next_boxes}, REPEATS)
+    works = {"theirs": as_the_original, "first": first_box, "next": next_boxes, "bare": bare_convolutions}
+    found = measured(works, REPEATS)
     following = Seconds(*(each / BOXES_A_REPEAT for each in found["next"]))
     name = str(dtype).removeprefix("torch.")
     ratio, detail = quotient(found["first"], found["theirs"])
     what = f"the first box of an image / the original's arithmetic, {name}"
     yield {"what": what, "ratio": ratio, "demand": DEMANDS[dtype][0], "detail": f"{detail}; {apart:.1g} apart"}
+    ratio, detail = quotient(found["bare"], found["theirs"])
+    what = f"the later rounds' convolutions alone, which no first box can do without / the original's, {name}"
+    yield {"what": what, "ratio": ratio, "demand": "", "detail": detail}
     ratio, detail = quotient(found["theirs"], following)
     what = f"the original's arithmetic / the next box, {name}"
     yield {"what": what, "ratio": ratio, "demand": DEMANDS[dtype][1], "detail": detail}

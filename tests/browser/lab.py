@@ -27,7 +27,7 @@ FORKED_KERNEL = Path(__file__).with_name("forked_kernel.py")
 SHOWN_INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 START_SECONDS = 180  # an idle machine takes 3; on a busy one the test must not fail
 RUN_SECONDS = 240
-SAVES, SAVE_SECONDS = 4, 20
+SAVES, SAVE_SECONDS = 4, 20  # attempts, and how long one may take
 # No question about news, and no debugger, whose requests to a kernel that a test ends count as errors of the page; and
 # the page's own state can be asked (`window.jupyterapp`).
 PAGE_CONFIG = {
@@ -304,9 +304,10 @@ class Notebook:
             save()
             try:
                 expect(dirty).to_have_count(0, timeout=SAVE_SECONDS * 1000)
-                return
             except AssertionError:
-                continue
+                pass
+            else:
+                return
         said = self.page.locator(".jp-Dialog").all_inner_texts()
         raise AssertionError(f"the notebook stays unsaved; dialogs: {said}")
 

@@ -1,6 +1,6 @@
 """Teaches the demo checkpoint what a newcomer asks: `python -m gpt4roi_nb.demo.recipe.further --out FOLDER`.
 
-It continues from weights that are identified by their SHA-256: those that `make` made, and an earlier state of this
+It continues from weights that are identified by their SHA-256: those that `make` made, and earlier states of this
 recipe continued. First the tower's last layers learn to number the objects of an image. Then these, region encoder,
 projector and language model are trained further, in the loop of `make`: on all kinds of questions, on boxes without an
 object and on images that are not of this world. The last part is trained by the package's own `train`, on files of the
@@ -92,7 +92,7 @@ def further(
     bank = with_out_of_domain(scenes, run / "banks", OUT_OF_DOMAIN_SERIES, recipe.strangers)
     states = HiddenStates(model, bank, trained=recipe.trained_vision_layers, autocast=recipe.autocast)
     run_part = partial(run_phase, folder=run, recipe=recipe, seed=seed, report=report)
-    took = train_order(model, states, recipe, run_part)
+    took = {"order": train_order(model, states, recipe, run_part)}
     language_phase = LanguagePhase(model, ImageHeads(recipe.width))
     builder, weights = RowBuilder(processor), decision_weights(processor)
 

@@ -21,9 +21,9 @@ SAVE_EVERY = 120.0  # seconds
 REPORT_EVERY = 20.0  # seconds
 MAX_GRADIENT_NORM = 1.0
 SMOOTHING = 0.98  # of the reported losses
-# Of matrices that Muon trains: inside the language model, and inside a tower's last layers; names in
-# `ordered.OrderPhase` begin with "layers.". The vision phase, which trains a whole tower, calls it "vision_tower.".
-INNER = re.compile(r"layers\.|.*language_model\.model\.layers\.|model\.vision_tower\.encoder\.layers\.")
+# Names of the matrices that Muon trains: inside the language model, and inside a tower's last layers (`OrderPhase`, and
+# `LanguagePhase`). A tower that trains as a whole is AdamW's: in `VisionPhase` its names begin with "vision_tower.".
+MUONS = re.compile(r"layers\.|.*language_model\.model\.layers\.|model\.vision_tower\.encoder\.layers\.")
 
 Step = Callable[[np.random.Generator], dict[str, Tensor]]
 
@@ -114,7 +114,7 @@ def make_optimizers(trained: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
     others: list[nn.Parameter] = []
     for name, parameter in trained.named_parameters():
         if parameter.requires_grad:
-            kept = others if parameter.ndim <= 1 else inner if INNER.match(name) else decayed
+            kept = others if parameter.ndim <= 1 else inner if MUONS.match(name) else decayed
             kept.append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=recipe.betas, fused=True)]

@@ -7,8 +7,9 @@ knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,7 +62,10 @@ def up_to_ties(things: Sequence[SceneObject], cost: Tensor, level: float) -> lis
 
 
 class OrderPhase(nn.Module):
-    """What this phase trains: the layers after the first `frozen_layers`, the projector, and the throw-away heads."""
+    """What this phase trains: the layers after the first `frozen_layers`, the projector, and the throw-away heads.
+
+    It keeps what layers and projector were, since image tokens are to stay near theirs.
+    """
 
     def __init__(self, model: GPT4RoIForConditionalGeneration, frozen_layers: int) -> None:
         super().__init__()
@@ -72,18 +76,19 @@ class OrderPhase(nn.Module):
         self.centres = nn.Linear(width, sum(NUMBERS) + len(NUMBERS))
         self.pointers = nn.Linear(width, MAX_NUMBERED)
         self.attributes, self.places = nn.Linear(width, sum(NUMBERS)), nn.Linear(width, PLACES)
-        self.before = deepcopy(nn.ModuleList([*self.layers, self.projector])).requires_grad_(False)
+        self.old_layers = deepcopy(self.layers).requires_grad_(False)
+        self.old_projector = deepcopy(self.projector).requires_grad_(False)
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, 1 + grid², C) → image tokens (B, grid², D)."""
-        return image_tokens([*self.layers, self.projector], states)
+        return image_tokens(self.layers, self.projector, states)
 
 
-def image_tokens(modules: Sequence[nn.Module], states: Tensor) -> Tensor:
-    """Pass states (B, 1 + grid², C) through layers, and all tokens but CLS through the projector, the last module."""
-    for layer in modules[:-1]:
+def image_tokens(layers: Iterable[nn.Module], projector: nn.Module, states: Tensor) -> Tensor:
+    """States (B, 1 + grid², C) → image tokens (B, grid², D)."""
+    for layer in layers:
         states = layer(states, None)
-    tokens: Tensor = modules[-1](states[:, 1:])
+    tokens: Tensor = projector(states[:, 1:])
     return tokens
 
 
@@ -134,7 +139,7 @@ def order_step(
         read, placed = phase.attributes(seen).float(), phase.places(seen).float()
         of_centres = phase.centres(normed).float().flatten(0, 1)
         with torch.no_grad():
-            before = image_tokens(list(phase.before), frozen).float()
+            before = image_tokens(phase.old_layers, phase.old_projector, frozen).float()
     weights = centre_weights(centres, NEAR_CENTRE_WEIGHT)[..., None]
     spread = (weights * (before - before.mean((0, 1))).square()).mean()
     truth = torch.tensor([attribute_indices(one) for one in ordered])
@@ -177,24 +182,18 @@ def numbered_rightly(phase: OrderPhase, states: HiddenStates, indices: np.ndarra
 
 def train_order(
     model: GPT4RoIForConditionalGeneration, states: HiddenStates, recipe: Further, run: Callable[..., dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """Train the last layers of the tower, and the projector, in place.
+) -> dict[str, float]:
+    """Train the last layers of the tower, and the projector, in place; return what `run` returns.
 
     Args:
-        model: with its new layers.
+        model: the one whose tower and projector train.
         states: of its frozen layers.
         recipe: how it is trained.
         run: `run_phase` with its folder, recipe, seed and report.
-
-    Returns:
-        What `run` returns, by part.
     """
     model.requires_grad_(False)
     phase = OrderPhase(model, model.config.vision_config.num_hidden_layers - recipe.trained_vision_layers)
     for part in (phase.layers, phase.projector):
         part.requires_grad_(True)
-
-    def step(rng: np.random.Generator) -> dict[str, Tensor]:
-        return order_step(phase, states, recipe.order_images, rng, autocast=recipe.autocast)
-
-    return {"order": run("order", trained=phase, step=step, phase=recipe.order)}
+    step = partial(order_step, phase, states, recipe.order_images, autocast=recipe.autocast)
+    return run("order", trained=phase, step=step, phase=recipe.order)

@@ -34,8 +34,8 @@ def protocol_questions(seed: int, size: int) -> dict[str, tuple[Question, ...]]:
     for file, _, record in added.rows:
         if file == own_benchmarks.FILES[0].path:
             (asked, answer), boxes = (turn["value"] for turn in record["conversations"]), record["boxes"]
-            lettered = PROTOCOL_POINTING if boxes else PROTOCOL_LETTERS
-            kind = lettered if answer in LETTERS else PROTOCOL_NAMES
+            by_letter = PROTOCOL_POINTING if f"{LETTERS[0]} <region1>" in asked else PROTOCOL_LETTERS
+            kind = by_letter if answer in LETTERS else PROTOCOL_NAMES
             objects = tuple(known[box] for box in map(tuple, boxes) if box in known)
             if len(objects) == len(boxes):
                 found[kind].append(Question(kind, asked, answer, objects, answer))

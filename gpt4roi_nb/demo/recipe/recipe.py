@@ -107,7 +107,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Further(Recipe):
-    """How the demo checkpoint is trained further; sizes that have grown since `make` are those of its configuration.
+    """How the demo checkpoint is trained further.
+
+    `vision_layers`, `text_layers` and `vocabulary` are those that `make` began with; the checkpoint's `config.json` has
+    today's.
 
     begins_with: SHA-256 of the weights to continue from; `commit` was the last to change them.
     """

@@ -215,15 +215,17 @@ class RowBuilder:
                     continue
                 behind = {number: first + index for number, index in enumerate(conversation.objects, start=1)}
                 regions += [behind[number] for number in segment.regions]
-                if conversation.last.kind == PROTOCOL_POINTING:  # at a region per option
+                points = conversation.last.kind == PROTOCOL_POINTING
+                if points:  # the object that is asked for is read where the line before the options ends
                     item_at.append((row, start + segment.option_bounds[0]))
                     item_objects.append(behind[LETTERS.index(conversation.turns[1][1]) + 1])
+                    # The regions are named once before the question, or its words would not be marked.
                     wanted = {
                         (word.attribute, word.value)
                         for word in segment.marks.values
                         if word.place < segment.option_bounds[0]
                     }
-                    for number, end in enumerate(segment.option_bounds[1:], start=1):
+                    for number, end in enumerate(segment.option_bounds[1:] if wanted else (), start=1):
                         fits_at.append((row, start + end))
                         fits.append(all(values[behind[number]][attribute] == value for attribute, value in wanted))
                 name_at += [(row, start + name.place) for name in segment.marks.names]
@@ -233,7 +235,7 @@ class RowBuilder:
                 verdicts = {
                     word.place: all(values[behind[number]][word.attribute] == word.value for number in word.numbers)
                     for word in segment.marks.values
-                    if word.place < segment.asked and conversation.last.kind != PROTOCOL_POINTING
+                    if word.place < segment.asked and not points  # there, values are asked for, and said of no region
                 }
                 claim_at += [(row, start + place) for place in verdicts]
                 claim_true += verdicts.values()

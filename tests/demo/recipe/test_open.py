@@ -7,18 +7,21 @@ import pytest
 import torch
 
 from gpt4roi_nb.data.protocol_texts import LETTERS
+from gpt4roi_nb.data.scenes.scene import scenes
 from gpt4roi_nb.data.scenes.unknown import NOT_MY_SCENE
 from gpt4roi_nb.demo.recipe.bank import DRAWN_AT, load_or_draw, with_out_of_domain
 from gpt4roi_nb.demo.recipe.curriculum import (
     ANSWER_FAMILIES,
     BALANCED_FAMILIES,
+    Conversation,
     careless,
     draw_conversation,
+    draw_question,
     out_of_domain_conversation,
 )
 from gpt4roi_nb.demo.recipe.hidden import HiddenStates, encode
 from gpt4roi_nb.demo.recipe.language import draw_rows, rows_losses
-from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS, PROTOCOL_NAMES, protocol_questions
+from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS, PROTOCOL_NAMES, PROTOCOL_POINTING, protocol_questions
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.shared_prefix import SHARED_PREFIX
 from gpt4roi_nb.prompt import IGNORE
@@ -95,10 +98,31 @@ def test_benchmarks_ask_about_the_scene_of_the_bank(recipe, tmp_path):
 
     assert any(question.text.startswith("What is the category of <region1>?") for question in asked[PROTOCOL_NAMES])
     assert {question.answer for question in asked[PROTOCOL_LETTERS]} <= set(LETTERS)
+    assert {question.objects for question in asked[PROTOCOL_LETTERS]} == {()}
     categories = {thing.category for thing in scene.objects}
     for question in asked[PROTOCOL_NAMES]:
         if question.text == "What is the category of <region1>?" and question.answer not in ("table", "wall"):
             assert question.answer in categories
+
+
+def test_what_pointing_asks_for_fits_its_question(processor):
+    found = 0
+    for scene in scenes(3, 12, size=56):
+        for question in protocol_questions(scene.seed, 56)[PROTOCOL_POINTING]:
+            assert len(question.objects) == len(LETTERS)
+            said = (("user", question.text), ("assistant", question.answer))
+            rows = RowBuilder(processor).rows([[Conversation(said, question.objects, question)]], [scene])
+            if len(rows.fits):
+                found += 1
+                assert bool(rows.fits[LETTERS.index(question.answer)])
+                assert rows.item_objects.tolist() == [question.objects[LETTERS.index(question.answer)]]
+    assert found > 5
+
+
+def test_a_scene_that_offers_nothing_to_point_at_is_asked_something_else():
+    scene = next(one for one in scenes(5, 50, size=56) if not protocol_questions(one.seed, 56)[PROTOCOL_POINTING])
+    shares = {PROTOCOL_POINTING: 0.9, PROTOCOL_NAMES: 0.1}
+    assert draw_question(scene, np.random.default_rng(0), shares).kind == PROTOCOL_NAMES
 
 
 @pytest.mark.parametrize("family", [family for mix in (ANSWER_FAMILIES, BALANCED_FAMILIES) for family, _ in mix])

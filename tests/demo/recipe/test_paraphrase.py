@@ -8,7 +8,15 @@ from wording_tables import wording_tables
 
 from gpt4roi_nb.data.scenes.open_questions import ALL_KINDS, ask
 from gpt4roi_nb.data.scenes.scene import make_scene
-from gpt4roi_nb.demo.recipe.paraphrase import AFTER, BEFORE, in_another_order, paraphrase, with_synonym, without_a_word
+from gpt4roi_nb.demo.recipe.paraphrase import (
+    AFTER,
+    AS_UNKNOWN,
+    BEFORE,
+    in_another_order,
+    paraphrase,
+    with_synonym,
+    without_a_word,
+)
 
 SCENE = make_scene(3)
 
@@ -58,3 +66,15 @@ def test_a_longer_phrase_is_not_replaced_in_its_middle():
     said = set(with_synonym("What stands to the left of <region1>?"))
     assert "What stands left of <region1>?" in said
     assert not any("to the to the" in text or "to the on the" in text for text in said)
+
+
+def test_words_that_are_replaced_by_others_than_synonyms_are_of_questions_without_an_answer():
+    answered = [
+        text.lower().split()
+        for name, table in wording_tables().items()
+        if name.split()[0] not in ("region", "image", "chat")
+        for text in (*table.seen, *table.unseen)
+    ]
+    assert len(answered) > 200
+    words = {word.strip("?.,!") for text in answered for word in text}
+    assert words.isdisjoint(AS_UNKNOWN)

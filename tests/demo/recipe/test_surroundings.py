@@ -11,6 +11,7 @@ from gpt4roi_nb.data.scenes.scene import CATEGORIES, COLOURS, make_scene
 from gpt4roi_nb.demo.recipe.bank import with_out_of_domain
 from gpt4roi_nb.demo.recipe.curriculum import Family
 from gpt4roi_nb.demo.recipe.language import draw_rows, rows_losses
+from gpt4roi_nb.demo.recipe.protocols import PROTOCOL_LETTERS, PROTOCOL_POINTING
 from gpt4roi_nb.demo.recipe.rows import RowBuilder
 from gpt4roi_nb.demo.recipe.surroundings import (
     THINGS,
@@ -84,6 +85,7 @@ def test_nothing_names_nothing():
         ("describe", {"things", "extremes"}),
         ("relation", {"things", "extremes", "around", "between"}),
         ("phrase", {"things", "extremes", "around"}),
+        (PROTOCOL_POINTING, {"things", "extremes", "around", "between", "fits"}),
     ],
 )
 def test_the_heads_read_what_the_rows_hold(kind, expected, bank, processor, model, tmp_path):
@@ -91,7 +93,7 @@ def test_the_heads_read_what_the_rows_hold(kind, expected, bank, processor, mode
     rows = draw_rows(
         RowBuilder(processor),
         [mixed.scene(1), mixed.scene(mixed.scenes)],
-        Family({kind: 1.0}, 2, 3, out_of_domain=1),
+        Family({kind: 0.9, PROTOCOL_LETTERS: 0.1} if kind == PROTOCOL_POINTING else {kind: 1.0}, 2, 3, out_of_domain=1),
         np.random.default_rng(0),
     )
     width = model.config.text_config.hidden_size
@@ -100,6 +102,6 @@ def test_the_heads_read_what_the_rows_hold(kind, expected, bank, processor, mode
 
     losses = rows_losses(model, rows, features, torch.randn(count, width), probe_heads=ImageHeads(width))
 
-    ours = losses.keys() & {"things", "extremes", "around", "between"}
+    ours = losses.keys() & {"things", "extremes", "around", "between", "fits"}
     assert expected - {"between"} <= ours <= expected
     assert all(bool(torch.isfinite(loss)) for loss in losses.values())
