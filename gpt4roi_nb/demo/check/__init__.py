@@ -1,6 +1,6 @@
 """Examine how good the demo checkpoint is on freshly drawn scenes.
 
-`python -m gpt4roi_nb.demo.check --scenes 300 --seed 123` prints the figures of its card.
+`python -m gpt4roi_nb.demo.check --scenes 300 --seed 321` prints the figures of its card.
 """
 
 from gpt4roi_nb.demo.check.answerer import model_answerer

@@ -1,4 +1,4 @@
-"""The command line of the examination: `python -m gpt4roi_nb.demo.check --scenes 300 --seed 123`."""
+"""The command line of the examination: `python -m gpt4roi_nb.demo.check --scenes 300 --seed 321`."""
 
 from __future__ import annotations
 

@@ -180,18 +180,18 @@ ANSWER_FAMILIES: Mix = (
 )
 # At last some of everything, so that nothing is forgotten over what was learnt last.
 BALANCED_FAMILIES: Mix = (
-    (COUNTING_MORE, 0.16),
-    (TALKING_ON, 0.14),
-    (TALKING_OF_PAIRS, 0.1),
-    (NAMING, 0.09),
+    (COUNTING_MORE, 0.14),
+    (TALKING_ON, 0.19),
+    (TALKING_OF_PAIRS, 0.14),
+    (NAMING, 0.08),
     (COMPARING, 0.06),
     (LISTING, 0.05),
     (LISTING_MANY, 0.06),
-    (PLACING, 0.12),
-    (DOUBTING, 0.09),
+    (PLACING, 0.1),
+    (DOUBTING, 0.08),
     (CHOOSING, 0.03),
-    (NAMED_BY_PROTOCOL, 0.03),
-    (CHOSEN_BY_PROTOCOL, 0.08),
+    (NAMED_BY_PROTOCOL, 0.02),
+    (CHOSEN_BY_PROTOCOL, 0.07),
 )
 IT_SHARE = 0.3  # of the follow-ups about the one region named before that call it "it"
 CASUAL_SHARE, SLIP_SHARE = 0.5, 0.08  # of the questions that are typed carelessly

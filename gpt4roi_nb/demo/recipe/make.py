@@ -60,7 +60,7 @@ from gpt4roi_nb.train.parts import STAGES, choose_parts
 
 VISION, LANGUAGE = "vision", "language"
 HALVES = (VISION, LANGUAGE)  # of stage 0
-REPORTED_SEED = 123  # of the check whose figures stand beside the weights
+REPORTED_SEED = 321  # of the check whose figures stand beside the weights
 REPORTED_SCENES = 300
 ALIGNED = 1600  # images from which the code is brought into line
 GLIMPSE = 60  # validation scenes that are asked about after each stage

@@ -124,7 +124,7 @@ class Further(Recipe):
     order: Phase = Phase(2200, 1e-3)  # the tower's last layers number the objects from left to right
     order_images: int = 64  # a step
     answers: Phase = Phase(3300, 8e-4)
-    balance: Phase = Phase(300, 2e-4)  # some of everything
+    balance: Phase = Phase(500, 2e-4)  # some of everything
     last: Phase = Phase(250, 3e-5)  # by `train`, on conversations of a world
     last_batch: int = 16
     world_images: int = 2000
