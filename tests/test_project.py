@@ -30,6 +30,7 @@ ROOMS = (
     "gpt4roi_nb.boxes",
     "gpt4roi_nb.images",
     "gpt4roi_nb.draw",
+    "gpt4roi_nb.winograd",
     "gpt4roi_nb.roi",
     "gpt4roi_nb.model",
     "gpt4roi_nb.finite",
