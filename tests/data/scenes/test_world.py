@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -181,7 +182,11 @@ def test_an_interrupt_ends_the_command_and_its_processes(tmp_path: Path, times: 
     """
     words = ["scenes", str(tmp_path / "world"), "--images", "20000", "--size", "64", "--workers", "2"]
     command = [sys.executable, "-m", "gpt4roi_nb", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+    # Tests that a shell runs in the background ignore the signal, and would pass that on.
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeded
+    ) as running:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("world.part/.shards/*")) and time.monotonic() < deadline:
             time.sleep(0.05)
