@@ -36,7 +36,7 @@ FURTHER_CARD = """\
 `python -m gpt4roi_nb.demo.recipe.further --seed {seed} --out FOLDER` made it, as `recipe.json` says, from weights whose
 SHA-256 is `{begins_with}`:
 the checkpoint of commit {commit}, which has the recipe that made those. Before, `python -m gpt4roi_nb.demo.recipe.make`
-had made the first weights, and earlier states of `further` had continued them; one added words, one layers. Their parts
+had made the first weights, and earlier states of `further` had continued them and added words and layers. Their parts
 took:
 
 {old_parts}
