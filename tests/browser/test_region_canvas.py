@@ -404,6 +404,7 @@ def test_boxes_keep_their_place_when_the_theme_changes(fake_chat: Open) -> None:
     notebook = fake_chat()
     notebook.draw((40, 40, 240, 240), SIZE, 1)
     box = notebook.chat.locator(".image svg rect.movable")
+    expect(box).not_to_have_attribute("width", "0")
     drawn = box.get_attribute("width")
     for theme in ("JupyterLab Dark", "JupyterLab Light", "JupyterLab Dark", "JupyterLab Light"):
         notebook.choose_theme(theme)
