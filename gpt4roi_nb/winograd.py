@@ -81,7 +81,8 @@ class ConvolutionSum:
     def __call__(self, convs: Sequence[nn.Conv2d], grids: Sequence[Tensor]) -> Tensor:
         """grids: one (N, C, h, w) per convolution → (N, out, h, w), of the same dtype."""
         if not can_compute(convs, grids):
-            self._filters, self._made_of = None, []
+            if len(grids[0]):  # an image without boxes says nothing about the next one
+                self._filters = None
             total: Tensor = sum(conv(grid) for conv, grid in zip(convs, grids, strict=True))  # type: ignore[assignment]
             return total
         filters = self._current_filters(convs)

@@ -107,8 +107,8 @@ def test_unchanged_weights_are_transformed_once(monkeypatch):
     monkeypatch.setattr(winograd, "transform_filters", lambda convs: made.append(convs) or transform(convs))
     convs, convolution_sum = convolutions(), ConvolutionSum()
     with torch.inference_mode():
-        for _ in range(3):
-            convolution_sum(convs, grids())
+        for boxes in (2, 0, 2, 3):
+            convolution_sum(convs, grids(boxes))
     assert len(made) == 1
 
 
